@@ -1,0 +1,285 @@
+"""Everything a method may see: its Task, a Batch, the Run, and the base class Method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlbench import streams
+
+Schedule = Callable[[float], float]  # position in epochs, fractions included -> factor on the learning rate
+
+
+@dataclass
+class Task:
+    """What a method knows when it is built.
+
+    Attributes:
+        num_train: N, examples in the training part; `index` counts in [0, N).
+        num_classes: C.
+        labels: (N,) int64, the given, possibly wrong labels of the training part. Read only.
+        epochs: length of the training.
+        steps_per_epoch: batches an epoch in the protocol's own plan.
+        batch_size: the protocol's.
+        device: where networks and batches are.
+    """
+
+    num_train: int
+    num_classes: int
+    labels: Tensor
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _told: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def noise_rate(self) -> float:
+        """Measured fraction of wrong labels in the training part; only for a method that declares it in `told`."""
+        return self._tell("noise_rate")
+
+    @property
+    def T(self) -> Tensor:
+        """(C, C) float64, measured T[i, j] = P(noisy j | clean i); only for a method that declares it in `told`."""
+        return self._tell("T")
+
+    def _tell(self, name: str) -> Any:
+        if name not in self._told:
+            raise AttributeError(f"this method was not told {name}: declare it with `told = ({name!r},)`")
+        return self._told[name]
+
+    def scaled(self, epochs: float, of: float) -> int:
+        """A constant that its paper states in epochs, at the same share of this training.
+
+        `task.scaled(40, of=200)` is 40 in a training of 200 epochs, 8 in one of 40; at least 1, at most `epochs`.
+        """
+        return min(self.epochs, max(1, round(epochs * self.epochs / of)))
+
+
+class Batch:
+    """Some training examples.
+
+    Attributes:
+        images: (B, ...) float, augmented and normalised: view 0.
+        labels: (B,) int64, the given labels.
+        index: (B,) int64, positions in the training part, without repeats.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, index: Tensor, views: Callable[[Tensor, int], Tensor]):
+        self.images, self.labels, self.index = images, labels, index
+        self._views = views
+
+    def view(self, k: int) -> Tensor:
+        """The same examples under the k-th augmentation draw of this epoch; view(0) is `images`."""
+        return self.images if k == 0 else self._views(self.index, k)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class Run:
+    """What a method may touch of the harness. Built by `nlbench.train`; holds no clean label and no test image.
+
+    Attributes:
+        task: the method's Task.
+        networks: `num_networks` networks, (B, ...) -> (B, C) float32 logits under the protocol's precision.
+        epoch, step: counted from 0; `step` counts batches over the whole run.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        seed: int,
+        networks: list[nn.Module],
+        images: Any,
+        schedule: Schedule,
+        val_images: Any = None,
+        val_labels: Tensor | None = None,
+        fit: Callable[[Run, str, Callable[[Tensor, Batch], Tensor], int], nn.Module] | None = None,
+    ):
+        self.task, self.networks = task, networks
+        self.epoch, self.step = 0, 0
+        self._seed, self._images, self._schedule = seed, images, schedule
+        self._val_images, self._val_labels, self._fit = val_images, val_labels, fit
+        self._optimisers: dict[str, torch.optim.Optimizer] = {}
+        self._schedules: dict[str, Schedule] = {}
+        self._base_rates: dict[str, list[float]] = {}
+        self._epoch_start = 0  # value of `step` when the epoch began
+        self._views: dict[int, Tensor] = {}  # augmentation draws of this epoch, by view
+        self._views_epoch = -1
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=task.device)
+        self._loss_steps = 0
+        self._bad_step = torch.full((), _NEVER, dtype=torch.int64, device=task.device)
+
+    def generator(self, name: str) -> torch.Generator:
+        """A CPU generator from (seed, name, epoch). The same name in the same epoch starts the same stream again."""
+        generator = torch.Generator()
+        generator.manual_seed(streams.derive(self._seed, "method", name, self.epoch))
+        return generator
+
+    def order(self) -> Tensor:
+        """(N,) int64 on the device: this epoch's order of the training examples, the same for every method."""
+        order = streams.rng(self._seed, "order", self.epoch).permutation(self.task.num_train)
+        return torch.from_numpy(order).to(self.task.device)
+
+    def batch(self, index: Tensor) -> Batch:
+        """The training examples at `index` (B,) int64, augmented by this epoch's draws, which belong to the example."""
+        return Batch(self._augmented(index, 0), self.task.labels[index], index, self._augmented)
+
+    def _augmented(self, index: Tensor, view: int) -> Tensor:
+        if self._views_epoch != self.epoch:
+            self._views, self._views_epoch = {}, self.epoch
+        if view not in self._views:
+            draw = streams.rng(self._seed, "augment", self.epoch, view)
+            self._views[view] = self._images.draws(draw)
+        return self._images.augmented(index, self._views[view])
+
+    def optimise(
+        self,
+        params: Iterable[Any],
+        factory: Callable[[Iterable[Any]], torch.optim.Optimizer],
+        name: str,
+        schedule: Schedule | None = None,
+    ) -> torch.optim.Optimizer:
+        """Register `factory(params)` under `name`: scheduled, checkpointed, stepped by `backward_step`.
+
+        The harness registers the networks' own optimisers as "network0", "network1", ... before `prepare`;
+        registering a name again replaces it. `schedule` maps the position in epochs to a factor on the learning
+        rates the factory set; the default is the protocol's schedule.
+        """
+        optimiser = factory(params)
+        self._optimisers[name] = optimiser
+        self._schedules[name] = schedule or self._schedule
+        self._base_rates[name] = [float(group["lr"]) for group in optimiser.param_groups]
+        return optimiser
+
+    def backward_step(self, loss: Tensor, *names: str, through: tuple[Tensor, Tensor] | None = None) -> None:
+        """Zero the gradients, differentiate, set the learning rates and step the optimisers `names` (default: all).
+
+        Args:
+            loss: 0-d; its mean over the epoch is reported, and where it is not finite the run ends as diverged.
+            through: (logits, dlogits), a gradient that is known already: the backward pass starts at `logits`.
+        """
+        chosen = [name for name in self._optimisers if not names or name in names]
+        unknown = set(names) - set(chosen)
+        if unknown:
+            raise ValueError(f"backward_step: no optimiser {sorted(unknown)}; registered: {list(self._optimisers)}")
+        for name in chosen:
+            self._optimisers[name].zero_grad(set_to_none=True)
+        if through is None:
+            loss.backward()
+        else:
+            through[0].backward(through[1])
+        position = self.epoch + min((self.step - self._epoch_start) / self.task.steps_per_epoch, 1.0)
+        for name in chosen:
+            optimiser, factor = self._optimisers[name], self._schedules[name](position)
+            for group, base in zip(optimiser.param_groups, self._base_rates[name], strict=True):
+                group["lr"] = base * factor
+            optimiser.step()
+        value = loss.detach()
+        self._loss_sum += value
+        self._loss_steps += 1
+        self._bad_step = torch.where(value.isfinite(), self._bad_step, self._bad_step.clamp(max=self.step))
+
+    @torch.no_grad()
+    def predict_train(self, network: nn.Module) -> Tensor:
+        """(N, C) float32 logits of `network` on the training examples, evaluation mode, no augmentation."""
+        return predict_all(network, self._images)
+
+    def validate(self, network: nn.Module) -> float | None:
+        """Accuracy in [0, 1] of `network` on the noisy labels of the validation part, or None where there is none."""
+        if self._val_images is None or self._val_labels is None:
+            return None
+        predicted = predict_all(network, self._val_images).argmax(1)
+        return float((predicted == self._val_labels).float().mean())
+
+    def fit(self, key: str, loss: Callable[[Tensor, Batch], Tensor], epochs: int) -> nn.Module:
+        """Train a helper network with `loss(logits, batch)` from fresh weights, in evaluation mode when returned.
+
+        Keeps the weights with the lowest validation loss: on the protocol's validation part, else on 10% of the
+        training examples held out from this fit. Kept beside the records under `key` together with all that its
+        result depends on, so that several methods share it; its seconds count for each run that uses it.
+        """
+        if self._fit is None:
+            raise RuntimeError("this run cannot fit helper networks")
+        return self._fit(self, key, loss, epochs)
+
+
+_NEVER = 2**62
+
+
+def predict_all(network: Callable[[Tensor], Tensor], images: Any, batch_size: int = 500) -> Tensor:
+    """(N, C) logits over all of `images`, evaluation mode; a module's mode is put back afterwards."""
+    training = network.training if isinstance(network, nn.Module) else False
+    if isinstance(network, nn.Module):
+        network.eval()
+    with torch.no_grad():
+        logits = torch.cat([network(images.plain(i, i + batch_size)) for i in range(0, len(images), batch_size)])
+    if isinstance(network, nn.Module):
+        network.train(training)
+    return logits
+
+
+class Method(nn.Module):
+    """A method: a loss, and where it needs more, any part of a training.
+
+    The keyword arguments after `task` are the hyperparameters a suite may set; their annotations give the types and
+    the constructor raises ValueError for a value out of range. State with a row per training example is a buffer
+    indexed by `batch.index`; a buffer named `targets` (N, C) is scored against the clean labels.
+
+    Attributes:
+        told: what the method is given that it could not know: "noise_rate", "T". Tables mark it. A constructor may
+            set it on the instance when it depends on a hyperparameter.
+        num_networks: networks the harness builds and optimises.
+    """
+
+    told: tuple[str, ...] = ()
+    num_networks: int = 1
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.task = task
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """0-d, or (B,) rows that are then averaged. `logits` (B, C) float32."""
+        raise TypeError(f"{type(self).__name__} has neither loss nor training_step")
+
+    # Optional fast form, used when present: (rows (B,), dlogits (B, C), the gradient of the rows' mean).
+    loss_and_grad: Callable[[Tensor, Batch], tuple[Tensor, Tensor]] | None = None
+
+    def prepare(self, run: Run) -> None:
+        """Before epoch 0, and again before a resume: estimate T, register optimisers, make teachers."""
+
+    def on_epoch_start(self, run: Run, epoch: int) -> None:
+        """Mixture fits, pruning, label refresh."""
+
+    def batches(self, run: Run, epoch: int) -> Iterator[Any]:
+        """The epoch's plan: what `training_step` gets, a tuple or a single item. Default: every example once."""
+        for index in run.order().split(run.task.batch_size):
+            yield run.batch(index)
+
+    def training_step(self, run: Run, *item: Any) -> Tensor | None:
+        """One whole step. Returns the logits of the item's first Batch for the online counts, or None."""
+        batch: Batch = item[0]
+        logits = run.networks[0](batch.images)
+        if self.loss_and_grad is not None:
+            rows, dlogits = self.loss_and_grad(logits.detach(), batch)
+            run.backward_step(rows.mean(), through=(logits, dlogits))
+        else:
+            loss = self.loss(logits, batch)
+            run.backward_step(loss.mean())
+        return logits
+
+    def on_epoch_end(self, run: Run, epoch: int) -> None:
+        """Momentum averages, label memories."""
+
+    def predict(self, run: Run, images: Tensor) -> Tensor:
+        """(B, C) logits in evaluation mode. Default: the first network; with two, a method says how they vote."""
+        if len(run.networks) > 1:
+            raise TypeError(f"{type(self).__name__} has {len(run.networks)} networks: define predict()")
+        return run.networks[0](images)
