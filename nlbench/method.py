@@ -186,6 +186,16 @@ class Run:
         self._loss_steps += 1
         self._bad_step = torch.where(value.isfinite(), self._bad_step, self._bad_step.clamp(max=self.step))
 
+    def _begin_epoch(self, epoch: int) -> None:
+        self.epoch, self._epoch_start = epoch, self.step
+
+    def _take_loss(self) -> float:
+        """Mean loss since the last call."""
+        mean = float(self._loss_sum) / max(self._loss_steps, 1)
+        self._loss_sum.zero_()
+        self._loss_steps = 0
+        return mean
+
     @torch.no_grad()
     def predict_train(self, network: nn.Module) -> Tensor:
         """(N, C) float32 logits of `network` on the training examples, evaluation mode, no augmentation."""

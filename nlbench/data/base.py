@@ -36,6 +36,7 @@ class Dataset:
     fingerprint: str  # of the decoded pixels and true labels, the same whatever files they came from
     variant: str = ""  # how the pixels differ from the official data, for example "JPEG"; tables print it
     warnings: tuple[str, ...] = field(default=())  # for example an unknown checksum; stored in every record
+    checksums: dict[str, str] = field(default_factory=dict)  # file read -> "md5:..."; unknown ones are in `warnings`
 
     @property
     def clean_labels(self) -> np.ndarray:
@@ -63,3 +64,4 @@ class Found:
     paths: tuple[Path, ...]  # files and folders that will be read
     looked: tuple[Path, ...]  # every place that was looked at
     missing: tuple[str, ...]  # what is not there, in words
+    needs: tuple[str, ...] = ()  # Source.file of every source that would supply what is missing

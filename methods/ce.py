@@ -1,0 +1,14 @@
+"""Cross entropy with the given labels, the baseline. As in CIFAR-N's code: Wei et al., ICLR 2022, arXiv:2110.12088.
+
+No clamp anywhere: log-softmax.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from nlbench.method import Batch, Method
+
+
+class CE(Method):
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(logits, batch.labels)

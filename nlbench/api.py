@@ -1,0 +1,170 @@
+"""The Python API: run a suite, load its records. The command line calls the same functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nlbench import registry
+from nlbench.errors import SuiteError, did_you_mean
+from nlbench.records import RunRecord, Store, Warn
+from nlbench.suite import Plan, RunSpec, expand, read_suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nlbench.executors.local import Listener, State
+
+
+@dataclass
+class Sweep:
+    """A suite made ready: its plan, the runs that were asked for, and where they stand in the store."""
+
+    plan: Plan
+    specs: list[RunSpec]
+    state: State
+    store: Store
+    methods: dict[str, registry.MethodFile]
+    data_dir: Path
+    device: str
+
+    def run(self, listener: Listener | None = None, *, checkpoint_seconds: float = 10.0, debug: bool = False) -> None:
+        """Write the plan and train what is to do. Raises StoreError for a store that cannot be written."""
+        from nlbench.executors import local
+
+        self.store.require_writable()
+        self.store.write_plan(self.plan.as_json())
+        device = local.pick_device(self.device)
+        todo = self.state.todo[:1] if debug else self.state.todo
+        hear = listener or local.Listener()
+        local.execute(todo, self.store, self.methods, self.data_dir, device, hear, checkpoint_seconds, debug)
+
+    def failures(self) -> list[RunRecord]:
+        """Records of the runs asked for that failed or diverged."""
+        records = (self.store.read(spec.key) for spec in self.specs)
+        return [record for record in records if record is not None and record.status != "done"]
+
+
+def prepare(
+    suite: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path = "results",
+    only: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+    methods_dir: str | Path | None = None,
+    stale: Literal["keep", "rerun"] = "keep",
+    warn: Warn = lambda line: None,
+) -> Sweep:
+    """Check a suite whole and find out what is to do; see `run` for the arguments."""
+    from nlbench.data import sources
+    from nlbench.executors import local
+
+    extra = [Path(methods_dir)] if methods_dir is not None else []
+    checked, problems = read_suite(suite)
+    folder = sources.data_dir(data_dir)
+    plan = expand(
+        checked,
+        problems,
+        data_dir=folder,
+        cache_dir=sources.cache_dir(),
+        settings=overrides,
+        seeds=seeds,
+        methods_dirs=extra,
+    )
+    for row in only or ():
+        if row not in checked.methods:
+            raise SuiteError(
+                f"--only {row}: the suite has no such row. It has: {', '.join(checked.methods)}."
+                f"{did_you_mean(row, checked.methods)}"
+            )
+    chosen = [s for s in plan.specs if (not only or s.row in only) and (seeds is None or s.seed in seeds)]
+    store = Store(out, warn)
+    methods = registry.method_files(extra)
+    return Sweep(plan, chosen, local.state(chosen, store, methods, stale), store, methods, folder, device)
+
+
+def run(
+    suite: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path = "results",
+    only: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+    methods_dir: str | Path | None = None,
+    stale: Literal["keep", "rerun"] = "keep",
+    checkpoint_seconds: float = 10.0,
+) -> pd.DataFrame:
+    """Train what a suite still lacks and return its records, those of earlier calls included.
+
+    Args:
+        suite: a path, the bare name of a suite that comes with nlbench, or a mapping with a suite file's content.
+        out: the record store.
+        only: rows to train; the others stay as they are.
+        seeds: seeds to train; ones that the suite does not list are added to its plan.
+        overrides: protocol values over the suite's own, for example {"epochs": 2}; another plan and other keys.
+        data_dir: else the environment's NLBENCH_DATA, else a folder of the user's.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        methods_dir: a folder of further method files.
+        stale: what to do with records made by code that has changed since.
+        checkpoint_seconds: a run writes a checkpoint at the first end of an epoch after so long.
+
+    Returns: as `load`, for the runs asked for, with the column `row`.
+    Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError. A run that fails or
+        diverges raises nothing: its record says so in `status`.
+    """
+    sweep = prepare(
+        suite, out=out, only=only, seeds=seeds, overrides=overrides, data_dir=data_dir, device=device,
+        methods_dir=methods_dir, stale=stale,
+    )  # fmt: skip
+    sweep.run(checkpoint_seconds=checkpoint_seconds)
+    rows = [
+        {"row": spec.row, **_flat(record)} for spec in sweep.specs if (record := sweep.store.read(spec.key)) is not None
+    ]
+    return _frame(rows)
+
+
+def load(out: str | Path) -> pd.DataFrame:
+    """Every record of a store, a row each, indexed by key; no torch needed.
+
+    Columns: status, method, dataset, labels, noise (kind), seed, protocol, model; `params`, a dict; metrics by their
+    own names (`last`, `last10`, `best`, `selected`, ..., fractions in [0, 1]); `noise_rate_train` and the other
+    measurements; `seconds_train`, `seconds_evaluate`, `seconds_fits`; networks, forward_passes, told; device,
+    device_name, precision, torch; `error`, a line for runs that are not done.
+    """
+    store = Store(out)
+    return _frame([_flat(record) for key in store.run_keys() if (record := store.read(key)) is not None])
+
+
+def _flat(record: RunRecord) -> dict[str, Any]:
+    spec, env = record.spec, record.environment
+    return {
+        "key": record.key,
+        "status": record.status,
+        "method": spec["method"],
+        "dataset": spec["dataset"],
+        "labels": spec["labels"],
+        "noise": (spec["noise"] or {}).get("kind", ""),
+        "seed": spec["seed"],
+        "protocol": spec["protocol"]["name"],
+        "model": spec["protocol"]["model"],
+        "params": spec["params"],
+        **record.metrics,
+        **record.noise,
+        **{f"seconds_{name}": value for name, value in record.timing.items()},
+        **record.method,
+        **{name: env[name] for name in ("device", "device_name", "precision", "torch")},
+        "error": (record.error or {}).get("message", ""),
+    }
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(rows).set_index("key") if rows else pd.DataFrame(columns=["status"])

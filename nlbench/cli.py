@@ -1,0 +1,349 @@
+"""The command line, thin: parse, call, print. Tables go to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from nlbench.errors import DataMissing, UserError
+
+app = typer.Typer(
+    help="Benchmark methods for learning with noisy labels under one identical protocol.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Where the datasets are and how to get them.", no_args_is_help=True)
+noise_app = typer.Typer(help="Noisy labels for other people's code.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(noise_app, name="noise")
+
+Out = Annotated[Path, typer.Option("--out", help="The record store.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where the datasets are; else $NLBENCH_DATA, else a user folder.")
+]
+MethodsDir = Annotated[
+    Path | None, typer.Option("--methods-dir", help="A folder of further method files; also $NLBENCH_METHODS.")
+]
+
+
+class Listed(StrEnum):
+    methods = "methods"
+    datasets = "datasets"
+    models = "models"
+    protocols = "protocols"
+    suites = "suites"
+
+
+class Stale(StrEnum):
+    keep = "keep"
+    rerun = "rerun"
+
+
+class Format(StrEnum):
+    md = "md"
+    csv = "csv"
+    latex = "latex"
+
+
+def say(*lines: str) -> None:
+    """A message to standard error."""
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """What a user can cause ends in a message and a status, never in a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except UserError as error:
+            say(*(f"error: {line}" if i == 0 else f"  {line}" for i, line in enumerate(str(error).splitlines())))
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            say("interrupted; everything finished is kept, the same command goes on from here")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe has gone
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"nlbench {installed('nlbench')}")
+        raise typer.Exit()
+
+
+@app.command()
+@guarded
+def run(
+    suite: Annotated[str, typer.Argument(help="A suite file, or the bare name of one that comes with nlbench.")],
+    out: Out = Path("results"),
+    only: Annotated[str, typer.Option(help="Train these rows only: ce,elr")] = "",
+    seeds: Annotated[str, typer.Option(help="Train these seeds only: 0,1 or 0-4")] = "",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a protocol value: epochs=2; repeatable.")
+    ] = None,
+    data_dir: DataDir = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many runs are done, missing and failed.")] = False,
+    methods_dir: MethodsDir = None,
+    stale: Annotated[Stale, typer.Option(help="Records made by code that has changed since.")] = Stale.keep,
+    debug: Annotated[bool, typer.Option("--debug", help="One run only; pdb opens where it fails.")] = False,
+    checkpoint_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints within a run.")] = 10.0,
+) -> None:
+    """Train what a suite still lacks, then print its table."""
+    from nlbench import api, tables
+    from nlbench.suite import parse_seeds, parse_set
+
+    try:
+        sweep = api.prepare(
+            suite,
+            out=out,
+            only=[row.strip() for row in only.split(",") if row.strip()],
+            seeds=parse_seeds(seeds) if seeds else None,
+            overrides=parse_set(set_ or []),
+            data_dir=data_dir,
+            device=device,
+            methods_dir=methods_dir,
+            stale=stale.value,
+            warn=say,
+        )
+    except DataMissing as error:
+        raise DataMissing(f"the suite's data is not there; nothing was trained\n{error}") from None
+    state = sweep.state
+    if state.stale and stale is Stale.keep:
+        say(f"{len(state.stale)} records were made by code that has changed since; --stale rerun redoes them")
+    if dry_run:
+        missing = len({s.key for s in sweep.specs} - state.done - state.diverged - state.failed)
+        print(
+            f"{sweep.plan.name}: {len({s.key for s in sweep.specs})} runs: {len(state.done)} done, {missing} missing, "
+            f"{len(state.failed)} failed, {len(state.diverged)} diverged; {len(state.todo)} to do"
+        )
+        return
+    if debug:
+        _debug(sweep)
+        return
+    from nlbench.progress import Progress
+
+    with Progress(len(state.todo), sweep.plan.titles) as progress:
+        sweep.run(progress.listener(), checkpoint_seconds=checkpoint_seconds)
+    print(tables.render(sweep.plan.as_json(), sweep.store), end="")
+    if failures := sweep.failures():
+        for record in failures:
+            message = (record.error or {}).get("message", "")
+            say(f"{record.status}: {record.spec['method']} seed {record.spec['seed']} [{record.key}]: {message}")
+        say(f"{len(failures)} runs did not end well; `nlbench show KEY --out {out}` prints one whole")
+        raise typer.Exit(1)
+
+
+def _debug(sweep: Any) -> None:
+    import pdb
+
+    if not sweep.state.todo:
+        say("nothing is to do, so there is nothing to debug; choose another --out or --stale rerun")
+        return
+    try:
+        sweep.run(debug=True)
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        say(f"{type(error).__name__}: {error}")
+        pdb.post_mortem(error.__traceback__)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+@guarded
+def table(
+    out: Annotated[Path, typer.Argument(help="The record store.")] = Path("results"),
+    suite: Annotated[str, typer.Option(help="One of the store's suites; all of them without it.")] = "",
+    format_: Annotated[Format, typer.Option("--format")] = Format.md,
+    metric: Annotated[str, typer.Option(help="last, last10, best, selected, top5, memorised, ...")] = "last",
+    against: Annotated[str | None, typer.Option(help="The row that paired differences are taken to.")] = None,
+    details: Annotated[bool, typer.Option("--details", help="Every metric, a table per dataset and noise.")] = False,
+) -> None:
+    """Print the table of a suite's records again."""
+    from nlbench import tables
+    from nlbench.records import Store
+    from nlbench.registry import find
+
+    store = Store(out, say)
+    plans = store.plans()
+    chosen = {suite: find("suite of this store", suite, plans)} if suite else plans
+    blocks = [
+        tables.render(plan, store, fmt=format_.value, metric=metric, against=against, details=details)
+        for plan in chosen.values()
+    ]
+    if format_ is Format.csv:  # one header for all
+        blocks = [block if i == 0 else block.partition("\n")[2] for i, block in enumerate(blocks)]
+    print(("" if format_ is Format.csv else "\n").join(blocks), end="")
+
+
+@app.command("list")
+@guarded
+def list_(
+    what: Annotated[Listed, typer.Argument()],
+    methods_dir: MethodsDir = None,
+) -> None:
+    """List what a suite can name."""
+    from nlbench import registry
+
+    if what is Listed.methods:
+        files = registry.method_files([methods_dir] if methods_dir else [])
+        rows = {name: registry.first_line(file.path) for name, file in files.items()}
+    elif what is Listed.datasets:
+        rows = {}
+        for name in registry.dataset_files():
+            info = registry.dataset(name).INFO
+            rows[name] = (
+                f"{info.title}: {info.num_classes} classes, {info.num_train} / {info.num_test}; "
+                f"labels: {', '.join(info.label_sets)}"
+            )
+    elif what is Listed.models:
+        from nlbench import models
+
+        rows = {**models.names(), "torchvision/NAME": "any classifier of torchvision", "timm/NAME": "any model of timm"}
+    elif what is Listed.protocols:
+        from nlbench.protocols import PRESETS
+
+        rows = {name: f"v{values['version']}: {line}" for name, (line, values, _) in PRESETS.items()}
+    else:
+        from nlbench.suite import read_suite
+
+        rows = {name: read_suite(path)[0].description for name, path in registry.suite_files().items()}
+    width = max(map(len, rows), default=0)
+    for name, line in rows.items():
+        print(f"{name:<{width}}  {line}".rstrip())
+
+
+@app.command()
+@guarded
+def show(
+    key: Annotated[str, typer.Argument(help="A run's key, or its beginning.")],
+    out: Out = Path("results"),
+) -> None:
+    """Print one run's record whole."""
+    import json
+
+    from nlbench.errors import StoreError
+    from nlbench.records import Store
+
+    store = Store(out, say)
+    keys = [k for k in store.run_keys() if k.startswith(key)]
+    if len(keys) != 1:
+        found = f"{len(keys)} runs begin with it: {', '.join(keys[:5])}" if keys else "no run begins with it"
+        raise StoreError(f"{key}: {found}, in {out}; `nlbench table {out} --format csv` lists what is there")
+    record = store.read(keys[0])
+    if record is None:
+        raise StoreError(f"{keys[0]}: its record could not be read; run its suite again")
+    values = record.model_dump()
+    trace = (values["error"] or {}).pop("traceback", "")
+    print(json.dumps(values, indent=2))
+    if trace:
+        print(trace, end="")
+
+
+@data_app.command("status")
+@guarded
+def data_status(
+    name: Annotated[str | None, typer.Argument(help="One dataset; all of them without it.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Say for each dataset whether it is there, where it was looked for, and which file goes where."""
+    from nlbench import registry
+    from nlbench.data import sources
+
+    known = registry.dataset_files()
+    if name is not None:
+        registry.find("dataset", name, known)
+    folder = sources.data_dir(data_dir)
+    print(f"data directory: {folder}\ncache:          {sources.cache_dir()}\n")
+    for each in known if name is None else [name]:
+        print(sources.advice(each, folder), end="\n\n")
+
+
+@data_app.command("fetch")
+@guarded
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A dataset of `nlbench list datasets`.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Download a dataset into the data directory; resumes, and verifies checksums."""
+    from nlbench import registry
+    from nlbench.data import sources
+    from nlbench.progress import download_bar
+
+    registry.find("dataset", name, registry.dataset_files())
+    folder = sources.data_dir(data_dir)
+    with download_bar(name) as update:
+        sources.fetch(name, folder, update)
+    print(sources.advice(name, folder))
+
+
+@noise_app.command("export")
+@guarded
+def noise_export(
+    dataset: Annotated[str, typer.Argument(help="A dataset of `nlbench list datasets`.")],
+    kind: Annotated[str, typer.Option(help="A kind of noise, for example symmetric.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to write: .npy, .csv, .json (a list) or .pt")],
+    rate: Annotated[float | None, typer.Option(help="The asked noise rate.")] = None,
+    path: Annotated[Path | None, typer.Option(help="The file of the kinds `matrix` and `file`.")] = None,
+    seed: Annotated[int, typer.Option(help="The run's seed.")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Write the labels that a run with this seed trains on, all N of them, in the dataset's order."""
+    from nlbench import registry
+    from nlbench.data import noise, sources
+    from nlbench.errors import SuiteError
+
+    registry.find("dataset", dataset, registry.dataset_files())
+    module = registry.dataset(dataset)
+    folder = sources.data_dir(data_dir)
+    given = {"kind": kind, **({"rate": rate} if rate is not None else {}), **({"path": str(path)} if path else {})}
+    try:
+        resolved = noise.resolve(given, module.INFO, Path())
+    except ValueError as error:
+        raise SuiteError(str(error)) from None
+    if module.find(folder).missing:
+        raise DataMissing(sources.advice(dataset, folder))
+    data = module.load(folder, sources.cache_dir(), seed)
+    labels = noise.apply(resolved, data.clean_labels, data.info, seed, data.train_images)
+    noise.write_labels(to, labels)
+    print(
+        f"{to}: {len(labels)} labels, {100 * noise.noise_rate(data.clean_labels, labels):.3f}% wrong, "
+        f"hash {noise.labels_hash(labels)}"
+    )
+
+
+@app.command()
+@guarded
+def doctor(data_dir: DataDir = None, methods_dir: MethodsDir = None) -> None:
+    """Say what is installed, which kernels are in, where the data is, and whether every method can be imported."""
+    from nlbench import diagnosis
+
+    lines, healthy = diagnosis.report(data_dir, methods_dir)
+    print("\n".join(lines))
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def main() -> NoReturn:
+    """Entry point of the command `nlbench`."""
+    app()
+    raise SystemExit(0)

@@ -1,0 +1,53 @@
+"""What `nlbench doctor` says."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from nlbench import ops, registry
+from nlbench.data import sources
+from nlbench.errors import SuiteError
+from nlbench.train import processor
+
+_PACKAGES = ("nlbench", "torch", "torchvision", "numpy", "pandas", "scikit-learn", "timm")
+
+
+def report(data_dir: Path | None, methods_dir: Path | None) -> tuple[list[str], bool]:
+    """The lines, and whether everything that is installed works."""
+    lines = [f"python {platform.python_version()} on {platform.platform(terse=True)}"]
+    lines.append(", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
+    lines.append(f"processor: {processor()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        lines += [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    else:
+        lines.append("GPU: none that torch can use")
+    why = ops.why_no_extension()
+    lines.append(f"kernels: {why}" if why else f"kernels: compiled for the CPU, sources {ops.source_hash()[:16]}")
+    lines.append(f"kernels on cpu: {ops.backend(torch.device('cpu'))}; on cuda: {ops.backend(torch.device('cuda'))}")
+    folder = sources.data_dir(data_dir)
+    lines.append(f"data directory: {folder}{'' if folder.is_dir() else ' (not there)'}")
+    lines.append(f"cache: {sources.cache_dir()}")
+    for name in registry.dataset_files():
+        missing = registry.dataset(name).find(folder).missing
+        lines.append(f"  {name}: {'missing, see `nlbench data status`' if missing else 'there'}")
+    broken = []
+    files = registry.method_files([methods_dir] if methods_dir else [])
+    for file in files.values():
+        try:
+            registry.hyperparameters(registry.load_method(file))
+        except SuiteError as error:
+            broken.append(str(error))
+    lines.append(f"methods: {len(files) - len(broken)} of {len(files)} can be used")
+    return lines + broken, not broken and not why
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,99 @@
+"""Accuracy and memorisation, as exact counts. The only module besides `train` that sees clean labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlbench.method import Batch, predict_all
+
+
+def accuracies(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Top-1 and top-5 accuracy in [0, 1]: correct / total over all of `logits` (N, C), `labels` (N,) int64.
+
+    With five classes or fewer there is no top-5, and its key is absent.
+    """
+    result = {"accuracy": float((logits.argmax(1) == labels).sum()) / len(labels)}
+    if logits.shape[1] > 5:
+        in_five = (logits.topk(5, dim=1).indices == labels[:, None]).any(1)
+        result["top5"] = float(in_five.sum()) / len(labels)
+    return result
+
+
+class Memorisation:
+    """Counts, on the device, of what a network says on training examples: right, true, memorised or other.
+
+    Args:
+        labels: (N,) int64, the given labels.
+        clean_labels: (N,) int64, the true ones.
+    """
+
+    def __init__(self, labels: Tensor, clean_labels: Tensor):
+        self._labels, self._clean = labels, clean_labels
+        self._counts = torch.zeros(5, dtype=torch.int64, device=labels.device)
+
+    def add(self, logits: Tensor, batch: Batch) -> None:
+        """Count `logits` (B, C) of the examples `batch.index`; no synchronisation with the host."""
+        self.count(logits.argmax(1), batch.index)
+
+    def count(self, predicted: Tensor, index: Tensor) -> None:
+        given, clean = self._labels[index], self._clean[index]
+        wrong = given != clean
+        true, memorised = predicted == clean, predicted == given
+        self._counts += torch.stack(
+            [(~wrong).sum(), (~wrong & true).sum(), wrong.sum(), (wrong & true).sum(), (wrong & memorised).sum()]
+        )
+
+    def take(self) -> dict[str, float | None]:
+        """Fractions since the last call, None where there is no such example; the counts start again at zero.
+
+        clean_right: of the correctly labelled, predicted right. wrong_true, wrong_memorised, wrong_other: of the
+        wrongly labelled, predicted as their true class, as their wrong label, as neither.
+        """
+        clean, right, wrong, true, memorised = self._counts.tolist()
+        self._counts.zero_()
+        return {
+            "clean_right": right / clean if clean else None,
+            "wrong_true": true / wrong if wrong else None,
+            "wrong_memorised": memorised / wrong if wrong else None,
+            "wrong_other": (wrong - true - memorised) / wrong if wrong else None,
+        }
+
+
+def target_accuracy(targets: Tensor, clean_labels: Tensor) -> float:
+    """How often argmax of `targets` (N, C) is the clean label, over rows that hold anything; in [0, 1]."""
+    used = targets.abs().sum(1) > 0
+    right = (targets.argmax(1) == clean_labels) & used
+    return float(right.sum()) / max(int(used.sum()), 1)
+
+
+def summarise(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The accuracies a run reports, from its rows by epoch.
+
+    last (headline), last10 (mean of the last ten epochs, or of all where there are fewer), best (over epochs on the
+    test set: an oracle) and, where a noisy validation part exists, selected (at the first epoch that is best on it).
+    """
+    test = [row["test_accuracy"] for row in history]
+    tail = test[-10:]
+    best = max(range(len(test)), key=lambda e: test[e])
+    metrics: dict[str, Any] = {
+        "last": test[-1],
+        "last10": sum(tail) / len(tail),
+        "best": test[best],
+        "best_epoch": best,
+    }
+    if history[-1].get("test_top5") is not None:
+        metrics["last_top5"] = history[-1]["test_top5"]
+    if history[-1].get("val_accuracy") is not None:
+        chosen = max(range(len(test)), key=lambda e: history[e]["val_accuracy"])
+        metrics |= {"selected": test[chosen], "selected_epoch": chosen}
+    return metrics
+
+
+def score(predict: Callable[[Tensor], Tensor], images: Any, labels: Tensor) -> tuple[dict[str, float], Tensor]:
+    """Accuracies of `predict` over `images` without augmentation, and its predicted classes (N,) int64."""
+    logits = predict_all(predict, images)
+    return accuracies(logits, labels), logits.argmax(1)

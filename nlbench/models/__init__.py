@@ -1,0 +1,96 @@
+"""Networks by name: the public functions of this folder's files, and `torchvision/NAME` and `timm/NAME`.
+
+A model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width). Adding one is adding a
+function; importing this package does not import torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlbench.errors import SuiteError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+
+EXTERNAL = ("torchvision", "timm")  # prefixes of models that other packages bring
+
+
+def names() -> dict[str, str]:
+    """Our own models: name -> first line of its docstring. Read without importing the files."""
+    return {name: line for name, (_, line) in _functions().items()}
+
+
+def check(name: str) -> None:
+    """Raise SuiteError, with a guess at what was meant, unless `name` is a model; builds nothing."""
+    package, slash, inner = name.partition("/")
+    if slash and package in EXTERNAL:
+        from nlbench.models import _external
+
+        _external.check(package, inner)
+        return
+    known = _functions()
+    if name not in known:
+        others = ", ".join(f"{prefix}/NAME" for prefix in EXTERNAL)
+        raise SuiteError(
+            f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{did_you_mean(name, known)}"
+        )
+
+
+def build(name: str, num_classes: int, in_shape: tuple[int, ...], *, pretrained: bool = False) -> nn.Module:
+    """A network, (B, *in_shape) float -> (B, num_classes) logits.
+
+    Args:
+        in_shape: (channels, height, width) of one example.
+        pretrained: start from published ImageNet weights; torchvision and timm only.
+    Raises: SuiteError for an unknown name, and where the model cannot take such examples or so few classes.
+    """
+    check(name)
+    if num_classes < 2 or len(in_shape) != 3 or min(in_shape) < 1:
+        raise SuiteError(
+            f"model {name}: needs at least 2 classes and examples of shape (channels, height, width), "
+            f"got {num_classes} classes and shape {tuple(in_shape)}"
+        )
+    package, slash, inner = name.partition("/")
+    try:
+        if slash:
+            from nlbench.models import _external
+
+            return _external.build(package, inner, num_classes, in_shape, pretrained=pretrained)
+        if pretrained:
+            raise ValueError("has no pretrained weights; models of torchvision and timm have")
+        stem, _ = _functions()[name]
+        model: nn.Module = getattr(importlib.import_module(f"nlbench.models.{stem}"), name)(num_classes, in_shape)
+    except ValueError as error:
+        raise SuiteError(f"model {name}: {error}") from error
+    return model
+
+
+def source_file(name: str) -> Path | None:
+    """The file that defines one of our own models; None for models of other packages."""
+    known = _functions()
+    return Path(__file__).parent / f"{known[name][0]}.py" if name in known else None
+
+
+def model_file(name: str) -> Path | None:
+    """The file that defines one of our own models; None for a model of torchvision or timm."""
+    check(name)
+    found = _functions().get(name)
+    return Path(__file__).with_name(f"{found[0]}.py") if found else None
+
+
+def _functions() -> dict[str, tuple[str, str]]:
+    """Model name -> (file stem, first docstring line)."""
+    found: dict[str, tuple[str, str]] = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.name.startswith("_"):
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                if node.name in found:
+                    raise SuiteError(f"two models are named {node.name!r}: {found[node.name][0]}.py and {path.name}")
+                found[node.name] = path.stem, (ast.get_docstring(node) or "").partition("\n")[0]
+    return found

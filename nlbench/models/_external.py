@@ -1,0 +1,95 @@
+"""Models of torchvision and timm under our interface."""
+
+import importlib
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from nlbench.errors import SuiteError, did_you_mean
+
+
+def check(package: str, name: str) -> None:
+    """Raise SuiteError unless `package` ("torchvision" or "timm") has an image classifier `name`; builds nothing."""
+    known = _names(package)
+    if name not in known:
+        hint = did_you_mean(f"{package}/{name}", [f"{package}/{other}" for other in known])
+        raise SuiteError(
+            f"unknown model '{package}/{name}': {package} has {len(known)} models, none of that name.{hint}"
+        )
+
+
+def build(
+    package: str, name: str, num_classes: int, in_shape: tuple[int, ...], *, pretrained: bool = False
+) -> nn.Module:
+    """The model with a classifier for `num_classes`.
+
+    Args:
+        pretrained: start from the ImageNet weights that the package publishes; the classifier starts afresh unless it
+            has exactly their classes. Downloads them on first use.
+    Raises: ValueError where it cannot take examples of this shape, or has no such weights.
+    """
+    builder = _torchvision if package == "torchvision" else _timm
+    model = builder(name, num_classes, in_shape, pretrained)
+    _try(model, num_classes, in_shape)
+    return model
+
+
+def _names(package: str) -> list[str]:
+    if package == "torchvision":
+        from torchvision import models
+
+        return models.list_models(module=models)
+    names: list[str] = _import_timm().list_models()
+    return names
+
+
+def _torchvision(name: str, num_classes: int, in_shape: tuple[int, ...], pretrained: bool) -> nn.Module:
+    from torchvision import models
+
+    if in_shape[0] != 3:
+        raise ValueError(f"torchvision models take 3 channels, got {in_shape[0]}; timm/{name} may take any number")
+    options = {}
+    if name in ("googlenet", "inception_v3"):
+        # Their extra heads make a training forward return a tuple, and no method here has a loss for them.
+        options = {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
+    model = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    if pretrained:
+        weights = models.get_model_weights(name)
+        if "IMAGENET1K_V1" not in weights.__members__:  # the weights that papers mean; later ones came years after
+            raise ValueError("torchvision has no IMAGENET1K_V1 weights for it")
+        own = model.state_dict()
+        full = models.get_model(name, weights=weights["IMAGENET1K_V1"]).state_dict()
+        model.load_state_dict({key: full[key] if full[key].shape == own[key].shape else own[key] for key in own})
+    return model
+
+
+def _timm(name: str, num_classes: int, in_shape: tuple[int, ...], pretrained: bool) -> nn.Module:
+    model: nn.Module = _import_timm().create_model(
+        name, pretrained=pretrained, num_classes=num_classes, in_chans=in_shape[0]
+    )
+    return model
+
+
+def _import_timm() -> ModuleType:
+    try:
+        return importlib.import_module("timm")
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
+        raise SuiteError("timm models need timm, which is not installed: pip install 'nlbench[timm]'") from None
+
+
+def _try(model: nn.Module, num_classes: int, in_shape: tuple[int, ...]) -> None:
+    """Say now, not in the first step of a run, that the model cannot take such images. Draws no random number."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(1, *in_shape))
+    except Exception as error:  # whatever an architecture raises inside
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"cannot take examples of shape {tuple(in_shape)}: {reason}") from error
+    if not isinstance(logits, Tensor) or logits.shape != (1, num_classes):
+        raise ValueError(f"is not a classifier with {num_classes} outputs")
+    model.train(training)

@@ -1,0 +1,158 @@
+"""Random crop, horizontal flip and normalisation of small colour images, in one pass."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlbench.ops import reference
+from nlbench.ops.checks import require, require_contiguous, require_device
+from nlbench.ops.extension import core, say_fallback
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def augment(
+    images: Tensor,
+    index: Tensor,
+    draws: Tensor | None,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    padding: int = 4,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Batch `index` of `images`, cropped and flipped by the examples' draws, normalised.
+
+        padded = images[index[b]] with `padding` black pixels on each side
+        crop   = padded[dy : dy + H, dx : dx + W], mirrored left to right if flip    dy, dx, flip = draws[index[b]]
+        out[b] = (crop / 255 - mean) / std                                            per channel
+
+    Black is black before normalisation, as torchvision's RandomCrop(padding=...), RandomHorizontalFlip, ToTensor,
+    Normalize have it, and the results are theirs to the last bit in float32: they come from a table of the 256
+    normalised values per channel, computed in float32 (float64 for dtype float64) and then rounded to `dtype`.
+
+    Args:
+        images:  [N, H, W, 3] uint8, contiguous.
+        index:   [B] int64 in [0, N); may repeat.
+        draws:   [N, 3] int64, contiguous, a row dy, dx, flip per image, dy and dx in [0, 2 * padding], flip 0 or 1;
+                 or None for no crop and no flip.
+        mean:    three numbers, on the scale where white is 1.
+        std:     three positive numbers.
+        padding: >= 0; without meaning when draws is None.
+        dtype:   float32, float64, bfloat16 or float16.
+
+    Returns: [B, 3, H, W] `dtype`, in channels_last memory format, on the device of `images`.
+    Raises:  TypeError (dtype), ValueError (shape, device, strides, draws out of range) or IndexError (index), naming
+             the argument. On a GPU the values of index and draws are not looked at.
+    """
+    require("augment", "images", images, (torch.uint8,), ("N", "H", "W", 3))
+    require("augment", "index", index, (torch.int64,), ("B",))
+    require_device("augment", "index", index, images.device, "images")
+    require_contiguous("augment", "images", images, "it would be copied whole for each batch")
+    if draws is not None:
+        require("augment", "draws", draws, (torch.int64,), (len(images), 3))
+        require_device("augment", "draws", draws, images.device, "images")
+        require_contiguous("augment", "draws", draws, "it would be copied whole for each batch")
+    if not isinstance(padding, int):
+        raise TypeError(f"augment: padding must be an int, got {type(padding).__name__}")
+    if padding < 0:
+        raise ValueError(f"augment: padding must be >= 0, got {padding}")
+    if dtype not in _DTYPES:
+        raise TypeError(f"augment: dtype must be one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+    if torch.compiler.is_compiling():
+        table = _make_table(tuple(mean), tuple(std), dtype, images.device)
+        return torch.ops.nlbench.augment(images, index, draws, table, padding)
+    return _augment(images, index, draws, _table(tuple(mean), tuple(std), dtype, images.device), padding)
+
+
+def _augment(images: Tensor, index: Tensor, draws: Tensor | None, table: Tensor, padding: int) -> Tensor:
+    N, H, W = images.shape[:3]
+    if core is None or not images.is_cpu:
+        say_fallback(images.device)
+        if images.is_cpu:
+            _check_values(index, draws, N, padding)
+        return reference.augment(images, index, draws, table, padding)
+
+    index = index.contiguous()
+    out = torch.empty(len(index), 3, H, W, dtype=table.dtype, memory_format=torch.channels_last)
+    fault, row = _KERNELS[table.dtype](
+        images.data_ptr(),
+        index.data_ptr(),
+        0 if draws is None else draws.data_ptr(),
+        table.data_ptr(),
+        out.data_ptr(),
+        *(len(index), N, H, W, padding),
+    )
+    if fault == core.DRAW_RANGE and draws is not None:
+        raise _bad_draw(draws, int(index[row]), padding)
+    if fault:
+        raise _bad_index(index, row, N)
+    return out
+
+
+_KERNELS: dict[torch.dtype, Any] = {}
+if core is not None:
+    _KERNELS = {
+        torch.float16: core.augment_2,
+        torch.bfloat16: core.augment_2,
+        torch.float32: core.augment_4,
+        torch.float64: core.augment_8,
+    }
+
+
+def _make_table(mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(3, 256): the normalised value of each byte, per channel."""
+    if len(mean) != 3 or not all(math.isfinite(value) for value in mean):
+        raise ValueError(f"augment: mean must be three finite numbers, got {list(mean)}")
+    if len(std) != 3 or not all(0 < value < math.inf for value in std):
+        raise ValueError(f"augment: std must be three positive numbers, got {list(std)}")
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    bytes_ = torch.arange(256, dtype=wide) / 255
+    columns = [torch.tensor(values, dtype=wide)[:, None] for values in (mean, std)]
+    return ((bytes_ - columns[0]) / columns[1]).to(device, dtype)
+
+
+_table = functools.lru_cache(maxsize=64)(_make_table)
+
+
+def _check_values(index: Tensor, draws: Tensor | None, N: int, padding: int) -> None:
+    """The kernel's own checks of index and draws, for the reference."""
+    bad = ((index < 0) | (index >= N)).nonzero()
+    if len(bad):
+        raise _bad_index(index, int(bad[0]), N)
+    if draws is not None:
+        used = draws[index]
+        bad = ((used < 0) | (used > used.new_tensor([2 * padding, 2 * padding, 1]))).any(1).nonzero()
+        if len(bad):
+            raise _bad_draw(draws, int(index[int(bad[0])]), padding)
+
+
+def _bad_index(index: Tensor, row: int, N: int) -> IndexError:
+    return IndexError(f"augment: index must be in [0, {N}), got {int(index[row])} at position {row}")
+
+
+def _bad_draw(draws: Tensor, row: int, padding: int) -> ValueError:
+    need = f"dy and dx in [0, {2 * padding}] and flip in {{0, 1}}"
+    return ValueError(f"augment: draws must have {need}, got {draws[row].tolist()} in row {row}")
+
+
+# For torch.compile, which cannot look into the extension; eager code spares itself the dispatcher.
+@torch.library.custom_op(
+    "nlbench::augment",
+    mutates_args=(),
+    schema="(Tensor images, Tensor index, Tensor? draws, Tensor table, int padding) -> Tensor",
+)
+def _augment_op(images, index, draws, table, padding):
+    return _augment(images, index, draws, table, padding)
+
+
+@_augment_op.register_fake
+def _augment_fake(images, index, draws, table, padding):
+    shape = (index.shape[0], 3, images.shape[1], images.shape[2])
+    return torch.empty(shape, dtype=table.dtype, device=images.device, memory_format=torch.channels_last)

@@ -1,0 +1,221 @@
+"""Protocols: named, versioned presets of everything that is the same for every method of a suite.
+
+They are chosen by how plain cross entropy trains and memorises, and frozen; a changed value is a new version.
+No torch here: listing and tables read protocols.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nlbench.errors import SuiteError, did_you_mean
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Constant(_Strict):
+    """The learning rate stays."""
+
+    kind: Literal["constant"]
+
+    def factor(self, position: float, epochs: int, lr: float) -> float:
+        return 1.0
+
+    def scaled(self, ratio: float) -> Constant:
+        return self
+
+
+class MultiStep(_Strict):
+    """Times gamma from each milestone on (positions in epochs, as torch's MultiStepLR counts them)."""
+
+    kind: Literal["multistep"]
+    milestones: list[float]
+    gamma: float = Field(gt=0, le=1)
+
+    def factor(self, position: float, epochs: int, lr: float) -> float:
+        return self.gamma ** sum(position >= milestone for milestone in self.milestones)
+
+    def scaled(self, ratio: float) -> MultiStep:
+        return self.model_copy(update={"milestones": [m * ratio for m in self.milestones]})
+
+
+class CosineRestarts(_Strict):
+    """Half a cosine from lr to `floor` every `period` epochs, stepped once an epoch (CosineAnnealingWarmRestarts)."""
+
+    kind: Literal["cosine-restarts"]
+    period: float = Field(gt=0)
+    floor: float = Field(ge=0)  # a learning rate, not a factor
+
+    def factor(self, position: float, epochs: int, lr: float) -> float:
+        part = (math.floor(position) % self.period) / self.period
+        return (self.floor + (lr - self.floor) * (1 + math.cos(math.pi * part)) / 2) / lr
+
+    def scaled(self, ratio: float) -> CosineRestarts:
+        return self.model_copy(update={"period": self.period * ratio})
+
+
+class OneCycle(_Strict):
+    """A cosine from lr / start_div up to lr over the share `rise`, then down to lr / (start_div * end_div), each step.
+
+    OneCycleLR of torch with its momentum left alone (Smith & Topin 2019, arXiv:1708.07120).
+    """
+
+    kind: Literal["one-cycle"]
+    rise: float = Field(default=0.3, gt=0, lt=1)
+    start_div: float = Field(default=25.0, ge=1)
+    end_div: float = Field(default=1e4, ge=1)
+
+    def factor(self, position: float, epochs: int, lr: float) -> float:
+        part = min(position / epochs, 1.0)
+        low, end = 1 / self.start_div, 1 / (self.start_div * self.end_div)
+        if part < self.rise:
+            return low + (1 - low) * (1 - math.cos(math.pi * part / self.rise)) / 2
+        return end + (1 - end) * (1 + math.cos(math.pi * (part - self.rise) / (1 - self.rise))) / 2
+
+    def scaled(self, ratio: float) -> OneCycle:
+        return self
+
+
+_KINDS: dict[str, type[BaseModel]] = {
+    "constant": Constant,
+    "multistep": MultiStep,
+    "cosine-restarts": CosineRestarts,
+    "one-cycle": OneCycle,
+}
+Schedule = Annotated[Constant | MultiStep | CosineRestarts | OneCycle, Field(discriminator="kind")]
+
+
+class Protocol(_Strict):
+    """A fully resolved protocol. SGD is the optimiser of all of them."""
+
+    name: str
+    version: int
+    model: str
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)  # the last, shorter batch of an epoch is kept
+    lr: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(ge=0)
+    schedule: Schedule
+    augment: Literal["crop-flip", "none"]  # crop-flip: 4 zero pixels around, a random crop, a random flip
+    val_fraction: float = Field(default=0.0, ge=0, lt=1)  # of all training images, held out with their noisy labels
+    subset: int = Field(default=0, ge=0)  # training images kept, stratified; 0 keeps all
+    stratify: Literal["clean", "given"] = "given"  # the labels that split and subset keep in proportion
+    precision: Literal["float32", "bfloat16"]
+    threads: int = Field(ge=1)  # CPU threads of a run: part of the numbers, since they change the order of sums
+
+    def factor(self, position: float) -> float:
+        """Factor on the learning rate at `position`, in epochs with fractions."""
+        return self.schedule.factor(position, self.epochs, self.lr)
+
+
+def _elr_schedule(first: float, second: float) -> dict[str, Any]:
+    return {"kind": "multistep", "milestones": [first, second], "gamma": 0.01}
+
+
+# Sources: section and table of the papers' codes as gathered in docs/protocols.md.
+_SGD: dict[str, Any] = {"momentum": 0.9, "batch_size": 128, "precision": "bfloat16", "threads": 2}
+_CIFAR: dict[str, Any] = {
+    # shengliu66/ELR: ResNet-34, lr 0.02, wd 1e-3, batch 128, 45,000 / 5,000 by clean class, validation labels noisy.
+    **_SGD, "version": 1, "model": "resnet34", "lr": 0.02, "weight_decay": 1e-3,
+    "augment": "crop-flip", "val_fraction": 0.1, "stratify": "clean",
+}  # fmt: skip
+_CIFARN: dict[str, Any] = {
+    # UCSC-REAL/cifar-10-100n: ResNet-34, lr 0.1, wd 5e-4, 100 epochs, x0.1 after 60, all 50,000 labels.
+    **_SGD, "version": 1, "model": "resnet34", "epochs": 100, "lr": 0.1, "weight_decay": 5e-4,
+    "schedule": {"kind": "multistep", "milestones": [60.0], "gamma": 0.1}, "augment": "crop-flip",
+}  # fmt: skip
+
+# name -> (one line, values, values that differ for a dataset)
+PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
+    "digits": (
+        "scikit-learn's digits, small CNN, 40 epochs: seconds a run",
+        {
+            "version": 1, "model": "digits_cnn", "epochs": 40, "batch_size": 64, "lr": 0.05, "momentum": 0.9,
+            "weight_decay": 5e-4, "schedule": {"kind": "one-cycle"}, "augment": "none", "precision": "float32",
+            "threads": 2,
+        },
+        {},
+    ),
+    "cifar": (
+        "ELR's split and schedule: ResNet-34, 45,000 / 5,000, x0.01 twice",
+        {**_CIFAR, "epochs": 120, "schedule": _elr_schedule(40.0, 80.0)},
+        {"cifar100": {"epochs": 150, "schedule": _elr_schedule(80.0, 120.0)},
+         "cifar100n": {"epochs": 150, "schedule": _elr_schedule(80.0, 120.0)}},
+    ),
+    "cifar-cosine": (
+        "cifar with ELR's cosine schedule: warm restarts every 10 epochs, 150 epochs",
+        {**_CIFAR, "epochs": 150, "schedule": {"kind": "cosine-restarts", "period": 10.0, "floor": 0.001}},
+        {},
+    ),
+    "cifarn": ("the CIFAR-N leaderboard's: ResNet-34, lr 0.1, 100 epochs, no validation part", _CIFARN, {}),
+    "cifarn-02": (
+        "cifarn with lr 0.02 and the schedule of cifar",
+        {**_CIFARN, "lr": 0.02, "epochs": 120, "schedule": _elr_schedule(40.0, 80.0)},
+        {"cifar100": {"epochs": 150, "schedule": _elr_schedule(80.0, 120.0)},
+         "cifar100n": {"epochs": 150, "schedule": _elr_schedule(80.0, 120.0)}},
+    ),
+    "cifarn-val": ("cifarn with 10% held out by noisy label", {**_CIFARN, "val_fraction": 0.1}, {}),
+    "cifar-cpu": (
+        "for machines without a GPU: cnn3, 20,000 images, 20 epochs, in the regime where CE memorises",
+        {
+            **_SGD, "version": 1, "model": "cnn3", "epochs": 20, "lr": 0.05, "weight_decay": 5e-4,
+            "schedule": {"kind": "one-cycle"}, "augment": "none", "subset": 20000,
+        },
+        {},
+    ),
+}  # fmt: skip
+
+
+def resolve(name: str, dataset: str, overrides: dict[str, Any] | None = None) -> Protocol:
+    """The protocol `name` on `dataset`, with `overrides`; a `schedule` without its `kind` changes single values of it.
+
+    A changed `epochs` scales the schedule's positions, unless the overrides set those too.
+
+    Raises SuiteError for an unknown name or key, a wrong type or a value out of range; a problem a line.
+    """
+    if name not in PRESETS:
+        raise SuiteError(f"unknown protocol {name!r}. There are: {', '.join(PRESETS)}.{did_you_mean(name, PRESETS)}")
+    _, values, per_dataset = PRESETS[name]
+    preset = {**values, **per_dataset.get(dataset, {}), "name": name}
+    given = dict(overrides or {})
+    for key in ("name", "version"):
+        if key in given:
+            raise SuiteError(f"{key}: belongs to the preset and cannot be overridden")
+    schedule = given.get("schedule")
+    own_positions = isinstance(schedule, dict) and not {"kind", "milestones", "period"}.isdisjoint(schedule)
+    if isinstance(schedule, dict) and "kind" not in schedule:
+        given["schedule"] = {**preset["schedule"], **schedule}
+    changed = {**preset, **given}
+    try:
+        protocol = Protocol.model_validate(changed)
+    except ValidationError as error:
+        raise SuiteError("\n".join(explain(error, Protocol))) from None
+    if protocol.epochs != preset["epochs"] and not own_positions:
+        ratio = protocol.epochs / preset["epochs"]
+        protocol = protocol.model_copy(update={"schedule": protocol.schedule.scaled(ratio)})
+    return protocol
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """A pydantic error in our words, a line per problem: "key: what is wrong"."""
+    lines = []
+    for problem in error.errors():
+        # pydantic puts the chosen schedule's kind into the path; a reader of the suite knows no such key.
+        path = [part for part in problem["loc"] if part not in _KINDS]
+        place = ".".join(str(part) for part in path)
+        if problem["type"] == "extra_forbidden":
+            fields = model.model_fields if len(path) == 1 else _KINDS[str(problem["loc"][-2])].model_fields
+            known = [key for key in fields if key not in ("name", "version")]
+            lines.append(f"{place}: unknown key. It takes: {', '.join(known)}.{did_you_mean(str(path[-1]), known)}")
+        else:
+            message = problem["msg"].replace("Input should be", "must be").replace("Field required", "is required")
+            got = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
+            lines.append(f"{place}: {message}{got}")
+    return lines

@@ -1,0 +1,199 @@
+"""Records: one content-addressed store on disk, shared by suites. Whole or not there; nothing finished is ever lost.
+
+OUT/runs/<key>/record.json, history.csv, predictions.npz; checkpoint.pt and lock while a run is going
+OUT/suites/<name>.json, the plan that `table` reads
+OUT/fits/<key>.pt, helper networks that several methods share
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import io
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nlbench.errors import StoreError
+from nlbench.suite import key_of
+
+HEARTBEAT_SECONDS = 30.0
+STALE_SECONDS = 150.0  # a lock of another host whose heartbeat is older than this is taken over
+
+Warn = Callable[[str], None]
+
+
+class RunRecord(BaseModel):
+    """One finished run: done, diverged (a loss that is not finite) or failed (an error, with its traceback)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str
+    status: Literal["done", "diverged", "failed"]
+    spec: dict[str, Any]  # RunSpec.identity()
+    metrics: dict[str, Any]  # accuracies in [0, 1]; empty unless done
+    noise: dict[str, Any]  # measured rates, hash of the given labels, counts
+    timing: dict[str, Any]  # seconds
+    environment: dict[str, Any]  # versions, device, threads, backend
+    method: dict[str, Any]  # told, networks, forward passes a step, what it estimated
+    code: str  # hash of the code the numbers depend on
+    warnings: list[str] = []
+    error: dict[str, Any] | None = None  # of a run that is not done: epoch, step, message, traceback
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write under a temporary name in the same folder, fsync, rename: the file is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+class Store:
+    """The folder OUT. Reading needs nothing; writing needs `require_writable` first.
+
+    Args:
+        root: the folder; it need not exist.
+        warn: called with a line about each corrupt file that was set aside.
+    """
+
+    def __init__(self, root: str | Path, warn: Warn = lambda line: None):
+        self.root, self._warn = Path(root), warn
+
+    def require_writable(self) -> None:
+        """Make the folders and try to write. Raises StoreError."""
+        try:
+            for name in ("runs", "suites", "fits"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            write_atomic(self.root / "runs" / ".probe", lambda file: None)
+            (self.root / "runs" / ".probe").unlink()
+        except OSError as error:
+            raise StoreError(
+                f"{self.root}: cannot write the records there ({error.strerror}): choose another folder with --out"
+            ) from None
+
+    def run_dir(self, key: str) -> Path:
+        return self.root / "runs" / key
+
+    def read(self, key: str) -> RunRecord | None:
+        """The record, or None. A corrupt one is set aside under another name, said, and counts as not there."""
+        path = self.run_dir(key) / "record.json"
+        try:
+            record = RunRecord.model_validate_json(path.read_bytes())
+            if record.key != key or key_of(record.spec) != key:
+                raise ValueError(f"it describes the run {key_of(record.spec)}, not {key}")
+            return record
+        except FileNotFoundError:
+            return None
+        except (ValidationError, ValueError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            self.set_aside(path, f"corrupt record: {reason}")
+            return None
+
+    def set_aside(self, path: Path, reason: str) -> None:
+        """Rename a file that cannot be used, so that nothing is lost and its run is done again."""
+        for number in range(1, 1000):
+            other = path.with_name(f"{path.name}.corrupt-{number}")
+            if not other.exists():
+                break
+        try:
+            os.replace(path, other)
+            self._warn(f"{path}: {reason}; set aside as {other.name}, that run will be done again")
+        except OSError:  # a store that may only be read
+            self._warn(f"{path}: {reason}; counted as missing")
+
+    def write(
+        self, record: RunRecord, history: Sequence[dict[str, Any]], predictions: dict[str, Any] | None = None
+    ) -> None:
+        """Write a finished run; record.json comes last, its presence is what makes the run finished."""
+        folder = self.run_dir(record.key)
+        if history:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, fieldnames=list(history[0]))
+            writer.writeheader()
+            writer.writerows(history)
+            write_atomic(folder / "history.csv", lambda file: file.write(text.getvalue().encode()))
+        if predictions is not None:
+            import numpy as np
+
+            write_atomic(folder / "predictions.npz", lambda file: np.savez_compressed(file, **predictions))
+        payload = _json_bytes(record.model_dump())
+        write_atomic(folder / "record.json", lambda file: file.write(payload))
+        if record.status != "failed":  # after an error from outside, such as a full disk, the next try goes on from it
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    def run_keys(self) -> list[str]:
+        """Keys of all finished runs."""
+        return sorted(path.parent.name for path in self.root.glob("runs/*/record.json"))
+
+    def write_plan(self, plan: dict[str, Any]) -> None:
+        payload = _json_bytes(plan)
+        write_atomic(self.root / "suites" / f"{plan['suite']}.json", lambda file: file.write(payload))
+
+    def plans(self) -> dict[str, dict[str, Any]]:
+        """Every suite run into this store, by name. Raises StoreError when there is none, or one is not readable."""
+        plans = {}
+        for path in sorted(self.root.glob("suites/*.json")):
+            try:
+                plans[path.stem] = json.loads(path.read_bytes())
+            except ValueError as error:
+                raise StoreError(f"{path}: not readable ({error}); run the suite again to rewrite it") from None
+        if not plans:
+            raise StoreError(f"{self.root}: holds no suite's results; `nlbench run SUITE --out {self.root}` makes them")
+        return plans
+
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[bool]:
+        """Hold the run `key` against other processes: flock on this host, a heartbeat across hosts.
+
+        Yields False at once when somebody else holds it.
+        """
+        path = self.run_dir(key) / "lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            file.seek(0)
+            holder = file.read().partition(" ")[0]
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+            if holder and holder != socket.gethostname() and age < STALE_SECONDS:
+                yield False
+                return
+            file.truncate(0)
+            file.write(f"{socket.gethostname()} {os.getpid()}\n")
+            file.flush()
+            stop = threading.Event()
+            beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
+            beat.start()
+            try:
+                yield True
+            finally:
+                stop.set()
+                beat.join()
+                file.truncate(0)
+
+
+def _beat(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_SECONDS):
+        os.utime(path)

@@ -1,0 +1,178 @@
+"""Names: the folder is the registry. Methods, datasets, models and protocols are listed without importing torch."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from nlbench.errors import SuiteError, did_you_mean
+
+if TYPE_CHECKING:
+    from nlbench.method import Method
+
+_PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class MethodFile:
+    """Where a method lives. `module` is an importable name, or empty for a lone file."""
+
+    name: str
+    path: Path
+    module: str
+
+
+def _folder(name: str) -> list[Path]:
+    """Folders of a package that the build may have mapped elsewhere, as `nlbench.methods` in an editable install."""
+    spec = importlib.util.find_spec(f"nlbench.{name}")
+    found = list(spec.submodule_search_locations or []) if spec else []
+    return [Path(p) for p in found]
+
+
+def _python_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.py") if not path.name.startswith("_"))
+
+
+def method_files(extra: Iterable[Path] = ()) -> dict[str, MethodFile]:
+    """Every method by name: shipped, in NLBENCH_METHODS, in `extra` folders, and of installed packages.
+
+    Raises SuiteError for a folder that is not there and for two files with one name.
+    """
+    found: list[MethodFile] = []
+    for folder in _folder("methods"):
+        found += [MethodFile(_name(p.stem), p, f"nlbench.methods.{p.stem}") for p in _python_files(folder)]
+    asked = [Path(p) for p in os.environ.get("NLBENCH_METHODS", "").split(os.pathsep) if p]
+    for folder in {p.resolve(): p for p in [*asked, *extra]}.values():
+        if not folder.is_dir():
+            raise SuiteError(f"{folder}: not a folder of method files (from --methods-dir or NLBENCH_METHODS)")
+        found += [MethodFile(_name(p.stem), p.resolve(), "") for p in _python_files(folder)]
+    for point in entry_points(group="nlbench.methods"):
+        spec = importlib.util.find_spec(point.module)
+        if spec and spec.origin:
+            found.append(MethodFile(point.name, Path(spec.origin), point.module))
+    by_name: dict[str, MethodFile] = {}
+    for file in found:
+        if file.name in by_name:
+            raise SuiteError(f"two methods are named {file.name!r}: {by_name[file.name].path} and {file.path}")
+        by_name[file.name] = file
+    return dict(sorted(by_name.items()))
+
+
+def _name(stem: str) -> str:
+    return stem.replace("_", "-")
+
+
+def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    """known[name], or a SuiteError that lists what there is and guesses what was meant."""
+    if name not in known:
+        raise SuiteError(f"unknown {kind} {name!r}. There are: {', '.join(known)}.{did_you_mean(name, known)}")
+    return known[name]
+
+
+def load_method(file: MethodFile) -> type[Method]:
+    """The one Method subclass of a file. Raises SuiteError with the whole traceback when the import fails."""
+    from nlbench.method import Method
+
+    module = _import(file)
+    classes = [
+        value
+        for key, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, Method)
+        and value.__module__ == module.__name__
+        and not key.startswith("_")
+    ]
+    if len(classes) != 1:
+        names = ", ".join(cls.__name__ for cls in classes) or "none"
+        raise SuiteError(f"{file.path}: expected exactly one Method subclass, found {len(classes)}: {names}")
+    return classes[0]
+
+
+def _import(file: MethodFile) -> ModuleType:
+    name = file.module or f"nlbench_methods_{file.path.stem}_{abs(hash(str(file.path))):x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    try:
+        if file.module:
+            return importlib.import_module(file.module)
+        spec = importlib.util.spec_from_file_location(name, file.path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"not a Python file: {file.path}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+    except Exception as error:
+        sys.modules.pop(name, None)
+        raise SuiteError(f"{file.path}: cannot be imported\n{traceback.format_exc().rstrip()}") from error
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One keyword argument of a method after `task`."""
+
+    name: str
+    annotation: Any
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+def hyperparameters(cls: type[Method]) -> dict[str, Hyperparameter]:
+    """What a suite may set on a method, from its constructor's signature."""
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[2:]
+    hints = get_type_hints(cls.__init__)
+    for p in parameters:
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) or p.name not in hints:
+            raise SuiteError(
+                f"{inspect.getfile(cls)}: {cls.__name__}.__init__: argument {p.name!r} must be a named argument "
+                f"with a type annotation, because suites set it"
+            )
+    return {p.name: Hyperparameter(p.name, hints[p.name], p.default) for p in parameters}
+
+
+def first_line(path: Path, function: str = "") -> str:
+    """First docstring line of a Python file, or of one function in it; read without importing it."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        return f"(cannot be read: {error})"
+    node: Any = tree
+    if function:
+        node = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+    return (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def dataset_files() -> dict[str, Path]:
+    """Datasets by name: the files of nlbench/data that define a function `load`."""
+    found = {}
+    for path in _python_files(_PACKAGE / "data"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.FunctionDef) and node.name == "load" for node in tree.body):
+            found[_name(path.stem)] = path
+    return found
+
+
+def dataset(name: str) -> Any:
+    """The module of dataset `name`: INFO, SOURCES, find(), load(). Raises SuiteError for an unknown name."""
+    path = find("dataset", name, dataset_files())
+    return importlib.import_module(f"nlbench.data.{path.stem}")
+
+
+def suite_files() -> dict[str, Path]:
+    """The suites that come with nlbench, by bare name."""
+    folders = _folder("suites")
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}

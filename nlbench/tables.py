@@ -1,0 +1,378 @@
+"""Records -> mean±std and paired differences, as Markdown, CSV or LaTeX. Reads plan and records only, without torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nlbench import code, registry
+from nlbench.errors import SuiteError, did_you_mean
+from nlbench.records import RunRecord, Store
+
+Format = Literal["md", "csv", "latex"]
+
+# name on the command line -> (key in a record's metrics, head of its column)
+METRICS = {
+    "last": ("last", "last epoch"),
+    "last10": ("last10", "last 10 epochs"),
+    "best": ("best", "best (oracle)"),
+    "selected": ("selected", "selected"),
+    "top5": ("last_top5", "top-5, last epoch"),
+    "memorised": ("final_wrong_memorised", "memorised"),
+    "clean-right": ("final_clean_right", "clean right"),
+    "targets": ("target_accuracy", "targets right"),
+}
+_DETAILS = ("last", "last10", "best", "selected", "clean-right", "memorised")
+
+
+@dataclass
+class Cell:
+    """One row of the table under one condition: a value per seed."""
+
+    planned: int
+    values: dict[int, float] = field(default_factory=dict)
+    failed: int = 0  # diverged ones too
+    marks: str = ""
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values.values()) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over seeds (ddof 1); None for fewer than two."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+
+    def text(self, plus_minus: str = "±") -> str:
+        """Percent. `-` where nothing is there, `!` with how many where runs failed; n/planned where seeds lack."""
+        if self.mean is None:
+            return (f"!{self.failed}" if self.failed else "-") + self.marks
+        text = f"{100 * self.mean:.2f}"
+        if self.std is not None:
+            text += f"{plus_minus}{100 * self.std:.2f}"
+        short = [f"{len(self.values)}/{self.planned}"] if len(self.values) < self.planned else []
+        short += [f"!{self.failed}"] if self.failed else []
+        return text + (f" ({', '.join(short)})" if short else "") + self.marks
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row minus the reference, seed by seed: the same seed means the same data, weights, order and draws."""
+
+    mean: float
+    std: float | None
+    n: int
+    p: float | None  # two-sided paired t test
+
+    def text(self, plus_minus: str = "±") -> str:
+        text = f"{100 * self.mean:+.2f}"
+        if self.std is not None:
+            text += f"{plus_minus}{100 * self.std:.2f}"
+        return text if self.p is None else f"{text} (p {format_p(self.p)})"
+
+
+def format_p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def difference(cell: Cell, reference: Cell) -> Difference | None:
+    """Over the seeds both have; None when there is none."""
+    deltas = [cell.values[s] - reference.values[s] for s in cell.values if s in reference.values]
+    if not deltas:
+        return None
+    mean = statistics.fmean(deltas)
+    if len(deltas) < 2:
+        return Difference(mean, None, 1, None)
+    std = statistics.stdev(deltas)
+    return Difference(mean, std, len(deltas), _paired_p(mean, std, len(deltas)))
+
+
+def _paired_p(mean: float, std: float, n: int) -> float:
+    from scipy.special import stdtr  # type: ignore[import-untyped]  # Student's t, without the rest of scipy.stats
+
+    if std == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stdtr(n - 1, -abs(mean) / (std / math.sqrt(n))))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjustment (Scandinavian Journal of Statistics, 1979) of the p values of several comparisons."""
+    adjusted = [0.0] * len(ps)
+    running = 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        running = max(running, min(1.0, (len(ps) - rank) * ps[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+class Results:
+    """A plan and the records it names, read once."""
+
+    def __init__(self, plan: Mapping[str, Any], store: Store):
+        self.plan = plan
+        self.rows: list[dict[str, Any]] = plan["rows"]
+        self.conditions: list[str] = plan["conditions"]
+        self.records: dict[tuple[str, int, int], RunRecord | None] = {}
+        self.planned: dict[tuple[str, int], int] = {}
+        for cell in plan["cells"]:
+            where = cell["row"], cell["condition"]
+            self.records[(*where, cell["seed"])] = store.read(cell["key"])
+            self.planned[where] = self.planned.get(where, 0) + 1
+        self._methods = registry.method_files()
+        self._kinds = {self._kind(record) for record in self.records.values() if record}
+
+    @staticmethod
+    def _kind(record: RunRecord) -> tuple[str, str]:
+        return record.environment["device"], record.environment["precision"]
+
+    def of(self, row: str, condition: int) -> list[RunRecord]:
+        return [r for (name, c, _), r in self.records.items() if (name, c) == (row, condition) and r]
+
+    def cell(self, row: str, condition: int, metric: str) -> Cell:
+        """The values of one metric (a name of METRICS)."""
+        cell = Cell(self.planned.get((row, condition), 0))
+        key = METRICS[metric][0]
+        for (name, c, seed), record in self.records.items():
+            if (name, c) != (row, condition) or record is None:
+                continue
+            if record.status != "done":
+                cell.failed += 1
+            elif record.metrics.get(key) is not None:
+                cell.values[seed] = record.metrics[key]
+        records = self.of(row, condition)
+        if any(self._stale(record) for record in records):
+            cell.marks += "*"
+        if len({self._kind(record) for record in records}) > 1:
+            cell.marks += "‡"
+        return cell
+
+    def _stale(self, record: RunRecord) -> bool:
+        file = self._methods.get(record.spec["method"])
+        return file is not None and record.code != code.code_hash(file.path, record.spec["protocol"]["model"])
+
+    def has(self, metric: str) -> bool:
+        return any(r and r.metrics.get(METRICS[metric][0]) is not None for r in self.records.values())
+
+    def label(self, row: Mapping[str, Any]) -> str:
+        told = f" [told {', '.join(row['told'])}]" if row["told"] else ""
+        return row["row"] + told
+
+    def notes(self, condition: int) -> list[str]:
+        """What was measured of the data, and what a reader must know of the cells."""
+        records = [r for (_, c, _), r in self.records.items() if c == condition and r and r.noise]
+        notes = []
+        if records:
+            rates = [r.noise["noise_rate_train"] for r in records]
+            full = [r.noise["noise_rate_full"] for r in records]
+            sizes = {(r.noise["num_train"], r.noise["num_val"], r.noise["num_test"]) for r in records}
+            parts = "; ".join(
+                f"{train} training" + (f", {val} validation" if val else "") + f", {test} test examples"
+                for train, val, test in sorted(sizes)
+            )
+            notes.append(
+                f"{self.conditions[condition]}: {_range(rates)} of the training labels are wrong as measured "
+                f"({_range(full)} of all labels); {parts}."
+            )
+            if variants := {r.noise["variant"] for r in records if r.noise.get("variant")}:
+                notes.append(
+                    f"The images are a {', '.join(sorted(variants))} copy, not the official pixels: "
+                    f"not comparable to the last decimal with numbers from those."
+                )
+        return notes
+
+    def marks(self) -> list[str]:
+        notes = []
+        cells = [self.cell(row["row"], c, "last") for row in self.rows for c in range(len(self.conditions))]
+        if any("*" in cell.marks for cell in cells):
+            notes.append("* made by code that has changed since; `nlbench run --stale rerun` redoes it.")
+        if any("‡" in cell.marks for cell in cells):
+            notes.append("‡ holds runs of different precision or device class.")
+        if any(cell.failed for cell in cells):
+            notes.append("! runs that failed or diverged; they are in no average.")
+        if any(len(cell.values) < cell.planned for cell in cells):
+            notes.append("(n/m) n of m seeds; - none yet.")
+        return notes
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{100 * min(values):.2f}%", f"{100 * max(values):.2f}%"
+    return low if low == high else f"{low} to {high}"
+
+
+def choose_reference(results: Results, against: str | None) -> str | None:
+    """The row differences are taken to: `against`, else ce where it is there, else none. Raises SuiteError."""
+    names = [row["row"] for row in results.rows]
+    if against is None:
+        return "ce" if "ce" in names else None
+    if against not in names:
+        raise SuiteError(
+            f"--against {against}: no such row. There are: {', '.join(names)}.{did_you_mean(against, names)}"
+        )
+    return against
+
+
+def render(
+    plan: Mapping[str, Any],
+    store: Store,
+    *,
+    fmt: Format = "md",
+    metric: str = "last",
+    against: str | None = None,
+    details: bool = False,
+) -> str:
+    """The table of a plan: with one condition its details, with several one column each (`details` adds the former).
+
+    Raises SuiteError for an unknown metric or reference row.
+    """
+    if metric not in METRICS:
+        raise SuiteError(f"--metric {metric}: unknown. There are: {', '.join(METRICS)}.{did_you_mean(metric, METRICS)}")
+    results = Results(plan, store)
+    reference = choose_reference(results, against)
+    if fmt == "csv":
+        return _csv(results, reference)
+    write = _markdown if fmt == "md" else _latex
+    pm = "±" if fmt == "md" else "$\\pm$"
+    blocks = []
+    if len(results.conditions) > 1:
+        heads = ["method", *results.conditions, "nets"]
+        rows = []
+        for row in results.rows:
+            cells = [results.cell(row["row"], c, metric).text(pm) for c in range(len(results.conditions))]
+            rows.append([results.label(row), *cells, str(row["networks"])])
+        blocks.append(write(_title(plan, METRICS[metric][1]), heads, rows, _notes(results, fmt, None)))
+    if len(results.conditions) == 1 or details:
+        for c, condition in enumerate(results.conditions):
+            heads, rows = _details(results, c, reference, pm)
+            caption = _title(plan, condition)
+            blocks.append(write(caption, heads, rows, _notes(results, fmt, c, reference)))
+    return "\n".join(blocks)
+
+
+def _title(plan: Mapping[str, Any], subject: str) -> str:
+    seeds = len(plan["seeds"])
+    return (
+        f"{plan['suite']}: {subject}; test accuracy in %, mean±sample std over {seeds} seed{'s' if seeds > 1 else ''}; "
+        f"protocol {plan['protocol']}, track {plan['track']}"
+    )
+
+
+def _details(results: Results, condition: int, reference: str | None, pm: str) -> tuple[list[str], list[list[str]]]:
+    metrics = [m for m in _DETAILS if results.has(m)] or ["last"]
+    heads = ["method", *(METRICS[m][1] for m in metrics)]
+    differences: dict[str, Difference] = {}
+    if reference is not None:
+        heads.append(f"last, minus {reference}")
+        base = results.cell(reference, condition, "last")
+        for row in results.rows:
+            if row["row"] != reference and (d := difference(results.cell(row["row"], condition, "last"), base)):
+                differences[row["row"]] = d
+        differences = _adjusted(differences)
+    heads += ["nets", "passes"]
+    rows = []
+    for row in results.rows:
+        name = row["row"]
+        line = [results.label(row), *(results.cell(name, condition, m).text(pm) for m in metrics)]
+        if reference is not None:
+            line.append(differences[name].text(pm) if name in differences else "")
+        passes = [r.method["forward_passes"] for r in results.of(name, condition) if r.method]
+        line += [str(row["networks"]), f"{statistics.fmean(passes):g}" if passes else "-"]
+        rows.append(line)
+    return heads, rows
+
+
+def _adjusted(differences: dict[str, Difference]) -> dict[str, Difference]:
+    tested = {name: d.p for name, d in differences.items() if d.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return {name: Difference(d.mean, d.std, d.n, adjusted.get(name)) for name, d in differences.items()}
+
+
+def _notes(results: Results, fmt: Format, condition: int | None, reference: str | None = None) -> list[str]:
+    chosen: Iterable[int] = range(len(results.conditions)) if condition is None else [condition]
+    notes = [note for c in chosen for note in results.notes(c)]
+    if condition is not None:
+        notes.append(
+            "clean right, memorised: of the correctly and of the wrongly labelled training examples, the share "
+            "predicted as labelled at the end, without augmentation. nets: networks. passes: forward passes a step."
+        )
+        if results.has("best"):
+            notes.append("best (oracle) is chosen on the test set and says what a method could have reached.")
+        if reference is not None:
+            notes.append("minus: paired over seeds, mean±std of the differences, p of a paired t test after Holm.")
+    notes = list(dict.fromkeys([*notes, *results.marks()]))
+    return [note.replace("%", "\\%").replace("±", "$\\pm$") for note in notes] if fmt == "latex" else notes
+
+
+def _markdown(title: str, heads: list[str], rows: list[list[str]], notes: list[str]) -> str:
+    widths = [max(len(line[i]) for line in [heads, *rows]) for i in range(len(heads))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "| " + " | ".join([first, *rest]) + " |"
+
+    rule = "| " + " | ".join("-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)) + " |"
+    return "\n".join([f"**{title}**", "", line(heads), rule, *map(line, rows), "", *(f"- {n}" for n in notes), ""])
+
+
+def _latex(title: str, heads: list[str], rows: list[list[str]], notes: list[str]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(_escape(cell) for cell in cells) + r" \\"
+
+    return "\n".join(
+        [
+            f"% {title}",
+            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+            r"\toprule",
+            line(heads),
+            r"\midrule",
+            *map(line, rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(f"% {note}" for note in notes),
+            "",
+        ]
+    )
+
+
+def _escape(text: str) -> str:
+    for char, safe in {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "‡": r"$\ddagger$", "<": "$<$"}.items():
+        text = text.replace(char, safe)
+    return text
+
+
+def _csv(results: Results, reference: str | None) -> str:
+    """A line per row, condition and metric; numbers are fractions in [0, 1], unrounded; p is unadjusted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = [
+        "suite",
+        "condition",
+        "row",
+        "method",
+        "told",
+        "metric",
+        "mean",
+        "std",
+        "n",
+        "planned",
+        "failed",
+        "networks",
+    ]
+    writer.writerow([*head, "reference", "difference", "difference_std", "p", "marks"])
+    for c, condition in enumerate(results.conditions):
+        for metric in (m for m in METRICS if results.has(m)):
+            base = results.cell(reference, c, metric) if reference else None
+            for row in results.rows:
+                cell = results.cell(row["row"], c, metric)
+                own = [results.plan["suite"], condition, row["row"], row["method"], " ".join(row["told"]), metric]
+                delta = difference(cell, base) if base is not None and row["row"] != reference else None
+                compared = [reference, delta.mean, delta.std, delta.p] if delta else ["", "", "", ""]
+                numbers = [cell.mean, cell.std, len(cell.values), cell.planned, cell.failed, row["networks"]]
+                writer.writerow([*own, *numbers, *compared, cell.marks])
+    return text.getvalue()

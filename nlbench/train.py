@@ -1,0 +1,468 @@
+"""ONE run, read top to bottom: RunSpec -> RunRecord. The only training loop."""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlbench import code, evaluate, models, ops, registry, streams
+from nlbench.data import strata
+from nlbench.data.loader import Images, RunData
+from nlbench.method import _NEVER, Batch, Method, Run, Task, predict_all
+from nlbench.protocols import Protocol
+from nlbench.records import RunRecord, Store, write_atomic
+from nlbench.suite import RunSpec, build_method, key_of
+
+OnEpoch = Callable[[int, int, dict[str, Any]], None]  # epoch from 0, epochs, its row of the history
+
+
+class Network(nn.Module):
+    """A model under the protocol's precision: images (B, ...) float32 -> logits (B, C) float32. Counts its passes."""
+
+    def __init__(self, body: nn.Module, precision: str):
+        super().__init__()
+        self.body, self.precision, self.passes = body, precision, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += self.training
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.body(images).float()
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a run runs; nothing of it changes a result."""
+
+    store: Store
+    device: torch.device
+    methods: dict[str, registry.MethodFile]
+    checkpoint_seconds: float = 10.0  # a checkpoint at the first end of an epoch after so long
+    on_epoch: OnEpoch = lambda epoch, epochs, row: None
+    on_fit: OnEpoch = lambda epoch, epochs, row: None
+
+
+def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
+    """Train, evaluate and record one run, from its checkpoint where there is one.
+
+    A loss that is not finite gives a record with status "diverged". Errors of the method are raised.
+    """
+    protocol = Protocol.model_validate(spec.protocol)
+    torch.set_num_threads(protocol.threads)
+    device, store = context.device, context.store
+    file = context.methods[spec.method]
+    code_hash = code.code_hash(file.path, protocol.model)
+    info = data.info
+    images = Images(data.train_images, info, device, augment=protocol.augment != "none")
+    test_images = Images(data.test_images, info, device, augment=False)
+    labels, clean_labels = _to(data.labels, device), _to(data.clean_labels, device)
+    test_labels = _to(data.test_labels, device)
+    val_images = None if data.val_images is None else Images(data.val_images, info, device, augment=False)
+    val_labels = None if data.val_labels is None else _to(data.val_labels, device)
+
+    task = Task(
+        num_train=len(labels),
+        num_classes=info.num_classes,
+        labels=labels,
+        epochs=protocol.epochs,
+        steps_per_epoch=-(-len(labels) // protocol.batch_size),
+        batch_size=protocol.batch_size,
+        device=device,
+        _told={"noise_rate": data.noise_rate_train, "T": torch.from_numpy(data.T)},
+    )
+    with _seeded(spec.seed, "method"):
+        method: Method = build_method(registry.load_method(file), spec.params, task).to(device)
+    in_shape = images.shape
+    networks: list[nn.Module] = [
+        _network(protocol, info.num_classes, in_shape, device, spec.seed, f"init{i}")
+        for i in range(method.num_networks)
+    ]
+    run = Run(
+        task=task,
+        seed=spec.seed,
+        networks=networks,
+        images=images,
+        schedule=protocol.factor,
+        val_images=val_images,
+        val_labels=val_labels,
+        fit=lambda run, key, loss, epochs: _fit(run, key, loss, epochs, spec, context, in_shape, fits),
+    )
+    fits: dict[str, float] = {}  # helper networks this run used -> seconds their training took, whenever that was
+    for i, network in enumerate(networks):
+        run.optimise(network.parameters(), lambda params: _sgd(params, protocol), f"network{i}")
+    with _seeded(spec.seed, "prepare"):
+        method.prepare(run)
+
+    checkpoint = _Checkpoint(store, store.run_dir(spec.key) / "checkpoint.pt", code_hash, context.checkpoint_seconds)
+    history: list[dict[str, Any]] = []
+    seconds = {"train": 0.0, "evaluate": 0.0, "fits": sum(fits.values())}
+    first = 0
+    if (state := checkpoint.load()) is not None:
+        _restore(state, run, method)
+        history, seconds, first = state["history"], state["seconds"], state["epoch"]
+
+    memorisation = evaluate.Memorisation(labels, clean_labels)
+    for epoch in range(first, protocol.epochs):
+        begun = time.perf_counter()
+        loss = _train_epoch(run, method, epoch, spec.seed, memorisation)
+        if (bad := int(run._bad_step)) != _NEVER:
+            record = _record(spec, run, method, data, code_hash, history, seconds, device, protocol, diverged=bad)
+            store.write(record, history)
+            return record
+        online = memorisation.take()  # waits for the device, so that the time below is the epoch's
+        trained = time.perf_counter()
+        method.eval()
+        predict = _predictor(method, run)
+        test, predicted = evaluate.score(predict, test_images, test_labels)
+        row: dict[str, Any] = {"epoch": epoch, "loss": loss}
+        row |= {f"test_{name}": value for name, value in test.items()}
+        if val_images is not None and val_labels is not None:
+            row["val_accuracy"] = evaluate.score(predict, val_images, val_labels)[0]["accuracy"]
+        row |= {f"online_{name}": value for name, value in online.items()}
+        if (targets := _targets(method)) is not None:
+            row["target_accuracy"] = evaluate.target_accuracy(targets, clean_labels)
+        now = time.perf_counter()
+        row |= {"seconds": trained - begun, "images_per_second": len(labels) / (trained - begun)}
+        history.append(row)
+        seconds["train"] += trained - begun
+        seconds["evaluate"] += now - trained
+        context.on_epoch(epoch, protocol.epochs, row)
+        if epoch + 1 < protocol.epochs:
+            checkpoint.save_if_due(
+                lambda: {**_state(run, method), "history": history, "seconds": seconds, "epoch": epoch + 1}  # noqa: B023
+            )
+
+    train_predicted = predict_all(predict, images).argmax(1)
+    memorisation.count(train_predicted, torch.arange(len(labels), device=device))
+    final = memorisation.take()
+    record = _record(spec, run, method, data, code_hash, history, seconds, device, protocol)
+    record.metrics.update({f"final_{name}": value for name, value in final.items()})
+    predictions = {
+        "test": predicted.cpu().numpy().astype("int16"),
+        "train": train_predicted.cpu().numpy().astype("int16"),
+        "train_index": data.train_index.astype("int32"),
+        "labels": data.labels.astype("int16"),
+    }
+    T = getattr(method, "T", None)
+    if isinstance(T, Tensor) and T.shape == (info.num_classes, info.num_classes):
+        predictions["T"] = T.double().cpu().numpy()
+        record.method["T_mean_absolute_error"] = float(abs(predictions["T"] - data.T).mean())
+    store.write(record, history, predictions)
+    return record
+
+
+def _train_epoch(run: Run, method: Method, epoch: int, seed: int, memorisation: evaluate.Memorisation | None) -> float:
+    """One epoch of the method's own plan. Returns the mean loss of its steps."""
+    run._begin_epoch(epoch)
+    with _seeded(seed, "epoch", epoch):
+        method.train()
+        for network in run.networks:
+            network.train()
+        method.on_epoch_start(run, epoch)
+        for item in method.batches(run, epoch):
+            item = item if isinstance(item, tuple) else (item,)
+            logits = method.training_step(run, *item)
+            if logits is not None and memorisation is not None:
+                memorisation.add(logits.detach(), next(part for part in item if isinstance(part, Batch)))
+            run.step += 1
+        method.on_epoch_end(run, epoch)
+    return run._take_loss()
+
+
+class _Helper(Method):
+    """A helper network's training: the loss it was given, on the examples that are not held out."""
+
+    def __init__(self, task: Task, loss: Callable[[Tensor, Batch], Tensor], kept: Tensor):
+        super().__init__(task)
+        self._given, self._kept = loss, kept
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        return self._given(logits, batch)
+
+    def batches(self, run: Run, epoch: int) -> Iterator[Batch]:
+        order = run.order()
+        for index in order[self._kept[order]].split(run.task.batch_size):
+            yield run.batch(index)
+
+
+def _fit(
+    run: Run,
+    key: str,
+    loss: Callable[[Tensor, Batch], Tensor],
+    epochs: int,
+    spec: RunSpec,
+    context: Context,
+    in_shape: tuple[int, ...],
+    fits: dict[str, float],
+) -> nn.Module:
+    """See Run.fit. Trains under the spec's protocol, stretched to `epochs`; or reads what an earlier run left."""
+    protocol = Protocol.model_validate(spec.protocol)
+    protocol = protocol.model_copy(
+        update={"epochs": epochs, "schedule": protocol.schedule.scaled(epochs / protocol.epochs)}
+    )
+    identity = {k: v for k, v in spec.identity().items() if k not in ("method", "params")}
+    fit_key = key_of({**identity, "fit": key, "epochs": epochs, "code": code.code_hash(None, protocol.model)})
+    path = context.store.root / "fits" / f"{fit_key}.pt"
+    task, device = run.task, run.task.device
+    network = _network(protocol, task.num_classes, in_shape, device, spec.seed, f"fit-{key}")
+    done = _Checkpoint(context.store, path, fit_key, 0.0)
+    if (state := done.load()) is not None:
+        network.load_state_dict(state["network"])
+        fits[fit_key] = state["seconds"]
+        return network.eval()
+
+    seed = streams.derive(spec.seed, "fit", key)
+    if run._val_images is not None and run._val_labels is not None:
+        kept = torch.ones(task.num_train, dtype=torch.bool, device=device)
+        held_images, held_labels = run._val_images, run._val_labels
+    else:
+        kept = torch.ones(task.num_train, dtype=torch.bool, device=device)
+        (held,) = strata.split(task.labels.cpu().numpy(), (round(0.1 * task.num_train),), streams.rng(seed, "holdout"))
+        kept[held] = False
+        held_images, held_labels = run._images.subset(held), task.labels[held]
+    steps = -(-int(kept.sum()) // task.batch_size)
+    helper_task = Task(task.num_train, task.num_classes, task.labels, epochs, steps, task.batch_size, device)
+    helper = _Helper(helper_task, loss, kept)
+    sub = Run(task=helper_task, seed=seed, networks=[network], images=run._images, schedule=protocol.factor)
+    sub.optimise(network.parameters(), lambda params: _sgd(params, protocol), "network0")
+    going = _Checkpoint(context.store, path.with_suffix(".going.pt"), fit_key, context.checkpoint_seconds)
+    best: dict[str, Any] = {"loss": float("inf"), "network": {}}
+    seconds, first = 0.0, 0
+    if (state := going.load()) is not None:
+        _restore(state, sub, helper)
+        best, seconds, first = state["best"], state["seconds"], state["epoch"]
+    held_batch = Batch(Tensor(), held_labels, torch.arange(len(held_labels), device=device), lambda index, k: Tensor())
+    for epoch in range(first, epochs):
+        begun = time.perf_counter()
+        mean = _train_epoch(sub, helper, epoch, seed, None)
+        held_loss = float(loss(predict_all(network, held_images), held_batch).mean())
+        if held_loss < best["loss"]:
+            weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+            best = {"loss": held_loss, "network": weights}
+        seconds += time.perf_counter() - begun
+        context.on_fit(epoch, epochs, {"epoch": epoch, "loss": mean, "held_loss": held_loss})
+        going.save_if_due(
+            lambda: {**_state(sub, helper), "best": best, "seconds": seconds, "epoch": epoch + 1}  # noqa: B023
+        )
+    if not best["network"]:
+        raise RuntimeError(f"the helper network {key!r} never had a finite loss on its held-out part")
+    done.save({"network": best["network"], "seconds": seconds})
+    going.path.unlink(missing_ok=True)
+    network.load_state_dict(best["network"])
+    fits[fit_key] = seconds
+    return network.eval()
+
+
+class _Checkpoint:
+    """A state file that is whole or not there, and that is only read back under the code that wrote it."""
+
+    def __init__(self, store: Store, path: Path, tag: str, every_seconds: float):
+        self.path, self._store, self._tag = path, store, tag
+        self._every, self._saved = every_seconds, time.monotonic()
+
+    def save(self, state: dict[str, Any]) -> None:
+        write_atomic(self.path, lambda file: torch.save({**state, "tag": self._tag}, file))
+        self._saved = time.monotonic()
+
+    def save_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
+        if time.monotonic() - self._saved >= self._every:
+            self.save(state())
+
+    def load(self) -> dict[str, Any] | None:
+        if not self.path.exists():
+            return None
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged file makes torch raise, the answer is the same
+            self._store.set_aside(self.path, f"corrupt checkpoint ({type(error).__name__})")
+            return None
+        if not isinstance(state, dict) or state.get("tag") != self._tag:
+            self._store.set_aside(self.path, "checkpoint of other code or of another run")
+            return None
+        return state
+
+
+def _state(run: Run, method: Method) -> dict[str, Any]:
+    return {
+        "method": method.state_dict(),
+        "networks": [network.state_dict() for network in run.networks],
+        "passes": [network.passes for network in run.networks],
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in run._optimisers.items()},
+        "step": run.step,
+    }
+
+
+def _restore(state: dict[str, Any], run: Run, method: Method) -> None:
+    method.load_state_dict(state["method"])
+    for network, weights, passes in zip(run.networks, state["networks"], state["passes"], strict=True):
+        network.load_state_dict(weights)
+        network.passes = passes
+    for name, optimiser in run._optimisers.items():
+        optimiser.load_state_dict(state["optimisers"][name])
+    run.step = state["step"]
+
+
+def _to(array: Any, device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device)
+
+
+def _sgd(params: Any, protocol: Protocol) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        params,
+        lr=protocol.lr,
+        momentum=protocol.momentum,
+        nesterov=protocol.nesterov,
+        weight_decay=protocol.weight_decay,
+        fused=True,
+    )
+
+
+def _network(
+    protocol: Protocol, num_classes: int, in_shape: tuple[int, ...], device: torch.device, seed: int, stream: str
+) -> Network:
+    """A fresh network; its weights come from the seed's own stream, drawn on the CPU whatever the device."""
+    with _seeded(seed, stream):
+        body = models.build(protocol.model, num_classes, in_shape)
+    network = Network(body, protocol.precision).to(device)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class _seeded:
+    """Within it, torch's global generators come from the stream; afterwards they are as before."""
+
+    def __init__(self, seed: int, *names: str | int):
+        self._value = streams.derive(seed, *names)
+        self._fork = torch.random.fork_rng()
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._value)
+
+    def __exit__(self, *error: Any) -> None:
+        self._fork.__exit__(*error)
+
+
+def _predictor(method: Method, run: Run) -> Callable[[Tensor], Tensor]:
+    for network in run.networks:
+        network.eval()
+    return lambda images: method.predict(run, images)
+
+
+def _targets(method: Method) -> Tensor | None:
+    targets = getattr(method, "targets", None)
+    shape = (method.task.num_train, method.task.num_classes)
+    return targets if isinstance(targets, Tensor) and targets.shape == shape else None
+
+
+def _record(
+    spec: RunSpec,
+    run: Run,
+    method: Method,
+    data: RunData,
+    code_hash: str,
+    history: list[dict[str, Any]],
+    seconds: dict[str, float],
+    device: torch.device,
+    protocol: Protocol,
+    diverged: int | None = None,
+) -> RunRecord:
+    error = None
+    if diverged is not None:
+        epoch = run.epoch
+        error = {
+            "message": f"the loss is not finite in epoch {epoch}, step {diverged}",
+            "epoch": epoch,
+            "step": diverged,
+        }
+    return RunRecord(
+        key=spec.key,
+        status="done" if diverged is None else "diverged",
+        spec=spec.identity(),
+        metrics=_metrics(history) if diverged is None else {},
+        noise=noise_facts(spec, data),
+        timing=dict(seconds),
+        environment=environment(device, protocol),
+        method={
+            "told": list(method.told),
+            "networks": len(run.networks),
+            "forward_passes": sum(network.passes for network in run.networks) / max(run.step, 1),
+        },
+        code=code_hash,
+        warnings=list(data.warnings),
+        error=error,
+    )
+
+
+def _metrics(history: list[dict[str, Any]]) -> dict[str, Any]:
+    last = {k: v for k, v in history[-1].items() if k.startswith("online_") or k == "target_accuracy"}
+    return {**evaluate.summarise(history), **last}
+
+
+def failed(spec: RunSpec, error: BaseException, device: torch.device, method_file: Path) -> RunRecord:
+    """The record of a run that raised."""
+    protocol = Protocol.model_validate(spec.protocol)
+    return RunRecord(
+        key=spec.key,
+        status="failed",
+        spec=spec.identity(),
+        metrics={},
+        noise={},
+        timing={},
+        environment=environment(device, protocol),
+        method={},
+        code=code.code_hash(method_file, protocol.model),
+        error={
+            "message": f"{type(error).__name__}: {error}",
+            "traceback": "".join(traceback.format_exception(error)),
+        },
+    )
+
+
+def noise_facts(spec: RunSpec, data: RunData) -> dict[str, Any]:
+    """What was asked of the labels and what they are, as measured."""
+    return {
+        "asked_rate": (spec.noise or {}).get("rate"),
+        "noise_rate_full": data.noise_rate_full,
+        "noise_rate_train": data.noise_rate_train,
+        "noise_rate_val": data.noise_rate_val,
+        "labels_hash": data.labels_hash,
+        "num_train": len(data.labels),
+        "num_val": 0 if data.val_labels is None else len(data.val_labels),
+        "num_test": len(data.test_labels),
+        "variant": data.variant,
+    }
+
+
+def environment(device: torch.device, protocol: Protocol) -> dict[str, Any]:
+    """Versions, hardware and the code that ran."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    return {
+        "nlbench": version("nlbench"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "platform": platform.platform(terse=True),
+        "device": device.type,
+        "device_name": name,
+        "threads": protocol.threads,
+        "precision": protocol.precision,
+        "ops": ops.backend(device),
+    }
+
+
+def processor() -> str:
+    """The CPU's name as the system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
