@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 on disk: which layout lies where, and how it becomes one Dataset."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,16 +77,13 @@ def read(info: Info, layout: Layout, homes: Sequence[Source], data_dir: Path, ca
     )
 
 
-def _places(layout: Layout, data_dir: Path) -> Iterator[tuple[Path, bool]]:
+def _places(layout: Layout, data_dir: Path) -> list[tuple[Path, bool]]:
     """Folders to look in, and whether a folder is this dataset's own."""
-    for place in (*layout.places, ""):
-        # Hugging Face repositories keep their parquet files in a folder of this kind.
-        for inner in ("", "data", "plain_text", layout.name):
-            yield data_dir / place / inner, bool(place) or inner == layout.name
+    return [(data_dir / place, True) for place in layout.places] + [(data_dir, False)]
 
 
 def _copy(layout: Layout, data_dir: Path) -> Copy | None:
-    places = list(_places(layout, data_dir))
+    places = _places(layout, data_dir)
     copies = [_folder(layout, place) for place, _ in places]
     copies += [_archive(layout, place) for place, _ in places]
     copies += [_parquet(layout, place, own) for place, own in places]

@@ -34,7 +34,7 @@ LAYOUT = cifar.Layout(
     test=("test_batch",),
     label_key="labels",
     label_columns=("label",),
-    places=("cifar10", "cifar-10"),
+    places=("cifar10", "cifar-10", "cifar10/plain_text"),  # the last as in the Hugging Face repository
     md5={
         "data_batch_1": "c99cafc152244af753f735de768cd75f",
         "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",

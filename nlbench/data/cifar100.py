@@ -32,7 +32,7 @@ LAYOUT = cifar.Layout(
     test=("test",),
     label_key="fine_labels",
     label_columns=("fine_label", "label"),
-    places=("cifar100", "cifar-100"),
+    places=("cifar100", "cifar-100", "cifar100/cifar100"),  # the last as in the Hugging Face repository
     md5={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
 )
 

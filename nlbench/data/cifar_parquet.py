@@ -27,11 +27,12 @@ def shards(folder: Path, part: str) -> tuple[tuple[Path, ...], tuple[str, ...]]:
 
 def has_column(path: Path, column: str) -> bool:
     """Whether a file can be this dataset's; a damaged one can, so that reading it names the damage."""
+    import pyarrow
     import pyarrow.parquet
 
     try:
         return column in pyarrow.parquet.read_schema(path).names
-    except (OSError, ValueError):
+    except (pyarrow.ArrowException, OSError, ValueError):
         return True
 
 
@@ -57,6 +58,7 @@ def decode(
 
 
 def _read(path: Path, label_columns: Sequence[str]) -> tuple[list[bytes | None], np.ndarray]:
+    import pyarrow
     import pyarrow.parquet
 
     try:
@@ -65,7 +67,7 @@ def _read(path: Path, label_columns: Sequence[str]) -> tuple[list[bytes | None],
             image = _choose(names, _IMAGE_COLUMNS, path)
             label = _choose(names, label_columns, path)
             table = file.read(columns=[image, label])
-    except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of these
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read, truncated or damaged ({error}); get the file again") from error
     return _bytes(table.column(image), path), as_labels(table.column(label).to_pylist(), f"{path}: {label!r}")
 

@@ -129,6 +129,8 @@ def _split(
         raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
     N = len(labels[stratify])
     num_val = round(Decimal(str(val_fraction)) * N)
+    if num_val == N:
+        raise ValueError(f"val_fraction {val_fraction} of {N} leaves no training example")
     if not 0 <= subset <= N - num_val:
         raise ValueError(f"subset must be in [0, {N - num_val}], got {subset}: {num_val} of {N} are for validation")
     val, train = strata.split(labels[stratify], (num_val, subset or N - num_val), streams.rng(seed, "split"))

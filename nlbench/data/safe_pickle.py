@@ -98,6 +98,10 @@ def _encode(text: str, encoding: str | bytes = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    return b""
+
+
 def _rebuild_tensor(storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Any:
     dense = tuple(math.prod(size[i + 1 :]) for i in range(len(size)))
     length = math.prod(size)
@@ -110,6 +114,7 @@ _GLOBALS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): "ndarray",  # only ever an argument of _reconstruct
     ("numpy", "dtype"): _Call(_Dtype),
     ("_codecs", "encode"): _Call(_encode),
+    ("__builtin__", "bytes"): _Call(_no_bytes),  # how Python 3 writes b"" for Python 2
     ("collections", "OrderedDict"): _Call(dict),
     ("torch._utils", "_rebuild_tensor_v2"): _Call(_rebuild_tensor),
 }

@@ -74,18 +74,17 @@ def explain(info: Info, sources: Sequence[Source], found: Found, data_dir: Path)
     """The text of `advice`."""
     if not found.missing:
         folders = dict.fromkeys(str(path.parent) for path in found.paths)
-        return f"{info.name}: there{', in ' + ' and '.join(folders) if folders else ', comes with nlbench'}"
-    lines = [
-        f"{info.name}: missing in {data_dir}: {'; '.join(found.missing)}",
-        f"  looked in {_looked(found, data_dir)}",
-    ]
-    if not data_dir.is_dir():
-        lines[1] = f"  {data_dir} is not there; --data-dir or NLBENCH_DATA names another data directory"
+        return f"{info.name}: there{', in ' + ' and '.join(folders) if folders else ', needs no files'}"
+    lines = [f"{info.name}: missing in {data_dir}: {'; '.join(found.missing)}"]
+    if data_dir.is_dir():
+        lines.append(f"  looked in {_looked(found, data_dir)}")
+    else:
+        lines.append("  there is no such folder; --data-dir or NLBENCH_DATA names another data directory")
     needed = [source for source in sources if source.file in found.needs]
     for source in needed:
         facts = ", ".join(fact for fact in (_megabytes(source.size), source.licence) if fact)
         lines.append(f"  get {source.file}{f' ({facts})' if facts else ''} from {source.home}")
-        lines.append(f"    and put it at {data_dir / source.goes_to}")
+        lines.append(f"    and put it, as it is, at {data_dir / source.goes_to}")
     if any(source.url for source in needed):
         lines.append(f"  or let nlbench do it: nlbench data fetch {info.name}")
     return "\n".join(lines)

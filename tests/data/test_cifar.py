@@ -1,0 +1,353 @@
+"""CIFAR from each layout: the same data, found by looking, decoded once; damaged files are named."""
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nlbench.data import cache, cifar, cifar10, cifar100
+from nlbench.errors import DataError, DataMissing
+
+
+def check(dataset, small):
+    np.testing.assert_array_equal(dataset.train_images, small.train[0])
+    np.testing.assert_array_equal(dataset.clean_labels, small.train[1])
+    np.testing.assert_array_equal(dataset.test_images, small.test[0])
+    np.testing.assert_array_equal(dataset.test_labels, small.test[1])
+    assert dataset.train_images.dtype == np.uint8
+    assert dataset.clean_labels.dtype == dataset.test_labels.dtype == np.int64
+
+
+def write_archive(small, path):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in small.batches().items():
+            member = tarfile.TarInfo(f"{small.layout.folder}/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("place", ["", "cifar10", "cifar-10"])
+def test_folder_of_batches(small10, tmp_path, place):
+    small10.write_batches(tmp_path / "data" / place)
+    check(cifar10.load(tmp_path / "data", tmp_path / "cache", 0), small10)
+
+
+def test_the_folder_of_batches_itself_may_be_the_data_directory(small10, tmp_path):
+    folder = small10.write_batches(tmp_path)
+    check(cifar10.load(folder, tmp_path / "cache", 0), small10)
+
+
+def test_archive_is_read_as_it_is(small10, tmp_path):
+    write_archive(small10, tmp_path / "cifar-10-python.tar.gz")
+    check(cifar10.load(tmp_path, tmp_path / "cache", 0), small10)
+    assert not (tmp_path / "cifar-10-batches-py").exists()
+
+
+@pytest.mark.parametrize("place", ["", "cifar10", "cifar10/plain_text"])
+@pytest.mark.parametrize(("image", "shards", "struct"), [("img", 1, True), ("image", 3, False)])
+def test_parquet(small10, tmp_path, place, image, shards, struct):
+    small10.write_parquet(tmp_path / place, image=image, shards=shards, struct=struct)
+    dataset = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    check(dataset, small10)
+    assert dataset.variant == ""
+
+
+def test_cifar100_layouts_give_the_same_data(small100, tmp_path):
+    small100.write_batches(tmp_path / "a")
+    small100.write_parquet(tmp_path / "b", image="img", label="fine_label")
+    small100.write_parquet(tmp_path / "c" / "cifar100", image="image", label="label")
+    datasets = [cifar100.load(tmp_path / name, tmp_path / "cache", 0) for name in "abc"]
+    for dataset in datasets:
+        check(dataset, small100)
+    assert len({dataset.fingerprint for dataset in datasets}) == 1
+
+
+def test_jpeg_is_a_variant_with_a_fingerprint_of_its_own(small10, tmp_path):
+    small10.write_parquet(tmp_path / "png")
+    small10.write_parquet(tmp_path / "jpeg", form="JPEG")
+    png, jpeg = (cifar10.load(tmp_path / name, tmp_path / "cache", 0) for name in ("png", "jpeg"))
+    assert (png.variant, jpeg.variant) == ("", "JPEG")
+    assert png.fingerprint != jpeg.fingerprint
+
+
+def test_whole_official_files_come_before_parquet_and_incomplete_ones_after(small10, tmp_path):
+    small10.write_parquet(tmp_path, form="JPEG")
+    folder = small10.write_batches(tmp_path)
+    assert cifar10.load(tmp_path, tmp_path / "cache", 0).variant == ""
+    (folder / "data_batch_3").unlink()
+    assert cifar10.load(tmp_path, tmp_path / "cache", 0).variant == "JPEG"
+
+
+def test_parquet_of_another_dataset_is_left_alone(small10, small100, tmp_path):
+    small100.write_parquet(tmp_path, label="fine_label")
+    assert cifar10.find(tmp_path).missing
+    assert not cifar100.find(tmp_path).missing
+
+
+def test_missing_data_says_what_goes_where(tmp_path):
+    with pytest.raises(
+        DataMissing, match=r"cifar-10-python\.tar\.gz .*https://www\.cs\.toronto\.edu/~kriz/cifar\.html"
+    ):
+        cifar10.load(tmp_path, tmp_path / "cache", 0)
+
+
+def test_missing_batch_and_missing_shard_are_named(small10, tmp_path):
+    (small10.write_batches(tmp_path / "a") / "data_batch_3").unlink()
+    small10.write_parquet(tmp_path / "b", shards=3)
+    (tmp_path / "b" / "train-00001-of-00003.parquet").unlink()
+    for name, missing in (("a", "data_batch_3"), ("b", "train-00001-of-00003.parquet")):
+        with pytest.raises(DataMissing, match=missing):
+            cifar10.load(tmp_path / name, tmp_path / "cache", 0)
+
+
+def test_unknown_checksum_is_a_warning_and_a_known_one_is_recorded(small10, tmp_path):
+    small10.write_batches(tmp_path)
+    dataset = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    assert len(dataset.warnings) == 1
+    assert "data_batch_1" in dataset.warnings[0]
+    known = {name: text.removeprefix("md5:") for name, text in dataset.checksums.items()}
+    layout = replace(cifar10.LAYOUT, md5=known)
+    again = cifar.read(cifar10.INFO, layout, cifar10.SOURCES, tmp_path, tmp_path / "cache2")
+    assert again.warnings == ()
+    assert again.checksums == dataset.checksums
+
+
+def test_second_load_does_not_decode(small10, tmp_path, monkeypatch):
+    small10.write_parquet(tmp_path)
+    first = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    monkeypatch.setattr(cifar, "_decode", lambda *_: pytest.fail("decoded again"))
+    second = cifar10.load(tmp_path, tmp_path / "cache", 1)
+    check(second, small10)
+    assert isinstance(second.train_images, np.memmap)
+    assert (first.fingerprint, first.checksums, first.warnings) == (
+        second.fingerprint,
+        second.checksums,
+        second.warnings,
+    )
+
+
+def test_arrays_cannot_be_written_to(small10, tmp_path):
+    small10.write_batches(tmp_path)
+    dataset = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    for array in (dataset.train_images, dataset.test_images, dataset.clean_labels, dataset.test_labels):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
+def test_changed_files_are_decoded_again(small10, tmp_path):
+    folder = small10.write_batches(tmp_path)
+    before = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    small10.images[0] = 255 - small10.images[0]
+    (folder / "data_batch_1").write_bytes(small10.batches()["data_batch_1"])
+    os.utime(folder / "data_batch_1", ns=(0, 0))  # even where the clock is coarse
+    after = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    check(after, small10)
+    assert before.fingerprint != after.fingerprint
+
+
+@pytest.mark.parametrize("file", ["train_images.npy", "meta.json"])
+def test_damaged_cache_is_made_again(small10, tmp_path, file):
+    small10.write_batches(tmp_path)
+    cifar10.load(tmp_path, tmp_path / "cache", 0)
+    (damaged,) = (tmp_path / "cache").glob(f"*/{file}")
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    check(cifar10.load(tmp_path, tmp_path / "cache", 0), small10)
+
+
+def test_data_directory_is_never_written_to(small10, tmp_path):
+    data = tmp_path / "data"
+    folder = small10.write_batches(data)
+    for path in (*folder.iterdir(), folder, data):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = sorted(data.rglob("*"))
+    try:
+        check(cifar10.load(data, tmp_path / "cache", 0), small10)
+        assert sorted(data.rglob("*")) == before
+    finally:
+        for path in (data, folder):
+            path.chmod(0o755)
+
+
+def test_cache_that_cannot_be_written_is_a_data_error(small10, tmp_path):
+    small10.write_batches(tmp_path)
+    (tmp_path / "cache").write_text("a file, not a folder")
+    with pytest.raises(DataError, match="NLBENCH_CACHE"):
+        cifar10.load(tmp_path, tmp_path / "cache", 0)
+
+
+def test_two_processes_decode_once(tmp_path):
+    (tmp_path / "source").write_text("x")
+    script = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from nlbench.data.cache import cached
+root = Path(sys.argv[1])
+def decode():
+    with (root / "log").open("a") as log:
+        log.write("decoded\\n")
+    time.sleep(1)
+    return {"a": np.arange(1000)}, {"fact": 1}
+arrays, facts = cached(root / "cache", "x", [root / "source"], decode)
+assert arrays["a"].sum() == 499500 and facts == {"fact": 1}
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert (tmp_path / "log").read_text() == "decoded\n"
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".")]
+
+
+def test_a_failed_decode_leaves_nothing_behind(tmp_path):
+    (tmp_path / "source").write_text("x")
+
+    def fail():
+        raise DataError("no")
+
+    with pytest.raises(DataError):
+        cache.cached(tmp_path / "cache", "x", [tmp_path / "source"], fail)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+# --- damaged and wrong files ---------------------------------------------------------------------------------------
+
+
+def refused(data, tmp_path, *words):
+    with pytest.raises(DataError) as caught:
+        cifar10.load(data, tmp_path / "cache", 0)
+    for word in words:
+        assert word in str(caught.value)
+    assert not isinstance(caught.value, DataMissing)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -3])
+def test_truncated_pickle(small10, tmp_path, keep):
+    path = small10.write_batches(tmp_path) / "data_batch_2"
+    path.write_bytes(path.read_bytes()[:keep])
+    refused(tmp_path, tmp_path, str(path), "truncated")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 1000, -3])
+def test_truncated_parquet(small10, tmp_path, keep):
+    small10.write_parquet(tmp_path)
+    path = tmp_path / "train-00000-of-00001.parquet"
+    path.write_bytes(path.read_bytes()[:keep])
+    refused(tmp_path, tmp_path, str(path), "truncated")
+
+
+def test_damage_inside_parquet(small10, tmp_path):
+    small10.write_parquet(tmp_path)
+    path = tmp_path / "train-00000-of-00001.parquet"
+    content = bytearray(path.read_bytes())
+    content[1000:3000] = bytes(2000)
+    path.write_bytes(content)
+    refused(tmp_path, tmp_path, str(path))
+
+
+@pytest.mark.parametrize("keep", [0, 500, -100])
+def test_truncated_archive(small10, tmp_path, keep):
+    path = tmp_path / "cifar-10-python.tar.gz"
+    write_archive(small10, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    refused(tmp_path, tmp_path, str(path))
+
+
+def test_archive_without_a_batch(small10, tmp_path):
+    small10.layout = replace(small10.layout, train=small10.layout.train[:4])
+    write_archive(small10, tmp_path / "cifar-10-python.tar.gz")
+    refused(tmp_path, tmp_path, "cifar-10-batches-py/data_batch_5")
+
+
+def test_wrong_number_of_images(small10, tmp_path):
+    small10.num_train -= 1
+    small10.write_batches(tmp_path)
+    refused(tmp_path, tmp_path, "39 training images", "CIFAR-10 has 40")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"labels": [0]}, ["no 'data'"]),
+        ({"data": np.zeros((8, 3072), np.uint8)}, ["no 'labels'"]),
+        ({"data": np.zeros((8, 3072)), "labels": [0] * 8}, ["uint8", "float64"]),
+        ({"data": np.zeros((8, 1024), np.uint8), "labels": [0] * 8}, ["(n, 3072)", "(8, 1024)"]),
+        ({"data": np.zeros((8, 3072), np.uint8), "labels": [0] * 7}, ["8 images", "7 labels"]),
+        ({"data": np.zeros((8, 3072), np.uint8), "labels": [0.5] * 8}, ["labels must be integers"]),
+        ({"data": np.zeros((8, 3072), np.uint8), "labels": [10] * 8}, ["labels must be in [0, 10)", "got 10"]),
+        ({"data": np.zeros((8, 3072), np.uint8), "labels": [-1] * 8}, ["labels must be in [0, 10)", "got -1"]),
+        ([1, 2], ["list"]),
+    ],
+)
+def test_wrong_content_of_a_batch(small10, tmp_path, content, words):
+    path = small10.write_batches(tmp_path) / "data_batch_1"
+    path.write_bytes(pickle.dumps(content))
+    refused(tmp_path, tmp_path, str(path), *words)
+
+
+def test_a_pickle_that_wants_to_run_something(small10, tmp_path):
+    path = small10.write_batches(tmp_path) / "test_batch"
+    path.write_bytes(b"cposix\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
+    refused(tmp_path, tmp_path, str(path), "posix.system")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_missing_columns(small10, tmp_path):
+    small10.write_parquet(tmp_path / "cifar10", label="klass")
+    refused(tmp_path, tmp_path, "no column label", "klass")
+    small10.write_parquet(tmp_path / "other" / "cifar10", image="picture")
+    refused(tmp_path / "other", tmp_path, "no column img or image", "picture")
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((32, 32), np.uint8), ["L 32x32"]),
+        (np.zeros((28, 30, 3), np.uint8), ["RGB 30x28"]),
+        (b"no image", ["cannot be decoded"]),
+        (None, ["image 3 has no bytes"]),
+    ],
+)
+def test_images_of_another_kind(small10, tmp_path, encode_image, image, words):
+    small10.write_parquet(tmp_path)
+    path = tmp_path / "train-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    rows = table.column("img").to_pylist()
+    rows[3]["bytes"] = encode_image(image, "PNG") if isinstance(image, np.ndarray) else image
+    pq.write_table(table.set_column(0, "img", pa.array(rows, table.schema.field("img").type)), path)
+    refused(tmp_path, tmp_path, str(path), *words)
+
+
+def test_cifar10_taken_for_cifar100(small100, tmp_path):
+    small100.labels %= 10
+    small100.write_parquet(tmp_path / "cifar100")
+    with pytest.raises(DataError, match="only 10 of 100 classes"):
+        cifar100.load(tmp_path, tmp_path / "cache", 0)
+
+
+def test_unreadable_file_is_named(small10, tmp_path):
+    path = small10.write_batches(tmp_path) / "data_batch_4"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataMissing, match="data_batch_4"):
+        cifar10.load(tmp_path, tmp_path / "cache", 0)
+
+
+# --- the real files ------------------------------------------------------------------------------------------------
+
+
+def test_real_cifar10(real_cifar10):
+    assert real_cifar10.variant == "JPEG"
+    assert real_cifar10.warnings == ()
+    assert real_cifar10.fingerprint == "4535eeeb2eb6cdf2"
+    assert real_cifar10.train_images.shape == (50_000, 32, 32, 3)
+    assert real_cifar10.test_images.shape == (10_000, 32, 32, 3)
+    assert np.bincount(real_cifar10.clean_labels).tolist() == [5000] * 10
+    std = real_cifar10.train_images[:10_000].reshape(-1, 3).std(0) / 255
+    np.testing.assert_allclose(std, [0.2452, 0.2428, 0.2606], atol=2e-3)  # of the JPEG copy; .2470 .2435 .2616 official

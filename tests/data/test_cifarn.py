@@ -1,0 +1,153 @@
+"""Human labels: the published files as they are, and refusals of anything that would put labels on other images."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nlbench.data import cifar10n, cifar100n, human
+from nlbench.data.noise import labels_hash, noise_rate, transition_matrix
+from nlbench.errors import DataError, DataMissing
+
+
+def write_labels(place, module, small, **change):
+    """A plain pickle with every label set; `change` replaces entries by their key in the file."""
+    clean = small.train[1]
+    content = {key: (clean + i) % module.INFO.num_classes for i, key in enumerate(module.LABELS.sets.values())}
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / module.LABELS.file
+    path.write_bytes(pickle.dumps({**content, **change}))
+    return path
+
+
+@pytest.fixture
+def data(small10, tmp_path):
+    small10.write_parquet(tmp_path / "data" / "cifar10")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("place", ["", "cifar-n"])
+def test_label_sets_by_name(small10, data, tmp_path, place):
+    write_labels(data / place, cifar10n, small10)
+    dataset = cifar10n.load(data, tmp_path / "cache", 0)
+    assert tuple(dataset.label_sets) == ("clean", "aggregate", "random1", "random2", "random3", "worst")
+    for i, labels in enumerate(dataset.label_sets.values()):
+        np.testing.assert_array_equal(labels, (small10.train[1] + i) % 10)
+    assert any("CIFAR-10_human.pt" in warning for warning in dataset.warnings)
+
+
+def test_cifar100n(small100, tmp_path):
+    small100.write_batches(tmp_path)
+    write_labels(tmp_path, cifar100n, small100)
+    dataset = cifar100n.load(tmp_path, tmp_path / "cache", 0)
+    assert tuple(dataset.label_sets) == ("clean", "noisy")
+    assert noise_rate(dataset.clean_labels, dataset.label_sets["noisy"]) == 1
+
+
+def test_everything_missing_is_said_at_once(tmp_path):
+    with pytest.raises(DataMissing) as caught:
+        cifar10n.load(tmp_path, tmp_path / "cache", 0)
+    for word in ("cifar-10-python.tar.gz", "CIFAR-10_human.pt", "cifar-n", "CC BY-NC", "nlbench data fetch cifar10n"):
+        assert word in str(caught.value)
+
+
+def test_only_the_labels_missing(data, tmp_path):
+    found = cifar10n.find(data)
+    assert found.needs == ("CIFAR-10_human.pt",)
+    with pytest.raises(DataMissing) as caught:
+        cifar10n.load(data, tmp_path / "cache", 0)
+    assert "cifar-10-python.tar.gz (" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"worse_label": np.zeros(39, np.int64)}, ["worse_label", "39 labels", "40"]),
+        ({"worse_label": np.full(40, 10)}, ["worse_label", "[0, 10)", "got 10"]),
+        ({"aggre_label": np.full(40, -1)}, ["aggre_label", "got -1"]),
+        ({"aggre_label": np.zeros(40)}, ["aggre_label", "integers", "float64"]),
+        ({"aggre_label": "text"}, ["aggre_label", "integers"]),
+        ({"clean_label": np.zeros((40, 1), np.int64)}, ["clean_label", "(40, 1)"]),
+    ],
+)
+def test_wrong_labels_are_refused(small10, data, tmp_path, change, words):
+    path = write_labels(data, cifar10n, small10, **change)
+    with pytest.raises(DataError) as caught:
+        cifar10n.load(data, tmp_path / "cache", 0)
+    for word in (str(path), *words):
+        assert word in str(caught.value)
+
+
+def test_missing_label_set(small10, data, tmp_path):
+    path = data / "CIFAR-10_human.pt"
+    path.write_bytes(pickle.dumps({"clean_label": small10.train[1]}))
+    with pytest.raises(DataError, match="no 'aggre_label', only 'clean_label'"):
+        cifar10n.load(data, tmp_path / "cache", 0)
+
+
+def test_wrong_image_order_is_refused(small10, data, tmp_path):
+    clean = small10.train[1].copy()
+    clean[[3, 4, 8]] = clean[[4, 8, 3]]
+    write_labels(data, cifar10n, small10, clean_label=clean)
+    with pytest.raises(DataError, match=r"differ from the images' labels in 3 of 40 places.*another order"):
+        cifar10n.load(data, tmp_path / "cache", 0)
+
+
+def test_truncated_label_file(data, tmp_path, real_data):
+    whole = (real_data / "cifar-n" / "CIFAR-10_human.pt").read_bytes()
+    path = data / "CIFAR-10_human.pt"
+    for content in (whole[:1_000_000], whole[:1_000_000] + bytes(1000) + whole[1_001_000:]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"CIFAR-10_human\.pt"):
+            cifar10n.load(data, tmp_path / "cache", 0)
+
+
+def test_old_cifar100n_file_is_refused(small100, tmp_path):
+    small100.write_batches(tmp_path)
+    (tmp_path / "CIFAR-100_human.pt").write_bytes(bytes(1_600_879))
+    with pytest.raises(DataError, match=r"wrong coarse labels.*corrected"):
+        cifar100n.load(tmp_path, tmp_path / "cache", 0)
+
+
+# --- the real files ------------------------------------------------------------------------------------------------
+
+# label set: (hash of the labels, wrong ones), as measured on the published files
+CIFAR10N = {
+    "clean": ("f5cfe00b0f00968c", 0),
+    "aggregate": ("b3c3d486d22c3055", 4505),
+    "random1": ("b5dc9007ae247a48", 8617),
+    "random2": ("1182c45d3a246366", 9061),
+    "random3": ("b51e116c617ded2c", 8820),
+    "worst": ("a64d887522cf6d8f", 20104),
+}
+
+
+def test_real_cifar10n(real_cifar10n):
+    assert real_cifar10n.warnings == ()
+    clean = real_cifar10n.clean_labels
+    measured = {k: (labels_hash(v), int((v != clean).sum())) for k, v in real_cifar10n.label_sets.items()}
+    assert measured == CIFAR10N
+    assert noise_rate(clean, real_cifar10n.label_sets["worst"]) == 0.40208
+    assert clean[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
+    assert real_cifar10n.label_sets["worst"][:10].tolist() == [4, 9, 0, 5, 1, 9, 2, 4, 8, 8]
+
+
+def test_real_transition_matrix(real_cifar10n):
+    T = transition_matrix(real_cifar10n.clean_labels, real_cifar10n.label_sets["worst"], 10)
+    np.testing.assert_allclose(
+        T.diagonal(), [0.650, 0.592, 0.632, 0.487, 0.488, 0.580, 0.594, 0.722, 0.683, 0.551], atol=6e-4
+    )
+    np.testing.assert_allclose([T[9, 1], T[1, 9], T[3, 5], T[4, 7]], [0.282, 0.247, 0.206, 0.152], atol=6e-4)
+
+
+def test_real_cifar100n_labels(real_data, small100, tmp_path, monkeypatch):
+    """CIFAR-100's images are not here, so the labels are read alone."""
+    info = replace(cifar100n.INFO, num_train=50_000)
+    label_sets = human._label_sets(real_data / "cifar-n" / "CIFAR-100_human.pt", cifar100n.LABELS, info)
+    assert {k: labels_hash(v) for k, v in label_sets.items()} == {
+        "clean": "8bf4935e7c77a309",
+        "noisy": "4a1efd5da7a214b2",
+    }
+    assert noise_rate(label_sets["clean"], label_sets["noisy"]) == 0.402
+    assert label_sets["noisy"][:10].tolist() == [19, 63, 10, 11, 1, 86, 90, 28, 23, 31]

@@ -1,0 +1,31 @@
+"""Digits: nothing to download, the split redrawn for each seed, every class in proportion."""
+
+import numpy as np
+
+from nlbench.data import digits
+
+
+def test_digits(tmp_path):
+    a, again, b = (digits.load(tmp_path, tmp_path, seed) for seed in (0, 0, 1))
+    assert a.train_images.shape == (1397, 1, 8, 8)
+    assert a.test_images.shape == (400, 1, 8, 8)
+    assert a.train_images.dtype == np.float32
+    assert (a.train_images.min(), a.train_images.max()) == (0, 1)
+    assert a.fingerprint == b.fingerprint
+    np.testing.assert_array_equal(a.train_images, again.train_images)
+    assert not np.array_equal(a.test_labels, b.test_labels)
+    assert digits.find(tmp_path).missing == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_test_part_is_stratified_and_nothing_is_lost(tmp_path):
+    from sklearn.datasets import load_digits
+
+    whole = np.bincount(load_digits().target)
+    for seed in range(3):
+        dataset = digits.load(tmp_path, tmp_path, seed)
+        test = np.bincount(dataset.test_labels)
+        assert (np.abs(test - 400 * whole / 1797) < 1).all()
+        assert (np.bincount(dataset.clean_labels) + test == whole).all()
+        images = np.concatenate([dataset.train_images, dataset.test_images]).reshape(1797, 64)
+        assert np.array_equal(np.unique(images, axis=0), np.unique((load_digits().data / 16).astype("f4"), axis=0))

@@ -1,0 +1,111 @@
+"""Label files: what is written comes back, what others write is read, anything else is refused by name."""
+
+import hashlib
+import json
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from nlbench.data.noise import labels_hash, read_labels, write_labels
+from nlbench.errors import DataError
+
+LABELS = np.array([3, 0, 2, 2, 9, 1])
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".json", ".pt"])
+def test_written_labels_come_back(tmp_path, suffix):
+    path = tmp_path / f"labels{suffix}"
+    path.write_text("something older")
+    write_labels(path, LABELS.astype(np.int32))
+    back = read_labels(path)
+    np.testing.assert_array_equal(back, LABELS)
+    assert back.dtype == np.int64
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_other_peoples_tools_read_them(tmp_path):
+    for suffix in (".npy", ".json", ".pt"):
+        write_labels(tmp_path / f"labels{suffix}", LABELS)
+    assert json.loads((tmp_path / "labels.json").read_text()) == LABELS.tolist()
+    assert np.load(tmp_path / "labels.npy").dtype == np.int64
+    tensor = torch.load(tmp_path / "labels.pt", weights_only=True)
+    assert tensor.dtype == torch.int64
+    assert tensor.tolist() == LABELS.tolist()
+
+
+def test_hash_is_of_little_endian_int64():
+    assert labels_hash(LABELS) == labels_hash(LABELS.astype(np.uint8)) == labels_hash(LABELS.astype(">i8"))
+    assert labels_hash(np.arange(10)) == hashlib.sha256(struct.pack("<10q", *range(10))).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "3\n0\n2\n2\n9\n1\n",
+        "label\n3\n0\n2\n2\n9\n1\n",
+        "index,label\n0,3\n1,0\n2,2\n3,2\n4,9\n5,1\n",
+        "index,label\n5,1\n4,9\n3,2\n2,2\n1,0\n0,3\n",
+        "file, label\r\na.png, 3\r\nb.png, 0\r\nc.png, 2\r\nd.png, 2\r\ne.png, 9\r\nf.png, 1\r\n\r\n",
+        "\ufefflabel\n3\n0\n2\n2\n9\n1",
+    ],
+)
+def test_csv_of_other_people(tmp_path, text):
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    np.testing.assert_array_equal(read_labels(tmp_path / "x.csv"), LABELS)
+
+
+def test_pt_of_other_people(tmp_path):
+    for value in (LABELS, LABELS.tolist(), torch.from_numpy(LABELS)):
+        torch.save(value, tmp_path / "x.pt")
+        np.testing.assert_array_equal(read_labels(tmp_path / "x.pt"), LABELS)
+    (tmp_path / "x.pt").write_bytes(pickle.dumps({"worse_label": LABELS, "clean_label": LABELS * 0}))
+    np.testing.assert_array_equal(read_labels(tmp_path / "x.pt", "worse_label"), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.txt", b"1\n", [".npy, .pt, .csv, .json", ".txt"]),
+        ("x.npy", b"\x93NUMPY", ["cannot be read"]),
+        ("x.npy", b"", ["cannot be read"]),
+        ("x.npy", pickle.dumps([1]), ["cannot be read"]),
+        ("x.json", b"[1, 2", ["cannot be read"]),
+        ("x.json", b'{"a": 1}', ["plain list"]),
+        ("x.json", b"[1, 2.5]", ["integers"]),
+        ("x.json", b"[1, [2]]", ["one integer per example"]),
+        ("x.json", b"[true, false]", ["integers"]),
+        ("x.csv", b"klass\n1\n", ["no column 'label'", "klass"]),
+        ("x.csv", b"label\n1\nx\n", ["row 1", "'x'"]),
+        ("x.csv", b"index,label\n0,1\n2,1\n", ["index", "exactly once"]),
+        ("x.csv", b"index,label\n0,1\n2\n", ["row 1", "1 columns"]),
+        ("x.csv", b"1,2\n3,4\n", ["2 columns"]),
+        ("x.csv", b"\xff\xfe", ["cannot be read"]),
+        ("x.pt", b"abc", ["x.pt"]),
+        ("x.pt", pickle.dumps({"worse_label": [1]}), ["set key to one of: worse_label"]),
+    ],
+)
+def test_unreadable_label_files_are_named(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_labels(tmp_path / name)
+    for word in (name, *words):
+        assert word in str(caught.value)
+
+
+def test_wrong_key_gets_a_hint(tmp_path):
+    (tmp_path / "x.pt").write_bytes(pickle.dumps({"worse_label": [1]}))
+    with pytest.raises(DataError, match="Did you mean 'worse_label'"):
+        read_labels(tmp_path / "x.pt", "worst_label")
+    np.save(tmp_path / "x.npy", LABELS)
+    with pytest.raises(DataError, match="leave the key out"):
+        read_labels(tmp_path / "x.npy", "worse_label")
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    with pytest.raises(ValueError, match=r"\.npy, \.pt, \.csv, \.json"):
+        write_labels(tmp_path / "x.txt", LABELS)
+    with pytest.raises(DataError, match="cannot be written"):
+        write_labels(tmp_path / "nowhere" / "x.npy", LABELS)

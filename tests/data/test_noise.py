@@ -1,0 +1,403 @@
+"""Noise: exact counts, every flip from the clean labels, the same for the same seed, and refusals before a run."""
+
+import json
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nlbench.data import cifar10, cifar10n, cifar100, cifar100n, digits
+from nlbench.data.noise import (
+    CIFAR100_SUPERCLASSES,
+    KINDS,
+    apply,
+    identity,
+    labels_hash,
+    noise_rate,
+    resolve,
+    transition_matrix,
+)
+from nlbench.data.safe_pickle import read_torch
+from nlbench.errors import DataError
+
+C10 = np.repeat(np.arange(10), 5000)
+C100 = np.repeat(np.arange(100), 500)
+UNEVEN = np.repeat(np.arange(10), [1, 3, 5, 10, 17, 50, 101, 250, 333, 707])
+
+
+def draw(kind, rate, clean=C10, info=cifar10.INFO, seed=0, images=None):
+    clean = clean.copy()
+    before = clean.copy()
+    given_labels = apply({"kind": kind, "rate": rate}, clean, info, seed, images)
+    np.testing.assert_array_equal(clean, before)
+    assert given_labels.dtype == np.int64
+    assert not np.shares_memory(given_labels, clean)
+    return given_labels
+
+
+def flips(clean, given_labels, num_classes):
+    """(C, C) counts of clean i, given j."""
+    counts = np.zeros((num_classes, num_classes), int)
+    np.add.at(counts, (clean, given_labels), 1)
+    return counts
+
+
+def half_even(rate: str, n: int) -> int:
+    return round(Fraction(rate) * n)
+
+
+def images_for(clean):
+    return np.random.default_rng(7).integers(0, 256, (len(clean), 8, 8, 3), np.uint8)
+
+
+# --- counts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", ["0", "0.1", "0.2", "0.45", "0.8", "1"])
+@pytest.mark.parametrize("clean", [C10, UNEVEN], ids=["even", "uneven"])
+def test_symmetric_flips_exactly_so_many_of_each_class(clean, rate):
+    counts = flips(clean, draw("symmetric", float(rate), clean), 10)
+    sizes = counts.sum(1)
+    assert (sizes - counts.diagonal()).tolist() == [half_even(rate, int(n)) for n in sizes]
+
+
+def test_symmetric_flips_spread_over_the_other_classes():
+    counts = flips(C10, draw("symmetric", 0.9), 10)
+    expected = 5000 * 0.9 / 9
+    off = counts[~np.eye(10, dtype=bool)]
+    assert abs(off - expected).max() < 5 * math.sqrt(expected)
+    assert off.sum() == 45_000
+
+
+@pytest.mark.parametrize("rate", ["0", "0.07", "0.2", "0.5", "0.9", "1"])
+def test_symmetric_inclusive_may_draw_the_true_class(rate):
+    given_labels = draw("symmetric-inclusive", float(rate))
+    drawn = math.ceil(Fraction(rate) * 50_000)
+    wrong = int((given_labels != C10).sum())
+    assert wrong <= drawn
+    assert abs(wrong - 0.9 * drawn) <= 5 * math.sqrt(drawn * 0.9 * 0.1)
+
+
+def test_symmetric_inclusive_draws_the_ceiling():
+    """At 0.07 of 100 that is 7; in binary the product is 7.000000000000001."""
+    clean = np.zeros(100, np.int64)
+    info = replace(cifar10.INFO, num_classes=10**9)  # so that the true class does not come back
+    assert (draw("symmetric-inclusive", 0.07, clean, info) != clean).sum() == 7
+    assert (draw("symmetric-inclusive", 0.071, clean, info) != clean).sum() == 8
+
+
+def test_asymmetric_rates_of_cats_and_dogs(real_cifar10n):
+    """On the real class order: 0.4 of each, where flips from already flipped labels would give 0.24 of the cats."""
+    clean = real_cifar10n.clean_labels
+    counts = flips(clean, apply({"kind": "asymmetric", "rate": 0.4}, clean, cifar10.INFO, 0), 10)
+    expected = np.diag([5000] * 10)
+    for source, target in ((9, 1), (2, 0), (4, 7), (3, 5), (5, 3)):
+        expected[source, source], expected[source, target] = 3000, 2000
+    np.testing.assert_array_equal(counts, expected)
+
+
+@pytest.mark.parametrize("rate", ["0", "0.1", "0.3", "1"])
+def test_asymmetric_overall_rate_is_half(rate):
+    assert noise_rate(C10, draw("asymmetric", float(rate))) == float(rate) / 2
+
+
+def only_to(clean, given_labels, target, rate, num_classes):
+    counts = flips(clean, given_labels, num_classes)
+    for c in range(num_classes):
+        n = int((clean == c).sum())
+        row = np.zeros(num_classes, int)
+        row[c] = n
+        if target[c] != c:
+            row[c], row[target[c]] = n - half_even(rate, n), half_even(rate, n)
+        np.testing.assert_array_equal(counts[c], row)
+
+
+@pytest.mark.parametrize("rate", ["0", "0.1", "0.45", "1"])
+def test_pair_flip(rate):
+    given_labels = draw("pair-flip", float(rate), UNEVEN)
+    only_to(UNEVEN, given_labels, [*range(1, 10), 0], rate, 10)
+
+
+@pytest.mark.parametrize("rate", ["0", "0.2", "0.4", "1"])
+def test_asymmetric_block(rate):
+    target = [c - 4 if c % 5 == 4 else c + 1 for c in range(100)]
+    only_to(C100, draw("asymmetric-block", float(rate), C100, cifar100.INFO), target, rate, 100)
+
+
+def test_asymmetric_superclass_stays_inside_the_superclass():
+    given_labels = draw("asymmetric-superclass", 0.4, C100, cifar100.INFO)
+    superclass = {fine: i for i, members in enumerate(CIFAR100_SUPERCLASSES) for fine in members}
+    assert sorted(superclass) == list(range(100))
+    counts = flips(C100, given_labels, 100)
+    for c in range(100):
+        (target,) = (j for j in np.flatnonzero(counts[c]) if j != c)
+        assert superclass[target] == superclass[c]
+        assert counts[c, target] == 200
+        later = [fine for fine in CIFAR100_SUPERCLASSES[superclass[c]] if fine > c]
+        assert target == (min(later) if later else min(CIFAR100_SUPERCLASSES[superclass[c]]))
+
+
+def test_superclasses_are_those_of_the_real_coarse_labels(real_data):
+    content = read_torch(real_data / "cifar-n" / "CIFAR-100_human.pt")
+    pairs = set(zip(content["clean_coarse_label"], content["clean_label"].tolist(), strict=True))
+    assert pairs == {(i, fine) for i, members in enumerate(CIFAR100_SUPERCLASSES) for fine in members}
+
+
+def test_asymmetric_swap_swaps_two_classes_of_each_block():
+    seen = set()
+    for seed in range(3):
+        given_labels = draw("asymmetric-swap", 0.4, C100, cifar100.INFO, seed)
+        assert noise_rate(C100, given_labels) == pytest.approx(0.4 * 0.4)
+        counts = flips(C100, given_labels, 100)
+        for block in range(0, 100, 5):
+            first, second = block + np.flatnonzero(counts.diagonal()[block : block + 5] < 500)
+            assert counts[first, second] == counts[second, first] == 200
+            seen.add((first, second))
+    assert len(seen) > 40  # other pairs for other seeds
+
+
+def test_matrix_within_binomial_error(tmp_path):
+    T = np.random.default_rng(1).dirichlet(np.ones(10), 10)
+    T[0] = np.eye(10)[3]
+    T[1] = np.eye(10)[9]
+    np.save(tmp_path / "T.npy", T)
+    noise = resolve({"kind": "matrix", "path": "T.npy"}, cifar10.INFO, tmp_path)
+    measured = transition_matrix(C10, apply(noise, C10, cifar10.INFO, 0), 10)
+    assert (abs(measured - T) <= 5 * np.sqrt(T * (1 - T) / 5000) + 1e-12).all()
+
+
+def test_instance_dependent_rate_and_dependence():
+    clean = np.tile(np.arange(10), 500)
+    images = images_for(clean)
+    given_labels = draw("instance-dependent", 0.4, clean, images=images)
+    # q is truncated normal with mean 0.4: the rate is its mean, within binomial error.
+    assert abs(noise_rate(clean, given_labels) - 0.4) < 5 * math.sqrt(0.4 * 0.6 / len(clean))
+    # Equal images of one class get equal wrong labels: the softmax over 192 pixels is all but a maximum.
+    images[clean == 0] = images[0]
+    wrong = draw("instance-dependent", 0.4, clean, images=images)[clean == 0]
+    assert np.bincount(wrong[wrong != 0]).max() > 0.9 * (wrong != 0).sum()
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0, 0), (1, 1 - 0.1 * math.sqrt(2 / math.pi))])
+def test_instance_dependent_at_the_ends(rate, expected):
+    clean = np.tile(np.arange(10), 500)
+    measured = noise_rate(clean, draw("instance-dependent", rate, clean, images=images_for(clean)))
+    assert abs(measured - expected) <= 5 * math.sqrt(expected * (1 - expected) / len(clean))
+
+
+def test_instance_dependent_on_float_features(tmp_path):
+    data = digits.load(tmp_path, tmp_path, 0)
+    noise = {"kind": "instance-dependent", "rate": 0.3}
+    given_labels = apply(noise, data.clean_labels, data.info, 0, data.train_images)
+    assert abs(noise_rate(data.clean_labels, given_labels) - 0.3) < 0.07
+    with pytest.raises(ValueError, match="pass images"):
+        apply(noise, data.clean_labels, data.info, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["symmetric", "symmetric-inclusive", "pair-flip"]),
+    st.decimals(0, 1, places=3),
+    st.lists(st.integers(0, 40), min_size=2, max_size=6).filter(sum),
+    st.integers(0, 5),
+)
+def test_any_rate_on_any_class_sizes(kind, rate, sizes, seed):
+    clean = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    info = replace(cifar10.INFO, num_classes=len(sizes))
+    given_labels = draw(kind, float(rate), clean, info, seed)
+    assert given_labels.min() >= 0
+    assert given_labels.max() < len(sizes)
+    wrong = np.bincount(clean[given_labels != clean], minlength=len(sizes))
+    if kind == "symmetric-inclusive":
+        assert wrong.sum() <= math.ceil(Fraction(rate) * len(clean))
+    else:
+        assert wrong.tolist() == [half_even(str(rate), n) for n in sizes]
+
+
+# --- what it depends on --------------------------------------------------------------------------------------------
+
+PINNED = {
+    ("symmetric", 0.4): "8869543650913cd9",
+    ("symmetric-inclusive", 0.4): "772c25f63b992cd0",
+    ("asymmetric", 0.4): "24a7706a6f5d5814",
+    ("pair-flip", 0.45): "198c9f1d7e63fea3",
+}
+
+
+@pytest.mark.parametrize(("kind", "rate"), PINNED)
+def test_labels_of_a_seed_stay_the_same_for_ever(kind, rate):
+    assert labels_hash(draw(kind, rate)) == PINNED[kind, rate]
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("file", "matrix")])
+def test_same_seed_same_labels_other_seed_other_labels(kind):
+    info, clean = (cifar100.INFO, C100) if "cifar100" in KINDS[kind].datasets else (cifar10.INFO, C10)
+    images = images_for(clean) if KINDS[kind].needs_images else None
+    first, again, other = (draw(kind, 0.4, clean, info, seed, images) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_noise_does_not_depend_on_the_dtype_of_the_labels():
+    np.testing.assert_array_equal(draw("symmetric", 0.4), draw("symmetric", 0.4, C10.astype(np.uint8)))
+
+
+def test_a_higher_rate_flips_the_same_examples_and_more():
+    low, high = draw("symmetric", 0.2), draw("symmetric", 0.6)
+    flipped = low != C10
+    np.testing.assert_array_equal(low[flipped], high[flipped])
+
+
+def test_transition_matrix():
+    T = transition_matrix(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 2, 1]), 3)
+    np.testing.assert_array_equal(T, [[0.75, 0, 0.25], [0, 1, 0], [0, 0, 1]])
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+SMALL = replace(cifar10.INFO, num_train=20, num_classes=3)
+
+
+def test_labels_from_a_file(tmp_path):
+    labels = np.arange(20) % 3
+    (tmp_path / "labels.json").write_text(json.dumps(labels.tolist()))
+    noise = resolve({"kind": "file", "path": "labels.json"}, SMALL, tmp_path)
+    for seed in (0, 1):
+        np.testing.assert_array_equal(apply(noise, np.zeros(20, int), SMALL, seed), labels)
+    assert not KINDS["file"].redrawn
+
+
+def test_file_that_changed_after_the_suite_was_read(tmp_path):
+    path = tmp_path / "labels.npy"
+    np.save(path, np.zeros(20, np.int64))
+    noise = resolve({"kind": "file", "path": str(path)}, SMALL, tmp_path)
+    np.save(path, np.ones(20, np.int64))
+    with pytest.raises(DataError, match=r"labels\.npy: has changed"):
+        apply(noise, np.zeros(20, int), SMALL, 0)
+    path.unlink()
+    with pytest.raises(DataError, match=r"labels\.npy: cannot be read"):
+        apply(noise, np.zeros(20, int), SMALL, 0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"), [(np.zeros(19, int), "19 labels.*20"), (np.full(20, 3), r"\[0, 3\), got 3 at position 0")]
+)
+def test_file_that_does_not_fit(tmp_path, labels, words):
+    np.save(tmp_path / "labels.npy", labels)
+    with pytest.raises(ValueError, match=rf"noise\.path: .*labels\.npy: .*{words}"):
+        resolve({"kind": "file", "path": "labels.npy"}, SMALL, tmp_path)
+    with pytest.raises(DataError, match=rf"labels\.npy: .*{words}"):
+        apply({"kind": "file", "path": str(tmp_path / "labels.npy"), "key": ""}, np.zeros(20, int), SMALL, 0)
+
+
+def test_key_of_a_file_with_several_label_sets(real_data):
+    noise = {"kind": "file", "path": "CIFAR-10_human.pt", "key": "worse_label"}
+    resolved = resolve(noise, cifar10.INFO, real_data / "cifar-n")
+    assert labels_hash(apply(resolved, C10, cifar10.INFO, 0)) == "a64d887522cf6d8f"
+
+
+T3 = [[0.8, 0.1, 0.1], [0, 1, 0], [0.25, 0.25, 0.5]]
+
+
+def test_every_format_of_a_matrix_gives_the_same_labels(tmp_path):
+    np.save(tmp_path / "T.npy", T3)
+    (tmp_path / "T.json").write_text(json.dumps(T3))
+    (tmp_path / "T.csv").write_text("\n".join(", ".join(map(str, row)) for row in T3) + "\n")
+    (tmp_path / "T.txt").write_text("\n".join("  ".join(map(str, row)) for row in T3) + "\n\n")
+    clean = np.arange(300) % 3
+    hashes = set()
+    for suffix in ("npy", "json", "csv", "txt"):
+        noise = resolve({"kind": "matrix", "path": f"T.{suffix}"}, SMALL, tmp_path)
+        hashes.add(labels_hash(apply(noise, clean, SMALL, 0)))
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    ("T", "words"),
+    [
+        ([[1, 0], [0, 1]], "must be 3 x 3"),
+        ([[1, 0, 0], [0, 1, 0], [0, 0.5, 0.4]], "row 2 adds up to 0.9"),
+        ([[1, 0, 0], [0, 1.5, -0.5], [0, 0, 1]], "smallest entry is -0.5"),
+        ([[1, 0, 0], [0, math.nan, 0], [0, 0, 1]], "probabilities"),
+        ([[1, 0, 0], [0, 1]], "not a matrix"),
+        ([["a", 0, 0], [0, 1, 0], [0, 0, 1]], "not a matrix"),
+        (3, "must be 3 x 3"),
+    ],
+)
+def test_matrices_that_are_none(tmp_path, T, words):
+    (tmp_path / "T.json").write_text(json.dumps(T))
+    with pytest.raises(ValueError, match=rf"noise\.path: .*T\.json: .*{words}"):
+        resolve({"kind": "matrix", "path": "T.json"}, SMALL, tmp_path)
+
+
+# --- a suite's mapping ---------------------------------------------------------------------------------------------
+
+
+def test_resolved_noise_is_plain_and_complete(tmp_path):
+    assert resolve({"rate": 1, "kind": "symmetric"}, cifar10.INFO, tmp_path) == {"kind": "symmetric", "rate": 1.0}
+    np.save(tmp_path / "x.npy", np.zeros(20, int))
+    resolved = resolve({"kind": "file", "path": "x.npy"}, SMALL, tmp_path)
+    assert list(resolved) == ["kind", "path", "key", "sha256"]
+    assert resolved["path"] == str(tmp_path / "x.npy")
+    assert json.loads(json.dumps(resolved)) == resolved
+    (tmp_path / "y.npy").write_bytes((tmp_path / "x.npy").read_bytes())
+    assert identity(resolved) == identity(resolve({"kind": "file", "path": "y.npy"}, SMALL, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        ({}, "noise.kind: is required"),
+        ({"kind": "symetric", "rate": 0.4}, "noise.kind: unknown kind 'symetric'. .* Did you mean 'symmetric'?"),
+        ({"kind": ["symmetric"]}, "noise.kind: unknown kind"),
+        ({"kind": "symmetric"}, "noise.rate: is required"),
+        ({"kind": "symmetric", "rate": 1.4}, r"noise.rate: must be in \[0, 1\], got 1.4"),
+        ({"kind": "symmetric", "rate": -0.1}, r"noise.rate: must be in \[0, 1\], got -0.1"),
+        ({"kind": "symmetric", "rate": math.nan}, r"noise.rate: must be in \[0, 1\], got nan"),
+        ({"kind": "symmetric", "rate": "0.4"}, "noise.rate: must be a number, got '0.4'"),
+        ({"kind": "symmetric", "rate": True}, "noise.rate: must be a number, got True"),
+        ({"kind": "symmetric", "rat": 0.4}, "noise.rat: unknown key. symmetric takes: rate. Did you mean 'rate'?"),
+        ({"kind": "symmetric", "rate": 0.4, "path": "x"}, "noise.path: unknown key"),
+        ({"kind": "file", "path": "nowhere.npy"}, "noise.path: there is no file .*nowhere.npy"),
+        ({"kind": "file", "path": 3}, "noise.path: must be text, got 3"),
+        ({"kind": "asymmetric-block", "rate": 0.4}, "noise.kind: .* cifar100 and cifar100n, not for cifar10"),
+    ],
+)
+def test_wrong_noise_is_refused_with_its_key(tmp_path, noise, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(noise, cifar10.INFO, tmp_path)
+
+
+def test_all_problems_of_a_mapping_come_together(tmp_path):
+    with pytest.raises(ValueError, match=r"noise\.kind") as caught:
+        resolve({"kind": "asymmetric", "rate": 2, "seed": 3}, cifar100.INFO, tmp_path)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "noise.kind",
+        "noise.rate",
+        "noise.seed",
+    ]
+
+
+def test_human_label_datasets_take_the_kinds_of_their_images(tmp_path):
+    for info, kind in ((cifar10n.INFO, "asymmetric"), (cifar100n.INFO, "asymmetric-superclass")):
+        assert resolve({"kind": kind, "rate": 0.4}, info, tmp_path)["kind"] == kind
+
+
+def test_every_kind_is_described():
+    assert set(KINDS) == {
+        "symmetric",
+        "symmetric-inclusive",
+        "asymmetric",
+        "asymmetric-superclass",
+        "asymmetric-block",
+        "asymmetric-swap",
+        "pair-flip",
+        "matrix",
+        "instance-dependent",
+        "file",
+    }
+    assert all(kind.doc for kind in KINDS.values())

@@ -1,0 +1,152 @@
+"""The restricted unpickler: reads numbers, runs nothing."""
+
+import collections
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nlbench.data.safe_pickle import read_pickle, read_torch
+from nlbench.errors import DataError
+
+ARRAYS = [
+    np.arange(12, dtype=np.int64).reshape(3, 4),
+    np.asfortranarray(np.arange(12, dtype=np.float32).reshape(3, 4)),
+    np.arange(5, dtype=">i4"),
+    np.array([True, False]),
+    np.zeros((0, 3), np.uint8),
+    np.array(7, np.int16),
+]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_arrays_and_numbers_come_back(protocol):
+    value = {"arrays": ARRAYS, "numbers": (1, 2.5, np.int64(3), np.float32(0.5)), "text": "é", b"bytes": b"\x00\xff"}
+    back = read_pickle(pickle.dumps(value, protocol), "x")
+    for got, expected in zip(back["arrays"], ARRAYS, strict=True):
+        np.testing.assert_array_equal(got, expected)
+        assert got.dtype == expected.dtype.newbyteorder("=")
+    assert back["numbers"] == (1, 2.5, 3, 0.5)
+    assert (back["text"], back[b"bytes"]) == ("é", b"\x00\xff")
+
+
+def test_python_2_pickle():
+    """As the official CIFAR files are written: byte strings in place of text."""
+    raw = bytes(range(6))
+    content = (
+        b"\x80\x02}(U\x06labels]K\x03aU\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b"
+        b"\x87R(K\x01K\x02K\x03\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff"
+        b"\xffK\x00tb\x89T" + struct.pack("<I", len(raw)) + raw + b"tbu."
+    )
+    back = read_pickle(content, "x")
+    assert back[b"labels"] == [3]
+    np.testing.assert_array_equal(back[b"data"], [[0, 1, 2], [3, 4, 5]])
+
+
+class Runs:
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "name"),
+    [
+        (os.system, ("exit",), "system"),
+        (eval, ("1",), "builtins.eval"),
+        (exec, ("1",), "builtins.exec"),
+        (getattr, (1, "real"), "builtins.getattr"),
+        (np.load, ("x",), "load"),
+        (collections.Counter, (), "collections.Counter"),
+        (torch.load, ("x",), "torch"),
+    ],
+)
+def test_whatever_else_a_pickle_names_is_refused_by_name(function, args, name):
+    for value in (Runs(function, *args), {"a": [Runs(function, *args)]}):
+        with pytest.raises(DataError, match=rf"^here: refused.*{name}"):
+            read_pickle(pickle.dumps(value), "here")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02cnumpy\ndtype\n}U\x01xK\x01sb.",  # sets an attribute of a function it may call
+        b"\x80\x02cnumpy\ndtype\nN}U\x09_functionK\x01s\x86b.",
+        b"\x80\x02cnumpy\ndtype\n.",  # is a function
+        b"\x80\x02cnumpy\ndtype\nU\x01O\x85R.",  # an array of objects
+        b"\x80\x02cnumpy\ndtype\nU\x02i8\x85R.",
+        b"\x80\x02c_codecs\nencode\nU\x01xU\x03zip\x86R.",
+        b"\x80\x02U\x01xQ.",  # a reference to something outside
+    ],
+)
+def test_tricks_are_refused(content):
+    with pytest.raises(DataError, match="here"):
+        read_pickle(content, "here")
+    array = pickle.dumps(np.arange(3))
+    np.testing.assert_array_equal(read_pickle(array, "x"), np.arange(3))
+
+
+def test_array_that_claims_another_size():
+    content = pickle.dumps(np.arange(3, dtype=np.int64), protocol=2).replace(b"K\x03\x85", b"K\x09\x85")
+    with pytest.raises(DataError, match="bytes"):
+        read_pickle(content, "here")
+
+
+VALID = pickle.dumps({"labels": np.arange(20), "rest": [1, 2]}, protocol=2)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=4), st.integers(0, 300))
+def test_damaged_pickles_give_a_value_or_a_data_error(changes, cut):
+    content = bytearray(VALID)
+    for place, value in changes:
+        content[place] = value
+    try:
+        read_pickle(bytes(content[: len(content) - cut]), "here")
+    except DataError as error:
+        assert "here" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.float32])
+def test_torch_files(tmp_path, dtype):
+    values = torch.arange(6).to(dtype)
+    torch.save({"a": values, "b": values.reshape(2, 3), "c": np.arange(3), "d": [1, 2]}, tmp_path / "x.pt")
+    back = read_torch(tmp_path / "x.pt")
+    np.testing.assert_array_equal(back["a"], values.numpy())
+    np.testing.assert_array_equal(back["b"], values.reshape(2, 3).numpy())
+    np.testing.assert_array_equal(back["c"], np.arange(3))
+    assert back["d"] == [1, 2]
+
+
+def test_torch_slices_share_a_storage(tmp_path):
+    torch.save(torch.arange(10)[4:7], tmp_path / "x.pt")
+    np.testing.assert_array_equal(read_torch(tmp_path / "x.pt"), [4, 5, 6])
+    torch.save(torch.arange(10)[::2], tmp_path / "x.pt")
+    with pytest.raises(DataError, match="clone"):
+        read_torch(tmp_path / "x.pt")
+
+
+def test_torch_file_before_1_6(tmp_path):
+    torch.save(torch.arange(3), tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(DataError, match=r"before 1\.6"):
+        read_torch(tmp_path / "x.pt")
+
+
+def test_torch_file_that_wants_to_run_something(tmp_path):
+    torch.save({"clean_label": Runs(os.system, f"touch {tmp_path / 'ran'}")}, tmp_path / "x.pt")
+    with pytest.raises(DataError, match=r"x\.pt: refused.*system"):
+        read_torch(tmp_path / "x.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_zip_that_is_no_torch_file(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.arange(3))
+    with pytest.raises(DataError, match=r"not one of torch\.save"):
+        read_torch(tmp_path / "x.npz")

@@ -1,0 +1,181 @@
+"""Every model of the folder, and the errors of those that other packages bring."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from nlbench import models
+from nlbench.errors import SuiteError
+
+SHAPES = {"digits_cnn": (1, 8, 8)}  # the rest: CIFAR's
+PARAMETERS = {  # for ten classes
+    "resnet8": 78_042,
+    "resnet18": 11_173_962,
+    "resnet34": 21_282_122,
+    "preact_resnet18": 11_171_146 + 2 * 64,  # as in common use, and the stem's batch norm
+    "cnn3": 1_147_690,
+    "digits_cnn": 151_402,
+}
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_model(name):
+    shape = SHAPES.get(name, (3, 32, 32))
+    torch.manual_seed(0)
+    network = models.build(name, 7, shape)
+    images = torch.randn(3, *shape)
+    logits = network(images)
+    assert logits.shape == (3, 7)
+    logits.logsumexp(1).sum().backward()
+    for parameter in network.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.abs().sum() > 0
+    network.eval()
+    with torch.no_grad():
+        assert torch.equal(network(images), network(images))
+        one_by_one = torch.cat([network(image[None]) for image in images])
+        torch.testing.assert_close(network(images), one_by_one, rtol=1e-4, atol=1e-5)
+    torch.manual_seed(0)
+    again = models.build(name, 7, shape)
+    torch.manual_seed(0)
+    third = models.build(name, 7, shape)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), third.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_other_shapes(name):
+    network = models.build(name, 3, (2, 16, 24)).eval()
+    assert network(torch.zeros(1, 2, 16, 24)).shape == (1, 3)
+
+
+@pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
+def test_parameter_count(name, count):
+    network = models.build(name, 10, SHAPES.get(name, (3, 32, 32)))
+    assert sum(p.numel() for p in network.parameters()) == count
+
+
+def test_cifar_resnets_keep_the_resolution_of_the_stem():
+    """An ImageNet stem would hand 8x8 to the first block."""
+    for name in ("resnet8", "resnet18", "resnet34", "preact_resnet18"):
+        x, sizes = torch.zeros(1, 3, 32, 32), []
+        for module in models.build(name, 10, (3, 32, 32)).eval():
+            x = module(x)
+            sizes.append(tuple(x.shape[2:]))
+        assert sizes[:4] == [(32, 32)] * 4
+        assert (8, 8) in sizes
+
+
+def test_preact_resnet_ends_without_activation():
+    torch.manual_seed(0)
+    network = models.build("preact_resnet18", 10, (3, 32, 32)).eval()
+    stem, last = nn.Sequential(*list(network)[:3]), nn.Sequential(*list(network)[:-3])
+    images = torch.randn(2, 3, 32, 32)
+    assert stem(images).min() >= 0  # batch norm and ReLU after the first convolution
+    assert last(images).min() < 0  # and none after the last block
+    block = network[3]
+    identity_input = torch.randn(1, 64, 8, 8)
+    for conv in (block.conv1, block.conv2):
+        nn.init.zeros_(conv.weight)
+    torch.testing.assert_close(block(identity_input), block.bn1(identity_input).relu())  # the activated shortcut
+
+
+def test_names_are_described_and_listed_without_torch():
+    assert set(PARAMETERS) == set(models.names())
+    assert all(line.endswith(".") for line in models.names().values())
+    code = (
+        "import sys; from nlbench import models; models.names(); models.check('resnet34');"
+        " print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
+
+
+def test_model_file():
+    assert models.model_file("resnet34").name == "resnet.py"
+    assert models.model_file("torchvision/resnet34") is None
+    with pytest.raises(SuiteError, match="unknown model"):
+        models.model_file("resnet35")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("resnet43", (3, 32, 32), r"unknown model 'resnet43'. There are: cnn3, .*Did you mean 'resnet34'\?"),
+        ("resnet", (3, 32, 32), r"and torchvision/NAME, timm/NAME\."),
+        ("keras/resnet34", (3, 32, 32), r"unknown model 'keras/resnet34'"),
+        ("torchvision/resnet43", (3, 32, 32), r"torchvision has \d+ models, .*Did you mean 'torchvision/resnet34'\?"),
+        ("torchvision/", (3, 32, 32), r"unknown model 'torchvision/'"),
+        ("torchvision/resnet18", (1, 32, 32), r"^model torchvision/resnet18: .* take 3 channels, got 1"),
+        ("torchvision/vit_b_16", (3, 32, 32), r"^model torchvision/vit_b_16: cannot take .* \(3, 32, 32\): "),
+        ("cnn3", (3, 7, 32), r"^model cnn3: needs images of at least 8x8, got 7x32"),
+        ("digits_cnn", (1, 1, 8), r"^model digits_cnn: needs images of at least 2x2, got 1x8"),
+        ("resnet8", (64,), r"^model resnet8: needs .* got 10 classes and shape \(64,\)"),
+    ],
+)
+def test_errors(name, shape, message):
+    with pytest.raises(SuiteError, match=message):
+        models.build(name, 10, shape)
+
+
+def test_one_class_and_pretrained_own_models_are_refused():
+    with pytest.raises(SuiteError, match="got 1 classes"):
+        models.build("resnet8", 1, (3, 32, 32))
+    with pytest.raises(SuiteError, match="model resnet8: has no pretrained weights"):
+        models.build("resnet8", 10, (3, 32, 32), pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "googlenet"])
+def test_torchvision_models_get_our_classifier(name):
+    network = models.build(f"torchvision/{name}", 7, (3, 64, 64))
+    assert network.training
+    assert network(torch.randn(2, 3, 64, 64)).shape == (2, 7)
+
+
+def test_torchvision_weights_are_taken_over_but_for_the_classifier(monkeypatch):
+    import torchvision
+
+    torch.manual_seed(0)
+    published = torchvision.models.resnet18(weights=None)
+    real = torchvision.models.get_model
+    asked = []
+
+    def get_model(name, weights=None, **options):
+        asked.append(weights)
+        return real(name, weights=None, **options) if weights is None else published
+
+    monkeypatch.setattr(torchvision.models, "get_model", get_model)
+    network = models.build("torchvision/resnet18", 7, (3, 64, 64), pretrained=True)
+    assert [str(weights) for weights in asked if weights] == ["ResNet18_Weights.IMAGENET1K_V1"]
+    for key, value in network.state_dict().items():
+        assert key.startswith("fc.") or torch.equal(value, published.state_dict()[key])
+    assert network.fc.weight.shape == (7, 512)
+
+
+def test_timm_models_get_our_classifier_and_channels():
+    pytest.importorskip("timm")
+    network = models.build("timm/resnet18", 7, (1, 32, 32))
+    assert network(torch.randn(2, 1, 32, 32)).shape == (2, 7)
+    with pytest.raises(SuiteError, match=r"timm has \d+ models, .*Did you mean 'timm/inception_resnet_v2'\?"):
+        models.check("timm/inception_resnetv2")
+
+
+def test_timm_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(SuiteError, match=r"pip install 'nlbench\[timm\]'"):
+        models.check("timm/resnet18")
+
+
+def test_a_broken_timm_is_not_called_missing(monkeypatch):
+    from nlbench.models import _external
+
+    def broken(name):
+        raise ModuleNotFoundError("No module named 'huggingface_hub'", name="huggingface_hub")
+
+    monkeypatch.setattr(_external, "importlib", SimpleNamespace(import_module=broken))
+    with pytest.raises(ModuleNotFoundError, match="huggingface_hub"):
+        models.check("timm/resnet18")
