@@ -33,7 +33,7 @@ class Backward(Method):
         warmup_share: float = 1.0,  # the estimator trains as long as the main training, authors' code
         anchor: Literal["auto", "percentile", "argmax"] = "auto",  # authors' code: percentile, CIFAR-100: argmax
         percentile: float = 97.0,  # authors' code
-        max_weight: float = 100.0,  # ours: symmetric noise has 15 at 80% on ten classes, 19 at 81%
+        max_weight: float = 100.0,  # ours: symmetric noise of 80% on ten classes has 15
     ):
         super().__init__(task)
         if not 0 < warmup_share < math.inf:

@@ -25,7 +25,7 @@ class Forward(Method):
         self,
         task: Task,
         T: bool = False,  # true: use the measured T
-        warmup_share: float = 1.0,  # the estimator trains as long as the main training, authors' code; CIFAR-N: 2.0
+        warmup_share: float = 1.0,  # the estimator trains as long as the main training, authors' code
         anchor: Literal["auto", "percentile", "argmax"] = "auto",  # authors' code: percentile, CIFAR-100: argmax
         percentile: float = 97.0,  # authors' code
     ):

@@ -1,6 +1,6 @@
 """Generalised cross entropy, (1 - p_y^q) / q, and its truncated form. Zhang & Sabuncu, NeurIPS 2018, arXiv:1805.07836.
 
-The authors published no code; constants and schedule follow the reproduction most in use, AlanChou/Truncated-Loss.
+No code of the authors is known; constants and schedule follow the most used reproduction, AlanChou/Truncated-Loss.
 With `truncate`, examples with p_y <= k are pruned: their weight is 0 from one refresh to the next, and the mean stays
 over the whole batch. What differs from that reproduction: the best network so far is chosen on the noisy validation
 part, never on test data, and where a protocol holds none out the current network prunes; pruning predicts in evaluation
@@ -24,9 +24,9 @@ class GCE(Method):
     def __init__(
         self,
         task: Task,
-        q: float = 0.7,  # paper, every dataset
+        q: float = 0.7,  # every dataset, Truncated-Loss, which says it keeps the paper's values
         truncate: bool = False,
-        k: float = 0.5,  # paper, every dataset
+        k: float = 0.5,  # the same
         start_share: float = 1 / 3,  # first refresh: epoch 40 of 120, CIFAR-10; CIFAR-100: 80 of 150
         every_share: float = 1 / 12,  # then every 10 epochs of 120
     ):

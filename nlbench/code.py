@@ -10,7 +10,8 @@ from pathlib import Path
 from nlbench import models
 
 _PACKAGE = Path(__file__).parent
-_HARNESS = ("train.py", "evaluate.py", "method.py", "streams.py", "data/loader.py", "data/noise.py")
+_DATA = ("loader", "noise", "strata", "label_files", "matrix_files", "digits")
+_HARNESS = ("train.py", "evaluate.py", "method.py", "streams.py", *(f"data/{name}.py" for name in _DATA))
 
 
 def code_hash(method_file: Path | None, model: str) -> str:

@@ -166,7 +166,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
         "for machines without a GPU: cnn3, 20,000 images, 20 epochs, in the regime where CE memorises",
         {
             **_SGD, "version": 1, "model": "cnn3", "epochs": 20, "lr": 0.05, "weight_decay": 5e-4,
-            "schedule": {"kind": "one-cycle"}, "augment": "none", "subset": 20000,
+            "schedule": {"kind": "one-cycle"}, "augment": "none", "subset": 20000, "threads": 1,
         },
         {},
     ),

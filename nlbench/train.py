@@ -438,6 +438,7 @@ def noise_facts(spec: RunSpec, data: RunData) -> dict[str, Any]:
         "num_val": 0 if data.val_labels is None else len(data.val_labels),
         "num_test": len(data.test_labels),
         "variant": data.variant,
+        "checksums": data.checksums,
     }
 
 

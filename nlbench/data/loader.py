@@ -44,6 +44,7 @@ class RunData:
     class_counts: np.ndarray  # (C,) int64, given labels of the training part
     variant: str  # how the pixels differ from the official data; empty where they do not
     warnings: tuple[str, ...]  # of the dataset's files, for the record
+    checksums: dict[str, str]  # of the dataset's files, for the record
 
     @property
     def num_train(self) -> int:
@@ -105,6 +106,7 @@ def prepare(
         class_counts=np.bincount(given[train], minlength=info.num_classes),
         variant=dataset.variant,
         warnings=dataset.warnings,
+        checksums=dataset.checksums,
     )
 
 

@@ -78,7 +78,7 @@ def test_whatever_else_a_pickle_names_is_refused_by_name(function, args, name):
     "content",
     [
         b"\x80\x02cnumpy\ndtype\n}U\x01xK\x01sb.",  # sets an attribute of a function it may call
-        b"\x80\x02cnumpy\ndtype\nN}U\x09_functionK\x01s\x86b.",
+        b"\x80\x02cnumpy\ndtype\nN}X\x09\x00\x00\x00_functionK\x01s\x86b.",  # replaces it
         b"\x80\x02cnumpy\ndtype\n.",  # is a function
         b"\x80\x02cnumpy\ndtype\nU\x01O\x85R.",  # an array of objects
         b"\x80\x02cnumpy\ndtype\nU\x02i8\x85R.",

@@ -1,0 +1,405 @@
+"""One run: seeded streams, the whole method interface, resume, divergence, helper networks."""
+
+import csv
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import nlbench
+from nlbench import api, registry, train
+from nlbench.data import sources
+from nlbench.executors import local
+from nlbench.records import Store
+
+SUITE = {
+    "name": "t",
+    "protocol": "digits",
+    "datasets": [{"name": "digits", "noise": {"kind": "symmetric", "rate": 0.4}}],
+    "seeds": [0],
+}
+
+
+def suite(methods, **more):
+    return {**SUITE, "methods": methods, **more}
+
+
+def sweep(tmp_path, methods, epochs=2, overrides=None, methods_dir=None, **more):
+    overrides = {"epochs": epochs, **(overrides or {})}
+    return api.prepare(
+        suite(methods, **more), out=tmp_path / "out", overrides=overrides, device="cpu", methods_dir=methods_dir
+    )
+
+
+def history(store, key):
+    """Rows of history.csv without what a clock says."""
+    with open(store.run_dir(key) / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+def outcome(sw):
+    """Everything of each run that must not depend on when or how it was trained."""
+    result = {}
+    for spec in sw.specs:
+        record = sw.store.read(spec.key)
+        with np.load(sw.store.run_dir(spec.key) / "predictions.npz") as file:
+            arrays = {name: file[name].tobytes() for name in file.files}
+        result[spec.row] = record.metrics, record.method, record.noise, history(sw.store, spec.key), arrays
+    return result
+
+
+def method_file(folder: Path, name: str, body: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    head = "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n"
+    head += "from nlbench.method import Method, Task\n"
+    (folder / f"{name}.py").write_text(f'"""A test\'s method."""\n{head}{textwrap.dedent(body)}')
+    return folder
+
+
+EVERYTHING = """
+    class Everything(Method):
+        # Uses each part of the interface: two networks, a teacher, views, an own plan, optimiser and schedule.
+        num_networks = 2
+
+        def __init__(self, task: Task, lr_shift: float = 0.5):
+            super().__init__(task)
+            self.lr_shift = lr_shift
+            self.shift = nn.Parameter(torch.zeros(task.num_train, task.num_classes))
+            self.register_buffer("targets", torch.zeros(task.num_train, task.num_classes))
+            self.register_buffer("weights", torch.ones(task.num_train))
+
+        def prepare(self, run):
+            self.teacher = nn.ModuleList([n for n in [__import__("copy").deepcopy(run.networks[0])]])
+            run.optimise([self.shift], lambda p: torch.optim.SGD(p, lr=self.lr_shift), "shift", lambda at: 1.0)
+            run.optimise(
+                run.networks[1].parameters(), lambda p: torch.optim.Adam(p, lr=1e-3), "network1"
+            )
+
+        def on_epoch_start(self, run, epoch):
+            losses = F.cross_entropy(run.predict_train(run.networks[0]), run.task.labels, reduction="none")
+            self.weights.copy_(losses < losses.quantile(0.9))
+            assert 0 <= run.validate(run.networks[0]) <= 1
+
+        def batches(self, run, epoch):
+            draw = torch.randperm(run.task.num_train, generator=run.generator("plan"))
+            for index in draw.split(256):
+                half = len(index) // 2
+                yield run.batch(index[:half]), run.batch(index[half:])
+
+        def training_step(self, run, one, two):
+            logits = run.networks[0](one.images)
+            rows = F.cross_entropy(logits + self.shift[one.index], one.labels, reduction="none")
+            run.backward_step((self.weights[one.index] * rows).mean(), "network0", "shift")
+            with torch.no_grad():
+                guess = self.teacher[0](two.view(1)).softmax(1)
+                self.targets[two.index] = 0.5 * self.targets[two.index] + 0.5 * guess
+            run.backward_step(F.cross_entropy(run.networks[1](two.images), guess), "network1")
+            return logits
+
+        def on_epoch_end(self, run, epoch):
+            with torch.no_grad():
+                for old, new in zip(self.teacher[0].parameters(), run.networks[0].parameters()):
+                    old.lerp_(new, 0.1)
+
+        def predict(self, run, images):
+            return run.networks[0](images) + run.networks[1](images)
+"""
+
+
+def test_a_method_can_use_the_whole_interface(tmp_path):
+    folder = method_file(tmp_path / "m", "everything", EVERYTHING)
+    sw = sweep(tmp_path, {"everything": {}}, 2, {"val_fraction": 0.1}, folder)
+    sw.run()
+    record = sw.store.read(sw.specs[0].key)
+    assert record.status == "done", record.error
+    assert record.method["networks"] == 2
+    assert record.method["forward_passes"] == pytest.approx(2.0)  # the teacher's are its own
+    assert {"selected", "selected_epoch", "target_accuracy"} <= set(record.metrics)
+    assert record.noise["num_val"] == 140
+    assert record.noise["num_train"] == 1257
+
+
+class Stop(BaseException):
+    """Stands for a kill: nothing in the harness catches it."""
+
+
+def stop_at(epoch):
+    def hook(at, epochs, row):
+        if at == epoch:
+            raise Stop
+
+    return hook
+
+
+@pytest.mark.parametrize(
+    ("row", "entry"),
+    [
+        ("ce", {}),
+        ("elr", {}),
+        ("alr", {}),
+        ("gce", {"truncate": True}),
+        ("forward", {}),
+        ("everything", {}),
+    ],
+)
+def test_a_resumed_run_equals_one_never_stopped(tmp_path, row, entry):
+    folder = method_file(tmp_path / "m", "everything", EVERYTHING)
+    args = ({row: entry}, 6, {"val_fraction": 0.1}, folder)
+    whole = sweep(tmp_path / "a", *args)
+    whole.run(checkpoint_seconds=0)
+
+    cut = sweep(tmp_path / "b", *args)
+    with pytest.raises(Stop):
+        cut.run(local.Listener(on_epoch=stop_at(3)), checkpoint_seconds=0)
+    assert cut.store.read(cut.specs[0].key) is None
+    seen = []
+    cut.run(local.Listener(on_epoch=lambda epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
+    assert seen == [3, 4, 5]  # epoch 3 ended, but its checkpoint was not written yet
+    assert outcome(cut) == outcome(whole)
+    assert not (cut.store.run_dir(cut.specs[0].key) / "checkpoint.pt").exists()
+
+
+def test_a_corrupt_checkpoint_is_set_aside_and_the_run_done_again(tmp_path):
+    whole = sweep(tmp_path / "a", {"elr": {}}, 3)
+    whole.run()
+    cut = sweep(tmp_path / "b", {"elr": {}}, 3)
+    said = []
+    cut.store._warn = said.append
+    with pytest.raises(Stop):
+        cut.run(local.Listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
+    path = cut.store.run_dir(cut.specs[0].key) / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    cut.run()
+    assert outcome(cut) == outcome(whole)
+    assert str(path) in said[0]
+    assert "corrupt checkpoint" in said[0]
+    assert path.with_name("checkpoint.pt.corrupt-1").exists()
+
+
+def test_the_same_seed_gives_the_same_result_and_another_seed_another(tmp_path):
+    first, second = (sweep(tmp_path / name, {"elr": {}}) for name in "ab")
+    first.run()
+    second.run()
+    assert outcome(first) == outcome(second)
+    other = sweep(tmp_path / "c", {"elr": {}}, seeds=[1])
+    other.run()
+    assert outcome(other) != outcome(first)
+
+
+PROBE = """
+    class Probe(Method):
+        # Keeps what it saw in a buffer: images and labels of each batch, the first weights. Draws much or nothing.
+        def __init__(self, task: Task, greedy: bool = False):
+            super().__init__(task)
+            self.greedy = greedy
+            if greedy:
+                torch.rand(1000)
+            self.register_buffer("T", torch.zeros(task.num_classes, task.num_classes, dtype=torch.float64))
+
+        def training_step(self, run, batch):
+            if self.greedy:
+                torch.rand(77)
+                torch.rand(5, generator=run.generator("greedy"))
+            place = run.step % 100
+            first = next(iter(run.networks[0].parameters()))
+            seen = [batch.images.double().sum(), batch.labels.double() @ torch.arange(len(batch)).double(),
+                    first.detach().double().sum() if run.step == 0 else 0.0]
+            self.T[place // 10, place % 10] += sum(seen)
+            if self.greedy:
+                run.backward_step(F.cross_entropy(run.networks[0](batch.images), batch.labels))
+"""
+
+
+def test_one_methods_draws_do_not_shift_anothers(tmp_path):
+    folder = method_file(tmp_path / "m", "probe", PROBE)
+    rows = {"shy": {"method": "probe"}, "greedy": {"method": "probe", "greedy": True}}
+    sw = sweep(tmp_path, rows, 3, methods_dir=folder)
+    sw.run()
+    seen = {}
+    for spec in sw.specs:
+        assert sw.store.read(spec.key).status == "done"
+        with np.load(sw.store.run_dir(spec.key) / "predictions.npz") as file:
+            seen[spec.row] = file["T"]
+    assert np.count_nonzero(seen["shy"]) >= 33  # three epochs of eleven batches
+    np.testing.assert_array_equal(seen["shy"], seen["greedy"])
+
+
+@pytest.mark.parametrize("name", sorted(registry.method_files()))
+def test_clean_labels_cannot_be_reached(tmp_path, name):
+    """Permuting them changes no weight: the predictions on training and test images stay what they were."""
+    sw = sweep(tmp_path, {name: {}}, 3, {"val_fraction": 0.1})
+    spec = sw.specs[0]
+    data = local.load_data(spec, sw.data_dir)
+    mixed = np.random.default_rng(0).permutation(data.clean_labels)
+    predictions = []
+    for part, clean in (("a", data.clean_labels), ("b", mixed)):
+        store = Store(tmp_path / part)
+        context = train.Context(store, torch.device("cpu"), sw.methods)
+        changed = type(data)(**{**vars(data), "clean_labels": clean})
+        record = train.train(spec, changed, context)
+        with np.load(store.run_dir(spec.key) / "predictions.npz") as file:
+            predictions.append((file["test"], file["train"], record.metrics["final_clean_right"]))
+    (test_a, train_a, right_a), (test_b, train_b, right_b) = predictions
+    np.testing.assert_array_equal(test_a, test_b)
+    np.testing.assert_array_equal(train_a, train_b)
+    assert right_a != right_b  # the scorer did see the difference
+
+
+DIVERGES = """
+    class Diverges(Method):
+        def loss(self, logits, batch):
+            loss = F.cross_entropy(logits, batch.labels)
+            return loss * float("nan") if self.epoch == 1 else loss
+
+        def on_epoch_start(self, run, epoch):
+            self.epoch = epoch
+"""
+RAISES = """
+    class Raises(Method):
+        def loss(self, logits, batch):
+            raise KeyError("on purpose")
+"""
+
+
+def test_a_diverged_and_a_failed_run_are_records_and_the_sweep_goes_on(tmp_path):
+    folder = method_file(tmp_path / "m", "diverges", DIVERGES)
+    method_file(folder, "raises", RAISES)
+    rows = {"diverges": {}, "raises": {}, "ce": {}}
+    sw = sweep(tmp_path, rows, 3, methods_dir=folder)
+    sw.run()
+    records = {spec.row: sw.store.read(spec.key) for spec in sw.specs}
+    assert records["ce"].status == "done"
+    assert records["diverges"].status == "diverged"
+    assert (records["diverges"].error["epoch"], records["diverges"].error["step"]) == (1, 11)
+    assert records["diverges"].metrics == {}
+    assert len(history(sw.store, records["diverges"].key)) == 1  # the epoch before is kept
+    assert records["raises"].status == "failed"
+    assert "on purpose" in records["raises"].error["traceback"]
+    assert {r.spec["method"] for r in sw.failures()} == {"diverges", "raises"}
+    again = sweep(tmp_path, rows, 3, methods_dir=folder)
+    assert [spec.row for spec in again.state.todo] == ["raises"]  # an error may pass, a divergence is a result
+
+
+def test_changed_code_marks_a_record_and_stale_rerun_redoes_it(tmp_path):
+    folder = method_file(tmp_path / "m", "mine", "class Mine(Method):\n    def loss(self, logits, batch):\n"
+                         "        return F.cross_entropy(logits, batch.labels)\n")  # fmt: skip
+    sweep(tmp_path, {"mine": {}}, 1, methods_dir=folder).run()
+    path = folder / "mine.py"
+    from nlbench import code
+
+    for text, stale in ((path.read_text() + "\n# a comment\n", 0), (path.read_text() + "\nX = 1\n", 1)):
+        path.write_text(text)
+        code._essence.cache_clear()
+        state = sweep(tmp_path, {"mine": {}}, 1, methods_dir=folder).state
+        assert (len(state.done), len(state.stale), len(state.todo)) == (1, stale, 0)
+    redo = api.prepare(
+        suite({"mine": {}}), out=tmp_path / "out", overrides={"epochs": 1}, methods_dir=folder, stale="rerun"
+    )
+    assert len(redo.state.todo) == 1
+
+
+def test_a_helper_network_is_trained_once_for_both_corrections(tmp_path):
+    sw = sweep(tmp_path, {"forward": {}, "backward": {}}, 3)
+    fitted = []
+    sw.run(local.Listener(on_fit=lambda epoch, epochs, row: fitted.append(epoch)))
+    assert fitted == [0, 1, 2]
+    one, two = (sw.store.read(spec.key) for spec in sw.specs)
+    assert one.timing["fits"] == two.timing["fits"] > 0
+    assert len(list((sw.store.root / "fits").glob("*.pt"))) == 1
+
+
+def test_an_interrupted_helper_goes_on_where_it_was(tmp_path):
+    whole = sweep(tmp_path / "a", {"forward": {}}, 4)
+    whole.run()
+    cut = sweep(tmp_path / "b", {"forward": {}}, 4)
+    with pytest.raises(Stop):
+        cut.run(local.Listener(on_fit=stop_at(2)), checkpoint_seconds=0)
+    fitted = []
+    cut.run(local.Listener(on_fit=lambda epoch, epochs, row: fitted.append(epoch)))
+    assert fitted == [2, 3]
+    assert outcome(cut) == outcome(whole)
+
+
+def test_the_true_T_is_told_only_to_a_row_that_asks_for_it(tmp_path):
+    sw = sweep(tmp_path, {"forward": {}, "told": {"method": "forward", "T": True}}, 2)
+    sw.run()
+    estimated, told = (sw.store.read(spec.key) for spec in sw.specs)
+    assert (estimated.method["told"], told.method["told"]) == ([], ["T"])
+    assert told.method["T_mean_absolute_error"] == 0
+    assert estimated.method["T_mean_absolute_error"] > 0
+    assert sw.plan.as_json()["rows"][1]["told"] == ["T"]
+
+
+def test_a_secret_that_was_not_declared_cannot_be_had(tmp_path):
+    folder = method_file(tmp_path / "m", "nosy", "class Nosy(Method):\n    def loss(self, logits, batch):\n"
+                         "        return logits.sum() * self.task.noise_rate\n")  # fmt: skip
+    sw = sweep(tmp_path, {"nosy": {}}, 1, methods_dir=folder)
+    sw.run()
+    record = sw.store.read(sw.specs[0].key)
+    assert record.status == "failed"
+    assert "not told noise_rate" in record.error["message"]
+
+
+def test_records_hold_what_a_reader_needs(tmp_path):
+    sw = sweep(tmp_path, {"elr": {}}, 2)
+    sw.run()
+    record = sw.store.read(sw.specs[0].key)
+    assert record.noise["noise_rate_full"] == record.noise["noise_rate_train"] == pytest.approx(0.4, abs=0.005)
+    assert len(record.noise["labels_hash"]) == 16
+    assert record.spec["params"] == {"beta": 0.7, "lam": 3.0}
+    assert record.spec["protocol"]["precision"] == "float32"
+    assert {"torch", "device", "device_name", "threads", "ops", "precision"} <= set(record.environment)
+    rows = history(sw.store, record.key)
+    assert len(rows) == 2
+    assert float(rows[-1]["test_accuracy"]) == record.metrics["last"]
+    with np.load(sw.store.run_dir(record.key) / "predictions.npz") as file:
+        labels = file["labels"]
+        assert (file["test"].shape, file["train"].shape) == ((400,), (1397,))
+    data = local.load_data(sw.specs[0], sw.data_dir)
+    np.testing.assert_array_equal(labels, data.labels)
+    frame = nlbench.load(sw.store.root)
+    assert frame.loc[record.key, "last"] == record.metrics["last"]
+
+
+def test_the_known_gradient_gives_the_step_that_autograd_gives(tmp_path):
+    body = """
+        class Fast(Method):
+            def __init__(self, task: Task, fast: bool = True):
+                super().__init__(task)
+                if not fast:
+                    self.loss_and_grad = None
+
+            def loss(self, logits, batch):
+                return F.cross_entropy(logits, batch.labels, reduction="none")
+
+            def loss_and_grad(self, logits, batch):
+                rows = F.cross_entropy(logits, batch.labels, reduction="none")
+                return rows, (logits.softmax(1) - F.one_hot(batch.labels, 10)) / len(batch)
+    """
+    folder = method_file(tmp_path / "m", "fast", body)
+    sw = sweep(tmp_path, {"fast": {}, "slow": {"method": "fast", "fast": False}}, 2, methods_dir=folder)
+    sw.run()
+    fast, slow = (history(sw.store, spec.key) for spec in sw.specs)
+    for a, b in zip(fast, slow, strict=True):
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-4)
+
+
+def test_bfloat16_runs_hand_float32_logits_to_the_method(tmp_path):
+    body = """
+        class Checks(Method):
+            def loss(self, logits, batch):
+                assert logits.dtype == torch.float32 and batch.images.dtype == torch.float32
+                return F.cross_entropy(logits, batch.labels)
+    """
+    folder = method_file(tmp_path / "m", "checks", body)
+    sw = sweep(tmp_path, {"checks": {}}, 1, {"precision": "bfloat16"}, folder)
+    sw.run()
+    assert sw.store.read(sw.specs[0].key).status == "done"
+
+
+def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
+    monkeypatch.setenv("NLBENCH_CACHE", str(tmp_path / "c"))
+    assert sources.cache_dir() == tmp_path / "c"
