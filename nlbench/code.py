@@ -18,7 +18,7 @@ def code_hash(method_file: Path | None, model: str) -> str:
     """16 hex digits over the harness's numeric modules, the kernels' sources, the model's file and the method's."""
     files = [_PACKAGE / name for name in _HARNESS]
     files += sorted((_PACKAGE / "ops").glob("*.py"))
-    files += [path for path in [models.source_file(model), method_file] if path]
+    files += [path for path in [models.model_file(model), method_file] if path]
     digest = hashlib.sha256(kernels_hash().encode())
     for path in files:
         digest.update(_essence(path).encode())

@@ -153,7 +153,12 @@ class Results:
 
     def _stale(self, record: RunRecord) -> bool:
         file = self._methods.get(record.spec["method"])
-        return file is not None and record.code != code.code_hash(file.path, record.spec["protocol"]["model"])
+        if file is None:  # a method of a folder that was not named here cannot be compared
+            return False
+        try:
+            return record.code != code.code_hash(file.path, record.spec["protocol"]["model"])
+        except SuiteError:  # the model is gone
+            return True
 
     def has(self, metric: str) -> bool:
         return any(r and r.metrics.get(METRICS[metric][0]) is not None for r in self.records.values())

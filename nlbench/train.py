@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -98,8 +100,11 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
     fits: dict[str, float] = {}  # helper networks this run used -> seconds their training took, whenever that was
     for i, network in enumerate(networks):
         run.optimise(network.parameters(), lambda params: _sgd(params, protocol), f"network{i}")
-    with _seeded(spec.seed, "prepare"):
+    with _seeded(spec.seed, "prepare"), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
         method.prepare(run)
+    said = tuple(str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
+    data = dataclasses.replace(data, warnings=tuple(dict.fromkeys([*data.warnings, *said])))
 
     checkpoint = _Checkpoint(store, store.run_dir(spec.key) / "checkpoint.pt", code_hash, context.checkpoint_seconds)
     history: list[dict[str, Any]] = []

@@ -69,12 +69,6 @@ def build(name: str, num_classes: int, in_shape: tuple[int, ...], *, pretrained:
     return model
 
 
-def source_file(name: str) -> Path | None:
-    """The file that defines one of our own models; None for models of other packages."""
-    known = _functions()
-    return Path(__file__).parent / f"{known[name][0]}.py" if name in known else None
-
-
 def model_file(name: str) -> Path | None:
     """The file that defines one of our own models; None for a model of torchvision or timm."""
     check(name)

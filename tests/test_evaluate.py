@@ -1,0 +1,45 @@
+"""Accuracy and memorisation as exact counts, against numbers counted by hand."""
+
+import pytest
+import torch
+
+from nlbench import evaluate
+from nlbench.method import Batch
+
+
+def one_hot(classes, C):
+    return torch.nn.functional.one_hot(torch.tensor(classes), C).float()
+
+
+def test_accuracies_by_hand():
+    logits = torch.tensor([[7.0, 6, 5, 4, 3, 2, 1]]).repeat(4, 1)  # class 0 first, classes 5 and 6 not in the top five
+    assert evaluate.accuracies(logits, torch.tensor([0, 1, 4, 5])) == {"accuracy": 0.25, "top5": 0.75}
+    assert evaluate.accuracies(one_hot([0, 1], 5), torch.tensor([0, 0])) == {"accuracy": 0.5}
+
+
+def test_memorisation_by_hand():
+    clean = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
+    given = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])  # the last four are wrong
+    counts = evaluate.Memorisation(given, clean)
+    said = one_hot([0, 1, 2, 0, 4, 1, 2, 4], 5)  # right x3, wrong; true, memorised, memorised, other
+    for index in torch.randperm(8, generator=torch.Generator().manual_seed(0)).split(3):
+        counts.add(said[index], Batch(torch.empty(0), given[index], index, lambda i, k: i))
+    assert counts.take() == {"clean_right": 0.75, "wrong_true": 0.25, "wrong_memorised": 0.5, "wrong_other": 0.25}
+    assert set(counts.take().values()) == {None}
+
+
+def test_target_accuracy_leaves_out_empty_rows():
+    targets = torch.tensor([[0.0, 0.0], [0.2, 0.1], [0.1, 0.4]])
+    assert evaluate.target_accuracy(targets, torch.tensor([0, 0, 0])) == 0.5
+
+
+def test_summary_by_hand():
+    test = [0.1, 0.9, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.7]
+    val = [0.0] * 3 + [0.8, 0.8] + [0.1] * 7
+    history = [{"test_accuracy": t, "val_accuracy": v} for t, v in zip(test, val, strict=True)]
+    summary = evaluate.summarise(history)
+    assert summary["last"] == 0.7
+    assert summary["last10"] == pytest.approx((0.5 + 8 * 0.6 + 0.7) / 10)
+    assert (summary["best"], summary["best_epoch"]) == (0.9, 1)
+    assert (summary["selected"], summary["selected_epoch"]) == (0.6, 3)  # the first of equals
+    assert "selected" not in evaluate.summarise([{"test_accuracy": 0.5}])

@@ -1,0 +1,162 @@
+"""The store: whole files or none, corrupt ones set aside, one process a run."""
+
+import json
+import multiprocessing
+import os
+import time
+
+import pytest
+
+import nlbench
+from nlbench import records
+from nlbench.errors import StoreError
+from nlbench.records import RunRecord, Store
+from nlbench.suite import key_of
+
+SPEC = {"method": "ce", "params": {}, "seed": 0}
+KEY = key_of(SPEC)
+
+
+def make(spec=SPEC, **changes):
+    values = {
+        "key": key_of(spec), "status": "done", "spec": spec, "metrics": {"last": 0.5}, "noise": {}, "timing": {},
+        "environment": {}, "method": {}, "code": "c",
+    }  # fmt: skip
+    return RunRecord(**{**values, **changes})
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    store = Store(tmp_path)
+    history = [{"epoch": 0, "loss": 1.5}, {"epoch": 1, "loss": None}]
+    store.write(make(), history, {"test": [1, 2]})
+    assert store.read(KEY) == make()
+    assert (store.run_dir(KEY) / "history.csv").read_text().splitlines() == ["epoch,loss", "0,1.5", "1,"]
+    assert sorted(p.name for p in store.run_dir(KEY).iterdir()) == ["history.csv", "predictions.npz", "record.json"]
+    assert store.run_keys() == [KEY]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: json.dumps({**json.loads(text), "status": "great"}),
+        lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "metrics"}),
+        lambda text: json.dumps({**json.loads(text), "spec": {**SPEC, "seed": 1}}),
+    ],
+    ids=["truncated", "empty", "unknown status", "key missing", "another run's"],
+)
+def test_a_corrupt_record_is_named_set_aside_and_counts_as_missing(tmp_path, damage):
+    said = []
+    store = Store(tmp_path, said.append)
+    store.write(make(), [])
+    path = store.run_dir(KEY) / "record.json"
+    text = damage(path.read_text())
+    path.write_text(text)
+    assert store.read(KEY) is None
+    assert len(said) == 1
+    assert str(path) in said[0]
+    assert path.with_name("record.json.corrupt-1").read_text() == text  # nothing is lost
+    assert not path.exists()
+    store.write(make(), [])
+    assert store.read(KEY) == make()
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "f"
+    records.write_atomic(path, lambda file: file.write(b"old"))
+
+    def fails(file):
+        file.write(b"new")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        records.write_atomic(path, fails)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_store_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file.*cannot write the records there.*--out"):
+        Store(tmp_path / "file").require_writable()
+
+
+def test_a_store_without_suites_says_how_to_make_one(tmp_path):
+    with pytest.raises(StoreError, match=r"nlbench run SUITE --out"):
+        Store(tmp_path).plans()
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "s.json").write_text("{")
+    with pytest.raises(StoreError, match=r"s\.json: not readable"):
+        Store(tmp_path).plans()
+
+
+def _hold(root, ready, seconds):
+    with Store(root).lock(KEY) as mine:
+        ready.put(mine)
+        time.sleep(seconds)
+
+
+def test_one_process_holds_a_run_and_a_killed_one_frees_it(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Queue()
+    other = context.Process(target=_hold, args=(str(tmp_path), ready, 60))
+    other.start()
+    try:
+        assert ready.get(timeout=60) is True
+        with Store(tmp_path).lock(KEY) as mine:
+            assert mine is False
+    finally:
+        other.kill()
+        other.join()
+    with Store(tmp_path).lock(KEY) as mine:
+        assert mine is True
+
+
+def test_another_hosts_lock_holds_while_its_heart_beats(tmp_path):
+    """Where flock does not reach across hosts, the lock's age decides."""
+    store = Store(tmp_path)
+    path = store.run_dir(KEY) / "lock"
+    path.parent.mkdir(parents=True)
+    path.write_text("another-host 12\n")
+    with store.lock(KEY) as mine:
+        assert mine is False
+    assert path.read_text() == "another-host 12\n"
+    old = time.time() - records.STALE_SECONDS - 1
+    os.utime(path, (old, old))
+    with store.lock(KEY) as mine:
+        assert mine is True
+    with store.lock(KEY) as mine:
+        assert mine is True
+
+
+def test_the_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "HEARTBEAT_SECONDS", 0.02)
+    store = Store(tmp_path)
+    with store.lock(KEY):
+        path = store.run_dir(KEY) / "lock"
+        os.utime(path, (1, 1))
+        for _ in range(200):
+            time.sleep(0.02)
+            if path.stat().st_mtime > 1:
+                break
+        assert path.stat().st_mtime > 1
+
+
+def test_load_reads_records_without_plans(tmp_path):
+    spec = {
+        "method": "ce", "params": {"q": 1}, "dataset": "digits", "labels": "clean", "noise": {"kind": "symmetric"},
+        "seed": 3, "protocol": {"name": "digits", "model": "m"},
+    }  # fmt: skip
+    environment = {"device": "cpu", "device_name": "x", "precision": "float32", "torch": "2"}
+    Store(tmp_path).write(make(spec, environment=environment, timing={"train": 2.0}), [])
+    frame = nlbench.load(tmp_path)
+    row = frame.loc[key_of(spec)]
+    assert (row["method"], row["noise"], row["seed"], row["last"], row["seconds_train"]) == (
+        "ce",
+        "symmetric",
+        3,
+        0.5,
+        2,
+    )
+    assert nlbench.load(tmp_path / "nothing").empty

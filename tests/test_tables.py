@@ -1,0 +1,172 @@
+"""Tables of hand-written records equal numbers computed by hand."""
+
+import csv
+import io
+import math
+import statistics
+
+import pytest
+
+from nlbench import tables
+from nlbench.code import code_hash
+from nlbench.errors import SuiteError
+from nlbench.records import RunRecord, Store
+from nlbench.registry import method_files
+from nlbench.suite import key_of
+
+VALUES = {  # row -> last by seed
+    "ce": {0: 0.70, 1: 0.72, 2: 0.74},
+    "elr": {0: 0.90, 1: 0.93, 2: 0.93},
+    "gce": {0: 0.80, 1: 0.85},
+}
+
+
+def record(row, seed, last=None, status="done", **changes):
+    spec = {"method": row, "seed": seed, "params": {}, "protocol": {"model": "digits_cnn"}}
+    environment = {"device": "cpu", "precision": "float32", **changes.pop("environment", {})}
+    noise = {"noise_rate_train": 0.4, "noise_rate_full": 0.402, "num_train": 90, "num_val": 0, "num_test": 10}
+    return RunRecord(
+        key=key_of(spec),
+        status=status,
+        spec=spec,
+        metrics={} if last is None else {"last": last, "best": last + 0.01, "last10": last},
+        noise={**noise, **changes.pop("noise", {})},
+        timing={},
+        environment=environment,
+        method={"told": [], "networks": 1, "forward_passes": 1.0},
+        code=changes.pop("code", None) or code_hash(method_files()[row].path, "digits_cnn"),
+        **changes,
+    )
+
+
+def plan(store, records, conditions=("Digits symmetric 0.4",), seeds=(0, 1, 2)):
+    """Writes `records`, {(row, condition, seed): record}, and returns a plan with a cell for each row and seed."""
+    rows = list(dict.fromkeys(row for row, _, _ in records))
+    cells = []
+    for row in rows:
+        for c in range(len(conditions)):
+            for seed in seeds:
+                r = records.get((row, c, seed))
+                if r is not None:
+                    store.write(r, [])
+                cells.append({"row": row, "condition": c, "seed": seed, "key": r.key if r else "0" * 16})
+    listed = [{"row": row, "method": row, "told": [], "networks": 1} for row in rows]
+    return {
+        "suite": "s", "track": "identical", "protocol": "digits", "rows": listed, "conditions": list(conditions),
+        "seeds": list(seeds), "cells": cells,
+    }  # fmt: skip
+
+
+@pytest.fixture()
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+@pytest.fixture()
+def three(store):
+    return plan(store, {(row, 0, s): record(row, s, v) for row, by in VALUES.items() for s, v in by.items()})
+
+
+def lines(text):
+    return {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+
+
+def cells(line):
+    return [part.strip() for part in line.strip("|").split("|")]
+
+
+def test_mean_and_sample_std_over_seeds(store, three):
+    table = lines(tables.render(three, store))
+    assert cells(table["ce"])[1] == "72.00±2.00"
+    assert cells(table["elr"])[1] == "92.00±1.73"  # std of .90 .93 .93 with n - 1: .0173
+    assert cells(table["gce"])[1] == "82.50±3.54 (2/3)"
+
+
+def test_paired_differences_and_their_p_values(store, three):
+    rows = {
+        r["row"]: r
+        for r in csv.DictReader(io.StringIO(tables.render(three, store, fmt="csv")))
+        if r["metric"] == "last"
+    }
+    elr = rows["elr"]
+    deltas = [0.20, 0.21, 0.19]
+    assert float(elr["difference"]) == pytest.approx(statistics.fmean(deltas))
+    assert float(elr["difference_std"]) == pytest.approx(0.01)
+    # t = 0.2 / (0.01 / sqrt 3) = 34.64 with 2 degrees of freedom; there P(|T| > t) = 1 - t / sqrt(2 + t^2).
+    t = 0.2 / (0.01 / math.sqrt(3))
+    assert float(elr["p"]) == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-6)
+    gce = rows["gce"]  # two seeds in common: +0.10, +0.13
+    assert float(gce["difference"]) == pytest.approx(0.115)
+    assert (gce["n"], gce["planned"]) == ("2", "3")
+    assert rows["ce"]["p"] == ""
+
+
+def test_holm_by_hand():
+    assert tables.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert tables.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert tables.holm([]) == []
+
+
+def test_another_reference_and_an_unknown_one(store, three):
+    table = lines(tables.render(three, store, against="gce"))
+    assert cells(table["elr"])[4].startswith("+9.00±1.41")  # .90 - .80 and .93 - .85: .10 and .08
+    with pytest.raises(SuiteError, match="--against el: no such row.*Did you mean 'elr'"):
+        tables.render(three, store, against="el")
+    with pytest.raises(SuiteError, match="--metric lst: unknown.*Did you mean 'last'"):
+        tables.render(three, store, metric="lst")
+
+
+def test_missing_and_failed_runs_are_shown_and_never_averaged(store):
+    records = {
+        ("ce", 0, 0): record("ce", 0, 0.5),
+        ("ce", 0, 1): record("ce", 1, status="diverged", error={"message": "nan"}),
+        ("sl", 0, 0): record("sl", 0, status="failed", error={"message": "x"}),
+    }
+    p = plan(store, records)
+    p["rows"].append({"row": "mae", "method": "mae", "told": ["T"], "networks": 2})
+    text = tables.render(p, store)
+    table = lines(text)
+    assert cells(table["ce"])[1] == "50.00 (1/3, !1)"
+    assert cells(table["sl"])[1] == "!1"
+    assert cells(table["mae [told T]"])[1] == "-"
+    assert "! runs that failed or diverged" in text
+
+
+def test_several_conditions_are_columns_and_details_on_request(store):
+    values = {("ce", 0): 0.6, ("ce", 1): 0.7, ("elr", 0): 0.8, ("elr", 1): 0.9}
+    records = {(row, c, 0): record(row, 10 + c, v) for (row, c), v in values.items()}
+    p = plan(store, records, ("A", "B"), seeds=(0,))
+    text = tables.render(p, store)
+    assert cells(lines(text)["elr"]) == ["elr", "80.00", "90.00", "1"]
+    assert "over 1 seed;" in text
+    assert cells(lines(tables.render(p, store, metric="best"))["ce"]) == ["ce", "61.00", "71.00", "1"]
+    assert tables.render(p, store, details=True).count("\n| method") == 3
+
+
+def test_precisions_and_devices_are_not_mixed_unmarked(store):
+    records = {("ce", 0, 0): record("ce", 0, 0.5), ("ce", 0, 1): record("ce", 1, 0.5, environment={"device": "cuda"})}
+    text = tables.render(plan(store, records, seeds=(0, 1)), store)
+    assert cells(lines(text)["ce"])[1] == "50.00±0.00‡"
+    assert "‡ holds runs of different precision or device class" in text
+
+
+def test_a_record_of_other_code_is_marked(store, three):
+    assert "made by code that has changed since" not in tables.render(three, store)
+    records = {("ce", 0, s): record("ce", s, 0.5, code="other" if s else "") for s in (0, 1)}
+    text = tables.render(plan(store, records, seeds=(0, 1)), store)
+    assert cells(lines(text)["ce"])[1] == "50.00±0.00*"
+    assert "* made by code that has changed since" in text
+
+
+def test_lossy_pixels_and_measured_noise_are_said(store):
+    records = {("ce", 0, 0): record("ce", 0, 0.5, noise={"variant": "JPEG"})}
+    text = tables.render(plan(store, records, seeds=(0,)), store)
+    assert "40.00% of the training labels are wrong as measured (40.20% of all labels)" in text
+    assert "The images are a JPEG copy" in text
+
+
+def test_latex_compiles_by_eye(store, three):
+    text = tables.render(three, store, fmt="latex")
+    assert r"\begin{tabular}{lrrrrrr}" in text
+    assert r"elr & 92.00$\pm$1.73 &" in text
+    assert "±" not in text.split(r"\begin{tabular}")[1].split(r"\end{tabular}")[0]
