@@ -93,7 +93,7 @@ def difference(cell: Cell, reference: Cell) -> Difference | None:
 
 
 def _paired_p(mean: float, std: float, n: int) -> float:
-    from scipy.special import stdtr  # type: ignore[import-untyped]  # Student's t, without the rest of scipy.stats
+    from scipy.special import stdtr  # Student's t, without the rest of scipy.stats
 
     if std == 0:
         return 1.0 if mean == 0 else 0.0

@@ -337,7 +337,7 @@ def _network(
     with _seeded(seed, stream):
         body = models.build(protocol.model, num_classes, in_shape)
     network = Network(body, protocol.precision).to(device)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last)
 
 
 class _seeded:
@@ -398,12 +398,16 @@ def _record(
         method={
             "told": list(method.told),
             "networks": len(run.networks),
-            "forward_passes": sum(network.passes for network in run.networks) / max(run.step, 1),
+            "forward_passes": _passes(run) / max(run.step, 1),
         },
         code=code_hash,
         warnings=list(data.warnings),
         error=error,
     )
+
+
+def _passes(run: Run) -> int:
+    return sum(network.passes for network in run.networks if isinstance(network, Network))
 
 
 def _metrics(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -57,12 +57,12 @@ def plan(store, records, conditions=("Digits symmetric 0.4",), seeds=(0, 1, 2)):
     }  # fmt: skip
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(tmp_path):
     return Store(tmp_path)
 
 
-@pytest.fixture()
+@pytest.fixture
 def three(store):
     return plan(store, {(row, 0, s): record(row, s, v) for row, by in VALUES.items() for s, v in by.items()})
 
@@ -110,9 +110,9 @@ def test_holm_by_hand():
 def test_another_reference_and_an_unknown_one(store, three):
     table = lines(tables.render(three, store, against="gce"))
     assert cells(table["elr"])[4].startswith("+9.00±1.41")  # .90 - .80 and .93 - .85: .10 and .08
-    with pytest.raises(SuiteError, match="--against el: no such row.*Did you mean 'elr'"):
+    with pytest.raises(SuiteError, match=r"--against el: no such row.*Did you mean 'elr'"):
         tables.render(three, store, against="el")
-    with pytest.raises(SuiteError, match="--metric lst: unknown.*Did you mean 'last'"):
+    with pytest.raises(SuiteError, match=r"--metric lst: unknown.*Did you mean 'last'"):
         tables.render(three, store, metric="lst")
 
 
