@@ -49,6 +49,7 @@ class Progress:
             on_start=self._on_start,
             on_epoch=self._on_epoch,
             on_fit=self._on_fit,
+            on_resume=self._on_resume,
             on_finish=self._on_finish,
             on_wait=self._on_wait,
         )
@@ -69,6 +70,9 @@ class Progress:
     def _on_fit(self, epoch: int, epochs: int, row: dict[str, Any]) -> None:
         note = f"helper network, epoch {epoch + 1}/{epochs}  loss {row['loss']:.3f}"
         self._bars.update(self._run, completed=epoch + 1, total=epochs, note=note)
+
+    def _on_resume(self, epoch: int, epochs: int) -> None:
+        self._console.print(f"{self._name}: goes on at epoch {epoch + 1} of {epochs}", markup=False, soft_wrap=True)
 
     def _on_finish(self, spec: RunSpec, record: RunRecord) -> None:
         self._done += 1

@@ -50,6 +50,7 @@ class Context:
     checkpoint_seconds: float = 10.0  # a checkpoint at the first end of an epoch after so long
     on_epoch: OnEpoch = lambda epoch, epochs, row: None
     on_fit: OnEpoch = lambda epoch, epochs, row: None
+    on_resume: Callable[[int, int], None] = lambda epoch, epochs: None  # epoch it goes on at, from 0
 
 
 def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
@@ -113,6 +114,7 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
     if (state := checkpoint.load()) is not None:
         _restore(state, run, method)
         history, seconds, first = state["history"], state["seconds"], state["epoch"]
+        context.on_resume(first, protocol.epochs)
 
     memorisation = evaluate.Memorisation(labels, clean_labels)
     for epoch in range(first, protocol.epochs):

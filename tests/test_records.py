@@ -1,8 +1,9 @@
 """The store: whole files or none, corrupt ones set aside, one process a run."""
 
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -91,24 +92,24 @@ def test_a_store_without_suites_says_how_to_make_one(tmp_path):
         Store(tmp_path).plans()
 
 
-def _hold(root, ready, seconds):
-    with Store(root).lock(KEY) as mine:
-        ready.put(mine)
-        time.sleep(seconds)
+HOLD = """
+import sys, time
+from nlbench.records import Store
+with Store(sys.argv[1]).lock(sys.argv[2]) as mine:
+    print(mine, flush=True)
+    time.sleep(60)
+"""
 
 
 def test_one_process_holds_a_run_and_a_killed_one_frees_it(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready = context.Queue()
-    other = context.Process(target=_hold, args=(str(tmp_path), ready, 60))
-    other.start()
+    other = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path, KEY], stdout=subprocess.PIPE, text=True)
     try:
-        assert ready.get(timeout=60) is True
+        assert other.stdout.readline() == "True\n"
         with Store(tmp_path).lock(KEY) as mine:
             assert mine is False
     finally:
         other.kill()
-        other.join()
+        other.communicate()
     with Store(tmp_path).lock(KEY) as mine:
         assert mine is True
 

@@ -28,6 +28,7 @@ class Listener:
     on_start: Callable[[RunSpec, int, int], None] = lambda spec, number, total: None
     on_epoch: OnEpoch = lambda epoch, epochs, row: None
     on_fit: OnEpoch = lambda epoch, epochs, row: None
+    on_resume: Callable[[int, int], None] = lambda epoch, epochs: None
     on_finish: Callable[[RunSpec, RunRecord], None] = lambda spec, record: None
     on_wait: Callable[[int], None] = lambda count: None
 
@@ -84,7 +85,7 @@ def execute(
 
     An error of a run becomes its record and the sweep goes on; with `debug` it is raised instead.
     """
-    context = Context(store, device, methods, checkpoint_seconds, listener.on_epoch, listener.on_fit)
+    context = Context(store, device, methods, checkpoint_seconds, listener.on_epoch, listener.on_fit, listener.on_resume)
     prepared: dict[tuple[object, ...], loader.RunData] = {}  # holds the data of one condition and seed
     before = {spec.key: _age(store, spec.key) for spec in todo}
     waiting = list(todo)
