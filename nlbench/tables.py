@@ -284,8 +284,8 @@ def _details(results: Results, condition: int, reference: str | None, pm: str) -
         line = [results.label(row), *(results.cell(name, condition, m).text(pm) for m in metrics)]
         if reference is not None:
             line.append(differences[name].text(pm) if name in differences else "")
-        passes = [r.method["forward_passes"] for r in results.of(name, condition) if r.method]
-        line += [str(row["networks"]), f"{statistics.fmean(passes):g}" if passes else "-"]
+        passes = [r.method["forward_passes"] for r in results.of(name, condition) if r.status == "done"]
+        line += [str(row["networks"]), f"{statistics.fmean(passes):.3g}" if passes else "-"]
         rows.append(line)
     return heads, rows
 
@@ -302,7 +302,8 @@ def _notes(results: Results, fmt: Format, condition: int | None, reference: str 
     if condition is not None:
         notes.append(
             "clean right, memorised: of the correctly and of the wrongly labelled training examples, the share "
-            "predicted as labelled at the end, without augmentation. nets: networks. passes: forward passes a step."
+            "predicted as labelled at the end, without augmentation. nets: networks. passes: forward passes for each "
+            "training example and epoch, helper networks apart."
         )
         if results.has("best"):
             notes.append("best (oracle) is chosen on the test set and says what a method could have reached.")

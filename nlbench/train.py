@@ -27,17 +27,36 @@ from nlbench.suite import RunSpec, build_method, key_of
 OnEpoch = Callable[[int, int, dict[str, Any]], None]  # epoch from 0, epochs, its row of the history
 
 
-class Network(nn.Module):
-    """A model under the protocol's precision: images (B, ...) float32 -> logits (B, C) float32. Counts its passes."""
+class Passes:
+    """Counts the images that networks, and copies that a method makes of them, see while `active`."""
 
-    def __init__(self, body: nn.Module, precision: str):
+    def __init__(self) -> None:
+        self.images, self.active = 0, False
+
+    def __deepcopy__(self, memo: Any) -> Passes:
+        return self  # a teacher's passes cost what a network's do
+
+
+class Network(nn.Module):
+    """A model under the protocol's precision: images (B, ...) float32 -> logits (B, C) float32."""
+
+    def __init__(self, body: nn.Module, precision: str, passes: Passes):
         super().__init__()
-        self.body, self.precision, self.passes = body, precision, 0
+        self.body, self.precision, self.passes = body, precision, passes
 
     def forward(self, images: Tensor) -> Tensor:
-        self.passes += self.training
+        if self.passes.active:
+            self.passes.images += len(images)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.body(images).float()
+
+
+@dataclass
+class Fits:
+    """Helper networks a run used: seconds that training each took, whenever that was, and those spent in this run."""
+
+    seconds: dict[str, float]
+    now: float
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,15 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
     A loss that is not finite gives a record with status "diverged". Errors of the method are raised.
     """
     protocol = Protocol.model_validate(spec.protocol)
+    before = torch.get_num_threads()
     torch.set_num_threads(protocol.threads)
+    try:
+        return _train(spec, data, context, protocol)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -> RunRecord:
     device, store = context.device, context.store
     file = context.methods[spec.method]
     code_hash = code.code_hash(file.path, protocol.model)
@@ -84,8 +111,9 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
     with _seeded(spec.seed, "method"):
         method: Method = build_method(registry.load_method(file), spec.params, task).to(device)
     in_shape = images.shape
+    passes = Passes()
     networks: list[nn.Module] = [
-        _network(protocol, info.num_classes, in_shape, device, spec.seed, f"init{i}")
+        _network(protocol, info.num_classes, in_shape, device, spec.seed, f"init{i}", passes)
         for i in range(method.num_networks)
     ]
     run = Run(
@@ -98,9 +126,10 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
         val_labels=val_labels,
         fit=lambda run, key, loss, epochs: _fit(run, key, loss, epochs, spec, context, in_shape, fits),
     )
-    fits: dict[str, float] = {}  # helper networks this run used -> seconds their training took, whenever that was
+    fits = Fits({}, 0.0)
     for i, network in enumerate(networks):
         run.optimise(network.parameters(), lambda params: _sgd(params, protocol), f"network{i}")
+    begun = time.perf_counter()
     with _seeded(spec.seed, "prepare"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         method.prepare(run)
@@ -109,17 +138,21 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
 
     checkpoint = _Checkpoint(store, store.run_dir(spec.key) / "checkpoint.pt", code_hash, context.checkpoint_seconds)
     history: list[dict[str, Any]] = []
-    seconds = {"train": 0.0, "evaluate": 0.0, "fits": sum(fits.values())}
+    prepared = time.perf_counter() - begun - fits.now
+    seconds = {"prepare": prepared, "fits": sum(fits.seconds.values()), "train": 0.0, "evaluate": 0.0}
     first = 0
     if (state := checkpoint.load()) is not None:
         _restore(state, run, method)
+        passes.images = state["passes"]
         history, seconds, first = state["history"], state["seconds"], state["epoch"]
         context.on_resume(first, protocol.epochs)
 
     memorisation = evaluate.Memorisation(labels, clean_labels)
     for epoch in range(first, protocol.epochs):
         begun = time.perf_counter()
+        passes.active = True
         loss = _train_epoch(run, method, epoch, spec.seed, memorisation)
+        passes.active = False
         if (bad := int(run._bad_step)) != _NEVER:
             record = _record(spec, run, method, data, code_hash, history, seconds, device, protocol, diverged=bad)
             store.write(record, history)
@@ -144,7 +177,13 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
         context.on_epoch(epoch, protocol.epochs, row)
         if epoch + 1 < protocol.epochs:
             checkpoint.save_if_due(
-                lambda: {**_state(run, method), "history": history, "seconds": seconds, "epoch": epoch + 1}  # noqa: B023
+                lambda: {
+                    **_state(run, method),
+                    "history": history,
+                    "seconds": seconds,
+                    "passes": passes.images,
+                    "epoch": epoch + 1,  # noqa: B023
+                }
             )
 
     train_predicted = predict_all(predict, images).argmax(1)
@@ -152,6 +191,10 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
     final = memorisation.take()
     record = _record(spec, run, method, data, code_hash, history, seconds, device, protocol)
     record.metrics.update({f"final_{name}": value for name, value in final.items()})
+    record.method["forward_passes"] = passes.images / (len(labels) * protocol.epochs)
+    if len(networks) > 1:  # so that an ensemble is not compared with one network unawares
+        singles = [evaluate.score(network, test_images, test_labels)[0]["accuracy"] for network in networks]
+        record.metrics |= {"single_mean": sum(singles) / len(singles), "single_best": max(singles)}
     predictions = {
         "test": predicted.cpu().numpy().astype("int16"),
         "train": train_predicted.cpu().numpy().astype("int16"),
@@ -178,10 +221,17 @@ def _train_epoch(run: Run, method: Method, epoch: int, seed: int, memorisation: 
             item = item if isinstance(item, tuple) else (item,)
             logits = method.training_step(run, *item)
             if logits is not None and memorisation is not None:
-                memorisation.add(logits.detach(), next(part for part in item if isinstance(part, Batch)))
+                memorisation.add(logits.detach(), _first_batch(item))
             run.step += 1
         method.on_epoch_end(run, epoch)
     return run._take_loss()
+
+
+def _first_batch(item: tuple[Any, ...]) -> Batch:
+    for part in item:
+        if isinstance(part, Batch):
+            return part
+    raise TypeError("training_step returned logits, but its item holds no Batch they could belong to: return None")
 
 
 class _Helper(Method):
@@ -208,7 +258,7 @@ def _fit(
     spec: RunSpec,
     context: Context,
     in_shape: tuple[int, ...],
-    fits: dict[str, float],
+    fits: Fits,
 ) -> nn.Module:
     """See Run.fit. Trains under the spec's protocol, stretched to `epochs`; or reads what an earlier run left."""
     protocol = Protocol.model_validate(spec.protocol)
@@ -219,11 +269,12 @@ def _fit(
     fit_key = key_of({**identity, "fit": key, "epochs": epochs, "code": code.code_hash(None, protocol.model)})
     path = context.store.root / "fits" / f"{fit_key}.pt"
     task, device = run.task, run.task.device
-    network = _network(protocol, task.num_classes, in_shape, device, spec.seed, f"fit-{key}")
+    network = _network(protocol, task.num_classes, in_shape, device, spec.seed, f"fit-{key}", Passes())
+    entered = time.perf_counter()
     done = _Checkpoint(context.store, path, fit_key, 0.0)
     if (state := done.load()) is not None:
         network.load_state_dict(state["network"])
-        fits[fit_key] = state["seconds"]
+        fits.seconds[fit_key] = state["seconds"]
         return network.eval()
 
     seed = streams.derive(spec.seed, "fit", key)
@@ -264,7 +315,8 @@ def _fit(
     done.save({"network": best["network"], "seconds": seconds})
     going.path.unlink(missing_ok=True)
     network.load_state_dict(best["network"])
-    fits[fit_key] = seconds
+    fits.seconds[fit_key] = seconds
+    fits.now += time.perf_counter() - entered
     return network.eval()
 
 
@@ -301,7 +353,6 @@ def _state(run: Run, method: Method) -> dict[str, Any]:
     return {
         "method": method.state_dict(),
         "networks": [network.state_dict() for network in run.networks],
-        "passes": [network.passes for network in run.networks],
         "optimisers": {name: optimiser.state_dict() for name, optimiser in run._optimisers.items()},
         "step": run.step,
     }
@@ -309,9 +360,8 @@ def _state(run: Run, method: Method) -> dict[str, Any]:
 
 def _restore(state: dict[str, Any], run: Run, method: Method) -> None:
     method.load_state_dict(state["method"])
-    for network, weights, passes in zip(run.networks, state["networks"], state["passes"], strict=True):
+    for network, weights in zip(run.networks, state["networks"], strict=True):
         network.load_state_dict(weights)
-        network.passes = passes
     for name, optimiser in run._optimisers.items():
         optimiser.load_state_dict(state["optimisers"][name])
     run.step = state["step"]
@@ -333,12 +383,18 @@ def _sgd(params: Any, protocol: Protocol) -> torch.optim.Optimizer:
 
 
 def _network(
-    protocol: Protocol, num_classes: int, in_shape: tuple[int, ...], device: torch.device, seed: int, stream: str
+    protocol: Protocol,
+    num_classes: int,
+    in_shape: tuple[int, ...],
+    device: torch.device,
+    seed: int,
+    stream: str,
+    passes: Passes,
 ) -> Network:
     """A fresh network; its weights come from the seed's own stream, drawn on the CPU whatever the device."""
     with _seeded(seed, stream):
         body = models.build(protocol.model, num_classes, in_shape)
-    network = Network(body, protocol.precision).to(device)
+    network = Network(body, protocol.precision, passes).to(device)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -400,16 +456,11 @@ def _record(
         method={
             "told": list(method.told),
             "networks": len(run.networks),
-            "forward_passes": _passes(run) / max(run.step, 1),
         },
         code=code_hash,
         warnings=list(data.warnings),
         error=error,
     )
-
-
-def _passes(run: Run) -> int:
-    return sum(network.passes for network in run.networks if isinstance(network, Network))
 
 
 def _metrics(history: list[dict[str, Any]]) -> dict[str, Any]:
