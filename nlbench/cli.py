@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -12,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from nlbench.errors import DataMissing, UserError
+from nlbench.errors import DataMissing, SuiteError, UserError
 
 app = typer.Typer(
     help="Benchmark methods for learning with noisy labels under one identical protocol.",
@@ -20,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="Where the datasets are and how to get them.", no_args_is_help=True)
 noise_app = typer.Typer(help="Noisy labels for other people's code.", no_args_is_help=True)
@@ -66,7 +69,10 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            try:
+                command(*args, **kwargs)
+            finally:
+                sys.stdout.flush()  # here, where a reader that has gone can still be told from an error
         except UserError as error:
             say(*(f"error: {line}" if i == 0 else f"  {line}" for i, line in enumerate(str(error).splitlines())))
             raise typer.Exit(2) from None
@@ -75,7 +81,11 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe has gone
-            raise typer.Exit(1) from None
+            raise typer.Exit(141) from None  # as a shell reports SIGPIPE
+        except OSError as error:  # a full disk, a folder without permission
+            where = f"{error.filename}: " if error.filename else ""
+            say(f"error: {where}{error.strerror or error}")
+            raise typer.Exit(2) from None
 
     return wrapped
 
@@ -94,8 +104,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def run(
     suite: Annotated[str, typer.Argument(help="A suite file, or the bare name of one that comes with nlbench.")],
     out: Out = Path("results"),
-    only: Annotated[str, typer.Option(help="Train these rows only: ce,elr")] = "",
-    seeds: Annotated[str, typer.Option(help="Train these seeds only: 0,1 or 0-4")] = "",
+    only: Annotated[str | None, typer.Option(help="Train these rows only: ce,elr")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Train these seeds only: 0,1 or 0-4")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a protocol value: epochs=2; repeatable.")
     ] = None,
@@ -105,18 +115,25 @@ def run(
     methods_dir: MethodsDir = None,
     stale: Annotated[Stale, typer.Option(help="Records made by code that has changed since.")] = Stale.keep,
     debug: Annotated[bool, typer.Option("--debug", help="One run only; pdb opens where it fails.")] = False,
-    checkpoint_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints within a run.")] = 10.0,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints within a run.")] = 10.0,
 ) -> None:
-    """Train what a suite still lacks, then print its table."""
+    """Train what a suite still lacks, then print its table.
+
+    Exit status: 0 all done; 1 some run failed or diverged; 2 the suite or its data is wrong and nothing ran;
+    130 interrupted, with everything finished kept.
+    """
     from nlbench import api, tables
     from nlbench.suite import parse_seeds, parse_set
 
+    rows = None if only is None else [row.strip() for row in only.split(",")]
+    if rows is not None and not all(rows):
+        raise SuiteError(f"--only {only!r}: write rows as ce,elr")
     try:
         sweep = api.prepare(
             suite,
             out=out,
-            only=[row.strip() for row in only.split(",") if row.strip()],
-            seeds=parse_seeds(seeds) if seeds else None,
+            only=rows,
+            seeds=None if seeds is None else parse_seeds(seeds),
             overrides=parse_set(set_ or []),
             data_dir=data_dir,
             device=device,
@@ -128,14 +145,16 @@ def run(
         raise DataMissing(f"the suite's data is not there; nothing was trained\n{error}") from None
     state = sweep.state
     if state.stale and stale is Stale.keep:
-        say(f"{len(state.stale)} records were made by code that has changed since; --stale rerun redoes them")
+        say(f"made by code that has changed since: {len(state.stale)} of the records; --stale rerun redoes them")
     if dry_run:
-        missing = len({s.key for s in sweep.specs} - state.done - state.diverged - state.failed)
+        keys = {spec.key for spec in sweep.specs}
+        missing = len(keys - state.done - state.diverged - state.failed)
         print(
-            f"{sweep.plan.name}: {len({s.key for s in sweep.specs})} runs: {len(state.done)} done, {missing} missing, "
+            f"{sweep.plan.name}: {len(keys)} run{'s' * (len(keys) != 1)}: {len(state.done)} done, {missing} missing, "
             f"{len(state.failed)} failed, {len(state.diverged)} diverged; {len(state.todo)} to do"
         )
         return
+    _check_device(device)
     if debug:
         _debug(sweep)
         return
@@ -146,10 +165,19 @@ def run(
     print(tables.render(sweep.plan.as_json(), sweep.store), end="")
     if failures := sweep.failures():
         for record in failures:
-            message = (record.error or {}).get("message", "")
+            message = (record.error or {}).get("message", "").partition("\n")[0]
             say(f"{record.status}: {record.spec['method']} seed {record.spec['seed']} [{record.key}]: {message}")
-        say(f"{len(failures)} runs did not end well; `nlbench show KEY --out {out}` prints one whole")
+        say(f"did not end well: {len(failures)} of {len(sweep.specs)}; `nlbench show KEY --out {out}` prints one whole")
         raise typer.Exit(1)
+
+
+def _check_device(name: str) -> None:
+    from nlbench.executors import local
+
+    try:
+        local.pick_device(name)
+    except ValueError as error:
+        raise SuiteError(str(error)) from None
 
 
 def _debug(sweep: Any) -> None:
@@ -166,13 +194,17 @@ def _debug(sweep: Any) -> None:
         say(f"{type(error).__name__}: {error}")
         pdb.post_mortem(error.__traceback__)
         raise typer.Exit(1) from None
+    record = sweep.store.read(sweep.state.todo[0].key)
+    say(f"{record.spec['method']} seed {record.spec['seed']} [{record.key}]: {record.status}")
+    if record.status != "done":
+        raise typer.Exit(1)
 
 
 @app.command()
 @guarded
 def table(
     out: Annotated[Path, typer.Argument(help="The record store.")] = Path("results"),
-    suite: Annotated[str, typer.Option(help="One of the store's suites; all of them without it.")] = "",
+    suite: Annotated[str | None, typer.Option(help="One of the store's suites; all of them without it.")] = None,
     format_: Annotated[Format, typer.Option("--format")] = Format.md,
     metric: Annotated[str, typer.Option(help="last, last10, best, selected, top5, memorised, ...")] = "last",
     against: Annotated[str | None, typer.Option(help="The row that paired differences are taken to.")] = None,
@@ -185,7 +217,7 @@ def table(
 
     store = Store(out, say)
     plans = store.plans()
-    chosen = {suite: find("suite of this store", suite, plans)} if suite else plans
+    chosen = plans if suite is None else {suite: find("suite of this store", suite, plans)}
     blocks = [
         tables.render(plan, store, fmt=format_.value, metric=metric, against=against, details=details)
         for plan in chosen.values()
@@ -247,8 +279,11 @@ def show(
     store = Store(out, say)
     keys = [k for k in store.run_keys() if k.startswith(key)]
     if len(keys) != 1:
-        found = f"{len(keys)} runs begin with it: {', '.join(keys[:5])}" if keys else "no run begins with it"
-        raise StoreError(f"{key}: {found}, in {out}; `nlbench table {out} --format csv` lists what is there")
+        found = f"begins {len(keys)} runs" if keys else "begins no run"
+        there = keys or store.run_keys()
+        listed = "\n".join(map(_in_a_line, filter(None, map(store.read, there[:_LISTED]))))
+        more = f"\nand {len(there) - _LISTED} more" if len(there) > _LISTED else ""
+        raise StoreError(f"key {key!r} {found} in {out}" + (f"; there are:\n{listed}{more}" if there else ""))
     record = store.read(keys[0])
     if record is None:
         raise StoreError(f"{keys[0]}: its record could not be read; run its suite again")
@@ -257,6 +292,15 @@ def show(
     print(json.dumps(values, indent=2))
     if trace:
         print(trace, end="")
+
+
+_LISTED = 20
+
+
+def _in_a_line(record: Any) -> str:
+    spec = record.spec
+    labels = f"{spec['noise']['kind']} {spec['noise'].get('rate', '')}".strip() if spec["noise"] else spec["labels"]
+    return f"{record.key}  {spec['method']} · {spec['dataset']} {labels} · seed {spec['seed']} · {record.status}"
 
 
 @data_app.command("status")
@@ -304,27 +348,31 @@ def noise_export(
     to: Annotated[Path, typer.Option("--to", help="The file to write: .npy, .csv, .json (a list) or .pt")],
     rate: Annotated[float | None, typer.Option(help="The asked noise rate.")] = None,
     path: Annotated[Path | None, typer.Option(help="The file of the kinds `matrix` and `file`.")] = None,
-    seed: Annotated[int, typer.Option(help="The run's seed.")] = 0,
+    key: Annotated[str | None, typer.Option(help="The entry of a .pt that holds several, of the kind `file`.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The run's seed.")] = 0,
     data_dir: DataDir = None,
 ) -> None:
     """Write the labels that a run with this seed trains on, all N of them, in the dataset's order."""
     from nlbench import registry
     from nlbench.data import noise, sources
-    from nlbench.errors import SuiteError
 
     registry.find("dataset", dataset, registry.dataset_files())
     module = registry.dataset(dataset)
     folder = sources.data_dir(data_dir)
-    given = {"kind": kind, **({"rate": rate} if rate is not None else {}), **({"path": str(path)} if path else {})}
+    options = {"kind": kind, "rate": rate, "path": None if path is None else str(path), "key": key}
+    given = {name: value for name, value in options.items() if value is not None}
     try:
         resolved = noise.resolve(given, module.INFO, Path())
     except ValueError as error:
-        raise SuiteError(str(error)) from None
+        raise SuiteError(re.sub(r"^noise\.", "--", str(error), flags=re.MULTILINE)) from None
     if module.find(folder).missing:
         raise DataMissing(sources.advice(dataset, folder))
     data = module.load(folder, sources.cache_dir(), seed)
     labels = noise.apply(resolved, data.clean_labels, data.info, seed, data.train_images)
-    noise.write_labels(to, labels)
+    try:
+        noise.write_labels(to, labels)
+    except ValueError as error:
+        raise SuiteError(f"--to {error}") from None
     print(
         f"{to}: {len(labels)} labels, {100 * noise.noise_rate(data.clean_labels, labels):.3f}% wrong, "
         f"hash {noise.labels_hash(labels)}"
@@ -345,5 +393,8 @@ def doctor(data_dir: DataDir = None, methods_dir: MethodsDir = None) -> None:
 
 def main() -> NoReturn:
     """Entry point of the command `nlbench`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without "±" gets "?", not a traceback
     app()
     raise SystemExit(0)

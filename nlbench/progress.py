@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,17 +25,17 @@ class Progress:
     """
 
     def __init__(self, total: int, titles: dict[tuple[str, str, str], str]):
-        self._console = Console(stderr=True, highlight=False)
+        self._console = _console()
         self._live = self._console.is_terminal
         self._titles, self._total, self._done = titles, total, 0
-        self._started = time.monotonic()
+        bar = [BarColumn(bar_width=20)] if self._console.width >= 100 else []  # the numbers need the room
         self._bars = Bars(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}", markup=False), *bar, TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(), console=self._console, transient=True, disable=not self._live,
         )  # fmt: skip
         self._suite = self._bars.add_task("suite", total=max(total, 1), note="", visible=total > 0)
         self._run = self._bars.add_task("run", total=1, note="", visible=False)
-        self._name = ""
+        self._name, self._said_wait = "", False
 
     def __enter__(self) -> Progress:
         self._bars.start()
@@ -55,10 +55,13 @@ class Progress:
         )
 
     def _on_start(self, spec: RunSpec, number: int, total: int) -> None:
-        self._name = f"{spec.row} · {self._titles[spec.condition]} · seed {spec.seed}"
-        self._run_started = time.monotonic()
-        self._bars.update(self._suite, note=f"{number - 1} of {total} runs")
-        self._bars.reset(self._run, total=spec.protocol["epochs"], description=self._name, note="", visible=True)
+        self._name = self._named(spec)
+        self._bars.update(self._suite, note=f"{number - 1} of {total} runs · {self._titles[spec.condition]}")
+        short = f"{spec.row} · seed {spec.seed}"
+        self._bars.reset(self._run, total=spec.protocol["epochs"], description=short, note="", visible=True)
+
+    def _named(self, spec: RunSpec) -> str:
+        return f"{spec.row} · {self._titles[spec.condition]} · seed {spec.seed}"
 
     def _on_epoch(self, epoch: int, epochs: int, row: dict[str, Any]) -> None:
         note = (
@@ -66,6 +69,7 @@ class Progress:
             f"{row['images_per_second']:,.0f} images/s"
         )
         self._bars.update(self._run, completed=epoch + 1, total=epochs, note=note)
+        self._bars.update(self._suite, completed=self._done + (epoch + 1) / epochs)  # so that its time left moves
 
     def _on_fit(self, epoch: int, epochs: int, row: dict[str, Any]) -> None:
         note = f"helper network, epoch {epoch + 1}/{epochs}  loss {row['loss']:.3f}"
@@ -76,29 +80,37 @@ class Progress:
 
     def _on_finish(self, spec: RunSpec, record: RunRecord) -> None:
         self._done += 1
-        self._bars.update(self._suite, completed=self._done, note=f"{self._done} of {self._total} runs")
-        name = f"{spec.row} · {self._titles[spec.condition]} · seed {spec.seed}"
+        self._bars.update(
+            self._suite,
+            completed=self._done,
+            note=f"{self._done} of {self._total} runs · {self._titles[spec.condition]}",
+        )
         if record.status == "done":
             seconds = record.timing["train"] + record.timing["evaluate"]
             result = f"{100 * record.metrics['last']:.2f}% ({seconds:.1f} s)"
         else:
             result = f"{record.status}: {(record.error or {}).get('message', '')}"
-        self._console.print(f"[{self._done}/{self._total}] {name}: {result}", markup=False, soft_wrap=True)
+        self._console.print(f"[{self._done}/{self._total}] {self._named(spec)}: {result}", markup=False, soft_wrap=True)
         if record.status == "failed" and record.error:
             self._console.print(record.error["traceback"], markup=False, soft_wrap=True)
 
     def _on_wait(self, count: int) -> None:
-        note = f"waiting for {count} runs that another process holds"
+        note = f"waiting for {count} run{'s' * (count != 1)} that another process holds"
         self._bars.update(self._suite, note=note)
-        if not self._live and not getattr(self, "_said_wait", False):
+        if not self._live and not self._said_wait:
             self._said_wait = True
             self._console.print(note, markup=False)
+
+
+def _console() -> Console:
+    """On standard error. Whether that is a terminal is asked of it alone: FORCE_COLOR must not put bars into a file."""
+    return Console(stderr=True, highlight=False, force_terminal=sys.stderr.isatty())
 
 
 @contextlib.contextmanager
 def download_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar for a download; yields update(done_bytes, total_bytes)."""
-    console = Console(stderr=True)
+    console = _console()
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
         task = bars.add_task(name, total=None)

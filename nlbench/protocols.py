@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from nlbench.errors import SuiteError, did_you_mean
+from nlbench.problems import in_words
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Constant(_Strict):
@@ -87,6 +88,7 @@ _KINDS: dict[str, type[BaseModel]] = {
     "cosine-restarts": CosineRestarts,
     "one-cycle": OneCycle,
 }
+_FIXED = ("name", "version")  # of the preset
 Schedule = Annotated[Constant | MultiStep | CosineRestarts | OneCycle, Field(discriminator="kind")]
 
 
@@ -96,8 +98,8 @@ class Protocol(_Strict):
     name: str
     version: int
     model: str
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)  # the last, shorter batch of an epoch is kept
+    epochs: int = Field(ge=1, le=1_000_000)
+    batch_size: int = Field(ge=2, le=1_000_000)  # the last, shorter batch of an epoch is kept
     lr: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool = False
@@ -108,7 +110,16 @@ class Protocol(_Strict):
     subset: int = Field(default=0, ge=0)  # training images kept, stratified; 0 keeps all
     stratify: Literal["clean", "given"] = "given"  # the labels that split and subset keep in proportion
     precision: Literal["float32", "bfloat16"]
-    threads: int = Field(ge=1)  # CPU threads of a run: part of the numbers, since they change the order of sums
+    threads: int = Field(
+        ge=1, le=1024
+    )  # CPU threads of a run: part of the numbers, since they change the order of sums
+
+    @field_validator("nesterov")
+    @classmethod
+    def _has_momentum(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("momentum") == 0:
+            raise ValueError("must be false where momentum is 0")
+        return value
 
     def factor(self, position: float) -> float:
         """Factor on the learning rate at `position`, in epochs with fractions."""
@@ -181,41 +192,45 @@ def resolve(name: str, dataset: str, overrides: dict[str, Any] | None = None) ->
     Raises SuiteError for an unknown name or key, a wrong type or a value out of range; a problem a line.
     """
     if name not in PRESETS:
-        raise SuiteError(f"unknown protocol {name!r}. There are: {', '.join(PRESETS)}.{did_you_mean(name, PRESETS)}")
+        raise SuiteError(unknown(name))
     _, values, per_dataset = PRESETS[name]
     preset = {**values, **per_dataset.get(dataset, {}), "name": name}
     given = dict(overrides or {})
-    for key in ("name", "version"):
-        if key in given:
-            raise SuiteError(f"{key}: belongs to the preset and cannot be overridden")
+    problems = [f"{key}: belongs to the preset and cannot be overridden" for key in _FIXED if key in given]
+    given = {key: value for key, value in given.items() if key not in _FIXED}
     schedule = given.get("schedule")
     own_positions = isinstance(schedule, dict) and not {"kind", "milestones", "period"}.isdisjoint(schedule)
     if isinstance(schedule, dict) and "kind" not in schedule:
         given["schedule"] = {**preset["schedule"], **schedule}
-    changed = {**preset, **given}
     try:
-        protocol = Protocol.model_validate(changed)
+        protocol = Protocol.model_validate({**preset, **given})
     except ValidationError as error:
-        raise SuiteError("\n".join(explain(error, Protocol))) from None
+        problems += explain(error)
+    if problems:
+        raise SuiteError("\n".join(problems))
     if protocol.epochs != preset["epochs"] and not own_positions:
         ratio = protocol.epochs / preset["epochs"]
         protocol = protocol.model_copy(update={"schedule": protocol.schedule.scaled(ratio)})
     return protocol
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """A pydantic error in our words, a line per problem: "key: what is wrong"."""
+def unknown(name: str) -> str:
+    """What to say of a protocol that is none."""
+    return f"unknown protocol {name!r}. There are: {', '.join(PRESETS)}.{did_you_mean(name, PRESETS)}"
+
+
+def explain(error: ValidationError) -> list[str]:
+    """A pydantic error about a Protocol in our words, a line per problem: "key: what is wrong"."""
     lines = []
     for problem in error.errors():
         # pydantic puts the chosen schedule's kind into the path; a reader of the suite knows no such key.
-        path = [part for part in problem["loc"] if part not in _KINDS]
-        place = ".".join(str(part) for part in path)
+        path = [str(part) for part in problem["loc"] if part not in (*_KINDS, "[key]")]
+        message = in_words(problem)
         if problem["type"] == "extra_forbidden":
-            fields = model.model_fields if len(path) == 1 else _KINDS[str(problem["loc"][-2])].model_fields
-            known = [key for key in fields if key not in ("name", "version")]
-            lines.append(f"{place}: unknown key. It takes: {', '.join(known)}.{did_you_mean(str(path[-1]), known)}")
-        else:
-            message = problem["msg"].replace("Input should be", "must be").replace("Field required", "is required")
-            got = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
-            lines.append(f"{place}: {message}{got}")
+            model = Protocol if len(path) == 1 else _KINDS[str(problem["loc"][-2])]
+            known = [key for key in model.model_fields if key not in _FIXED]
+            message = f"unknown key. It takes: {', '.join(known)}.{did_you_mean(path[-1], known)}"
+        elif path == ["schedule"] and problem["type"] != "union_tag_invalid":
+            message = f"must be a mapping with a kind: {', '.join(_KINDS)}"
+        lines.append(f"{'.'.join(path)}: {message}")
     return lines

@@ -26,11 +26,17 @@ _PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class MethodFile:
-    """Where a method lives. `module` is an importable name, or empty for a lone file."""
+    """Where a method lives.
+
+    Attributes:
+        module: an importable name, or empty for a lone file.
+        cls: the class in it, where an entry point names one.
+    """
 
     name: str
     path: Path
     module: str
+    cls: str = ""
 
 
 def _folder(name: str) -> list[Path]:
@@ -58,15 +64,22 @@ def method_files(extra: Iterable[Path] = ()) -> dict[str, MethodFile]:
             raise SuiteError(f"{folder}: not a folder of method files (from --methods-dir or NLBENCH_METHODS)")
         found += [MethodFile(_name(p.stem), p.resolve(), "") for p in _python_files(folder)]
     for point in entry_points(group="nlbench.methods"):
-        spec = importlib.util.find_spec(point.module)
-        if spec and spec.origin:
-            found.append(MethodFile(point.name, Path(spec.origin), point.module))
+        found.append(MethodFile(_name(point.name), _origin(point.module), point.module, point.attr or ""))
     by_name: dict[str, MethodFile] = {}
     for file in found:
-        if file.name in by_name:
-            raise SuiteError(f"two methods are named {file.name!r}: {by_name[file.name].path} and {file.path}")
-        by_name[file.name] = file
+        other = by_name.setdefault(file.name, file)
+        if other.path.resolve() != file.path.resolve():
+            raise SuiteError(f"two methods are named {file.name!r}: {other.path} and {file.path}; rename one of them")
     return dict(sorted(by_name.items()))
+
+
+def _origin(module: str) -> Path:
+    """The file of an installed module. One that cannot be found says so when its method is asked for, not here."""
+    try:
+        spec = importlib.util.find_spec(module)  # imports the packages around it
+    except Exception:
+        spec = None
+    return Path(spec.origin) if spec and spec.origin else Path(f"{module.replace('.', '/')}.py")
 
 
 def _name(stem: str) -> str:
@@ -85,18 +98,19 @@ def load_method(file: MethodFile) -> type[Method]:
     from nlbench.method import Method
 
     module = _import(file)
-    classes = [
-        value
+    classes = {
+        value: None  # once, whatever names it has
         for key, value in vars(module).items()
         if inspect.isclass(value)
         and issubclass(value, Method)
         and value.__module__ == module.__name__
         and not key.startswith("_")
-    ]
+        and file.cls in ("", key)
+    }
     if len(classes) != 1:
         names = ", ".join(cls.__name__ for cls in classes) or "none"
         raise SuiteError(f"{file.path}: expected exactly one Method subclass, found {len(classes)}: {names}")
-    return classes[0]
+    return next(iter(classes))
 
 
 def _import(file: MethodFile) -> ModuleType:
@@ -113,7 +127,7 @@ def _import(file: MethodFile) -> ModuleType:
         sys.modules[name] = module
         spec.loader.exec_module(module)
         return module
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise SuiteError(f"{file.path}: cannot be imported\n{traceback.format_exc().rstrip()}") from error
 
@@ -134,7 +148,12 @@ class Hyperparameter:
 def hyperparameters(cls: type[Method]) -> dict[str, Hyperparameter]:
     """What a suite may set on a method, from its constructor's signature."""
     parameters = list(inspect.signature(cls.__init__).parameters.values())[2:]
-    hints = get_type_hints(cls.__init__)
+    try:
+        hints = get_type_hints(cls.__init__)
+    except Exception as error:  # whatever evaluating an annotation raises
+        raise SuiteError(
+            f"{inspect.getfile(cls)}: {cls.__name__}.__init__: an annotation cannot be read: {error}"
+        ) from None
     for p in parameters:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) or p.name not in hints:
             raise SuiteError(
@@ -148,7 +167,7 @@ def first_line(path: Path, function: str = "") -> str:
     """First docstring line of a Python file, or of one function in it; read without importing it."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError) as error:
+    except (SyntaxError, ValueError, OSError) as error:  # ValueError: not UTF-8, or a null byte
         return f"(cannot be read: {error})"
     node: Any = tree
     if function:

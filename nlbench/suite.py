@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import io
 import json
 import re
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from pydantic.errors import PydanticUserError
 
 from nlbench import protocols, registry
 from nlbench.errors import DataMissing, SuiteError, did_you_mean
+from nlbench.problems import NotYaml, Problems, in_words, parse_yaml, plain, read_yaml, shown
 
 SCHEMA = 1  # of what a run key hashes; a change of meaning without a change of values raises it
 
@@ -32,20 +33,23 @@ class DatasetEntry(_Model):
     """`labels` names label sets the dataset carries, `noise` draws synthetic labels; neither means clean labels."""
 
     name: str
-    labels: str | list[str] = Field(default_factory=list)
-    noise: dict[str, Any] | list[dict[str, Any]] = Field(default_factory=list)
+    labels: list[str] = Field(default_factory=list, min_length=1)
+    noise: list[dict[str, Any]] = Field(default_factory=list, min_length=1)
+
+    @field_validator("labels", "noise", mode="before")
+    @classmethod
+    def _single(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | dict) else value
 
     def label_sets(self) -> list[str]:
-        given = [self.labels] if isinstance(self.labels, str) else self.labels
-        return given or ([] if self.noises() else ["clean"])
+        return self.labels or ([] if self.noise else ["clean"])
 
     def noises(self) -> list[dict[str, Any]]:
         """Each noise of the entry; a list as `rate` stands for one noise per rate."""
-        entries = [self.noise] if isinstance(self.noise, dict) else self.noise
         spread = []
-        for entry in entries:
+        for entry in self.noise:
             rates = entry.get("rate")
-            spread += [{**entry, "rate": rate} for rate in rates] if isinstance(rates, list) else [entry]
+            spread += [{**entry, "rate": rate} for rate in rates] if isinstance(rates, list) and rates else [entry]
         return spread
 
 
@@ -62,7 +66,7 @@ class MethodEntry(BaseModel):
 class Suite(_Model):
     """A suite file, its structure checked; names and values are checked by `expand`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str
     description: str = ""
     track: Track = "identical"
     protocol: str
@@ -70,6 +74,13 @@ class Suite(_Model):
     methods: dict[str, MethodEntry] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     overrides: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _file_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):  # a file of the store has it
+            raise ValueError("must be of letters, digits, '.', '_' and '-', and begin with a letter or digit")
+        return value
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -79,9 +90,18 @@ class Suite(_Model):
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, value: list[int]) -> list[int]:
-        if len(set(value)) != len(value) or min(value) < 0:
+        if len(set(value)) != len(value) or min(value) < 0 or max(value) >= 2**63:
             raise ValueError("must be different integers from 0 up")
         return value
+
+
+# What a suite's key may look like, for those who wrote something else.
+_EXAMPLES = {
+    "datasets": "[{name: digits, noise: {kind: symmetric, rate: 0.4}}]",
+    "methods": "{ce: {}, elr: {lam: 3.0}}",
+    "seeds": "[0, 1, 2, 3, 4]",
+    "overrides": "{epochs: 100}",
+}
 
 
 @dataclass(frozen=True)
@@ -161,35 +181,6 @@ class Plan:
         }
 
 
-class Problems:
-    """Collects every problem of a suite, each with file, line and key."""
-
-    def __init__(self, source: str, tree: Any = None):
-        self.source, self._tree, self.lines = source, tree, list[str]()
-
-    def add(self, path: Sequence[str | int], message: str) -> None:
-        """`message` may have several lines: each becomes a problem of its own below the same key."""
-        place = ".".join(str(part) for part in path)
-        line = self._line(path)
-        head = f"{self.source}:{line}: " if line else f"{self.source}: "
-        for text in message.splitlines():
-            self.lines.append(f"{head}{place}: {text}" if place else head + text)
-
-    def _line(self, path: Sequence[str | int]) -> int:
-        node, line = self._tree, 0
-        for part in path:
-            try:
-                line = node.lc.data[part][0] + 1
-                node = node[part]
-            except (AttributeError, KeyError, IndexError, TypeError):
-                break
-        return line
-
-    def raise_if_any(self) -> None:
-        if self.lines:
-            raise SuiteError("\n".join(dict.fromkeys(self.lines)))
-
-
 def find_suite(name: str | Path) -> Path:
     """A suite by path or by the bare name of one that comes with nlbench."""
     path = Path(name)
@@ -198,111 +189,110 @@ def find_suite(name: str | Path) -> Path:
     known = registry.suite_files()
     if str(name) in known:
         return known[str(name)]
-    raise SuiteError(
-        f"unknown suite {str(name)!r}: there is no such file, and nlbench comes with: {', '.join(known)}."
-        f"{did_you_mean(str(name), known)}"
-    )
+    what = "that is a folder" if path.is_dir() else "there is no such file"
+    beside = {p.name: p for p in path.parent.glob("*.y*ml")} if path.parent.is_dir() else {}
+    hint = did_you_mean(path.name, beside) or did_you_mean(str(name), known)
+    raise SuiteError(f"unknown suite {str(name)!r}: {what}, and nlbench comes with: {', '.join(known)}.{hint}")
 
 
 def read_suite(source: str | Path | Mapping[str, Any]) -> tuple[Suite, Problems]:
-    """A suite from a file, a bare name or a mapping; its structure is checked.
+    """A suite from a file, a bare name or a mapping.
 
-    Returns: the suite, and the collector that knows its file and lines.
-    Raises: SuiteError for unreadable YAML or a duplicate key (with line and column) and for a wrong structure.
+    Returns: the suite, and the collector that knows its file and lines. A wrong structure is in the collector, for
+        `expand` to raise together with what it finds in the parts that are sound.
+    Raises: SuiteError for unreadable YAML or a duplicate key, with line and column.
     """
     if isinstance(source, Mapping):
         where, tree = "suite", dict(source)
     else:
         path = find_suite(source)
-        where, tree = str(path), _read_yaml(path)
+        where, tree = str(path), read_yaml(path)
     problems = Problems(where, tree)
+    given = plain(tree)
     try:
-        return Suite.model_validate(_plain(tree)), problems
+        return Suite.model_validate(given), problems
     except ValidationError as error:
         for problem in error.errors():
             _structure_problem(problems, problem)
-        problems.raise_if_any()
-        raise
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-        tree = YAML(typ="rt").load(io.StringIO(text))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path}: cannot be read: {error}") from None
-    except DuplicateKeyError as error:
-        mark = error.problem_mark
-        key = re.search(r'duplicate key "?([^"\s]+)"?', str(error.problem))
-        raise SuiteError(
-            f"{path}:{mark.line + 1}:{mark.column + 1}: duplicate key {key.group(1) if key else ''!r}; keep one"
-        ) from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        spot = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise SuiteError(f"{path}{spot}: not valid YAML: {error.problem or error.context}") from None
-    except YAMLError as error:
-        raise SuiteError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise SuiteError(f"{path}: a suite is a mapping with name, protocol, datasets, methods and seeds")
-    return tree
-
-
-def _plain(node: Any) -> Any:
-    """ruamel's containers and scalars as Python's own."""
-    if isinstance(node, Mapping):
-        return {str(k): _plain(v) for k, v in node.items()}
-    if isinstance(node, list | tuple):
-        return [_plain(v) for v in node]
-    if isinstance(node, bool) or node is None:
-        return node
-    for kind in (int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node
+        return _sound_parts(given, error), problems
 
 
 def _structure_problem(problems: Problems, problem: Any) -> None:
-    path = [p for p in problem["loc"] if p not in ("str", "list[str]", "dict[str,any]", "list[dict[str,any]]")]
+    path = list(problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = DatasetEntry.model_fields if path[0] == "datasets" else Suite.model_fields
-        hint = did_you_mean(str(path[-1]), known)
-        problems.add(path, f"unknown key. It takes: {', '.join(known)}.{hint}")
-    elif problem["type"] == "missing":
-        problems.add(path, "is required")
+        message = f"unknown key. It takes: {', '.join(known)}.{did_you_mean(str(path[-1]), known)}"
     else:
-        message = problem["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
-        problems.add(path, f"{message}, got {problem['input']!r}")
+        message = in_words(problem)
+        if len(path) == 1 and path[0] in _EXAMPLES:
+            message += f"; for example {_EXAMPLES[path[0]]}"
+    problems.add([part for part in path if part != "[key]"], message)
+
+
+def _sound_parts(given: dict[str, Any], error: ValidationError) -> Suite:
+    """What is well formed of a suite that is not, with stand-ins for the rest, so that its values are checked too."""
+    bad = {problem["loc"][: 3 if problem["loc"][0] in ("datasets", "methods") else 1] for problem in error.errors()}
+
+    def sound(path: tuple[Any, ...], entry: Any) -> dict[str, Any]:
+        if path in bad or not isinstance(entry, dict):
+            return {}
+        return {k: v for k, v in entry.items() if isinstance(k, str) and (*path, k) not in bad}
+
+    top = sound((), given)
+    datasets, methods = top.get("datasets", []), top.get("methods", {})
+    return Suite.model_construct(
+        name=top.get("name", "suite"),
+        track=top.get("track", "identical"),
+        protocol=top.get("protocol", ""),
+        datasets=[
+            DatasetEntry.model_validate({"name": "", **sound(("datasets", i), entry)})
+            for i, entry in enumerate(datasets)
+        ],
+        methods={
+            row: MethodEntry.model_validate(sound(("methods", row), entry))
+            for row, entry in methods.items()
+            if isinstance(row, str) and bad.isdisjoint({("methods", row), ("methods", row, "method")})
+        },
+        seeds=top.get("seeds", [0]),
+        overrides=top.get("overrides", {}),
+    )
 
 
 def parse_set(settings: Iterable[str]) -> dict[str, Any]:
     """`--set` options ("epochs=2", "schedule.gamma=0.1") as protocol overrides. Raises SuiteError."""
     overrides: dict[str, Any] = {}
     for setting in settings:
-        key, sign, text = setting.partition("=")
-        if not sign or not key or not text:
+        key, _, text = (part.strip() for part in setting.partition("="))
+        *parents, last = key.split(".")
+        if not text or not all([*parents, last]):
             raise SuiteError(f"--set {setting}: write it as KEY=VALUE, for example --set epochs=2")
         try:
-            value = _plain(YAML(typ="rt").load(text))
-        except YAMLError as error:
+            value = plain(parse_yaml(text))
+        except NotYaml as error:
             raise SuiteError(f"--set {setting}: {text!r} cannot be read as a value: {error}") from None
         node = overrides
-        *parents, last = key.split(".")
         for part in parents:
             node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise SuiteError(f"--set {setting}: another --set gives {part!r} a value of its own; keep one of them")
         node[last] = value
     return overrides
+
+
+_MOST_SEEDS = 10_000
 
 
 def parse_seeds(text: str) -> list[int]:
     """`--seeds`: "0,1,4" or "0-4". Raises SuiteError."""
     seeds: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if not match or (match.group(2) and int(match.group(2)) < int(match.group(1))):
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
             raise SuiteError(f"--seeds {text}: write seeds as 0,1 or as 0-4")
-        first = int(match.group(1))
-        seeds += range(first, int(match.group(2) or first) + 1)
+        if last - first >= _MOST_SEEDS:
+            raise SuiteError(f"--seeds {text}: {part} are {last - first + 1:,} seeds; at most {_MOST_SEEDS:,} can be")
+        seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))
 
 
@@ -324,17 +314,15 @@ def expand(
     Raises: SuiteError with every problem, a line each; DataMissing when a dataset is not there; DataError.
     """
     files = registry.method_files(methods_dirs)
-    if suite.protocol not in protocols.PRESETS:
-        hint = did_you_mean(suite.protocol, protocols.PRESETS)
-        problems.add(
-            ["protocol"], f"unknown protocol {suite.protocol!r}. There are: {', '.join(protocols.PRESETS)}.{hint}"
-        )
+    if suite.protocol and suite.protocol not in protocols.PRESETS:
+        problems.add(["protocol"], protocols.unknown(suite.protocol))
     conditions = _conditions(suite, problems)
-    rows = {row: _Row.check(row, entry, suite, files, conditions, problems) for row, entry in suite.methods.items()}
+    infos = _infos(suite)
+    rows = {row: _Row.check(row, entry, suite, files, infos, problems) for row, entry in suite.methods.items()}
     protocol_of: dict[tuple[str, str], dict[str, Any]] = {}
     for row, entry in suite.methods.items():
-        for dataset in {c.dataset: None for c in conditions} if suite.protocol in protocols.PRESETS else ():
-            values = _protocol(suite, entry, row, dataset, settings or {}, problems)
+        for dataset, info in infos.items():
+            values = _protocol(suite, entry, row, info, settings or {}, problems)
             if values is not None:
                 protocol_of[row, dataset] = values
     problems.raise_if_any()
@@ -362,7 +350,7 @@ def expand(
         name=suite.name + re.sub(r"[^A-Za-z0-9._+=-]", "_", changed),
         suite=suite,
         specs=specs,
-        titles={spec.condition: c.title for c in conditions for spec in specs if c.matches(spec)},
+        titles={spec.condition: c.title for c in conditions for spec in specs if c.same(spec)},
         told={row: list(checked.told) for row, checked in rows.items() if checked},
         networks={row: checked.networks for row, checked in rows.items() if checked},
     )
@@ -383,8 +371,15 @@ class _Condition:
     noise_path: str
     title: str
 
-    def matches(self, spec: RunSpec) -> bool:
-        return (self.dataset, self.labels, self.noise) == (spec.dataset, spec.labels, spec.noise)
+    def same(self, other: _Condition | RunSpec) -> bool:
+        return (self.dataset, self.labels, self.noise) == (other.dataset, other.labels, other.noise)
+
+
+def _infos(suite: Suite) -> dict[str, Any]:
+    """Name -> INFO of the suite's datasets, for checking rows and protocols; a stand-in where none can be used."""
+    known = registry.dataset_files()
+    names = dict.fromkeys(entry.name for entry in suite.datasets if entry.name in known)
+    return {name: registry.dataset(name).INFO for name in names or ["digits"]}
 
 
 def _conditions(suite: Suite, problems: Problems) -> list[_Condition]:
@@ -397,14 +392,16 @@ def _conditions(suite: Suite, problems: Problems) -> list[_Condition]:
     for i, entry in enumerate(suite.datasets):
         where: list[str | int] = ["datasets", i]
         if entry.name not in known:
-            hint = did_you_mean(entry.name, known)
-            problems.add([*where, "name"], f"unknown dataset {entry.name!r}. There are: {', '.join(known)}.{hint}")
+            if entry.name:
+                hint = did_you_mean(entry.name, known)
+                problems.add([*where, "name"], f"unknown dataset {entry.name!r}. There are: {', '.join(known)}.{hint}")
             continue
         info = registry.dataset(entry.name).INFO
+        found: list[_Condition] = []
         for labels in entry.label_sets():
             if labels in info.label_sets:
                 title = info.title if labels == "clean" else f"{info.title} {labels}"
-                conditions.append(_Condition(entry.name, labels, None, "", title))
+                found.append(_Condition(entry.name, labels, None, "", title))
             else:
                 hint = did_you_mean(labels, info.label_sets)
                 problems.add(
@@ -421,9 +418,11 @@ def _conditions(suite: Suite, problems: Problems) -> list[_Condition]:
                 continue
             path = str(resolved.pop("path", ""))
             rate = f" {resolved['rate']:g}" if "rate" in resolved else f" {Path(path).name}"
-            conditions.append(_Condition(entry.name, "clean", resolved, path, f"{info.title} {resolved['kind']}{rate}"))
-    if len({(c.dataset, c.labels, json.dumps(c.noise)) for c in conditions}) < len(conditions):
-        problems.add(["datasets"], "the same dataset with the same labels stands here twice")
+            found.append(_Condition(entry.name, "clean", resolved, path, f"{info.title} {resolved['kind']}{rate}"))
+        for condition in found:
+            if any(condition.same(other) for other in conditions):
+                problems.add(where, f"{condition.title} stands here twice; keep one")
+            conditions.append(condition)
     return conditions
 
 
@@ -443,10 +442,12 @@ class _Row:
         entry: MethodEntry,
         suite: Suite,
         files: Mapping[str, registry.MethodFile],
-        conditions: Sequence[_Condition],
+        infos: Mapping[str, Any],
         problems: Problems,
     ) -> _Row | None:
         where = ["methods", row]
+        if not row.strip() or not row.isprintable() or set(row) & set(",|"):  # --only and tables could not have it
+            problems.add(where, f"{row!r} cannot be a row's name: it must be text without ',' and '|'")
         name = entry.method or row
         if entry.protocol and suite.track != "as-published":
             problems.add(
@@ -464,17 +465,15 @@ class _Row:
         except SuiteError as error:
             problems.add(where, str(error))
             return None
-        datasets = list(dict.fromkeys(c.dataset for c in conditions))
         for dataset in entry.per_dataset:
-            if dataset not in datasets:
+            if dataset not in infos:
                 problems.add(
                     [*where, "per_dataset", dataset],
-                    f"this suite has no dataset {dataset!r}. It has: {', '.join(datasets)}."
-                    f"{did_you_mean(dataset, datasets)}",
+                    f"this suite has no dataset {dataset!r}. It has: {', '.join(infos)}.{did_you_mean(dataset, infos)}",
                 )
         params: dict[str, dict[str, Any]] = {}
         told, networks = tuple[str, ...](), 1
-        for dataset in datasets:
+        for dataset, info in infos.items():
             own = entry.per_dataset.get(dataset, {})
             given = {**{k: (v, [*where, k]) for k, v in (entry.model_extra or {}).items()},
                      **{k: (v, [*where, "per_dataset", dataset, k]) for k, v in own.items()}}  # fmt: skip
@@ -483,19 +482,25 @@ class _Row:
             if len(problems.lines) > before:
                 continue
             try:
-                method = build_method(method_class, params[dataset], dummy_task(registry.dataset(dataset).INFO))
-            except (ValueError, TypeError) as error:
-                problems.add(_blame(str(error), given) or where, str(error))
+                method = build_method(method_class, params[dataset], dummy_task(info))
+            except ValueError as error:
+                path, message = _blame(str(error), given) or (where, str(error))
+                problems.add(path, message)
+                continue
+            except Exception as error:  # a mistake in the method's file, which may be anybody's
+                spot = traceback.extract_tb(error.__traceback__)[-1]
+                message = f"{files[name].path}: cannot be built: {type(error).__name__}: {error}"
+                problems.add(where, f"{message} ({spot.filename}:{spot.lineno})")
                 continue
             told, networks = method.told, method.num_networks
         return cls(name, params, told, networks)
 
 
-def _blame(message: str, given: Mapping[str, tuple[Any, list[str]]]) -> list[str] | None:
-    """The key a constructor's message begins with or names, so that the problem points at its line."""
+def _blame(message: str, given: Mapping[str, tuple[Any, list[str]]]) -> tuple[list[str], str] | None:
+    """The path of the key that a constructor's message begins with or names, and the message without it."""
     for key, (_, path) in given.items():
         if re.search(rf"\b{re.escape(key)}\b", message):
-            return path
+            return path, message.removeprefix(f"{key} ")
     return None
 
 
@@ -507,21 +512,37 @@ def _check_params(
 ) -> dict[str, Any]:
     """Given values by type, defaults for the rest; in the order of the constructor."""
     known = ", ".join(p.name if p.required else f"{p.name} ({p.default})" for p in takes.values()) or "nothing"
-    values = {}
-    for key, (value, path) in given.items():
+    for key, (_, path) in given.items():
         if key not in takes:
             problems.add(path, f"unknown key. It takes: {known}.{did_you_mean(key, takes)}")
-            continue
-        try:
-            values[key] = TypeAdapter(takes[key].annotation).validate_python(value, strict=True)
-        except ValidationError as error:
-            message = error.errors()[0]["msg"].replace("Input should be", "must be")
-            problems.add(path, f"{message}, got {value!r}")
+    values = {}
     for p in takes.values():
-        if p.name not in given and p.required:
+        if p.required and p.name not in given:
             problems.add(where, f"needs {p.name}, which has no default")
-        values.setdefault(p.name, p.default)
-    return {name: values[name] for name in takes}
+            continue
+        # Defaults go through the same door: `lam: float = 3` and a suite's `lam: 3.0` are one run.
+        value, path = given.get(p.name, (p.default, where))
+        try:
+            values[p.name] = _typed(value, p.annotation)
+        except ValueError as error:
+            problems.add(path, f"{'' if p.name in given else f'the default of {p.name} '}{error}")
+    return values
+
+
+def _typed(value: Any, annotation: Any) -> Any:
+    """A hyperparameter's value in its annotated type. Raises ValueError saying what it must be."""
+    try:
+        typed = TypeAdapter(annotation).validate_python(value, strict=True)
+        json.dumps(typed, allow_nan=False)  # it becomes part of a run's key
+    except PydanticUserError:
+        raise ValueError(f"is annotated as {annotation}, which a suite cannot give") from None
+    except ValidationError as error:
+        raise ValueError(in_words(error.errors()[0])) from None
+    except ValueError:
+        raise ValueError(f"must be finite, got {shown(value)}") from None
+    except TypeError:
+        raise ValueError(f"must be numbers, text, lists and mappings, got {shown(value)}") from None
+    return typed
 
 
 def build_method(cls: type, params: Mapping[str, Any], task: Any) -> Any:
@@ -560,38 +581,89 @@ def dummy_task(info: Any) -> Any:
 
 
 def _protocol(
-    suite: Suite, entry: MethodEntry, row: str, dataset: str, settings: Mapping[str, Any], problems: Problems
+    suite: Suite, entry: MethodEntry, row: str, info: Any, settings: Mapping[str, Any], problems: Problems
 ) -> dict[str, Any] | None:
-    own = {**suite.overrides, **entry.protocol}
-    try:
-        protocols.resolve(suite.protocol, dataset, own)
-    except SuiteError as error:
-        path = ["methods", row, "protocol"] if entry.protocol else ["overrides"]
-        for line in str(error).splitlines():
-            key = line.partition(":")[0]
-            problems.add([*path, key], line.partition(": ")[2])
-        return None
-    try:
-        protocol = protocols.resolve(suite.protocol, dataset, _merge(own, settings))
-    except SuiteError as error:
-        for line in str(error).splitlines():
-            problems.lines.append(f"--set {line}")
-        return None
+    """The row's protocol on a dataset, written out; None when the suite's or the command line's values are wrong."""
+
+    def report(key: str, message: str, options: Mapping[str, Any]) -> None:
+        top = key.partition(".")[0]
+        if top in options:
+            problems.add_option(f"--set {key}", message)
+        elif top in entry.protocol:
+            problems.add(["methods", row, "protocol", *key.split(".")], message)
+        elif top in suite.overrides:
+            problems.add(["overrides", *key.split(".")], message)
+        else:
+            problems.add(["protocol"], f"{key}: {message}")
+
+    own = _merge(suite.overrides, entry.protocol)
+    # The suite's own values first: what is wrong with them is not the command line's to mend.
+    for options in ({}, settings) if settings else ({},):
+        try:
+            name = suite.protocol if suite.protocol in protocols.PRESETS else "digits"  # a stand-in; that is reported
+            protocol = protocols.resolve(name, info.name, _merge(own, options))
+        except SuiteError as error:
+            for line in str(error).splitlines():
+                key, _, message = line.partition(": ")
+                report(key, message, options)
+            return None
+    before = len(problems.lines)
+    if unfit := _model_problem(protocol.model, info.num_classes, _in_shape(info)):
+        report("model", unfit, settings)
+    for key, message in _split_problems(protocol, info):
+        report(key, message, settings)
+    return protocol.model_dump(mode="json") if len(problems.lines) == before else None
+
+
+def _split_problems(protocol: protocols.Protocol, info: Any) -> list[tuple[str, str]]:
+    """Whether a dataset has as many examples as its protocol holds out and keeps: (key, what is wrong)."""
+    held = round(Decimal(str(protocol.val_fraction)) * info.num_train)
+    left = info.num_train - held
+    if protocol.val_fraction and not 0 < held < info.num_train:
+        what = "no validation example" if held == 0 else "no training example"
+        return [("val_fraction", f"leaves {what} of {info.num_train}, got {protocol.val_fraction}")]
+    if protocol.subset and not info.num_classes <= protocol.subset <= left:
+        return [("subset", f"must be 0 (all) or in [{info.num_classes}, {left}] on {info.name}, got {protocol.subset}")]
+    return []
+
+
+def _in_shape(info: Any) -> tuple[int, ...]:
+    """(C, H, W) of an example as a network sees it; uint8 images are stored (H, W, C)."""
+    return (info.shape[2], *info.shape[:2]) if info.mean else tuple(info.shape)
+
+
+@functools.cache
+def _model_problem(model: str, num_classes: int, in_shape: tuple[int, ...]) -> str:
+    """Why a model cannot be used on such examples; empty when it can."""
+    import torch
+
     from nlbench import models
 
     try:
-        models.check(protocol.model)
+        models.check(model)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes alone: takes no memory and no time
+            models.build(model, num_classes, in_shape)
+    except (SuiteError, RuntimeError, NotImplementedError):
+        pass
+    else:
+        return ""
+    try:  # once more with numbers: some models of other packages cannot be built from shapes
+        with torch.random.fork_rng(devices=[]):
+            models.build(model, num_classes, in_shape)
     except SuiteError as error:
-        problems.add(["protocol"], str(error))
-        return None
-    return protocol.model_dump(mode="json")
+        return str(error)
+    return ""
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`; of a schedule single values, unless `over` names its kind and so gives it whole."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if isinstance(old, dict) and isinstance(value, dict) and "kind" not in value:
+            merged[key] = {**old, **value}
+        else:
+            merged[key] = value
     return merged
 
 

@@ -1,0 +1,177 @@
+"""Presets as published, schedules against torch's own, overrides."""
+
+import itertools
+import math
+import warnings
+
+import pytest
+import torch
+
+from nlbench import protocols
+from nlbench.errors import SuiteError
+from nlbench.protocols import resolve
+
+CIFAR = ("cifar10", "cifar100", "cifar10n", "cifar100n")
+ELR10 = {"epochs": 120, "schedule": {"kind": "multistep", "milestones": [40.0, 80.0], "gamma": 0.01}}
+ELR100 = {"epochs": 150, "schedule": {"kind": "multistep", "milestones": [80.0, 120.0], "gamma": 0.01}}
+STARTER = {
+    "model": "resnet34", "lr": 0.1, "weight_decay": 5e-4, "epochs": 100, "val_fraction": 0.0, "augment": "crop-flip",
+    "schedule": {"kind": "multistep", "milestones": [60.0], "gamma": 0.1},
+}  # fmt: skip
+ELR = {"model": "resnet34", "lr": 0.02, "weight_decay": 1e-3, "val_fraction": 0.1, "stratify": "clean",
+       "augment": "crop-flip"}  # fmt: skip
+COSINE = {"epochs": 150, "schedule": {"kind": "cosine-restarts", "period": 10.0, "floor": 0.001}}
+EXPECTED = {
+    "cifar": {name: ELR | (ELR100 if "100" in name else ELR10) for name in CIFAR},
+    "cifar-cosine": dict.fromkeys(CIFAR, ELR | COSINE),
+    "cifarn": dict.fromkeys(CIFAR, STARTER),
+    "cifarn-02": {name: STARTER | {"lr": 0.02} | (ELR100 if "100" in name else ELR10) for name in CIFAR},
+    "cifarn-val": {name: STARTER | {"val_fraction": 0.1, "stratify": "given"} for name in CIFAR},
+    "cifar-cpu": {
+        name: {"model": "cnn3", "epochs": 20, "lr": 0.05, "weight_decay": 5e-4, "subset": 20000, "augment": "none",
+               "schedule": {"kind": "one-cycle", "rise": 0.3, "start_div": 25.0, "end_div": 1e4}}
+        for name in CIFAR
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dataset", CIFAR)
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_presets_are_the_published_protocols(name, dataset):
+    values = resolve(name, dataset).model_dump()
+    expected = EXPECTED[name][dataset] | {"momentum": 0.9, "batch_size": 128, "nesterov": False, "name": name}
+    assert {key: values[key] for key in expected} == expected
+    assert values["precision"] == "bfloat16"
+    assert values["version"] == 1
+
+
+def test_every_preset_is_complete_and_fixes_precision_and_threads():
+    assert set(protocols.PRESETS) == {*EXPECTED, "digits"}
+    assert resolve("digits", "digits").precision == "float32"
+    for name in protocols.PRESETS:
+        assert resolve(name, "digits").threads >= 1
+
+
+def rates(schedule, lr, epochs, steps):
+    """The learning rate of each step as a run sets it."""
+    overrides = {"schedule": schedule, "lr": lr, "epochs": epochs}
+    protocol = resolve("cifar", "cifar10", overrides)
+    return [lr * protocol.factor(step / steps) for step in range(epochs * steps)]
+
+
+def torch_rates(make, lr, epochs, steps, *, each_step=False):
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    scheduler = make(optimiser)
+    found = []
+    for _ in range(epochs):
+        for _ in range(steps):
+            found.append(optimiser.param_groups[0]["lr"])
+            optimiser.step()
+            if each_step:
+                scheduler.step()
+        if not each_step:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                scheduler.step()
+    return found
+
+
+def test_multistep_is_torchs():
+    ours = rates({"kind": "multistep", "milestones": [3, 5], "gamma": 0.1}, 0.02, 8, 7)
+    theirs = torch_rates(lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [3, 5], 0.1), 0.02, 8, 7)
+    assert ours == pytest.approx(theirs, rel=1e-12)
+
+
+def test_cosine_restarts_are_torchs():
+    ours = rates({"kind": "cosine-restarts", "period": 4.0, "floor": 0.001}, 0.02, 12, 5)
+    make = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
+    theirs = torch_rates(lambda o: make(o, T_0=4, eta_min=0.001), 0.02, 12, 5)
+    assert ours == pytest.approx(theirs, rel=1e-12)
+    assert min(ours) > 0.001  # the floor itself belongs to the moment of the restart
+
+
+@pytest.mark.parametrize("rise", [0.3, 0.5])
+def test_one_cycle_is_torchs(rise):
+    epochs, steps = 10, 20
+    ours = rates({"kind": "one-cycle", "rise": rise, "start_div": 25.0, "end_div": 1e4}, 0.05, epochs, steps)
+    theirs = torch_rates(
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(
+            o, max_lr=0.05, total_steps=epochs * steps, pct_start=rise, cycle_momentum=False
+        ),
+        0.05, epochs, steps, each_step=True,
+    )  # fmt: skip
+    # torch puts the peak at step rise * total - 1 and the end at the last step; ours at rise and at 1 of the training.
+    assert ours[0] == pytest.approx(theirs[0]) == pytest.approx(0.05 / 25)
+    assert max(ours) == pytest.approx(0.05, rel=1e-3)
+    step = max(abs(b - a) for a, b in itertools.pairwise(theirs))
+    assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1.5 * step
+    assert ours[-1] < 0.05 / 100
+
+
+def test_constant_stays():
+    assert rates({"kind": "constant"}, 0.3, 2, 3) == [0.3] * 6
+
+
+def test_a_changed_length_takes_the_schedule_along():
+    assert resolve("cifarn", "cifar10n", {"epochs": 50}).schedule.milestones == [30.0]
+    assert resolve("cifar", "cifar100", {"epochs": 15}).schedule.milestones == [8.0, 12.0]
+    assert resolve("cifar-cosine", "cifar10", {"epochs": 15}).schedule.period == 1.0
+    one_cycle = resolve("digits", "digits", {"epochs": 4})
+    assert one_cycle.schedule == resolve("digits", "digits").schedule
+    assert one_cycle.factor(1.2) == pytest.approx(1.0)
+
+
+def test_positions_that_are_given_stay_as_given():
+    given = {"epochs": 50, "schedule": {"milestones": [10, 20]}}
+    assert resolve("cifarn", "cifar10n", given).schedule.milestones == [10, 20]
+
+
+def test_a_single_value_of_the_schedule_can_be_changed():
+    protocol = resolve("cifarn", "cifar10n", {"epochs": 50, "schedule": {"gamma": 0.5}})
+    assert (protocol.schedule.gamma, protocol.schedule.milestones) == (0.5, [30.0])
+
+
+def test_presets_are_not_changed_by_overrides():
+    before = resolve("cifarn", "cifar10n")
+    resolve("cifarn", "cifar10n", {"epochs": 3, "schedule": {"gamma": 0.5}, "lr": 1.0})
+    assert resolve("cifarn", "cifar10n") == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"lr": math.inf}, "lr: must be finite, got inf"),
+        ({"lr": math.nan}, "lr: must be finite"),
+        ({"lr": 0}, "lr: must be greater than 0"),
+        ({"lr": "0.1"}, "lr: must be a number, got '0.1'"),
+        ({"epochs": 1.5}, "epochs: must be an integer, got 1.5"),
+        ({"epochs": True}, "epochs: must be an integer"),
+        ({"epochs": 0}, "epochs: must be at least 1, got 0"),
+        ({"batchsize": 3}, "batchsize: unknown key.*batch_size.*Did you mean 'batch_size'"),
+        ({"precision": "float16"}, "precision: must be 'float32' or 'bfloat16'"),
+        ({"momentum": 1.0}, "momentum: must be less than 1"),
+        ({"momentum": 0.0, "nesterov": True}, "nesterov: must be false where momentum is 0"),
+        ({"threads": 100_000}, "threads: must be at most"),
+        ({"schedule": "cosine"}, "schedule: must be a mapping with a kind: constant, multistep, cosine-restarts"),
+        ({"schedule": {"kind": "onecycle"}}, "schedule: unknown kind 'onecycle'.*Did you mean 'one-cycle'"),
+        ({"schedule": {"kind": "multistep"}}, "schedule.milestones: is required"),
+        ({"schedule": {"period": 3.0}}, "schedule.period: unknown key. It takes: kind, milestones, gamma"),
+        ({"schedule": {"milestones": [math.nan]}}, "schedule.milestones.0: must be finite"),
+        ({"name": "x"}, "name: belongs to the preset"),
+        ({"version": 7}, "version: belongs to the preset"),
+    ],
+)
+def test_a_wrong_override_names_key_and_fix(overrides, message):
+    with pytest.raises(SuiteError, match=message):
+        resolve("cifarn", "cifar10n", overrides)
+
+
+def test_all_problems_come_together():
+    with pytest.raises(SuiteError) as caught:
+        resolve("cifarn", "cifar10n", {"name": "x", "lr": -1, "epoch": 2})
+    assert {line.partition(":")[0] for line in str(caught.value).splitlines()} == {"name", "lr", "epoch"}
+
+
+def test_an_unknown_preset_is_guessed():
+    with pytest.raises(SuiteError, match=r"unknown protocol 'cifar-cpus'.*There are: .*Did you mean 'cifar-cpu'"):
+        resolve("cifar-cpus", "cifar10n")

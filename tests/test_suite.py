@@ -1,0 +1,476 @@
+"""A suite file -> runs and their keys; every problem with file, line and key, all at once."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from nlbench.errors import DataMissing, SuiteError
+from nlbench.suite import RunSpec, expand, key_of, parse_seeds, parse_set, read_suite
+
+GOOD = """\
+name: trial
+protocol: digits
+datasets:
+  - {name: digits, noise: {kind: symmetric, rate: 0.4}}
+methods:
+  ce: {}
+  elr: {beta: 0.7, lam: 3.0}
+seeds: [0, 1]
+overrides: {epochs: 2}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """plan(text, ...) -> the Plan of a suite with this text, a path, or a mapping."""
+
+    def make(source=GOOD, **options):
+        if isinstance(source, str):
+            path = tmp_path / "trial.yaml"
+            path.write_text(source)
+            source = path
+        suite, problems = read_suite(source)
+        return expand(suite, problems, data_dir=tmp_path / "no-data", cache_dir=tmp_path / "cache", **options)
+
+    return make
+
+
+@pytest.fixture
+def problems_of(plan, tmp_path):
+    """problems_of(text) -> the lines of the error, without the folder of the file."""
+
+    def make(text, **options):
+        with pytest.raises(SuiteError) as caught:
+            plan(text, **options)
+        return str(caught.value).replace(f"{tmp_path}/trial", "trial").splitlines()
+
+    return make
+
+
+def changed(*pairs, text=GOOD):
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+SPEC = {
+    "row": "elr",
+    "method": "elr",
+    "params": {"beta": 0.7, "lam": 3.0},
+    "dataset": "digits",
+    "labels": "clean",
+    "noise": {"kind": "symmetric", "rate": 0.4},
+    "fingerprint": "abc",
+    "protocol": {"name": "digits", "version": 1, "epochs": 2, "precision": "float32", "threads": 1,
+                 "schedule": {"kind": "one-cycle", "rise": 0.3}},
+    "seed": 0,
+}  # fmt: skip
+
+
+def key(**changes):
+    return RunSpec(**{**SPEC, **changes}).key
+
+
+def test_a_key_is_the_same_in_every_version():
+    """A changed literal here makes every record of every store one of another run: raise suite.SCHEMA instead."""
+    assert key() == "b721643852ae79dd"
+    assert key_of({"a": 1, "b": [1.5, None, "ä"]}) == "c1f22e448cc0c959"
+
+
+def test_what_cannot_change_a_result_is_not_in_the_key():
+    backwards = dict(reversed(SPEC["protocol"].items()))
+    assert key(protocol=backwards) == key()
+    assert key(params={"lam": 3.0, "beta": 0.7}) == key()
+    assert key(row="another name") == key()
+    assert key(noise_path="/somewhere/else") == key()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "alr"},
+        {"params": {"beta": 0.7, "lam": 3.1}},
+        {"params": {"beta": 0.9, "lam": 3.0}},
+        {"dataset": "cifar10"},
+        {"labels": "worst"},
+        {"noise": {"kind": "symmetric", "rate": 0.2}},
+        {"noise": {"kind": "pair-flip", "rate": 0.4}},
+        {"noise": None},
+        {"fingerprint": "abd"},
+        {"seed": 1},
+        *({"protocol": SPEC["protocol"] | {name: value}} for name, value in [
+            ("name", "cifar"), ("version", 2), ("epochs", 3), ("precision", "bfloat16"), ("threads", 2),
+            ("schedule", {"kind": "one-cycle", "rise": 0.31}),
+        ]),
+    ],
+)  # fmt: skip
+def test_what_can_change_a_result_is_in_the_key(changes):
+    assert key(**changes) != key()
+
+
+def test_a_key_takes_no_number_that_json_has_not():
+    with pytest.raises(ValueError, match="JSON"):
+        key_of({"lam": math.nan})
+
+
+def keys(plan):
+    return [spec.key for spec in plan.specs]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        changed(("name: trial", "name: other\ndescription: something else")),
+        changed(("{beta: 0.7, lam: 3.0}", "{lam: 3.0, beta: 0.7}")),
+        changed(("{beta: 0.7, lam: 3.0}", "{}")),  # the defaults, written out or not
+        changed(("lam: 3.0", "lam: 3")),
+        changed(("rate: 0.4", "rate: 4e-1")),
+        changed(("  elr: {", "  other-row: {method: elr, ")),
+        changed(("protocol: digits\n", ""), ("seeds:", "protocol: digits\nseeds:")),
+    ],
+)
+def test_the_same_run_written_otherwise_has_the_same_key(plan, text):
+    assert keys(plan(text)) == keys(plan())
+
+
+def test_another_value_makes_another_key(plan):
+    every = ["epochs=3", "lr=0.04", "batch_size=64", "weight_decay=1e-4", "momentum=0.8", "nesterov=true", "threads=2",
+             "precision=bfloat16", "val_fraction=0.1", "subset=1000", "stratify=clean", "schedule.rise=0.2",
+             "model=cnn3"]  # fmt: skip
+    found = [keys(plan(settings=parse_set([setting])))[0] for setting in every]
+    assert len({keys(plan())[0], *found}) == len(every) + 1
+
+
+# --- expansion ----------------------------------------------------------------------------------------------------
+
+
+def test_runs_come_seed_by_seed_so_that_every_method_has_one_early(plan):
+    text = changed(("rate: 0.4", "rate: [0.2, 0.4]"))
+    order = [(spec.seed, spec.noise["rate"], spec.row) for spec in plan(text).specs]
+    assert order == [(seed, rate, row) for seed in (0, 1) for rate in (0.2, 0.4) for row in ("ce", "elr")]
+
+
+def test_seeds_of_the_command_line_join_the_plan(plan):
+    assert sorted({spec.seed for spec in plan(seeds=[1, 7]).specs}) == [0, 1, 7]
+
+
+def test_overrides_of_the_command_line_make_a_plan_of_their_own(plan):
+    changed_plan = plan(settings=parse_set(["epochs=1", "schedule.rise=0.2"]))
+    assert changed_plan.name == "trial+epochs=1+schedule.rise=0.2"
+    assert {spec.protocol["epochs"] for spec in changed_plan.specs} == {1}
+    assert not set(keys(changed_plan)) & set(keys(plan()))
+
+
+def test_one_hyperparameter_set_for_each_dataset(plan):
+    text = changed(
+        ("{beta: 0.7, lam: 3.0}", "{lam: 2.0, per_dataset: {digits: {beta: 0.9}}}"),
+    )
+    assert next(s for s in plan(text).specs if s.row == "elr").params == {"beta": 0.9, "lam": 2.0}
+
+
+def test_labels_and_noise_may_be_one_or_several(plan):
+    one = changed(("noise: {kind: symmetric, rate: 0.4}", "labels: clean"))
+    several = changed(("noise: {kind: symmetric, rate: 0.4}", "labels: [clean], noise: [{kind: pair-flip, rate: 0.1}]"))
+    neither = changed((", noise: {kind: symmetric, rate: 0.4}", ""))
+    assert list(plan(one).titles.values()) == ["Digits"]
+    assert list(plan(several).titles.values()) == ["Digits", "Digits pair-flip 0.1"]
+    assert keys(plan(neither)) == keys(plan(one))
+
+
+def test_a_mapping_is_a_suite_too(plan):
+    mapping = {
+        "name": "trial", "protocol": "digits", "seeds": [0, 1], "overrides": {"epochs": 2},
+        "datasets": [{"name": "digits", "noise": {"kind": "symmetric", "rate": 0.4}}],
+        "methods": {"ce": None, "elr": {"beta": 0.7, "lam": 3.0}},
+    }  # fmt: skip
+    assert keys(plan(mapping)) == keys(plan())
+
+
+def test_shipped_suites_are_sound(plan):
+    assert len(plan(Path("quick")).specs) == 50
+    for name in ("cifar10n", "cifar10n-cpu"):  # whose data need not be here
+        with pytest.raises(DataMissing, match="nlbench data fetch cifar10n"):
+            plan(Path(name))
+
+
+AS_PUBLISHED = changed(("name: trial", "name: trial\ntrack: as-published"))
+
+
+def test_as_published_gives_a_method_its_own_protocol(plan):
+    text = changed(("{beta: 0.7, lam: 3.0}", "{protocol: {lr: 0.1, schedule: {kind: constant}}}"), text=AS_PUBLISHED)
+    by_row = {spec.row: spec.protocol for spec in plan(text).specs}
+    assert (by_row["elr"]["lr"], by_row["elr"]["schedule"], by_row["elr"]["epochs"]) == (0.1, {"kind": "constant"}, 2)
+    assert by_row["ce"]["lr"] == 0.05
+
+
+def test_only_as_published_gives_a_method_its_own_protocol(problems_of):
+    text = changed(("{beta: 0.7, lam: 3.0}", "{protocol: {lr: 0.1}}"))
+    assert problems_of(text) == [
+        "trial.yaml:7: methods.elr.protocol: only the track as-published gives a method its own protocol; "
+        "this suite is identical"
+    ]
+
+
+def test_a_wrong_value_of_a_methods_protocol_is_found_there(problems_of):
+    text = changed(("{beta: 0.7, lam: 3.0}", "{protocol: {lr: -1}}"), ("epochs: 2", "epochs: 0"), text=AS_PUBLISHED)
+    assert problems_of(text) == [
+        "trial.yaml:10: overrides.epochs: must be at least 1, got 0",
+        "trial.yaml:8: methods.elr.protocol.lr: must be greater than 0.0, got -1",
+    ]
+
+
+# --- problems -----------------------------------------------------------------------------------------------------
+
+ELR = "{beta: 0.7, lam: 3.0}"
+NOISE = "{kind: symmetric, rate: 0.4}"
+
+
+@pytest.mark.parametrize(
+    ("pair", "where", "said"),
+    [
+        (("ce: {}", "cee: {}"), "6: methods.cee", "unknown method 'cee'. There are: .*elr.*Did you mean 'ce'"),
+        (("ce: {}", "x: {method: cee}"), "6: methods.x.method", "unknown method 'cee'"),
+        (("ce: {}", "ce: {q: 1}"), "6: methods.ce.q", "unknown key. It takes: nothing."),
+        (("ce: {}", "ce: 3"), "6: methods.ce", "must be a mapping, got 3"),
+        (("ce: {}", "3: {method: ce}"), "6: methods.3", "must be text; put it in quotes"),
+        (("ce: {}", "'a|b': {method: ce}"), "6: methods.a|b", "cannot be a row's name"),
+        (("ce: {}", "'': {method: ce}"), "6: methods.", "cannot be a row's name"),
+        ((ELR, "{lamda: 3}"), "7: methods.elr.lamda", r"It takes: beta \(0.7\), lam \(3.0\). Did you mean 'lam'"),
+        ((ELR, "{beta: 1.0}"), "7: methods.elr.beta", "got 1.0"),
+        ((ELR, "{beta: 1}"), "7: methods.elr.beta", "got 1.0"),
+        ((ELR, "{lam: -1}"), "7: methods.elr.lam", "got -1.0"),
+        ((ELR, "{lam: three}"), "7: methods.elr.lam", "must be a number, got 'three'"),
+        ((ELR, "{lam: null}"), "7: methods.elr.lam", "must be a number, got nothing"),
+        ((ELR, "{lam: .inf}"), "7: methods.elr.lam", "must be finite, got inf"),
+        ((ELR, "{lam: .nan}"), "7: methods.elr.lam", "must be finite, got nan"),
+        ((ELR, "{lam: true}"), "7: methods.elr.lam", "must be a number, got True"),
+        ((ELR, "{lam: 2020-01-01}"), "7: methods.elr.lam", "must be a number"),
+        ((ELR, "{method: bootstrap, kind: sof}"), "7: methods.elr.kind", "'soft' or 'hard'.*Did you mean 'soft'"),
+        ((ELR, "{per_dataset: {digit: {}}}"), "7: methods.elr.per_dataset.digit", "Did you mean 'digits'"),
+        ((ELR, "{per_dataset: {digits: {beta: 2.0}}}"), "7: methods.elr.per_dataset.digits.beta", "got 2.0"),
+        ((ELR, "{per_dataset: [digits]}"), "7: methods.elr.per_dataset", "must be a mapping"),
+        (("protocol: digits", "protocol: digit"), "2: protocol", "unknown protocol 'digit'.*Did you mean 'digits'"),
+        (("protocol: digits", "protocol:"), "2: protocol", "must be text, got nothing"),
+        (("name: digits,", "name: digit,"), "4: datasets.0.name", "unknown dataset 'digit'.*Did you mean 'digits'"),
+        (("name: digits,", "name: [digits],"), "4: datasets.0.name", "must be text"),
+        ((f"noise: {NOISE}", "labels: cleen"), "4: datasets.0.labels", "no label set 'cleen'.*Did you mean 'clean'"),
+        ((f"noise: {NOISE}", "labels: []"), "4: datasets.0.labels", "must not be empty"),
+        ((f"noise: {NOISE}", "labels: [3]"), "4: datasets.0.labels.0", "must be text, got 3"),
+        ((f"noise: {NOISE}", f"noize: {NOISE}"), "4: datasets.0.noize", "It takes: name, labels, noise. Did you mean"),
+        ((NOISE, "symmetric"), "4: datasets.0.noise.0", "must be a mapping, got 'symmetric'"),
+        ((NOISE, "{}"), "4: datasets.0.noise.kind", "is required"),
+        (("rate: 0.4", "rate: 1.4"), "4: datasets.0.noise.rate", r"must be in \[0, 1\], got 1.4"),
+        (("rate: 0.4", "rate: [0.2, 1.4]"), "4: datasets.0.noise.rate", r"must be in \[0, 1\], got 1.4"),
+        (("rate: 0.4", "rate: []"), "4: datasets.0.noise.rate", "must be a number"),
+        (("rate: 0.4", "rate: .nan"), "4: datasets.0.noise.rate", "got nan"),
+        (("rate: 0.4", "rate: [0.2, 0.2]"), "4: datasets.0", "Digits symmetric 0.2 stands here twice"),
+        (("kind: symmetric", "kind: symetric"), "4: datasets.0.noise.kind", "Did you mean 'symmetric'"),
+        (("seeds: [0, 1]", "seeds: []"), "8: seeds", r"must not be empty; for example \[0, 1, 2, 3, 4\]"),
+        (("seeds: [0, 1]", "seeds: 0-4"), "8: seeds", r"must be a list, got '0-4'; for example"),
+        (("seeds: [0, 1]", "seeds: 5"), "8: seeds", "must be a list, got 5"),
+        (("seeds: [0, 1]", "seeds: [0, -1]"), "8: seeds", "different integers from 0 up"),
+        (("seeds: [0, 1]", "seeds: [0, 0]"), "8: seeds", "different integers from 0 up"),
+        (("seeds: [0, 1]", "seeds: [0.5]"), "8: seeds.0", "must be an integer, got 0.5"),
+        (("seeds: [0, 1]", "sedes: [0, 1]"), "8: sedes", "unknown key.*Did you mean 'seeds'"),
+        (("name: trial", "name: a/b"), "1: name", "must be of letters"),
+        (("name: trial", "name: trial\ntrack: identicl"), "2: track", "must be 'identical'.*Did you mean 'identical'"),
+        (("{epochs: 2}", "[epochs]"), "9: overrides", "must be a mapping"),
+        (("{epochs: 2}", "{epoch: 2}"), "9: overrides.epoch", "unknown key.*Did you mean 'epochs'"),
+        (("{epochs: 2}", "{epochs: 2.5}"), "9: overrides.epochs", "must be an integer, got 2.5"),
+        (("{epochs: 2}", "{lr: .inf}"), "9: overrides.lr", "must be finite, got inf"),
+        (("{epochs: 2}", "{model: resnet9}"), "9: overrides.model", "unknown model 'resnet9'.*Did you mean 'resnet8'"),
+        (("{epochs: 2}", "{model: torchvision/resnet18}"), "9: overrides.model", "take 3 channels, got 1"),
+        (("{epochs: 2}", "{subset: 5000}"), "9: overrides.subset", r"in \[10, 1397\] on digits, got 5000"),
+        (("{epochs: 2}", "{subset: 1300, val_fraction: 0.1}"), "9: overrides.subset", r"in \[10, 1257\]"),
+        (("{epochs: 2}", "{val_fraction: 0.9999}"), "9: overrides.val_fraction", "leaves no training example"),
+        (("{epochs: 2}", "{val_fraction: 0.0001}"), "9: overrides.val_fraction", "leaves no validation example"),
+        (("{epochs: 2}", "{schedule: {kind: cosine}}"), "9: overrides.schedule", "unknown kind 'cosine'"),
+    ],
+)
+def test_a_problem_names_file_line_and_key(problems_of, pair, where, said):
+    lines = problems_of(changed(pair))
+    matching = [line for line in lines if line.startswith(f"trial.yaml:{where}: ")]
+    assert len(matching) == 1, lines
+    assert re.search(said, matching[0]), matching[0]
+
+
+def test_missing_keys_are_all_named(problems_of):
+    lines = problems_of("name: trial\n")
+    assert [line.split(": ")[1] for line in lines] == ["protocol", "datasets", "methods", "seeds"]
+
+
+def test_every_problem_is_reported_at_once(problems_of):
+    text = changed(
+        ("protocol: digits", "protocol: digitz"),
+        ("rate: 0.4", "rate: 1.4"),
+        ("ce: {}", "cee: {}\n  gce: {q: 2.0}"),
+        (ELR, "{lamda: 1}"),
+        ("seeds: [0, 1]", "seeds: []\nsede: 1"),
+        ("{epochs: 2}", "{epoch: 2, lr: -1}"),
+    )
+    places = {line.split(": ")[1] for line in problems_of(text)}
+    assert places == {
+        "protocol", "datasets.0.noise.rate", "methods.cee", "methods.gce.q", "methods.elr.lamda", "seeds", "sede",
+        "overrides.epoch", "overrides.lr",
+    }  # fmt: skip
+
+
+def test_the_line_is_that_of_the_value_not_of_its_block(problems_of):
+    text = changed(("  elr: {beta: 0.7, lam: 3.0}", "  elr:\n    beta: 0.7\n    # a comment\n    lam: -3.0"))
+    assert problems_of(text)[0].startswith("trial.yaml:10: methods.elr.lam: ")
+
+
+def test_the_command_lines_own_values_are_blamed_on_it(problems_of):
+    settings = parse_set(["epochs=0", "schedule.gamma=1", "subset=3"])
+    lines = problems_of(GOOD, settings=settings)
+    assert [line.partition(":")[0] for line in lines] == ["--set epochs", "--set schedule.gamma"]
+    assert problems_of(GOOD, settings=parse_set(["model=resnet9"]))[0].startswith("--set model: unknown model")
+
+
+# --- methods of one's own -----------------------------------------------------------------------------------------
+
+OWN = """
+import math
+import torch
+from nlbench.method import Method, Task
+
+
+class Own(Method):
+    def __init__(self, task: Task, {parameter}):
+        super().__init__(task)
+        {body}
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """own(parameter, body) -> options that add the method `own`."""
+
+    def make(parameter="q: float = 1.0", body="pass"):
+        folder = tmp_path / "own"
+        folder.mkdir()
+        (folder / "own.py").write_text(OWN.format(parameter=parameter, body=body))
+        return {"methods_dirs": [folder]}
+
+    return make
+
+
+WITH_OWN = changed(("ce: {}", "own: {}"))
+
+
+@pytest.mark.parametrize(
+    ("parameter", "body", "said"),
+    [
+        ("q: float = 1.0", "raise KeyError('x')", "cannot be built: KeyError: 'x' .*own.py:10"),
+        ("q: float = 1.0", "self.told_rate = task.noise_rate", "not told noise_rate: declare it"),
+        ("q: float = 1.0", "self.told = ('colour',)", "told names 'colour'; a method can be told: noise_rate, T"),
+        ("q: float = math.inf", "pass", "the default of q must be finite, got inf"),
+        ("q: float = None", "pass", "the default of q must be a number, got nothing"),
+        ("q: torch.Tensor = 1", "pass", "which a suite cannot give"),
+        ("q: float", "pass", "needs q, which has no default"),
+        ("q=1.0", "pass", "argument 'q' must be a named argument with a type annotation"),
+    ],
+)
+def test_a_mistake_in_a_method_is_said_before_anything_runs(problems_of, own, parameter, body, said):
+    lines = problems_of(WITH_OWN, **own(parameter, body))
+    assert lines[0].startswith("trial.yaml:6: methods.own: ")
+    assert re.search(said, lines[0]), lines
+
+
+def test_a_default_and_the_same_value_written_out_are_one_run(plan, own):
+    options = own("q: float = 3")
+    assert keys(plan(WITH_OWN, **options)) == keys(plan(changed(("ce: {}", "own: {q: 3.0}")), **options))
+
+
+def test_a_method_that_is_told_more_says_so(plan, own):
+    options = own("T: bool = False", "self.told = ('T',) if T else ()")
+    text = changed(("ce: {}", "own: {}\n  own-true: {method: own, T: true}"))
+    assert plan(text, **options).told == {"own": [], "own-true": ["T"], "elr": []}
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (changed(("  ce: {}", "  ce: {}\n  ce: {}")), "trial.yaml:7:3: duplicate key 'ce'; keep one"),
+        (changed(("seeds: [0, 1]", "seeds: [0, 1")), r"trial.yaml:9:10: not valid YAML: .*begins in line 8"),
+        (changed(("  ce: {}", "\tce: {}")), r"trial.yaml:6:1: not valid YAML: .*indent with spaces"),
+        (changed(("ce: {}", "ce: *none")), r"trial.yaml:6:7: not valid YAML: .*undefined alias 'none'"),
+        (changed(("seeds: [0, 1]", "seeds: [2020-13-45]")), "trial.yaml: not valid YAML: month must be in"),
+        (f"{GOOD}---\n{GOOD}", r"trial.yaml:10:1: not valid YAML: .*another document"),
+        ("", "trial.yaml: a suite is a mapping with .*the file is empty"),
+        ("- a\n- b\n", r"trial.yaml: a suite is a mapping with .*this is \['a', 'b'\]"),
+        ("hello\n", "this is 'hello'"),
+        ("[" * 5000, "trial.yaml: not valid YAML"),
+        ("name: trial\ndescription: größe\n".encode("latin-1"), "trial.yaml:2: not UTF-8 text .*save it as UTF-8"),
+        (GOOD.encode("utf-16"), "not UTF-8 text"),
+        ("name: trial\nseeds: \x00\n", "trial.yaml:2:8: not valid YAML: the character"),
+    ],
+)
+def test_a_file_that_is_no_suite(tmp_path, content, said):
+    path = tmp_path / "trial.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SuiteError, match=said):
+        read_suite(path)
+
+
+@pytest.mark.parametrize("change", [lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n")])
+def test_what_editors_on_windows_write_is_read(plan, change):
+    assert keys(plan(change(GOOD))) == keys(plan())
+
+
+def test_yaml_reads_numbers_as_people_write_them(plan):
+    spec = plan(changed(("{epochs: 2}", "{epochs: 2, weight_decay: 5e-4, lr: 1e-2}"))).specs[0]
+    assert (spec.protocol["weight_decay"], spec.protocol["lr"]) == (0.0005, 0.01)
+
+
+def test_a_suite_that_is_not_there(tmp_path):
+    (tmp_path / "mysuite.yaml").write_text(GOOD)
+    with pytest.raises(SuiteError, match=r"unknown suite 'quik'.* nlbench comes with: .*Did you mean 'quick'"):
+        read_suite("quik")
+    with pytest.raises(SuiteError, match=r"there is no such file.*Did you mean 'mysuite.yaml'"):
+        read_suite(tmp_path / "mysuit.yaml")
+    with pytest.raises(SuiteError, match="that is a folder"):
+        read_suite(tmp_path)
+
+
+# --- options ------------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_read_as_yaml():
+    given = ["epochs=2", "lr=5e-3", "schedule.gamma=0.1", "schedule.milestones=[1, 2]", "model=cnn3", "nesterov=true"]
+    assert parse_set(given) == {
+        "epochs": 2, "lr": 0.005, "schedule": {"gamma": 0.1, "milestones": [1, 2]}, "model": "cnn3", "nesterov": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["epochs"], ["epochs="], ["=2"], ["a..b=1"], [".a=1"], ["lr=[1"], ["lr=*x"], ["lr={a: 1, a: 2}"],
+     ["epochs=2", "epochs.x=1"], ["lr=2020-13-45"]],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_read_is_quoted(settings):
+    with pytest.raises(SuiteError) as caught:
+        parse_set(settings)
+    assert str(caught.value).startswith(f"--set {settings[-1]}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("0", [0]), ("0,1,4", [0, 1, 4]), ("0-4", [0, 1, 2, 3, 4]), (" 3 , 0-1,3", [3, 0, 1])]
+)
+def test_seeds_are_lists_and_ranges(text, seeds):
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "-1", "4-0", "0,,1", "0-", "1.5", "0-99999999", "0 1", "9" * 30])
+def test_seeds_that_cannot_be_read_are_quoted(text):
+    with pytest.raises(SuiteError, match=r"^--seeds .*seeds"):
+        parse_seeds(text)
