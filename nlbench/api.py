@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nlbench import registry
 from nlbench.errors import SuiteError, did_you_mean
 from nlbench.records import RunRecord, Store, Warn
-from nlbench.suite import Plan, RunSpec, expand, read_suite
+from nlbench.suite import Plan, RunSpec, Suite, expand, read_suite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,30 +60,38 @@ def prepare(
     stale: Literal["keep", "rerun"] = "keep",
     warn: Warn = lambda line: None,
 ) -> Sweep:
-    """Check a suite whole and find out what is to do; see `run` for the arguments."""
+    """Check a suite whole and find out what is to do; see `run` for the arguments.
+
+    A tuned suite comes in two parts: while a try lacks its record the sweep holds the tries (`plan.tries`), then the
+    runs with the settings they chose.
+    """
+    from nlbench import tuning
     from nlbench.data import sources
     from nlbench.executors import local
 
     extra = [Path(methods_dir)] if methods_dir is not None else []
     checked, problems = read_suite(suite)
-    folder = sources.data_dir(data_dir)
-    plan = expand(
-        checked,
-        problems,
-        data_dir=folder,
-        cache_dir=sources.cache_dir(),
-        settings=overrides,
-        seeds=seeds,
-        methods_dirs=extra,
-    )
-    for row in only or ():
-        if row not in checked.methods:
-            raise SuiteError(
-                f"--only {row}: the suite has no such row. It has: {', '.join(checked.methods)}."
-                f"{did_you_mean(row, checked.methods)}"
-            )
-    chosen = [s for s in plan.specs if (not only or s.row in only) and (seeds is None or s.seed in seeds)]
-    store = Store(out, warn)
+    if unknown := [row for row in only or () if row not in checked.methods]:
+        known = ", ".join(checked.methods)
+        lines = (f"--only {r}: no such row. The suite has: {known}.{did_you_mean(r, checked.methods)}" for r in unknown)
+        raise SuiteError("\n".join(lines))
+    folder, store = sources.data_dir(data_dir), Store(out, warn)
+
+    def planned(part: Suite) -> Plan:
+        return expand(
+            part,
+            problems,
+            data_dir=folder,
+            cache_dir=sources.cache_dir(),
+            settings=overrides,
+            seeds=None if part.name.endswith(tuning.TRIES) else seeds,
+            methods_dirs=extra,
+        )
+
+    plan = tuning.stage(checked, only, planned, store) if checked.track == "tuned" else planned(checked)
+    chosen = plan.specs
+    if not plan.tries:
+        chosen = [s for s in chosen if (not only or s.row in only) and (seeds is None or s.seed in seeds)]
     methods = registry.method_files(extra)
     return Sweep(plan, chosen, local.state(chosen, store, methods, stale), store, methods, folder, device)
 
@@ -119,11 +127,14 @@ def run(
     Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError. A run that fails or
         diverges raises nothing: its record says so in `status`.
     """
-    sweep = prepare(
-        suite, out=out, only=only, seeds=seeds, overrides=overrides, data_dir=data_dir, device=device,
-        methods_dir=methods_dir, stale=stale,
-    )  # fmt: skip
-    sweep.run(checkpoint_seconds=checkpoint_seconds)
+    while True:
+        sweep = prepare(
+            suite, out=out, only=only, seeds=seeds, overrides=overrides, data_dir=data_dir, device=device,
+            methods_dir=methods_dir, stale=stale,
+        )  # fmt: skip
+        sweep.run(checkpoint_seconds=checkpoint_seconds)
+        if not sweep.plan.tries:
+            break
     rows = [
         {"row": spec.row, **_flat(record)} for spec in sweep.specs if (record := sweep.store.read(spec.key)) is not None
     ]

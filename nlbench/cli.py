@@ -123,24 +123,27 @@ def run(
     130 interrupted, with everything finished kept.
     """
     from nlbench import api, tables
+    from nlbench.executors import local
     from nlbench.suite import parse_seeds, parse_set
 
     rows = None if only is None else [row.strip() for row in only.split(",")]
     if rows is not None and not all(rows):
         raise SuiteError(f"--only {only!r}: write rows as ce,elr")
+    prepare = functools.partial(
+        api.prepare,
+        suite,
+        out=out,
+        only=rows,
+        seeds=None if seeds is None else parse_seeds(seeds),
+        overrides=parse_set(set_ or []),
+        data_dir=data_dir,
+        device=device,
+        methods_dir=methods_dir,
+        stale=stale.value,
+        warn=say,
+    )
     try:
-        sweep = api.prepare(
-            suite,
-            out=out,
-            only=rows,
-            seeds=None if seeds is None else parse_seeds(seeds),
-            overrides=parse_set(set_ or []),
-            data_dir=data_dir,
-            device=device,
-            methods_dir=methods_dir,
-            stale=stale.value,
-            warn=say,
-        )
+        sweep = prepare()
     except DataMissing as error:
         raise DataMissing(f"the suite's data is not there; nothing was trained\n{error}") from None
     state = sweep.state
@@ -154,30 +157,25 @@ def run(
             f"{len(state.failed)} failed, {len(state.diverged)} diverged; {len(state.todo)} to do"
         )
         return
-    _check_device(device)
+    local.pick_device(device)
     if debug:
         _debug(sweep)
         return
     from nlbench.progress import Progress
 
-    with Progress(len(state.todo), sweep.plan.titles) as progress:
-        sweep.run(progress.listener(), checkpoint_seconds=checkpoint_seconds)
-    print(tables.render(sweep.plan.as_json(), sweep.store), end="")
+    while True:
+        with Progress(len(sweep.state.todo), sweep.plan.titles) as progress:
+            sweep.run(progress.listener(), checkpoint_seconds=checkpoint_seconds)
+        if not sweep.plan.tries:
+            break
+        sweep = prepare()  # the tries of a tuned suite are done: now the runs they chose
+    print(tables.render(sweep.plan.as_json(), sweep.store, methods=sweep.methods), end="")
     if failures := sweep.failures():
         for record in failures:
             message = (record.error or {}).get("message", "").partition("\n")[0]
             say(f"{record.status}: {record.spec['method']} seed {record.spec['seed']} [{record.key}]: {message}")
         say(f"did not end well: {len(failures)} of {len(sweep.specs)}; `nlbench show KEY --out {out}` prints one whole")
         raise typer.Exit(1)
-
-
-def _check_device(name: str) -> None:
-    from nlbench.executors import local
-
-    try:
-        local.pick_device(name)
-    except ValueError as error:
-        raise SuiteError(str(error)) from None
 
 
 def _debug(sweep: Any) -> None:
@@ -217,10 +215,13 @@ def table(
 
     store = Store(out, say)
     plans = store.plans()
-    chosen = plans if suite is None else {suite: find("suite of this store", suite, plans)}
+    if suite is not None:
+        plans = {suite: find("suite of this store", suite, plans)}
+    else:  # a tuned suite's tries only when they are asked for
+        plans = {name: plan for name, plan in plans.items() if not plan["tries"]} or plans
     blocks = [
         tables.render(plan, store, fmt=format_.value, metric=metric, against=against, details=details)
-        for plan in chosen.values()
+        for plan in plans.values()
     ]
     if format_ is Format.csv:  # one header for all
         blocks = [block if i == 0 else block.partition("\n")[2] for i, block in enumerate(blocks)]

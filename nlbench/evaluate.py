@@ -74,7 +74,8 @@ def summarise(history: list[dict[str, Any]]) -> dict[str, Any]:
     """The accuracies a run reports, from its rows by epoch.
 
     last (headline), last10 (mean of the last ten epochs, or of all where there are fewer), best (over epochs on the
-    test set: an oracle) and, where a noisy validation part exists, selected (at the first epoch that is best on it).
+    test set: an oracle) and, where a noisy validation part exists, selected (at the first epoch that is best on it) and
+    val_last (on the validation part's own noisy labels).
     """
     test = [row["test_accuracy"] for row in history]
     tail = test[-10:]
@@ -89,7 +90,7 @@ def summarise(history: list[dict[str, Any]]) -> dict[str, Any]:
         metrics["last_top5"] = history[-1]["test_top5"]
     if history[-1].get("val_accuracy") is not None:
         chosen = max(range(len(test)), key=lambda e: history[e]["val_accuracy"])
-        metrics |= {"selected": test[chosen], "selected_epoch": chosen}
+        metrics |= {"selected": test[chosen], "selected_epoch": chosen, "val_last": history[-1]["val_accuracy"]}
     return metrics
 
 

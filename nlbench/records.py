@@ -103,6 +103,8 @@ class Store:
             return record
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreError(f"{self.root}: cannot be read as a record store ({error.strerror})") from None
         except (ValidationError, ValueError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             self.set_aside(path, f"corrupt record: {reason}")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.errors import PydanticUserError
@@ -22,7 +22,7 @@ from nlbench.problems import NotYaml, Problems, in_words, parse_yaml, plain, rea
 
 SCHEMA = 1  # of what a run key hashes; a change of meaning without a change of values raises it
 
-Track = Literal["identical", "as-published"]
+Track = Literal["identical", "tuned", "as-published"]
 
 
 class _Model(BaseModel):
@@ -53,6 +53,14 @@ class DatasetEntry(_Model):
         return spread
 
 
+class Tuning(_Model):
+    """What every row of a tuned suite gets: as many tries, over these protocol values and its own `search`."""
+
+    tries: int = Field(ge=2, le=1000)
+    seed: int = Field(default=1000, ge=0, lt=2**63)
+    protocol: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+
+
 class MethodEntry(BaseModel):
     """A row of the table. What is not named here is a hyperparameter of the method."""
 
@@ -61,6 +69,11 @@ class MethodEntry(BaseModel):
     method: str = ""  # registry name; the row's own name where absent
     per_dataset: dict[str, dict[str, Any]] = Field(default_factory=dict)
     protocol: dict[str, Any] = Field(default_factory=dict)
+    search: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)  # track tuned
+
+    def own_protocol(self, dataset: str) -> dict[str, Any]:
+        """The row's protocol values, with those of one dataset on top."""
+        return _merge(self.protocol, self.per_dataset.get(dataset, {}).get("protocol", {}))
 
 
 class Suite(_Model):
@@ -74,6 +87,12 @@ class Suite(_Model):
     methods: dict[str, MethodEntry] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     overrides: dict[str, Any] = Field(default_factory=dict)
+    tuning: Tuning | None = None
+
+    @property
+    def own_protocols(self) -> bool:
+        """Whether rows may have their own protocol values: as published, and once tuning has chosen them."""
+        return self.track == "as-published" or (self.track == "tuned" and self.tuning is None)
 
     @field_validator("name")
     @classmethod
@@ -101,6 +120,7 @@ _EXAMPLES = {
     "methods": "{ce: {}, elr: {lam: 3.0}}",
     "seeds": "[0, 1, 2, 3, 4]",
     "overrides": "{epochs: 100}",
+    "tuning": "{tries: 12, protocol: {lr: [0.01, 0.02, 0.05, 0.1]}}",
 }
 
 
@@ -159,6 +179,8 @@ class Plan:
     titles: dict[tuple[str, str, str], str]  # condition -> how a table prints it
     told: dict[str, list[str]] = field(default_factory=dict)  # row -> what its method is told
     networks: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # for the table
+    tries: bool = False  # the tries of a tuned suite
 
     def as_json(self) -> dict[str, Any]:
         """What `table` needs, without torch and without the data."""
@@ -168,6 +190,8 @@ class Plan:
             "suite": self.name,
             "track": self.suite.track,
             "protocol": self.suite.protocol,
+            "notes": self.notes,
+            "tries": self.tries,
             "rows": [
                 {"row": row, "method": entry.method or row, "told": self.told[row], "networks": self.networks[row]}
                 for row, entry in self.suite.methods.items()
@@ -255,6 +279,7 @@ def _sound_parts(given: dict[str, Any], error: ValidationError) -> Suite:
         },
         seeds=top.get("seeds", [0]),
         overrides=top.get("overrides", {}),
+        tuning=None,
     )
 
 
@@ -314,6 +339,8 @@ def expand(
     Raises: SuiteError with every problem, a line each; DataMissing when a dataset is not there; DataError.
     """
     files = registry.method_files(methods_dirs)
+    if suite.tuning is not None and suite.track != "tuned":
+        problems.add(["tuning"], f"only the track tuned takes it; this suite is {suite.track}")
     if suite.protocol and suite.protocol not in protocols.PRESETS:
         problems.add(["protocol"], protocols.unknown(suite.protocol))
     conditions = _conditions(suite, problems)
@@ -449,11 +476,15 @@ class _Row:
         if not row.strip() or not row.isprintable() or set(row) & set(",|"):  # --only and tables could not have it
             problems.add(where, f"{row!r} cannot be a row's name: it must be text without ',' and '|'")
         name = entry.method or row
-        if entry.protocol and suite.track != "as-published":
-            problems.add(
-                [*where, "protocol"],
-                f"only the track as-published gives a method its own protocol; this suite is {suite.track}",
-            )
+        own = [[*where, "protocol"]] if entry.protocol else []
+        own += [
+            [*where, "per_dataset", d, "protocol"] for d, values in entry.per_dataset.items() if "protocol" in values
+        ]
+        for path in own if not suite.own_protocols else ():
+            message = "only the track as-published gives a method its own protocol"
+            problems.add(path, f"{message}; this suite is {suite.track}")
+        if entry.search and suite.track != "tuned":
+            problems.add([*where, "search"], f"only the track tuned searches; this suite is {suite.track}")
         if name not in files:
             path = [*where, "method"] if entry.method else where
             hint = did_you_mean(name, files)
@@ -474,9 +505,9 @@ class _Row:
         params: dict[str, dict[str, Any]] = {}
         told, networks = tuple[str, ...](), 1
         for dataset, info in infos.items():
-            own = entry.per_dataset.get(dataset, {})
+            own_values = {k: v for k, v in entry.per_dataset.get(dataset, {}).items() if k != "protocol"}
             given = {**{k: (v, [*where, k]) for k, v in (entry.model_extra or {}).items()},
-                     **{k: (v, [*where, "per_dataset", dataset, k]) for k, v in own.items()}}  # fmt: skip
+                     **{k: (v, [*where, "per_dataset", dataset, k]) for k, v in own_values.items()}}  # fmt: skip
             before = len(problems.lines)
             params[dataset] = _check_params(given, takes, where, problems)
             if len(problems.lines) > before:
@@ -589,6 +620,8 @@ def _protocol(
         top = key.partition(".")[0]
         if top in options:
             problems.add_option(f"--set {key}", message)
+        elif top in entry.per_dataset.get(info.name, {}).get("protocol", {}):
+            problems.add(["methods", row, "per_dataset", info.name, "protocol", *key.split(".")], message)
         elif top in entry.protocol:
             problems.add(["methods", row, "protocol", *key.split(".")], message)
         elif top in suite.overrides:
@@ -596,7 +629,7 @@ def _protocol(
         else:
             problems.add(["protocol"], f"{key}: {message}")
 
-    own = _merge(suite.overrides, entry.protocol)
+    own = _merge(suite.overrides, entry.own_protocol(info.name))
     # The suite's own values first: what is wrong with them is not the command line's to mend.
     for options in ({}, settings) if settings else ({},):
         try:

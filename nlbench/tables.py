@@ -113,8 +113,8 @@ def holm(ps: Sequence[float]) -> list[float]:
 class Results:
     """A plan and the records it names, read once."""
 
-    def __init__(self, plan: Mapping[str, Any], store: Store):
-        self.plan = plan
+    def __init__(self, plan: Mapping[str, Any], store: Store, methods: Mapping[str, registry.MethodFile]):
+        self.plan, self._methods = plan, methods
         self.rows: list[dict[str, Any]] = plan["rows"]
         self.conditions: list[str] = plan["conditions"]
         self.records: dict[tuple[str, int, int], RunRecord | None] = {}
@@ -123,7 +123,6 @@ class Results:
             where = cell["row"], cell["condition"]
             self.records[(*where, cell["seed"])] = store.read(cell["key"])
             self.planned[where] = self.planned.get(where, 0) + 1
-        self._methods = registry.method_files()
         self._kinds = {self._kind(record) for record in self.records.values() if record}
 
     @staticmethod
@@ -229,14 +228,17 @@ def render(
     metric: str = "last",
     against: str | None = None,
     details: bool = False,
+    methods: Mapping[str, registry.MethodFile] | None = None,
 ) -> str:
     """The table of a plan: with one condition its details, with several one column each (`details` adds the former).
 
-    Raises SuiteError for an unknown metric or reference row.
+    Args:
+        methods: the files that records are compared with to mark stale ones; the shipped and installed by default.
+    Raises: SuiteError for an unknown metric or reference row.
     """
     if metric not in METRICS:
         raise SuiteError(f"--metric {metric}: unknown. There are: {', '.join(METRICS)}.{did_you_mean(metric, METRICS)}")
-    results = Results(plan, store)
+    results = Results(plan, store, registry.method_files() if methods is None else methods)
     reference = choose_reference(results, against)
     if fmt == "csv":
         return _csv(results, reference)
@@ -309,7 +311,7 @@ def _notes(results: Results, fmt: Format, condition: int | None, reference: str 
             notes.append("best (oracle) is chosen on the test set and says what a method could have reached.")
         if reference is not None:
             notes.append("minus: paired over seeds, mean±std of the differences, p of a paired t test after Holm.")
-    notes = list(dict.fromkeys([*notes, *results.marks()]))
+    notes = list(dict.fromkeys([*notes, *results.plan.get("notes", []), *results.marks()]))
     return [note.replace("%", "\\%").replace("±", "$\\pm$") for note in notes] if fmt == "latex" else notes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 
 from nlbench import code, registry
 from nlbench.data import loader, sources
+from nlbench.errors import SuiteError
 from nlbench.records import RunRecord, Store
 from nlbench.suite import RunSpec
 from nlbench.train import Context, OnEpoch, failed, train
@@ -60,15 +62,15 @@ def state(specs: list[RunSpec], store: Store, methods: dict[str, registry.Method
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is the first GPU where there is one. Raises ValueError for a device that is not there."""
+    """ "auto" is the first GPU where there is one. Raises SuiteError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: cannot be used here: {str(error).splitlines()[0]}") from None
-    return device
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise SuiteError(f"--device {name}: must be auto, cpu, cuda or cuda:NUMBER")
+    count = torch.cuda.device_count()
+    if name != "cpu" and int(name.partition(":")[2] or 0) >= count:
+        raise SuiteError(f"--device {name}: torch sees {count or 'no'} GPU{'' if count == 1 else 's'} here; use cpu")
+    return torch.device(name)
 
 
 def execute(
@@ -85,7 +87,9 @@ def execute(
 
     An error of a run becomes its record and the sweep goes on; with `debug` it is raised instead.
     """
-    context = Context(store, device, methods, checkpoint_seconds, listener.on_epoch, listener.on_fit, listener.on_resume)
+    context = Context(
+        store, device, methods, checkpoint_seconds, listener.on_epoch, listener.on_fit, listener.on_resume
+    )
     prepared: dict[tuple[object, ...], loader.RunData] = {}  # holds the data of one condition and seed
     before = {spec.key: _age(store, spec.key) for spec in todo}
     waiting = list(todo)

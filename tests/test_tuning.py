@@ -1,0 +1,105 @@
+"""The tuned track: equal tries for every row, chosen on noisy validation labels, one setting per dataset."""
+
+import pytest
+
+import nlbench
+from nlbench import api
+from nlbench.errors import SuiteError
+from nlbench.records import Store
+
+
+def suite(**changes):
+    base = {
+        "name": "t",
+        "track": "tuned",
+        "protocol": "digits",
+        "overrides": {"val_fraction": 0.2, "epochs": 2},
+        "tuning": {"tries": 3, "protocol": {"lr": [0.001, 0.01, 0.05]}},
+        "datasets": [{"name": "digits", "noise": {"kind": "symmetric", "rate": [0.2, 0.4]}}],
+        "methods": {"ce": {}, "elr": {"search": {"lam": [1.0, 3.0], "beta": [0.7, 0.9]}}},
+        "seeds": [0, 1],
+    }
+    return {**base, **changes}
+
+
+def test_every_row_gets_as_many_tries_and_the_best_on_validation_labels_is_run(tmp_path):
+    tries = api.prepare(suite(), out=tmp_path)
+    assert tries.plan.tries
+    rows = [spec.row for spec in tries.specs]
+    assert {row: rows.count(row) for row in rows} == {f"{m}#{i}": 2 for m in ("ce", "elr") for i in range(3)}
+    assert {spec.seed for spec in tries.specs} == {1000}
+    identities = {row: [s for s in tries.specs if s.row == row] for row in rows}
+    settings = {(s.protocol["lr"], *s.params.values()) for specs in identities.values() for s in specs}
+    assert len(settings) == 6  # three of each row, all different
+
+    frame = nlbench.run(suite(), out=tmp_path)
+    assert (frame["status"] == "done").all()
+    assert sorted(frame["row"].tolist()) == ["ce"] * 4 + ["elr"] * 4
+
+    store = Store(tmp_path)
+    for method in ("ce", "elr"):
+        means = {}
+        for row, specs in identities.items():
+            if row.startswith(method):
+                means[row] = sum(store.read(s.key).metrics["val_last"] for s in specs) / len(specs)
+        best = identities[max(means, key=means.get)][0]
+        final = api.prepare(suite(), out=tmp_path)
+        assert not final.plan.tries
+        assert final.state.todo == []
+        for spec in final.specs:
+            if spec.row == method:
+                assert (spec.params, spec.protocol) == (best.params, best.protocol)
+    assert "every row had 3 tries" in final.plan.notes[0]
+    assert store.plans()["t"]["track"] == "tuned"
+
+
+def test_a_try_that_diverged_has_lost(tmp_path):
+    methods = {"ce": {}}
+    changed = suite(methods=methods, tuning={"tries": 2, "protocol": {"lr": [0.01, 1e12]}})
+    frame = nlbench.run(changed, out=tmp_path)
+    assert len(frame) == 4
+    assert {r.spec["protocol"]["lr"] for r in map(Store(tmp_path).read, frame.index)} == {0.01}
+    statuses = nlbench.load(tmp_path)["status"]
+    assert sorted(statuses.unique()) == ["diverged", "done"]
+
+
+def test_where_every_try_is_lost_the_row_is_named(tmp_path):
+    changed = suite(methods={"ce": {}}, tuning={"tries": 2, "protocol": {"lr": [1e13, 1e12]}})
+    with pytest.raises(SuiteError, match=r"methods\.ce: every try on digits failed or diverged"):
+        nlbench.run(changed, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"tuning": {"tries": 4, "protocol": {"lr": [0.1]}}},
+            r"methods\.ce: its grid has 1 settings, fewer than the 4",
+        ),
+        ({"overrides": {"epochs": 2}}, r"holds out no validation part.*val_fraction"),
+        ({"tuning": None}, r"tuning: is required by the track tuned"),
+        ({"tuning": {"tries": 1}}, r"tuning\.tries: must be at least 2, got 1"),
+        ({"track": "identical"}, r"tuning: only the track tuned takes it"),
+        (
+            {"methods": {"elr": {"search": {"lam": [1.0, -1.0, 2.0]}}}},
+            r"methods\.elr\.lam: must be finite and >= 0, got -1",
+        ),
+        ({"methods": {"elr": {"search": {"lamb": [1.0, 2.0]}}}}, r"methods\.elr\.lamb: unknown key.*'lam'"),
+        (
+            {"tuning": {"tries": 2, "protocol": {"lr": [0.1, "x"]}}},
+            r"methods\.ce\.protocol\.lr: must be a number, got 'x'",
+        ),
+        ({"methods": {"ce": {"protocol": {"lr": 0.1}}}}, r"methods\.ce\.protocol: only the track as-published"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_trains(tmp_path, changes, message):
+    with pytest.raises(SuiteError, match=message):
+        api.prepare(suite(**changes), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_search_belongs_to_the_tuned_track(tmp_path):
+    changed = suite(track="identical")
+    del changed["tuning"]
+    with pytest.raises(SuiteError, match=r"methods\.elr\.search: only the track tuned searches"):
+        api.prepare(changed, out=tmp_path)
