@@ -2,6 +2,7 @@
 
 import csv
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -405,3 +406,33 @@ def test_bfloat16_runs_hand_float32_logits_to_the_method(tmp_path):
 def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
     monkeypatch.setenv("NLBENCH_CACHE", str(tmp_path / "c"))
     assert sources.cache_dir() == tmp_path / "c"
+
+
+def test_a_run_that_another_process_holds_is_waited_for_and_not_trained_again(tmp_path):
+    done = sweep(tmp_path / "elsewhere", {"elr": {}}, 1)
+    done.run()
+    theirs = done.store.read(done.specs[0].key)
+    sw = sweep(tmp_path, {"elr": {}, "ce": {}}, 1)
+    held, released = threading.Event(), threading.Event()
+
+    def other_process():
+        with sw.store.lock(theirs.key) as mine:
+            assert mine
+            held.set()
+            released.wait(60)
+            sw.store.write(theirs, [])
+
+    thread = threading.Thread(target=other_process)
+    thread.start()
+    held.wait(60)
+    started, finished = [], []
+    listener = local.Listener(
+        on_start=lambda spec, number, total: started.append(spec.row),
+        on_wait=lambda count: released.set(),
+        on_finish=lambda spec, record: finished.append((spec.row, record.timing)),
+    )
+    sw.run(listener)
+    thread.join()
+    assert started == ["ce"]
+    assert [row for row, _ in finished] == ["ce", "elr"]
+    assert finished[1][1] == theirs.timing
