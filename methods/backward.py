@@ -14,7 +14,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
 from nlbench.ops.transition import estimate_T
@@ -54,7 +53,7 @@ class Backward(Method):
         if self.told:
             T = run.task.T
         else:
-            network = run.fit("ce", lambda logits, batch: F.cross_entropy(logits, batch.labels), self.warmup)
+            network = run.fit("warm-up", "ce", self.warmup)
             probs = run.predict_train(network).double().softmax(1)
             T = estimate_T(probs, anchor=self.anchor, percentile=self.percentile)
         T, inverse = bounded_inverse(T.cpu(), self.max_weight)

@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
 from nlbench.ops.transition import estimate_T
@@ -45,7 +44,7 @@ class Forward(Method):
         if self.told:
             self.T.copy_(run.task.T)
             return
-        network = run.fit("ce", lambda logits, batch: F.cross_entropy(logits, batch.labels), self.warmup)
+        network = run.fit("warm-up", "ce", self.warmup)
         probs = run.predict_train(network).double().softmax(1)
         self.T.copy_(estimate_T(probs, anchor=self.anchor, percentile=self.percentile))
 

@@ -35,11 +35,28 @@ class Sweep:
         from nlbench.executors import local
 
         self.store.require_writable()
-        self.store.write_plan(self.plan.as_json())
+        plan = self.plan.as_json()
+        self._warn_of_lost_rows(plan)
+        self.store.write_plan(plan)
         device = local.pick_device(self.device)
         todo = self.state.todo[:1] if debug else self.state.todo
         hear = listener or local.Listener()
-        local.execute(todo, self.store, self.methods, self.data_dir, device, hear, checkpoint_seconds, debug)
+        local.execute(
+            todo, self.state.ages, self.store, self.methods, self.data_dir, device, hear, checkpoint_seconds, debug
+        )
+
+    def _warn_of_lost_rows(self, plan: dict[str, Any]) -> None:
+        """Two suites of one name share one plan file: say what the table of the older one loses."""
+        old = self.store.plan(plan["suite"])
+        if old is None:
+            return
+        lost = [r["row"] for r in old["rows"] if r["row"] not in {new["row"] for new in plan["rows"]}]
+        lost += [c for c in old["conditions"] if c not in plan["conditions"]]
+        if lost:
+            self.store.warn(
+                f"{self.store.root} held a suite {plan['suite']!r} with {', '.join(lost)}, which this one lacks: its "
+                f"table now shows this suite (the records stay; give one of the two another name)"
+            )
 
     def failures(self) -> list[RunRecord]:
         """Records of the runs asked for that failed or diverged."""
@@ -88,11 +105,15 @@ def prepare(
             methods_dirs=extra,
         )
 
-    plan = tuning.stage(checked, only, planned, store) if checked.track == "tuned" else planned(checked)
+    methods = registry.method_files(extra)
+
+    def pending(part: Plan) -> bool:
+        return bool(local.state(part.specs, store, methods, stale).todo)
+
+    plan = tuning.stage(checked, only, planned, pending, store) if checked.track == "tuned" else planned(checked)
     chosen = plan.specs
     if not plan.tries:
         chosen = [s for s in chosen if (not only or s.row in only) and (seeds is None or s.seed in seeds)]
-    methods = registry.method_files(extra)
     return Sweep(plan, chosen, local.state(chosen, store, methods, stale), store, methods, folder, device)
 
 
@@ -133,7 +154,8 @@ def run(
             methods_dir=methods_dir, stale=stale,
         )  # fmt: skip
         sweep.run(checkpoint_seconds=checkpoint_seconds)
-        if not sweep.plan.tries:
+        # A try that failed is no reason to choose another: it comes back in the records, and is tried again next time.
+        if not sweep.plan.tries or any(record.status == "failed" for record in sweep.failures()):
             break
     rows = [
         {"row": spec.row, **_flat(record)} for spec in sweep.specs if (record := sweep.store.read(spec.key)) is not None

@@ -166,7 +166,7 @@ def run(
     while True:
         with Progress(len(sweep.state.todo), sweep.plan.titles) as progress:
             sweep.run(progress.listener(), checkpoint_seconds=checkpoint_seconds)
-        if not sweep.plan.tries:
+        if not sweep.plan.tries or any(record.status == "failed" for record in sweep.failures()):
             break
         sweep = prepare()  # the tries of a tuned suite are done: now the runs they chose
     print(tables.render(sweep.plan.as_json(), sweep.store, methods=sweep.methods), end="")
@@ -204,12 +204,13 @@ def table(
     out: Annotated[Path, typer.Argument(help="The record store.")] = Path("results"),
     suite: Annotated[str | None, typer.Option(help="One of the store's suites; all of them without it.")] = None,
     format_: Annotated[Format, typer.Option("--format")] = Format.md,
-    metric: Annotated[str, typer.Option(help="last, last10, best, selected, top5, memorised, ...")] = "last",
+    metric: Annotated[str | None, typer.Option(help="last, last10, best, selected, top5, memorised, ...")] = None,
     against: Annotated[str | None, typer.Option(help="The row that paired differences are taken to.")] = None,
     details: Annotated[bool, typer.Option("--details", help="Every metric, a table per dataset and noise.")] = False,
+    methods_dir: MethodsDir = None,
 ) -> None:
     """Print the table of a suite's records again."""
-    from nlbench import tables
+    from nlbench import registry, tables
     from nlbench.records import Store
     from nlbench.registry import find
 
@@ -219,8 +220,9 @@ def table(
         plans = {suite: find("suite of this store", suite, plans)}
     else:  # a tuned suite's tries only when they are asked for
         plans = {name: plan for name, plan in plans.items() if not plan["tries"]} or plans
+    methods = registry.method_files([methods_dir] if methods_dir else [])
     blocks = [
-        tables.render(plan, store, fmt=format_.value, metric=metric, against=against, details=details)
+        tables.render(plan, store, fmt=format_.value, metric=metric, against=against, details=details, methods=methods)
         for plan in plans.values()
     ]
     if format_ is Format.csv:  # one header for all

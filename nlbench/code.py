@@ -11,14 +11,22 @@ from nlbench import models
 
 _PACKAGE = Path(__file__).parent
 _DATA = ("loader", "noise", "strata", "label_files", "matrix_files", "digits")
-_HARNESS = ("train.py", "evaluate.py", "method.py", "streams.py", *(f"data/{name}.py" for name in _DATA))
+_HARNESS = (
+    "protocols.py",
+    "train.py",
+    "evaluate.py",
+    "method.py",
+    "streams.py",
+    *(f"data/{name}.py" for name in _DATA),
+)
 
 
 def code_hash(method_file: Path | None, model: str) -> str:
     """16 hex digits over the harness's numeric modules, the kernels' sources, the model's file and the method's."""
     files = [_PACKAGE / name for name in _HARNESS]
     files += sorted((_PACKAGE / "ops").glob("*.py"))
-    files += [path for path in [models.model_file(model), method_file] if path]
+    files.append(models.model_file(model) or _PACKAGE / "models" / "_external.py")
+    files += [method_file] if method_file else []
     digest = hashlib.sha256(kernels_hash().encode())
     for path in files:
         digest.update(_essence(path).encode())

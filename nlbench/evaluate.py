@@ -94,7 +94,20 @@ def summarise(history: list[dict[str, Any]]) -> dict[str, Any]:
     return metrics
 
 
+class Diverged(Exception):
+    """A loss or an output is not finite. `epoch` and `step` from 0, `step` over the whole training."""
+
+    def __init__(self, message: str, epoch: int, step: int):
+        super().__init__(f"{message} in epoch {epoch}, step {step}")
+        self.epoch, self.step = epoch, step
+
+
 def score(predict: Callable[[Tensor], Tensor], images: Any, labels: Tensor) -> tuple[dict[str, float], Tensor]:
-    """Accuracies of `predict` over `images` without augmentation, and its predicted classes (N,) int64."""
+    """Accuracies of `predict` over `images` without augmentation, and its predicted classes (N,) int64.
+
+    Raises ArithmeticError when an output is not finite: the argmax of NaN is a class like any other.
+    """
     logits = predict_all(predict, images)
+    if not logits.isfinite().all():
+        raise ArithmeticError("the network's output is not finite")
     return accuracies(logits, labels), logits.argmax(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,9 @@ class Batch:
         return len(self.index)
 
 
+HelperLoss = Literal["ce"] | Callable[[Tensor, Batch], Tensor]
+
+
 class Run:
     """What a method may touch of the harness. Built by `nlbench.train`; holds no clean label and no test image.
 
@@ -100,7 +103,7 @@ class Run:
         schedule: Schedule,
         val_images: Any = None,
         val_labels: Tensor | None = None,
-        fit: Callable[[Run, str, Callable[[Tensor, Batch], Tensor], int], nn.Module] | None = None,
+        fit: Callable[[Run, str, HelperLoss, int], nn.Module] | None = None,
     ):
         self.task, self.networks = task, networks
         self.epoch, self.step = 0, 0
@@ -208,12 +211,17 @@ class Run:
         predicted = predict_all(network, self._val_images).argmax(1)
         return float((predicted == self._val_labels).float().mean())
 
-    def fit(self, key: str, loss: Callable[[Tensor, Batch], Tensor], epochs: int) -> nn.Module:
-        """Train a helper network with `loss(logits, batch)` from fresh weights, in evaluation mode when returned.
+    def fit(self, key: str, loss: HelperLoss, epochs: int) -> nn.Module:
+        """Train a helper network from fresh weights; it is in evaluation mode when returned.
 
         Keeps the weights with the lowest validation loss: on the protocol's validation part, else on 10% of the
         training examples held out from this fit. Kept beside the records under `key` together with all that its
-        result depends on, so that several methods share it; its seconds count for each run that uses it.
+        result depends on; its seconds count for each run that uses it.
+
+        Args:
+            loss: "ce", cross entropy with the given labels, whose result all methods with this `key` and length share;
+                or a function of (logits, batch), whose result belongs to this method and its hyperparameters. It may
+                look at the logits and at batch.labels alone.
         """
         if self._fit is None:
             raise RuntimeError("this run cannot fit helper networks")

@@ -34,7 +34,7 @@ Warn = Callable[[str], None]
 class RunRecord(BaseModel):
     """One finished run: done, diverged (a loss that is not finite) or failed (an error, with its traceback)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore")  # a later version's record may hold more
 
     key: str
     status: Literal["done", "diverged", "failed"]
@@ -67,6 +67,9 @@ def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
+_PLAN_KEYS = {"suite", "track", "protocol", "notes", "tries", "rows", "conditions", "seeds", "cells"}
+
+
 class Store:
     """The folder OUT. Reading needs nothing; writing needs `require_writable` first.
 
@@ -76,7 +79,8 @@ class Store:
     """
 
     def __init__(self, root: str | Path, warn: Warn = lambda line: None):
-        self.root, self._warn = Path(root), warn
+        self.root, self.warn = Path(root), warn
+        self._said = set[Path]()
 
     def require_writable(self) -> None:
         """Make the folders and try to write. Raises StoreError."""
@@ -94,7 +98,7 @@ class Store:
         return self.root / "runs" / key
 
     def read(self, key: str) -> RunRecord | None:
-        """The record, or None. A corrupt one is set aside under another name, said, and counts as not there."""
+        """The record, or None. A corrupt one is said once and counts as not there; `write` sets it aside."""
         path = self.run_dir(key) / "record.json"
         try:
             record = RunRecord.model_validate_json(path.read_bytes())
@@ -107,7 +111,9 @@ class Store:
             raise StoreError(f"{self.root}: cannot be read as a record store ({error.strerror})") from None
         except (ValidationError, ValueError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            self.set_aside(path, f"corrupt record: {reason}")
+            if path not in self._said:
+                self._said.add(path)
+                self.warn(f"{path}: corrupt record: {reason}; it counts as missing, and that run is to be done again")
             return None
 
     def set_aside(self, path: Path, reason: str) -> None:
@@ -116,17 +122,16 @@ class Store:
             other = path.with_name(f"{path.name}.corrupt-{number}")
             if not other.exists():
                 break
-        try:
-            os.replace(path, other)
-            self._warn(f"{path}: {reason}; set aside as {other.name}, that run will be done again")
-        except OSError:  # a store that may only be read
-            self._warn(f"{path}: {reason}; counted as missing")
+        os.replace(path, other)
+        self.warn(f"{path}: {reason}; set aside as {other.name}")
 
     def write(
         self, record: RunRecord, history: Sequence[dict[str, Any]], predictions: dict[str, Any] | None = None
     ) -> None:
         """Write a finished run; record.json comes last, its presence is what makes the run finished."""
         folder = self.run_dir(record.key)
+        if (folder / "record.json").exists() and self.read(record.key) is None:
+            self.set_aside(folder / "record.json", "corrupt record")
         if history:
             text = io.StringIO()
             writer = csv.DictWriter(text, fieldnames=list(history[0]))
@@ -150,50 +155,72 @@ class Store:
         payload = _json_bytes(plan)
         write_atomic(self.root / "suites" / f"{plan['suite']}.json", lambda file: file.write(payload))
 
+    def plan(self, name: str) -> dict[str, Any] | None:
+        """The plan of one suite, or None. Raises StoreError when it is not readable."""
+        path = self.root / "suites" / f"{name}.json"
+        try:
+            plan = json.loads(path.read_bytes())
+            if not isinstance(plan, dict) or not plan.keys() >= _PLAN_KEYS:
+                raise ValueError(f"not a plan of this version of nlbench, with {', '.join(sorted(_PLAN_KEYS))}")
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise StoreError(f"{path}: not readable ({error}); remove it and run the suite again") from None
+        return plan
+
     def plans(self) -> dict[str, dict[str, Any]]:
         """Every suite run into this store, by name. Raises StoreError when there is none, or one is not readable."""
-        plans = {}
-        for path in sorted(self.root.glob("suites/*.json")):
-            try:
-                plans[path.stem] = json.loads(path.read_bytes())
-            except ValueError as error:
-                raise StoreError(f"{path}: not readable ({error}); run the suite again to rewrite it") from None
+        names = [path.stem for path in sorted(self.root.glob("suites/*.json"))]
+        plans = {name: plan for name in names if (plan := self.plan(name)) is not None}
         if not plans:
             raise StoreError(f"{self.root}: holds no suite's results; `nlbench run SUITE --out {self.root}` makes them")
         return plans
 
-    @contextlib.contextmanager
-    def lock(self, key: str) -> Iterator[bool]:
-        """Hold the run `key` against other processes: flock on this host, a heartbeat across hosts.
+    def lock(self, key: str) -> contextlib.AbstractContextManager[bool]:
+        """Hold the run `key` against other processes; see `hold`. Removes what a killed process left half written."""
+        return hold(self.run_dir(key) / "lock", leftovers=".*.tmp")
 
-        Yields False at once when somebody else holds it.
-        """
-        path = self.run_dir(key) / "lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            file.seek(0)
-            holder = file.read().partition(" ")[0]
-            age = time.time() - os.fstat(file.fileno()).st_mtime
-            if holder and holder != socket.gethostname() and age < STALE_SECONDS:
-                yield False
-                return
+
+@contextlib.contextmanager
+def hold(path: Path, leftovers: str = "") -> Iterator[bool]:
+    """Hold the lock file `path`: flock on this host, a heartbeat across hosts and where flock is not to be had.
+
+    Args:
+        leftovers: a pattern of temporary files beside it, removed once the lock is held.
+    Yields False at once when somebody else holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    me = f"{socket.gethostname()} {os.getpid()}"
+    with open(path, "a+") as file:
+        flocked = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a file system without flock: the heartbeat alone decides, on this host too
+            flocked = False
+        file.seek(0)
+        holder = file.read().strip()
+        age = time.time() - os.fstat(file.fileno()).st_mtime
+        elsewhere = holder.partition(" ")[0] != socket.gethostname() if flocked else holder != me
+        if holder and elsewhere and age < STALE_SECONDS:
+            yield False
+            return
+        file.truncate(0)
+        file.write(f"{me}\n")
+        file.flush()
+        for left in path.parent.glob(leftovers) if leftovers else ():
+            left.unlink(missing_ok=True)
+        stop = threading.Event()
+        beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
+        beat.start()
+        try:
+            yield True
+        finally:
+            stop.set()
+            beat.join()
             file.truncate(0)
-            file.write(f"{socket.gethostname()} {os.getpid()}\n")
-            file.flush()
-            stop = threading.Event()
-            beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
-            beat.start()
-            try:
-                yield True
-            finally:
-                stop.set()
-                beat.join()
-                file.truncate(0)
 
 
 def _beat(path: Path, stop: threading.Event) -> None:

@@ -8,7 +8,7 @@ import json
 import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -446,7 +446,10 @@ def _conditions(suite: Suite, problems: Problems) -> list[_Condition]:
             path = str(resolved.pop("path", ""))
             rate = f" {resolved['rate']:g}" if "rate" in resolved else f" {Path(path).name}"
             found.append(_Condition(entry.name, "clean", resolved, path, f"{info.title} {resolved['kind']}{rate}"))
-        for condition in found:
+        for i_found, condition in enumerate(found):
+            if any(condition.title == other.title and not condition.same(other) for other in conditions):
+                more = (condition.noise or {}).get("key") or condition.noise_path
+                found[i_found] = condition = replace(condition, title=f"{condition.title} ({more})")
             if any(condition.same(other) for other in conditions):
                 problems.add(where, f"{condition.title} stands here twice; keep one")
             conditions.append(condition)
@@ -508,31 +511,34 @@ class _Row:
             own_values = {k: v for k, v in entry.per_dataset.get(dataset, {}).items() if k != "protocol"}
             given = {**{k: (v, [*where, k]) for k, v in (entry.model_extra or {}).items()},
                      **{k: (v, [*where, "per_dataset", dataset, k]) for k, v in own_values.items()}}  # fmt: skip
-            before = len(problems.lines)
             params[dataset] = _check_params(given, takes, where, problems)
-            if len(problems.lines) > before:
-                continue
-            try:
-                method = build_method(method_class, params[dataset], dummy_task(info))
-            except ValueError as error:
-                path, message = _blame(str(error), given) or (where, str(error))
-                problems.add(path, message)
-                continue
-            except Exception as error:  # a mistake in the method's file, which may be anybody's
-                spot = traceback.extract_tb(error.__traceback__)[-1]
-                message = f"{files[name].path}: cannot be built: {type(error).__name__}: {error}"
-                problems.add(where, f"{message} ({spot.filename}:{spot.lineno})")
-                continue
-            told, networks = method.told, method.num_networks
+            values = dict(params[dataset])
+            while values.keys() == takes.keys():  # again without the value that was wrong: there may be others
+                try:
+                    method = build_method(method_class, values, dummy_task(info))
+                    told, networks = method.told, method.num_networks
+                    break
+                except ValueError as error:
+                    wrong = _blame(str(error), given)
+                    path, message = (
+                        (given[wrong][1], str(error).removeprefix(f"{wrong} ")) if wrong else (where, str(error))
+                    )
+                    problems.add(path, message)
+                    if wrong is None or takes[wrong].required or values[wrong] == takes[wrong].default:
+                        break
+                    values[wrong] = takes[wrong].default
+                except Exception as error:  # a mistake in the method's file, which may be anybody's
+                    spot = traceback.extract_tb(error.__traceback__)[-1]
+                    message = f"{files[name].path}: cannot be built: {type(error).__name__}: {error}"
+                    problems.add(where, f"{message} ({spot.filename}:{spot.lineno})")
+                    break
         return cls(name, params, told, networks)
 
 
-def _blame(message: str, given: Mapping[str, tuple[Any, list[str]]]) -> tuple[list[str], str] | None:
-    """The path of the key that a constructor's message begins with or names, and the message without it."""
-    for key, (_, path) in given.items():
-        if re.search(rf"\b{re.escape(key)}\b", message):
-            return path, message.removeprefix(f"{key} ")
-    return None
+def _blame(message: str, given: Iterable[str]) -> str | None:
+    """The given key that a constructor's message begins with, or else names."""
+    named = [key for key in given if re.search(rf"\b{re.escape(key)}\b", message)]
+    return min(named, key=lambda key: not message.startswith(f"{key} "), default=None)
 
 
 def _check_params(
@@ -557,6 +563,8 @@ def _check_params(
             values[p.name] = _typed(value, p.annotation)
         except ValueError as error:
             problems.add(path, f"{'' if p.name in given else f'the default of {p.name} '}{error}")
+            if not p.required:
+                values[p.name] = p.default
     return values
 
 

@@ -7,7 +7,7 @@ import io
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from nlbench import code, registry
@@ -16,18 +16,19 @@ from nlbench.records import RunRecord, Store
 
 Format = Literal["md", "csv", "latex"]
 
-# name on the command line -> (key in a record's metrics, head of its column)
+# name on the command line -> (key in a record's metrics, head of its column, what it is)
 METRICS = {
-    "last": ("last", "last epoch"),
-    "last10": ("last10", "last 10 epochs"),
-    "best": ("best", "best (oracle)"),
-    "selected": ("selected", "selected"),
-    "top5": ("last_top5", "top-5, last epoch"),
-    "memorised": ("final_wrong_memorised", "memorised"),
-    "clean-right": ("final_clean_right", "clean right"),
-    "targets": ("target_accuracy", "targets right"),
+    "last": ("last", "last epoch", "test accuracy after the last epoch"),
+    "last10": ("last10", "last 10 epochs", "test accuracy, mean of the last ten epochs"),
+    "best": ("best", "best (oracle)", "test accuracy at the epoch that is best on the test set, an oracle"),
+    "selected": ("selected", "selected", "test accuracy at the epoch that noisy validation labels select"),
+    "top5": ("last_top5", "top-5", "top-5 test accuracy after the last epoch"),
+    "memorised": ("final_wrong_memorised", "memorised", "wrongly labelled training examples predicted as labelled"),
+    "clean-right": ("final_clean_right", "clean right", "correctly labelled training examples predicted right"),
+    "targets": ("target_accuracy", "targets right", "target memories whose argmax is the clean label"),
+    "single": ("single_mean", "single network", "test accuracy of the networks one by one, their mean"),
 }
-_DETAILS = ("last", "last10", "best", "selected", "clean-right", "memorised")
+_DETAILS = ("last", "last10", "best", "selected", "single", "clean-right", "memorised")
 
 
 @dataclass
@@ -68,12 +69,13 @@ class Difference:
     std: float | None
     n: int
     p: float | None  # two-sided paired t test
+    marks: str = ""
 
     def text(self, plus_minus: str = "±") -> str:
         text = f"{100 * self.mean:+.2f}"
         if self.std is not None:
             text += f"{plus_minus}{100 * self.std:.2f}"
-        return text if self.p is None else f"{text} (p {format_p(self.p)})"
+        return (text if self.p is None else f"{text} (p {format_p(self.p)})") + self.marks
 
 
 def format_p(p: float) -> str:
@@ -123,7 +125,6 @@ class Results:
             where = cell["row"], cell["condition"]
             self.records[(*where, cell["seed"])] = store.read(cell["key"])
             self.planned[where] = self.planned.get(where, 0) + 1
-        self._kinds = {self._kind(record) for record in self.records.values() if record}
 
     @staticmethod
     def _kind(record: RunRecord) -> tuple[str, str]:
@@ -150,6 +151,20 @@ class Results:
             cell.marks += "‡"
         return cell
 
+    def difference(self, row: str, reference: str, condition: int, metric: str = "last") -> Difference | None:
+        """`row` minus `reference`, paired; marked where their runs differ in precision or device class."""
+        found = difference(self.cell(row, condition, metric), self.cell(reference, condition, metric))
+        kinds = {self._kind(record) for name in (row, reference) for record in self.of(name, condition)}
+        return replace(found, marks="‡") if found and len(kinds) > 1 else found
+
+    def differences(self, reference: str, condition: int) -> dict[str, Difference]:
+        """Every other row minus `reference`, with Holm's p over the rows."""
+        names = [row["row"] for row in self.rows if row["row"] != reference]
+        found = {name: d for name in names if (d := self.difference(name, reference, condition))}
+        tested = [name for name, d in found.items() if d.p is not None]
+        adjusted = dict(zip(tested, holm([found[name].p or 0.0 for name in tested]), strict=True))
+        return {name: replace(d, p=adjusted.get(name)) for name, d in found.items()}
+
     def _stale(self, record: RunRecord) -> bool:
         file = self._methods.get(record.spec["method"])
         if file is None:  # a method of a folder that was not named here cannot be compared
@@ -174,13 +189,14 @@ class Results:
             rates = [r.noise["noise_rate_train"] for r in records]
             full = [r.noise["noise_rate_full"] for r in records]
             sizes = {(r.noise["num_train"], r.noise["num_val"], r.noise["num_test"]) for r in records}
+            drawn = "redrawn for each seed" if records[0].noise["redrawn"] else "the same for all seeds"
             parts = "; ".join(
                 f"{train} training" + (f", {val} validation" if val else "") + f", {test} test examples"
                 for train, val, test in sorted(sizes)
             )
             notes.append(
                 f"{self.conditions[condition]}: {_range(rates)} of the training labels are wrong as measured "
-                f"({_range(full)} of all labels); {parts}."
+                f"({_range(full)} of all labels), {drawn}; {parts}."
             )
             if variants := {r.noise["variant"] for r in records if r.noise.get("variant")}:
                 notes.append(
@@ -194,8 +210,9 @@ class Results:
         cells = [self.cell(row["row"], c, "last") for row in self.rows for c in range(len(self.conditions))]
         if any("*" in cell.marks for cell in cells):
             notes.append("* made by code that has changed since; `nlbench run --stale rerun` redoes it.")
-        if any("‡" in cell.marks for cell in cells):
-            notes.append("‡ holds runs of different precision or device class.")
+        kinds = {self._kind(record) for record in self.records.values() if record}
+        if len(kinds) > 1:
+            notes.append("‡ holds, or compares, runs of different precision or device class.")
         if any(cell.failed for cell in cells):
             notes.append("! runs that failed or diverged; they are in no average.")
         if any(len(cell.values) < cell.planned for cell in cells):
@@ -225,18 +242,21 @@ def render(
     store: Store,
     *,
     fmt: Format = "md",
-    metric: str = "last",
+    metric: str | None = None,
     against: str | None = None,
     details: bool = False,
     methods: Mapping[str, registry.MethodFile] | None = None,
 ) -> str:
-    """The table of a plan: with one condition its details, with several one column each (`details` adds the former).
+    """The table of a plan.
+
+    With one condition its details; with several a column for each, and their paired differences. A `metric` gives that
+    one alone, `details` every metric, a table for each condition.
 
     Args:
         methods: the files that records are compared with to mark stale ones; the shipped and installed by default.
     Raises: SuiteError for an unknown metric or reference row.
     """
-    if metric not in METRICS:
+    if metric is not None and metric not in METRICS:
         raise SuiteError(f"--metric {metric}: unknown. There are: {', '.join(METRICS)}.{did_you_mean(metric, METRICS)}")
     results = Results(plan, store, registry.method_files() if methods is None else methods)
     reference = choose_reference(results, against)
@@ -244,41 +264,55 @@ def render(
         return _csv(results, reference)
     write = _markdown if fmt == "md" else _latex
     pm = "±" if fmt == "md" else "$\\pm$"
+    conditions = range(len(results.conditions))
     blocks = []
-    if len(results.conditions) > 1:
-        heads = ["method", *results.conditions, "nets"]
-        rows = []
-        for row in results.rows:
-            cells = [results.cell(row["row"], c, metric).text(pm) for c in range(len(results.conditions))]
-            rows.append([results.label(row), *cells, str(row["networks"])])
-        blocks.append(write(_title(plan, METRICS[metric][1]), heads, rows, _notes(results, fmt, None)))
-    if len(results.conditions) == 1 or details:
-        for c, condition in enumerate(results.conditions):
+    if metric is not None or (len(conditions) > 1 and not details):
+        heads, rows = _wide(results, metric or "last", pm)
+        blocks.append(write(_title(plan, METRICS[metric or "last"][2]), heads, rows, _notes(results, fmt, None)))
+        if metric is None and reference is not None:
+            heads, rows = _wide_differences(results, reference, pm)
+            note = _escaped(["p of paired t tests, after Holm within each column."], fmt)
+            blocks.append(write(_title(plan, f"last epoch, minus {reference}, paired over seeds"), heads, rows, note))
+    else:
+        for c in conditions:
             heads, rows = _details(results, c, reference, pm)
-            caption = _title(plan, condition)
-            blocks.append(write(caption, heads, rows, _notes(results, fmt, c, reference)))
+            title = _title(plan, f"{results.conditions[c]}; test accuracy")
+            blocks.append(write(title, heads, rows, _notes(results, fmt, c, reference)))
     return "\n".join(blocks)
 
 
 def _title(plan: Mapping[str, Any], subject: str) -> str:
     seeds = len(plan["seeds"])
     return (
-        f"{plan['suite']}: {subject}; test accuracy in %, mean±sample std over {seeds} seed{'s' if seeds > 1 else ''}; "
+        f"{plan['suite']}: {subject} in %, mean±sample std over {seeds} seed{'s' if seeds > 1 else ''}; "
         f"protocol {plan['protocol']}, track {plan['track']}"
     )
+
+
+def _wide(results: Results, metric: str, pm: str) -> tuple[list[str], list[list[str]]]:
+    """A column for each condition."""
+    rows = []
+    for row in results.rows:
+        cells = [results.cell(row["row"], c, metric).text(pm) for c in range(len(results.conditions))]
+        rows.append([results.label(row), *cells, str(row["networks"])])
+    return ["method", *results.conditions, "nets"], rows
+
+
+def _wide_differences(results: Results, reference: str, pm: str) -> tuple[list[str], list[list[str]]]:
+    columns = [results.differences(reference, c) for c in range(len(results.conditions))]
+    rows = [
+        [results.label(row), *(column[row["row"]].text(pm) if row["row"] in column else "-" for column in columns)]
+        for row in results.rows
+        if row["row"] != reference
+    ]
+    return ["method", *results.conditions], rows
 
 
 def _details(results: Results, condition: int, reference: str | None, pm: str) -> tuple[list[str], list[list[str]]]:
     metrics = [m for m in _DETAILS if results.has(m)] or ["last"]
     heads = ["method", *(METRICS[m][1] for m in metrics)]
-    differences: dict[str, Difference] = {}
-    if reference is not None:
-        heads.append(f"last, minus {reference}")
-        base = results.cell(reference, condition, "last")
-        for row in results.rows:
-            if row["row"] != reference and (d := difference(results.cell(row["row"], condition, "last"), base)):
-                differences[row["row"]] = d
-        differences = _adjusted(differences)
+    differences = results.differences(reference, condition) if reference is not None else {}
+    heads += [f"last, minus {reference}"] if reference is not None else []
     heads += ["nets", "passes"]
     rows = []
     for row in results.rows:
@@ -290,12 +324,6 @@ def _details(results: Results, condition: int, reference: str | None, pm: str) -
         line += [str(row["networks"]), f"{statistics.fmean(passes):.3g}" if passes else "-"]
         rows.append(line)
     return heads, rows
-
-
-def _adjusted(differences: dict[str, Difference]) -> dict[str, Difference]:
-    tested = {name: d.p for name, d in differences.items() if d.p is not None}
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return {name: Difference(d.mean, d.std, d.n, adjusted.get(name)) for name, d in differences.items()}
 
 
 def _notes(results: Results, fmt: Format, condition: int | None, reference: str | None = None) -> list[str]:
@@ -312,6 +340,10 @@ def _notes(results: Results, fmt: Format, condition: int | None, reference: str 
         if reference is not None:
             notes.append("minus: paired over seeds, mean±std of the differences, p of a paired t test after Holm.")
     notes = list(dict.fromkeys([*notes, *results.plan.get("notes", []), *results.marks()]))
+    return _escaped(notes, fmt)
+
+
+def _escaped(notes: list[str], fmt: Format) -> list[str]:
     return [note.replace("%", "\\%").replace("±", "$\\pm$") for note in notes] if fmt == "latex" else notes
 
 
@@ -372,14 +404,14 @@ def _csv(results: Results, reference: str | None) -> str:
         "failed",
         "networks",
     ]
-    writer.writerow([*head, "reference", "difference", "difference_std", "p", "marks"])
+    writer.writerow([*head, "reference", "difference", "difference_std", "p_unadjusted", "marks"])
     for c, condition in enumerate(results.conditions):
         for metric in (m for m in METRICS if results.has(m)):
-            base = results.cell(reference, c, metric) if reference else None
             for row in results.rows:
                 cell = results.cell(row["row"], c, metric)
                 own = [results.plan["suite"], condition, row["row"], row["method"], " ".join(row["told"]), metric]
-                delta = difference(cell, base) if base is not None and row["row"] != reference else None
+                delta = results.difference(row["row"], reference, c, metric) if reference else None
+                delta = None if row["row"] == reference else delta
                 compared = [reference, delta.mean, delta.std, delta.p] if delta else ["", "", "", ""]
                 numbers = [cell.mean, cell.std, len(cell.values), cell.planned, cell.failed, row["networks"]]
                 writer.writerow([*own, *numbers, *compared, cell.marks])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import random
 import time
 import traceback
 import warnings
@@ -13,15 +14,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nlbench import code, evaluate, models, ops, registry, streams
+from nlbench.data import noise as noises
 from nlbench.data import strata
 from nlbench.data.loader import Images, RunData
-from nlbench.method import _NEVER, Batch, Method, Run, Task, predict_all
+from nlbench.method import _NEVER, Batch, HelperLoss, Method, Run, Task, predict_all
 from nlbench.protocols import Protocol
-from nlbench.records import RunRecord, Store, write_atomic
+from nlbench.records import RunRecord, Store, hold, write_atomic
 from nlbench.suite import RunSpec, build_method, key_of
 
 OnEpoch = Callable[[int, int, dict[str, Any]], None]  # epoch from 0, epochs, its row of the history
@@ -93,20 +97,20 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
     info = data.info
     images = Images(data.train_images, info, device, augment=protocol.augment != "none")
     test_images = Images(data.test_images, info, device, augment=False)
-    labels, clean_labels = _to(data.labels, device), _to(data.clean_labels, device)
-    test_labels = _to(data.test_labels, device)
+    labels, clean_labels = _copy(data.labels, device), _copy(data.clean_labels, device)
+    test_labels = _copy(data.test_labels, device)
     val_images = None if data.val_images is None else Images(data.val_images, info, device, augment=False)
-    val_labels = None if data.val_labels is None else _to(data.val_labels, device)
+    val_labels = None if data.val_labels is None else _copy(data.val_labels, device)
 
     task = Task(
         num_train=len(labels),
         num_classes=info.num_classes,
-        labels=labels,
+        labels=labels.clone(),
         epochs=protocol.epochs,
         steps_per_epoch=-(-len(labels) // protocol.batch_size),
         batch_size=protocol.batch_size,
         device=device,
-        _told={"noise_rate": data.noise_rate_train, "T": torch.from_numpy(data.T)},
+        _told={"noise_rate": data.noise_rate_train, "T": torch.tensor(data.T)},
     )
     with _seeded(spec.seed, "method"):
         method: Method = build_method(registry.load_method(file), spec.params, task).to(device)
@@ -129,62 +133,73 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
     fits = Fits({}, 0.0)
     for i, network in enumerate(networks):
         run.optimise(network.parameters(), lambda params: _sgd(params, protocol), f"network{i}")
-    begun = time.perf_counter()
-    with _seeded(spec.seed, "prepare"), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        method.prepare(run)
-    said = tuple(str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
-    data = dataclasses.replace(data, warnings=tuple(dict.fromkeys([*data.warnings, *said])))
-
-    checkpoint = _Checkpoint(store, store.run_dir(spec.key) / "checkpoint.pt", code_hash, context.checkpoint_seconds)
     history: list[dict[str, Any]] = []
-    prepared = time.perf_counter() - begun - fits.now
-    seconds = {"prepare": prepared, "fits": sum(fits.seconds.values()), "train": 0.0, "evaluate": 0.0}
-    first = 0
-    if (state := checkpoint.load()) is not None:
-        _restore(state, run, method)
-        passes.images = state["passes"]
-        history, seconds, first = state["history"], state["seconds"], state["epoch"]
-        context.on_resume(first, protocol.epochs)
-
+    seconds = {"prepare": 0.0, "fits": 0.0, "train": 0.0, "evaluate": 0.0}
     memorisation = evaluate.Memorisation(labels, clean_labels)
-    for epoch in range(first, protocol.epochs):
+    try:
         begun = time.perf_counter()
-        passes.active = True
-        loss = _train_epoch(run, method, epoch, spec.seed, memorisation)
-        passes.active = False
-        if (bad := int(run._bad_step)) != _NEVER:
-            record = _record(spec, run, method, data, code_hash, history, seconds, device, protocol, diverged=bad)
-            store.write(record, history)
-            return record
-        online = memorisation.take()  # waits for the device, so that the time below is the epoch's
-        trained = time.perf_counter()
-        method.eval()
-        predict = _predictor(method, run)
-        test, predicted = evaluate.score(predict, test_images, test_labels)
-        row: dict[str, Any] = {"epoch": epoch, "loss": loss}
-        row |= {f"test_{name}": value for name, value in test.items()}
-        if val_images is not None and val_labels is not None:
-            row["val_accuracy"] = evaluate.score(predict, val_images, val_labels)[0]["accuracy"]
-        row |= {f"online_{name}": value for name, value in online.items()}
-        if (targets := _targets(method)) is not None:
-            row["target_accuracy"] = evaluate.target_accuracy(targets, clean_labels)
-        now = time.perf_counter()
-        row |= {"seconds": trained - begun, "images_per_second": len(labels) / (trained - begun)}
-        history.append(row)
-        seconds["train"] += trained - begun
-        seconds["evaluate"] += now - trained
-        context.on_epoch(epoch, protocol.epochs, row)
-        if epoch + 1 < protocol.epochs:
-            checkpoint.save_if_due(
-                lambda: {
-                    **_state(run, method),
-                    "history": history,
-                    "seconds": seconds,
-                    "passes": passes.images,
-                    "epoch": epoch + 1,  # noqa: B023
-                }
-            )
+        with _seeded(spec.seed, "prepare"), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            method.prepare(run)
+        said = tuple(str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
+        data = dataclasses.replace(data, warnings=tuple(dict.fromkeys([*data.warnings, *said])))
+
+        checkpoint = _Checkpoint(
+            store, store.run_dir(spec.key) / "checkpoint.pt", code_hash, context.checkpoint_seconds
+        )
+        seconds["prepare"] = time.perf_counter() - begun - fits.now
+        seconds["fits"] = sum(fits.seconds.values())
+        first = 0
+        if (state := checkpoint.load()) is not None:
+            _restore(state, run, method)
+            passes.images = state["passes"]
+            history, seconds, first = state["history"], state["seconds"], state["epoch"]
+            context.on_resume(first, protocol.epochs)
+
+        for epoch in range(first, protocol.epochs):
+            begun = time.perf_counter()
+            passes.active = True
+            loss = _train_epoch(run, method, epoch, spec.seed, memorisation)
+            passes.active = False
+            if (bad := int(run._bad_step)) != _NEVER:
+                raise evaluate.Diverged("the loss is not finite", epoch, bad)
+            online = memorisation.take()  # waits for the device, so that the time below is the epoch's
+            trained = time.perf_counter()
+            method.eval()
+            predict = _predictor(method, run)
+            try:
+                test, predicted = evaluate.score(predict, test_images, test_labels)
+            except ArithmeticError as error:
+                raise evaluate.Diverged(str(error), epoch, run.step - 1) from None
+            row: dict[str, Any] = {"epoch": epoch, "loss": loss}
+            row |= {f"test_{name}": value for name, value in test.items()}
+            if val_images is not None and val_labels is not None:
+                row["val_accuracy"] = evaluate.score(predict, val_images, val_labels)[0]["accuracy"]
+            row |= {f"online_{name}": value for name, value in online.items()}
+            if (targets := _targets(method)) is not None:
+                row["target_accuracy"] = evaluate.target_accuracy(targets, clean_labels)
+            now = time.perf_counter()
+            row |= {"seconds": trained - begun, "images_per_second": len(labels) / (trained - begun)}
+            history.append(row)
+            seconds["train"] += trained - begun
+            seconds["evaluate"] += now - trained
+            context.on_epoch(epoch, protocol.epochs, row)
+            if epoch + 1 < protocol.epochs:
+                checkpoint.save_if_due(
+                    lambda: {
+                        **_state(run, method),
+                        "history": history,
+                        "seconds": seconds,
+                        "passes": passes.images,
+                        "epoch": epoch + 1,  # noqa: B023
+                    }
+                )
+    except evaluate.Diverged as error:
+        record = _record(spec, run, method, data, code_hash, history, seconds, device, protocol, diverged=error)
+        store.write(record, history)
+        return record
+    if not torch.equal(task.labels, labels):
+        raise RuntimeError("the method wrote to task.labels, which is read only: keep corrected labels in a buffer")
 
     train_predicted = predict_all(predict, images).argmax(1)
     memorisation.count(train_predicted, torch.arange(len(labels), device=device))
@@ -253,7 +268,7 @@ class _Helper(Method):
 def _fit(
     run: Run,
     key: str,
-    loss: Callable[[Tensor, Batch], Tensor],
+    loss: HelperLoss,
     epochs: int,
     spec: RunSpec,
     context: Context,
@@ -265,18 +280,41 @@ def _fit(
     protocol = protocol.model_copy(
         update={"epochs": epochs, "schedule": protocol.schedule.scaled(epochs / protocol.epochs)}
     )
-    identity = {k: v for k, v in spec.identity().items() if k not in ("method", "params")}
-    fit_key = key_of({**identity, "fit": key, "epochs": epochs, "code": code.code_hash(None, protocol.model)})
+    identity, method_file = spec.identity(), context.methods[spec.method].path
+    if loss == "ce":  # depends on no method: theirs to share
+        identity = {k: v for k, v in identity.items() if k not in ("method", "params")}
+    hashed = code.code_hash(None if loss == "ce" else method_file, protocol.model)
+    fit_key = key_of({**identity, "fit": key, "epochs": epochs, "code": hashed})
     path = context.store.root / "fits" / f"{fit_key}.pt"
     task, device = run.task, run.task.device
     network = _network(protocol, task.num_classes, in_shape, device, spec.seed, f"fit-{key}", Passes())
     entered = time.perf_counter()
     done = _Checkpoint(context.store, path, fit_key, 0.0)
-    if (state := done.load()) is not None:
-        network.load_state_dict(state["network"])
-        fits.seconds[fit_key] = state["seconds"]
-        return network.eval()
+    while (state := done.load()) is None:
+        with hold(path.with_suffix(".lock"), leftovers=f".{fit_key}*.tmp") as mine:
+            if mine and not path.exists():
+                _train_fit(run, key, loss, protocol, spec, context, network, done)
+                fits.now += time.perf_counter() - entered
+        if not mine:
+            time.sleep(0.5)  # another process trains it
+    network.load_state_dict(state["network"])
+    fits.seconds[fit_key] = state["seconds"]
+    return network.eval()
 
+
+def _train_fit(
+    run: Run,
+    key: str,
+    loss: HelperLoss,
+    protocol: Protocol,
+    spec: RunSpec,
+    context: Context,
+    network: Network,
+    done: _Checkpoint,
+) -> None:
+    """Train a helper network and leave its best weights, and the seconds it took, in `done`."""
+    task, device, epochs = run.task, run.task.device, protocol.epochs
+    loss_of: Callable[[Tensor, Batch], Tensor] = _cross_entropy if loss == "ce" else loss
     seed = streams.derive(spec.seed, "fit", key)
     if run._val_images is not None and run._val_labels is not None:
         kept = torch.ones(task.num_train, dtype=torch.bool, device=device)
@@ -288,10 +326,10 @@ def _fit(
         held_images, held_labels = run._images.subset(held), task.labels[held]
     steps = -(-int(kept.sum()) // task.batch_size)
     helper_task = Task(task.num_train, task.num_classes, task.labels, epochs, steps, task.batch_size, device)
-    helper = _Helper(helper_task, loss, kept)
+    helper = _Helper(helper_task, loss_of, kept)
     sub = Run(task=helper_task, seed=seed, networks=[network], images=run._images, schedule=protocol.factor)
     sub.optimise(network.parameters(), lambda params: _sgd(params, protocol), "network0")
-    going = _Checkpoint(context.store, path.with_suffix(".going.pt"), fit_key, context.checkpoint_seconds)
+    going = _Checkpoint(context.store, done.path.with_suffix(".going.pt"), done.tag, context.checkpoint_seconds)
     best: dict[str, Any] = {"loss": float("inf"), "network": {}}
     seconds, first = 0.0, 0
     if (state := going.load()) is not None:
@@ -301,7 +339,7 @@ def _fit(
     for epoch in range(first, epochs):
         begun = time.perf_counter()
         mean = _train_epoch(sub, helper, epoch, seed, None)
-        held_loss = float(loss(predict_all(network, held_images), held_batch).mean())
+        held_loss = float(loss_of(predict_all(network, held_images), held_batch).mean())
         if held_loss < best["loss"]:
             weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
             best = {"loss": held_loss, "network": weights}
@@ -311,24 +349,26 @@ def _fit(
             lambda: {**_state(sub, helper), "best": best, "seconds": seconds, "epoch": epoch + 1}  # noqa: B023
         )
     if not best["network"]:
-        raise RuntimeError(f"the helper network {key!r} never had a finite loss on its held-out part")
+        bad = min(int(sub._bad_step), sub.step - 1)
+        epoch = bad // helper_task.steps_per_epoch
+        raise evaluate.Diverged(f"the loss of the helper network {key!r} is not finite", epoch, bad)
     done.save({"network": best["network"], "seconds": seconds})
     going.path.unlink(missing_ok=True)
-    network.load_state_dict(best["network"])
-    fits.seconds[fit_key] = seconds
-    fits.now += time.perf_counter() - entered
-    return network.eval()
+
+
+def _cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    return functional.cross_entropy(logits, batch.labels)
 
 
 class _Checkpoint:
     """A state file that is whole or not there, and that is only read back under the code that wrote it."""
 
     def __init__(self, store: Store, path: Path, tag: str, every_seconds: float):
-        self.path, self._store, self._tag = path, store, tag
+        self.path, self.tag, self._store = path, tag, store
         self._every, self._saved = every_seconds, time.monotonic()
 
     def save(self, state: dict[str, Any]) -> None:
-        write_atomic(self.path, lambda file: torch.save({**state, "tag": self._tag}, file))
+        write_atomic(self.path, lambda file: torch.save({**state, "tag": self.tag}, file))
         self._saved = time.monotonic()
 
     def save_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
@@ -343,7 +383,7 @@ class _Checkpoint:
         except Exception as error:  # whatever a damaged file makes torch raise, the answer is the same
             self._store.set_aside(self.path, f"corrupt checkpoint ({type(error).__name__})")
             return None
-        if not isinstance(state, dict) or state.get("tag") != self._tag:
+        if not isinstance(state, dict) or state.get("tag") != self.tag:
             self._store.set_aside(self.path, "checkpoint of other code or of another run")
             return None
         return state
@@ -367,8 +407,9 @@ def _restore(state: dict[str, Any], run: Run, method: Method) -> None:
     run.step = state["step"]
 
 
-def _to(array: Any, device: torch.device) -> Tensor:
-    return torch.from_numpy(array).to(device)
+def _copy(array: Any, device: torch.device) -> Tensor:
+    """A tensor of a run's own: what a method did to it would otherwise reach the runs after it."""
+    return torch.tensor(array, device=device)
 
 
 def _sgd(params: Any, protocol: Protocol) -> torch.optim.Optimizer:
@@ -399,7 +440,10 @@ def _network(
 
 
 class _seeded:
-    """Within it, torch's global generators come from the stream; afterwards they are as before."""
+    """Within it the global generators of torch, NumPy and Python come from the stream; afterwards they are as before.
+
+    A method should draw from run.generator; scikit-learn, dropout and habit draw from these.
+    """
 
     def __init__(self, seed: int, *names: str | int):
         self._value = streams.derive(seed, *names)
@@ -407,9 +451,14 @@ class _seeded:
 
     def __enter__(self) -> None:
         self._fork.__enter__()
+        self._before = np.random.get_state(), random.getstate()  # noqa: NPY002
         torch.manual_seed(self._value)
+        np.random.seed(self._value % 2**32)  # noqa: NPY002
+        random.seed(self._value)
 
     def __exit__(self, *error: Any) -> None:
+        np.random.set_state(self._before[0])  # noqa: NPY002
+        random.setstate(self._before[1])
         self._fork.__exit__(*error)
 
 
@@ -435,16 +484,11 @@ def _record(
     seconds: dict[str, float],
     device: torch.device,
     protocol: Protocol,
-    diverged: int | None = None,
+    diverged: evaluate.Diverged | None = None,
 ) -> RunRecord:
     error = None
     if diverged is not None:
-        epoch = run.epoch
-        error = {
-            "message": f"the loss is not finite in epoch {epoch}, step {diverged}",
-            "epoch": epoch,
-            "step": diverged,
-        }
+        error = {"message": str(diverged), "epoch": diverged.epoch, "step": diverged.step}
     return RunRecord(
         key=spec.key,
         status="done" if diverged is None else "diverged",
@@ -492,6 +536,7 @@ def noise_facts(spec: RunSpec, data: RunData) -> dict[str, Any]:
     """What was asked of the labels and what they are, as measured."""
     return {
         "asked_rate": (spec.noise or {}).get("rate"),
+        "redrawn": spec.noise is not None and noises.KINDS[spec.noise["kind"]].redrawn,
         "noise_rate_full": data.noise_rate_full,
         "noise_rate_train": data.noise_rate_train,
         "noise_rate_val": data.noise_rate_val,

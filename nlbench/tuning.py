@@ -27,16 +27,25 @@ Setting = dict[str, dict[str, Any]]  # {"protocol": {...}, "params": {...}}
 TRIES = "#tries"  # a suite's name with this is the plan of its tries
 
 
-def stage(suite: Suite, only: Sequence[str] | None, planned: Callable[[Suite], Plan], store: Store) -> Plan:
-    """The plan of the tries while one lacks its record, then the plan with the settings they chose.
+def stage(
+    suite: Suite,
+    only: Sequence[str] | None,
+    planned: Callable[[Suite], Plan],
+    pending: Callable[[Plan], bool],
+    store: Store,
+) -> Plan:
+    """The plan of the tries while one of them is to do, then the plan with the settings they chose.
 
     Args:
         only: rows that the suite is narrowed to.
         planned: expands a suite; called on the suite as it stands first, so that its problems name file and line.
+        pending: whether a plan's runs are still to do.
     Raises: SuiteError.
     """
-    planned(suite)
-    count = _tuning(suite).tries
+    whole = planned(suite)
+    count, seed = _tuning(suite).tries, _tuning(suite).seed
+    if seed in {spec.seed for spec in whole.specs}:
+        raise SuiteError(f"tuning.seed: {seed} is one of the suite's seeds, on which settings must not be chosen")
     if only:
         suite = suite.model_copy(update={"methods": {row: suite.methods[row] for row in only}})
     try:
@@ -51,10 +60,9 @@ def stage(suite: Suite, only: Sequence[str] | None, planned: Callable[[Suite], P
             f"tuning: protocol {suite.protocol} holds out no validation part to choose by; "
             f"add overrides: {{val_fraction: 0.1}}"
         )
-    done = final(suite, plan, store)
-    if done is None:
+    if pending(plan):
         return plan
-    settled, chosen = done
+    settled, chosen = final(suite, plan, store)
     plan = planned(settled)
     plan.notes = describe(chosen, count)
     return plan
@@ -134,18 +142,16 @@ def _with(entry: MethodEntry, row: str, setting: Setting, dataset: str = "") -> 
     )
 
 
-def final(suite: Suite, plan: Plan, store: Store) -> tuple[Suite, dict[str, dict[str, Setting]]] | None:
-    """The suite with each row's chosen settings, and those by row and dataset; None while a try has no record.
+def final(suite: Suite, plan: Plan, store: Store) -> tuple[Suite, dict[str, dict[str, Setting]]]:
+    """The suite with each row's chosen settings, and those by row and dataset.
 
-    A try that failed or diverged has lost. Raises SuiteError when every try of a row was lost on a dataset.
+    A try that diverged has lost. Raises SuiteError when every try of a row diverged on a dataset.
     """
     scores: dict[tuple[str, str, int], list[float]] = {}
     for spec in plan.specs:
         record = store.read(spec.key)
-        if record is None:
-            return None
         row, _, number = spec.row.rpartition("#")
-        score = record.metrics["val_last"] if record.status == "done" else -math.inf
+        score = record.metrics["val_last"] if record and record.status == "done" else -math.inf
         scores.setdefault((row, spec.dataset, int(number)), []).append(score)
     drawn = settings(suite)
     chosen: dict[str, dict[str, Setting]] = {row: {} for row in suite.methods}
@@ -153,7 +159,7 @@ def final(suite: Suite, plan: Plan, store: Store) -> tuple[Suite, dict[str, dict
         means = {i: sum(s) / len(s) for (r, d, i), s in scores.items() if (r, d) == (row, dataset)}
         best = max(means, key=lambda i: (means[i], -i))
         if means[best] == -math.inf:
-            raise SuiteError(f"methods.{row}: every try on {dataset} failed or diverged; `nlbench table` lists them")
+            raise SuiteError(f"methods.{row}: every try on {dataset} diverged; give it other values to try")
         chosen[row][dataset] = drawn[row][best]
     rows = dict(suite.methods)
     for row, by_dataset in chosen.items():

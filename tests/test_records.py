@@ -1,7 +1,9 @@
 """The store: whole files or none, corrupt ones set aside, one process a run."""
 
+import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -47,7 +49,7 @@ def test_what_is_written_is_read_back(tmp_path):
     ],
     ids=["truncated", "empty", "unknown status", "key missing", "another run's"],
 )
-def test_a_corrupt_record_is_named_set_aside_and_counts_as_missing(tmp_path, damage):
+def test_a_corrupt_record_is_named_counts_as_missing_and_is_set_aside_by_the_next(tmp_path, damage):
     said = []
     store = Store(tmp_path, said.append)
     store.write(make(), [])
@@ -55,11 +57,20 @@ def test_a_corrupt_record_is_named_set_aside_and_counts_as_missing(tmp_path, dam
     text = damage(path.read_text())
     path.write_text(text)
     assert store.read(KEY) is None
-    assert len(said) == 1
+    assert store.read(KEY) is None
+    assert len(said) == 1  # once
     assert str(path) in said[0]
-    assert path.with_name("record.json.corrupt-1").read_text() == text  # nothing is lost
-    assert not path.exists()
+    assert path.read_text() == text  # reading changes nothing
     store.write(make(), [])
+    assert path.with_name("record.json.corrupt-1").read_text() == text  # nothing is lost
+    assert store.read(KEY) == make()
+
+
+def test_a_record_of_a_later_version_can_be_read(tmp_path):
+    store = Store(tmp_path)
+    store.write(make(), [])
+    path = store.run_dir(KEY) / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "new_field": 1}))
     assert store.read(KEY) == make()
 
 
@@ -88,8 +99,10 @@ def test_a_store_without_suites_says_how_to_make_one(tmp_path):
         Store(tmp_path).plans()
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "s.json").write_text("{")
-    with pytest.raises(StoreError, match=r"s\.json: not readable"):
-        Store(tmp_path).plans()
+    for text in ("{", "{}", "[]"):
+        (tmp_path / "suites" / "s.json").write_text(text)
+        with pytest.raises(StoreError, match=r"s\.json: not readable"):
+            Store(tmp_path).plans()
 
 
 HOLD = """
@@ -161,3 +174,26 @@ def test_load_reads_records_without_plans(tmp_path):
         2,
     )
     assert nlbench.load(tmp_path / "nothing").empty
+
+
+def test_without_flock_the_heartbeat_decides_and_nobody_waits_for_ever(tmp_path, monkeypatch):
+    def none(*args):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(records.fcntl, "flock", none)
+    store = Store(tmp_path)
+    with store.lock(KEY) as mine:
+        assert mine is True
+    path = store.run_dir(KEY) / "lock"
+    path.write_text(f"{socket.gethostname()} 1\n")  # another process of this host
+    with store.lock(KEY) as mine:
+        assert mine is False
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    store = Store(tmp_path)
+    left = store.run_dir(KEY) / ".checkpoint.pt.1.2.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_text("")
+    with store.lock(KEY):
+        assert not left.exists()

@@ -24,7 +24,14 @@ VALUES = {  # row -> last by seed
 def record(row, seed, last=None, status="done", **changes):
     spec = {"method": row, "seed": seed, "params": {}, "protocol": {"model": "digits_cnn"}}
     environment = {"device": "cpu", "precision": "float32", **changes.pop("environment", {})}
-    noise = {"noise_rate_train": 0.4, "noise_rate_full": 0.402, "num_train": 90, "num_val": 0, "num_test": 10}
+    noise = {
+        "noise_rate_train": 0.4,
+        "noise_rate_full": 0.402,
+        "redrawn": True,
+        "num_train": 90,
+        "num_val": 0,
+        "num_test": 10,
+    }
     return RunRecord(
         key=key_of(spec),
         status=status,
@@ -94,11 +101,11 @@ def test_paired_differences_and_their_p_values(store, three):
     assert float(elr["difference_std"]) == pytest.approx(0.01)
     # t = 0.2 / (0.01 / sqrt 3) = 34.64 with 2 degrees of freedom; there P(|T| > t) = 1 - t / sqrt(2 + t^2).
     t = 0.2 / (0.01 / math.sqrt(3))
-    assert float(elr["p"]) == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-6)
+    assert float(elr["p_unadjusted"]) == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-6)
     gce = rows["gce"]  # two seeds in common: +0.10, +0.13
     assert float(gce["difference"]) == pytest.approx(0.115)
     assert (gce["n"], gce["planned"]) == ("2", "3")
-    assert rows["ce"]["p"] == ""
+    assert rows["ce"]["p_unadjusted"] == ""
 
 
 def test_holm_by_hand():
@@ -137,17 +144,34 @@ def test_several_conditions_are_columns_and_details_on_request(store):
     records = {(row, c, 0): record(row, 10 + c, v) for (row, c), v in values.items()}
     p = plan(store, records, ("A", "B"), seeds=(0,))
     text = tables.render(p, store)
-    assert cells(lines(text)["elr"]) == ["elr", "80.00", "90.00", "1"]
+    head, differences = text.split("\n**s: last epoch, minus ce")
+    assert cells(lines(head)["elr"]) == ["elr", "80.00", "90.00", "1"]
+    assert cells(lines(differences)["elr"]) == ["elr", "+20.00", "+20.00"]
     assert "over 1 seed;" in text
     assert cells(lines(tables.render(p, store, metric="best"))["ce"]) == ["ce", "61.00", "71.00", "1"]
-    assert tables.render(p, store, details=True).count("\n| method") == 3
+    assert tables.render(p, store, details=True).count("\n| method") == 2
 
 
 def test_precisions_and_devices_are_not_mixed_unmarked(store):
     records = {("ce", 0, 0): record("ce", 0, 0.5), ("ce", 0, 1): record("ce", 1, 0.5, environment={"device": "cuda"})}
     text = tables.render(plan(store, records, seeds=(0, 1)), store)
     assert cells(lines(text)["ce"])[1] == "50.00±0.00‡"
-    assert "‡ holds runs of different precision or device class" in text
+    assert "‡ holds, or compares, runs of different precision or device class" in text
+
+
+def test_a_difference_across_device_classes_is_marked(store):
+    records = {("ce", 0, s): record("ce", s, 0.5) for s in (0, 1)}
+    records |= {("elr", 0, s): record("elr", s, 0.6 + s / 10, environment={"device": "cuda"}) for s in (0, 1)}
+    text = tables.render(plan(store, records, seeds=(0, 1)), store)
+    assert cells(lines(text)["elr"])[4].endswith("‡")
+    assert cells(lines(text)["elr"])[1] == "65.00±7.07"
+    assert "‡ holds, or compares" in text
+
+
+def test_one_metric_alone_with_one_condition(store, three):
+    text = tables.render(three, store, metric="best")
+    assert "test accuracy at the epoch that is best on the test set, an oracle in %" in text
+    assert cells(lines(text)["ce"]) == ["ce", "73.00±2.00", "1"]
 
 
 def test_a_record_of_other_code_is_marked(store, three):
@@ -161,7 +185,7 @@ def test_a_record_of_other_code_is_marked(store, three):
 def test_lossy_pixels_and_measured_noise_are_said(store):
     records = {("ce", 0, 0): record("ce", 0, 0.5, noise={"variant": "JPEG"})}
     text = tables.render(plan(store, records, seeds=(0,)), store)
-    assert "40.00% of the training labels are wrong as measured (40.20% of all labels)" in text
+    assert "40.00% of the training labels are wrong as measured (40.20% of all labels), redrawn for each seed" in text
     assert "The images are a JPEG copy" in text
 
 

@@ -1,5 +1,6 @@
 """One run: seeded streams, the whole method interface, resume, divergence, helper networks."""
 
+import ast
 import csv
 import textwrap
 import threading
@@ -170,7 +171,7 @@ def test_a_corrupt_checkpoint_is_set_aside_and_the_run_done_again(tmp_path):
     whole.run()
     cut = sweep(tmp_path / "b", {"elr": {}}, 3)
     said = []
-    cut.store._warn = said.append
+    cut.store.warn = said.append
     with pytest.raises(Stop):
         cut.run(local.Listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
     path = cut.store.run_dir(cut.specs[0].key) / "checkpoint.pt"
@@ -436,3 +437,105 @@ def test_a_run_that_another_process_holds_is_waited_for_and_not_trained_again(tm
     assert started == ["ce"]
     assert [row for row, _ in finished] == ["ce", "elr"]
     assert finished[1][1] == theirs.timing
+
+
+def test_a_method_that_writes_to_the_given_labels_fails_and_reaches_no_other_run(tmp_path):
+    body = """
+        class Writes(Method):
+            def loss(self, logits, batch):
+                return F.cross_entropy(logits, batch.labels)
+
+            def on_epoch_end(self, run, epoch):
+                run.task.labels.zero_()
+    """
+    folder = method_file(tmp_path / "m", "writes", body)
+    both = sweep(tmp_path / "both", {"writes": {}, "ce": {}}, 2, methods_dir=folder)
+    both.run()
+    writes, ce = (both.store.read(spec.key) for spec in both.specs)
+    assert writes.status == "failed"
+    assert "wrote to task.labels" in writes.error["message"]
+    alone = sweep(tmp_path / "alone", {"ce": {}}, 2)
+    alone.run()
+    assert ce.metrics == alone.store.read(alone.specs[0].key).metrics
+
+
+def test_a_helper_with_its_own_loss_belongs_to_its_method_and_hyperparameters(tmp_path):
+    body = """
+        class Own(Method):
+            def __init__(self, task: Task, weight: float = 1.0):
+                super().__init__(task)
+                self.weight = weight
+                self.register_buffer("T", torch.zeros(task.num_classes, task.num_classes))
+
+            def prepare(self, run):
+                helper = run.fit("own", lambda logits, batch: self.weight * F.cross_entropy(logits, batch.labels), 2)
+                self.T[0] = run.predict_train(helper).sum(0)
+
+            def loss(self, logits, batch):
+                return F.cross_entropy(logits, batch.labels)
+    """
+    folder = method_file(tmp_path / "m", "own", body)
+    sw = sweep(tmp_path, {"own": {}, "light": {"method": "own", "weight": 0.01}}, 1, methods_dir=folder)
+    sw.run()
+    assert len(list((sw.store.root / "fits").glob("*.pt"))) == 2
+    one, two = (np.load(sw.store.run_dir(spec.key) / "predictions.npz")["T"] for spec in sw.specs)
+    assert not np.array_equal(one, two)
+
+
+def test_outputs_that_are_not_finite_after_the_last_step_are_a_divergence(tmp_path):
+    sw = sweep(tmp_path, {"ce": {}}, 1, {"batch_size": 2000, "lr": 1e30})
+    sw.run()
+    record = sw.store.read(sw.specs[0].key)
+    assert (record.status, record.error["epoch"], record.error["step"]) == ("diverged", 0, 0)
+
+
+def test_a_helper_that_diverges_makes_its_run_diverged(tmp_path):
+    sw = sweep(tmp_path, {"forward": {}}, 2, {"lr": 1e30})
+    sw.run()
+    record = sw.store.read(sw.specs[0].key)
+    assert record.status == "diverged", record.error
+    assert "helper network" in record.error["message"]
+    assert sweep(tmp_path, {"forward": {}}, 2, {"lr": 1e30}).state.todo == []
+
+
+def test_global_generators_are_the_runs_own(tmp_path):
+    body = """
+        import random
+        import numpy
+
+        class Draws(Method):
+            def loss(self, logits, batch):
+                return F.cross_entropy(logits, batch.labels) * (0.5 + numpy.random.rand() + random.random())
+    """
+    folder = method_file(tmp_path / "m", "draws", body)
+    np.random.seed(0)
+    expected = np.random.RandomState(0).rand()
+    sweeps = [sweep(tmp_path / part, {"draws": {}}, 2, methods_dir=folder) for part in "ab"]
+    for sw in sweeps:
+        sw.run()
+    assert outcome(sweeps[0]) == outcome(sweeps[1])
+    assert np.random.rand() == expected  # and the caller's are left alone
+
+
+def test_every_module_a_run_computes_with_is_in_the_code_hash():
+    """What train and the data layer import of ours, apart from what only names, stores or checks."""
+    from nlbench import code
+
+    seen, todo = set(), ["train.py", "data/loader.py", "data/noise.py"]
+    package = Path(train.__file__).parent
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for node in ast.walk(ast.parse((package / name).read_text())):
+            parts = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nlbench"):
+                parts = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for part in parts:
+                path = part.removeprefix("nlbench").lstrip(".").replace(".", "/") + ".py"
+                todo += [path] if (package / path).is_file() else []
+    bookkeeping = {"code.py", "records.py", "registry.py", "suite.py", "errors.py", "problems.py", "data/base.py"}
+    bookkeeping |= {"data/files.py", "data/safe_pickle.py", "data/fingerprint.py", "data/sources.py"}
+    own = {name for name in seen if not name.startswith(("ops/", "models/"))}
+    assert own - bookkeeping <= set(code._HARNESS)

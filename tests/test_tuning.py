@@ -63,9 +63,27 @@ def test_a_try_that_diverged_has_lost(tmp_path):
     assert sorted(statuses.unique()) == ["diverged", "done"]
 
 
+def test_a_try_that_failed_is_tried_again_and_nothing_is_chosen_meanwhile(tmp_path, monkeypatch):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "fragile.py").write_text(
+        '"""A test\'s method."""\nimport os\nfrom torch.nn import functional as F\n'
+        "from nlbench.method import Method\n\n\nclass Fragile(Method):\n    def loss(self, logits, batch):\n"
+        '        if "BREAK" in os.environ:\n            raise OSError("on purpose")\n'
+        "        return F.cross_entropy(logits, batch.labels)\n"
+    )
+    changed = suite(methods={"fragile": {}}, tuning={"tries": 2, "protocol": {"lr": [0.01, 0.05]}})
+    monkeypatch.setenv("BREAK", "1")
+    frame = nlbench.run(changed, out=tmp_path / "out", methods_dir=tmp_path / "m")
+    assert set(frame["status"]) == {"failed"}
+    monkeypatch.delenv("BREAK")
+    frame = nlbench.run(changed, out=tmp_path / "out", methods_dir=tmp_path / "m")
+    assert set(frame["status"]) == {"done"}
+    assert set(frame["row"]) == {"fragile"}
+
+
 def test_where_every_try_is_lost_the_row_is_named(tmp_path):
     changed = suite(methods={"ce": {}}, tuning={"tries": 2, "protocol": {"lr": [1e13, 1e12]}})
-    with pytest.raises(SuiteError, match=r"methods\.ce: every try on digits failed or diverged"):
+    with pytest.raises(SuiteError, match=r"methods\.ce: every try on digits diverged"):
         nlbench.run(changed, out=tmp_path)
 
 
@@ -77,6 +95,7 @@ def test_where_every_try_is_lost_the_row_is_named(tmp_path):
             r"methods\.ce: its grid has 1 settings, fewer than the 4",
         ),
         ({"overrides": {"epochs": 2}}, r"holds out no validation part.*val_fraction"),
+        ({"seeds": [0, 1000]}, r"tuning\.seed: 1000 is one of the suite's seeds"),
         ({"tuning": None}, r"tuning: is required by the track tuned"),
         ({"tuning": {"tries": 1}}, r"tuning\.tries: must be at least 2, got 1"),
         ({"track": "identical"}, r"tuning: only the track tuned takes it"),

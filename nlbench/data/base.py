@@ -19,6 +19,7 @@ class Info:
     label_sets: tuple[str, ...] = ("clean",)
     mean: tuple[float, ...] = ()  # per channel, of images scaled to [0, 1]; empty for float features
     std: tuple[float, ...] = ()
+    redrawn: bool = False  # the training part is drawn anew for each seed, so that its order is no file's
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from nlbench.data import strata
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.fingerprint import fingerprint
 
-INFO = Info(name="digits", title="Digits", num_classes=10, num_train=1397, num_test=400, shape=(1, 8, 8))
+INFO = Info(name="digits", title="Digits", num_classes=10, num_train=1397, num_test=400, shape=(1, 8, 8), redrawn=True)
 SOURCES: tuple[Source, ...] = ()
 
 

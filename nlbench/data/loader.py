@@ -41,7 +41,6 @@ class RunData:
     noise_rate_val: float | None
     labels_hash: str  # of all N given labels
     T: np.ndarray  # (C, C) float64, measured on the training part, T[i, j] = P(given j | clean i)
-    class_counts: np.ndarray  # (C,) int64, given labels of the training part
     variant: str  # how the pixels differ from the official data; empty where they do not
     warnings: tuple[str, ...]  # of the dataset's files, for the record
     checksums: dict[str, str]  # of the dataset's files, for the record
@@ -103,7 +102,6 @@ def prepare(
         noise_rate_val=noises.noise_rate(clean[val], given[val]) if len(val) else None,
         labels_hash=noises.labels_hash(given),
         T=noises.transition_matrix(clean[train], given[train], info.num_classes),
-        class_counts=np.bincount(given[train], minlength=info.num_classes),
         variant=dataset.variant,
         warnings=dataset.warnings,
         checksums=dataset.checksums,

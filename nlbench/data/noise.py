@@ -291,6 +291,10 @@ def resolve(noise: Mapping[str, Any], info: Info, base_dir: Path) -> dict[str, A
     problems = []
     if kind.datasets and info.name not in kind.datasets:
         problems.append(f"noise.kind: {name} is defined for {' and '.join(kind.datasets)}, not for {info.name}")
+    if not kind.redrawn and info.redrawn:
+        problems.append(
+            f"noise.kind: {name} needs a fixed order of images, and {info.name} draws its own for each seed"
+        )
     resolved: dict[str, Any] = {"kind": name}
     for param in kind.params:
         if param.name in noise:

@@ -44,13 +44,15 @@ class State:
     failed: set[str]
     stale: set[str]  # finished under code that has changed since
     todo: list[RunSpec]
+    ages: dict[str, int | None]  # key -> when its record was written, to see what others did since
 
 
 def state(specs: list[RunSpec], store: Store, methods: dict[str, registry.MethodFile], stale: Stale) -> State:
     """Look at the store. To do are the missing, the failed and, with stale="rerun", the stale runs."""
-    result = State(set(), set(), set(), set(), [])
+    result = State(set(), set(), set(), set(), [], {})
     by_status = {"done": result.done, "diverged": result.diverged, "failed": result.failed}
     for spec in {spec.key: spec for spec in specs}.values():
+        result.ages[spec.key] = _age(store, spec.key)
         record = store.read(spec.key)
         if record is not None:
             by_status[record.status].add(spec.key)
@@ -75,6 +77,7 @@ def pick_device(name: str) -> torch.device:
 
 def execute(
     todo: list[RunSpec],
+    ages: dict[str, int | None],
     store: Store,
     methods: dict[str, registry.MethodFile],
     data_dir: Path,
@@ -83,7 +86,7 @@ def execute(
     checkpoint_seconds: float = 10.0,
     debug: bool = False,
 ) -> None:
-    """Train every run of `todo`, each under its lock; what another process holds is waited for.
+    """Train every run of `todo`, each under its lock; what another process holds or has done since is not trained.
 
     An error of a run becomes its record and the sweep goes on; with `debug` it is raised instead.
     """
@@ -91,7 +94,6 @@ def execute(
         store, device, methods, checkpoint_seconds, listener.on_epoch, listener.on_fit, listener.on_resume
     )
     prepared: dict[tuple[object, ...], loader.RunData] = {}  # holds the data of one condition and seed
-    before = {spec.key: _age(store, spec.key) for spec in todo}
     waiting = list(todo)
     total, finished = len(todo), 0
     while waiting:
@@ -102,7 +104,7 @@ def execute(
                     held.append(spec)
                     continue
                 finished += 1
-                if _age(store, spec.key) != before[spec.key] and (record := store.read(spec.key)):
+                if _age(store, spec.key) != ages[spec.key] and (record := store.read(spec.key)):
                     listener.on_finish(spec, record)  # another process has done it meanwhile
                     continue
                 listener.on_start(spec, finished, total)

@@ -1,0 +1,29 @@
+"""Every nlbench command that the README shows is one: its words and options parse."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from nlbench.cli import app
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+SHOWN = [line for block in BLOCKS for line in block.splitlines() if line.startswith("nlbench ")]
+
+
+def test_the_readme_shows_commands():
+    assert len(SHOWN) >= 10
+
+
+@pytest.mark.parametrize("line", SHOWN)
+def test_a_shown_command_parses(line):
+    words = shlex.split(line, comments=True)[1:]
+    command = typer.main.get_command(app)
+    context = command.make_context("nlbench", list(words))
+    while hasattr(command, "resolve_command"):
+        rest = [*context._protected_args, *context.args]
+        _, command, words = command.resolve_command(context, rest)
+        context = command.make_context(command.name, list(words), parent=context)
