@@ -104,8 +104,7 @@ def make_run(task, validation=True, network=None):
     def fit(run, key, loss, epochs):
         helper = Helper(task)
         fitted.append((key, epochs))
-        batch = run.batch(torch.arange(8))
-        assert loss(helper(batch.images), batch).mean().isfinite()
+        assert loss == "ce"  # the harness's own, which methods share
         return helper.eval()
 
     run = Run(
@@ -810,13 +809,13 @@ def test_T_is_estimated_once_for_both_corrections(name):
     task = make_task(N=200, told={}, epochs=7)
     method, run = CLASSES[name](task), make_run(task)
     method.prepare(run)
-    assert run.fitted == [("ce", 7)]  # one key and length, so that the harness trains one helper for both
+    assert run.fitted == [("warm-up", 7)]  # one key and length, so that the harness trains one helper for both
     expected = estimate_T(softmax(Helper(task).logits.detach().double()))
     torch.testing.assert_close(method.T, expected, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(method.T.sum(1), torch.ones(10, dtype=torch.float64))
     longer = CLASSES[name](task, warmup_share=2.0)
     longer.prepare(run)
-    assert run.fitted[1] == ("ce", 14)
+    assert run.fitted[1] == ("warm-up", 14)
 
 
 @pytest.mark.parametrize("name", ["forward", "backward"])
