@@ -153,6 +153,7 @@ class Measurement:
     p75_us: float = float("nan")
     n: int = 0
     compile_seconds: float | None = None
+    busy_elsewhere: float | None = None  # cores that other programs kept busy meanwhile
     why: str = ""
 
     @property
@@ -315,7 +316,7 @@ def measure(cell: Cell, names: Sequence[str], seconds: float, copy: Callable[[],
 
     timed = _timed_cuda if device.type == "cuda" else _timed_cpu
     bandwidth = _copy_times(copy, timed, seconds / 2)
-    times = _in_turn(calls, cell, seconds, timed)
+    times, busy_elsewhere = _in_turn(calls, cell, seconds, timed)
     bandwidth += _copy_times(copy, timed, seconds / 2)
     copy_gb_per_s = 2 * COPY_BYTES / float(np.median(bandwidth)) / 1e3
 
@@ -325,6 +326,7 @@ def measure(cell: Cell, names: Sequence[str], seconds: float, copy: Callable[[],
             cell.shape, _name(cell.dtype), name, cell.num_examples, backend(name, device), copy_gb_per_s
         )
         numbers: dict[str, Any] = {"why": why.get(name, ""), "compile_seconds": compile_seconds.get(name)}
+        numbers |= {"busy_elsewhere": busy_elsewhere}
         if name in times:
             p25, median, p75 = np.percentile(times[name], [25, 50, 75]).tolist()
             numbers |= {"median_us": median, "p25_us": p25, "p75_us": p75, "n": len(times[name])}
@@ -367,36 +369,49 @@ def disagrees(name: str, call: Call, cell: Cell) -> str:
 
 def _in_turn(
     calls: Mapping[str, Call], cell: Cell, seconds: float, timed: Callable[..., float]
-) -> dict[str, list[float]]:
-    """Microseconds of single calls. A round gives every variant a slice of time, so that drift hits all alike.
+) -> tuple[dict[str, list[float]], float | None]:
+    """Microseconds of single calls, and how many cores other programs kept busy meanwhile.
 
-    New indices and the cleared gradient are outside the timing. The first call of a slice finds the caches full of
-    another variant's data, and is left out. No cyclic garbage collection falls into a call, as with timeit.
+    A round gives every variant a slice of time, so that drift hits all alike. A crowded round is repeated; where the
+    quiet ones stay in the minority, all count.
     """
-    times: dict[str, list[float]] = {name: [] for name in calls}
     batches = {name: cell.epochs() for name in calls}
+    quiet: list[tuple[dict[str, list[float]], Span]] = []
+    loud: list[tuple[dict[str, list[float]], Span]] = []
     order = list(calls)
     collecting = gc.isenabled()
-    gc.disable()
+    gc.disable()  # no cyclic garbage collection falls into a call, as with timeit
     try:
         for name in order:  # warm up
             for _ in range(5):
                 cell.logits.grad = None
                 calls[name](*next(batches[name]))
-        for _ in range(ROUNDS):
-            for name in order:
-                one_slice: list[float] = []
-                end = time.perf_counter() + seconds / ROUNDS
-                while len(one_slice) < 3 or time.perf_counter() < end:
-                    labels, index = next(batches[name])
-                    cell.logits.grad = None
-                    one_slice.append(timed(calls[name], labels, index))
-                times[name] += one_slice[1:]
+        while len(quiet) < ROUNDS and len(quiet) + len(loud) < 2 * ROUNDS:
+            before = _work()
+            times = {name: _slice(calls[name], batches[name], cell, seconds / ROUNDS, timed) for name in order}
+            span = before, _work()
+            (loud if crowded(_busy_elsewhere([span])) else quiet).append((times, span))
             order = order[1:] + order[:1]
     finally:
         if collecting:
             gc.enable()
-    return times
+    kept = quiet if len(quiet) >= len(loud) else quiet + loud
+    together = {name: [one for times, _ in kept for one in times[name]] for name in calls}
+    return together, _busy_elsewhere([span for _, span in kept])
+
+
+def _slice(
+    call: Call, batches: Iterator[tuple[Tensor, Tensor]], cell: Cell, seconds: float, timed: Callable[..., float]
+) -> list[float]:
+    """New indices and clearing the gradient are outside the times. The first call finds the caches full of another
+    variant's data, and is left out."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        labels, index = next(batches)
+        cell.logits.grad = None
+        times.append(timed(call, labels, index))
+    return times[1:]
 
 
 def _timed_cpu(call: Callable[..., Any], *args: Any) -> float:
@@ -414,6 +429,49 @@ def _timed_cuda(call: Callable[..., Any], *args: Any) -> float:
     end.record()
     end.synchronize()
     return start.elapsed_time(end) * 1e3
+
+
+class Work(NamedTuple):
+    """Seconds: on the clock, and of work that all cores together and this process have done since they started."""
+
+    clock: float
+    machine: float
+    own: float
+
+
+Span = tuple[Work | None, Work | None]
+
+
+def _work() -> Work | None:
+    """None where the system does not say."""
+    try:
+        fields = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    except OSError:
+        return None
+    user, nice, system, _idle, _waiting, irq, softirq, stolen = map(int, fields)
+    ticks = user + nice + system + irq + softirq + stolen
+    return Work(time.perf_counter(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time())
+
+
+def _busy_elsewhere(spans: Iterable[Span]) -> float | None:
+    """Cores that other programs kept busy; None where that is not known, or the time too short for a tick of 10 ms."""
+    clock = others = 0.0
+    for before, after in spans:
+        if before and after:
+            clock += after.clock - before.clock
+            others += (after.machine - before.machine) - (after.own - before.own)
+    return max(0.0, others / clock) if clock > 0.15 else None
+
+
+def crowded(busy_elsewhere: float | None) -> bool:
+    """Whether other programs leave fewer cores than there are threads here.
+
+    A thread that waits for a core makes the others spin: torch's parallel regions then take milliseconds instead of
+    microseconds, while code that runs on one thread hardly notices, so even ratios are wrong.
+    """
+    if busy_elsewhere is None:
+        return False
+    return (os.cpu_count() or 1) - busy_elsewhere < torch.get_num_threads() - 0.15
 
 
 def _copier(device: torch.device) -> Callable[[], Any]:
@@ -471,6 +529,12 @@ def render(setting: Setting, measurements: Sequence[Measurement]) -> str:
     sizes = {m.shape: m.num_examples for m in measurements}
     notes.append("Rows of the memory: " + ", ".join(f"{n:,} at {shape}" for shape, n in sizes.items()) + ".")
     notes += dict.fromkeys(f"{m.shape} {m.dtype} {m.variant}: {m.why}." for m in measurements if m.why)
+    notes += dict.fromkeys(
+        f"! {m.shape} {m.dtype}: NOT RELIABLE: other programs kept {m.busy_elsewhere:.1f} of {facts['cores']} cores "
+        f"busy, and {facts['threads']} threads waited for each other. Repeat when it is idle, or with fewer --threads."
+        for m in measurements
+        if crowded(m.busy_elsewhere)
+    )
     blocks = []
     for dtype in setting.dtypes:
         own = [m for m in measurements if m.dtype == dtype]
@@ -483,7 +547,8 @@ def _how(setting: Setting) -> str:
     clock = "CUDA events around a call, the device idle before it" if setting.device.type == "cuda" else "wall clock"
     return (
         f"One call each ({clock}), the variants in turn over {ROUNDS} rounds; new indices and clearing the gradient "
-        "are not in it. vs: how many times faster, median over median."
+        "are not in it; a round in which other programs took cores away is repeated. vs: how many times faster, median "
+        "over median."
     )
 
 
@@ -492,7 +557,7 @@ def _details(setting: Setting, dtype: str, measurements: Sequence[Measurement]) 
     heads += ["GB/s", "of copy", "compiled in"]
     rows = []
     for m in measurements:
-        label = f"{m.shape} {m.variant}"
+        label = f"{m.shape} {m.variant}{' !' if crowded(m.busy_elsewhere) else ''}"
         compiled = "" if m.compile_seconds is None else f"{m.compile_seconds:.1f} s"
         if not m.n:
             rows.append([label, "-", "-", "0", "-", "-", "-", "-", compiled])
@@ -520,7 +585,9 @@ def _summary(setting: Setting, dtype: str, measurements: Sequence[Measurement]) 
         by_name = {m.variant: m for m in measurements if m.shape == shape}
         pairs = [("step+backward", "eager"), ("step+backward", "compile"), ("autograd", "compile"), ("step", "eager")]
         ratios = [_ratio(times_faster(measurements, by_name[one], base)) for one, base in pairs]
-        rows.append([str(shape), *ratios, f"{100 * by_name['step'].share_of_copy:.1f}%" if by_name["step"].n else "-"])
+        mark = " !" if crowded(by_name["step"].busy_elsewhere) else ""
+        share = f"{100 * by_name['step'].share_of_copy:.1f}%" if by_name["step"].n else "-"
+        rows.append([f"{shape}{mark}", *ratios, share])
     return markdown(f"{setting.op}, {dtype}: times faster, medians", heads, rows, [])
 
 
@@ -540,7 +607,7 @@ def _ratio(value: float | None) -> str:
 COLUMNS = (
     *("op", "B", "C", "num_examples", "dtype", "variant", "backend"),
     *("median_us", "p25_us", "p75_us", "n", "times_faster_than_eager", "times_faster_than_compile"),
-    *("bytes_moved", "gb_per_s", "copy_gb_per_s", "share_of_copy", "compile_seconds", "why"),
+    *("bytes_moved", "gb_per_s", "copy_gb_per_s", "share_of_copy", "compile_seconds", "busy_elsewhere", "why"),
     *("device", "device_name", "cores", "threads", "platform", "python", "torch", "torch_simd", "nlbench", "kernels"),
 )
 
@@ -553,7 +620,7 @@ def as_rows(setting: Setting, measurements: Sequence[Measurement]) -> list[dict[
         row: dict[str, Any] = {"op": setting.op, "B": m.shape.B, "C": m.shape.C, **facts}
         row |= {name: getattr(m, name) for name in ("num_examples", "dtype", "variant", "backend", "n", "why")}
         row |= {"bytes_moved": m.bytes_moved, "copy_gb_per_s": f"{m.copy_gb_per_s:.3f}"}
-        numbers: dict[str, float | None] = {"compile_seconds": m.compile_seconds}
+        numbers: dict[str, float | None] = {"compile_seconds": m.compile_seconds, "busy_elsewhere": m.busy_elsewhere}
         if m.n:
             names = ("median_us", "p25_us", "p75_us", "gb_per_s", "share_of_copy")
             numbers |= {name: getattr(m, name) for name in names}

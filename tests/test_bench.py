@@ -126,7 +126,8 @@ def test_a_cell_is_as_training_has_it():
 # How it is timed
 
 
-def test_variants_take_turns_with_new_indices_and_no_gradient():
+def test_variants_take_turns_with_new_indices_and_no_gradient(monkeypatch):
+    monkeypatch.setattr(bench, "_work", lambda: None)
     one = cell()
     calls, seen = [], []
 
@@ -138,10 +139,11 @@ def test_variants_take_turns_with_new_indices_and_no_gradient():
         return float(len(calls))
 
     variants = {name: bench.VARIANTS[name].build(one) for name in ("eager", "autograd")}
-    times = bench._in_turn(variants, one, 1e-9, timed)
+    times, busy_elsewhere = bench._in_turn(variants, one, 1e-9, timed)
     eager, fused = variants["eager"], variants["autograd"]
     assert calls == [eager] * 3 + [fused] * 3 + [fused] * 3 + [eager] * 3  # three a slice, and the first is left out
     assert times == {"eager": [2, 3, 11, 12], "autograd": [5, 6, 8, 9]}
+    assert busy_elsewhere is None
     assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen[:6]))
 
 
@@ -210,6 +212,35 @@ def test_tables_of_hand_written_times():
     assert ("128x10 step", "10.0", "9.0 to 12.0", "5", "40.00", "10.00", "2.05", "10.0%", "") in lines
     assert ("128x10", "10.00", "2.50", "1.67", "40.00", "10.0%") in lines
     assert "Rows of the memory: 50,000 at 128x10." in text
+
+
+@pytest.mark.parametrize(("pattern", "kept"), [("qlqq", [0, 2]), ("lqll", [1, 0, 2, 3]), ("lqlq", [1, 3])])
+def test_a_crowded_round_is_repeated(monkeypatch, pattern, kept):
+    """Two rounds are wanted, four are the most; q is quiet, l is loud. Where most are loud, all count."""
+    clock = itertools.count()
+    monkeypatch.setattr(bench, "_work", lambda: bench.Work(next(clock), 0, 0))
+    monkeypatch.setattr(bench, "_busy_elsewhere", lambda spans: int(spans[0][0].clock) // 2)
+    monkeypatch.setattr(bench, "crowded", lambda round: pattern[round] == "l")
+    number = itertools.count()
+    one = cell()
+    calls = {"step": bench.VARIANTS["step"].build(one)}
+    times, _ = bench._in_turn(calls, one, 1e-9, lambda *call: next(number) // 3)
+    assert list(dict.fromkeys(times["step"])) == kept
+
+
+def test_a_crowded_machine_is_said(monkeypatch):
+    before, after = bench.Work(clock=10.0, machine=100.0, own=5.0), bench.Work(clock=12.0, machine=103.5, own=7.0)
+    assert bench._busy_elsewhere([(before, after)]) == 0.75  # 3.5 seconds of work in 2, of which 2 were ours
+    assert bench._busy_elsewhere([(None, None)]) is None
+    monkeypatch.setattr(bench.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    names = [name for name in bench.VARIANTS if name != "compile"]
+    text = bench.render(setting("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
+    assert "| 128x10 step ! " in text
+    assert "! 128x10 float32: NOT RELIABLE: other programs kept 0.8 of 2 cores busy" in text
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    text = bench.render(setting("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
+    assert "NOT RELIABLE" not in text
 
 
 # The command
