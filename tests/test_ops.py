@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nlbench import ops
-from nlbench.ops import elr, extension, images
+from nlbench.ops import extension, images, losses
 from nlbench.ops import reference as torch_ops
 
 VECTORS = Path(__file__).parents[2] / "shared" / "vectors" / "official-losses.npz"
@@ -31,7 +31,7 @@ def backend(request, monkeypatch):
     if request.param == "cpp" and ops.why_no_extension():
         pytest.skip(ops.why_no_extension())
     if request.param == "torch":
-        monkeypatch.setattr(elr, "core", None)
+        monkeypatch.setattr(losses, "core", None)
         monkeypatch.setattr(images, "core", None)
         monkeypatch.setattr(extension, "_said", {extension._why_torch(torch.device("cpu"))})
     return request.param
