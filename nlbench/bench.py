@@ -315,10 +315,8 @@ def measure(cell: Cell, names: Sequence[str], seconds: float, copy: Callable[[],
             calls[name] = call
 
     timed = _timed_cuda if device.type == "cuda" else _timed_cpu
-    bandwidth = _copy_times(copy, timed, seconds / 2)
-    times, busy_elsewhere = _in_turn(calls, cell, seconds, timed)
-    bandwidth += _copy_times(copy, timed, seconds / 2)
-    copy_gb_per_s = 2 * COPY_BYTES / float(np.median(bandwidth)) / 1e3
+    times, copies, busy_elsewhere = _in_turn(calls, copy, cell, seconds, timed)
+    copy_gb_per_s = 2 * COPY_BYTES / float(np.median(copies)) / 1e3
 
     measurements = []
     for name in names:
@@ -368,16 +366,16 @@ def disagrees(name: str, call: Call, cell: Cell) -> str:
 
 
 def _in_turn(
-    calls: Mapping[str, Call], cell: Cell, seconds: float, timed: Callable[..., float]
-) -> tuple[dict[str, list[float]], float | None]:
-    """Microseconds of single calls, and how many cores other programs kept busy meanwhile.
+    calls: Mapping[str, Call], copy: Callable[[], Any], cell: Cell, seconds: float, timed: Callable[..., float]
+) -> tuple[dict[str, list[float]], list[float], float | None]:
+    """Microseconds of single calls and of copies, and how many cores other programs kept busy meanwhile.
 
-    A round gives every variant a slice of time, so that drift hits all alike. A crowded round is repeated; where the
-    quiet ones stay in the minority, all count.
+    A round is a few copies, then a slice of time for every variant, so that drift hits all alike. A crowded round is
+    repeated; where the quiet ones stay in the minority, all count.
     """
     batches = {name: cell.epochs() for name in calls}
-    quiet: list[tuple[dict[str, list[float]], Span]] = []
-    loud: list[tuple[dict[str, list[float]], Span]] = []
+    quiet: list[tuple[dict[str, list[float]], list[float], Span]] = []
+    loud: list[tuple[dict[str, list[float]], list[float], Span]] = []
     order = list(calls)
     collecting = gc.isenabled()
     gc.disable()  # no cyclic garbage collection falls into a call, as with timeit
@@ -388,16 +386,18 @@ def _in_turn(
                 calls[name](*next(batches[name]))
         while len(quiet) < ROUNDS and len(quiet) + len(loud) < 2 * ROUNDS:
             before = _work()
+            copies = [timed(copy) for _ in range(3)][1:]
             times = {name: _slice(calls[name], batches[name], cell, seconds / ROUNDS, timed) for name in order}
             span = before, _work()
-            (loud if crowded(_busy_elsewhere([span])) else quiet).append((times, span))
+            (loud if crowded(_busy_elsewhere([span])) else quiet).append((times, copies, span))
             order = order[1:] + order[:1]
     finally:
         if collecting:
             gc.enable()
     kept = quiet if len(quiet) >= len(loud) else quiet + loud
-    together = {name: [one for times, _ in kept for one in times[name]] for name in calls}
-    return together, _busy_elsewhere([span for _, span in kept])
+    together = {name: [one for times, _, _ in kept for one in times[name]] for name in calls}
+    copies = [one for _, copies, _ in kept for one in copies]
+    return together, copies, _busy_elsewhere([span for _, _, span in kept])
 
 
 def _slice(
@@ -480,14 +480,6 @@ def _copier(device: torch.device) -> Callable[[], Any]:
     return lambda: destination.copy_(source)
 
 
-def _copy_times(copy: Callable[[], Any], timed: Callable[..., float], seconds: float) -> list[float]:
-    end = time.perf_counter() + seconds
-    times = [timed(copy)]
-    while len(times) < 4 or time.perf_counter() < end:
-        times.append(timed(copy))
-    return times[1:]
-
-
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
@@ -511,6 +503,7 @@ def hardware(setting: Setting) -> dict[str, Any]:
         "torch_simd": torch.backends.cpu.get_cpu_capability(),
         "nlbench": version("nlbench"),
         "kernels": ops.source_hash()[:16],
+        "kernels_simd": ops.cpu_isa() if setting.device.type == "cpu" else "",
     }
 
 
@@ -520,11 +513,13 @@ def render(setting: Setting, measurements: Sequence[Measurement]) -> str:
     notes = [
         f"{facts['device_name']}, {facts['cores']} cores, {facts['threads']} threads; {facts['platform']}; "
         f"python {facts['python']}, torch {facts['torch']} ({facts['torch_simd']}), nlbench {facts['nlbench']}, "
-        f"kernels {facts['kernels'] or 'not compiled'}; the fused variants ran as: {ops.backend(setting.device)}.",
+        f"kernels {facts['kernels'] or 'not compiled'}; the fused variants ran as: {ops.backend(setting.device)} "
+        f"{facts['kernels_simd']}".rstrip()
+        + ".",
         *(f"{name}: {VARIANTS[name].meaning}." for name in setting.variants),
         _how(setting),
         "GB/s: logits read, target rows read and written, gradient written, over the median; of copy: its share of "
-        "what a large copy_ moves in the same run, bytes read and written.",
+        "what a copy_ of 256 MiB moves in the same rounds, bytes read and written.",
     ]
     sizes = {m.shape: m.num_examples for m in measurements}
     notes.append("Rows of the memory: " + ", ".join(f"{n:,} at {shape}" for shape, n in sizes.items()) + ".")
@@ -608,7 +603,8 @@ COLUMNS = (
     *("op", "B", "C", "num_examples", "dtype", "variant", "backend"),
     *("median_us", "p25_us", "p75_us", "n", "times_faster_than_eager", "times_faster_than_compile"),
     *("bytes_moved", "gb_per_s", "copy_gb_per_s", "share_of_copy", "compile_seconds", "busy_elsewhere", "why"),
-    *("device", "device_name", "cores", "threads", "platform", "python", "torch", "torch_simd", "nlbench", "kernels"),
+    *("device", "device_name", "cores", "threads", "platform", "python", "torch", "torch_simd"),
+    *("nlbench", "kernels", "kernels_simd"),
 )
 
 
