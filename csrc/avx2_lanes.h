@@ -1,4 +1,4 @@
-// Lane group of eight float32 values: AVX2 and FMA.
+// Lane group of eight values: AVX2 and FMA.
 #pragma once
 
 #include <immintrin.h>
@@ -10,6 +10,13 @@
 
 namespace nlbench {
 namespace {  // each file that includes this gets its own code, compiled with its own flags
+
+struct Avx2Narrow {
+  __m256 v;
+};
+NLBENCH_INLINE Avx2Narrow operator+(Avx2Narrow a, Avx2Narrow b) { return {_mm256_add_ps(a.v, b.v)}; }
+NLBENCH_INLINE Avx2Narrow operator-(Avx2Narrow a, Avx2Narrow b) { return {_mm256_sub_ps(a.v, b.v)}; }
+NLBENCH_INLINE Avx2Narrow operator*(Avx2Narrow a, Avx2Narrow b) { return {_mm256_mul_ps(a.v, b.v)}; }
 
 struct Avx2Wide {
   __m256d low, high;
@@ -28,8 +35,11 @@ alignas(32) const int32_t kAvx2Masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0
 
 struct Avx2Lanes {
   using Scalar = float;
-  using Narrow = __m256;
+  using Narrow = Avx2Narrow;
   using Wide = Avx2Wide;
+  template <class V>
+  static constexpr bool is_narrow = sizeof(V) == sizeof(Narrow);
+  static constexpr bool kHasNarrow = true;
   static constexpr int64_t kLanes = 8;
   struct All {};
   struct Some {
@@ -49,32 +59,51 @@ struct Avx2Lanes {
     for (; c + kLanes <= C; c += kLanes) f(c, All{});
     if (c < C) f(c, Some{C - c});
   }
-  NLBENCH_INLINE void keep(int64_t c, __m256 e) { _mm256_store_ps(scratch + c, e); }
+  NLBENCH_INLINE void keep(int64_t c, Narrow e) { _mm256_store_ps(scratch + c, e.v); }
   template <class Z, class L>
-  NLBENCH_INLINE __m256 kept(int64_t c, const Z*, float, L) {
-    return _mm256_load_ps(scratch + c);
+  NLBENCH_INLINE Narrow kept(int64_t c, const Z*, float, L) {
+    return {_mm256_load_ps(scratch + c)};
   }
-  NLBENCH_INLINE float max(__m256 x) {
-    __m128 most = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  NLBENCH_INLINE float max(Narrow x) {
+    __m128 most = _mm_max_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
     most = _mm_max_ps(most, _mm_movehl_ps(most, most));
     return _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)));
   }
-  template <int n>
-  NLBENCH_INLINE void sum(const Wide (&x)[n], double (&out)[n]) {
-    for (int i = 0; i < n; ++i) {
-      const __m256d four = _mm256_add_pd(x[i].low, x[i].high);
-      const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
-      out[i] = _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+
+  // Two accumulators share each step of the way from eight lanes to one.
+  template <class V, int n>
+  NLBENCH_INLINE void sum(const V (&x)[n], double (&out)[n]) {
+    for (int i = 0; i < n; i += 2) {
+      const __m256d a = half(x[i]);
+      const __m256d both = _mm256_hadd_pd(a, i + 1 < n ? half(x[i + 1 < n ? i + 1 : i]) : a);
+      const __m128d done = _mm_add_pd(_mm256_castpd256_pd128(both), _mm256_extractf128_pd(both, 1));
+      out[i] = _mm_cvtsd_f64(done);
+      if (i + 1 < n) out[i + 1] = _mm_cvtsd_f64(_mm_unpackhi_pd(done, done));
     }
   }
-
-  static NLBENCH_INLINE __m256 lowest() { return _mm256_set1_ps(-INFINITY); }
-  static NLBENCH_INLINE __m256 larger(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }  // b where a is NaN
-  static NLBENCH_INLINE __m256 narrow(float x) { return _mm256_set1_ps(x); }
-  static NLBENCH_INLINE Wide splat(double x) { return {_mm256_set1_pd(x), _mm256_set1_pd(x)}; }
-  static NLBENCH_INLINE Wide widen(__m256 x) {
-    return {_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1))};
+  static NLBENCH_INLINE __m256d half(Wide x) { return _mm256_add_pd(x.low, x.high); }
+  static NLBENCH_INLINE __m256d half(Narrow x) {
+    return _mm256_cvtps_pd(_mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1)));
   }
+
+  static NLBENCH_INLINE Narrow larger(Narrow a, Narrow b) { return {_mm256_max_ps(a.v, b.v)}; }  // b where a is NaN
+  template <class V>
+  static NLBENCH_INLINE V splat(double x) {
+    if constexpr (is_narrow<V>) {
+      return {_mm256_set1_ps(float(x))};
+    } else {
+      return {_mm256_set1_pd(x), _mm256_set1_pd(x)};
+    }
+  }
+  template <class V>
+  static NLBENCH_INLINE V as(Narrow x) {
+    if constexpr (is_narrow<V>) {
+      return x;
+    } else {
+      return {_mm256_cvtps_pd(_mm256_castps256_ps128(x.v)), _mm256_cvtps_pd(_mm256_extractf128_ps(x.v, 1))};
+    }
+  }
+  static NLBENCH_INLINE __m256 narrowed(Narrow x) { return x.v; }
   static NLBENCH_INLINE __m256 narrowed(Wide x) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(x.low)), _mm256_cvtpd_ps(x.high), 1);
   }
@@ -92,28 +121,43 @@ struct Avx2Lanes {
 
   static NLBENCH_INLINE float to_scalar(float x) { return x; }
   static NLBENCH_INLINE float to_scalar(BFloat16 x) { return widened(x); }
-  static NLBENCH_INLINE __m256 load_logits(const float* z, All) { return _mm256_loadu_ps(z); }
-  static NLBENCH_INLINE __m256 load_logits(const float* z, Some lanes) {
-    const __m256i mask = lanes.mask();
-    return _mm256_blendv_ps(lowest(), _mm256_maskload_ps(z, mask), _mm256_castsi256_ps(mask));
+  static NLBENCH_INLINE Narrow or_lowest(__m256 x, Some lanes) {
+    return {_mm256_blendv_ps(_mm256_set1_ps(-INFINITY), x, _mm256_castsi256_ps(lanes.mask()))};
   }
-  static NLBENCH_INLINE __m256 load_logits(const BFloat16* z, All) {
-    return widened_halves(_mm_loadu_si128(reinterpret_cast<const __m128i*>(z)));
+  static NLBENCH_INLINE Narrow load_logits(const float* z, All) { return {_mm256_loadu_ps(z)}; }
+  static NLBENCH_INLINE Narrow load_logits(const float* z, Some lanes) {
+    return or_lowest(_mm256_maskload_ps(z, lanes.mask()), lanes);
   }
-  static NLBENCH_INLINE __m256 load_logits(const BFloat16* z, Some lanes) {
+  static NLBENCH_INLINE Narrow load_logits(const BFloat16* z, All) {
+    return {widened_halves(_mm_loadu_si128(reinterpret_cast<const __m128i*>(z)))};
+  }
+  static NLBENCH_INLINE Narrow load_logits(const BFloat16* z, Some lanes) {
     alignas(16) uint16_t halves[kLanes] = {};
     for (int64_t i = 0; i < lanes.count; ++i) halves[i] = z[i].bits;
-    const __m256 values = widened_halves(_mm_load_si128(reinterpret_cast<const __m128i*>(halves)));
-    return _mm256_blendv_ps(lowest(), values, _mm256_castsi256_ps(lanes.mask()));
+    return or_lowest(widened_halves(_mm_load_si128(reinterpret_cast<const __m128i*>(halves))), lanes);
   }
-  static NLBENCH_INLINE Wide load(const float* t, All) { return widen(_mm256_loadu_ps(t)); }
-  static NLBENCH_INLINE Wide load(const float* t, Some lanes) { return widen(_mm256_maskload_ps(t, lanes.mask())); }
-  static NLBENCH_INLINE Wide load(const double* t, All) { return {_mm256_loadu_pd(t), _mm256_loadu_pd(t + 4)}; }
-  static NLBENCH_INLINE Wide load(const double* t, Some lanes) {
+  template <class V>
+  static NLBENCH_INLINE V load(const float* t, All) {
+    return as<V>(Narrow{_mm256_loadu_ps(t)});
+  }
+  template <class V>
+  static NLBENCH_INLINE V load(const float* t, Some lanes) {
+    return as<V>(Narrow{_mm256_maskload_ps(t, lanes.mask())});
+  }
+  template <class V>
+  static NLBENCH_INLINE V load(const double* t, All) {
+    return {_mm256_loadu_pd(t), _mm256_loadu_pd(t + 4)};
+  }
+  template <class V>
+  static NLBENCH_INLINE V load(const double* t, Some lanes) {
     return {_mm256_maskload_pd(t, lanes.low()), _mm256_maskload_pd(t + 4, lanes.high())};
   }
-  static NLBENCH_INLINE void store(float* out, Wide x, All) { _mm256_storeu_ps(out, narrowed(x)); }
-  static NLBENCH_INLINE void store(float* out, Wide x, Some lanes) {
+  template <class V>
+  static NLBENCH_INLINE void store(float* out, V x, All) {
+    _mm256_storeu_ps(out, narrowed(x));
+  }
+  template <class V>
+  static NLBENCH_INLINE void store(float* out, V x, Some lanes) {
     _mm256_maskstore_ps(out, lanes.mask(), narrowed(x));
   }
   static NLBENCH_INLINE void store(double* out, Wide x, All) {
@@ -124,58 +168,78 @@ struct Avx2Lanes {
     _mm256_maskstore_pd(out, lanes.low(), x.low);
     _mm256_maskstore_pd(out + 4, lanes.high(), x.high);
   }
-  static NLBENCH_INLINE void store(BFloat16* out, Wide x, All) {
+  template <class V>
+  static NLBENCH_INLINE void store(BFloat16* out, V x, All) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), rounded_halves(narrowed(x)));
   }
-  static NLBENCH_INLINE void store(BFloat16* out, Wide x, Some lanes) {
+  template <class V>
+  static NLBENCH_INLINE void store(BFloat16* out, V x, Some lanes) {
     alignas(16) uint16_t halves[kLanes];
     _mm_store_si128(reinterpret_cast<__m128i*>(halves), rounded_halves(narrowed(x)));
     for (int64_t i = 0; i < lanes.count; ++i) out[i].bits = halves[i];
   }
 
-  static NLBENCH_INLINE __m256 exp(__m256 x) { return exp_nonpositive<Avx2Lanes>(x); }
-  static NLBENCH_INLINE __m256 fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
-  static NLBENCH_INLINE __m256 round(__m256 x) {
-    return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  static NLBENCH_INLINE Narrow exp(Narrow x) { return exp_nonpositive<Avx2Lanes>(x); }
+  static NLBENCH_INLINE Narrow round(Narrow x) {
+    return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
   }
-  static NLBENCH_INLINE __m256 times_power_of_two(__m256 y, __m256 n) {
-    const __m256i shift = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
-    const __m256 scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(y), shift));
-    return _mm256_blendv_ps(scaled, n, _mm256_cmp_ps(n, n, _CMP_UNORD_Q));
+  static NLBENCH_INLINE Narrow times_power_of_two(Narrow y, Narrow n) {
+    const __m256i shift = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
+    const __m256 scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(y.v), shift));
+    return {_mm256_blendv_ps(scaled, n.v, _mm256_cmp_ps(n.v, n.v, _CMP_UNORD_Q))};
   }
-  static NLBENCH_INLINE __m256 zero_below(__m256 x, float bound, __m256 y) {
-    return _mm256_and_ps(_mm256_cmp_ps(x, narrow(bound), _CMP_NLT_UQ), y);
+  static NLBENCH_INLINE Narrow zero_below(Narrow x, float bound, Narrow y) {
+    return {_mm256_and_ps(_mm256_cmp_ps(x.v, _mm256_set1_ps(bound), _CMP_NLT_UQ), y.v)};
   }
 
+  static NLBENCH_INLINE Narrow fma(Narrow a, Narrow b, Narrow c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
   static NLBENCH_INLINE Wide fma(Wide a, Wide b, Wide c) {
     return {_mm256_fmadd_pd(a.low, b.low, c.low), _mm256_fmadd_pd(a.high, b.high, c.high)};
   }
   // max and min give their second operand where one is NaN, which so passes through.
+  static NLBENCH_INLINE Narrow clamp(Narrow p, double low, double high) {
+    const __m256 least = _mm256_set1_ps(float(low)), most = _mm256_set1_ps(float(high));
+    return {_mm256_min_ps(most, _mm256_max_ps(least, p.v))};
+  }
   static NLBENCH_INLINE Wide clamp(Wide p, double low, double high) {
     const __m256d least = _mm256_set1_pd(low), most = _mm256_set1_pd(high);
     return {_mm256_min_pd(most, _mm256_max_pd(least, p.low)), _mm256_min_pd(most, _mm256_max_pd(least, p.high))};
+  }
+  static NLBENCH_INLINE Narrow between(Narrow p, double low, double high) {
+    const __m256 least = _mm256_set1_ps(float(low)), most = _mm256_set1_ps(float(high));
+    return {_mm256_and_ps(_mm256_cmp_ps(p.v, least, _CMP_GE_OQ), _mm256_cmp_ps(p.v, most, _CMP_LE_OQ))};
   }
   static NLBENCH_INLINE Wide between(Wide p, double low, double high) {
     const __m256d least = _mm256_set1_pd(low), most = _mm256_set1_pd(high);
     return {_mm256_and_pd(_mm256_cmp_pd(p.low, least, _CMP_GE_OQ), _mm256_cmp_pd(p.low, most, _CMP_LE_OQ)),
             _mm256_and_pd(_mm256_cmp_pd(p.high, least, _CMP_GE_OQ), _mm256_cmp_pd(p.high, most, _CMP_LE_OQ))};
   }
+  static NLBENCH_INLINE Narrow where(Narrow mask, Narrow x) { return {_mm256_and_ps(mask.v, x.v)}; }
   static NLBENCH_INLINE Wide where(Wide mask, Wide x) {
     return {_mm256_and_pd(mask.low, x.low), _mm256_and_pd(mask.high, x.high)};
   }
-  static NLBENCH_INLINE Wide only(All, Wide x) { return x; }
+  template <class V>
+  static NLBENCH_INLINE V only(All, V x) {
+    return x;
+  }
+  static NLBENCH_INLINE Narrow only(Some lanes, Narrow x) {
+    return where(Narrow{_mm256_castsi256_ps(lanes.mask())}, x);
+  }
   static NLBENCH_INLINE Wide only(Some lanes, Wide x) {
-    return where({_mm256_castsi256_pd(lanes.low()), _mm256_castsi256_pd(lanes.high())}, x);
+    return where(Wide{_mm256_castsi256_pd(lanes.low()), _mm256_castsi256_pd(lanes.high())}, x);
   }
-  static NLBENCH_INLINE Wide times(Wide a, Wide b) {  // 0 * infinity is 0
+  static NLBENCH_INLINE Narrow times(Narrow a, Narrow b) {  // 0 * infinity is 0
+    return where(Narrow{_mm256_cmp_ps(a.v, _mm256_setzero_ps(), _CMP_NEQ_UQ)}, a * b);
+  }
+  static NLBENCH_INLINE Wide times(Wide a, Wide b) {
     const __m256d zero = _mm256_setzero_pd();
-    return where({_mm256_cmp_pd(a.low, zero, _CMP_NEQ_UQ), _mm256_cmp_pd(a.high, zero, _CMP_NEQ_UQ)}, a * b);
+    return where(Wide{_mm256_cmp_pd(a.low, zero, _CMP_NEQ_UQ), _mm256_cmp_pd(a.high, zero, _CMP_NEQ_UQ)}, a * b);
   }
-  static NLBENCH_INLINE Wide one_at(int64_t lane) {
-    const __m256d at = _mm256_set1_pd(double(lane)), one = _mm256_set1_pd(1);
-    return where({_mm256_cmp_pd(at, _mm256_setr_pd(0, 1, 2, 3), _CMP_EQ_OQ),
-                  _mm256_cmp_pd(at, _mm256_setr_pd(4, 5, 6, 7), _CMP_EQ_OQ)},
-                 {one, one});
+  template <class V>
+  static NLBENCH_INLINE V one_at(int64_t lane) {
+    const __m256 at = _mm256_set1_ps(uint64_t(lane) < uint64_t(kLanes) ? float(lane) : -1.0f);
+    const __m256 here = _mm256_cmp_ps(at, _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7), _CMP_EQ_OQ);
+    return as<V>(Narrow{_mm256_and_ps(here, _mm256_set1_ps(1))});
   }
 };
 

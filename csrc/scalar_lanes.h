@@ -14,6 +14,8 @@ struct ScalarLanes {
   using Scalar = Real;
   using Narrow = Real;
   using Wide = double;
+  static constexpr bool kHasNarrow = false;  // double costs no more here
+  static constexpr int64_t kLanes = 1;
   struct All {};
 
   Real* scratch;  // [C]
@@ -33,11 +35,15 @@ struct ScalarLanes {
     for (int i = 0; i < n; ++i) out[i] = x[i];
   }
 
-  static NLBENCH_INLINE Real lowest() { return -INFINITY; }
   static NLBENCH_INLINE Real larger(Real a, Real b) { return a > b ? a : b; }
-  static NLBENCH_INLINE Real narrow(Real x) { return x; }
-  static NLBENCH_INLINE double widen(Real x) { return x; }
-  static NLBENCH_INLINE double splat(double x) { return x; }
+  template <class V>
+  static NLBENCH_INLINE V splat(double x) {
+    return V(x);
+  }
+  template <class V>
+  static NLBENCH_INLINE V as(Real x) {
+    return x;
+  }
 
   static NLBENCH_INLINE float to_scalar(float x) { return x; }
   static NLBENCH_INLINE double to_scalar(double x) { return x; }
@@ -46,8 +52,8 @@ struct ScalarLanes {
   static NLBENCH_INLINE Real load_logits(const Z* z, All) {
     return to_scalar(*z);
   }
-  template <class T>
-  static NLBENCH_INLINE double load(const T* t, All) {
+  template <class V, class T>
+  static NLBENCH_INLINE V load(const T* t, All) {
     return *t;
   }
   static NLBENCH_INLINE void store(float* out, double x, All) { *out = float(x); }
@@ -56,7 +62,10 @@ struct ScalarLanes {
 
   static NLBENCH_INLINE double exp(double x) { return ::exp(x); }
   static NLBENCH_INLINE float exp(float x) { return exp_nonpositive<ScalarLanes>(x); }
-  static NLBENCH_INLINE Real fma(Real a, Real b, Real c) { return a * b + c; }
+  template <class V>
+  static NLBENCH_INLINE V fma(V a, V b, V c) {
+    return a * b + c;
+  }
   // Adding and taking away 1.5 * 2^23 leaves the nearest integer, for |x| < 2^22.
   static NLBENCH_INLINE float round(float x) { return (x + 12582912.0f) - 12582912.0f; }
   static NLBENCH_INLINE float times_power_of_two(float y, float n) {
@@ -76,7 +85,10 @@ struct ScalarLanes {
   static NLBENCH_INLINE double where(bool mask, double x) { return mask ? x : 0.0; }
   static NLBENCH_INLINE double only(All, double x) { return x; }
   static NLBENCH_INLINE double times(double a, double b) { return a == 0 ? 0.0 : a * b; }  // 0 * infinity is 0
-  static NLBENCH_INLINE double one_at(int64_t lane) { return lane == 0; }
+  template <class V>
+  static NLBENCH_INLINE V one_at(int64_t lane) {
+    return lane == 0;
+  }
 };
 
 }  // namespace
