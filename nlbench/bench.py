@@ -8,6 +8,7 @@ import itertools
 import os
 import platform
 import re
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -653,18 +654,20 @@ def plot(path: Path, setting: Setting, measurements: Sequence[Measurement]) -> N
     dtypes = [d for d in setting.dtypes if any(m.dtype == d for m in measurements)]
     shapes = list(dict.fromkeys(m.shape for m in measurements))
     names = [name for name in _COLOURS if any(m.variant == name and m.n for m in measurements)]
-    figure = Figure(figsize=(2 + max(4.0, 1.15 * len(shapes)) * len(dtypes), 7.5), layout="constrained")
+    width = 2 + max(4.0, 1.15 * len(shapes)) * len(dtypes)
+    wide = width > 8
+    figure = Figure(figsize=(width, 7.5), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, len(dtypes), sharey="row", sharex=True, squeeze=False)
-    width = 0.84 / len(names)
+    bar = 0.84 / len(names)
     for column, dtype in enumerate(dtypes):
         above, below = panels[0][column], panels[1][column]
         for place, name in enumerate(names):
             own = [m for m in measurements if m.dtype == dtype and m.variant == name and m.n]
-            x = [shapes.index(m.shape) + (place - (len(names) - 1) / 2) * width for m in own]
+            x = [shapes.index(m.shape) + (place - (len(names) - 1) / 2) * bar for m in own]
             medians = [m.median_us for m in own]
             spread = [[m.median_us - m.p25_us for m in own], [m.p75_us - m.median_us for m in own]]
-            style: dict[str, Any] = {"width": width, "color": _COLOURS[name], "label": name}
+            style: dict[str, Any] = {"width": bar, "color": _COLOURS[name], "label": name}
             above.bar(x, medians, yerr=spread, error_kw={"elinewidth": 0.8, "ecolor": "black"}, **style)
             below.bar(x, [100 * m.share_of_copy for m in own], **style)
         above.set_title(dtype)
@@ -678,11 +681,14 @@ def plot(path: Path, setting: Setting, measurements: Sequence[Measurement]) -> N
     panels[0][0].set_ylabel("µs per step, median and quartiles")
     panels[1][0].set_ylabel("% of the copy bandwidth")
     facts = hardware(setting)
-    figure.suptitle(
-        f"{setting.op}: {facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}", fontsize=11
-    )
+    title = f"{setting.op}: {facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}"
+    if loud := dict.fromkeys(f"{m.shape} {m.dtype}" for m in measurements if crowded(m.busy_elsewhere)):
+        title += "\n" + textwrap.fill(
+            f"NOT RELIABLE, other programs took cores away: {', '.join(loud)}", 20 + 60 * len(dtypes)
+        )
+    figure.suptitle(title, fontsize=11)
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(names), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(names) if wide else 3, frameon=False)
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:
