@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "cuda_build.h"  // written by CMake
 #include "cuda_library.h"
 #include "ops.h"
 
@@ -88,8 +89,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("loss_cpu", loss_cpu);
   m.def("loss_cuda", loss_cuda);
   m.def("load_cuda", nlbench::load_cuda);
-  m.attr("cuda_build") = NLBENCH_CUDA_BUILD;  // why no CUDA kernels were built, or ""
-  m.attr("cuda_architectures") = NLBENCH_CUDA_ARCHITECTURES;
+  m.attr("cuda_build") = kWhyNoCuda;  // of the build; "" where they were compiled
+  m.attr("cuda_architectures") = kCudaArchitectures;
   m.def("isa", nlbench::isa);
   m.def("set_isa", nlbench::set_isa);
   m.def("has_threads", nlbench::has_threads);

@@ -652,7 +652,9 @@ def test_augment_refuses(backend, change, error, message):
 @needs_extension
 def test_backend_names_the_code_that_runs():
     assert ops.backend("cpu") == ops.backend(torch.device("cpu")) == "cpp"
-    assert ops.backend("cuda:0") == "torch"
+    assert ops.backend("cuda:0") == ("torch" if ops.why_no_cuda() else "cuda")
+    assert bool(ops.cuda_architectures()) != bool(ops.why_no_cuda())
+    assert ops.cpu_isa() in ("portable", "avx2", "avx512")
     assert ops.why_no_extension() == ""
     assert len(bytes.fromhex(ops.source_hash())) == 32
 

@@ -7,7 +7,7 @@ extension, which trusts what it is given.
 
 from nlbench.ops.alr import alr_loss, alr_step
 from nlbench.ops.elr import elr_loss, elr_loss_soft, elr_step, elr_step_soft, update_targets
-from nlbench.ops.extension import backend, cpu_isa, source_hash, why_no_cuda, why_no_extension
+from nlbench.ops.extension import backend, cpu_isa, cuda_architectures, source_hash, why_no_cuda, why_no_extension
 from nlbench.ops.faults import check_faults
 from nlbench.ops.images import augment
 
@@ -18,6 +18,7 @@ __all__ = [
     "backend",
     "check_faults",
     "cpu_isa",
+    "cuda_architectures",
     "elr_loss",
     "elr_loss_soft",
     "elr_step",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nlbench.ops import losses
-from nlbench.ops.checks import require, require_contiguous, require_device
+from nlbench.ops.checks import require, require_device
 from nlbench.ops.losses import ELR, ELR_SOFT, UPDATE_TARGETS
 
 
@@ -175,7 +175,7 @@ def _check(op: str, logits: Any, labels: Any, index: Any, targets: Any, beta: An
         and 0 <= lam < 1e300
     ):
         return
-    B, C = losses.check_logits(op, logits)
+    B, _ = losses.check_logits(op, logits)
     require(op, "labels", labels, losses.INTS, (B,))
     require_device(op, "labels", labels, logits.device, "logits")
     losses.check_memory(op, logits, index, targets)

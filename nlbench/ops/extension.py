@@ -62,7 +62,7 @@ def why_no_cuda() -> str:
     if core is None:
         return _why
     if core.cuda_build:
-        return core.cuda_build
+        return f"there are no CUDA kernels: {core.cuda_build}"
     return core.load_cuda(str(Path(core.__file__).with_name("libnlbench_cuda.so")))
 
 

@@ -14,7 +14,10 @@ def check_faults(device: torch.device | str) -> None:
     A kernel on a GPU skips such a row, gives it a NaN loss and a zero gradient, and leaves a mark; reading the mark
     waits for the device, so do it once an epoch. On a CPU every step checks and this does nothing.
     """
-    flags = fault_flags.get(torch.device(device))
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    flags = fault_flags.get(device)
     if flags is None:
         return
     found = flags.tolist()
