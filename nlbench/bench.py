@@ -461,7 +461,7 @@ def _busy_elsewhere(spans: Iterable[Span]) -> float | None:
         if before and after:
             clock += after.clock - before.clock
             others += (after.machine - before.machine) - (after.own - before.own)
-    return max(0.0, others / clock) if clock > 0.15 else None
+    return max(0.0, others / clock) if clock > 0.1 else None
 
 
 def crowded(busy_elsewhere: float | None) -> bool:
@@ -498,7 +498,7 @@ def hardware(setting: Setting) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name(setting.device) if cuda else processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "platform": platform.platform(terse=True),
+        "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torch_simd": torch.backends.cpu.get_cpu_capability(),
