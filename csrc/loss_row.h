@@ -1,6 +1,6 @@
 // The mathematics of one row of each loss, for every processor: the losses are written once, over a group of lanes.
 //
-// A lane group G (scalar_lanes.h, avx2_lanes.h, avx512_lanes.h, cuda_lanes.cuh) says how a row is walked and summed:
+// A lane group G (scalar_lanes.h, avx2_lanes.h, avx512_lanes.h, cuda_lanes.h) says how a row is walked and summed:
 //   G::Narrow      some values of the row as the logits' arithmetic type holds them; exponentials are taken in it
 //   G::Wide        the same values in double; both with + - * and the functions used below
 //   each(C, f)     calls f(c, lanes) so that all columns are seen once; `lanes` marks those in use

@@ -2,7 +2,7 @@
 // cuda_library.h for what is promised.
 #include <cuda_runtime.h>
 
-#include "cuda_lanes.cuh"
+#include "cuda_lanes.h"
 #include "cuda_library.h"
 
 // A test puts something in its place that runs without a GPU.

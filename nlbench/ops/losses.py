@@ -69,7 +69,7 @@ def run(
     makes_rows = op != UPDATE_TARGETS
     grad = grad and makes_rows
     rows = z.new_empty(B if makes_rows else 0, dtype=reference.rows_dtype(z))
-    dlogits = z.new_empty((B, C) if grad else (0, C))
+    dlogits = torch.empty_like(z) if grad else z.new_empty(0, C)
     arguments = (
         op,
         _TYPES[z.dtype],
