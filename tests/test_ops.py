@@ -680,7 +680,7 @@ assert ops.why_no_extension() in str(warning.message), warning
 
 
 @needs_gpu
-def test_gpu_tensors_take_the_torch_reference():
+def test_elr_and_augment_on_a_gpu():
     logits, labels, index, targets = elr_inputs(128, 10, "late")
     on_gpu = [tensor.cuda() for tensor in (logits, labels, index, targets)]
     want_rows, want_dlogits = torch_ops.elr_step(logits, labels, index, targets, BETA, LAM, 1 / 128)
