@@ -1,9 +1,11 @@
-// The only file that knows Python. Arguments are data pointers and sizes that nlbench.ops has checked; each function
-// returns (fault, row), which nlbench.ops turns into an exception.
+// The only file that knows Python. Arguments are data pointers and sizes that nlbench.ops has checked; a kernel
+// on the CPU returns the fault it found and its row, which nlbench.ops turns into an exception.
 #include <pybind11/pybind11.h>
 
-#include <utility>
+#include <string>
 
+#include "cuda_build.h"  // written by CMake
+#include "cuda_library.h"
 #include "ops.h"
 
 namespace py = pybind11;
@@ -17,29 +19,53 @@ T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-template <class Logit, class Target>
-std::pair<int, int64_t> elr_step(Address logits, Address labels, Address index, Address targets, Address dlogits,
-                                 Address rows, int64_t B, int64_t C, int64_t N, double beta, double lam, double scale) {
-  const nlbench::ElrRows<Logit, Target> batch{at<const Logit>(logits),
-                                              at<const int64_t>(labels),
-                                              at<const int64_t>(index),
-                                              at<Target>(targets),
-                                              at<Logit>(dlogits),
-                                              at<Logit>(rows),
-                                              B,
-                                              C,
-                                              N,
-                                              beta,
-                                              lam,
-                                              scale};
+// Zero, or the fault's number plus 8 times the row at fault: nothing else to build on the way that every step takes.
+int64_t packed(nlbench::Outcome outcome) { return static_cast<int64_t>(outcome.fault) + 8 * outcome.row; }
+
+// What the losses on both kinds of device take: codes, pointers and sizes, in the order of the struct.
+nlbench::LossBatch loss_batch(int op, int logits_type, int targets_type, Address logits, Address labels,
+                              Address soft_labels, Address index, Address targets, Address dlogits, Address rows,
+                              int64_t B, int64_t C, int64_t N, double beta, double lam, double scale, bool clamp) {
+  return {static_cast<nlbench::Op>(op),
+          static_cast<nlbench::Type>(logits_type),
+          static_cast<nlbench::Type>(targets_type),
+          at<const void>(logits),
+          at<const int64_t>(labels),
+          at<const void>(soft_labels),
+          at<const int64_t>(index),
+          at<void>(targets),
+          at<void>(dlogits),
+          at<void>(rows),
+          B,
+          C,
+          N,
+          beta,
+          lam,
+          scale,
+          clamp};
+}
+
+int64_t loss_cpu(int op, int logits_type, int targets_type, Address logits, Address labels, Address soft_labels,
+                 Address index, Address targets, Address dlogits, Address rows, int64_t B, int64_t C, int64_t N,
+                 double beta, double lam, double scale, bool clamp, int threads) {
+  const nlbench::LossBatch batch = loss_batch(op, logits_type, targets_type, logits, labels, soft_labels, index,
+                                              targets, dlogits, rows, B, C, N, beta, lam, scale, clamp);
   py::gil_scoped_release unlocked;
-  const nlbench::Outcome outcome = nlbench::elr_step_cpu(batch);
-  return {static_cast<int>(outcome.fault), outcome.row};
+  return packed(nlbench::loss_cpu(batch, threads));
+}
+
+std::string loss_cuda(int op, int logits_type, int targets_type, Address logits, Address labels, Address soft_labels,
+                      Address index, Address targets, Address dlogits, Address rows, int64_t B, int64_t C, int64_t N,
+                      double beta, double lam, double scale, bool clamp, Address flags, int device, Address stream) {
+  const nlbench::LossBatch batch = loss_batch(op, logits_type, targets_type, logits, labels, soft_labels, index,
+                                              targets, dlogits, rows, B, C, N, beta, lam, scale, clamp);
+  py::gil_scoped_release unlocked;
+  return nlbench::loss_cuda(batch, at<int32_t>(flags), device, at<void>(stream));
 }
 
 template <class Pixel>
-std::pair<int, int64_t> augment(Address images, Address index, Address draws, Address table, Address out, int64_t B,
-                                int64_t N, int64_t H, int64_t W, int64_t padding) {
+int64_t augment(Address images, Address index, Address draws, Address table, Address out, int64_t B, int64_t N,
+                int64_t H, int64_t W, int64_t padding) {
   const nlbench::AugmentRows<Pixel> batch{at<const uint8_t>(images),
                                           at<const int64_t>(index),
                                           at<const int64_t>(draws),
@@ -51,8 +77,7 @@ std::pair<int, int64_t> augment(Address images, Address index, Address draws, Ad
                                           W,
                                           padding};
   py::gil_scoped_release unlocked;
-  const nlbench::Outcome outcome = nlbench::augment_cpu(batch);
-  return {static_cast<int>(outcome.fault), outcome.row};
+  return packed(nlbench::augment_cpu(batch));
 }
 
 }  // namespace
@@ -61,11 +86,14 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Compiled kernels of nlbench. nlbench.ops is their only caller: it checks what they trust.";
   m.attr("source_hash") = NLBENCH_SOURCE_HASH;
 
-  // Named by the types of logits and targets.
-  m.def("elr_step_f32_f32", elr_step<float, float>);
-  m.def("elr_step_f32_f64", elr_step<float, double>);
-  m.def("elr_step_f64_f32", elr_step<double, float>);
-  m.def("elr_step_f64_f64", elr_step<double, double>);
+  m.def("loss_cpu", loss_cpu);
+  m.def("loss_cuda", loss_cuda);
+  m.def("load_cuda", nlbench::load_cuda);
+  m.attr("cuda_build") = kWhyNoCuda;  // of the build; "" where they were compiled
+  m.attr("cuda_architectures") = kCudaArchitectures;
+  m.def("isa", nlbench::isa);
+  m.def("set_isa", nlbench::set_isa);
+  m.def("has_threads", nlbench::has_threads);
 
   // Named by the bytes of a pixel.
   m.def("augment_2", augment<uint16_t>);

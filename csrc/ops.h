@@ -1,12 +1,12 @@
-// What Python and the kernels agree on: one struct per op, with the shape on each line. All arrays are dense and
-// row-major. The structs know neither torch nor Python.
+// What Python and the kernels agree on: one struct per family of ops, with the shape on each line. All arrays are dense
+// and row-major. The structs know neither torch nor Python.
 #pragma once
 
 #include <cstdint>
 
 namespace nlbench {
 
-// Why a kernel refused its input. It has then written nothing; `row` is the first row of the batch at fault.
+// Why a kernel refused its input; `row` is the first row of the batch at fault. On the CPU it has then written nothing.
 enum class Fault : int { none = 0, label_range = 1, index_range = 2, index_repeated = 3, draw_range = 4 };
 
 struct Outcome {
@@ -14,20 +14,39 @@ struct Outcome {
   int64_t row;
 };
 
-template <class Logit, class Target>
-struct ElrRows {
-  const Logit* logits;    // [B, C]
-  const int64_t* labels;  // [B], values in [0, C)
-  const int64_t* index;   // [B], rows of targets, no repeats
-  Target* targets;        // [N, C], row index[b] is rewritten
-  Logit* dlogits;         // [B, C], out: scale * d rows[b] / d logits[b]
-  Logit* rows;            // [B], out: one loss per row; the caller takes the mean
+enum class Op : int { elr = 0, elr_soft = 1, alr = 2, update_targets = 3 };
+enum class Type : int { float32 = 0, bfloat16 = 1, float64 = 2 };  // targets are never bfloat16
+
+constexpr int kOps = 4, kTypes = 3;
+
+// The losses with a soft target per example. Which members an op reads stands in front of the colon.
+struct LossBatch {
+  Op op;
+  Type logits_type, targets_type;
+  const void* logits;       // [B, C] logits_type
+  const int64_t* labels;    // elr: [B], values in [0, C)
+  const void* soft_labels;  // elr_soft: [B, C] targets_type
+  const int64_t* index;     // all but elr_soft: [B], rows of targets, no repeats
+  void* targets;            // [N, C] targets_type, row index[b] is rewritten; elr_soft: [B, C], read only
+  void* dlogits;            // all but update_targets: [B, C] logits_type, out: scale * d rows[b] / d logits[b], or null
+  void* rows;               // all but update_targets: [B] float32, or float64 for float64 logits, out: a loss per row
   int64_t B, C, N;
-  double beta, lam, scale;
+  double beta;   // weight of the old target
+  double lam;    // weight of the second term: the regulariser, or the entropy
+  double scale;  // factor on the gradient
+  bool clamp;    // update_targets: clamp and renormalise the prediction first, as elr does
 };
 
-template <class Logit, class Target>
-Outcome elr_step_cpu(const ElrRows<Logit, Target>& batch);
+// Checks labels and index, then runs on at most `threads` threads. The result does not depend on their number.
+Outcome loss_cpu(const LossBatch& batch, int threads);
+
+// The instruction set that loss_cpu uses: "portable", "avx2" or "avx512". The best one that the processor has, unless
+// the environment variable NLBENCH_ISA names another. Setting one that the processor lacks changes nothing: false.
+const char* isa();
+bool set_isa(const char* name);
+
+// Whether an OpenMP runtime was found in the process; without it everything runs on the calling thread.
+bool has_threads();
 
 template <class Pixel>
 struct AugmentRows {

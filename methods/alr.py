@@ -5,7 +5,7 @@ predictions, and the loss is CE(t, p) + lam_e * H(p), whose entropy term hardens
 the numbers of the paper's text were out of reach: every default below is our default, not from the paper. They come
 from two relatives with the same skeleton, Self-Adaptive Training (arXiv:2002.10319) and SELC (arXiv:2205.01156; it is
 lam_e = 0), as does updating t at each visit, once an epoch, before the loss uses it. One warm-up length serves all
-noise levels: a length chosen per level would use what a method cannot know.
+noise levels: a length chosen per level would use what a method cannot know. The formula is in nlbench.ops.alr_loss.
 """
 
 import math
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nlbench import ops
 from nlbench.method import Batch, Method, Run, Task
 
 
 class ALR(Method):
     targets: Tensor
-    refining: Tensor
 
     def __init__(
         self,
@@ -39,18 +39,25 @@ class ALR(Method):
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
         one_hot = F.one_hot(task.labels, task.num_classes)
         self.register_buffer("targets", one_hot.to(torch.float32))
-        # 0 in the warm-up, then 1: a factor on the device, since asking for it would stop the host at every step.
-        self.register_buffer("refining", torch.zeros(()))
+        self.refining = False
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
-        self.refining.fill_(epoch >= self.warmup)
+        self.refining = epoch >= self.warmup
+
+    def get_extra_state(self) -> Tensor:  # not a buffer: reading one on a GPU would stop the host at every step
+        return torch.tensor(self.refining)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.refining = bool(state)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        log_p = logits.log_softmax(1)
-        p = log_p.exp()
-        with torch.no_grad():
-            t = self.targets[batch.index]
-            t = t + self.refining * (1 - self.alpha) * (p.to(t.dtype) - t)  # unchanged bit for bit in the warm-up
-            self.targets[batch.index] = t
-        entropy = -(p * log_p).sum(1)
-        return (-(t * log_p).sum(1) + self.lam_e * self.refining * entropy).mean()
+        alpha, lam_e = self._weights()
+        return ops.alr_loss(logits, batch.index, self.targets, alpha=alpha, lam_e=lam_e)
+
+    def loss_and_grad(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        alpha, lam_e = self._weights()
+        return ops.alr_step(logits, batch.index, self.targets, alpha=alpha, lam_e=lam_e)
+
+    def _weights(self) -> tuple[float, float]:
+        """In the warm-up the targets stay at the given labels, bit for bit, and the loss is the cross entropy."""
+        return (self.alpha, self.lam_e) if self.refining else (1.0, 0.0)

@@ -394,6 +394,52 @@ def doctor(data_dir: DataDir = None, methods_dir: MethodsDir = None) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+@guarded
+def bench(
+    op: Annotated[str, typer.Option(help="The op to time: elr")] = "elr",
+    shapes: Annotated[str, typer.Option(help="Rows x classes: 128x10,1024x1000; six usual ones without it.")] = "",
+    dtypes: Annotated[str, typer.Option(help="Of the logits; also float16.")] = "float32,bfloat16",
+    seconds: Annotated[float, typer.Option(help="Seconds of timing per variant, shape and dtype.")] = 1.0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; torch's own choice without it.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1")] = "cpu",
+    compile_: Annotated[bool, typer.Option("--compile/--no-compile", help="Also time torch.compile.")] = True,
+    csv: Annotated[Path | None, typer.Option(help="Write a row per measurement to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw a figure into this .png, .pdf or .svg file.")] = None,
+) -> None:
+    """Time the fused kernels against eager PyTorch and torch.compile on this machine."""
+    import torch
+
+    from nlbench import bench as benchmark
+
+    setting = benchmark.Setting.read(op, shapes, dtypes, seconds, threads, device, compile_)
+    if csv:
+        benchmark.check_writable("--csv", csv)
+    if plot:
+        benchmark.check_writable("--plot", plot, benchmark.PICTURES)
+    if threads:
+        torch.set_num_threads(threads)
+    measurements = []
+    interrupted = False
+    try:
+        for cell in benchmark.run(setting):
+            say(f"{cell[0].shape} {cell[0].dtype}: timed")
+            measurements += cell
+    except KeyboardInterrupt:
+        interrupted = True
+        say("interrupted; what was timed before follows")
+    if measurements:
+        print(benchmark.render(setting, measurements), end="")
+    if csv and measurements:
+        benchmark.write_csv(csv, setting, measurements)
+    if plot and measurements:
+        benchmark.plot(plot, setting, measurements)
+    if interrupted:
+        raise typer.Exit(130)
+    if any(m.why.startswith("wrong") for m in measurements):
+        raise typer.Exit(1)
+
+
 def main() -> NoReturn:
     """Entry point of the command `nlbench`."""
     for stream in (sys.stdout, sys.stderr):

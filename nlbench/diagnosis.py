@@ -27,7 +27,10 @@ def report(data_dir: Path | None, methods_dir: Path | None) -> tuple[list[str], 
     else:
         lines.append("GPU: none that torch can use")
     why = ops.why_no_extension()
-    lines.append(f"kernels: {why}" if why else f"kernels: compiled for the CPU, sources {ops.source_hash()[:16]}")
+    built = f"compiled for {ops.cpu_isa()} on the CPU, sources {ops.source_hash()[:16]}"
+    lines.append(f"kernels: {why or built}")
+    no_cuda = "" if why else ops.why_no_cuda()
+    lines.append(f"kernels for CUDA: {no_cuda or why or f'compiled for {ops.cuda_architectures()}'}")
     lines.append(f"kernels on cpu: {ops.backend(torch.device('cpu'))}; on cuda: {ops.backend(torch.device('cuda'))}")
     folder = sources.data_dir(data_dir)
     lines.append(f"data directory: {folder}{'' if folder.is_dir() else ' (not there)'}")

@@ -262,7 +262,7 @@ def render(
     reference = choose_reference(results, against)
     if fmt == "csv":
         return _csv(results, reference)
-    write = _markdown if fmt == "md" else _latex
+    write = markdown if fmt == "md" else _latex
     pm = "±" if fmt == "md" else "$\\pm$"
     conditions = range(len(results.conditions))
     blocks = []
@@ -347,7 +347,7 @@ def _escaped(notes: list[str], fmt: Format) -> list[str]:
     return [note.replace("%", "\\%").replace("±", "$\\pm$") for note in notes] if fmt == "latex" else notes
 
 
-def _markdown(title: str, heads: list[str], rows: list[list[str]], notes: list[str]) -> str:
+def markdown(title: str, heads: list[str], rows: list[list[str]], notes: list[str]) -> str:
     widths = [max(len(line[i]) for line in [heads, *rows]) for i in range(len(heads))]
 
     def line(cells: Sequence[str]) -> str:

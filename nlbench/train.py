@@ -239,6 +239,7 @@ def _train_epoch(run: Run, method: Method, epoch: int, seed: int, memorisation: 
                 memorisation.add(logits.detach(), _first_batch(item))
             run.step += 1
         method.on_epoch_end(run, epoch)
+    ops.check_faults(run.task.device)
     return run._take_loss()
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nlbench import ops
-from nlbench.ops import elr, extension, images
+from nlbench.ops import extension, images, losses
 from nlbench.ops import reference as torch_ops
 
 VECTORS = Path(__file__).parents[2] / "shared" / "vectors" / "official-losses.npz"
@@ -31,7 +31,7 @@ def backend(request, monkeypatch):
     if request.param == "cpp" and ops.why_no_extension():
         pytest.skip(ops.why_no_extension())
     if request.param == "torch":
-        monkeypatch.setattr(elr, "core", None)
+        monkeypatch.setattr(losses, "core", None)
         monkeypatch.setattr(images, "core", None)
         monkeypatch.setattr(extension, "_said", {extension._why_torch(torch.device("cpu"))})
     return request.param
@@ -652,7 +652,9 @@ def test_augment_refuses(backend, change, error, message):
 @needs_extension
 def test_backend_names_the_code_that_runs():
     assert ops.backend("cpu") == ops.backend(torch.device("cpu")) == "cpp"
-    assert ops.backend("cuda:0") == "torch"
+    assert ops.backend("cuda:0") == ("torch" if ops.why_no_cuda() else "cuda")
+    assert bool(ops.cuda_architectures()) != bool(ops.why_no_cuda())
+    assert ops.cpu_isa() in ("portable", "avx2", "avx512")
     assert ops.why_no_extension() == ""
     assert len(bytes.fromhex(ops.source_hash())) == 32
 
@@ -678,7 +680,7 @@ assert ops.why_no_extension() in str(warning.message), warning
 
 
 @needs_gpu
-def test_gpu_tensors_take_the_torch_reference():
+def test_elr_and_augment_on_a_gpu():
     logits, labels, index, targets = elr_inputs(128, 10, "late")
     on_gpu = [tensor.cuda() for tensor in (logits, labels, index, targets)]
     want_rows, want_dlogits = torch_ops.elr_step(logits, labels, index, targets, BETA, LAM, 1 / 128)

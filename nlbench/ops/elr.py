@@ -1,30 +1,15 @@
-"""The loss of early-learning regularisation with its per-example targets, forward and gradient in one pass."""
+"""The losses of early-learning regularisation (ELR, ELR+), forward and gradient in one pass."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from nlbench.ops import reference
-from nlbench.ops.checks import require, require_contiguous, require_device, require_number
-from nlbench.ops.extension import core, say_fallback
-
-_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_WIDE = (torch.float32, torch.float64)
-_INTS = (torch.int64,)
-
-_KERNELS: dict[tuple[torch.dtype, torch.dtype], Any] = {}  # by dtype of logits and of targets
-if core is not None:
-    _KERNELS = {
-        (torch.float32, torch.float32): core.elr_step_f32_f32,
-        (torch.float32, torch.float64): core.elr_step_f32_f64,
-        (torch.float64, torch.float32): core.elr_step_f64_f32,
-        (torch.float64, torch.float64): core.elr_step_f64_f64,
-    }
+from nlbench.ops import losses
+from nlbench.ops.checks import require, require_device
+from nlbench.ops.losses import ELR, ELR_SOFT, UPDATE_TARGETS
 
 
 def elr_loss(
@@ -49,8 +34,8 @@ def elr_loss(
     Source: Liu et al., NeurIPS 2020, arXiv:2007.00151, eq. 6 and Lemma 2; order of operations as in shengliu66/ELR.
 
     Args:
-        logits:    [B, C] float32, float64, bfloat16 or float16; half types are widened to float32 first. The only
-                   argument that receives a gradient, once (no second derivative); never written to.
+        logits:    [B, C] float32, float64, bfloat16 or float16. All arithmetic is float32 or wider. The only argument
+                   that receives a gradient, once (no second derivative); never written to.
         labels:    [B] int64 in [0, C).
         index:     [B] int64 in [0, N), no repeats.
         targets:   [N, C] float32 or float64, contiguous, without gradient. Rows `index` are UPDATED IN PLACE.
@@ -60,23 +45,20 @@ def elr_loss(
 
     Returns: float64 for float64 logits, else float32; 0-d, or [B] for reduction="none".
     Raises:  TypeError (dtype), ValueError (shape, device, strides, range of a number) or IndexError (labels, index),
-             naming the argument; nothing has been written then. On a GPU the values of labels and index are left to
-             torch's own device checks, since looking at them would wait for the device, and repeats go unnoticed.
+             naming the argument; nothing has been written then. On a GPU looking at labels and index would wait for
+             the device: a row with one out of range is skipped, its loss is NaN and its gradient zero, and
+             `check_faults` raises. That indices do not repeat is the caller's word there.
     """
     _check("elr_loss", logits, labels, index, targets, beta, lam)
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"elr_loss: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    mean = reduction == "mean"
-    if mean and len(logits) == 0:
-        raise ValueError("elr_loss: the mean of an empty batch is undefined: logits must have a row, got shape [0, C]")
-    wants_grad = logits.requires_grad and torch.is_grad_enabled()
-    if torch.compiler.is_compiling():
-        rows, dlogits = torch.ops.nlbench.elr_step(logits.detach(), labels, index, targets, beta, lam, mean)
-        value = _reduce(rows, reduction)
-        return torch.ops.nlbench.attach_grad(logits, value, dlogits) if wants_grad else value
-    if wants_grad:
-        return _ElrLoss.apply(logits, labels, index, targets, beta, lam, reduction)
-    return _reduce(_step("elr_loss", logits, labels, index, targets, beta, lam, mean)[0], reduction)
+    losses.check_reduction("elr_loss", reduction, len(logits))
+    return losses.finish(
+        logits,
+        reduction,
+        lambda mean, grad: losses.run(
+            ELR, "elr_loss", logits, labels, None, index, targets, beta, lam, mean=mean, grad=grad
+        ),
+        lambda mean: torch.ops.nlbench.elr_step(logits.detach(), labels, index, targets, beta, lam, mean),
+    )
 
 
 def elr_step(
@@ -92,125 +74,143 @@ def elr_step(
     _check("elr_step", logits, labels, index, targets, beta, lam)
     if torch.compiler.is_compiling():
         return torch.ops.nlbench.elr_step(logits.detach(), labels, index, targets, beta, lam, True)
-    return _step("elr_step", logits.detach(), labels, index, targets, beta, lam, True)
+    return losses.run(ELR, "elr_step", logits, labels, None, index, targets, beta, lam)
+
+
+def elr_loss_soft(
+    logits: Tensor, soft_labels: Tensor, mixed_targets: Tensor, *, lam: float, reduction: str = "mean"
+) -> Tensor:
+    """The loss of ELR+, where labels and targets are mixtures and the targets stay as they are.
+
+        q       = clamp(softmax(logits), 1e-4, 1 - 1e-4)
+        rows[b] = -<soft_labels[b], log softmax(logits[b])> + lam * log(1 - <mixed_targets[b], q[b]>)
+
+    The clamp passes no gradient where it acts. A class with a soft label of 0 costs nothing, however unlikely it is.
+    The caller mixes: `update_targets` from the other network's logits first, then rows of the targets and of the
+    one-hot labels with the weights of the mixup. The reweighting of the labels that the authors' code does for 100
+    classes, and the ramp on lam, are the caller's as well.
+    Source: Liu et al., NeurIPS 2020, arXiv:2007.00151, section 4.3; shengliu66/ELR, ELR_plus.
+
+    Args:
+        logits:        [B, C] float32, float64, bfloat16 or float16, as in `elr_loss`.
+        soft_labels:   [B, C] float32 or float64; rows need not sum to 1.
+        mixed_targets: [B, C] of the dtype of soft_labels; <mixed_targets[b], q[b]> < 1 for the logarithm, which holds
+                       when its entries are >= 0 and sum to at most 1.
+        lam:           weight of the regulariser, finite and >= 0.
+        reduction:     "mean", "sum", or "none" for the rows. An empty batch has no mean: ValueError.
+
+    Returns: float64 for float64 logits, else float32; 0-d, or [B] for reduction="none". No argument is written to.
+    Raises:  TypeError (dtype) or ValueError (shape, device, range of a number), naming the argument.
+    """
+    _check_soft("elr_loss_soft", logits, soft_labels, mixed_targets, lam)
+    losses.check_reduction("elr_loss_soft", reduction, len(logits))
+    return losses.finish(
+        logits,
+        reduction,
+        lambda mean, grad: _run_soft("elr_loss_soft", logits, soft_labels, mixed_targets, lam, mean, grad),
+        lambda mean: torch.ops.nlbench.elr_step_soft(logits.detach(), soft_labels, mixed_targets, lam, mean),
+    )
+
+
+def elr_step_soft(logits: Tensor, soft_labels: Tensor, mixed_targets: Tensor, *, lam: float) -> tuple[Tensor, Tensor]:
+    """The step of `elr_loss_soft` without autograd: (rows, dlogits, the gradient of rows.mean()), as `elr_step`."""
+    _check_soft("elr_step_soft", logits, soft_labels, mixed_targets, lam)
+    if torch.compiler.is_compiling():
+        return torch.ops.nlbench.elr_step_soft(logits.detach(), soft_labels, mixed_targets, lam, True)
+    return _run_soft("elr_step_soft", logits, soft_labels, mixed_targets, lam)
+
+
+def update_targets(logits: Tensor, index: Tensor, targets: Tensor, *, beta: float, clamp: bool) -> None:
+    """Move the targets of some examples towards what a network predicts for them.
+
+        p              = softmax(logits), or with clamp:  q / sum(q), q = clamp(softmax(logits), 1e-4, 1 - 1e-4)
+        targets[index] = beta * targets[index] + (1 - beta) * p
+
+    ELR+ updates without the clamp, from the logits of the other network. A row with a NaN or an infinity in its
+    logits gives NaN in its target.
+
+    Args:
+        logits:  [B, C] float32, float64, bfloat16 or float16; receives no gradient, never written to.
+        index:   [B] int64 in [0, N), no repeats.
+        targets: [N, C] float32 or float64, contiguous, without gradient. Rows `index` are UPDATED IN PLACE.
+        beta:    momentum of the targets, in [0, 1).
+        clamp:   whether the prediction is clamped and renormalised first, as `elr_loss` does it.
+
+    Raises: as `elr_loss`.
+    """
+    losses.check_logits("update_targets", logits)
+    losses.check_memory("update_targets", logits, index, targets)
+    losses.check_momentum("update_targets", "beta", beta)
+    if not isinstance(clamp, bool):
+        raise TypeError(f"update_targets: clamp must be a bool, got {type(clamp).__name__}")
+    if torch.compiler.is_compiling():
+        torch.ops.nlbench.update_targets(logits.detach(), index, targets, beta, clamp)
+    else:
+        losses.run(UPDATE_TARGETS, "update_targets", logits, None, None, index, targets, beta, 0.0, clamp=clamp)
+
+
+_FLOATS, _WIDE = frozenset(losses.FLOATS), frozenset(losses.WIDE)
 
 
 def _check(op: str, logits: Any, labels: Any, index: Any, targets: Any, beta: Any, lam: Any) -> None:
-    require(op, "logits", logits, _FLOATS, ("B", "C"))
-    B, C = logits.shape
-    require(op, "labels", labels, _INTS, (B,))
-    require(op, "index", index, _INTS, (B,))
-    require(op, "targets", targets, _WIDE, ("N", C))
-    for name, tensor in (("labels", labels), ("index", index), ("targets", targets)):
-        require_device(op, name, tensor, logits.device, "logits")
-    require_contiguous(op, "targets", targets, "it is updated in place, and a copy would take the update")
-    if targets.requires_grad:
-        raise ValueError(f"{op}: targets must not require a gradient: it is updated in place")
-    require_number(op, "beta", beta)
-    require_number(op, "lam", lam)
-    if not 0 <= beta < 1:
-        raise ValueError(f"{op}: beta must be in [0, 1), got {beta}")
-    if not 0 <= lam < math.inf:
-        raise ValueError(f"{op}: lam must be finite and >= 0, got {lam}")
+    # In a step at (128, 10) the checks are a fifth of the time, so one look decides, and only a no is spelled out.
+    if (
+        isinstance(logits, Tensor)
+        and isinstance(labels, Tensor)
+        and isinstance(index, Tensor)
+        and isinstance(targets, Tensor)
+        and logits.dim() == 2
+        and labels.shape == index.shape == logits.shape[:1]
+        and targets.dim() == 2
+        and targets.shape[1] == logits.shape[1]
+        and logits.dtype in _FLOATS
+        and targets.dtype in _WIDE
+        and labels.dtype is index.dtype is torch.int64
+        and logits.device == labels.device == index.device == targets.device
+        and targets.is_contiguous()
+        and not targets.requires_grad
+        and type(beta) in (float, int)
+        and type(lam) in (float, int)
+        and 0 <= beta < 1
+        and 0 <= lam < 1e300
+    ):
+        return
+    B, _ = losses.check_logits(op, logits)
+    require(op, "labels", labels, losses.INTS, (B,))
+    require_device(op, "labels", labels, logits.device, "logits")
+    losses.check_memory(op, logits, index, targets)
+    losses.check_momentum(op, "beta", beta)
+    losses.check_weight(op, "lam", lam)
 
 
-def _reduce(rows: Tensor, reduction: str) -> Tensor:
-    if reduction == "none":
-        return rows
-    return rows.mean() if reduction == "mean" else rows.sum()
+def _check_soft(op: str, logits: Any, soft_labels: Any, mixed_targets: Any, lam: Any) -> None:
+    B, C = losses.check_logits(op, logits)
+    require(op, "soft_labels", soft_labels, losses.WIDE, (B, C))
+    require(op, "mixed_targets", mixed_targets, (soft_labels.dtype,), (B, C))
+    require_device(op, "soft_labels", soft_labels, logits.device, "logits")
+    require_device(op, "mixed_targets", mixed_targets, logits.device, "logits")
+    losses.check_weight(op, "lam", lam)
+    for name, tensor in (("soft_labels", soft_labels), ("mixed_targets", mixed_targets)):
+        if tensor.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"{op}: {name} must not require a gradient: it would get none")
 
 
-def _step(
-    op: str, logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor, beta: float, lam: float, mean: bool
+def _run_soft(
+    op: str,
+    logits: Tensor,
+    soft_labels: Tensor,
+    mixed_targets: Tensor,
+    lam: float,
+    mean: bool = True,
+    grad: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """(rows, dlogits), where dlogits is the gradient of the rows' mean, or of their sum."""
-    (B, C), N = logits.shape, len(targets)
-    scale = 1 / max(B, 1) if mean else 1.0
-    if core is None or not logits.is_cpu:
-        say_fallback(logits.device)
-        if logits.is_cpu:
-            _check_values(op, labels, index, C, N)
-        return reference.elr_step(logits, labels, index, targets, beta, lam, scale)
-
-    z = logits.to(reference.rows_dtype(logits)).contiguous()
-    labels, index = labels.contiguous(), index.contiguous()
-    rows, dlogits = z.new_empty(B), z.new_empty(B, C)
-    fault, row = _KERNELS[z.dtype, targets.dtype](
-        z.data_ptr(),
-        labels.data_ptr(),
-        index.data_ptr(),
-        targets.data_ptr(),
-        dlogits.data_ptr(),
-        rows.data_ptr(),
-        *(B, C, N),
-        *(beta, lam, scale),
-    )
-    if fault:
-        raise _index_error(op, fault, row, labels, index, C, N)
-    if not targets.is_inference():
-        torch.autograd.graph.increment_version(targets)  # autograd must notice the write, as of any in-place op
-    return rows, dlogits.to(logits.dtype)
+    soft_labels, mixed_targets = soft_labels.contiguous(), mixed_targets.contiguous()
+    return losses.run(ELR_SOFT, op, logits, None, soft_labels, None, mixed_targets, 1.0, lam, mean=mean, grad=grad)
 
 
-def _check_values(op: str, labels: Tensor, index: Tensor, C: int, N: int) -> None:
-    """The kernel's own checks of labels and index, for the reference."""
-    for name, values, end in (("labels", labels, C), ("index", index, N)):
-        bad = ((values < 0) | (values >= end)).nonzero()
-        if len(bad):
-            raise _out_of_range(op, name, end, values, int(bad[0]))
-    order = index.argsort(stable=True)
-    again = order[1:][index[order].diff() == 0]
-    if len(again):
-        raise _repeated(op, index, int(again.min()))
+# --- for torch.compile, see losses.py ----------------------------------------------------------------------------
 
 
-def _index_error(op: str, fault: int, row: int, labels: Tensor, index: Tensor, C: int, N: int) -> IndexError:
-    if fault == core.LABEL_RANGE:
-        return _out_of_range(op, "labels", C, labels, row)
-    if fault == core.INDEX_RANGE:
-        return _out_of_range(op, "index", N, index, row)
-    return _repeated(op, index, row)
-
-
-def _out_of_range(op: str, name: str, end: int, values: Tensor, row: int) -> IndexError:
-    return IndexError(f"{op}: {name} must be in [0, {end}), got {int(values[row])} at position {row}")
-
-
-def _repeated(op: str, index: Tensor, row: int) -> IndexError:
-    return IndexError(f"{op}: index must not repeat within a batch, got {int(index[row])} again at position {row}")
-
-
-class _ElrLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        labels: Tensor,
-        index: Tensor,
-        targets: Tensor,
-        beta: float,
-        lam: float,
-        reduction: str,
-    ) -> Tensor:
-        rows, dlogits = _step("elr_loss", logits, labels, index, targets, beta, lam, reduction == "mean")
-        ctx.save_for_backward(dlogits)
-        return _reduce(rows, reduction)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        (dlogits,) = ctx.saved_tensors
-        return _scaled(dlogits, grad), None, None, None, None, None, None
-
-
-def _scaled(dlogits: Tensor, grad: Tensor) -> Tensor:
-    """`grad` is 0-d, or (B,) for the rows."""
-    return (dlogits * (grad[:, None] if grad.dim() else grad)).to(dlogits.dtype)
-
-
-# For torch.compile, which cannot look into the extension. An op that changes an argument cannot carry autograd, so
-# there are two: one updates the targets, one ties the gradient found there to the logits. Eager code calls neither:
-# the way through the dispatcher adds about 13 us to a step at (128, 10), where the kernel itself takes 12.
 @torch.library.custom_op(
     "nlbench::elr_step",
     mutates_args=("targets",),
@@ -218,33 +218,38 @@ def _scaled(dlogits: Tensor, grad: Tensor) -> Tensor:
     " -> (Tensor rows, Tensor dlogits)",
 )
 def _elr_step_op(logits, labels, index, targets, beta, lam, mean):
-    return _step("elr_loss", logits, labels, index, targets, beta, lam, mean)
+    return losses.run(ELR, "elr_loss", logits, labels, None, index, targets, beta, lam, mean=mean)
 
 
 @_elr_step_op.register_fake
 def _elr_step_fake(logits, labels, index, targets, beta, lam, mean):
-    rows = logits.new_empty(logits.shape[0], dtype=reference.rows_dtype(logits))
-    return rows, logits.new_empty(logits.shape)
+    return losses.fake_step(logits)
 
 
 @torch.library.custom_op(
-    "nlbench::attach_grad", mutates_args=(), schema="(Tensor logits, Tensor value, Tensor dlogits) -> Tensor"
+    "nlbench::elr_step_soft",
+    mutates_args=(),
+    schema="(Tensor logits, Tensor soft_labels, Tensor mixed_targets, float lam, bool mean)"
+    " -> (Tensor rows, Tensor dlogits)",
 )
-def _attach_grad_op(logits, value, dlogits):
-    return value.clone()
+def _elr_step_soft_op(logits, soft_labels, mixed_targets, lam, mean):
+    return _run_soft("elr_loss_soft", logits, soft_labels, mixed_targets, lam, mean)
 
 
-@_attach_grad_op.register_fake
-def _attach_grad_fake(logits, value, dlogits):
-    return torch.empty_like(value)
+@_elr_step_soft_op.register_fake
+def _elr_step_soft_fake(logits, soft_labels, mixed_targets, lam, mean):
+    return losses.fake_step(logits)
 
 
-def _attach_grad_setup(ctx, inputs, output):
-    ctx.save_for_backward(inputs[2])
+@torch.library.custom_op(
+    "nlbench::update_targets",
+    mutates_args=("targets",),
+    schema="(Tensor logits, Tensor index, Tensor(a!) targets, float beta, bool clamp) -> ()",
+)
+def _update_targets_op(logits, index, targets, beta, clamp):
+    losses.run(UPDATE_TARGETS, "update_targets", logits, None, None, index, targets, beta, 0.0, clamp=clamp)
 
 
-def _attach_grad_backward(ctx, grad):
-    return _scaled(ctx.saved_tensors[0], grad), None, None
-
-
-_attach_grad_op.register_autograd(_attach_grad_backward, setup_context=_attach_grad_setup)
+@_update_targets_op.register_fake
+def _update_targets_fake(logits, index, targets, beta, clamp):
+    return None

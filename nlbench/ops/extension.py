@@ -1,12 +1,16 @@
-"""Finds the compiled extension, and says which code runs where it cannot."""
+"""Finds the compiled extension and its CUDA library, and says which code runs where there is none."""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 core: Any = None
 _why = ""
@@ -14,17 +18,36 @@ try:
     core = importlib.import_module("nlbench._core")
 except ImportError as error:
     _why = f"the extension nlbench._core cannot be imported: {error}"
+if core is not None and os.environ.get("NLBENCH_ISA", core.isa()) != core.isa():
+    raise RuntimeError(
+        f"NLBENCH_ISA must be portable, avx2 or avx512, as far as this processor has them; got "
+        f"{os.environ['NLBENCH_ISA']!r}, and the best one here is {core.isa()!r}"
+    )
 
 _said: set[str] = set()
 
+# A mark per op and device, for faults on a GPU. Made at the device's first step and kept, since graphs refer to it.
+fault_flags: dict[torch.device, Tensor] = {}
+
 
 def backend(device: torch.device | str) -> str:
-    """Which code runs the ops on tensors of `device`: "cpp" for the compiled kernels, "torch" for the reference."""
-    return "torch" if _why_torch(torch.device(device)) else "cpp"
+    """Which code runs the losses on `device`: "cpp" or "cuda" for compiled kernels, "torch" for the reference."""
+    device = torch.device(device)
+    if _why_torch(device):
+        return "torch"
+    return "cpp" if device.type == "cpu" else "cuda"
+
+
+def cpu_isa() -> str:
+    """The instruction set of the kernels on the CPU: "portable", "avx2" or "avx512"; "" without the extension.
+
+    The best that the processor has, unless the environment variable NLBENCH_ISA names a lesser one.
+    """
+    return core.isa() if core is not None else ""
 
 
 def source_hash() -> str:
-    """SHA-256 over the C++ sources that the extension was built from, 64 hex digits; "" without the extension."""
+    """SHA-256 over the C++ and CUDA sources that the extension was built from, 64 hex digits; "" without it."""
     return core.source_hash if core is not None else ""
 
 
@@ -33,9 +56,37 @@ def why_no_extension() -> str:
     return _why
 
 
-def say_fallback(device: torch.device) -> None:
+@functools.cache
+def why_no_cuda() -> str:
+    """Why there are no CUDA kernels, or "" when there are. It does not say whether there is a GPU to run them."""
+    if core is None:
+        return _why
+    if core.cuda_build:
+        return f"there are no CUDA kernels: {core.cuda_build}"
+    return core.load_cuda(str(Path(core.__file__).with_name("libnlbench_cuda.so")))
+
+
+def cuda_architectures() -> str:
+    """The GPU architectures that CUDA kernels were compiled for, such as "80;90"; "" without any."""
+    return "" if why_no_cuda() else core.cuda_architectures
+
+
+def cuda_kernels(device: torch.device) -> bool:
+    return device.type == "cuda" and not why_no_cuda()
+
+
+def cuda_flags(device: torch.device) -> Tensor:
+    flags = fault_flags.get(device)
+    if flags is None:
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("nlbench.ops: run one step before capturing a CUDA graph of it")
+        flags = fault_flags[device] = torch.zeros(4, dtype=torch.int32, device=device)
+    return flags
+
+
+def say_fallback(device: torch.device, op: str = "") -> None:
     """Warn that the torch reference runs on `device` and why, once for each reason in a process."""
-    why = _why_torch(device)
+    why = _why_torch(device) or (f"{op} has no CUDA kernel" if device.type == "cuda" else "")
     if why not in _said:
         _said.add(why)
         warnings.warn(f"nlbench.ops runs its torch reference, which is slower: {why}", stacklevel=2)
@@ -44,4 +95,8 @@ def say_fallback(device: torch.device) -> None:
 def _why_torch(device: torch.device) -> str:
     if _why:
         return _why
-    return "" if device.type == "cpu" else f"there is no kernel for {device.type} tensors"
+    if device.type == "cpu":
+        return ""
+    if device.type != "cuda":
+        return f"there is no kernel for {device.type} tensors"
+    return why_no_cuda()

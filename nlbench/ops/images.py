@@ -74,14 +74,14 @@ def augment(
 def _augment(images: Tensor, index: Tensor, draws: Tensor | None, table: Tensor, padding: int) -> Tensor:
     N, H, W = images.shape[:3]
     if core is None or not images.is_cpu:
-        say_fallback(images.device)
+        say_fallback(images.device, "augment")
         if images.is_cpu:
             _check_values(index, draws, N, padding)
         return reference.augment(images, index, draws, table, padding)
 
     index = index.contiguous()
     out = torch.empty(len(index), 3, H, W, dtype=table.dtype, memory_format=torch.channels_last)
-    fault, row = _KERNELS[table.dtype](
+    outcome = _KERNELS[table.dtype](
         images.data_ptr(),
         index.data_ptr(),
         0 if draws is None else draws.data_ptr(),
@@ -89,6 +89,7 @@ def _augment(images: Tensor, index: Tensor, draws: Tensor | None, table: Tensor,
         out.data_ptr(),
         *(len(index), N, H, W, padding),
     )
+    fault, row = outcome & 7, outcome >> 3
     if fault == core.DRAW_RANGE and draws is not None:
         raise _bad_draw(draws, int(index[row]), padding)
     if fault:

@@ -32,6 +32,50 @@ def elr_step(
     return rows.to(rows_dtype(logits)), (scale * dlogits).to(logits.dtype)
 
 
+def elr_step_soft(
+    logits: Tensor, soft_labels: Tensor, mixed_targets: Tensor, lam: float, scale: float
+) -> tuple[Tensor, Tensor]:
+    """The losses (B,) and `scale` times their gradient (B, C), dtype of `logits`."""
+    z, y, t = logits.detach().double(), soft_labels.detach().double(), mixed_targets.detach().double()
+    p = z.softmax(1)
+    passes = (p >= PROB_MIN) & (p <= PROB_MAX)
+    s = (t * p.clamp(PROB_MIN, PROB_MAX)).sum(1)
+    pull = (passes * t * p).sum(1, keepdim=True) - passes * t
+    rows = -_product(y, z.log_softmax(1)).sum(1) + lam * (1 - s).log()
+    dlogits = p * y.sum(1, keepdim=True) - y + lam * p / (1 - s)[:, None] * pull
+    return rows.to(rows_dtype(logits)), (scale * dlogits).to(logits.dtype)
+
+
+def alr_step(
+    logits: Tensor, index: Tensor, targets: Tensor, alpha: float, lam_e: float, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Update `targets[index]`; return the losses (B,) and `scale` times their gradient (B, C), dtype of `logits`."""
+    z = logits.detach().double()
+    log_p = z.log_softmax(1)
+    p = log_p.exp()
+    t = alpha * targets[index].double() + (1 - alpha) * p
+    targets[index] = t.to(targets.dtype)
+    entropy = -_product(p, log_p).sum(1)
+    rows = -_product(t, log_p).sum(1) + lam_e * entropy
+    dlogits = p * t.sum(1, keepdim=True) - t - lam_e * _product(p, log_p + entropy[:, None])
+    return rows.to(rows_dtype(logits)), (scale * dlogits).to(logits.dtype)
+
+
+def update_targets(logits: Tensor, index: Tensor, targets: Tensor, beta: float, clamp: bool) -> tuple[Tensor, Tensor]:
+    """Update `targets[index]`; returns two empty tensors, as there is no loss."""
+    p = logits.detach().double().softmax(1)
+    if clamp:
+        p = p.clamp(PROB_MIN, PROB_MAX)
+        p = p / p.sum(1, keepdim=True)
+    targets[index] = (beta * targets[index].double() + (1 - beta) * p).to(targets.dtype)
+    return logits.new_empty(0), logits.new_empty(0, logits.shape[1])
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a * b, and 0 where a is 0, be b infinite or not."""
+    return torch.where(a == 0, 0.0, a * b)
+
+
 def rows_dtype(logits: Tensor) -> torch.dtype:
     """Losses are float32 or wider whatever the logits are."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32

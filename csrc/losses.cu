@@ -1,0 +1,137 @@
+// The losses on a GPU: one launch per step, a warp per row for few classes, a block per row for many. See
+// cuda_library.h for what is promised.
+#include <cuda_runtime.h>
+
+#include "cuda_lanes.h"
+#include "cuda_library.h"
+
+// A test puts something in its place that runs without a GPU.
+#ifndef NLBENCH_LAUNCH
+#define NLBENCH_LAUNCH(kernel, blocks, threads, stream) kernel<<<blocks, threads, 0, stream>>>
+#endif
+
+namespace nlbench {
+namespace {
+
+constexpr int kWarps = 8;                 // of a block, either way
+constexpr int64_t kClassesPerWarp = 512;  // up to here a warp has a row to itself
+
+// Skips the row, and leaves nothing of it undefined.
+template <class Real, class Z>
+__device__ void refuse_row(const LossBatch& batch, int64_t b, Fault fault, int32_t* flags, int thread, int threads) {
+  if (thread == 0) {
+    flags[int(batch.op)] = int(fault);
+    if (batch.rows != nullptr) static_cast<Real*>(batch.rows)[b] = Real(NAN);
+  }
+  if (batch.dlogits == nullptr) return;
+  Z* grad = static_cast<Z*>(batch.dlogits) + b * batch.C;
+  for (int64_t c = thread; c < batch.C; c += threads) grad[c] = Z{};
+}
+
+template <Op op, class Z, class T, int width, int warps>
+__global__ void __launch_bounds__(32 * kWarps) loss_kernel(LossBatch batch, int32_t* flags) {
+  using Real = std::conditional_t<std::is_same_v<Z, double>, double, float>;
+  using G = CudaLanes<Real, width, warps>;
+  constexpr int rows_per_block = kWarps / warps;
+  __shared__ double shared[8 * kWarps];
+  const int64_t b = int64_t(blockIdx.x) * rows_per_block + threadIdx.x / G::kThreads;
+  if (b >= batch.B) return;  // a whole warp, and never a part of a block that shares a row
+  G group{int(threadIdx.x) % G::kThreads, shared};
+
+  if constexpr (op != Op::elr_soft) {
+    Fault fault = Fault::none;
+    if (op == Op::elr && uint64_t(batch.labels[b]) >= uint64_t(batch.C)) fault = Fault::label_range;
+    if (uint64_t(batch.index[b]) >= uint64_t(batch.N)) fault = Fault::index_range;
+    if (fault != Fault::none) return refuse_row<Real, Z>(batch, b, fault, flags, group.thread, G::kThreads);
+  }
+
+  const int64_t C = batch.C;
+  const Z* z = static_cast<const Z*>(batch.logits) + b * C;
+  T* t = static_cast<T*>(batch.targets) + (op == Op::elr_soft ? b : batch.index[b]) * C;
+  Z* grad = batch.dlogits == nullptr ? nullptr : static_cast<Z*>(batch.dlogits) + b * C;
+  double loss = 0;
+  if constexpr (op == Op::elr) {
+    loss = elr_row(group, z, HardLabel{batch.labels[b]}, t, grad, C, batch.beta, batch.lam, batch.scale);
+  } else if constexpr (op == Op::elr_soft) {
+    const SoftLabel<T> label{static_cast<const T*>(batch.soft_labels) + b * C};
+    loss = elr_row(group, z, label, t, grad, C, 1.0, batch.lam, batch.scale);
+  } else if constexpr (op == Op::alr) {
+    loss = alr_row(group, z, t, grad, C, batch.beta, batch.lam, batch.scale);
+  } else {
+    update_row(group, z, t, C, batch.beta, batch.clamp);
+  }
+  if (op != Op::update_targets && group.thread == 0) static_cast<Real*>(batch.rows)[b] = Real(loss);
+}
+
+template <Op op, class Z, class T, int width>
+void launch(const LossBatch& batch, int32_t* flags, cudaStream_t stream) {
+  if (batch.C <= kClassesPerWarp) {
+    const auto kernel = loss_kernel<op, Z, T, width, 1>;
+    NLBENCH_LAUNCH(kernel, unsigned((batch.B + kWarps - 1) / kWarps), 32 * kWarps, stream)(batch, flags);
+  } else {
+    const auto kernel = loss_kernel<op, Z, T, width, kWarps>;
+    NLBENCH_LAUNCH(kernel, unsigned(batch.B), 32 * kWarps, stream)(batch, flags);
+  }
+}
+
+bool aligned(const void* pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
+
+template <Op op, class Z, class T>
+void launch_widest(const LossBatch& batch, int32_t* flags, cudaStream_t stream) {
+  // A null pointer is aligned: it is not used.
+  if constexpr (std::is_same_v<T, float> && !std::is_same_v<Z, double>) {
+    if (batch.C % 4 == 0 && aligned(batch.logits, 4 * sizeof(Z)) && aligned(batch.dlogits, 4 * sizeof(Z)) &&
+        aligned(batch.targets, 16) && aligned(batch.soft_labels, 16)) {
+      return launch<op, Z, T, 4>(batch, flags, stream);
+    }
+  }
+  launch<op, Z, T, 1>(batch, flags, stream);
+}
+
+template <Op op, class Z>
+void launch_targets(const LossBatch& batch, int32_t* flags, cudaStream_t stream) {
+  if (batch.targets_type == Type::float32) return launch_widest<op, Z, float>(batch, flags, stream);
+  launch_widest<op, Z, double>(batch, flags, stream);
+}
+
+template <Op op>
+void launch_op(const LossBatch& batch, int32_t* flags, cudaStream_t stream) {
+  if (batch.logits_type == Type::float32) return launch_targets<op, float>(batch, flags, stream);
+  if (batch.logits_type == Type::bfloat16) return launch_targets<op, BFloat16>(batch, flags, stream);
+  launch_targets<op, double>(batch, flags, stream);
+}
+
+}  // namespace
+}  // namespace nlbench
+
+extern "C" __attribute__((visibility("default"))) const char* nlbench_loss_cuda(const nlbench::LossBatch* batch,
+                                                                                int32_t* flags, int device,
+                                                                                void* stream) {
+  using nlbench::Op;
+  if (batch->B == 0 || batch->C == 0) return nullptr;
+  if (batch->B > 0x7FFFFFFF) return "more than 2^31 - 1 rows";
+  int before = device;
+  cudaError_t error = cudaGetDevice(&before);
+  if (error == cudaSuccess && before != device) error = cudaSetDevice(device);
+  if (error != cudaSuccess) return cudaGetErrorString(error);
+  const auto on = static_cast<cudaStream_t>(stream);
+  switch (batch->op) {
+    case Op::elr:
+      nlbench::launch_op<Op::elr>(*batch, flags, on);
+      break;
+    case Op::elr_soft:
+      nlbench::launch_op<Op::elr_soft>(*batch, flags, on);
+      break;
+    case Op::alr:
+      nlbench::launch_op<Op::alr>(*batch, flags, on);
+      break;
+    case Op::update_targets:
+      nlbench::launch_op<Op::update_targets>(*batch, flags, on);
+      break;
+  }
+  error = cudaGetLastError();
+  if (before != device) cudaSetDevice(before);
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+extern "C" __attribute__((visibility("default"))) const char* nlbench_source_hash() { return NLBENCH_SOURCE_HASH; }

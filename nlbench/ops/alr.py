@@ -1,0 +1,83 @@
+"""The loss of adaptive label refinement (ALR) with its soft labels, forward and gradient in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlbench.ops import losses
+from nlbench.ops.losses import ALR
+
+
+def alr_loss(
+    logits: Tensor, index: Tensor, targets: Tensor, *, alpha: float, lam_e: float, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy to soft labels that follow the predictions, plus the predictions' entropy.
+
+        p              = softmax(logits)
+        targets[index] = alpha * targets[index] + (1 - alpha) * p      no gradient
+        rows[b]        = -<targets[index[b]], log p[b]> + lam_e * H(p[b]),   H(p) = -<p, log p>
+
+    No clamp: 0 * log 0 is 0. With alpha = 1 the targets stay as they are, and with lam_e = 0 besides, rows that are
+    one-hot give the cross-entropy to their label: the method's warm-up. The loss uses the updated targets before they
+    are rounded to their dtype. A row with a NaN or an infinity in its logits gives NaN in its loss, gradient and
+    target, and leaves the other rows right.
+    Source: Zhang et al., arXiv:2502.00386, in our parametrisation; the target update as in Self-Adaptive Training.
+
+    Args:
+        logits:    [B, C] float32, float64, bfloat16 or float16. All arithmetic is float32 or wider. The only argument
+                   that receives a gradient, once (no second derivative); never written to.
+        index:     [B] int64 in [0, N), no repeats.
+        targets:   [N, C] float32 or float64, contiguous, without gradient. Rows `index` are UPDATED IN PLACE.
+        alpha:     momentum of the targets, in [0, 1].
+        lam_e:     weight of the entropy, finite and >= 0.
+        reduction: "mean", "sum", or "none" for the rows. An empty batch has no mean: ValueError.
+
+    Returns: float64 for float64 logits, else float32; 0-d, or [B] for reduction="none".
+    Raises:  as `elr_loss`.
+    """
+    _check("alr_loss", logits, index, targets, alpha, lam_e)
+    losses.check_reduction("alr_loss", reduction, len(logits))
+    return losses.finish(
+        logits,
+        reduction,
+        lambda mean, grad: losses.run(
+            ALR, "alr_loss", logits, None, None, index, targets, alpha, lam_e, mean=mean, grad=grad
+        ),
+        lambda mean: torch.ops.nlbench.alr_step(logits.detach(), index, targets, alpha, lam_e, mean),
+    )
+
+
+def alr_step(logits: Tensor, index: Tensor, targets: Tensor, *, alpha: float, lam_e: float) -> tuple[Tensor, Tensor]:
+    """The step of `alr_loss` without autograd: update the targets, return the losses and their mean's gradient.
+
+    Arguments and errors are those of `alr_loss`; returns (rows, dlogits) as `elr_step` does.
+    """
+    _check("alr_step", logits, index, targets, alpha, lam_e)
+    if torch.compiler.is_compiling():
+        return torch.ops.nlbench.alr_step(logits.detach(), index, targets, alpha, lam_e, True)
+    return losses.run(ALR, "alr_step", logits, None, None, index, targets, alpha, lam_e)
+
+
+def _check(op: str, logits: Any, index: Any, targets: Any, alpha: Any, lam_e: Any) -> None:
+    losses.check_logits(op, logits)
+    losses.check_memory(op, logits, index, targets)
+    losses.check_momentum(op, "alpha", alpha, closed=True)
+    losses.check_weight(op, "lam_e", lam_e)
+
+
+@torch.library.custom_op(
+    "nlbench::alr_step",
+    mutates_args=("targets",),
+    schema="(Tensor logits, Tensor index, Tensor(a!) targets, float alpha, float lam_e, bool mean)"
+    " -> (Tensor rows, Tensor dlogits)",
+)
+def _alr_step_op(logits, index, targets, alpha, lam_e, mean):
+    return losses.run(ALR, "alr_loss", logits, None, None, index, targets, alpha, lam_e, mean=mean)
+
+
+@_alr_step_op.register_fake
+def _alr_step_fake(logits, index, targets, alpha, lam_e, mean):
+    return losses.fake_step(logits)

@@ -1,0 +1,28 @@
+"""Labels and indices out of range on a GPU, which no step waits to hear of."""
+
+from __future__ import annotations
+
+import torch
+
+from nlbench.ops.extension import fault_flags
+from nlbench.ops.losses import OP_NAMES
+
+
+def check_faults(device: torch.device | str) -> None:
+    """Raise IndexError if since the last call a kernel met labels or indices out of range on `device`.
+
+    A kernel on a GPU skips such a row, gives it a NaN loss and a zero gradient, and leaves a mark; reading the mark
+    waits for the device, so do it once an epoch. On a CPU every step checks and this does nothing.
+    """
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    flags = fault_flags.get(device)
+    if flags is None:
+        return
+    found = flags.tolist()
+    flags.zero_()
+    for op, fault in enumerate(found):
+        if fault:
+            name = "labels" if fault == 1 else "index"
+            raise IndexError(f"{OP_NAMES[op]}: {name} had values out of range in a batch on {device}")

@@ -1,0 +1,50 @@
+"""The variants of `nlbench bench` through pytest-benchmark: pytest tests/benchmarks --benchmark-only
+
+A plain `pytest` leaves this folder out. Groups are shapes and dtypes; compare within a group.
+"""
+
+import time
+
+import pytest
+import torch
+
+from nlbench import bench
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """One cell at a time: its variants share logits, memory and batches, and the next replaces it."""
+    kept = {}
+
+    def get(shape, dtype):
+        if (shape, dtype) not in kept:
+            kept.clear()
+            torch.compiler.reset()
+            kept[shape, dtype] = bench.Cell(shape, getattr(torch, dtype), CPU, bench.num_examples(shape, CPU))
+        return kept[shape, dtype]
+
+    return get
+
+
+@pytest.mark.parametrize("variant", bench.VARIANTS)
+@pytest.mark.parametrize("shape", bench.SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_step(benchmark, cells, dtype, shape, variant):
+    cell = cells(shape, dtype)
+    call = bench.VARIANTS[variant].build(cell)
+    assert bench.disagrees(variant, call, cell) == ""  # compiles, too
+    batches = cell.epochs()
+
+    def fresh():  # outside the timing
+        cell.logits.grad = None
+        return next(batches), {}
+
+    start = time.perf_counter()
+    call(*next(batches))
+    rounds = int(min(2000, max(10, 0.3 / (time.perf_counter() - start))))
+    benchmark.group = f"elr {shape} {dtype}"
+    benchmark.extra_info |= {"threads": torch.get_num_threads(), "backend": bench.backend(variant, CPU)}
+    benchmark.extra_info["bytes_moved"] = bench.bytes_moved(shape, dtype)
+    benchmark.pedantic(call, setup=fresh, rounds=rounds, warmup_rounds=5)

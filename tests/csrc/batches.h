@@ -1,0 +1,125 @@
+// Batches for the drivers beside this file: random, each array of its own and exactly as long as it must be.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "../../csrc/bfloat16.h"
+#include "../../csrc/ops.h"
+
+namespace nlbench {
+
+inline size_t bytes_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
+
+struct Array {
+  Type type;
+  std::vector<char> bytes;
+  Array(Type type, int64_t size) : type(type), bytes(size * bytes_of(type)) {}
+  int64_t size() const { return bytes.size() / bytes_of(type); }
+  void set(int64_t i, double value) {
+    if (type == Type::float64) reinterpret_cast<double*>(bytes.data())[i] = value;
+    if (type == Type::float32) reinterpret_cast<float*>(bytes.data())[i] = float(value);
+    if (type == Type::bfloat16) reinterpret_cast<BFloat16*>(bytes.data())[i] = rounded(float(value));
+  }
+  double at(int64_t i) const {
+    if (type == Type::float64) return reinterpret_cast<const double*>(bytes.data())[i];
+    if (type == Type::float32) return reinterpret_cast<const float*>(bytes.data())[i];
+    return widened(reinterpret_cast<const BFloat16*>(bytes.data())[i]);
+  }
+};
+
+struct Case {
+  Op op;
+  Type logits_type, targets_type;
+  int64_t B, C, N;
+  double size;  // of the logits: 1 early in training, 12 late
+  bool grad;
+};
+
+struct Data {
+  Case of;
+  Array logits, soft_labels, targets, dlogits, rows;
+  std::vector<int64_t> labels, index;
+
+  explicit Data(const Case& of, unsigned seed)
+      : of(of),
+        logits(of.logits_type, of.B * of.C),
+        soft_labels(of.targets_type, of.op == Op::elr_soft ? of.B * of.C : 0),
+        targets(of.targets_type, (of.op == Op::elr_soft ? of.B : of.N) * of.C),
+        dlogits(of.logits_type, of.grad && of.op != Op::update_targets ? of.B * of.C : 0),
+        rows(of.logits_type == Type::float64 ? Type::float64 : Type::float32, of.op == Op::update_targets ? 0 : of.B),
+        labels(of.op == Op::elr ? of.B : 0),
+        index(of.op == Op::elr_soft ? 0 : of.N) {
+    std::mt19937 random(seed);
+    std::normal_distribution<double> normal(0, of.size);
+    std::uniform_real_distribution<double> uniform(0, 1.0 / of.C);
+    for (int64_t i = 0; i < logits.size(); ++i) logits.set(i, normal(random));
+    for (int64_t i = 0; i < targets.size(); ++i) targets.set(i, uniform(random));
+    for (int64_t i = 0; i < soft_labels.size(); ++i) soft_labels.set(i, uniform(random));
+    for (int64_t& label : labels) label = random() % of.C;
+    for (size_t n = 0; n < index.size(); ++n) index[n] = n;
+    std::shuffle(index.begin(), index.end(), random);
+    index.resize(std::min<size_t>(index.size(), of.B));
+    index.shrink_to_fit();
+  }
+
+  LossBatch batch() {
+    return {of.op,
+            of.logits_type,
+            of.targets_type,
+            logits.bytes.data(),
+            labels.data(),
+            soft_labels.bytes.data(),
+            index.data(),
+            targets.bytes.data(),
+            dlogits.size() ? dlogits.bytes.data() : nullptr,
+            rows.size() ? rows.bytes.data() : nullptr,
+            of.B,
+            of.C,
+            of.N,
+            0.7,
+            3.0,
+            1.0 / of.B,
+            true};
+  }
+};
+
+// Every op, type and stage over the shapes given.
+template <class F>
+void each_case(const std::vector<std::pair<int64_t, int64_t>>& shapes, F f) {
+  for (const auto& [B, C] : shapes) {
+    for (int op = 0; op < kOps; ++op) {
+      for (Type logits : {Type::float32, Type::bfloat16, Type::float64}) {
+        for (Type targets : {Type::float32, Type::float64}) {
+          for (double size : {1.0, 12.0}) {
+            for (bool grad : {true, false}) f(Case{Op(op), logits, targets, B, C, B + 2, size, grad});
+          }
+        }
+      }
+    }
+  }
+}
+
+inline void fail(const char* what, const Case& of) {
+  std::fprintf(stderr, "%s: op %d, logits %d, targets %d, B %lld, C %lld, size %g, grad %d\n", what, int(of.op),
+               int(of.logits_type), int(of.targets_type), (long long)of.B, (long long)of.C, of.size, int(of.grad));
+  std::exit(1);
+}
+
+// Within `tolerance` of the largest entry; NaN equals NaN.
+inline bool close(const Array& got, const Array& want, double tolerance) {
+  double largest = 0;
+  for (int64_t i = 0; i < want.size(); ++i) largest = std::max(largest, std::fabs(want.at(i)));
+  for (int64_t i = 0; i < want.size(); ++i) {
+    if (std::isnan(got.at(i)) && std::isnan(want.at(i))) continue;
+    if (!(std::fabs(got.at(i) - want.at(i)) <= tolerance * largest)) return false;
+  }
+  return true;
+}
+
+}  // namespace nlbench

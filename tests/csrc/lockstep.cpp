@@ -1,0 +1,156 @@
+// The CUDA sources without a GPU: the threads of a block as coroutines that take turns, so that each shuffle and each
+// barrier is a turn. It shows that the kernels index, reduce and dispatch as they must; it says nothing of their speed
+// or of what nvcc makes of them.
+#include <ucontext.h>
+
+#include <cstring>
+
+#define __CUDACC__
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __shared__ static
+#define __launch_bounds__(threads)
+
+struct Dim {
+  unsigned x;
+};
+Dim threadIdx, blockIdx;
+
+namespace {
+
+constexpr int kMostThreads = 256;
+ucontext_t scheduler, threads[kMostThreads];
+alignas(16) char stacks[kMostThreads][64 * 1024];
+bool done[kMostThreads];
+char slots[kMostThreads][16];
+
+void wait_for_the_others() {
+  const unsigned me = threadIdx.x;
+  swapcontext(&threads[me], &scheduler);
+  threadIdx.x = me;
+}
+
+}  // namespace
+
+void __syncthreads() { wait_for_the_others(); }
+
+template <class X>
+X __shfl_xor_sync(unsigned, X value, int step) {
+  const unsigned me = threadIdx.x;
+  std::memcpy(slots[me], &value, sizeof value);
+  wait_for_the_others();
+  std::memcpy(&value, slots[me ^ step], sizeof value);
+  wait_for_the_others();
+  return value;
+}
+
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess };
+cudaError_t cudaGetDevice(int*) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+const char* cudaGetErrorString(cudaError_t) { return ""; }
+
+template <class Kernel>
+struct Launch {
+  Kernel kernel;
+  unsigned blocks, count;
+
+  template <class Batch>
+  void operator()(const Batch& batch, int* flags) const {
+    static const Launch* launch;
+    static const Batch* given;
+    static int* marks;
+    launch = this, given = &batch, marks = flags;
+    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
+      for (unsigned i = 0; i < count; ++i) {
+        done[i] = false;
+        getcontext(&threads[i]);
+        threads[i].uc_stack.ss_sp = stacks[i];
+        threads[i].uc_stack.ss_size = sizeof stacks[i];
+        threads[i].uc_link = &scheduler;
+        makecontext(
+            &threads[i],
+            +[] {
+              const unsigned me = threadIdx.x;
+              launch->kernel(*given, marks);
+              done[me] = true;
+            },
+            0);
+      }
+      for (bool left = true; left;) {
+        left = false;
+        for (unsigned i = 0; i < count; ++i) {
+          if (done[i]) continue;
+          threadIdx.x = i;
+          swapcontext(&scheduler, &threads[i]);
+          left = left || !done[i];
+        }
+      }
+    }
+  }
+};
+template <class Kernel>
+Launch<Kernel> make_launch(Kernel kernel, unsigned blocks, unsigned count) {
+  return {kernel, blocks, count};
+}
+#define NLBENCH_LAUNCH(kernel, blocks, threads, stream) make_launch(kernel, blocks, threads)
+
+#include "../../csrc/losses.cu"
+#include "batches.h"
+
+using namespace nlbench;
+
+namespace {
+
+const LossBatch* at(Data& data) {
+  static LossBatch batch;
+  batch = data.batch();
+  return &batch;
+}
+
+}  // namespace
+
+int main() {
+  int count = 0;
+  set_isa("portable");
+  each_case({{1, 1}, {9, 10}, {3, 33}, {2, 100}, {1, 513}, {2, 1000}}, [&](const Case& of) {
+    Data gpu(of, 5), cpu(of, 5), again(of, 5);
+    int flags[kOps] = {};
+    if (nlbench_loss_cuda(at(gpu), flags, 0, nullptr) != nullptr) fail("not launched", of);
+    nlbench_loss_cuda(at(again), flags, 0, nullptr);
+    loss_cpu(cpu.batch(), 1);
+    const double tolerance = of.logits_type == Type::bfloat16 ? 1e-2 : of.size > 1 ? 1e-3 : 1e-5;
+    if (!close(gpu.rows, cpu.rows, 1e-5)) fail("losses differ", of);
+    if (!close(gpu.dlogits, cpu.dlogits, tolerance)) fail("gradients differ", of);
+    if (!close(gpu.targets, cpu.targets, 1e-5)) fail("targets differ", of);
+    if (gpu.rows.bytes != again.rows.bytes || gpu.dlogits.bytes != again.dlogits.bytes) fail("two runs differ", of);
+    for (int flag : flags) {
+      if (flag != 0) fail("a mark without a fault", of);
+    }
+    ++count;
+  });
+
+  // A fault spoils its row alone.
+  for (int64_t C : {10, 600}) {
+    const Case of{Op::elr, Type::float32, Type::float32, 5, C, 8, 1.0, true};
+    Data bad(of, 2), good(of, 2);
+    int flags[kOps] = {};
+    bad.labels[1] = C;
+    bad.index[3] = -1;
+    nlbench_loss_cuda(at(bad), flags, 0, nullptr);
+    if (flags[0] == 0) fail("no mark", of);
+    std::memset(flags, 0, sizeof flags);
+    nlbench_loss_cuda(at(good), flags, 0, nullptr);
+    for (int64_t b = 0; b < of.B; ++b) {
+      const bool spoilt = b == 1 || b == 3;
+      if (std::isnan(bad.rows.at(b)) != spoilt) fail("NaN in the wrong place", of);
+      for (int64_t c = 0; c < C; ++c) {
+        const double want = spoilt ? 0 : good.dlogits.at(b * C + c);
+        if (bad.dlogits.at(b * C + c) != want) fail("gradient of a batch with faults", of);
+      }
+    }
+  }
+  std::printf("%d batches\nall done\n", count);
+}

@@ -1,0 +1,335 @@
+"""`nlbench bench`: what it times is right, what it computes from times equals numbers computed by hand."""
+
+import csv
+import itertools
+import math
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from nlbench import bench
+from nlbench.bench import Measurement, Setting, Shape
+from nlbench.cli import app
+from nlbench.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(bench, "COPY_BYTES", 1 << 20)
+    monkeypatch.setattr(bench, "NUM_EXAMPLES", 200)
+    monkeypatch.setattr(bench, "ROUNDS", 2)
+
+
+@pytest.fixture
+def without_code_generation(monkeypatch):
+    """torch.compile that traces but generates no code, which would take seconds."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, *, options, **how: compile_(f, backend="aot_eager", **how))
+
+
+def cell(B=8, C=3, dtype=torch.float32):
+    return bench.Cell(Shape(B, C), dtype, CPU, 40)
+
+
+def measurement(variant, median=10.0, shape=(128, 10), dtype="float32", n=5, **changes):
+    quartiles = {"median_us": median, "p25_us": median - 1, "p75_us": median + 2}
+    return Measurement(Shape(*shape), dtype, variant, 50_000, "cpp", 20.48, n=n, **quartiles, **changes)
+
+
+def setting(shapes="8x3", dtypes="float32", compiled=False):
+    return Setting.read("elr", shapes, dtypes, 0.01, None, "cpu", compiled)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["bench", "--shapes", "8x3", "--dtypes", "float32", "--seconds", "0.01", *arguments])
+
+
+# What is timed
+
+
+def test_the_official_way_is_the_formula():
+    """One row in plain arithmetic: two classes, the second below the clamp's lower bound."""
+    z, t, y = [12.0, 0.0], [0.6, 0.3], 1
+    p = [1 / (1 + math.exp(-12)), 1 / (1 + math.exp(12))]
+    q = [1 - 1e-4, 1e-4]
+    assert p[0] > q[0]
+    assert p[1] < q[1]
+    new = [0.7 * t[c] + 0.3 * q[c] / sum(q) for c in (0, 1)]
+    want = -math.log(p[y]) + 3 * math.log(1 - new[0] * q[0] - new[1] * q[1])
+    memory = torch.tensor([[0.0, 0.0], t], dtype=torch.float64)
+    logits = torch.tensor([z], dtype=torch.float64, requires_grad=True)
+    loss = bench.official_elr(logits, torch.tensor([y]), torch.tensor([1]), memory)
+    loss.backward()
+    assert loss.item() == pytest.approx(want, rel=1e-12)
+    assert memory.tolist() == [[0, 0], pytest.approx(new, rel=1e-12)]
+    # The clamp acts on both classes, so that the cross entropy alone has a gradient.
+    assert logits.grad.tolist() == [pytest.approx([p[0], p[1] - 1], rel=1e-9)]
+
+
+@pytest.mark.parametrize("dtype", bench.DTYPES)
+@pytest.mark.parametrize("variant", [name for name in bench.VARIANTS if name != "compile"])
+@pytest.mark.parametrize("shape", [(8, 3), (33, 101)])
+def test_every_variant_agrees_with_the_formula(shape, variant, dtype):
+    one = bench.Cell(Shape(*shape), getattr(torch, dtype), CPU, 100)
+    before = one.targets.clone()
+    assert bench.disagrees(variant, bench.VARIANTS[variant].build(one), one) == ""
+    assert torch.equal(one.targets, before)
+
+
+def test_the_compiled_variant_agrees_with_the_formula(without_code_generation):
+    one = cell()
+    assert bench.disagrees("compile", bench.VARIANTS["compile"].build(one), one) == ""
+
+
+@pytest.mark.parametrize(
+    ("what", "loss", "gradient", "update"),
+    [("loss", 1.001, 1, 1), ("gradient", 1, 1.01, 1), ("targets", 1, 1, 0), ("loss", float("nan"), 1, 1)],
+)
+def test_a_wrong_variant_is_noticed(what, loss, gradient, update):
+    one = cell()
+    right = bench.VARIANTS["step"].build(one)
+
+    def wrong(labels, index):
+        before = one.targets[index]
+        rows, dlogits = right(labels, index)
+        if not update:
+            one.targets[index] = before
+        return rows * loss, dlogits * gradient
+
+    assert bench.disagrees("step", wrong, one).startswith(f"wrong, so not timed: {what} off by ")
+
+
+def test_a_wrong_variant_has_no_numbers(monkeypatch):
+    wrong = bench.Variant("wrong", lambda one: lambda labels, index: (one.logits.detach()[:, 0], one.logits.detach()))
+    monkeypatch.setitem(bench.VARIANTS, "step", wrong)
+    result = invoke("--no-compile")
+    assert result.exit_code == 1
+    assert "8x3 float32 step: wrong, so not timed" in result.stdout
+
+
+def test_a_cell_is_as_training_has_it():
+    one = bench.Cell(Shape(16, 5), torch.bfloat16, CPU, 100)
+    assert one.logits.is_leaf
+    assert one.logits.requires_grad
+    assert one.logits.dtype == torch.bfloat16
+    assert one.targets.dtype == torch.float32
+    assert one.targets.shape == (100, 5)
+    torch.testing.assert_close(one.targets.sum(1), torch.full((100,), 1 - 0.7**5))
+    assert len(one.batches) == 6  # the last, smaller one is left out
+    seen = torch.cat([index for _, index in one.batches])
+    assert len(seen.unique()) == 96
+
+
+# How it is timed
+
+
+def test_variants_take_turns_with_new_indices_and_no_gradient(monkeypatch):
+    monkeypatch.setattr(bench, "_work", lambda: None)
+    one = cell()
+    calls, seen = [], []
+
+    def timed(call, *batch):
+        calls.append(call)
+        if batch:
+            assert one.logits.grad is None
+            call(*batch)
+            seen.append(batch[1])
+        return len(calls)
+
+    def copy():
+        raise AssertionError
+
+    variants = {name: bench.VARIANTS[name].build(one) for name in ("eager", "autograd")}
+    times, copies, busy_elsewhere = bench._in_turn(variants, copy, one, 1e-9, timed)
+    eager, fused = variants["eager"], variants["autograd"]
+    # Two rounds, three calls a slice, the first of them left out.
+    assert calls == [copy] * 3 + [eager] * 3 + [fused] * 3 + [copy] * 3 + [fused] * 3 + [eager] * 3
+    assert times == {"eager": [5, 6, 17, 18], "autograd": [8, 9, 14, 15]}
+    assert copies == [2, 3, 11, 12]
+    assert busy_elsewhere is None
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen[:6]))
+
+
+def test_compiling_is_not_in_the_times(without_code_generation):
+    (rows,) = bench.run(setting(compiled=True))
+    by_name = {m.variant: m for m in rows}
+    assert list(by_name) == list(bench.VARIANTS)
+    assert by_name["compile"].n > 0
+    assert by_name["compile"].backend == "torch inductor"
+    assert by_name["compile"].compile_seconds > by_name["compile"].median_us / 1e6
+    assert by_name["eager"].compile_seconds is None
+
+
+def test_without_a_compiler_the_row_says_why(monkeypatch, tmp_path):
+    def no_compiler(*args, **kwargs):
+        raise RuntimeError("no C++ compiler was found\nlong advice")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    result = invoke("--csv", str(tmp_path / "b.csv"))
+    assert result.exit_code == 0, result.output
+    assert "8x3 float32 compile: torch.compile failed: RuntimeError: no C++ compiler was found." in result.stdout
+    rows = {row["variant"]: row for row in csv.DictReader((tmp_path / "b.csv").open())}
+    assert rows["compile"]["why"] == "torch.compile failed: RuntimeError: no C++ compiler was found"
+    assert rows["compile"]["median_us"] == ""
+    assert rows["step"]["times_faster_than_compile"] == ""
+    assert float(rows["step"]["times_faster_than_eager"]) > 0
+
+
+# What is computed from times
+
+
+def test_bytes_by_hand():
+    assert bench.bytes_moved(Shape(128, 10), "float32") == 128 * 10 * (4 + 4 + 4 + 4)
+    assert bench.bytes_moved(Shape(128, 10), "bfloat16") == 128 * 10 * (2 + 4 + 4 + 2)
+    assert bench.bytes_moved(Shape(1024, 1000), "float32") == 16_384_000
+
+
+def test_rates_by_hand():
+    one = measurement("step", median=10.0)  # 20,480 bytes in 10 us, where a copy moves 20.48 GB/s
+    assert one.gb_per_s == pytest.approx(2.048)
+    assert one.share_of_copy == pytest.approx(0.1)
+
+
+def test_ratios_by_hand():
+    rows = [
+        measurement("eager", 300),
+        measurement("compile", 100),
+        measurement("step", 12),
+        measurement("eager", 1, dtype="bfloat16"),
+        measurement("eager", 2, shape=(64, 10)),
+        measurement("step", 4, shape=(64, 10)),
+    ]
+    assert bench.times_faster(rows, rows[2], "eager") == 25
+    assert bench.times_faster(rows, rows[2], "compile") == pytest.approx(100 / 12)
+    assert bench.times_faster(rows, rows[1], "eager") == 3
+    assert bench.times_faster(rows, rows[5], "eager") == 0.5
+    assert bench.times_faster(rows, rows[5], "compile") is None
+    assert bench.times_faster([measurement("eager", n=0), rows[2]], rows[2], "eager") is None
+
+
+def test_tables_of_hand_written_times():
+    medians = {"autograd": 60, "step+backward": 40, "step": 10, "eager": 400, "compile": 100}
+    rows = [measurement(name, median) for name, median in medians.items()]
+    text = bench.render(setting("128x10", compiled=True), rows)
+    lines = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines()}
+    assert ("128x10 step", "10.0", "9.0 to 12.0", "5", "40.00", "10.00", "2.05", "10.0%", "") in lines
+    assert ("128x10", "10.00", "2.50", "1.67", "40.00", "10.0%") in lines
+    assert "Rows of the memory: 50,000 at 128x10." in text
+
+
+@pytest.mark.parametrize(("pattern", "kept"), [("qlqq", [0, 2]), ("lqll", [1, 0, 2, 3]), ("lqlq", [1, 3])])
+def test_a_crowded_round_is_repeated(monkeypatch, pattern, kept):
+    """Two rounds are wanted, four are the most; q is quiet, l is loud. Where most are loud, all count."""
+    clock = itertools.count()
+    monkeypatch.setattr(bench, "_work", lambda: bench.Work(next(clock), 0, 0))
+    monkeypatch.setattr(bench, "_busy_elsewhere", lambda spans: int(spans[0][0].clock) // 2)
+    monkeypatch.setattr(bench, "crowded", lambda round: pattern[round] == "l")
+    number = itertools.count()
+    one = cell()
+    calls = {"step": bench.VARIANTS["step"].build(one)}
+    times, copies, _ = bench._in_turn(calls, print, one, 1e-9, lambda *call: next(number) // 6)
+    assert list(dict.fromkeys(times["step"])) == list(dict.fromkeys(copies)) == kept
+
+
+def test_a_crowded_machine_is_said(monkeypatch):
+    before, after = bench.Work(clock=10.0, machine=100.0, own=5.0), bench.Work(clock=12.0, machine=103.5, own=7.0)
+    assert bench._busy_elsewhere([(before, after)]) == 0.75  # 3.5 seconds of work in 2, of which 2 were ours
+    assert bench._busy_elsewhere([(None, None)]) is None
+    monkeypatch.setattr(bench.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    names = [name for name in bench.VARIANTS if name != "compile"]
+    text = bench.render(setting("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
+    assert "| 128x10 step ! " in text
+    assert "! 128x10 float32: NOT RELIABLE: other programs kept 0.8 of 2 cores busy" in text
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    text = bench.render(setting("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
+    assert "NOT RELIABLE" not in text
+
+
+# The command
+
+
+def test_the_command_prints_writes_and_draws(tmp_path):
+    table, picture = tmp_path / "b.csv", tmp_path / "b.png"
+    result = invoke("--no-compile", "--csv", str(table), "--plot", str(picture))
+    assert result.exit_code == 0, result.output
+    assert "**elr, float32: one step, forward and backward" in result.stdout
+    assert "8x3 step+backward" in result.stdout
+    rows = list(csv.DictReader(table.open()))
+    assert tuple(rows[0]) == bench.COLUMNS
+    assert [row["variant"] for row in rows] == ["autograd", "step+backward", "step", "eager"]
+    for row in rows:
+        assert (row["B"], row["C"], row["num_examples"], row["dtype"]) == ("8", "3", "200", "float32")
+        assert float(row["p25_us"]) <= float(row["median_us"]) <= float(row["p75_us"])
+        assert int(row["n"]) >= 2 * bench.ROUNDS
+        assert row["device_name"]
+        assert row["torch"] == torch.__version__
+        assert row["threads"] == str(torch.get_num_threads())
+        rate = 8 * 3 * 16 / float(row["median_us"]) / 1e3
+        assert float(row["gb_per_s"]) == pytest.approx(rate, abs=1e-4)
+    assert float(rows[3]["times_faster_than_eager"]) == 1
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_threads_are_set_and_said():
+    before = torch.get_num_threads()
+    try:
+        result = invoke("--no-compile", "--threads", "1")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert " 1 threads" in result.stdout
+
+
+def test_an_interrupted_run_prints_what_it_has(monkeypatch):
+    def first_only(setting):
+        yield [measurement(name) for name in ("autograd", "step+backward", "step", "eager")]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "run", first_only)
+    result = invoke("--no-compile")
+    assert result.exit_code == 130
+    assert "128x10 eager" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--op", "elrr"], "--op elrr: unknown. There are: elr. Did you mean 'elr'?"),
+        (["--shapes", "128-10"], "--shapes 128-10: not a shape. Write BxC, rows by classes, as in 128x10,1024x1000"),
+        (["--shapes", "8x3,0x10"], "--shapes 0x10: needs at least 1 row and 2 classes"),
+        (["--shapes", "8x1"], "--shapes 8x1: needs at least 1 row and 2 classes"),
+        (["--shapes", "999999999x999999999"], "an eighth of this machine's memory is"),
+        (["--dtypes", "bfloat"], "--dtypes bfloat: unknown. There are: float32, bfloat16, float16."),
+        (["--dtypes", ","], "--dtypes: names none."),
+        (["--seconds", "0"], "--seconds 0: must be above 0"),
+        (["--seconds", "nan"], "--seconds nan: must be above 0"),
+        (["--threads", "0"], "--threads 0: must be 1 or more"),
+        (["--device", "tpu"], "--device tpu: must be cpu, cuda or cuda:N"),
+        (["--device", "cuda:99"], "--device cuda:99: torch sees"),
+        (["--csv", "nowhere/b.csv"], "--csv nowhere/b.csv: there is no folder nowhere"),
+        (["--csv", "."], "--csv .: is a folder; name a file"),
+        (["--plot", "b.txt"], "--plot b.txt: must end in .png or .pdf or .svg"),
+        (["--plot", "nowhere/b.png"], "--plot nowhere/b.png: there is no folder nowhere"),
+    ],
+)
+def test_errors_say_what_to_write(arguments, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_problems_come_together():
+    with pytest.raises(UserError, match=r"(?s)--op x.*--dtypes y.*--shapes z.*--seconds"):
+        Setting.read("x", "z", "y", -1, None, "cpu", True)
+
+
+def test_a_file_that_turns_unwritable_is_named(tmp_path):
+    with pytest.raises(UserError, match="cannot be written"):
+        bench.write_csv(tmp_path / "gone" / "b.csv", setting(), [measurement("eager")])
