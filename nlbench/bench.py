@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nlbench import ops
 from nlbench.errors import UserError, did_you_mean
-from nlbench.tables import markdown as markdown
+from nlbench.tables import markdown
 from nlbench.train import processor
 
 BETA, LAM = 0.7, 3.0  # the authors' values for CIFAR-10; no timing depends on them
