@@ -25,8 +25,12 @@ void loss_rows(const LossBatch& batch, int64_t first, int64_t last, double* scra
       const SoftLabel<T> label{static_cast<const T*>(batch.soft_labels) + b * C};
       rows[b] = typename G::Scalar(elr_row(group, z, label, targets + b * C, grad, C, 1.0, batch.lam, batch.scale));
     } else {
-      // Target rows lie anywhere in memory: ask for one early.
-      if (b + 4 < last) __builtin_prefetch(targets + batch.index[b + 4] * C, 1);
+      // Target rows lie anywhere in memory: ask for all of one early, for short rows several rows ahead.
+      const int64_t ahead = b + (C <= 256 ? 4 : 1);
+      if (ahead < last) {
+        const T* next = targets + batch.index[ahead] * C;
+        for (int64_t c = 0; c < C; c += 64 / int64_t(sizeof(T))) __builtin_prefetch(next + c, 1);
+      }
       T* t = targets + batch.index[b] * C;
       if constexpr (op == Op::elr) {
         const HardLabel label{batch.labels[b]};
