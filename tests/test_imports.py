@@ -60,7 +60,8 @@ def test_the_graph_is_read():
 NAMES = {"errors", "problems", "streams", "registry", "protocols", "suite"}
 MAY = {
     "": set(),  # nlbench/__init__.py imports nothing until it is asked
-    "cli": {"api", "bench", "diagnosis", "progress", "executors", "tables", "records", "models", "data", "tuning"} | NAMES,
+    "cli": {"api", "bench", "diagnosis", "progress", "executors", "tables", "records", "models", "data", "tuning"}
+    | NAMES,
     "api": {"executors", "tuning", "records", "data"} | NAMES,
     "bench": {"tables", "train", "ops", "errors"},
     "tuning": {"records", "streams"} | NAMES,
