@@ -35,8 +35,8 @@ struct Softmax {
   double log_sum;  // log p_c = (z_c - z_max) - log_sum
 };
 
-// Leaves the exponentials with the group. A NaN among the logits, an infinite one, or nothing but -inf makes inv_sum
-// NaN, and with it all that follows in the row.
+// Leaves the exponentials with the group. NaN or +inf among the logits, or nothing but -inf, makes inv_sum NaN, and
+// with it all that follows in the row.
 template <class G, class Z>
 NLBENCH_INLINE Softmax<G> softmax(G& group, const Z* z, int64_t C) {
   using Narrow = typename G::Narrow;

@@ -372,3 +372,29 @@ def test_ops_refuse(backend, op, given, change, error, message):
     assert str(caught.value).startswith(f"{op}: ")
     assert message in str(caught.value)
     assert (MEMORY["targets"] == 0.25).all()  # nothing is written before everything is checked
+
+
+def test_no_class_at_all_is_refused():
+    """An empty row has no softmax; the kernels would leave its loss unwritten."""
+    labels, index = torch.zeros(3, dtype=torch.int64), torch.arange(3)
+    for step in (
+        lambda z, t: ops.elr_step(z, labels, index, t, beta=0.7, lam=3.0),
+        lambda z, t: ops.elr_step_soft(z, t[:3], t[:3], lam=3.0),
+        lambda z, t: ops.alr_step(z, index, t, alpha=0.9, lam_e=0.1),
+        lambda z, t: ops.update_targets(z, index, t, beta=0.7, clamp=True),
+    ):
+        with pytest.raises(ValueError, match="logits must have at least one class"):
+            step(torch.empty(3, 0), torch.empty(6, 0))
+
+
+def test_a_loss_scaler_reaches_the_gradient_of_float16_logits_before_it_is_rounded():
+    torch.manual_seed(0)
+    B, C = 1024, 10
+    z = (torch.randn(B, C) * 3).half()
+    labels, index, targets = torch.randint(0, C, (B,)), torch.arange(B), torch.full((B, C), 0.09)
+    gradients = []
+    for logits in (z.clone().requires_grad_(), z.float().requires_grad_()):
+        (ops.elr_loss(logits, labels, index, targets.clone(), beta=0.7, lam=3.0) * 65536).backward()
+        gradients.append(logits.grad.float())
+    half, full = gradients
+    torch.testing.assert_close(half, full, rtol=1e-3, atol=1e-4)

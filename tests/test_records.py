@@ -115,7 +115,9 @@ with Store(sys.argv[1]).lock(sys.argv[2]) as mine:
 
 
 def test_one_process_holds_a_run_and_a_killed_one_frees_it(tmp_path):
-    other = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path, KEY], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path, KEY], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
     try:
         assert other.stdout.readline() == "True\n"
         with Store(tmp_path).lock(KEY) as mine:

@@ -22,8 +22,8 @@ def alr_loss(
 
     No clamp: 0 * log 0 is 0. With alpha = 1 the targets stay as they are, and with lam_e = 0 besides, rows that are
     one-hot give the cross-entropy to their label: the method's warm-up. The loss uses the updated targets before they
-    are rounded to their dtype. A row with a NaN or an infinity in its logits gives NaN in its loss, gradient and
-    target, and leaves the other rows right.
+    are rounded to their dtype. A row with NaN or +inf in its logits, or nothing but -inf, gives NaN in its loss,
+    gradient and target, and leaves the other rows right; a class at -inf has probability 0.
     Source: Zhang et al., arXiv:2502.00386, in our parametrisation; the target update as in Self-Adaptive Training.
 
     Args:
@@ -40,6 +40,7 @@ def alr_loss(
     """
     _check("alr_loss", logits, index, targets, alpha, lam_e)
     losses.check_reduction("alr_loss", reduction, len(logits))
+    logits = losses.ranged(logits)
     return losses.finish(
         logits,
         reduction,

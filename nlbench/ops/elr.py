@@ -29,8 +29,9 @@ def elr_loss(
         rows[b]        = CE(logits[b], labels[b]) + lam * log(1 - <targets[index[b]], q[b]>)
 
     The clamp passes no gradient where it acts, and passes it at its bounds; CE sees the logits, not q. The loss uses
-    the updated targets before they are rounded to their dtype. A row with a NaN or an infinity in its logits gives
-    NaN in its loss, gradient and target, and leaves the other rows right.
+    the updated targets before they are rounded to their dtype. A row with NaN or +inf in its logits, or nothing
+    but -inf, gives NaN in its loss, gradient and target, and leaves the other rows right; a class at -inf has
+    probability 0.
     Source: Liu et al., NeurIPS 2020, arXiv:2007.00151, eq. 6 and Lemma 2; order of operations as in shengliu66/ELR.
 
     Args:
@@ -51,6 +52,7 @@ def elr_loss(
     """
     _check("elr_loss", logits, labels, index, targets, beta, lam)
     losses.check_reduction("elr_loss", reduction, len(logits))
+    logits = losses.ranged(logits)
     return losses.finish(
         logits,
         reduction,
@@ -104,6 +106,7 @@ def elr_loss_soft(
     """
     _check_soft("elr_loss_soft", logits, soft_labels, mixed_targets, lam)
     losses.check_reduction("elr_loss_soft", reduction, len(logits))
+    logits = losses.ranged(logits)
     return losses.finish(
         logits,
         reduction,
@@ -126,8 +129,8 @@ def update_targets(logits: Tensor, index: Tensor, targets: Tensor, *, beta: floa
         p              = softmax(logits), or with clamp:  q / sum(q), q = clamp(softmax(logits), 1e-4, 1 - 1e-4)
         targets[index] = beta * targets[index] + (1 - beta) * p
 
-    ELR+ updates without the clamp, from the logits of the other network. A row with a NaN or an infinity in its
-    logits gives NaN in its target.
+    ELR+ updates without the clamp, from the logits of the other network. A row with NaN or +inf in its logits, or
+    nothing but -inf, gives NaN in its target.
 
     Args:
         logits:  [B, C] float32, float64, bfloat16 or float16; receives no gradient, never written to.
@@ -160,6 +163,7 @@ def _check(op: str, logits: Any, labels: Any, index: Any, targets: Any, beta: An
         and isinstance(index, Tensor)
         and isinstance(targets, Tensor)
         and logits.dim() == 2
+        and logits.shape[1] > 0
         and labels.shape == index.shape == logits.shape[:1]
         and targets.dim() == 2
         and targets.shape[1] == logits.shape[1]

@@ -22,7 +22,10 @@ def check_faults(device: torch.device | str) -> None:
         return
     found = flags.tolist()
     flags.zero_()
-    for op, fault in enumerate(found):
-        if fault:
-            name = "labels" if fault == 1 else "index"
-            raise IndexError(f"{OP_NAMES[op]}: {name} had values out of range in a batch on {device}")
+    faults = [
+        f"{OP_NAMES[op]}: {'labels' if fault == 1 else 'index'} had values out of range in a batch on {device}"
+        for op, fault in enumerate(found)
+        if fault
+    ]
+    if faults:
+        raise IndexError("; ".join(faults))

@@ -120,6 +120,11 @@ def finish(
     return _Attached.apply(logits, rows, dlogits, reduction) if wants_grad else reduce(rows, reduction)
 
 
+def ranged(logits: Tensor) -> Tensor:
+    """float16 as float32: a loss scaler's factor must meet the gradient before it is rounded to float16's range."""
+    return logits.float() if logits.dtype is torch.float16 else logits
+
+
 def reduce(rows: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return rows
@@ -148,6 +153,8 @@ def scaled(dlogits: Tensor, grad: Tensor) -> Tensor:
 
 def check_logits(op: str, logits: Any) -> tuple[int, int]:
     require(op, "logits", logits, FLOATS, ("B", "C"))
+    if logits.shape[1] == 0:
+        raise ValueError(f"{op}: logits must have at least one class, got shape {list(logits.shape)}")
     return logits.shape
 
 
