@@ -443,7 +443,7 @@ def _conditions(suite: Suite, problems: Problems) -> list[_Condition]:
                     key, _, message = line.partition(": ")
                     problems.add([*where, *key.split(".")], message)
                 continue
-            path = str(resolved.pop("path", ""))
+            path, resolved = str(resolved.get("path", "")), noises.identity(resolved)
             rate = f" {resolved['rate']:g}" if "rate" in resolved else f" {Path(path).name}"
             found.append(_Condition(entry.name, "clean", resolved, path, f"{info.title} {resolved['kind']}{rate}"))
         for i_found, condition in enumerate(found):
