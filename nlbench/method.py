@@ -69,13 +69,26 @@ class Batch:
         index: (B,) int64, positions in the training part, without repeats.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, index: Tensor, views: Callable[[Tensor, int], Tensor]):
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        index: Tensor,
+        views: Callable[[Tensor, int], Tensor],
+        strong: Callable[[Tensor, int], Tensor] | None = None,
+    ):
         self.images, self.labels, self.index = images, labels, index
-        self._views = views
+        self._views, self._strong = views, strong or views
 
     def view(self, k: int) -> Tensor:
         """The same examples under the k-th augmentation draw of this epoch; view(0) is `images`."""
         return self.images if k == 0 else self._views(self.index, k)
+
+    def strong(self, k: int = 0) -> Tensor:
+        """The same examples under the k-th strong draw of this epoch: the protocol's crop and flip, AutoAugment's
+        CIFAR-10 policy, and cutout of half the side. Examples that are no uint8 images come as they are.
+        """
+        return self._strong(self.index, k)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -112,8 +125,8 @@ class Run:
         self._optimisers: dict[str, torch.optim.Optimizer] = {}
         self._schedules: dict[str, Schedule] = {}
         self._base_rates: dict[str, list[float]] = {}
-        self._epoch_start = 0  # value of `step` when the epoch began
-        self._views: dict[int, Tensor] = {}  # augmentation draws of this epoch, by view
+        self._taken: dict[str, int] = {}  # steps of each optimiser in this epoch
+        self._views: dict[int | str, Tensor] = {}  # augmentation draws of this epoch, by view
         self._views_epoch = -1
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=task.device)
         self._loss_steps = 0
@@ -132,15 +145,21 @@ class Run:
 
     def batch(self, index: Tensor) -> Batch:
         """The training examples at `index` (B,) int64, augmented by this epoch's draws, which belong to the example."""
-        return Batch(self._augmented(index, 0), self.task.labels[index], index, self._augmented)
+        return Batch(self._augmented(index, 0), self.task.labels[index], index, self._augmented, self._strengthened)
 
     def _augmented(self, index: Tensor, view: int) -> Tensor:
+        return self._images.augmented(index, self._draws(view))
+
+    def _strengthened(self, index: Tensor, view: int) -> Tensor:
+        seed = streams.derive(self._seed, "augment", self.epoch, f"policy{view}")
+        return self._images.strong(index, self._draws(f"strong{view}"), seed)
+
+    def _draws(self, view: int | str) -> Tensor:
         if self._views_epoch != self.epoch:
             self._views, self._views_epoch = {}, self.epoch
         if view not in self._views:
-            draw = streams.rng(self._seed, "augment", self.epoch, view)
-            self._views[view] = self._images.draws(draw)
-        return self._images.augmented(index, self._views[view])
+            self._views[view] = self._images.draws(streams.rng(self._seed, "augment", self.epoch, view))
+        return self._views[view]
 
     def optimise(
         self,
@@ -153,7 +172,8 @@ class Run:
 
         The harness registers the networks' own optimisers as "network0", "network1", ... before `prepare`;
         registering a name again replaces it. `schedule` maps the position in epochs to a factor on the learning
-        rates the factory set; the default is the protocol's schedule.
+        rates the factory set; the default is the protocol's schedule. An optimiser's position within an epoch counts
+        its own steps, so that two networks trained one after the other each go through the whole schedule.
         """
         optimiser = factory(params)
         self._optimisers[name] = optimiser
@@ -178,8 +198,10 @@ class Run:
             loss.backward()
         else:
             through[0].backward(through[1])
-        position = self.epoch + min((self.step - self._epoch_start) / self.task.steps_per_epoch, 1.0)
         for name in chosen:
+            taken = self._taken.get(name, 0)
+            position = self.epoch + min(taken / self.task.steps_per_epoch, 1.0)
+            self._taken[name] = taken + 1
             optimiser, factor = self._optimisers[name], self._schedules[name](position)
             for group, base in zip(optimiser.param_groups, self._base_rates[name], strict=True):
                 group["lr"] = base * factor
@@ -190,7 +212,7 @@ class Run:
         self._bad_step = torch.where(value.isfinite(), self._bad_step, self._bad_step.clamp(max=self.step))
 
     def _begin_epoch(self, epoch: int) -> None:
-        self.epoch, self._epoch_start = epoch, self.step
+        self.epoch, self._taken = epoch, {}
 
     def _take_loss(self) -> float:
         """Mean loss since the last call."""

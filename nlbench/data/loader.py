@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -145,6 +146,13 @@ def _check_disjoint(dataset: Dataset, train: np.ndarray, val: np.ndarray) -> Non
         raise RuntimeError(f"{dataset.info.name}: training and test images are the same memory")
 
 
+@functools.cache
+def _auto_augment() -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms import v2  # here: its import is slow, and few methods ask for it
+
+    return v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
+
+
 class Images:
     """Images on a device: uint8 ones augmented and normalised by one kernel, float features as they are.
 
@@ -191,6 +199,29 @@ class Images:
     def augmented(self, index: Tensor, draws: Tensor) -> Tensor:
         """(B, C, H, W) float32: the examples at `index` (B,) under their rows of `draws`."""
         return self._normalised(index, draws if self.augments else None)
+
+    def strong(self, index: Tensor, draws: Tensor, seed: int) -> Tensor:
+        """(B, C, H, W) float32: crop and flip under `draws`, AutoAugment's CIFAR-10 policy, normalise, cutout.
+
+        Cubuk et al., CVPR 2019, arXiv:1805.09501; DeVries & Taylor, arXiv:1708.04552: a square of half the side around
+        a random pixel, at the mean colour. An example's draws come from (seed, its index), whatever batch it is in.
+        """
+        if not self.pixels:
+            return self.data[index]
+        draw = draws if self.augments else None
+        images = ops.augment(self.data, index, draw, mean=(0.0,) * 3, std=(1 / 255,) * 3).round().to(torch.uint8)
+        side, policy = images.shape[-1], _auto_augment()
+        rows = torch.arange(side, device=images.device)
+        kept = torch.ones((len(images), *images.shape[2:]), device=images.device)
+        with torch.random.fork_rng(devices=[]):
+            for i, example in enumerate(index.tolist()):
+                torch.manual_seed((seed + example) % 2**63)
+                images[i] = policy(images[i])
+                y, x = torch.randint(side, (2,)).tolist()
+                inside = [(rows >= centre - side // 4) & (rows < centre + side // 4) for centre in (y, x)]
+                kept[i][inside[0][:, None] & inside[1]] = 0
+        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.info.mean, self.info.std))
+        return ((images / 255 - mean) / std * kept[:, None]).contiguous(memory_format=torch.channels_last)
 
     def plain(self, start: int, stop: int) -> Tensor:
         """(B, C, H, W) float32: the examples from `start` to before `stop`, or to the end, without augmentation."""

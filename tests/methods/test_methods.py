@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import lab
 import numpy as np
 import pytest
 import torch
+from lab import make_batch, make_task, train
 from torch import nn
 
 from nlbench import registry
-from nlbench.method import Batch, Run, Task
+from nlbench.method import Batch, Method, Task
 from nlbench.ops.transition import estimate_T
 
 # Classes without an example leave the helper's T close to singular, which is no matter here.
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:backward. the inverse of T")
 
 FILES = {name: file for name, file in registry.method_files().items() if file.module.startswith("nlbench.methods.")}
 CLASSES = {name: registry.load_method(file) for name, file in FILES.items()}
-VECTORS = Path(__file__).parents[2] / "shared" / "vectors" / "official-losses.npz"
+VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "official-losses.npz"
 
 # Beside its defaults, which every file is tested with because it is in the folder.
 FURTHER: dict[str, list[dict[str, Any]]] = {
@@ -34,9 +36,16 @@ FURTHER: dict[str, list[dict[str, Any]]] = {
     "gce": [{"truncate": True}, {"truncate": True, "k": 0.15, "every_share": 1.0}, {"q": 0.3}],
     "sl": [{"alpha": 6.0, "beta": 0.1, "log_zero": -4.0}],
 }
-CASES = [(name, params) for name in CLASSES for params in [{}, *FURTHER.get(name, [])]]
+# Methods that are a loss; those with a step of their own have files of their own beside this one.
+LOSSES = {
+    name: cls
+    for name, cls in CLASSES.items()
+    if cls.loss is not Method.loss and cls.training_step is Method.training_step
+}
+CASES = [(name, params) for name in LOSSES for params in [{}, *FURTHER.get(name, [])]]
 all_cases = pytest.mark.parametrize(("name", "params"), CASES, ids=lambda v: str(v))
 all_methods = pytest.mark.parametrize("name", CLASSES)
+all_losses = pytest.mark.parametrize("name", LOSSES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,42 +56,9 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def make_task(N=40, C=10, epochs=6, told=None, seed=0, batch_size=16):
-    labels = torch.randint(C, (N,), generator=torch.Generator().manual_seed(seed))
-    T = 0.6 * torch.eye(C, dtype=torch.float64) + 0.4 / C
-    return Task(N, C, labels, epochs, -(-N // batch_size), batch_size, _told={"T": T} if told is None else told)
-
-
-def make_batch(task, index):
-    return Batch(torch.zeros(len(index), 1), task.labels[index], index, no_views)
-
-
-def no_views(index, k):
-    raise AssertionError("no method here asks for a second view")
-
-
 def make_logits(B, C, stage, seed=1):
     scale = {"early": 1.0, "late": 12.0}[stage]  # late in training: a confident network, where clamps act
     return scale * torch.randn(B, C, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-class Examples:
-    """Training examples for a Run: rows of numbers in place of images, shifted a little by the augmentation."""
-
-    def __init__(self, N, seed):
-        self.rows = torch.randn(N, 6, generator=torch.Generator().manual_seed(seed))
-
-    def __len__(self):
-        return len(self.rows)
-
-    def draws(self, rng):
-        return torch.from_numpy(rng.normal(size=(len(self.rows), 1)).astype("float32"))
-
-    def augmented(self, index, draws):
-        return self.rows[index] + 0.1 * draws[index]
-
-    def plain(self, start, stop):
-        return self.rows[start:stop]
 
 
 class Helper(nn.Module):
@@ -98,40 +74,16 @@ class Helper(nn.Module):
 
 
 def make_run(task, validation=True, network=None):
-    torch.manual_seed(3)
-    network = network or nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, task.num_classes))
-
     def fit(run, key, loss, epochs):
         helper = Helper(task)
         fitted.append((key, epochs))
         assert loss == "ce"  # the harness's own, which methods share
         return helper.eval()
 
-    run = Run(
-        task=task,
-        seed=0,
-        networks=[network],
-        images=Examples(task.num_train, 7),
-        schedule=lambda position: 1.0,
-        val_images=Examples(20, 8) if validation else None,
-        val_labels=torch.arange(20) % task.num_classes if validation else None,
-        fit=fit,
-    )
     fitted: list[tuple[str, int]] = []
+    run = lab.make_run(task, validation=validation, fit=fit, networks=[network] if network else None)
     run.fitted = fitted
-    run.optimise(network.parameters(), lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9), "network0")
     return run
-
-
-def train(method, run, epochs):
-    for epoch in epochs:
-        run._begin_epoch(epoch)
-        run.networks[0].train()
-        method.on_epoch_start(run, epoch)
-        for batch in method.batches(run, epoch):
-            method.training_step(run, batch)
-            run.step += 1
-        method.on_epoch_end(run, epoch)
 
 
 def ready(name, params, task):
@@ -303,7 +255,7 @@ def test_state_alone_decides_the_next_loss(name, params):
     assert torch.equal(a[1], b[1])
 
 
-@all_methods
+@all_losses
 def test_told_nothing_by_default(name):
     task = make_task(told={})
     method = CLASSES[name](task)

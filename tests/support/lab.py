@@ -1,0 +1,81 @@
+"""A small laboratory for methods: a task, a run on rows of numbers in place of images, and a plain training loop."""
+
+import torch
+from torch import nn
+
+from nlbench.method import Batch, Run, Task
+
+
+def make_task(N=40, C=10, epochs=6, told=None, seed=0, batch_size=16):
+    labels = torch.randint(C, (N,), generator=torch.Generator().manual_seed(seed))
+    T = 0.6 * torch.eye(C, dtype=torch.float64) + 0.4 / C
+    return Task(N, C, labels, epochs, -(-N // batch_size), batch_size, _told={"T": T} if told is None else told)
+
+
+def no_views(index, k):
+    raise AssertionError("no second view was expected here")
+
+
+def make_batch(task, index):
+    return Batch(torch.zeros(len(index), 1), task.labels[index], index, no_views)
+
+
+class Examples:
+    """Training examples for a Run: rows of numbers in place of images, shifted a little by the augmentation."""
+
+    def __init__(self, N, seed, shape=(6,)):
+        self.rows = torch.randn(N, *shape, generator=torch.Generator().manual_seed(seed))
+
+    def __len__(self):
+        return len(self.rows)
+
+    def draws(self, rng):
+        shift = torch.from_numpy(rng.normal(size=(len(self.rows), 1)).astype("float32"))
+        return shift.view(-1, *[1] * (self.rows.ndim - 1))
+
+    def augmented(self, index, draws):
+        return self.rows[index] + 0.1 * draws[index]
+
+    def strong(self, index, draws, seed):
+        return self.rows[index] + 0.3 * draws[index]
+
+    def plain(self, start, stop):
+        return self.rows[start:stop]
+
+
+def small_network(task, seed=3):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, task.num_classes))
+
+
+def make_run(task, num_networks=1, *, validation=False, fit=None, seed=0, lr=0.1, networks=None, schedule=None):
+    """A Run whose networks each have SGD with momentum, registered as the harness does it."""
+    networks = networks or [small_network(task, 3 + i) for i in range(num_networks)]
+    run = Run(
+        task=task,
+        seed=seed,
+        networks=networks,
+        images=Examples(task.num_train, 7),
+        schedule=schedule or (lambda position: 1.0),
+        val_images=Examples(20, 8) if validation else None,
+        val_labels=torch.arange(20) % task.num_classes if validation else None,
+        fit=fit,
+    )
+    for i, network in enumerate(networks):
+        run.optimise(network.parameters(), lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9), f"network{i}")
+    return run
+
+
+def train(method, run, epochs):
+    """As the harness's loop goes through the epochs; `prepare` is the caller's."""
+    for epoch in epochs:
+        run._begin_epoch(epoch)
+        method.train()
+        for network in run.networks:
+            network.train()
+        method.on_epoch_start(run, epoch)
+        for item in method.batches(run, epoch):
+            item = item if isinstance(item, tuple) else (item,)
+            method.training_step(run, *item)
+            run.step += 1
+        method.on_epoch_end(run, epoch)
