@@ -13,7 +13,7 @@ import lab
 import numpy as np
 import pytest
 import torch
-from lab import make_batch, make_task, train
+from lab import make_batch, make_task, no_views, train
 from torch import nn
 
 from nlbench import registry
