@@ -1,0 +1,287 @@
+"""Co-teaching: who picks what for whom, how many, and the steps that follow, against a plain re-implementation."""
+
+import copy
+import io
+import math
+import re
+
+import lab
+import pytest
+import torch
+from lab import make_task, train
+from torch import nn
+
+from nlbench import registry
+from nlbench.method import Task
+
+CoTeaching = registry.load_method(registry.method_files()["co-teaching"])
+
+
+def told(rate, **more):
+    return make_task(told={"noise_rate": rate}, **more)
+
+
+def two_networks(task, scale):
+    """In float64; `scale` times the last layer, 12 for the confident networks of late training."""
+    networks = [lab.small_network(task, 3 + i).double() for i in range(2)]
+    with torch.no_grad():
+        for network in networks:
+            network[-1].weight.mul_(scale)
+    return networks
+
+
+def double_run(task, networks, schedule=lambda position: 1.0, lr=0.05):
+    run = lab.make_run(task, networks=networks, schedule=schedule, lr=lr)
+    run._images.rows = run._images.rows.double()
+    return run
+
+
+class Watch:
+    """Writes down what a method differentiates: per step of an optimiser, the loss and the gradient of each logits."""
+
+    def __init__(self, run):
+        self.steps, self._logits, self._step = [], {}, run.backward_step
+        for i, network in enumerate(run.networks):
+            network.register_forward_hook(lambda module, args, z, i=i: self._logits.__setitem__(i, z))
+        run.backward_step = self.backward_step
+
+    def backward_step(self, loss, *names):
+        logits = [self._logits[0], self._logits[1]]
+        grads = torch.autograd.grad(loss, logits, retain_graph=True, allow_unused=True)
+        self.steps.append((names, loss.detach().clone(), grads))
+        self._step(loss, *names)
+
+
+# --- the re-implementation ---------------------------------------------------------------------------------------
+
+
+def cross_entropies(z, labels):
+    """A loss per example, by a loop."""
+    return [torch.log(sum(torch.exp(z[b, k] - z[b].max()) for k in range(z.shape[1]))) + z[b].max() - z[b, y]
+            for b, y in enumerate(labels.tolist())]  # fmt: skip
+
+
+def forgotten(epoch, ramp, rate):
+    return rate if epoch >= ramp else rate * epoch / ramp
+
+
+def momentum_step(network, velocity, loss, lr):
+    grads = torch.autograd.grad(loss, list(network.parameters()))
+    with torch.no_grad():
+        for i, (weight, grad) in enumerate(zip(network.parameters(), grads, strict=True)):
+            velocity[i] = grad if velocity[i] is None else 0.9 * velocity[i] + grad
+            weight -= lr * velocity[i]
+
+
+def plain_co_teaching(task, run, networks, rate, ramp, epochs, schedule, lr):
+    """Every step's picks (two lists of positions in the batch), losses, and weights after it."""
+    velocities = [[None] * len(list(network.parameters())) for network in networks]
+    for epoch in range(epochs):
+        run._begin_epoch(epoch)
+        for step, index in enumerate(run.order().split(task.batch_size)):
+            images, labels = run.batch(index).images, task.labels[index]
+            rate_now = lr * schedule(epoch + step / task.steps_per_epoch)
+            rows = [cross_entropies(network(images), labels) for network in networks]
+            count = math.floor((1 - forgotten(epoch, ramp, rate)) * len(index))
+            picks = [sorted(range(len(index)), key=lambda b, r=r: r[b].item())[:count] for r in rows]
+            losses = [sum(rows[i][b] for b in picks[1 - i]) / count for i in range(2)]
+            for i in range(2):
+                momentum_step(networks[i], velocities[i], losses[i], rate_now)
+            weights = [[p.detach().clone() for p in network.parameters()] for network in networks]
+            yield picks, [loss.item() for loss in losses], weights
+
+
+@pytest.mark.parametrize("scale", [1.0, 12.0])
+def test_ten_steps_of_the_exchange(scale):
+    def schedule(position):
+        return 1.0 - 0.05 * position
+
+    task = told(0.37, N=40, epochs=8, batch_size=16)  # 16, 16 and 8 a batch
+    networks = two_networks(task, scale)
+    theirs = plain_co_teaching(
+        task, double_run(task, networks), copy.deepcopy(networks), 0.37, ramp=2, epochs=4, schedule=schedule, lr=0.05
+    )
+    expected = list(theirs)
+    assert len(expected) == 12
+
+    run = double_run(task, copy.deepcopy(networks), schedule)
+    watch, weights = Watch(run), []
+    method = CoTeaching(task, ramp_share=0.25)
+    step = method.training_step
+
+    def kept(run, batch):
+        logits = step(run, batch)
+        weights.append([[p.detach().clone() for p in network.parameters()] for network in run.networks])
+        assert torch.equal(logits, watch._logits[0])  # network 0's, in the batch's order
+        return logits
+
+    method.training_step = kept
+    method.prepare(run)
+    train(method, run, range(4))
+
+    assert [names for names, _, _ in watch.steps] == [("network0",), ("network1",)] * 12
+    for at, (picks, losses, after) in enumerate(expected):
+        for i in range(2):
+            _, loss, grads = watch.steps[2 * at + i]
+            assert grads[1 - i] is None  # a network's loss is its own
+            assert grads[i].abs().sum(1).nonzero().squeeze(1).tolist() == sorted(picks[1 - i])
+            assert float(loss) == pytest.approx(losses[i], rel=1e-11)
+            torch.testing.assert_close(weights[at][i], after[i], rtol=1e-9, atol=1e-12)
+    assert [len(picks[0]) for picks, _, _ in expected] == [16, 16, 8, 13, 13, 6, 10, 10, 5, 10, 10, 5]
+    assert sum(set(picks[0]) != set(picks[1]) for picks, _, _ in expected) >= 3  # else the exchange says nothing
+
+
+# --- how much is kept --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("epochs", "params", "expected"),
+    [
+        (200, {}, {0: 1.0, 1: 0.96, 5: 0.8, 9: 0.64, 10: 0.6, 11: 0.6, 199: 0.6}),  # T_k = 10
+        (40, {}, {0: 1.0, 1: 0.8, 2: 0.6, 39: 0.6}),  # 2
+        (10, {}, {0: 1.0, 1: 0.6, 9: 0.6}),  # at least 1
+        (20, {"ramp_share": 0.5}, {0: 1.0, 5: 0.8, 10: 0.6, 19: 0.6}),
+        (200, {"rate_factor": 0.5}, {0: 1.0, 5: 0.9, 10: 0.8}),
+        (200, {"rate_factor": 0.0}, {0: 1.0, 5: 1.0, 10: 1.0}),
+    ],
+)
+def test_the_kept_share_follows_the_ramp(epochs, params, expected):
+    method = CoTeaching(told(0.4, epochs=epochs), **params)
+    for epoch, keep in expected.items():
+        method.on_epoch_start(None, epoch)
+        assert method.keep == pytest.approx(keep, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rate", "B", "count"),
+    [
+        (0.8, 10, 2),  # (1 - 0.8) * 10 is 1.9999999999999996
+        (0.4, 16, 9),  # 9.6, the authors' code rounds down
+        (0.0, 7, 7),
+        (0.99, 16, 1),  # 0.16: never an empty pick
+        (1.0, 16, 1),
+        (0.4, 1, 1),
+    ],
+)
+def test_how_many_are_kept(rate, B, count):
+    method = CoTeaching(told(rate))
+    method.on_epoch_start(None, 5)
+    rows = torch.rand(B, generator=torch.Generator().manual_seed(B))
+    picked = method.smallest(rows)
+    assert sorted(rows[picked].tolist()) == sorted(rows.tolist())[:count]
+
+
+def test_a_factor_that_asks_for_more_than_all_keeps_one():
+    method = CoTeaching(told(0.6), rate_factor=3.0)
+    method.on_epoch_start(None, 5)
+    assert method.smallest(torch.tensor([3.0, 1.0, 2.0])).tolist() == [1]
+
+
+def test_equal_losses_are_taken_in_the_order_of_the_batch():
+    method = CoTeaching(told(0.5))
+    method.on_epoch_start(None, 5)
+    rows = torch.zeros(64)  # as late in training, when a loss of float32 is 0 exactly
+    assert method.smallest(rows).tolist() == list(range(32))
+
+
+def test_a_batch_of_one_takes_a_step():
+    task = told(0.9, N=1, batch_size=16)
+    networks = [nn.Linear(6, 10) for _ in range(2)]
+    before = copy.deepcopy(networks)
+    run = lab.make_run(task, networks=networks)
+    train(CoTeaching(task), run, range(6))
+    for network, old in zip(networks, before, strict=True):
+        assert network.weight.isfinite().all()
+        assert not torch.equal(network.weight, old.weight)
+
+
+@pytest.mark.parametrize("C", [2, 10, 1000])
+def test_finite_at_extreme_logits(C):
+    task = Task(6, C, torch.zeros(6, dtype=torch.int64), 6, 1, 6, _told={"noise_rate": 0.0})
+
+    class Extreme(nn.Module):
+        def __init__(self, sign):
+            super().__init__()
+            logits = torch.zeros(6, C)
+            logits[0, 0], logits[1, 0], logits[2], logits[3] = 200.0, -200.0, 200.0, -200.0
+            logits[4] = torch.linspace(-200, 200, C)
+            self.logits = nn.Parameter(sign * logits)
+
+        def forward(self, rows):
+            return self.logits.clone()
+
+    run = lab.make_run(task, networks=[Extreme(1), Extreme(-1)])
+    train(CoTeaching(task), run, range(2))
+    assert all(network.logits.isfinite().all() for network in run.networks)
+
+
+# --- state, arguments, prediction --------------------------------------------------------------------------------
+
+
+def test_the_rate_is_told_and_read_only_when_training():
+    assert CoTeaching.told == ("noise_rate",)
+    assert CoTeaching.num_networks == 2
+    method = CoTeaching(make_task(told={}))
+    with pytest.raises(AttributeError, match="not told noise_rate"):
+        method.on_epoch_start(None, 1)
+
+
+def test_network_0_predicts():
+    task = told(0.4)
+    run = lab.make_run(task, 2)
+    images = torch.randn(5, 6)
+    for network in run.networks:
+        network.eval()
+    assert torch.equal(CoTeaching(task).predict(run, images), run.networks[0](images))
+
+
+def test_labels_are_left_alone():
+    task = told(0.4)
+    before = task.labels.clone()
+    train(CoTeaching(task), lab.make_run(task, 2), range(3))
+    assert torch.equal(task.labels, before)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_resumed_training_equals_uninterrupted(stop):
+    def start():
+        task = told(0.4, epochs=6)
+        run, method = lab.make_run(task, 2), CoTeaching(task, ramp_share=0.5)
+        method.prepare(run)
+        return method, run
+
+    def state(method, run):
+        parts = [method, *run.networks, run._optimisers["network0"], run._optimisers["network1"]]
+        return [part.state_dict() for part in parts]
+
+    whole, whole_run = start()
+    train(whole, whole_run, range(6))
+    first, first_run = start()
+    train(first, first_run, range(stop))
+    file = io.BytesIO()
+    torch.save(state(first, first_run), file)
+    file.seek(0)
+    method, run = start()
+    parts = [method, *run.networks, run._optimisers["network0"], run._optimisers["network1"]]
+    for part, saved in zip(parts, torch.load(file, weights_only=True), strict=True):
+        part.load_state_dict(saved)
+    train(method, run, range(stop, 6))
+    for network, other in zip(run.networks, whole_run.networks, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values(),
+                                                     strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"ramp_share": 0.0}, "ramp_share must be in (0, 1], got 0.0"),
+        ({"ramp_share": 1.1}, "ramp_share must be in (0, 1], got 1.1"),
+        ({"ramp_share": math.nan}, "ramp_share must be in (0, 1], got nan"),
+        ({"rate_factor": -0.1}, "rate_factor must be finite and >= 0, got -0.1"),
+        ({"rate_factor": math.inf}, "rate_factor must be finite and >= 0, got inf"),
+        ({"rate_factor": math.nan}, "rate_factor must be finite and >= 0, got nan"),
+    ],
+)
+def test_values_out_of_range_are_refused(params, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        CoTeaching(told(0.4), **params)

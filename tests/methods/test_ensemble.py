@@ -1,0 +1,135 @@
+"""Two networks of cross entropy: each against a plain training of its own, network 0 against `ce`, resume."""
+
+import copy
+import io
+
+import pytest
+import torch
+from lab import make_run, make_task, small_network, train
+
+from nlbench import registry
+
+FILES = registry.method_files()
+ENSEMBLE, CE = (registry.load_method(FILES[name]) for name in ("ensemble", "ce"))
+
+
+def start(task, seeds=(3, 4), **more):
+    run = make_run(task, networks=[small_network(task, seed) for seed in seeds], **more)
+    method = ENSEMBLE(task)
+    method.prepare(run)
+    return method, run
+
+
+def falling(position):
+    return 1.0 - position / 10
+
+
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_network_0_is_bit_for_bit_that_of_cross_entropy():
+    task = make_task()
+    method, run = start(task, schedule=falling)
+    train(method, run, range(6))
+    alone = make_run(task, networks=[small_network(task, 3)], schedule=falling)
+    train(CE(task), alone, range(6))
+    assert equal(run.networks[0], alone.networks[0])
+
+
+def test_neither_network_depends_on_the_other():
+    task = make_task()
+    networks = {}
+    for seeds in ((3, 4), (5, 4), (3, 6)):
+        method, run = start(task, seeds)
+        train(method, run, range(3))
+        networks[seeds] = run.networks
+    assert equal(networks[3, 4][1], networks[5, 4][1])
+    assert equal(networks[3, 4][0], networks[3, 6][0])
+    assert not equal(networks[3, 4][0], networks[5, 4][0])
+
+
+def test_each_epoch_shows_each_network_every_example_once_in_an_order_of_its_own():
+    task = make_task()
+    method, run = start(task)
+    orders = []
+    for epoch in range(3):
+        run._begin_epoch(epoch)
+        pairs = list(method.batches(run, epoch))
+        assert [(len(a), len(b)) for a, b in pairs] == [(16, 16), (16, 16), (8, 8)]
+        first, second = (torch.cat([pair[k].index for pair in pairs]) for k in (0, 1))
+        assert torch.equal(first, run.order())
+        orders += [first.tolist(), second.tolist()]
+    assert all(sorted(order) == list(range(40)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 6
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_ten_steps_against_a_plain_re_implementation(which):
+    task = make_task(N=40, epochs=5, batch_size=20)
+    (method, run), (_, source) = start(task, schedule=falling), start(task)
+    for each in (run, source):
+        each._images.rows = each._images.rows.double()
+    run.networks[:] = [network.double() for network in run.networks]
+    network = copy.deepcopy(run.networks[which])
+    velocity = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    step = 0
+    for epoch in range(5):
+        train(method, run, [epoch])
+        source._begin_epoch(epoch)
+        order = (
+            source.order()
+            if which == 0
+            else source.order()[torch.randperm(40, generator=source.generator("order of network 1"))]
+        )
+        for index in order.split(20):
+            logits = network(source.batch(index).view(which))
+            loss = sum(torch.logsumexp(z, 0) - z[y] for z, y in zip(logits, task.labels[index], strict=True)) / 20
+            network.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                for name, p in network.named_parameters():
+                    velocity[name] = 0.9 * velocity[name] + p.grad
+                    p -= 0.1 * (1 - step / 2 / 10) * velocity[name]
+            step += 1
+        for name, value in run.networks[which].state_dict().items():
+            torch.testing.assert_close(value, network.state_dict()[name], rtol=1e-10, atol=1e-12)
+
+
+def test_the_mean_of_the_raw_logits_predicts():
+    task = make_task()
+    method, run = start(task)
+    for network in run.networks:
+        network.eval()
+    rows = torch.randn(50, 6)
+    run.networks[1][3].weight.data *= 20  # a loud network outvotes a quiet one, as it would not with probabilities
+    one, two = (network(rows) for network in run.networks)
+    torch.testing.assert_close(method.predict(run, rows), (one + two) / 2)
+    assert not torch.equal((one + two).argmax(1), (one.softmax(1) + two.softmax(1)).argmax(1))
+
+
+def test_a_last_batch_of_one_is_split_alike_for_both():
+    task = make_task(N=33)
+    method, run = start(task)
+    run._begin_epoch(0)
+    assert [(len(a), len(b)) for a, b in method.batches(run, 0)] == [(16, 16), (16, 16), (1, 1)]
+
+
+def test_resumed_training_equals_uninterrupted():
+    task = make_task()
+    _, whole_run = whole = start(task, schedule=falling)
+    train(*whole, range(6))
+    for stop in (1, 3, 5):
+        first, first_run = start(task, schedule=falling)
+        train(first, first_run, range(stop))
+        file = io.BytesIO()
+        torch.save([part.state_dict() for part in (*first_run.networks, *first_run._optimisers.values())], file)
+        file.seek(0)
+        method, run = start(task, seeds=(8, 9), schedule=falling)
+        for part, state in zip(
+            (*run.networks, *run._optimisers.values()), torch.load(file, weights_only=True), strict=True
+        ):
+            part.load_state_dict(state)
+        train(method, run, range(stop, 6))
+        assert method.state_dict() == first.state_dict() == {}
+        assert all(equal(a, b) for a, b in zip(run.networks, whole_run.networks, strict=True))

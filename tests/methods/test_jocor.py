@@ -1,0 +1,310 @@
+"""JoCoR: the joint loss and its gradient, the examples it keeps, and the steps that follow, re-implemented plainly."""
+
+import io
+import math
+import re
+
+import lab
+import pytest
+import torch
+from lab import make_task, train
+from torch import nn
+
+from nlbench import registry
+
+JoCoR = registry.load_method(registry.method_files()["jocor"])
+
+
+def told(rate, **more):
+    return make_task(told={"noise_rate": rate}, **more)
+
+
+def make_logits(B, C, stage, seed):
+    scale = {"early": 1.0, "late": 12.0}[stage]
+    return scale * torch.randn(B, C, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def log_softmax(row):
+    return row - row.max() - torch.log(torch.exp(row - row.max()).sum())
+
+
+def plain_rows(one, two, labels, lam):
+    """(1 - lam) (CE_1 + CE_2) + lam (KL(p1 || p2) + KL(p2 || p1)), example by example and class by class."""
+    rows = []
+    for b, y in enumerate(labels.tolist()):
+        log_p, log_q = log_softmax(one[b]), log_softmax(two[b])
+        forth = sum(torch.exp(log_p[k]) * (log_p[k] - log_q[k]) for k in range(len(log_p)))
+        back = sum(torch.exp(log_q[k]) * (log_q[k] - log_p[k]) for k in range(len(log_p)))
+        rows.append((1 - lam) * (-log_p[y] - log_q[y]) + lam * (forth + back))
+    return torch.stack(rows)
+
+
+# --- the loss ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["early", "late"])
+@pytest.mark.parametrize("lam", [0.0, 0.1, 0.65, 0.9])
+@pytest.mark.parametrize(("B", "C"), [(1, 10), (7, 2), (13, 33)])
+def test_the_joint_loss_is_the_formula(B, C, lam, stage):
+    labels = torch.randint(C, (B,), generator=torch.Generator().manual_seed(B))
+    method = JoCoR(told(0.4, C=C), lam=lam)
+    logits = [make_logits(B, C, stage, seed).requires_grad_() for seed in (1, 2)]
+    expected = plain_rows(*logits, labels, lam)
+    expected_grads = torch.autograd.grad(expected.mean(), logits)
+    rows = method.joint_loss(*logits, labels)
+    grads = torch.autograd.grad(rows.mean(), logits)
+    torch.testing.assert_close(rows, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(grads, expected_grads, rtol=1e-12, atol=1e-12)
+
+    single = [z.detach().float().requires_grad_() for z in logits]
+    wide = [z.detach().double().requires_grad_() for z in single]  # the same numbers, so that only arithmetic differs
+    expected = plain_rows(*wide, labels, lam)
+    expected_grads = torch.autograd.grad(expected.mean(), wide)
+    rows = method.joint_loss(*single, labels)
+    grads = torch.autograd.grad(rows.mean(), single)
+    assert rows.dtype == torch.float32
+    torch.testing.assert_close(rows.double(), expected, rtol=1e-5, atol=1e-6)
+    for grad, other in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad.double(), other, rtol=1e-4, atol=1e-6)
+
+
+def test_both_networks_learn_from_both_divergences():
+    """At lam near 1 each network's gradient is that of a sum of two KL, of which it is the first part and the second.
+
+    With p = (1/2, 1/2) and q = (4/5, 1/5), and z the logit of class 0:
+    d KL(p||q) / dz_p = p (1 - p) log(p0 q1 / (q0 p1)) = -log(4) / 4, and d KL(q||p) / dz_p = p0 - q0 = -0.3.
+    """
+    lam = 1 - 1e-9
+    one = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    two = torch.tensor([[math.log(4.0), 0.0]], dtype=torch.float64, requires_grad=True)
+    rows = JoCoR(told(0.4, C=2), lam=lam).joint_loss(one, two, torch.tensor([0]))
+    to_one, to_two = torch.autograd.grad(rows.sum(), (one, two))
+    assert rows[0].item() == pytest.approx(0.3 * math.log(4), abs=1e-8)  # sum of (p - q) log(p / q)
+    assert float(to_one[0, 0]) == pytest.approx(-math.log(4) / 4 - 0.3, abs=1e-8)
+    assert float(to_two[0, 0]) == pytest.approx(0.8 * 0.2 * math.log(4) + 0.3, abs=1e-8)
+
+
+@pytest.mark.parametrize("C", [2, 10, 1000])
+def test_finite_at_extreme_logits(C):
+    one, two = torch.zeros(6, C), torch.zeros(6, C)
+    one[0, 0], one[1, 0], one[2], two[3], one[4, 0] = 200.0, -200.0, 200.0, -200.0, 200.0
+    two[0, 1], two[4] = 200.0, -200.0
+    one[5], two[5] = torch.linspace(-200, 200, C), torch.linspace(200, -200, C)
+    logits = [one.requires_grad_(), two.requires_grad_()]
+    before = [z.detach().clone() for z in logits]
+    rows = JoCoR(told(0.4, C=C)).joint_loss(*logits, torch.zeros(6, dtype=torch.int64))
+    grads = torch.autograd.grad(rows.mean(), logits)
+    assert rows.isfinite().all()
+    assert all(grad.isfinite().all() for grad in grads)
+    assert (rows > -1e-6).all()
+    assert all(torch.equal(z, old) for z, old in zip(logits, before, strict=True))
+
+
+def test_autocast_does_not_coarsen_the_loss():
+    method, labels = JoCoR(told(0.4)), torch.arange(10)
+    logits = [make_logits(10, 10, "late", seed).float() for seed in (1, 2)]
+    plain = method.joint_loss(*logits, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = method.joint_loss(*logits, labels)
+    assert torch.equal(inside, plain)
+
+
+# --- the steps ---------------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """Writes down what a method differentiates: the loss, the optimisers' names, and the gradient of each logits."""
+
+    def __init__(self, run):
+        self.steps, self._logits, self._step = [], {}, run.backward_step
+        for i, network in enumerate(run.networks):
+            network.register_forward_hook(lambda module, args, z, i=i: self._logits.__setitem__(i, z))
+        run.backward_step = self.backward_step
+
+    def backward_step(self, loss, *names):
+        grads = torch.autograd.grad(loss, [self._logits[0], self._logits[1]], retain_graph=True)
+        self._step(loss, *names)
+        self.steps.append((names, loss.detach().clone(), grads))
+
+
+def plain_jocor(task, run, networks, lam, rate, ramp, epochs, schedule, lr):
+    """Every step's pick (positions in the batch), loss, and the weights of both networks after it."""
+    weights = [weight for network in networks for weight in network.parameters()]
+    velocity = [torch.zeros_like(weight) for weight in weights]  # one optimiser over both, as the authors have it
+    for epoch in range(epochs):
+        run._begin_epoch(epoch)
+        for step, index in enumerate(run.order().split(task.batch_size)):
+            images, labels = run.batch(index).images, task.labels[index]
+            rows = plain_rows(networks[0](images), networks[1](images), labels, lam)
+            forget = rate if epoch >= ramp else rate * epoch / ramp
+            count = math.floor((1 - forget) * len(index))
+            pick = sorted(range(len(index)), key=lambda b, rows=rows: rows[b].item())[:count]
+            loss = sum(rows[b] for b in pick) / count
+            grads = torch.autograd.grad(loss, weights)
+            with torch.no_grad():
+                for i, grad in enumerate(grads):
+                    velocity[i] = 0.9 * velocity[i] + grad
+                    weights[i] -= lr * schedule(epoch + step / task.steps_per_epoch) * velocity[i]
+            yield pick, loss.item(), [weight.detach().clone() for weight in weights]
+
+
+@pytest.mark.parametrize("scale", [1.0, 12.0])
+@pytest.mark.parametrize(("lam", "factor"), [(0.9, 1.0), (0.1, 0.5)])
+def test_ten_steps_of_joint_training(lam, factor, scale):
+    def schedule(position):
+        return 1.0 - 0.05 * position
+
+    def start():
+        networks = [lab.small_network(task, 3 + i).double() for i in range(2)]
+        with torch.no_grad():
+            for network in networks:
+                network[-1].weight.mul_(scale)
+        run = lab.make_run(task, networks=networks, schedule=schedule, lr=0.05)
+        run._images.rows = run._images.rows.double()
+        return run, networks
+
+    task = told(0.37, N=40, epochs=8, batch_size=16)  # 16, 16 and 8 a batch
+    expected = list(plain_jocor(task, *start(), lam, 0.37 * factor, 2, 4, schedule, 0.05))
+    assert len(expected) == 12
+
+    run, networks = start()
+    watch, weights = Watch(run), []
+    method = JoCoR(task, lam=lam, ramp_share=0.25, rate_factor=factor)
+    step = method.training_step
+
+    def kept(run, batch):
+        logits = step(run, batch)
+        weights.append([weight.detach().clone() for network in networks for weight in network.parameters()])
+        assert torch.equal(logits, watch._logits[0])  # network 0's, in the batch's order
+        return logits
+
+    method.training_step = kept
+    method.prepare(run)
+    train(method, run, range(4))
+
+    for (names, loss, grads), after, (pick, their_loss, their_weights) in zip(
+        watch.steps, weights, expected, strict=True
+    ):
+        assert names == ("network0", "network1")
+        for grad in grads:  # both networks learn from the same examples
+            assert grad.abs().sum(1).nonzero().squeeze(1).tolist() == sorted(pick)
+        assert float(loss) == pytest.approx(their_loss, rel=1e-11)
+        torch.testing.assert_close(after, their_weights, rtol=1e-9, atol=1e-12)
+    counts = [16, 16, 8, 13, 13, 6, 10, 10, 5, 10, 10, 5] if factor == 1 else [16, 16, 8, 14, 14, 7] + [13, 13, 6] * 2
+    assert [len(pick) for pick, _, _ in expected] == counts
+
+
+@pytest.mark.parametrize(
+    ("epochs", "params", "expected"),
+    [
+        (200, {}, {0: 1.0, 1: 0.96, 5: 0.8, 9: 0.64, 10: 0.6, 11: 0.6, 199: 0.6}),  # T_k = 10
+        (40, {}, {0: 1.0, 1: 0.8, 2: 0.6, 39: 0.6}),  # 2
+        (10, {}, {0: 1.0, 1: 0.6, 9: 0.6}),  # at least 1
+        (20, {"ramp_share": 0.5}, {0: 1.0, 5: 0.8, 10: 0.6, 19: 0.6}),
+        (200, {"rate_factor": 0.5}, {0: 1.0, 5: 0.9, 10: 0.8}),  # the authors', for asymmetric noise
+        (200, {"rate_factor": 0.0}, {0: 1.0, 5: 1.0, 10: 1.0}),
+    ],
+)
+def test_the_kept_share_follows_the_ramp(epochs, params, expected):
+    method = JoCoR(told(0.4, epochs=epochs), **params)
+    for epoch, keep in expected.items():
+        method.on_epoch_start(None, epoch)
+        assert method.keep == pytest.approx(keep, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rate", "factor", "B", "count"),
+    [
+        (0.8, 1.0, 10, 2),  # (1 - 0.8) * 10 is 1.9999999999999996
+        (0.4, 1.0, 16, 9),  # 9.6, the authors' code rounds down
+        (0.0, 1.0, 7, 7),
+        (0.99, 1.0, 16, 1),  # 0.16: never an empty pick
+        (0.6, 3.0, 16, 1),
+        (0.4, 1.0, 1, 1),
+    ],
+)
+def test_how_many_are_kept(rate, factor, B, count):
+    task = told(rate, N=B, batch_size=B)
+    run = lab.make_run(task, networks=[nn.Linear(6, 10) for _ in range(2)])
+    watch = Watch(run)
+    train(JoCoR(task, rate_factor=factor), run, range(2))
+    _, loss, (to_one, to_two) = watch.steps[1]  # epoch 1, T_k = 1
+    assert loss.isfinite()
+    assert int((to_one.abs().sum(1) > 0).sum()) == int((to_two.abs().sum(1) > 0).sum()) == count
+
+
+# --- state, arguments, prediction --------------------------------------------------------------------------------
+
+
+def test_the_rate_is_told_and_read_only_when_training():
+    assert JoCoR.told == ("noise_rate",)
+    assert JoCoR.num_networks == 2
+    method = JoCoR(make_task(told={}))
+    with pytest.raises(AttributeError, match="not told noise_rate"):
+        method.on_epoch_start(None, 1)
+
+
+def test_network_0_predicts():
+    task = told(0.4)
+    run = lab.make_run(task, 2)
+    images = torch.randn(5, 6)
+    for network in run.networks:
+        network.eval()
+    assert torch.equal(JoCoR(task).predict(run, images), run.networks[0](images))
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_resumed_training_equals_uninterrupted(stop):
+    def start():
+        task = told(0.4, epochs=6)
+        run, method = lab.make_run(task, 2), JoCoR(task, ramp_share=0.5)
+        method.prepare(run)
+        return [method, *run.networks, run._optimisers["network0"], run._optimisers["network1"]], run, task
+
+    whole, whole_run, task = start()
+    labels = task.labels.clone()
+    train(whole[0], whole_run, range(6))
+    assert torch.equal(task.labels, labels)
+    first, first_run, _ = start()
+    train(first[0], first_run, range(stop))
+    file = io.BytesIO()
+    torch.save([part.state_dict() for part in first], file)
+    file.seek(0)
+    parts, run, _ = start()
+    for part, saved in zip(parts, torch.load(file, weights_only=True), strict=True):
+        part.load_state_dict(saved)
+    train(parts[0], run, range(stop, 6))
+    for network, other in zip(run.networks, whole_run.networks, strict=True):
+        ours, theirs = network.state_dict(), other.state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_one_optimiser_a_network_is_as_good_as_one_for_both():
+    """SGD treats each weight alone, so that the split of the authors' one optimiser changes nothing."""
+    task = told(0.4)
+    split, joint = lab.make_run(task, 2), lab.make_run(task, 2)
+    train(JoCoR(task), split, range(3))
+    both = [weight for network in joint.networks for weight in network.parameters()]
+    joint.optimise(both, lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), "both")
+    step = joint.backward_step
+    joint.backward_step = lambda loss, *names: step(loss, "both")
+    train(JoCoR(task), joint, range(3))
+    for network, other in zip(split.networks, joint.networks, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"lam": -0.1}, "lam must be in [0, 1), got -0.1"),
+        ({"lam": 1.0}, "lam must be in [0, 1), got 1.0"),
+        ({"lam": math.nan}, "lam must be in [0, 1), got nan"),
+        ({"ramp_share": 0.0}, "ramp_share must be in (0, 1], got 0.0"),
+        ({"ramp_share": 1.1}, "ramp_share must be in (0, 1], got 1.1"),
+        ({"rate_factor": -0.1}, "rate_factor must be finite and >= 0, got -0.1"),
+        ({"rate_factor": math.inf}, "rate_factor must be finite and >= 0, got inf"),
+    ],
+)
+def test_values_out_of_range_are_refused(params, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        JoCoR(told(0.4), **params)

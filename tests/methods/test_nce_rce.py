@@ -1,0 +1,148 @@
+"""NCE + RCE against its formula and against values that the authors' own code computed."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lab import make_batch, make_run, make_task, no_views, train
+
+from nlbench import registry
+from nlbench.method import Batch, Task
+
+NCERCE = registry.load_method(registry.method_files()["nce-rce"])
+VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "official-losses.npz"
+
+
+def value_and_grad(method, logits, batch):
+    z = logits.detach().clone().requires_grad_()
+    loss = method.loss(z, batch).mean()
+    return loss.detach(), torch.autograd.grad(loss, z)[0]
+
+
+def make_logits(B, C, stage):
+    scale = {"early": 1.0, "late": 12.0}[stage]
+    return scale * torch.randn(B, C, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+
+def softmax(z):
+    top = max(z)
+    log_sum = top + math.log(sum(math.exp(v - top) for v in z))
+    return [v - log_sum for v in z], [math.exp(v - log_sum) for v in z]
+
+
+def by_hand(logits, labels, alpha, beta):
+    """Value and gradient, an example and a class at a time; RCE's gradient with the mask of its clamp."""
+    B, C = logits.shape
+    loss, grad = 0.0, torch.zeros(B, C, dtype=torch.float64)
+    for b in range(B):
+        log_p, p = softmax(logits[b].double().tolist())
+        y, S = int(labels[b]), sum(log_p)
+        A = [0.0 if k == y else math.log(1e-4) for k in range(C)]  # log of the clipped one-hot label
+        loss += alpha * log_p[y] / S / B
+        loss += beta * -sum(max(p[k], 1e-7) * A[k] for k in range(C)) / B
+        a = [-A[k] if p[k] >= 1e-7 else 0.0 for k in range(C)]
+        mean = sum(a[k] * p[k] for k in range(C))
+        for c in range(C):
+            nce = (((c == y) - p[c]) * S - log_p[y] * (1 - C * p[c])) / S**2
+            grad[b, c] = (alpha * nce + beta * p[c] * (a[c] - mean)) / B
+    return loss, grad
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
+@pytest.mark.parametrize("stage", ["early", "late"])
+@pytest.mark.parametrize("C", [2, 10, 100])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (10.0, 0.1), (1.0, 0.0), (0.0, 1.0)])
+def test_value_and_gradient(alpha, beta, C, stage, dtype, rtol):
+    task, logits = make_task(N=33, C=C), make_logits(33, C, stage).to(dtype)
+    p = logits.double().softmax(1)
+    away = ((p - 1e-7).abs() > 1e-11).all(1)  # where float32 masks as float64 does
+    assert away.sum() >= 25
+    logits, batch = logits[away], make_batch(task, torch.arange(33)[away])
+    expected, expected_grad = by_hand(logits, batch.labels, alpha, beta)
+    loss, grad = value_and_grad(NCERCE(task, alpha=alpha, beta=beta), logits, batch)
+    assert loss.dtype == dtype
+    assert float(loss) == pytest.approx(expected, rel=rtol)
+    torch.testing.assert_close(grad.double(), expected_grad, rtol=10 * rtol, atol=rtol)
+
+
+def test_a_value_by_hand():
+    """Two classes, p = (3/4, 1/4), label 0: NCE = ln(3/4) / (ln(3/4) + ln(1/4)), RCE = ln(1e4) / 4."""
+    task = Task(1, 2, torch.tensor([0]), 6, 1, 1)
+    logits = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)
+    loss = NCERCE(task).loss(logits, make_batch(task, torch.tensor([0])))
+    assert float(loss) == pytest.approx(0.2876820724517809 / 1.6739764335716716 + 2.302585092994046, rel=1e-12)
+
+
+def test_nce_lies_between_0_and_1_and_rce_between_0_and_its_constant():
+    task = make_task(N=8)
+    batch = make_batch(task, torch.arange(8))
+    nce, rce = NCERCE(task, alpha=1.0, beta=0.0), NCERCE(task, alpha=0.0, beta=1.0)
+    right, wrong = torch.zeros(8, 10), torch.zeros(8, 10)
+    right[torch.arange(8), task.labels] = 200.0
+    wrong[torch.arange(8), task.labels] = -200.0
+    assert float(nce.loss(right, batch)) == pytest.approx(0.0, abs=1e-6)
+    assert float(nce.loss(wrong, batch)) == pytest.approx(1.0, abs=0.12)  # 200 to 9 logs of 1/9
+    assert float(rce.loss(right, batch)) == pytest.approx(9 * 1e-7 * 9.210340371976182, rel=1e-3)  # the clamp's rest
+    assert float(rce.loss(wrong, batch)) == pytest.approx(9.210340371976182, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def official():
+    if not VECTORS.exists():
+        pytest.skip(f"{VECTORS} is not there")
+    with np.load(VECTORS) as file:
+        return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
+
+
+@pytest.mark.parametrize("stage", ["early", "late"])
+@pytest.mark.parametrize("C", [10, 100])
+@pytest.mark.parametrize(
+    ("part", "params", "scale"),
+    [
+        ("nce", {"alpha": 1.0, "beta": 0.0}, 1.0),
+        # Their one-hot labels are float32 before they are clipped, so that their log 0 is rounded to float32.
+        ("rce", {"alpha": 0.0, "beta": 1.0}, float(np.log(np.float32(1e-4))) / math.log(1e-4)),
+    ],
+)
+def test_both_parts_equal_the_authors(official, part, params, scale, C, stage):
+    values = {k.removeprefix(f"C{C}/{stage}/"): v for k, v in official.items() if k.startswith(f"C{C}/{stage}/")}
+    logits, labels = values["logits"], values["labels"]
+    B = len(labels)
+    method = NCERCE(Task(B, C, labels, 6, 1, B), **params)
+    loss, grad = value_and_grad(method, logits, Batch(logits, labels, torch.arange(B), no_views))
+    torch.testing.assert_close(scale * loss, values[f"{part}/loss"], rtol=0, atol=1e-12)
+    torch.testing.assert_close(scale * grad, values[f"{part}/grad"], rtol=0, atol=1e-12)
+
+
+def test_ten_steps_of_training():
+    """The harness's step on this loss against plain SGD with momentum on the written-out gradient."""
+    task = make_task(N=20, epochs=10, batch_size=20)
+    run, plain = make_run(task), make_run(task)
+    for r in (run, plain):
+        r.networks[0].double()
+        r._images.rows = r._images.rows.double()
+    train(NCERCE(task, alpha=2.0, beta=0.5), run, range(10))
+    network = plain.networks[0]
+    speed = [torch.zeros_like(w) for w in network.parameters()]
+    for epoch in range(10):
+        plain._begin_epoch(epoch)
+        batch = plain.batch(plain.order())
+        logits = network(batch.images)
+        _, dlogits = by_hand(logits.detach(), batch.labels, 2.0, 0.5)
+        grads = torch.autograd.grad(logits, list(network.parameters()), dlogits)
+        with torch.no_grad():
+            for w, v, g in zip(network.parameters(), speed, grads, strict=True):
+                v.mul_(0.9).add_(g)
+                w.sub_(0.1 * v)
+    for a, b in zip(run.networks[0].parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta"])
+@pytest.mark.parametrize("value", [-0.1, math.inf, math.nan])
+def test_values_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=rf"^{re.escape(f'{name} must be finite and >= 0, got {value}')}$"):
+        NCERCE(make_task(), **{name: value})

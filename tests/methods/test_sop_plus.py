@@ -1,0 +1,269 @@
+"""SOP+: the whole loss and its gradients, ten steps beside a plain training, the strong view, resume."""
+
+import copy
+import io
+import math
+import re
+
+import pytest
+import torch
+from lab import make_run, make_task, no_views, train
+from torch import nn
+
+from nlbench import registry
+from nlbench.method import Batch
+
+FILES = registry.method_files()
+SOPPlus = registry.load_method(FILES["sop-plus"])
+
+
+def cut(square):
+    return torch.minimum(square, torch.ones_like(square))
+
+
+def reference(weak, strong, labels, u, v, lam_consistency, lam_balance):
+    """The batch's loss from the formulas, an example at a time; weak and strong (B, C), u (B, 1), v (B, C)."""
+    B, C = weak.shape
+    loss, mean = 0.0, torch.zeros(C, dtype=weak.dtype)
+    for b in range(B):
+        y, guess = int(labels[b]), int(weak[b].argmax())
+        log_p, log_s = (z[b] - torch.logsumexp(z[b], 0) for z in (weak, strong))
+        a = []
+        for k in range(C):
+            value = log_p[k].exp() + (cut(u[b, 0] ** 2) if k == y else -cut(v[b, k] ** 2).detach())
+            a.append(torch.clamp(value, min=1e-4))
+            residual = float(k == guess) - float(k == y) + (cut(u[b, 0] ** 2) if k == y else -cut(v[b, k] ** 2))
+            loss = loss + residual**2
+            loss = loss + lam_consistency * log_p[k].exp().detach() * (log_p[k].detach() - log_s[k])
+        q = torch.stack(a) / sum(a)
+        loss = loss - q[y].log()
+        mean = mean + q / B
+    balance = -sum(torch.clamp(mean[k], min=1e-4).log() / C for k in range(C))
+    return loss / B + lam_balance * balance
+
+
+class Table(nn.Module):
+    """A network that gives the logits it holds, whatever it is shown; it notes what that was."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits, self.shown = nn.Parameter(logits), []
+
+    def forward(self, images):
+        self.shown.append(images.clone())
+        return self.logits * 1  # the step after it updates the table in place
+
+
+def step(C, scale, noise, dtype, params):
+    """One training step on eight examples with given logits: method, run, network, and what the reference needs."""
+    g = torch.Generator().manual_seed(C)
+    task = make_task(N=20, C=C)
+    index = torch.randperm(20, generator=g)[:8]
+    logits = (scale * torch.randn(16, C, generator=g, dtype=torch.float64)).to(dtype)
+    network = Table(logits.clone())
+    run = make_run(task, networks=[network], lr=1.0)
+    method = SOPPlus(task, **params).to(dtype)
+    with torch.no_grad():
+        method.u.copy_(noise * torch.randn(20, 1, generator=g))
+        method.v.copy_(noise * torch.randn(20, C, generator=g))
+    u, v = (x.detach()[index].double().requires_grad_() for x in (method.u, method.v))
+    weak, strong = (z.double().requires_grad_() for z in logits.chunk(2))
+    method.prepare(run)
+    run._begin_epoch(0)
+    returned = method.training_step(run, run.batch(index))
+    assert torch.equal(returned.detach(), logits[:8])
+    expected = reference(weak, strong, task.labels[index], u, v, method.lam_consistency, method.lam_balance)
+    expected_grads = torch.autograd.grad(expected, (weak, strong, u, v))
+    got = (*network.logits.grad.chunk(2), method.u.grad.to_dense()[index], method.v.grad.to_dense()[index])
+    return run._take_loss(), float(expected.detach()), got, expected_grads
+
+
+# float32 carries 1e-7 of 1 into probabilities, which is 1e-3 of one at the floor.
+@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float64, 0, 1e-12), (torch.float32, 1e-4, 1e-5)], ids=str)
+@pytest.mark.parametrize(("scale", "noise"), [(1.0, 0.3), (12.0, 0.9)], ids=["early", "late"])
+@pytest.mark.parametrize("C", [3, 10])
+@pytest.mark.parametrize("params", [{}, {"lam_consistency": 0.0, "lam_balance": 7.0}], ids=str)
+def test_value_and_gradients_match_the_formula(params, C, scale, noise, dtype, rtol, atol):
+    loss, expected, got, expected_grads = step(C, scale, noise, dtype, params)
+    assert loss == pytest.approx(expected, rel=1e-12 if dtype == torch.float64 else 1e-5)
+    for one, two in zip(got, expected_grads, strict=True):
+        torch.testing.assert_close(one.double(), two, rtol=rtol, atol=atol)
+
+
+def test_the_defaults_are_the_authors_weights():
+    method = SOPPlus(make_task())
+    assert (method.lam_consistency, method.lam_balance) == (0.9, 0.1)
+
+
+def test_both_terms_off_it_is_sop():
+    SOP = registry.load_method(FILES["sop"])
+    task = make_task(C=4)
+    results = []
+    for cls, params in ((SOP, {}), (SOPPlus, {"lam_consistency": 0.0, "lam_balance": 0.0})):
+        torch.manual_seed(0)
+        method = cls(task, **params)
+        network = nn.Linear(6, 4)  # without batch normalisation, which would see the strong half
+        run = make_run(task, networks=[network])
+        method.prepare(run)
+        train(method, run, range(4))
+        results.append([network.weight.detach(), method.u.detach(), method.v.detach()])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_weak_view_gets_nothing_from_consistency_and_the_strong_one_nothing_else():
+    """With u = v = 0 and no balance: CE's p - Y at the weak logits, 0.9 (p_strong - p) at the strong ones."""
+    task = make_task(N=8, C=5)
+    g = torch.Generator().manual_seed(0)
+    network = Table(torch.randn(16, 5, generator=g, dtype=torch.float64))
+    p, p_strong = network.logits.detach().softmax(1).chunk(2)
+    run = make_run(task, networks=[network])
+    method = SOPPlus(task, lam_balance=0.0).double()
+    with torch.no_grad():
+        method.u.zero_()
+        method.v.zero_()
+    method.prepare(run)
+    method.training_step(run, run.batch(torch.arange(8)))
+    weak, strong = network.logits.grad.chunk(2)
+    Y = nn.functional.one_hot(task.labels, 5)
+    torch.testing.assert_close(weak, (p - Y) / 8, rtol=0, atol=1e-12)
+    torch.testing.assert_close(strong, 0.9 * (p_strong - p) / 8, rtol=0, atol=1e-12)
+
+
+def test_the_second_half_is_the_strong_view_of_the_same_examples():
+    task = make_task(N=8, C=5)
+    images, strong = torch.randn(8, 6), torch.randn(8, 6)
+    asked = []
+
+    def strengthen(index, k):
+        asked.append((index.tolist(), k))
+        return strong
+
+    network = Table(torch.randn(16, 5))
+    run = make_run(task, networks=[network])
+    method = SOPPlus(task)
+    method.prepare(run)
+    index = torch.arange(8)
+    method.training_step(run, Batch(images, task.labels, index, no_views, strengthen))
+    assert asked == [(index.tolist(), 0)]
+    assert torch.equal(network.shown[0], torch.cat([images, strong]))
+
+
+def test_ten_steps_equal_a_plain_training():
+    task = make_task(N=23, C=4, batch_size=9, epochs=4)
+    run = make_run(task, lr=0.1)
+    run._images.rows = run._images.rows.double()
+    run.networks[0].double()
+    method = SOPPlus(task, lr_u=0.7, lr_v=1.9).double()
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        method.u.copy_(0.3 * torch.randn(23, 1, generator=g))
+        method.v.copy_(0.3 * torch.randn(23, 4, generator=g))
+    u, v = method.u.detach().clone(), method.v.detach().clone()
+    start = u.clone(), v.clone()
+    network = copy.deepcopy(run.networks[0])
+    velocity = [torch.zeros_like(w) for w in network.parameters()]
+    method.prepare(run)
+    taken = 0
+    for epoch in range(4):
+        run._begin_epoch(epoch)
+        for index in run.order().split(9):
+            if taken == 10:
+                break
+            taken += 1
+            method.training_step(run, run.batch(index))
+            u.requires_grad_()
+            v.requires_grad_()
+            batch = run.batch(index)
+            both = network(torch.cat([batch.images, run._images.strong(index, run._draws("strong0"), 0)]))
+            loss = reference(both[: len(index)], both[len(index) :], task.labels[index], u[index], v[index], 0.9, 0.1)
+            to_u, to_v, *to_weights = torch.autograd.grad(loss, [u, v, *network.parameters()])
+            u, v = (u - 0.7 * to_u).detach(), (v - 1.9 * to_v).detach()
+            with torch.no_grad():
+                for w, moved, grad in zip(network.parameters(), velocity, to_weights, strict=True):
+                    moved.mul_(0.9).add_(grad)
+                    w -= 0.1 * moved
+    assert taken == 10
+    assert (u - start[0]).abs().max() > 0.05
+    assert (v - start[1]).abs().max() > 0.05
+    torch.testing.assert_close(method.u.detach(), u, rtol=0, atol=1e-12)
+    torch.testing.assert_close(method.v.detach(), v, rtol=0, atol=1e-12)
+    for a, b in zip(run.networks[0].state_dict().values(), network.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+
+
+def test_a_batch_of_one_trains():
+    task = make_task(N=17)  # 16 and 1
+    method, run = SOPPlus(task), make_run(task)
+    method.prepare(run)
+    train(method, run, range(3))
+    assert all(w.isfinite().all() for w in [*run.networks[0].parameters(), *method.parameters()])
+
+
+@pytest.mark.parametrize("C", [2, 1000])
+def test_finite_at_extreme_logits(C):
+    task = make_task(N=8, C=C)
+    logits = torch.zeros(16, C)
+    logits[0, 0], logits[1, 1], logits[2] = 200.0, -200.0, 200.0
+    logits[3, task.labels[3]], logits[4, task.labels[4]] = 200.0, -200.0
+    logits[5] = -200.0
+    logits[5, task.labels[5]] = 200.0
+    logits[8:] = -logits[:8]
+    network = Table(logits)
+    run = make_run(task, networks=[network])
+    method = SOPPlus(task)
+    method.prepare(run)
+    for _ in range(3):
+        method.training_step(run, run.batch(torch.arange(8)))
+        assert network.logits.grad.isfinite().all()
+    assert math.isfinite(run._take_loss())
+    assert method.u.isfinite().all()
+    assert method.v.isfinite().all()
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_resumed_training_equals_uninterrupted(stop):
+    def start():
+        torch.manual_seed(11)
+        task = make_task()
+        method, run = SOPPlus(task), make_run(task)
+        method.prepare(run)
+        return method, run
+
+    whole, whole_run = start()
+    train(whole, whole_run, range(6))
+    first, first_run = start()
+    train(first, first_run, range(stop))
+    file = io.BytesIO()
+    optimisers = {name: optimiser.state_dict() for name, optimiser in first_run._optimisers.items()}
+    torch.save([first.state_dict(), first_run.networks[0].state_dict(), optimisers], file)
+    file.seek(0)
+    state, weights, optimisers = torch.load(file, weights_only=True)
+    method, run = start()
+    method.load_state_dict(state)
+    run.networks[0].load_state_dict(weights)
+    for name, optimiser in run._optimisers.items():
+        optimiser.load_state_dict(optimisers[name])
+    train(method, run, range(stop, 6))
+    for a, b in ((method, whole), (run.networks[0], whole_run.networks[0])):
+        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    assert whole.u.abs().max() > 1e-7
+
+
+def test_u_and_v_have_constant_rates_and_sparse_gradients():
+    task = make_task(N=40)
+    method, run = SOPPlus(task, lr_u=3.0, lr_v=5.0), make_run(task, schedule=lambda position: 0.01)
+    method.prepare(run)
+    run._begin_epoch(4)
+    method.training_step(run, run.batch(torch.tensor([3, 17, 21])))
+    assert [group["lr"] for group in run._optimisers["noise"].param_groups] == [3.0, 5.0]
+    for x in (method.u, method.v):
+        assert x.grad.is_sparse
+        assert x.grad._nnz() == 3
+
+
+@pytest.mark.parametrize("name", ["lr_u", "lr_v", "lam_consistency", "lam_balance"])
+@pytest.mark.parametrize("value", [-1.0, math.inf, math.nan])
+def test_values_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{name} must be finite and >= 0, got {value}')}$"):
+        SOPPlus(make_task(), **{name: value})

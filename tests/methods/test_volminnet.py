@@ -1,0 +1,276 @@
+"""VolMinNet: T and the loss against plain formulas, T's own optimiser, and whole trainings against a plain one."""
+
+import io
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from lab import make_batch, make_run, make_task, train
+
+from nlbench import registry
+
+VolMinNet = registry.load_method(registry.method_files()["volminnet"])
+
+
+def in_float64(run):
+    for network in run.networks:
+        network.double()
+    run._images.rows = run._images.rows.double()
+    return run
+
+
+def make_logits(B, C, stage, seed=6):
+    scale = {"early": 1.0, "late": 12.0}[stage]
+    return scale * torch.randn(B, C, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def random_W(C, seed=9):
+    return 1.5 * torch.randn(C, C, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 2.0
+
+
+def T_of(W):
+    """The identity with sigmoids off the diagonal, rows divided by their sum, an entry at a time."""
+    C = len(W)
+    rows = []
+    for i in range(C):
+        entries = [torch.ones((), dtype=W.dtype) if i == j else 1 / (1 + torch.exp(-W[i, j])) for j in range(C)]
+        rows.append(torch.stack([e / sum(entries) for e in entries]))
+    return torch.stack(rows)
+
+
+def by_hand(logits, labels, W, lam):
+    """Value and gradients to logits and W, from p T itself and not its logarithm."""
+    z, W = logits.detach().double().requires_grad_(), W.detach().clone().requires_grad_()
+    T = T_of(W)
+    total = 0.0
+    for b in range(len(z)):
+        e = torch.exp(z[b] - z[b].max().detach())
+        p = e / e.sum()
+        total = total - torch.log(sum(p[i] * T[i, int(labels[b])] for i in range(len(p))))
+    loss = total / len(z) + lam * torch.log(torch.abs(torch.linalg.det(T)))
+    return loss.detach(), *torch.autograd.grad(loss, (z, W))
+
+
+@pytest.mark.parametrize(
+    ("C", "init", "diagonal"), [(10, -2.0, 0.4824330918943059), (100, -4.5, 0.478994), (2, 0.0, 2 / 3)]
+)
+def test_T_at_the_start(C, init, diagonal):
+    """1 / (1 + (C - 1) sigmoid(init)) on the diagonal: sigmoid(-2) is 0.1192, sigmoid(-4.5) is 0.01099."""
+    T = VolMinNet(make_task(N=200, C=C), init=init).T
+    assert T.shape == (C, C)
+    assert not T.requires_grad
+    assert T.diagonal().tolist() == pytest.approx([diagonal] * C, rel=1e-4)
+    off = T[~torch.eye(C, dtype=bool)]
+    assert off.tolist() == pytest.approx([(1 - diagonal) / (C - 1)] * len(off), rel=1e-4)
+
+
+def test_T_of_any_W():
+    method = VolMinNet(make_task())
+    method.W.data.copy_(random_W(10))
+    torch.testing.assert_close(method.T, T_of(random_W(10)), rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(method.T.sum(1), torch.ones(10, dtype=torch.float64))
+    for W in (-2000.0, 2000.0):  # sigmoids of 0 and 1
+        method.W.data.fill_(W)
+        assert method.log_T().isfinite().all()
+        torch.testing.assert_close(method.T, T_of(torch.full((10, 10), W, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float64, 1e-12, 1e-12), (torch.float32, 1e-5, 1e-6)])
+@pytest.mark.parametrize("stage", ["early", "late"])
+@pytest.mark.parametrize("C", [2, 10])
+@pytest.mark.parametrize("lam", [0.0, 1e-4, 1.0])
+def test_value_and_gradients(lam, C, stage, dtype, rtol, atol):
+    task = make_task(N=13, C=C)
+    method = VolMinNet(task, lam=lam)
+    method.W.data.copy_(random_W(C))
+    logits, batch = make_logits(13, C, stage).to(dtype), make_batch(task, torch.arange(13))
+    expected, expected_grad, expected_W = by_hand(logits, batch.labels, random_W(C), lam)
+    z = logits.clone().requires_grad_()
+    loss = method.loss(z, batch)
+    grad, grad_W = torch.autograd.grad(loss, (z, method.W))
+    assert loss.dtype == dtype
+    torch.testing.assert_close(loss.detach().double(), expected, rtol=rtol, atol=atol)
+    torch.testing.assert_close(grad.double(), expected_grad, rtol=rtol, atol=atol)
+    torch.testing.assert_close(grad_W, expected_W, rtol=rtol, atol=atol)
+    assert torch.equal(grad_W.diagonal(), torch.zeros(C, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("C", [2, 10, 300])
+def test_finite_at_extreme_logits(C):
+    """Where p is 0 and 1 exactly the authors' form takes log of T alone; with a T close to I also log of 0."""
+    task = make_task(C=C)
+    logits = torch.zeros(6, C)
+    logits[0], logits[1, 1], logits[2, 0] = 200.0, -200.0, 200.0
+    logits[3, task.labels[3]], logits[4], logits[5] = 200.0, 200.0, torch.linspace(-200, 200, C)
+    logits[4, task.labels[4]] = -200.0
+    for init in (-2.0, -800.0, 3.0):
+        method = VolMinNet(task, init=init)
+        z = logits.clone().requires_grad_()
+        loss = method.loss(z, make_batch(task, torch.arange(6)))
+        grad, grad_W = torch.autograd.grad(loss, (z, method.W))
+        assert loss.isfinite()
+        assert grad.isfinite().all()
+        assert grad_W.isfinite().all()
+
+
+def test_autocast_does_not_coarsen_the_loss():
+    task = make_task()
+    method, batch = VolMinNet(task), make_batch(task, torch.arange(16))
+    logits = make_logits(16, 10, "late").float()
+    plain = method.loss(logits, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = method.loss(logits, batch)
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, plain, rtol=1e-6, atol=1e-7)
+
+
+def test_predictions_are_of_the_clean_label():
+    task = make_task()
+    method, run = VolMinNet(task), make_run(task)
+    method.prepare(run)
+    images = torch.randn(7, 6)
+    run.networks[0].eval()
+    assert torch.equal(method.predict(run, images), run.networks[0](images))
+
+
+@pytest.mark.parametrize("params", [{"T_momentum": 0.0, "T_lr": 20.0}, {"T_optimiser": "adam", "T_lr": 0.1}])
+def test_T_learns_the_noise_of_a_network_that_knows_the_clean_labels(params):
+    """With p one-hot at the clean label, the minimum is the matrix of frequencies of noisy labels."""
+    rng = np.random.default_rng(0)
+    clean = torch.arange(600) % 3
+    true = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.15, 0.05, 0.8]], dtype=torch.float64)
+    labels = torch.tensor([int(rng.choice(3, p=true[c].numpy())) for c in clean])
+    task = make_task(N=600, C=3, epochs=1000)
+    task.labels.copy_(labels)
+    method, run = VolMinNet(task, lam=0.0, **params), make_run(task)
+    method.prepare(run)
+    logits = 30.0 * torch.nn.functional.one_hot(clean, 3).double()
+    for _ in range(200):
+        run.backward_step(method.loss(logits, make_batch(task, torch.arange(600))), "T")
+    counts = torch.zeros(3, 3, dtype=torch.float64)
+    for i, j in zip(clean.tolist(), labels.tolist(), strict=True):
+        counts[i, j] += 1 / 200
+    torch.testing.assert_close(method.T, counts, rtol=0, atol=1e-4)
+
+
+def test_the_volume_term_shrinks_the_volume():
+    """d log|det T| is followed downhill: with nothing else to learn from, off-diagonal entries grow."""
+    task = make_task()
+    method, run = VolMinNet(task, lam=1.0), make_run(task)
+    method.prepare(run)
+    before = method.T
+    run.backward_step(method.loss(torch.zeros(40, 10), make_batch(task, torch.arange(40))), "T")
+    assert torch.linalg.det(method.T) < torch.linalg.det(before)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "params", "factors"),
+    [
+        (80, {}, [1.0] * 30 + [0.1] * 30 + [0.01] * 20),  # the authors' schedule
+        (8, {}, [1.0] * 3 + [0.1] * 3 + [0.01] * 2),
+        (4, {"first_drop_share": 0.25, "second_drop_share": 1.0}, [1.0, 0.1, 0.1, 0.1]),
+        (1, {}, [1.0]),
+    ],
+)
+def test_the_rate_of_T_drops_at_the_same_shares_of_the_training(epochs, params, factors):
+    """... while the network keeps the protocol's schedule, here constant."""
+    task = make_task(N=4, epochs=epochs)
+    method, run = VolMinNet(task, T_lr=0.5, **params), make_run(task, lr=0.1)
+    method.prepare(run)
+    rates = []
+    for epoch in range(epochs):
+        train(method, run, [epoch])
+        rates.append(run._optimisers["T"].param_groups[0]["lr"])
+        assert run._optimisers["network0"].param_groups[0]["lr"] == 0.1
+    assert rates == pytest.approx([0.5 * factor for factor in factors], rel=1e-12)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_a_training_equals_a_plain_one(optimiser):
+    """Eight epochs of three batches: T's and the network's weights against steps written out."""
+    task = make_task(N=40, C=5, epochs=8)
+    run, plain = in_float64(make_run(task)), in_float64(make_run(task))
+    method = VolMinNet(task, lam=0.01, T_lr=0.3, T_optimiser=optimiser)
+    method.prepare(run)
+    train(method, run, range(8))
+    network = plain.networks[0]
+    speed = [torch.zeros_like(w) for w in network.parameters()]
+    W = torch.full((5, 5), -2.0, dtype=torch.float64)
+    first, second, steps = torch.zeros_like(W), torch.zeros_like(W), 0
+    for epoch in range(8):
+        plain._begin_epoch(epoch)
+        rate = 0.3 if epoch < 3 else 0.03 if epoch < 6 else 0.003
+        for index in plain.order().split(16):
+            logits = network(plain.batch(index).images)
+            _, dlogits, dW = by_hand(logits, task.labels[index], W, 0.01)
+            grads = torch.autograd.grad(logits, list(network.parameters()), dlogits)
+            with torch.no_grad():
+                for w, v, g in zip(network.parameters(), speed, grads, strict=True):
+                    v.mul_(0.9).add_(g)
+                    w.sub_(0.1 * v)
+            steps += 1
+            if optimiser == "sgd":
+                first = 0.9 * first + dW
+                W = W - rate * first
+            else:
+                first, second = 0.9 * first + 0.1 * dW, 0.999 * second + 0.001 * dW**2
+                unbiased = (second / (1 - 0.999**steps)).sqrt()
+                W = W - rate * (first / (1 - 0.9**steps)) / (unbiased + 1e-8)
+    torch.testing.assert_close(method.W.detach(), W, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(method.T, T_of(W), rtol=1e-8, atol=1e-10)
+    assert (W + 2.0).abs().max() > 0.1
+    for a, b in zip(run.networks[0].parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_resumed_training_equals_one_never_stopped(stop, optimiser):
+    def start():
+        task = make_task()
+        method, run = VolMinNet(task, T_optimiser=optimiser), make_run(task)
+        method.prepare(run)
+        return method, run, (method, run.networks[0], *run._optimisers.values())
+
+    whole, whole_run, _ = start()
+    train(whole, whole_run, range(6))
+    first, first_run, parts = start()
+    train(first, first_run, range(stop))
+    file = io.BytesIO()
+    torch.save([part.state_dict() for part in parts], file)
+    file.seek(0)
+    method, run, parts = start()
+    for part, state in zip(parts, torch.load(file, weights_only=True), strict=True):
+        part.load_state_dict(state)
+    train(method, run, range(stop, 6))
+    for a, b in ((method, whole), (run.networks[0], whole_run.networks[0])):
+        assert a.state_dict().keys() == b.state_dict().keys()
+        assert all(torch.equal(a.state_dict()[key], b.state_dict()[key]) for key in a.state_dict())
+
+
+def test_the_labels_and_the_batch_are_left_alone():
+    task = make_task()
+    method, batch, logits = VolMinNet(task), make_batch(task, torch.arange(16)), make_logits(16, 10, "early")
+    before = [t.clone() for t in (logits, batch.labels, batch.index, task.labels)]
+    method.loss(logits, batch).backward()
+    for now, then in zip((logits, batch.labels, batch.index, task.labels), before, strict=True):
+        assert torch.equal(now, then)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"lam": -1.0}, "lam must be finite and >= 0, got -1.0"),
+        ({"init": math.inf}, "init must be finite, got inf"),
+        ({"T_optimiser": "lbfgs"}, "T_optimiser must be 'sgd' or 'adam', got 'lbfgs'"),
+        ({"T_lr": 0.0}, "T_lr must be finite and above 0, got 0.0"),
+        ({"T_momentum": 1.0}, "T_momentum must be in [0, 1), got 1.0"),
+        ({"first_drop_share": 0.0}, "first_drop_share must be in (0, 1], got 0.0"),
+        ({"second_drop_share": 1.5}, "second_drop_share must be in (0, 1], got 1.5"),
+    ],
+)
+def test_values_out_of_range_are_refused(params, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        VolMinNet(make_task(), **params)
