@@ -6,13 +6,16 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from nlbench import code, registry
+from nlbench import published as numbers
 from nlbench.errors import SuiteError, did_you_mean
-from nlbench.records import RunRecord, Store
+
+if TYPE_CHECKING:
+    from nlbench.records import RunRecord, Store
 
 Format = Literal["md", "csv", "latex"]
 
@@ -245,12 +248,14 @@ def render(
     metric: str | None = None,
     against: str | None = None,
     details: bool = False,
+    published: bool = False,
     methods: Mapping[str, registry.MethodFile] | None = None,
 ) -> str:
     """The table of a plan.
 
     With one condition its details; with several a column for each, and their paired differences. A `metric` gives that
-    one alone, `details` every metric, a table for each condition.
+    one alone, `details` every metric, a table for each condition. `published` gives a table for each condition with the
+    published numbers beside the measured ones.
 
     Args:
         methods: the files that records are compared with to mark stale ones; the shipped and installed by default.
@@ -261,12 +266,17 @@ def render(
     results = Results(plan, store, registry.method_files() if methods is None else methods)
     reference = choose_reference(results, against)
     if fmt == "csv":
-        return _csv(results, reference)
+        return _csv(results, reference, published)
     write = markdown if fmt == "md" else _latex
     pm = "±" if fmt == "md" else "$\\pm$"
     conditions = range(len(results.conditions))
     blocks = []
-    if metric is not None or (len(conditions) > 1 and not details):
+    if published:
+        for c in conditions:
+            heads, rows, notes = _beside_published(results, c, metric, details, pm)
+            title = _title(plan, f"{results.conditions[c]}; test accuracy beside published numbers")
+            blocks.append(write(title, heads, rows, _escaped(notes, fmt)))
+    elif metric is not None or (len(conditions) > 1 and not details):
         heads, rows = _wide(results, metric or "last", pm)
         blocks.append(write(_title(plan, METRICS[metric or "last"][2]), heads, rows, _notes(results, fmt, None)))
         if metric is None and reference is not None:
@@ -343,8 +353,179 @@ def _notes(results: Results, fmt: Format, condition: int | None, reference: str 
     return _escaped(notes, fmt)
 
 
+@dataclass
+class _Keys:
+    """Short keys for what stands in the notes below a table: the n-th new text gets the n-th key."""
+
+    keys: Sequence[str]
+    texts: list[str] = field(default_factory=list)
+
+    def of(self, text: str) -> str:
+        if text not in self.texts:
+            self.texts.append(text)
+        place = self.texts.index(text)
+        return self.keys[place] if place < len(self.keys) else f"{self.keys[-1]}{place}"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A measured cell and the published numbers that come nearest to it.
+
+    Attributes:
+        differences: a measured minus a published mean with its test, or why there is none, per record.
+        further: how many more records there are of this method and metric.
+        marks: of the measured cell, and of runs that its mean leaves out or whose images are a copy.
+    """
+
+    records: list[numbers.Published]
+    differences: list[numbers.Welch | list[str]]
+    further: int
+    marks: str = ""
+
+
+def beside(results: Results, row: Mapping[str, Any], condition: int, reported: Sequence[tuple[str, str]]) -> Beside:
+    """Published numbers of one of the `reported` (metric, selection); see published.MEASURES."""
+    name = row["row"]
+    setting, own = _setting(results, row, condition), results.of(name, condition)
+    records = [r for r in setting.records() if (r.metric, r.selection) in reported] if setting else []
+    if not setting or not records:
+        return Beside([], [], 0)
+    metric = next((m for m, what in numbers.MEASURES.items() if what in reported), None)
+    cell = results.cell(name, condition, metric) if metric else Cell(0)
+    nearest = numbers.nearest(records, setting)
+    differences: list[numbers.Welch | list[str]] = []
+    for record in nearest:
+        against = [reason for part in setting.differences(record) for reason in part]
+        if cell.mean is None or against:
+            differences.append(against if cell.mean is not None else [])
+        else:
+            std = None if cell.std is None else 100 * cell.std
+            differences.append(numbers.welch(100 * cell.mean, std, len(cell.values), record))
+    copies = "†" if any(r.noise.get("variant") for r in own) else ""
+    marks = cell.marks + copies + ("!" if cell.failed else "")
+    return Beside(nearest, differences, len(records) - len(nearest), marks)
+
+
+def _setting(results: Results, row: Mapping[str, Any], condition: int) -> numbers.Setting | None:
+    """What a cell was trained on, from its records; of a cell without any, from another row's of the same condition."""
+    if own := results.of(row["row"], condition):
+        return numbers.Setting.of(own[0].spec, next((r.noise for r in own if r.noise), {}))
+    others = [r for (_, c, _), r in results.records.items() if c == condition and r]
+    if not others:
+        return None
+    setting = numbers.Setting.of(others[0].spec, next((r.noise for r in others if r.noise), {}))
+    return replace(setting, method=row["method"], params={})
+
+
+_NOT_MEASURED = [("top1", ""), ("top1", "clean-val")]  # rules that no measured column follows
+
+
+def _beside_published(
+    results: Results, condition: int, metric: str | None, details: bool, pm: str
+) -> tuple[list[str], list[list[str]], list[str]]:
+    """Heads, rows and notes: beside each measured column the published one of its selection rule, and the rest."""
+    found: dict[tuple[str, str], Beside] = {}
+    for row in results.rows:
+        for name, what in numbers.MEASURES.items():
+            found[row["row"], name] = beside(results, row, condition, [what])
+        found[row["row"], ""] = beside(results, row, condition, _NOT_MEASURED)
+    known = {name for (_, name), cell in found.items() if cell.records}
+    if metric is not None:
+        shown = [metric]
+    else:
+        shown = [m for m in numbers.MEASURES if m == "last" or ((details or m in known) and results.has(m))]
+    records = [r for (_, name), cell in found.items() if name in (*shown, "") for r in cell.records]
+    keyed = {line: i for i, line in enumerate(dict.fromkeys((r.table, r.source) for r in records), 1)}
+    reasons = _Keys("abcdefghijklmnopqrstuvwxyz")
+
+    def key(record: numbers.Published) -> str:
+        return f"[{keyed[record.table, record.source]}]"
+
+    heads, columns = ["method"], [[results.label(row) for row in results.rows]]
+    for name in shown:
+        heads.append(METRICS[name][1])
+        columns.append([results.cell(row["row"], condition, name).text(pm) for row in results.rows])
+        if name in known:
+            heads += ["published", "minus published"]
+            cells = [found[row["row"], name] for row in results.rows]
+            columns.append(["; ".join(f"{r.text(pm)} {key(r)}" for r in cell.records) or "-" for cell in cells])
+            columns.append([_minus(cell, key, reasons) for cell in cells])
+    if "" in known:
+        heads.append("published, by another or no stated rule")
+        cells = [found[row["row"], ""] for row in results.rows]
+        columns.append(["; ".join(f"{r.text(pm)} {key(r)}" for r in cell.records) or "-" for cell in cells])
+    heads.append("nets")
+    columns.append([str(row["networks"]) for row in results.rows])
+    notes = [*results.notes(condition), *_published_notes(records, list(found.values()), reasons)]
+    if "best" in shown:
+        notes.append("best (oracle) is chosen on the test set and says what a method could have reached.")
+    notes += [*results.plan.get("notes", []), *results.marks()]
+    return heads, [list(line) for line in zip(*columns, strict=True)], list(dict.fromkeys(notes))
+
+
+def _minus(cell: Beside, key: Callable[[numbers.Published], str], reasons: _Keys) -> str:
+    parts = []
+    for found in cell.differences:
+        if isinstance(found, numbers.Welch):
+            test = "not testable" if found.p is None else f"p {format_p(found.p)}"
+            parts.append(f"{found.difference:+.2f}{cell.marks} ({test})")
+        else:
+            parts.append(",".join(sorted(map(reasons.of, found))))
+    if len(set(parts)) < 2:
+        return "".join(parts[:1])
+    return "; ".join(f"{part} {key(record)}" for part, record in zip(parts, cell.records, strict=True))
+
+
+def _published_notes(records: list[numbers.Published], cells: list[Beside], reasons: _Keys) -> list[str]:
+    if not records:
+        return ["No published number is known of these methods on this data."]
+    notes = [f"[{i}] {line}" for i, line in enumerate(numbers.sources(records), 1)]
+    notes.append(
+        "published: as the source prints it, of the epoch that the column before it is of; of several the nearest. "
+        "Hyperparameters of a method may differ."
+    )
+    found = [difference for cell in cells for difference in cell.differences]
+    if any(isinstance(difference, numbers.Welch) for difference in found):
+        notes.append(
+            "minus published: in points; p of Welch's t test, two-sided, unadjusted; not testable: a std or the number "
+            "of runs is not known, or there is one run."
+        )
+    if reasons.texts:
+        listed = "; ".join(f"({reasons.of(text)}) {text}" for text in reasons.texts)
+        notes.append(f"A letter says why no difference is taken: {listed}.")
+    if any("†" in cell.marks and isinstance(d, numbers.Welch) for cell in cells for d in cell.differences):
+        notes.append("† measured on a copy of the images, not on the official pixels.")
+    if any(record.table == "CIFAR-N Table 2" for cell in cells for record in cell.records):
+        notes += numbers.CIFARN_WARNINGS
+    if further := sum(cell.further + len(cell.records) for cell in cells) - len(records):
+        notes.append(f"Published numbers that are further away and not shown: {further}; `nlbench published` has them.")
+    return notes
+
+
 def _escaped(notes: list[str], fmt: Format) -> list[str]:
     return [note.replace("%", "\\%").replace("±", "$\\pm$") for note in notes] if fmt == "latex" else notes
+
+
+def listing(records: Sequence[numbers.Published], fmt: Literal["md", "csv"] = "md") -> str:
+    """Published numbers as they are: a line each, the sources below; as CSV every field, under the sources' own ids."""
+    if fmt == "csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        names = [f.name for f in fields(numbers.Published)]
+        writer.writerow(names)
+        writer.writerows([getattr(record, name) for name in names] for record in records)
+        return text.getvalue()
+    keyed = {line: i for i, line in enumerate(dict.fromkeys((r.table, r.source) for r in records), 1)}
+    rows = []
+    for r in records:
+        method = f"{r.name('method')} ({r.variant})" if r.variant else r.name("method")
+        noise = f"{r.noise} {numbers.definition(r)}".rstrip()
+        head = [method, r.name("dataset"), noise, r.name("model")]
+        rule = numbers.SELECTIONS[r.selection] + (", top-5" if r.metric == "top5" else "")
+        rows.append([*head, rule, r.text(), str(r.seeds or "-"), f"[{keyed[r.table, r.source]}]"])
+    heads = ["method", "dataset", "noise", "network", "epoch", "accuracy", "runs", "source"]
+    title = f"Published numbers: {len(records)}, test accuracy in %, mean±std as printed"
+    return markdown(title, heads, rows, [f"[{i}] {line}" for i, line in enumerate(numbers.sources(records), 1)])
 
 
 def markdown(title: str, heads: list[str], rows: list[list[str]], notes: list[str]) -> str:
@@ -381,13 +562,39 @@ def _latex(title: str, heads: list[str], rows: list[list[str]], notes: list[str]
 
 
 def _escape(text: str) -> str:
-    for char, safe in {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "‡": r"$\ddagger$", "<": "$<$"}.items():
+    for char, safe in {
+        "_": r"\_",
+        "%": r"\%",
+        "&": r"\&",
+        "#": r"\#",
+        "‡": r"$\ddagger$",
+        "†": r"$\dagger$",
+        "<": "$<$",
+    }.items():
         text = text.replace(char, safe)
     return text
 
 
-def _csv(results: Results, reference: str | None) -> str:
-    """A line per row, condition and metric; numbers are fractions in [0, 1], unrounded; p is unadjusted."""
+_CSV_PUBLISHED = [
+    "published",
+    "published_std",
+    "published_n",
+    "published_from",
+    "minus_published",
+    "se",
+    "df",
+    "p_welch",
+    "why_not_or_marks",
+    "also_published",
+]
+
+
+def _csv(results: Results, reference: str | None, published: bool = False) -> str:
+    """A line per row, condition and metric; numbers are fractions in [0, 1], unrounded; p is unadjusted.
+
+    With `published` the nearest published number of each, and lines of the metric `unstated` for numbers whose source
+    names no rule, or one that is not measured here.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = [
@@ -404,7 +611,8 @@ def _csv(results: Results, reference: str | None) -> str:
         "failed",
         "networks",
     ]
-    writer.writerow([*head, "reference", "difference", "difference_std", "p_unadjusted", "marks"])
+    head += ["reference", "difference", "difference_std", "p_unadjusted", "marks"]
+    writer.writerow(head + _CSV_PUBLISHED if published else head)
     for c, condition in enumerate(results.conditions):
         for metric in (m for m in METRICS if results.has(m)):
             for row in results.rows:
@@ -413,6 +621,27 @@ def _csv(results: Results, reference: str | None) -> str:
                 delta = results.difference(row["row"], reference, c, metric) if reference else None
                 delta = None if row["row"] == reference else delta
                 compared = [reference, delta.mean, delta.std, delta.p] if delta else ["", "", "", ""]
-                numbers = [cell.mean, cell.std, len(cell.values), cell.planned, cell.failed, row["networks"]]
-                writer.writerow([*own, *numbers, *compared, cell.marks])
+                values = [cell.mean, cell.std, len(cell.values), cell.planned, cell.failed, row["networks"]]
+                more = _csv_published(results, row, c, metric) if published else []
+                writer.writerow([*own, *values, *compared, cell.marks, *more])
+        for row in results.rows if published else ():
+            if any(more := _csv_published(results, row, c, "unstated")):
+                own = [results.plan["suite"], condition, row["row"], row["method"], " ".join(row["told"]), "unstated"]
+                empty = [""] * (len(head) - len(own))
+                writer.writerow([*own, *empty, *more])
     return text.getvalue()
+
+
+def _csv_published(results: Results, row: Mapping[str, Any], condition: int, metric: str) -> list[Any]:
+    reported = _NOT_MEASURED if metric == "unstated" else [numbers.MEASURES.get(metric, ("", ""))]
+    cell = beside(results, row, condition, reported)
+    if not cell.records:
+        return [""] * len(_CSV_PUBLISHED)
+    first, found = cell.records[0], cell.differences[0]
+    tested: list[Any] = ["", "", "", ""]
+    if isinstance(found, numbers.Welch):
+        tested = [found.difference / 100, None if found.se is None else found.se / 100, found.df, found.p]
+    std = None if first.std is None else round(first.std / 100, 9)  # as printed, without what binary fractions add
+    why = "; ".join(found) if isinstance(found, list) else cell.marks
+    also = "; ".join(f"{r.text()} {r.table}" for r in cell.records[1:])
+    return [round(first.mean / 100, 9), std, first.seeds, f"{first.table}: {first.source}", *tested, why, also]
