@@ -16,14 +16,6 @@ from torch import nn
 from nlbench.ops import mixmatch
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make_run(task, double=False):
     """Two networks on rows that tell the label of two examples in three, so that there is something to split."""
     run = lab.make_run(task, 2)

@@ -17,14 +17,6 @@ from nlbench.method import Task
 from nlbench.ops import mixmatch
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Wrapped(nn.Module):
     """A network as the harness builds it."""
 
