@@ -57,6 +57,11 @@ class Format(StrEnum):
     latex = "latex"
 
 
+class PlainFormat(StrEnum):
+    md = "md"
+    csv = "csv"
+
+
 def say(*lines: str) -> None:
     """A message to standard error."""
     for line in lines:
@@ -207,6 +212,9 @@ def table(
     metric: Annotated[str | None, typer.Option(help="last, last10, best, selected, top5, memorised, ...")] = None,
     against: Annotated[str | None, typer.Option(help="The row that paired differences are taken to.")] = None,
     details: Annotated[bool, typer.Option("--details", help="Every metric, a table per dataset and noise.")] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Published numbers beside the measured ones, a table per noise.")
+    ] = False,
     methods_dir: MethodsDir = None,
 ) -> None:
     """Print the table of a suite's records again."""
@@ -222,12 +230,37 @@ def table(
         plans = {name: plan for name, plan in plans.items() if not plan["tries"]} or plans
     methods = registry.method_files([methods_dir] if methods_dir else [])
     blocks = [
-        tables.render(plan, store, fmt=format_.value, metric=metric, against=against, details=details, methods=methods)
+        tables.render(
+            plan,
+            store,
+            fmt=format_.value,
+            metric=metric,
+            against=against,
+            details=details,
+            published=published,
+            methods=methods,
+        )
         for plan in plans.values()
     ]
     if format_ is Format.csv:  # one header for all
         blocks = [block if i == 0 else block.partition("\n")[2] for i, block in enumerate(blocks)]
     print(("" if format_ is Format.csv else "\n").join(blocks), end="")
+
+
+@app.command("published")
+@guarded
+def published_(
+    dataset: Annotated[str | None, typer.Option(help="cifar10, cifar10n, clothing1m, ...")] = None,
+    method: Annotated[str | None, typer.Option(help="elr, dividemix, ...")] = None,
+    noise: Annotated[str | None, typer.Option(help="sym, sym-0.4, asym, worst, symmetric-inclusive, ...")] = None,
+    model: Annotated[str | None, typer.Option(help="resnet34, preact_resnet18, ...")] = None,
+    format_: Annotated[PlainFormat, typer.Option("--format")] = PlainFormat.md,
+) -> None:
+    """Print published numbers with their sources; no run is needed."""
+    from nlbench import published, tables
+
+    found = published.select(dataset=dataset, method=method, noise=noise, model=model)
+    print(tables.listing(found, format_.value), end="")
 
 
 @app.command("list")
@@ -438,6 +471,49 @@ def bench(
         raise typer.Exit(130)
     if any(m.why.startswith("wrong") for m in measurements):
         raise typer.Exit(1)
+
+
+@app.command()
+@guarded
+def check(
+    method: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A method's name, or its file, anywhere.")],
+    methods_dir: MethodsDir = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A hyperparameter: q=0.5; repeatable. The rest keep defaults.")
+    ] = None,
+) -> None:
+    """Try a method in the real harness on made-up data: what holds, what does not, where, and the likely fix.
+
+    Exit status: 0 all checks are ok; 1 some failed; 2 there is no such method, file or hyperparameter.
+    """
+    from nlbench import check as conformance
+    from nlbench.suite import parse_set
+
+    count = {"ok": 0, "FAIL": 0, "skipped": 0}
+    for result in conformance.results(method, params=parse_set(set_ or []), methods_dir=methods_dir):
+        print(*result.lines(), sep="\n", flush=True)
+        count[result.status] += 1
+    rest = f", {count['skipped']} skipped" if count["skipped"] else ""
+    print(f"{method}: {count['ok']} ok, {count['FAIL']} failed{rest}")
+    if count["FAIL"]:
+        raise typer.Exit(1)
+
+
+@app.command("new-method")
+@guarded
+def new_method(
+    name: Annotated[str, typer.Argument(help="Its name in suites and tables, for example my-loss.")],
+    dir_: Annotated[Path, typer.Option("--dir", help="The folder it goes to.")] = Path("my_methods"),
+) -> None:
+    """Write a commented method file to start from; it passes `nlbench check` as it is."""
+    from nlbench import template
+
+    path = template.write(name, dir_)
+    print(
+        f"wrote {path}; next:\n"
+        f"  nlbench check {path}\n"
+        f"  nlbench run my.yaml --methods-dir {dir_}    # my.yaml: a suite with the row `{path.stem.replace('_', '-')}`"
+    )
 
 
 def main() -> NoReturn:

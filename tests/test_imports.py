@@ -61,15 +61,20 @@ NAMES = {"errors", "problems", "streams", "registry", "protocols", "suite"}
 MAY = {
     "": set(),  # nlbench/__init__.py imports nothing until it is asked
     "cli": {"api", "bench", "diagnosis", "progress", "executors", "tables", "records", "models", "data", "tuning"}
+    | {"published", "check", "template"}
     | NAMES,
     "api": {"executors", "tuning", "records", "data"} | NAMES,
     "bench": {"tables", "train", "ops", "errors"},
+    "check": {"rehearsal", "method"} | NAMES,
+    "rehearsal": {"train", "method", "data", "records"} | NAMES,
+    "template": {"registry", "errors"},
     "tuning": {"records", "streams"} | NAMES,
     "diagnosis": {"train", "data", "ops"} | NAMES,
     "progress": {"executors", "records", "suite"},
     "executors": {"train", "records", "code", "data"} | NAMES,
     "train": {"method", "data", "models", "evaluate", "records", "code", "ops"} | NAMES,
-    "tables": {"records", "code"} | NAMES,
+    "tables": {"records", "code", "published"} | NAMES,
+    "published": {"errors"},
     "records": {"suite", "errors"},
     "evaluate": {"method"},
     "code": {"models", "_core"},
