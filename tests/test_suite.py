@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nlbench import registry
 from nlbench.errors import DataMissing, SuiteError
 from nlbench.suite import RunSpec, expand, key_of, parse_seeds, parse_set, read_suite
 
@@ -192,10 +193,19 @@ def test_a_mapping_is_a_suite_too(plan):
 
 
 def test_shipped_suites_are_sound(plan):
-    assert len(plan(Path("quick")).specs) == 50
-    for name in ("cifar10n", "cifar10n-cpu"):  # whose data need not be here
-        with pytest.raises(DataMissing, match="nlbench data fetch cifar10n"):
+    for name, runs in {"quick": 50, "digits-all": 130, "digits-elr-plus": 100}.items():
+        assert len(plan(Path(name)).specs) == runs
+    for name, data in {"cifar10n": "cifar10n", "cifar10n-cpu": "cifar10n", "elr-table5": "cifar10"}.items():
+        with pytest.raises(DataMissing, match=f"nlbench data fetch {data}"):  # whose data need not be here
             plan(Path(name))
+
+
+def test_every_method_has_a_row_in_the_suite_of_all():
+    suite, _ = read_suite("digits-all")
+    rows = {entry.method or row for row, entry in suite.methods.items()}
+    assert rows == {
+        name for name, file in registry.method_files().items() if file.module.startswith("nlbench.methods.")
+    }
 
 
 AS_PUBLISHED = changed(("name: trial", "name: trial\ntrack: as-published"))
