@@ -5,7 +5,7 @@ above 1, so a negative training loss is expected. T is estimated as in `forward`
 tables mark. Clipping and recipe are those of the authors' code, giorgiop/loss-correction, with one difference: the
 authors invert any T, here one whose inverse has a row with a sum of absolute weights above `max_weight` (infinite where
 T is singular) is first mixed with the identity, by the smallest share in steps of 1% that suffices, with a warning. The
-buffer `T` holds the matrix that was inverted.
+buffer `T` holds the estimate as it was before.
 """
 
 import math
@@ -56,9 +56,8 @@ class Backward(Method):
             network = run.fit("warm-up", "ce", self.warmup)
             probs = run.predict_train(network).double().softmax(1)
             T = estimate_T(probs, anchor=self.anchor, percentile=self.percentile)
-        T, inverse = bounded_inverse(T.cpu(), self.max_weight)
         self.T.copy_(T)
-        self.inverse.copy_(inverse)
+        self.inverse.copy_(bounded_inverse(T.cpu(), self.max_weight))
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         log_p = logits.softmax(1).clamp(CLIP, 1 - CLIP).log()
@@ -66,8 +65,8 @@ class Backward(Method):
         return -(rows * log_p).sum(1).mean()
 
 
-def bounded_inverse(T: Tensor, max_weight: float) -> tuple[Tensor, Tensor]:
-    """T and its inverse, or the first mixture of T with the identity whose inverse keeps to `max_weight`, and that.
+def bounded_inverse(T: Tensor, max_weight: float) -> Tensor:
+    """The inverse of T, or of the first mixture of T with the identity whose inverse keeps to `max_weight`.
 
     The largest row sum of |inverse| is T's condition number in the infinity norm, since the rows of T sum to 1.
     """
@@ -85,4 +84,4 @@ def bounded_inverse(T: Tensor, max_weight: float) -> tuple[Tensor, Tensor]:
             f"{percent}% of the identity was mixed into T",
             stacklevel=2,
         )
-    return mixed, inverse
+    return inverse

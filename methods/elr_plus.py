@@ -30,6 +30,8 @@ class ELRPlus(Method):
         task: Task,
         beta: float = 0.7,  # authors, CIFAR-10; CIFAR-100: 0.9
         lam: float = 3.0,  # authors, CIFAR-10; CIFAR-100: 7; 0 leaves teachers and targets without effect
+        # Whether the targets weigh the mixed labels; auto: with 100 classes, as the authors' code, unless lam is 0.
+        weigh_labels: Literal["auto", "yes", "no"] = "auto",
         networks: Literal[1, 2] = 2,  # authors; 1: its own averaged copy teaches it
         mixup_a: float = 1.0,  # authors, CIFAR-10 and CIFAR-100; 0: no mixup
         ema: bool = True,  # authors; false: the other network itself teaches
@@ -48,9 +50,12 @@ class ELRPlus(Method):
         for name, value in (("ema_ramp_share", ema_ramp_share), ("lam_ramp_share", lam_ramp_share)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
+        if weigh_labels not in ("auto", "yes", "no"):
+            raise ValueError(f"weigh_labels must be 'auto', 'yes' or 'no', got {weigh_labels!r}")
         if networks not in (1, 2):
             raise ValueError(f"networks must be 1 or 2, got {networks}")
         self.beta, self.lam, self.mixup_a, self.num_networks = beta, lam, mixup_a, networks
+        self.weighs = weigh_labels == "yes" or (weigh_labels == "auto" and task.num_classes == 100 and lam > 0)
         self.ema_decay = ema_decay if ema else 0.0  # at 0 a copy has its network's weights
         steps = task.epochs * task.steps_per_epoch
         self.ema_ramp, self.lam_ramp = round(ema_ramp_share * steps), round(lam_ramp_share * steps)
@@ -93,7 +98,7 @@ class ELRPlus(Method):
         ops.update_targets(taught, batch.index, targets, beta=self.beta, clamp=False)
         t = targets[batch.index]
         labels, t = mixed(torch.zeros_like(t).scatter_(1, batch.labels[:, None], 1.0)), mixed(t)
-        if self.task.num_classes == 100:  # in the authors' code it is the number of classes that decides
+        if self.weighs:
             weighed = labels * t
             total = weighed.sum(1, keepdim=True)
             labels = torch.where(total > 0, weighed / total, labels)

@@ -3,13 +3,13 @@
 Two networks, one loss per example, (1 - lam) * (CE_1 + CE_2) + lam * (KL(p_1 || p_2) + KL(p_2 || p_1)), with a gradient
 through both networks in both KL terms. The fraction 1 - f(e) of the batch with the smallest of these losses trains
 both. f(e) = tau * min(e / T_k, 1), with e counted from 0 and tau = rate_factor * the noise rate, which the method is
-told. The authors' code, hongxin001/JoCoR, halves the rate for asymmetric noise: `rate_factor: 0.5`, which a suite sets,
-for the method does not know what noise it meets. What differs from that code: the one Adam over both networks is the
-protocol's SGD, an optimiser for each network, both stepped on the one loss; the ramp's end is epoch T_k (there T_k - 1,
-and training begins at epoch 1), which scales with the length of the training; and a batch never keeps fewer than one
-example. Adam scales away that lam = 0.9 leaves a tenth of the cross entropy's gradient; SGD does not, and that is left
-as the loss says. Predictions are network 0's, which is our choice, as near as one prediction comes to that code, which
-scores each network by itself; the record has the mean of both as `single_mean`.
+told, as measured. The authors' code, hongxin001/JoCoR, halves the nominal rate of asymmetric noise; on CIFAR-10, where
+half of the classes keep their labels, that is the measured rate. What differs from that code: the one Adam over both
+networks is the protocol's SGD, an optimiser for each network, both stepped on the one loss; the ramp's end is epoch T_k
+(there T_k - 1, and training begins at epoch 1), which scales with the length of the training; and a batch never keeps
+fewer than one example. Adam scales away that lam = 0.9 leaves a tenth of the cross entropy's gradient; SGD does not,
+and that is left as the loss says. Predictions are network 0's, which is our choice, as near as one prediction comes to
+that code, which scores each network by itself; the record has the mean of both as `single_mean`.
 """
 
 import math
@@ -32,7 +32,7 @@ class JoCoR(Method):
         # 0.8: 0.65; CIFAR-100: 0.85; elsewhere 0.5 to 0.9. The default in the code is 0.1.
         lam: float = 0.9,
         ramp_share: float = 10 / 200,  # T_k = 10 of 200 epochs, authors' code, CIFAR-10 and CIFAR-100
-        rate_factor: float = 1.0,  # tau as a multiple of the told rate; authors' code, asymmetric noise: 0.5
+        rate_factor: float = 1.0,  # tau as a multiple of the told rate; authors: 0.5 for CIFAR-100's blocks of classes
     ):
         super().__init__(task)
         if not 0 <= lam < 1:

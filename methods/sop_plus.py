@@ -3,7 +3,8 @@
 `sop` with two terms more: the prediction on a strong view follows that on the weak one, KL(p || p_strong) without
 gradient to p, and the mean prediction of a batch is kept near uniform. As in the authors' code, shengliu66/SOP, both
 views go through the network as one batch, which shares its normalisation, and the mean is that of the prediction with
-the noise in it, so that this term reaches u too. The formulas are in nlbench.ops.over_parameterisation. u and v have
+the noise in it, so that this term reaches u too. On data that are no images both views are alike, and the first of the
+two terms is 0. The formulas are in nlbench.ops.over_parameterisation. u and v have
 plain SGD at a constant rate. Left out: the authors' own recipe for the network; the protocol's is everybody's.
 """
 

@@ -123,6 +123,7 @@ class Run:
         self._seed, self._images, self._schedule = seed, images, schedule
         self._val_images, self._val_labels, self._fit = val_images, val_labels, fit
         self._optimisers: dict[str, torch.optim.Optimizer] = {}
+        self._replaced: set[str] = set()  # names that were registered again
         self._schedules: dict[str, Schedule] = {}
         self._base_rates: dict[str, list[float]] = {}
         self._taken: dict[str, int] = {}  # steps of each optimiser in this epoch
@@ -171,11 +172,14 @@ class Run:
         """Register `factory(params)` under `name`: scheduled, checkpointed, stepped by `backward_step`.
 
         The harness registers the networks' own optimisers as "network0", "network1", ... before `prepare`;
-        registering a name again replaces it. `schedule` maps the position in epochs to a factor on the learning
-        rates the factory set; the default is the protocol's schedule. An optimiser's position within an epoch counts
-        its own steps, so that two networks trained one after the other each go through the whole schedule.
+        registering a name again replaces it, which the record says and tables mark. `schedule` maps the position in
+        epochs to a factor on the learning rates the factory set; the default is the protocol's schedule. An optimiser's
+        position within an epoch counts its own steps, so that two networks trained one after the other each go through
+        the whole schedule.
         """
         optimiser = factory(params)
+        if name in self._optimisers:
+            self._replaced.add(name)
         self._optimisers[name] = optimiser
         self._schedules[name] = schedule or self._schedule
         self._base_rates[name] = [float(group["lr"]) for group in optimiser.param_groups]

@@ -211,6 +211,9 @@ class Results:
     def marks(self) -> list[str]:
         notes = []
         cells = [self.cell(row["row"], c, "last") for row in self.rows for c in range(len(self.conditions))]
+        records = [record for record in self.records.values() if record]
+        if own := dict.fromkeys(r.spec["method"] for r in records if r.method.get("own_optimisers")):
+            notes.append(f"An optimiser of its own in place of the protocol's: {', '.join(own)}.")
         if any("*" in cell.marks for cell in cells):
             notes.append("* made by code that has changed since; `nlbench run --stale rerun` redoes it.")
         kinds = {self._kind(record) for record in self.records.values() if record}

@@ -501,6 +501,7 @@ def _record(
         method={
             "told": list(method.told),
             "networks": len(run.networks),
+            "own_optimisers": sorted(run._replaced),
         },
         code=code_hash,
         warnings=list(data.warnings),

@@ -194,3 +194,10 @@ def test_latex_compiles_by_eye(store, three):
     assert r"\begin{tabular}{lrrrrrr}" in text
     assert r"elr & 92.00$\pm$1.73 &" in text
     assert "±" not in text.split(r"\begin{tabular}")[1].split(r"\end{tabular}")[0]
+
+
+def test_a_method_that_replaced_the_protocols_optimiser_is_named(store):
+    own = {("gce", 0, 0): record("gce", 0, 0.8), ("ce", 0, 0): record("ce", 0, 0.7)}
+    own["gce", 0, 0].method["own_optimisers"] = ["network0"]
+    text = tables.render(plan(store, own, seeds=(0,)), store)
+    assert "- An optimiser of its own in place of the protocol's: gce.\n" in text

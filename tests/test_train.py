@@ -118,6 +118,7 @@ def test_a_method_can_use_the_whole_interface(tmp_path):
     record = sw.store.read(sw.specs[0].key)
     assert record.status == "done", record.error
     assert record.method["networks"] == 2
+    assert record.method["own_optimisers"] == ["network1"]
     # Half of the examples each to network 0, network 1 and the teacher, all to predict_train; and validate's 140.
     assert record.method["forward_passes"] == pytest.approx(2.5 + 140 / 1257, rel=1e-3)
     assert {"selected", "selected_epoch", "target_accuracy", "single_mean", "single_best"} <= set(record.metrics)

@@ -175,16 +175,26 @@ def test_targets_are_not_clamped():
     assert float((method.targets - torch.tensor([0.0, 1.0, 0.0])).abs().max()) < 1e-40
 
 
-@pytest.mark.parametrize("C", [99, 100, 101])
-def test_the_number_of_classes_alone_weighs_the_labels(C):
-    """Labels 0 and 1 mixed evenly, targets 0.9 and 0.1: of 100 classes the mixture becomes 0.9 and 0.1."""
+@pytest.mark.parametrize(
+    ("C", "params", "weighs"),
+    [(99, {}, False), (100, {}, True), (101, {}, False), (100, {"lam": 0.0}, False),
+     (100, {"weigh_labels": "no"}, False), (10, {"weigh_labels": "yes"}, True)],
+)  # fmt: skip
+def test_labels_are_weighed_with_100_classes_or_when_asked_for(C, params, weighs):
+    assert ELRPlus(make_task(C=C), **params).weighs == weighs
+
+
+@pytest.mark.parametrize("weigh", ["yes", "no"])
+def test_the_targets_weigh_the_mixed_labels(weigh):
+    """Labels 0 and 1 mixed evenly, targets 0.9 and 0.1: the mixture becomes 0.9 and 0.1."""
+    C = 100
     task = make_task(N=2, C=C, batch_size=2)
     labels, index = torch.tensor([0, 1]), torch.arange(2)
     taught = torch.full((2, C), -200.0, dtype=torch.float64)
     taught[:, 0], taught[:, 1] = math.log(0.9), math.log(0.1)
-    method = ELRPlus(task, lam=0.0).double()
+    method = ELRPlus(task, lam=0.0, weigh_labels=weigh).double()
     _, grad, _ = one_step(method, 0, 0, torch.zeros(2, C).double(), taught, labels, index, 0.5, torch.tensor([1, 0]))
-    S = [0.9, 0.1] if C == 100 else [0.5, 0.5]
+    S = [0.9, 0.1] if weigh == "yes" else [0.5, 0.5]
     expected = torch.full((2, C), 1 / C, dtype=torch.float64)
     expected[:, :2] -= torch.tensor(S, dtype=torch.float64)
     torch.testing.assert_close(grad, expected / 2, rtol=1e-12, atol=1e-15)
@@ -195,7 +205,7 @@ def test_labels_that_the_targets_rule_out_stay_as_they_are():
     task = make_task(N=2, C=100, batch_size=2)
     labels, index, taught = torch.tensor([0, 1]), torch.arange(2), torch.zeros(2, 100)
     taught[:, 7] = 200.0
-    method = ELRPlus(task, lam=0.0)
+    method = ELRPlus(task, lam=0.0, weigh_labels="yes")
     _, grad, _ = one_step(method, 0, 0, torch.zeros(2, 100), taught, labels, index, 0.75, torch.tensor([1, 0]))
     expected = torch.full((2, 100), 0.01)
     expected[:, :2] -= torch.tensor([[0.75, 0.25], [0.25, 0.75]])

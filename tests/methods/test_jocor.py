@@ -201,7 +201,7 @@ def test_ten_steps_of_joint_training(lam, factor, scale):
         (40, {}, {0: 1.0, 1: 0.8, 2: 0.6, 39: 0.6}),  # 2
         (10, {}, {0: 1.0, 1: 0.6, 9: 0.6}),  # at least 1
         (20, {"ramp_share": 0.5}, {0: 1.0, 5: 0.8, 10: 0.6, 19: 0.6}),
-        (200, {"rate_factor": 0.5}, {0: 1.0, 5: 0.9, 10: 0.8}),  # the authors', for asymmetric noise
+        (200, {"rate_factor": 0.5}, {0: 1.0, 5: 0.9, 10: 0.8}),  # the authors', for CIFAR-100's asymmetric noise
         (200, {"rate_factor": 0.0}, {0: 1.0, 5: 1.0, 10: 1.0}),
     ],
 )
