@@ -1,4 +1,4 @@
-"""DISC: its sets by hand, its loss and ten steps against plain loops over examples, its warm-up, empty sets, resume."""
+"""DISC: its sets by hand, its loss and six epochs against plain loops, its warm-up, empty sets, resume."""
 
 import copy
 import io
@@ -16,6 +16,7 @@ from nlbench import registry
 from nlbench.method import Batch, Task
 
 DISC = registry.load_method(registry.method_files()["disc"])
+SETS = ("clean", "hard", "purified")
 
 
 def make_batch(weak, strong, labels, index=None):
@@ -32,20 +33,19 @@ def ref_softmax(row):
     return [part / sum(parts) for part in parts]
 
 
-def ref_divide(weak, strong, labels, taus, momentum):
-    """A set's name and a label for each example; `taus`, a list of [weak, strong], is updated."""
+def ref_select(probs, labels, taus, momentum):
+    """At the end of an epoch: a set's name and a label for each example; `taus`, lists [weak, strong], move after."""
     found = []
-    for z_weak, z_strong, y, tau in zip(weak.tolist(), strong.tolist(), labels.tolist(), taus, strict=True):
-        p = [ref_softmax(z_weak), ref_softmax(z_strong)]
-        for view in (0, 1):
-            tau[view] += (1 - momentum) * (max(p[view]) - tau[view])
-        hits = sum(p[view][y] > tau[view] for view in (0, 1))
-        mean = [(a + b) / 2 for a, b in zip(*p, strict=True)]
-        bound = min((tau[0] + tau[1]) / 2 + 0.5, 0.99)
+    for (weak, strong), y, tau in zip(probs, labels, taus, strict=True):
+        hits = (weak[y] > tau[0]) + (strong[y] > tau[1])
+        mean = [(a + b) / 2 for a, b in zip(weak, strong, strict=True)]
+        sure = max(mean) > min((tau[0] + tau[1]) / 2 + 0.5, 0.99)
         if hits:
             found.append((("hard", "clean")[hits - 1], y))
         else:
-            found.append(("purified" if max(mean) > bound else "none", mean.index(max(mean))))
+            found.append(("purified" if sure else "none", mean.index(max(mean))))
+        for view, p in enumerate((weak, strong)):
+            tau[view] = momentum * tau[view] + (1 - momentum) * max(p)
     return found
 
 
@@ -53,30 +53,32 @@ def ref_ce(z, y):
     return torch.logsumexp(z, 0) - z[y]
 
 
-def ref_loss(network, weak, strong, labels, found, lam_h, q, draws):
-    """After the warm-up. Weak rows before strong ones, as in the method, so that its draws mean the same here."""
-    B = len(labels)
-    total, images, targets = 0.0, [], []
-    logits = network(torch.cat([weak, strong]))
-    for row in range(2 * B):
-        kind, label = found[row % B]
-        y = int(labels[row % B])
-        if kind == "clean":
-            total = total + ref_ce(logits[row], y) / (2 * B)
-        if kind == "hard":
-            p_y = torch.exp(logits[row][y] - torch.logsumexp(logits[row], 0))
-            total = total + lam_h * (1 - p_y**q) / q / (2 * B)
-        if kind != "none":
-            images.append((weak, strong)[row // B][row % B])
-            targets.append(label)
-    if not images:
-        return logits.sum() * 0
+def ref_mixup(network, images, labels, draws):
+    if len(images) == 1:  # mixed with itself; twice, as a row of features is too few for batch norm
+        images, labels = images * 2, labels * 2
     share, order = draws.beta(5.0, 5.0), draws.permutation(len(images))
-    mixed = network(torch.stack([share * a + (1 - share) * images[k] for a, k in zip(images, order, strict=True)]))
-    for row, k in enumerate(order):
-        total = total + share * ref_ce(mixed[row], targets[row]) / (2 * B)
-        total = total + (1 - share) * ref_ce(mixed[row], targets[k]) / (2 * B)
-    return total
+    z = network(torch.stack([share * a + (1 - share) * images[k] for a, k in zip(images, order, strict=True)]))
+    rows = [share * ref_ce(z[i], labels[i]) + (1 - share) * ref_ce(z[i], labels[k]) for i, k in enumerate(order)]
+    return sum(rows) / len(rows)
+
+
+def ref_loss(network, logits, views, labels, found, lam_h, q, draws):
+    """After the warm-up: the authors' sum over the views, halved; None where nothing is selected."""
+    B = len(labels)
+    selected = [i for i in range(B) if found[i][0] != "none"]
+    if not selected:
+        return None
+    total = 0.0
+    for z in (logits[:B], logits[B:]):
+        clean = [ref_ce(z[i], int(labels[i])) for i in range(B) if found[i][0] == "clean"]
+        p_y = [torch.exp(-ref_ce(z[i], int(labels[i]))) for i in range(B) if found[i][0] == "hard"]
+        if clean:
+            total = total + sum(clean) / len(clean) * (len(clean) / B)
+        if p_y:
+            total = total + lam_h * sum((1 - p**q) / q for p in p_y) / len(p_y) * (len(p_y) / B)
+    for view in views:
+        total = total + ref_mixup(network, [view[i] for i in selected], [found[i][1] for i in selected], draws)
+    return total / 2
 
 
 def ref_draws(run):
@@ -85,73 +87,102 @@ def ref_draws(run):
 
 # --- sets ------------------------------------------------------------------------------------------------------------
 
-# p weak, p strong, label, thresholds before -> set; momentum 0.9, so a threshold moves by a tenth of the way.
-BY_HAND = [
-    ([0.7, 0.2, 0.1], [0.6, 0.3, 0.1], 0, (0.2, 0.2), "clean"),
-    ([0.3, 0.4, 0.3], [0.3, 0.4, 0.3], 0, (0.2, 0.2), "clean"),  # thresholds 0.22: not the top class, yet above
-    ([0.7, 0.2, 0.1], [0.2, 0.6, 0.2], 0, (0.2, 0.2), "hard"),  # strong: threshold 0.24
-    ([0.1, 0.8, 0.1], [0.8, 0.1, 0.1], 0, (0.2, 0.2), "hard"),
-    ([0.3, 0.6, 0.1], [0.3, 0.6, 0.1], 0, (0.28, 0.28), "none"),  # 0.3 is above 0.28, not above 0.9 * 0.28 + 0.06
-    ([0.02, 0.96, 0.02], [0.02, 0.94, 0.04], 0, (0.0, 0.0), "purified"),  # 0.95 > 0.095 + 0.5
-    ([0.02, 0.96, 0.02], [0.02, 0.04, 0.94], 0, (0.0, 0.0), "none"),  # each view is sure, their mean is not
-    ([0.02, 0.96, 0.02], [0.04, 0.62, 0.34], 0, (0.3, 0.3), "none"),  # 0.79 < (0.366 + 0.332) / 2 + 0.5 = 0.849
-    ([0.02, 0.96, 0.02], [0.04, 0.76, 0.20], 0, (0.3, 0.3), "purified"),  # 0.86 > (0.366 + 0.346) / 2 + 0.5 = 0.856
-    ([0.006, 0.988, 0.006], [0.006, 0.988, 0.006], 0, (0.9, 0.9), "none"),  # the bound is never above 0.99
-    ([0.004, 0.992, 0.004], [0.004, 0.992, 0.004], 0, (0.9, 0.9), "purified"),
-]
-
-
-@pytest.mark.parametrize("together", [True, False])
-def test_sets_of_predictions_by_hand(together):
-    N = len(BY_HAND)
-    weak, strong, labels, taus = (torch.tensor([case[k] for case in BY_HAND]) for k in range(4))
-    method = DISC(Task(N, 3, labels, 6, 1, N), momentum=0.9)
-    method.thresholds.copy_(taus)
-    kinds = [""] * N
-    for index in [torch.arange(N).flip(0)] if together else torch.arange(N).split(1):
-        probs = torch.stack([weak[index], strong[index]])
-        clean, hard, purified, guess = method.divide(probs, make_batch(weak, strong, labels[index], index))
-        for k, i in enumerate(index.tolist()):
-            names = [name for name, mask in (("clean", clean), ("hard", hard), ("purified", purified)) if mask[k]]
-            assert len(names) <= 1
-            kinds[i] = names[0] if names else "none"
-            if kinds[i] == "purified":
-                assert guess[k] == 1
-    assert kinds == [case[4] for case in BY_HAND]
-    for i, case in enumerate(BY_HAND):
-        expected = [0.9 * case[3][view] + 0.1 * max(case[view]) for view in (0, 1)]
-        assert method.thresholds[i].tolist() == pytest.approx(expected, rel=1e-6)
-
-
-def test_thresholds_start_at_one_over_N_and_only_those_of_the_batch_move():
-    task = make_task(N=40)
-    method = DISC(task)
-    assert method.thresholds.shape == (40, 2)
-    assert torch.equal(method.thresholds, torch.full((40, 2), 1 / 40))
-    probs = torch.rand(2, 5, 10, generator=torch.Generator().manual_seed(0)).softmax(2)
-    index = torch.tensor([7, 3, 39, 0, 12])
-    method.divide(probs, make_batch(None, None, task.labels[index], index))
-    for i in range(40):
-        for view in (0, 1):
-            at = index.tolist().index(i) if i in index else None
-            expected = 1 / 40 if at is None else 0.99 / 40 + 0.01 * float(probs[view, at].max())
-            assert float(method.thresholds[i, view]) == pytest.approx(expected, rel=1e-6)
-
-
-# --- loss ------------------------------------------------------------------------------------------------------------
-
 
 class Recorder(SimpleNamespace):
     """A run whose network gives the images back as logits, and which keeps the loss instead of stepping."""
 
     def __init__(self, epoch, network=None):
-        super().__init__(epoch=epoch, networks=[network or nn.Identity()])
+        super().__init__(epoch=epoch, networks=[network or nn.Identity()], loss=None)
 
     def generator(self, name):
         return torch.Generator().manual_seed(sum(map(ord, name)))
 
     def backward_step(self, loss, *names):
         self.loss = loss
+
+
+def an_epoch(method, weak, strong, labels, epoch=0, size=None):
+    """An epoch in batches of `size`, the examples in reverse; the method's run has no network to speak of."""
+    run = Recorder(epoch)
+    method.on_epoch_start(run, epoch)
+    for index in torch.arange(len(labels)).flip(0).split(size or len(labels)):
+        method.training_step(run, make_batch(weak[index], strong[index], labels[index], index))
+    method.on_epoch_end(run, epoch)
+
+
+def sets_of(method):
+    flags = {name: getattr(method, name).tolist() for name in SETS}
+    names = [[name for name in SETS if flags[name][i]] for i in range(len(method.clean))]
+    assert max(map(len, names)) <= 1
+    return [name[0] if name else "none" for name in names]
+
+
+# p weak, p strong, label, thresholds before -> set; momentum 0.9, so a threshold moves by a tenth of the way after it.
+BY_HAND = [
+    ([0.7, 0.2, 0.1], [0.6, 0.3, 0.1], 0, (0.2, 0.2), "clean"),
+    ([0.3, 0.4, 0.3], [0.3, 0.4, 0.3], 0, (0.2, 0.2), "clean"),  # not the top class, yet above
+    ([0.7, 0.2, 0.1], [0.2, 0.6, 0.2], 0, (0.25, 0.25), "hard"),
+    ([0.1, 0.8, 0.1], [0.8, 0.1, 0.1], 0, (0.2, 0.2), "hard"),
+    ([0.3, 0.6, 0.1], [0.3, 0.6, 0.1], 0, (0.28, 0.28), "clean"),  # above 0.28; 0.9 * 0.28 + 0.06 comes too late
+    ([0.3, 0.6, 0.1], [0.3, 0.6, 0.1], 0, (0.32, 0.32), "none"),
+    ([0.3, 0.6, 0.1], [0.3, 0.6, 0.1], 0, (0.28, 0.32), "hard"),  # each view has its own threshold
+    ([0.3, 0.6, 0.1], [0.3, 0.6, 0.1], 0, (0.32, 0.28), "hard"),
+    ([0.02, 0.96, 0.02], [0.02, 0.94, 0.04], 0, (0.1, 0.1), "purified"),  # 0.95 > 0.1 + 0.5
+    ([0.02, 0.96, 0.02], [0.02, 0.04, 0.94], 0, (0.1, 0.1), "none"),  # each view is sure, their mean is not
+    ([0.02, 0.96, 0.02], [0.04, 0.62, 0.34], 0, (0.3, 0.3), "none"),  # 0.79 < 0.3 + 0.5
+    ([0.02, 0.96, 0.02], [0.04, 0.66, 0.30], 0, (0.3, 0.3), "purified"),  # 0.81 > 0.8; 0.851 after the update
+    ([0.02, 0.96, 0.02], [0.04, 0.62, 0.34], 0, (0.25, 0.3), "purified"),  # 0.79 > 0.275 + 0.5
+    ([0.02, 0.96, 0.02], [0.02, 0.96, 0.02], 1, (0.97, 0.97), "none"),  # 0.96 is short of 0.99
+    ([0.006, 0.988, 0.006], [0.006, 0.988, 0.006], 0, (0.9, 0.9), "none"),  # the bound is never above 0.99
+    ([0.004, 0.992, 0.004], [0.004, 0.992, 0.004], 0, (0.9, 0.9), "purified"),
+]
+
+
+@pytest.mark.parametrize("size", [1, 5, 16])
+@pytest.mark.parametrize("epoch", [0, 4])  # in the warm-up and after it
+def test_sets_by_hand(size, epoch):
+    N = len(BY_HAND)
+    weak, strong, labels, taus = (torch.tensor([case[k] for case in BY_HAND]) for k in range(4))
+    method = DISC(Task(N, 3, labels, 6, 1, N), momentum=0.9)
+    method.thresholds.copy_(taus)
+    an_epoch(method, weak.log(), strong.log(), labels, epoch, size)
+    assert sets_of(method) == [case[4] for case in BY_HAND]
+    assert all(method.guess[i] == 1 for i, case in enumerate(BY_HAND) if case[4] == "purified")
+    for i, case in enumerate(BY_HAND):
+        expected = [0.9 * case[3][view] + 0.1 * max(case[view]) for view in (0, 1)]
+        assert method.thresholds[i].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_probability_at_its_threshold_is_not_above_it():
+    task = Task(3, 3, torch.zeros(3, dtype=torch.int64), 6, 1, 3)
+    method = DISC(task)
+    method.thresholds.fill_(0.25)
+    method.of_label.copy_(torch.tensor([[0.25, 0.25], [0.25, 0.2500001], [0.25, 0.25]]))
+    method.sureness.copy_(torch.tensor([0.75, 0.75, 0.7500001]))
+    method.on_epoch_end(Recorder(0), 0)
+    assert sets_of(method) == ["none", "hard", "purified"]
+
+
+def test_before_the_first_epoch_ends_nothing_is_selected_and_then_by_thresholds_of_one_over_N():
+    weak, strong, labels = views_of("early", 40, 10, seed=3)
+    method = DISC(Task(40, 10, labels, 6, 1, 40)).double()
+    torch.testing.assert_close(method.thresholds, torch.full((40, 2), 1 / 40, dtype=torch.float64))
+    assert set(sets_of(method)) == {"none"}
+    method.thresholds.fill_(1 / 40)  # in float64
+    an_epoch(method, weak, strong, labels, size=7)
+    taus = [[1 / 40, 1 / 40] for _ in range(40)]
+    probs = [(ref_softmax(a), ref_softmax(b)) for a, b in zip(weak.tolist(), strong.tolist(), strict=True)]
+    assert sets_of(method) == [name for name, _ in ref_select(probs, labels.tolist(), taus, 0.99)]
+    torch.testing.assert_close(method.thresholds, torch.tensor(taus, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_memory_is_a_few_numbers_an_example_whatever_the_classes():
+    for C in (10, 1000):
+        method = DISC(Task(100, C, torch.zeros(100, dtype=torch.int64), 6, 1, 100))
+        assert sum(buffer.numel() for buffer in method.buffers()) == 11 * 100
+
+
+# --- loss ------------------------------------------------------------------------------------------------------------
 
 
 def views_of(stage, B, C, seed):
@@ -164,36 +195,85 @@ def views_of(stage, B, C, seed):
     return weak, strong, labels
 
 
+def put_sets(method, names, guess):
+    for name in SETS:
+        setattr(method, name, torch.tensor([other == name for other in names]))
+    method.guess = guess
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
 @pytest.mark.parametrize("stage", ["early", "late"])
-@pytest.mark.parametrize(("C", "tau"), [(10, 0.1), (10, 0.3), (100, 0.008)])
-def test_loss_and_gradients_match_the_formula(C, tau, stage, dtype, tolerance):
-    B = 48
+@pytest.mark.parametrize("C", [2, 10, 100])
+@pytest.mark.parametrize("kinds", [("clean", "hard", "purified", "none"), *[(name, "none") for name in SETS]], ids=str)
+def test_loss_and_gradients_match_the_formula(kinds, C, stage, dtype, tolerance):
+    """By the sets of the epoch before, which have nothing to do with this epoch's predictions."""
+    B = 41
     weak, strong, labels = (t.to(dtype) if t.is_floating_point() else t for t in views_of(stage, B, C, seed=C))
+    generator = torch.Generator().manual_seed(C + 1)
+    names = [kinds[k] for k in torch.randint(len(kinds), (B,), generator=generator).tolist()]
+    guess = torch.randint(C, (B,), generator=generator)
     method = DISC(Task(B, C, labels, 6, 1, B), lam_h=0.2, warmup_share=0.0)
-    method.thresholds = torch.full((B, 2), tau, dtype=dtype)
+    put_sets(method, names, guess.clone())
     run = Recorder(epoch=3)
     method.on_epoch_start(run, 3)
     mine = [weak.clone().requires_grad_(), strong.clone().requires_grad_()]
     logits = method.training_step(run, make_batch(*mine, labels))
     assert torch.equal(logits, weak)  # those of the first Batch, for the online counts
     assert run.loss.dtype == dtype
+    assert sets_of(method) == names  # until the epoch ends
     got = torch.autograd.grad(run.loss, mine)
 
     theirs = [weak.double().requires_grad_(), strong.double().requires_grad_()]
-    taus = [[tau, tau] for _ in range(B)]
-    found = ref_divide(*theirs, labels, taus, 0.99)
-    expected = ref_loss(nn.Identity(), *theirs, labels, found, 0.2, 0.7, ref_draws(run))
-    kinds = {kind for kind, _ in found}
-    assert {"clean", "hard", "none"} <= kinds
-    assert "purified" in kinds or stage == "early"
+    found = [(name, int((guess if name == "purified" else labels)[i])) for i, name in enumerate(names)]
+    expected = ref_loss(nn.Identity(), torch.cat(theirs), theirs, labels, found, 0.2, 0.7, ref_draws(run))
     torch.testing.assert_close(run.loss.detach().double(), expected.detach(), rtol=tolerance, atol=tolerance)
     for a, b in zip(got, torch.autograd.grad(expected, theirs), strict=True):
         torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
 
 
+def test_mixup_is_not_scaled_by_how_many_are_selected():
+    """Two purified examples of one guess, among 4 or among 40: no other term, and mixing does not matter."""
+    values = []
+    for B in (4, 40):
+        logits = torch.zeros(B, 3, dtype=torch.float64)
+        logits[:2] = torch.tensor([0.5, 1.0, -1.0], dtype=torch.float64)
+        labels = torch.zeros(B, dtype=torch.int64)
+        method = DISC(Task(B, 3, labels, 6, 1, B), warmup_share=0.0)
+        put_sets(method, ["purified"] * 2 + ["none"] * (B - 2), labels + 1)
+        run = Recorder(epoch=1)
+        method.on_epoch_start(run, 1)
+        method.training_step(run, make_batch(logits, logits, labels))
+        values.append(float(run.loss))
+    assert values == pytest.approx([math.log(math.exp(0.5) + math.exp(1) + math.exp(-1)) - 1] * 2, rel=1e-12)
+
+
+def test_weak_mixes_with_weak_and_strong_with_strong_each_with_its_own_draw():
+    B = 12
+    passed = []
+    run = Recorder(1, lambda images: (passed.append(images), images)[1])
+    labels = torch.zeros(B, dtype=torch.int64)
+    method = DISC(Task(B, B, labels, 6, 1, B), warmup_share=0.0)
+    put_sets(method, ["clean"] * (B - 2) + ["none"] * 2, labels)
+    method.on_epoch_start(run, 1)
+    weak = torch.eye(B, dtype=torch.float64)  # a mixed row tells of what it was mixed
+    method.training_step(run, make_batch(weak, -weak, labels))
+    assert torch.equal(passed[0], torch.cat([weak, -weak]))
+    draws = []
+    for mixed, sign in zip(passed[1:], (1, -1), strict=True):
+        assert len(mixed) == B - 2
+        assert (sign * mixed >= 0).all()
+        assert (mixed[:, B - 2 :] == 0).all()
+        torch.testing.assert_close(sign * mixed.sum(1), torch.ones(B - 2, dtype=torch.float64))
+        shares = {round(float(sign * mixed[i, i]), 9) for i in range(B - 2)} - {1.0}
+        assert len(shares) == 1
+        draws.append((shares.pop(), (sign * mixed - torch.eye(B - 2, B)).argmax(1).tolist()))
+    assert draws[0][0] != draws[1][0]
+    assert draws[0][1] != draws[1][1]
+
+
 @pytest.mark.parametrize("C", [2, 10, 1000])
-def test_finite_at_extreme_logits(C):
+@pytest.mark.parametrize("name", SETS)
+def test_finite_at_extreme_logits(name, C):
     labels = torch.arange(6) % C
     weak = torch.zeros(6, C)
     weak[0, labels[0]], weak[1, labels[1]], weak[2] = 200.0, -200.0, 200.0
@@ -206,10 +286,12 @@ def test_finite_at_extreme_logits(C):
     run = Recorder(epoch=0)
     method.on_epoch_start(run, 0)
     for strong in (weak.clone(), -weak, weak.flip(0)):
+        put_sets(method, [name] * 6, labels.clone())
         views = [weak.clone().requires_grad_(), strong.requires_grad_()]
         method.training_step(run, make_batch(*views, labels))
         assert run.loss.isfinite()
         assert all(grad.isfinite().all() for grad in torch.autograd.grad(run.loss, views))
+        method.on_epoch_end(run, 0)
         assert method.thresholds.isfinite().all()
 
 
@@ -222,19 +304,24 @@ def test_finite_at_extreme_logits(C):
 def test_warmup_is_cross_entropy_on_both_views_and_moves_the_thresholds(epochs, share, warmup):
     weak, strong, labels = views_of("early", 12, 10, seed=2)
     method = DISC(Task(12, 10, labels, epochs, 1, 12), warmup_share=share).double()
+    method.thresholds.fill_(1 / 12)
     ce = [sum(float(ref_ce(z, int(y))) for z, y in zip(view, labels, strict=True)) / 12 for view in (weak, strong)]
-    tau = 1 / 12
+    tau, p = 1 / 12, ref_softmax(weak[0].tolist())
     for epoch in range(min(epochs, warmup + 2)):
         seen = []
         run = Recorder(epoch, lambda images, seen=seen: (seen.append(len(images)), images)[1])
         method.on_epoch_start(run, epoch)
+        selected = 12 - sets_of(method).count("none")
         method.training_step(run, make_batch(weak, strong, labels))
-        warm = epoch < warmup
-        assert (float(run.loss) == pytest.approx(sum(ce) / 2, rel=1e-12)) == warm
-        assert seen[0] == 24
-        assert (len(seen) == 1) == warm  # no mixed images yet
-        tau = 0.99 * tau + 0.01 * max(ref_softmax(weak[0].tolist()))
-        assert float(method.thresholds[0, 0]) == pytest.approx(tau, rel=1e-5)
+        method.on_epoch_end(run, epoch)
+        if epoch < warmup:
+            assert float(run.loss) == pytest.approx(sum(ce) / 2, rel=1e-12)
+            assert seen == [24]  # no mixed images yet
+        else:  # with a warm-up, what it selected at its end; without, there is nothing to train on in the first epoch
+            assert (selected > 0) == (epoch > 0)
+            assert seen == ([24, selected, selected] if epoch else [24])
+        tau = 0.99 * tau + 0.01 * max(p)
+        assert float(method.thresholds[0, 0]) == pytest.approx(tau, rel=1e-12)
 
 
 # --- trainings -------------------------------------------------------------------------------------------------------
@@ -258,46 +345,53 @@ def double_run(task, lr=0.1):
     return run
 
 
-def test_ten_steps_against_a_plain_re_implementation():
-    task = make_task(N=40, C=4, epochs=5, batch_size=20)
+def test_six_epochs_against_a_plain_re_implementation():
+    N, B = 41, 20  # the last batch of an epoch is a single example
+    task = make_task(N=N, C=4, epochs=6, batch_size=B)
     run = double_run(task)
-    method = DISC(task, momentum=0.8, lam_h=0.4, warmup_share=0.2).double()
-    method.thresholds.fill_(1 / 40)
+    method = DISC(task, momentum=0.6, lam_h=0.4, warmup_share=0.2).double()
+    method.thresholds.fill_(1 / N)
     network, start = copy.deepcopy(run.networks[0]), copy.deepcopy(run.networks[0].state_dict())
-    taus = [[1 / 40, 1 / 40] for _ in range(40)]
+    taus, probs, found = [[1 / N, 1 / N] for _ in range(N)], [None] * N, [("none", None)] * N
     velocity = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     source = double_run(task)  # the same order and augmentations
     method.prepare(run)
-    count = {"clean": 0, "hard": 0, "purified": 0, "none": 0}
-    for epoch in range(5):
+    count, idle = {"clean": 0, "hard": 0, "purified": 0, "none": 0}, 0
+    for epoch in range(6):
         train(method, run, [epoch])
         source._begin_epoch(epoch)
         draws = ref_draws(source)
-        for index in source.order().split(20):
+        for index in source.order().split(B):
             batch = source.batch(index)
-            weak, strong = batch.images, batch.strong(0)
-            assert not torch.equal(weak, strong)
-            with torch.no_grad():  # a look at the logits that leaves the batch norm's statistics alone
-                logits = copy.deepcopy(network)(torch.cat([weak, strong]))
-            rows = [taus[i] for i in index.tolist()]
-            found = ref_divide(logits[:20], logits[20:], batch.labels, rows, 0.8)
+            views = batch.images, batch.strong(0)
+            assert not torch.equal(*views)
+            logits = network(torch.cat(views))
+            for i, weak, strong in zip(index.tolist(), logits[: len(index)], logits[len(index) :], strict=True):
+                probs[i] = ref_softmax(weak.tolist()), ref_softmax(strong.tolist())
             if epoch < 1:
-                logits = network(torch.cat([weak, strong]))
-                loss = sum(ref_ce(z, int(y)) for z, y in zip(logits, [*batch.labels, *batch.labels], strict=True)) / 40
+                loss = sum(ref_ce(z, int(y)) for z, y in zip(logits, [*batch.labels] * 2, strict=True)) / len(logits)
             else:
-                loss = ref_loss(network, weak, strong, batch.labels, found, 0.4, 0.7, draws)
-                for kind, _ in found:
-                    count[kind] += 1
+                in_batch = [found[i] for i in index.tolist()]
+                loss = ref_loss(network, logits, views, batch.labels, in_batch, 0.4, 0.7, draws)
+            if loss is None:
+                idle += 1
+                continue
             network.zero_grad()
             loss.backward()
             with torch.no_grad():
                 for name, p in network.named_parameters():
                     velocity[name] = 0.9 * velocity[name] + p.grad
                     p -= 0.1 * velocity[name]
+        found = ref_select(probs, task.labels.tolist(), taus, 0.6)
+        assert sets_of(method) == [name for name, _ in found]
+        for i, (name, label) in enumerate(found):
+            assert name != "purified" or int(method.guess[i]) == label != int(task.labels[i])
+            count[name] += 1
         torch.testing.assert_close(method.thresholds, torch.tensor(taus, dtype=torch.float64), rtol=1e-9, atol=1e-12)
         for name, value in network.state_dict().items():
             torch.testing.assert_close(run.networks[0].state_dict()[name], value, rtol=1e-8, atol=1e-10)
     assert min(count.values()) >= 3, count
+    assert idle, "no batch without a selected example was among them"
     assert any(not torch.equal(start[name], value) for name, value in network.state_dict().items())
 
 
@@ -312,6 +406,7 @@ def test_resumed_training_equals_uninterrupted():
     whole, whole_run = start()
     train(whole, whole_run, range(6))
     assert all(p.isfinite().all() for p in whole_run.networks[0].parameters())
+    assert len(set(sets_of(whole))) >= 2
     for stop in (1, 3, 5):
         first, first_run = start()
         train(first, first_run, range(stop))
@@ -330,37 +425,41 @@ def test_resumed_training_equals_uninterrupted():
             assert all(torch.equal(a.state_dict()[key], b.state_dict()[key]) for key in a.state_dict())
 
 
-def test_without_a_selected_example_the_weights_stay():
+def test_without_a_selected_example_there_is_no_step():
     task = make_task(N=20, C=4, batch_size=20)
     run = make_run(task)
-    run.optimise(run.networks[0].parameters(), lambda p: torch.optim.SGD(p, lr=0.1), "network0")  # no momentum
-    method = DISC(task, warmup_share=0.0)
-    method.thresholds.fill_(1.0)
-    before = [p.detach().clone() for p in run.networks[0].parameters()]
-    train(method, run, [0])
+    method = DISC(task, warmup_share=1 / 6)
+    train(method, run, [0])  # gives the optimiser some momentum, which must not move the weights
+    run._take_loss()
+    put_sets(method, ["none"] * 20, method.guess)
+    before, of_label = [p.detach().clone() for p in run.networks[0].parameters()], method.of_label.clone()
+    train(method, run, [1])
     assert run._take_loss() == 0.0
     assert all(torch.equal(a, b) for a, b in zip(before, run.networks[0].parameters(), strict=True))
+    assert not torch.equal(of_label, method.of_label)  # the forward pass counts for the next epoch all the same
+    assert "clean" in sets_of(method)
 
 
-@pytest.mark.parametrize("kind", ["clean", "hard", "purified"])
+@pytest.mark.parametrize("kind", SETS)
 def test_a_single_selected_example_is_enough(kind):
-    weak = torch.full((6, 4), 0.0, dtype=torch.float64)
-    strong, labels = weak.clone(), torch.zeros(6, dtype=torch.int64)
-    top = {"clean": (0, 0), "hard": (0, 2), "purified": (2, 2)}[kind]
-    weak[2, top[0]] = strong[2, top[1]] = 8.0
-    method = DISC(Task(6, 4, labels, 6, 1, 6), warmup_share=0.0).double()
-    method.thresholds.fill_(1.0)
-    method.thresholds[2] = 0.3
-    run = Recorder(epoch=0)
+    task = make_task(N=6, C=4, batch_size=6)
+    run = double_run(task)
+    method = DISC(task, warmup_share=0.0).double()
+    names = ["none", "none", kind, "none", "none", "none"]
+    put_sets(method, names, (task.labels + 1) % 4)
+    network = copy.deepcopy(run.networks[0]).train()
+    batch = run.batch(torch.arange(6))
     method.on_epoch_start(run, 0)
-    method.training_step(run, make_batch(weak.requires_grad_(), strong, labels))
-    found = ref_divide(weak, strong, labels, [[0.3, 0.3] if i == 2 else [1.0, 1.0] for i in range(6)], 0.99)
-    assert [name for name, _ in found] == ["none", "none", kind, "none", "none", "none"]
-    expected = ref_loss(nn.Identity(), weak, strong, labels, found, 1.0, 0.7, ref_draws(run))
-    assert float(run.loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
-    (grad,) = torch.autograd.grad(run.loss, weak)
-    assert grad.isfinite().all()
-    assert torch.equal(grad.abs().sum(1) > 0, torch.arange(6) == 2)
+    method.training_step(run, batch)
+    views = batch.images, batch.strong(0)
+    found = [(name, int(task.labels[i] + (kind == "purified")) % 4) for i, name in enumerate(names)]
+    logits = network(torch.cat(views))
+    expected = ref_loss(network, logits, views, batch.labels, found, 1.0, 0.7, ref_draws(run))
+    assert run._take_loss() == pytest.approx(float(expected.detach()), rel=1e-12)
+    expected.backward()
+    for mine, theirs in zip(run.networks[0].parameters(), network.parameters(), strict=True):
+        assert mine.isfinite().all()
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_alike_views_leave_nothing_hard():
@@ -369,28 +468,21 @@ def test_alike_views_leave_nothing_hard():
     run._images = Examples(40, 7)
     run._images.strong = lambda index, draws, seed: run._images.augmented(index, run._draws(0))
     method = DISC(task, warmup_share=0.0)
-    divide, sizes = method.divide, []
-
-    def spy(probs, batch):
-        clean, hard, purified, guess = divide(probs, batch)
-        sizes.append([int(clean.sum()), int(hard.sum())])
-        return clean, hard, purified, guess
-
-    method.divide = spy
-    train(method, run, range(4))
-    clean, hard = (sum(column) for column in zip(*sizes, strict=True))
+    clean = 0
+    for epoch in range(4):
+        train(method, run, [epoch])
+        clean += int(method.clean.sum())
+        assert not method.hard.any()
     assert clean > 50
-    assert hard == 0
 
 
 def test_given_tensors_are_left_alone():
     weak, strong, labels = views_of("late", 24, 10, seed=5)
     task = Task(24, 10, labels.clone(), 6, 1, 24)
     method = DISC(task, warmup_share=0.0).double()
-    run = Recorder(epoch=0)
-    method.on_epoch_start(run, 0)
+    put_sets(method, ["clean", "hard", "purified", "none"] * 6, labels.flip(0))
     before = [t.clone() for t in (weak, strong, labels)]
-    method.training_step(run, make_batch(weak, strong, labels))
+    an_epoch(method, weak, strong, labels)
     assert all(torch.equal(a, b) for a, b in zip(before, (weak, strong, labels), strict=True))
     assert torch.equal(task.labels, labels)
 
