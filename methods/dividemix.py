@@ -66,7 +66,8 @@ class DivideMix(Method):
 
     def batches(self, run: Run, epoch: int) -> Iterator[tuple[Any, ...]]:
         for i in range(2):
-            rng, size = mixmatch.numpy_rng(run.generator(f"plan{i}")), run.task.batch_size
+            rng, mixing = (mixmatch.numpy_rng(run.generator(f"{name}{i}")) for name in ("plan", "mix"))
+            size = run.task.batch_size
             order = run.order()
             if i == 1:
                 order = order[torch.from_numpy(rng.permutation(len(order)))]
@@ -79,7 +80,7 @@ class DivideMix(Method):
             parts = mixmatch.chunks(labelled, size)
             for step, (index, other) in enumerate(zip(parts, mixmatch.cycle(unlabelled, size, rng), strict=False)):
                 ramp = mixmatch.linear_ramp(epoch + step / len(parts), self.warmup, self.ramp)
-                yield i, run.batch(index), run.batch(other), self.lambda_u * ramp, rng
+                yield i, run.batch(index), run.batch(other), self.lambda_u * ramp, mixing
 
     def training_step(self, run: Run, i: int, batch: Batch, *semi: Any) -> None:
         own, other = run.networks[i].train(), run.networks[1 - i].eval()

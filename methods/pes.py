@@ -98,12 +98,13 @@ class PES(Method):
         if epoch < self.start or min(len(kept), len(others)) < 2:
             yield from super().batches(run, epoch)
             return
-        rng, steps, size = mixmatch.numpy_rng(run.generator("plan")), run.task.steps_per_epoch, run.task.batch_size
+        rng, mixing = (mixmatch.numpy_rng(run.generator(name)) for name in ("plan", "mix"))
+        steps, size = run.task.steps_per_epoch, run.task.batch_size
         num_others = max(2, min(size // 2, size * len(others) // len(order)))  # of a batch; at most half, authors
         streams = [mixmatch.cycle(kept, max(2, size - num_others), rng), mixmatch.cycle(others, num_others, rng)]
         for step in range(steps):
             lam = self.lambda_u * mixmatch.linear_ramp(epoch + step / steps, self.start, self.ramp)
-            yield *(run.batch(next(stream)) for stream in streams), lam, rng
+            yield *(run.batch(next(stream)) for stream in streams), lam, mixing
 
     def training_step(self, run: Run, batch: Batch, *semi: Any) -> Tensor | None:
         network = run.networks[0]

@@ -310,8 +310,10 @@ class Plain:
         if epoch >= 1:
             self.split()
         for i in range(2):
-            seed = int(torch.randint(2**62, (), generator=self.run.generator(f"plan{i}")))
-            rng = np.random.default_rng(seed)
+            rng, mixing = (
+                np.random.default_rng(int(torch.randint(2**62, (), generator=self.run.generator(f"{name}{i}"))))
+                for name in ("plan", "mix")
+            )
             order = self.run.order().numpy()
             order = order[rng.permutation(N)] if i == 1 else order
             if epoch < 1:
@@ -334,7 +336,7 @@ class Plain:
                         queue[-2:] = [queue[-2] + queue[-1]]
                 end = start + B if start != starts[-1] else len(given)
                 x, u = (self.run.batch(torch.tensor(part)) for part in (given[start:end], queue.pop(0)))
-                self.mixed_step(i, x, u, epoch + step / len(starts), rng, labels, C)
+                self.mixed_step(i, x, u, epoch + step / len(starts), mixing, labels, C)
 
     def mixed_step(self, i, x, u, position, rng, labels, C):
         own, other = self.networks[i].train(), self.networks[1 - i].eval()

@@ -317,7 +317,10 @@ class Plain:
         counts = [sum(k and y == c for k, y in zip(self.kept, labels, strict=True)) for c in range(C)]
         mean = sum(counts) / sum(n > 0 for n in counts)
         self.weights = [float(np.float32(min(mean / n, 3.0))) if n else 0.0 for n in counts]
-        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=self.run.generator("plan"))))
+        rng, mixing = (
+            np.random.default_rng(int(torch.randint(2**62, (), generator=self.run.generator(name))))
+            for name in ("plan", "mix")
+        )
         order = self.run.order().tolist()
         sides = [[k for k in order if self.kept[k] == side] for side in (True, False)]
         assert min(map(len, sides)) > 1
@@ -337,7 +340,7 @@ class Plain:
                         queues[s][-2:] = [queues[s][-2] + queues[s][-1]]
                 batches.append(self.run.batch(torch.tensor(queues[s].pop(0))))
             ramp = min((epoch + step / self.task.steps_per_epoch - 4) / 2, 1)
-            self.mixed_step(*batches, 5.0 * ramp, 4.0 if epoch < 4.5 else 0.75, rng, C)
+            self.mixed_step(*batches, 5.0 * ramp, 4.0 if epoch < 4.5 else 0.75, mixing, C)
         return None
 
     def mixed_step(self, x, u, lam, alpha, rng, C):
