@@ -27,7 +27,6 @@ from nlbench.errors import SuiteError, did_you_mean
 from nlbench.method import Method
 from nlbench.rehearsal import (
     BATCH,
-    EPOCHS,
     C,
     Failed,
     Lab,
@@ -56,12 +55,13 @@ class Result:
     name: str
     what: str  # the check's first docstring line
     status: Literal["ok", "FAIL", "skipped"]
-    message: str = ""
+    message: str = ""  # of one that is ok: a remark
 
     def lines(self) -> list[str]:
         head = f"{self.status:<8} {self.name:<15} "
         if self.status != "FAIL":
-            return [head + (self.what if self.status == "ok" else self.message)]
+            said = [self.what, self.message] if self.status == "ok" else [self.message]
+            return [head + "; ".join(part for part in said if part)]
         return [head + self.what, *(f"         {line}".rstrip() for line in self.message.splitlines())]
 
 
@@ -98,7 +98,7 @@ def results(
             else:
                 try:
                     with quiet():
-                        function(lab)
+                        message = function(lab) or ""
                 except Failed as error:
                     status, message = "FAIL", str(error)
                 except Skipped as error:
@@ -150,11 +150,12 @@ def _refuse_wrong_params(lab: Lab) -> None:
 
 # --- the checks ----------------------------------------------------------------------------------------------------
 
-CHECKS: dict[str, tuple[Callable[[Lab], None], tuple[str, ...]]] = {}  # name -> (check, those it needs to be ok)
+_Check = Callable[[Lab], str | None]  # gives a remark
+CHECKS: dict[str, tuple[_Check, tuple[str, ...]]] = {}  # name -> (check, those it needs to be ok)
 
 
-def _check(name: str, *needs: str) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
-    def register(function: Callable[[Lab], None]) -> Callable[[Lab], None]:
+def _check(name: str, *needs: str) -> Callable[[_Check], _Check]:
+    def register(function: _Check) -> _Check:
         CHECKS[name] = function, needs
         return function
 
@@ -181,7 +182,12 @@ def _source(lab: Lab) -> None:
     doc = ast.get_docstring(ast.parse(lab.file.path.read_text(encoding="utf-8"))) or inspect.getdoc(lab.cls) or ""
     if doc == inspect.getdoc(Method):
         doc = ""
-    place = re.compile(r"arXiv[: ]\s?\d{4}\.\d{4,5}|\b10\.\d{4,9}/\S+|https?://\S+")
+    place = re.compile(
+        r"arXiv[: ]\s?(\d{4}\.\d{4,5}|[a-z-]+(\.[a-z]{2})?/\d{7})|"  # since April 2007, and before
+        r"\b(cs|stat|math|physics|cond-mat|quant-ph|q-bio|cmp-lg)(\.[a-z]{2})?/\d{7}\b|"
+        r"\b10\.\d{4,9}/\S+|https?://\S+",
+        re.IGNORECASE,
+    )
     lacks = [] if re.search(r"\b(19|20)\d\d\b", place.sub("", doc)) else ["a year"]
     lacks += [] if place.search(doc) else ["an arXiv number, a DOI or a URL"]
     if not doc:
@@ -224,9 +230,10 @@ def _build(lab: Lab) -> None:
 
 
 @_check("train", "build")
-def _trains(lab: Lab) -> None:
+def _trains(lab: Lab) -> str:
     """it trains: losses, gradients, parameters and outputs are finite"""
-    lab.training()
+    used = [len(examples) for examples in lab.training().watch.used.values()]
+    return f"an epoch's batches hold {min(used)} of {N} examples" if used and min(used) < N else ""
 
 
 _USUAL = {
@@ -291,12 +298,32 @@ def _learns(lab: Lab) -> None:
                 f"'network{i}' missing among the names given to backward_step?"
                 + ("" if i == 0 else f" If one network is enough, leave out num_networks = {len(run.networks)}.")
             )
-    idle = [name for name in run._optimisers if name not in training.watch.stepped]
+    # The harness registers the networks' own; one may be an average of others that no optimiser steps.
+    idle = [n for n in run._optimisers if n not in training.watch.stepped and not re.fullmatch(r"network\d+", n)]
     if idle:
         raise Failed(
             f"the optimiser {idle[0]!r} was registered and never stepped in 6 epochs\n"
             f"fix: name it in run.backward_step(loss, {idle[0]!r}), or do not register it"
         )
+
+
+@_check("fast-form", "build")
+def _fast_form(lab: Lab) -> None:
+    """loss_and_grad gives the value, the gradient and the state that loss gives"""
+    if lab.cls.loss_and_grad is None:
+        raise Skipped("it has no loss_and_grad")
+    if lab.cls.loss is Method.loss:
+        raise Skipped("it has no loss to compare its loss_and_grad with")
+    training = lab.train(forms=True)
+    if seen := training.watch.unlike_loss:
+        raise Failed(
+            f"{seen}\nfix: loss_and_grad returns rows (B,) and dlogits (B, C), the gradient of rows.mean(); it updates "
+            "the same state as loss"
+        )
+    if training.problem and not lab.train().problem:
+        raise Failed(f"called beside loss_and_grad:\n{training.problem}")
+    if not training.watch.compared:
+        raise Skipped(training.watch.uncopied or "its loss_and_grad was never called")
 
 
 @_check("read-only", "train")
@@ -343,6 +370,20 @@ def _repeats(lab: Lab) -> None:
         raise Failed("two seeds gave the same training: the networks' weights or the order of examples are fixed")
 
 
+@_check("plan", "repeat")
+def _plans_ahead(lab: Lab) -> None:
+    """it trains the same where its batches are drawn three steps ahead"""
+    more = 2 * N + 10  # with fewer steps an epoch, a plan may draw all that it needs at its first
+    ahead = lab.train(num=more, ahead=3)
+    if seen := ahead.problem or difference(lab.training(num=more), ahead):
+        raise Failed(
+            "batches of image files are drawn some steps before their own, to be decoded in time; drawn three ahead, "
+            f"it trains differently\n{seen}\n"
+            "fix: batches() may use what is known as its epoch begins, not run.step or what the epoch's steps change; "
+            "plan and steps each draw from a generator of their own, run.generator(name)"
+        )
+
+
 @_check("resume", "repeat")
 def _resumes(lab: Lab) -> None:
     """a training stopped after every epoch ends bit for bit as one that was not"""
@@ -358,31 +399,42 @@ def _resumes(lab: Lab) -> None:
                 "fix: get_extra_state may return tensors, numbers, text, lists and dicts of them alone"
             )
         if parts.problem:
-            raise Failed(f"a training that was stopped and continued failed, one that was not did not\n{parts.problem}")
+            raise Failed(
+                "a training that was stopped and continued failed, one that was not did not\n"
+                f"{parts.problem}\n{_culprits(lab, parts, how)}".rstrip()
+            )
         if seen := difference(whole, parts):
             part = " with a validation part" if val else ""
             raise Failed(f"stopped and continued in fresh objects{part}, it goes on differently\n{seen}\n"
-                         + _culprits(whole, parts))  # fmt: skip
+                         + (_culprits(lab, parts, how) or _OUT_OF_SIGHT))  # fmt: skip
 
 
-def _culprits(whole: Training, parts: Training) -> str:
+_OUT_OF_SIGHT = (
+    "no attribute of the method, its class, its module or the networks differs as an epoch begins: look for state in a "
+    "closure, a default argument or an optimiser of your own, and for draws in prepare(), which runs again on a resume"
+)
+
+
+def _culprits(lab: Lab, parts: Training, how: dict[str, Any]) -> str:
     """What the continued method holds as an epoch begins that the uninterrupted one does not, and what to do."""
+    whole = lab.train(fresh=True, **how)  # looks at class and module, too
+    if whole.problem:
+        whole = lab.train(**how)
     method = whole.watch.method
     saved = {path for name, value in method.state_dict().items() for path, _ in leaves(value, f"self.{name}")}
-    for epoch in range(1, EPOCHS):
+    pairs = zip(whole.losses, parts.losses, strict=False)
+    first = next((epoch for (epoch, _, a), (_, _, b) in pairs if a != b), whole.watch.run.epoch)
+    for epoch in range(1, min(first, max(parts.begun, default=0)) + 1):  # what differs later may be a consequence
         one, other = whole.begun[epoch], parts.begun[epoch]
         paths = sorted(unlike(one, other), key=lambda path: path in saved)
         by_root: dict[str, list[str]] = {}
         for path in paths:
-            root = re.match(r"self\.\w+|run\.networks\[\d+\]\.\w+|.*", path)
+            root = re.match(r"run\.networks\[\d+\]\.\w+|\w+(\.\w+)?|.*", path)
             by_root.setdefault(root[0] if root else path, []).append(path)
         if by_root:
             lines = [f"at the start of epoch {epoch} these differ:"]
             return "\n".join(lines + [_culprit(root, found, one, other, method) for root, found in by_root.items()])
-    return (
-        "no attribute of the method or the networks differs as an epoch begins: look for state in a global variable, a "
-        "closure or an optimiser of your own, and for draws in prepare(), which runs again before a resume"
-    )
+    return ""
 
 
 def _culprit(root: str, paths: list[str], one: dict[str, str], other: dict[str, str], method: Method) -> str:
@@ -397,7 +449,12 @@ def _culprit(root: str, paths: list[str], one: dict[str, str], other: dict[str, 
     modules = any(isinstance(part, nn.Module) for part in (value if isinstance(value, list | tuple) else [])) or (
         isinstance(value, dict) and any(isinstance(part, nn.Module) for part in value.values())
     )
-    if name in method._non_persistent_buffers_set:
+    if not root.startswith(("self.", "run.")):
+        fix = (
+            "is a class attribute or a global variable, which no checkpoint holds and other runs share: keep it in a "
+            "buffer of self, or return it from get_extra_state()"
+        )
+    elif name in method._non_persistent_buffers_set:
         fix = "is a buffer with persistent=False, which no checkpoint holds: leave that out"
     elif not root.startswith("self."):
         fix = "is an attribute put on a network: keep it in the method"
@@ -481,7 +538,8 @@ def _same(one: Tensor, other: Tensor, what: str) -> None:
 
 
 _SUSPECTS = re.compile(
-    r"_getframe|\binspect\b|\bgc\b|f_locals|f_back|currentframe|_told\b|clean_labels|__closure__|get_objects|run\._|_fit\b"
+    r"_getframe|\binspect\b|\bgc\b|f_locals|f_back|currentframe|_told\b|clean_labels|test_(labels|images)|__closure__|"
+    r"get_objects|run\._|_fit\b"
 )
 
 
@@ -494,15 +552,24 @@ def _no_clean_label(lab: Lab) -> None:
     first = lab.training(watched=False)
     for how, what, ignore in (
         ({"permuted": True}, "the clean labels permuted (what `told` declares stays)", ("target_",)),
-        ({"other_test": True}, "another test set", ("test",)),
+        ({"other_test": True}, "another test set", ("test", "predictions")),
     ):
-        seen = difference(first, lab.training(watched=False, **how), ignore)
-        if seen:
-            text = lab.file.path.read_text(encoding="utf-8").splitlines()
-            spots = [f"  {lab.file.path.name}:{i}: {line.strip()}" for i, line in enumerate(text, 1)
-                     if _SUSPECTS.search(line)]  # fmt: skip
-            where = ["look at these lines:", *spots[:5]] if spots else ["look at whatever it reads beside these"]
-            raise Failed("\n".join([
-                f"with {what} it trains differently", seen,
-                "a method may use what Batch, Task and Run document, and of the truth what it declares in `told`",
-                *where]))  # fmt: skip
+        if seen := difference(first, lab.training(watched=False, **how), ignore):
+            raise Failed(_peeked(lab, f"with {what} it trains differently", seen))
+
+
+@_check("test-labels", "clean-labels")
+def _no_test_label(lab: Lab) -> None:
+    """it predicts the same, bit for bit, whatever the labels of the test images"""
+    gc.collect()
+    first, other = lab.training(watched=False), lab.training(watched=False, permuted_test=True)
+    if seen := difference(first, other, ("test_",)):  # the accuracies
+        raise Failed(_peeked(lab, "with the labels of the test images permuted it predicts differently", seen))
+
+
+def _peeked(lab: Lab, what: str, seen: str) -> str:
+    text = lab.file.path.read_text(encoding="utf-8").splitlines()
+    spots = [f"  {lab.file.path.name}:{i}: {line.strip()}" for i, line in enumerate(text, 1) if _SUSPECTS.search(line)]
+    where = ["look at these lines:", *spots[:5]] if spots else ["look at whatever it reads beside these"]
+    may = "a method may use what Batch, Task and Run document, and of the truth what it declares in `told`"
+    return "\n".join([what, seen, may, *where])

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
+import dataclasses
 import functools
 import hashlib
+import importlib.util
+import itertools
 import random
 import re
 import sys
@@ -21,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nlbench import protocols, registry
+from nlbench import evaluate, protocols, registry
 from nlbench.data import noise as noises
 from nlbench.data.base import Info
 from nlbench.data.loader import RunData
@@ -56,7 +60,16 @@ def quiet() -> Iterator[None]:
 
 
 def _data(
-    *, classes: int, num: int, val: bool, pixels: bool, clean: bool, permuted: bool, other_test: bool, told: Any
+    *,
+    classes: int,
+    num: int,
+    val: bool,
+    pixels: bool,
+    clean: bool,
+    permuted: bool,
+    other_test: bool,
+    permuted_test: bool,
+    told: Any,
 ) -> RunData:
     """Examples around a centre per class, 30% of them with a wrong label. Made anew each time: a copy that is kept is
     one more place where a method could find clean labels.
@@ -80,6 +93,8 @@ def _data(
     test_rng = np.random.default_rng(2 if other_test else 1)
     test_labels = test_rng.integers(0, classes, 40)
     test_images = images(test_labels, test_rng)
+    if permuted_test:
+        test_labels = test_rng.permutation(test_labels)
     mixed = rng.permutation(true) if permuted else true
     rate, T = (noises.noise_rate(mixed, labels), noises.transition_matrix(mixed, labels, classes))
     if "noise_rate" in told:  # declared, so it stays what it is
@@ -114,13 +129,16 @@ def _data(
 _MODULE_OWN = {*vars(nn.Module()), "_backward_hooks", "_forward_hooks_with_kwargs"}
 
 
+_GENERATORS = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
+_LEAVES = Tensor | np.ndarray | np.generic | bool | int | float | str | bytes
+_DATA = _LEAVES | _GENERATORS | Mapping | list | tuple | set | collections.deque | nn.Module
 _FUNCTIONS = types.FunctionType | types.MethodType | types.BuiltinFunctionType | functools.partial
 
 
 def leaves(value: Any, path: str, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
     """(path, leaf) of all tensors, arrays, numbers, texts and generators that can be reached from `value`."""
     seen = set() if seen is None else seen
-    if value is None or isinstance(value, Tensor | np.ndarray | np.generic | bool | int | float | str | bytes):
+    if value is None or isinstance(value, _LEAVES):
         yield path, value
         return
     if isinstance(value, Task | Run | Batch | type | types.ModuleType | _FUNCTIONS):
@@ -153,6 +171,16 @@ def leaves(value: Any, path: str, seen: set[int] | None = None) -> Iterator[tupl
         parts = [(f"{path}.{name}", part) for name, part in vars(value).items()]
     for name, part in parts:
         yield from leaves(part, name, seen)
+
+
+def shared(cls: type[Method], module: types.ModuleType) -> dict[str, str]:
+    """What the method's class, its module and the classes in it hold, by path; no checkpoint does."""
+    held = {name: value for name, value in vars(module).items() if not name.startswith("__")}
+    inside = [value for value in held.values() if isinstance(value, type) and value.__module__ == module.__name__]
+    for owner in [*inside, *cls.__mro__[cls.__mro__.index(Method) - 1 :: -1]]:  # what a class sets hides its parent's
+        held |= {f"{owner.__name__}.{k}": v for k, v in vars(owner).items() if not k.startswith(("__", "_abc_"))}
+    own = {k: v for k, v in held.items() if isinstance(v, _DATA) or type(v).__module__ == module.__name__}
+    return {path: _print(leaf) for name, value in own.items() for path, leaf in leaves(value, name)}
 
 
 def _print(leaf: Any) -> str:
@@ -195,6 +223,9 @@ class Watch:
 
     stop_at: int = -1
     twice: bool = False  # evaluate once more in each epoch
+    ahead: int = 0  # draw the plan's items so many steps ahead
+    forms: bool = False  # compare loss_and_grad with loss
+    module: str = ""  # the name under which the method's file was executed again
     method: Any = None
     run: Any = None
     bad: str = ""  # the first value that was not finite
@@ -203,6 +234,10 @@ class Watch:
     ended: dict[int, dict[str, str]] = field(default_factory=dict)  # the state as it ended
     written: dict[str, str] = field(default_factory=dict)  # what was written to though it is read only -> where
     stepped: set[str] = field(default_factory=set)  # optimisers
+    used: dict[int, set[int]] = field(default_factory=dict)  # epoch -> examples in its batches
+    compared: int = 0  # calls of loss_and_grad
+    uncopied: str = ""  # why there are none
+    unlike_loss: str = ""  # the first of them that differed from loss
     _batches: list[tuple[str, Any, str, Tensor]] = field(default_factory=list)
 
     def at(self) -> str:
@@ -226,6 +261,32 @@ class Watch:
         if task is not None and labels is not None:
             self._compare(name, "task.labels", task.labels, labels)
             task.labels = task.labels.copy_(labels) if task.labels.shape == labels.shape else labels
+
+    def compare_forms(self, cls: type[Method], method: Method, logits: Tensor, batch: Batch) -> None:
+        """loss_and_grad against loss, on copies, for these logits and for those of a network that is far surer."""
+        # Late in training a loss may be a small difference of large numbers, of which float32 keeps some digits.
+        for factor, tolerance in ((1.0, 1e-5), (12.0, 1e-3)):
+            try:
+                fast, slow = copy.deepcopy(method), copy.deepcopy(method)
+            except Exception as error:  # whatever it holds that cannot be copied
+                self.uncopied = f"it cannot be copied ({error}), and is not to be changed by a comparison"
+                return
+            z = (factor * logits.detach()).requires_grad_()
+            with _seeded(0, "forms"):
+                rows, dlogits = cls.loss_and_grad(fast, z.detach().clone(), _copied(batch))  # type: ignore
+            with _seeded(0, "forms"):
+                value = cls.loss(slow, z.clone(), _copied(batch)).mean()
+            grad = torch.zeros_like(z)
+            if value.requires_grad:
+                grad = torch.autograd.grad(value, z, allow_unused=True, materialize_grads=True)[0]
+            if not (value.isfinite() and grad.isfinite().all()):
+                continue
+            seen = _gap_of_forms(rows.detach(), dlogits.detach(), value.detach(), grad, tolerance)
+            seen = seen or _gap_of_states(fast.state_dict(), slow.state_dict(), tolerance)
+            if seen and not self.unlike_loss:
+                times = "" if factor == 1 else f", logits times {factor:.0f}"
+                self.unlike_loss = f"{self.at()}{times}: {seen}"
+        self.compared += 1
 
     def _compare(self, hook: str, label: str, now: Tensor, old: Tensor) -> None:
         if now.shape == old.shape and torch.equal(now.nan_to_num(), old.nan_to_num()):
@@ -292,6 +353,43 @@ class Watch:
         self.bad = self.bad or f"{self.at()}: {what}"
 
 
+def _copied(batch: Batch) -> Batch:
+    return Batch(batch.images.clone(), batch.labels.clone(), batch.index.clone(), batch._views, batch._strong)
+
+
+def _gap_of_forms(rows: Tensor, dlogits: Tensor, value: Tensor, grad: Tensor, tolerance: float) -> str:
+    """What tells (rows, dlogits) from a loss's value and gradient; empty where nothing does. Nor may rounding: where
+    probabilities are nearly 0 and 1, what is left of a value or a row's gradient is as good as that of a usual size.
+    """
+    if rows.shape != grad.shape[:1] or dlogits.shape != grad.shape:
+        return f"rows {tuple(rows.shape)} and dlogits {tuple(dlogits.shape)}, where logits are {tuple(grad.shape)}"
+    if not float((rows.mean() - value).abs()) <= tolerance * max(float(value.abs()), 1.0):
+        return f"the mean of the rows is {float(rows.mean()):.7g}, the loss {float(value):.7g}"
+    largest = float(grad.abs().max())
+    gap = (dlogits - grad).abs()
+    if float(gap.max()) <= tolerance * max(largest, 0.1 / len(rows)):
+        return ""
+    times = float((dlogits * grad).sum() / grad.square().sum()) if largest else 0.0
+    if float((dlogits - times * grad).abs().max()) <= tolerance * abs(times) * largest:
+        why = ", which is the batch size: divide by it" if round(times, 3) == len(rows) else ""
+        return f"dlogits is {times:.4g} times the gradient of the loss{why}"
+    b, c = divmod(int(gap.argmax()), grad.shape[1])
+    return f"dlogits[{b}, {c}] is {float(dlogits[b, c]):.6g}, the gradient of the loss {float(grad[b, c]):.6g}"
+
+
+def _gap_of_states(fast: Mapping[str, Any], slow: Mapping[str, Any], tolerance: float) -> str:
+    one, other = (dict(leaf for k, v in state.items() for leaf in leaves(v, f"self.{k}")) for state in (fast, slow))
+    for path in {**one, **other}:
+        a, b = one.get(path), other.get(path)
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and a.is_floating_point():
+            same = torch.allclose(a, b, rtol=tolerance, atol=tolerance * float(b.abs().max()) if b.numel() else 0.0)
+        else:
+            same = path in one and path in other and _print(a) == _print(b)
+        if not same:
+            return f"{path} is not the same afterwards"
+    return ""
+
+
 def _look(note: Callable[[str], None], i: int, network: nn.Module, args: Any, logits: Tensor) -> None:
     if not logits.isfinite().all():
         note(f"the output of run.networks[{i}] is not finite")
@@ -314,6 +412,8 @@ def _watched(cls: type[Method], watch: Watch) -> type[Method]:
         if cls.loss_and_grad is not None:
 
             def loss_and_grad(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+                if watch.forms:
+                    watch.compare_forms(cls, self, logits, batch)
                 with watch.hook("loss_and_grad", ("logits", logits), batches=(batch,)):
                     rows: tuple[Tensor, Tensor] = cls.loss_and_grad(self, logits, batch)  # type: ignore
                     return rows
@@ -327,16 +427,26 @@ def _watched(cls: type[Method], watch: Watch) -> type[Method]:
             if epoch == watch.stop_at:
                 raise _Stop
             watch.begun[epoch] = shot(run, self)
+            if watch.module:
+                watch.begun[epoch] |= shared(type(self), sys.modules[watch.module])
             with watch.hook("on_epoch_start"):
                 cls.on_epoch_start(self, run, epoch)
 
         def batches(self, run: Run, epoch: int) -> Iterator[Any]:
-            yield from cls.batches(self, run, epoch)
+            drawn: collections.deque[Any] = collections.deque()
+            for item in cls.batches(self, run, epoch):
+                drawn.append(item)
+                if len(drawn) > watch.ahead:
+                    yield drawn.popleft()
+            yield from drawn
 
         def training_step(self, run: Run, *item: Any) -> Tensor | None:
             with watch.hook("training_step", batches=item):
                 logits = cls.training_step(self, run, *item)
             watch._batches.clear()
+            for batch in item:
+                if isinstance(batch, Batch):
+                    watch.used.setdefault(run.epoch, set()).update(batch.index.tolist())
             return logits
 
         def on_epoch_end(self, run: Run, epoch: int) -> None:
@@ -368,7 +478,7 @@ class Training:
 
     Attributes:
         problem: empty for one that ended well; else what happened, where, and the likely fix.
-        rows: of the history, without what a clock says.
+        rows: of the history, without what a clock says; `predictions`: fingerprints of all logits that were scored.
         states: epoch -> what a checkpoint holds as it ended.
         resumed: the epochs it went on at.
     """
@@ -453,9 +563,13 @@ class Lab:
         clean: bool = False,  # right labels only, and no weight decay: what changes a weight is the loss
         permuted: bool = False,  # the clean labels
         other_test: bool = False,
+        permuted_test: bool = False,  # the test labels
         watched: bool = True,  # else the method's file as it is, and states from the checkpoints
         twice: bool = False,  # evaluate twice an epoch
-        stops: bool = False,  # stopped after each epoch, and continued in fresh objects
+        ahead: int = 0,  # the plan's items are drawn so many steps before they are used
+        forms: bool = False,  # loss_and_grad is compared with loss
+        fresh: bool = False,  # the method's file is executed again, as in a new process
+        stops: bool = False,  # stopped after each epoch, and continued in fresh objects, of a file executed again
         again: int = 0,  # a repetition, under another state of the global generators
     ) -> Training:
         values: dict[str, Any] = {"epochs": epochs, "batch_size": BATCH, **({"weight_decay": 0.0} if clean else {})}
@@ -466,19 +580,22 @@ class Lab:
         result = Training(Watch())
         store = Store(self.folder / str(number), result.warned.append)
         for part in range(1, epochs + 1) if stops else [epochs]:
-            watch = Watch(stop_at=part if part < epochs else -1, twice=twice)
+            watch = Watch(stop_at=part if part < epochs else -1, twice=twice, ahead=ahead, forms=forms)
             result.watch = watch
             data = _data(
                 classes=classes, num=num, val=val, pixels=pixels, clean=clean, permuted=permuted,
-                other_test=other_test, told=self.told,
+                other_test=other_test, permuted_test=permuted_test, told=self.told,
             )  # fmt: skip
-            with self._module(watch, watched) as file, _seeded(again, "check", number, part):
+            seeds = again, "check", number, part
+            with self._module(watch, watched, stops or fresh) as file, _seeded(*seeds), _scores() as scores:
                 context = Context(
                     store,
                     _CPU,
                     {self.file.name: file},
                     0.0 if stops or not watched else 1e9,
-                    on_epoch=functools.partial(_keep_epoch, result, store.run_dir(spec.key) / "checkpoint.pt", watched),
+                    on_epoch=functools.partial(
+                        _keep_epoch, result, store.run_dir(spec.key) / "checkpoint.pt", watched, scores
+                    ),
                     on_resume=lambda epoch, epochs: result.resumed.append(epoch),
                 )
                 try:
@@ -502,12 +619,22 @@ class Lab:
         return result
 
     @contextlib.contextmanager
-    def _module(self, watch: Watch, watched: bool) -> Iterator[registry.MethodFile]:
+    def _module(self, watch: Watch, watched: bool, fresh: bool) -> Iterator[registry.MethodFile]:
         """The method's file as the harness shall see it."""
         if not watched:
             yield self.file
-            return
-        cls = _watched(self.cls, watch)
+        elif fresh:
+            with _executed_again(self.file) as own:
+                watch.module = "" if own is None else own.__module__
+                with self._watched_module(watch, own or self.cls) as file:
+                    yield file
+        else:
+            with self._watched_module(watch, self.cls) as file:
+                yield file
+
+    @contextlib.contextmanager
+    def _watched_module(self, watch: Watch, own: type[Method]) -> Iterator[registry.MethodFile]:
+        cls = _watched(own, watch)
         module = types.ModuleType(f"nlbench_check_{id(watch)}")
         cls.__module__ = module.__name__
         setattr(module, cls.__name__.lstrip("_"), cls)
@@ -530,8 +657,55 @@ class Lab:
         return f"the harness raised {when}, at `{line}`\n{message}{_hint(message)}"
 
 
-def _keep_epoch(result: Training, checkpoint: Path, watched: bool, epoch: int, epochs: int, row: Any) -> None:
-    result.rows.append({k: v for k, v in row.items() if k not in ("seconds", "images_per_second")})
+_executions = itertools.count()
+
+
+@contextlib.contextmanager
+def _executed_again(file: registry.MethodFile) -> Iterator[type[Method] | None]:
+    """The method's class as a new process would find it: its file executed under a name of its own, then forgotten.
+
+    None where it cannot be executed twice in a process.
+    """
+    name = f"{file.module or file.path.stem}__{next(_executions)}"  # beside the original, for its relative imports
+    try:
+        try:
+            spec = importlib.util.spec_from_file_location(name, file.path)
+            if spec is None or spec.loader is None:
+                raise ImportError(f"not a Python file: {file.path}")
+            sys.modules[name] = module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            cls = registry.load_method(dataclasses.replace(file, module=name))
+        except (Exception, SystemExit):  # whatever executing it raises
+            cls = None
+        yield cls
+    finally:
+        for other in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
+            del sys.modules[other]
+
+
+@contextlib.contextmanager
+def _scores() -> Iterator[list[str]]:
+    """Fingerprints of all logits that are scored from here on. A watch around `predict` would be a frame in its way."""
+    seen: list[str] = []
+    accuracies = evaluate.accuracies
+
+    def noted(logits: Tensor, labels: Tensor) -> dict[str, float]:
+        seen.append(_print(logits))
+        return accuracies(logits, labels)
+
+    vars(evaluate)["accuracies"] = noted
+    try:
+        yield seen
+    finally:
+        vars(evaluate)["accuracies"] = accuracies
+
+
+def _keep_epoch(
+    result: Training, checkpoint: Path, watched: bool, scores: list[str], epoch: int, epochs: int, row: Any
+) -> None:
+    kept = {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
+    result.rows.append({**kept, "predictions": tuple(scores)})
+    scores.clear()
     if not watched and epoch > 0:
         state = torch.load(checkpoint, weights_only=True)
         result.states[epoch - 1] = _state(state["networks"], state["method"])

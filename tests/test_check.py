@@ -1,6 +1,7 @@
 """`nlbench check`: every shipped method passes; each defect is found by its own check, which says what and where."""
 
 import re
+import sys
 import textwrap
 from pathlib import Path
 
@@ -62,10 +63,16 @@ def failures(path, **more):
     return {result.name: result.message for result in check.check(path, **more) if result.status == "FAIL"}
 
 
+def complaints(results):
+    """The lines of all that is not ok; a method without loss_and_grad has none to compare."""
+    fine = ("fast-form", "skipped", "it has no loss_and_grad")
+    return [line for r in results if r.status != "ok" and (r.name, r.status, r.message) != fine for line in r.lines()]
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_method_passes(name):
     results = check.check(name)
-    assert not [line for result in results if result.status != "ok" for line in result.lines()]
+    assert not complaints(results)
     assert [result.name for result in results] == list(check.CHECKS)
 
 
@@ -135,13 +142,11 @@ class Everything(Method):
 
 
 def test_a_correct_method_that_uses_the_whole_interface_passes(tmp_path):
-    results = check.check(write(tmp_path, EVERYTHING))
-    assert not [line for result in results if result.status != "ok" for line in result.lines()]
+    assert not complaints(check.check(write(tmp_path, EVERYTHING)))
 
 
 def test_the_file_that_new_method_writes_passes(tmp_path):
-    results = check.check(template.write("my-loss", tmp_path / "new"))
-    assert not [line for result in results if result.status != "ok" for line in result.lines()]
+    assert not complaints(check.check(template.write("my-loss", tmp_path / "new")))
 
 
 FRAMES = """
@@ -187,6 +192,41 @@ def loss(self, logits, batch):
 """
 
 
+TEST_LABELS = """
+def predict(self, run, images):
+    logits, frame = run.networks[0](images), sys._getframe()
+    while frame is not None:
+        if "test_labels" in frame.f_locals and len(frame.f_locals["test_labels"]) == len(images):
+            return logits + CHEAT * F.one_hot(frame.f_locals["test_labels"], logits.shape[1])
+        frame = frame.f_back
+    return logits
+"""
+FAST_INIT = init("self.register_buffer('targets', torch.zeros(task.num_train, task.num_classes))")
+FAST_LOSS = loss(
+    "p = logits.detach().softmax(1)",
+    "self.targets[batch.index] = 0.7 * self.targets[batch.index] + 0.3 * p",
+    "t = F.one_hot(batch.labels, logits.shape[1]) + self.targets[batch.index]",
+    value="F.cross_entropy(logits, t)",
+)
+
+
+def fast_form(rows: str = "rows", grad: str = "dlogits / len(batch)", update: str = "0.3 * p") -> str:
+    return function(
+        "loss_and_grad(self, logits, batch)",
+        "p = logits.softmax(1)",
+        f"self.targets[batch.index] = 0.7 * self.targets[batch.index] + {update}",
+        "t = F.one_hot(batch.labels, logits.shape[1]) + self.targets[batch.index]",
+        "rows = -(t * logits.log_softmax(1)).sum(1)",
+        "dlogits = t.sum(1, keepdim=True) * p - t",
+        f"return {rows}, {grad}",
+    )
+
+
+def shared(name: str, reset: str = "on_epoch_start(self, run, epoch)", when: str = "if epoch == 0") -> str:
+    """A loss that counts its calls in `name`, which begins at 0 with each training."""
+    return function(reset, f"{when}: {name} = 0") + scaled_by(name, f"{name} += 1")
+
+
 def scaled_by(name: str, update: str) -> str:
     """A loss whose value depends on the state `name`, which `update` changes."""
     return loss(update, value=f"F.cross_entropy(logits, batch.labels) * (1 + 0.01 * {name})")
@@ -224,6 +264,142 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
         members(loss("rate = self.task._told['noise_rate']")),
         "train",
         ["`loss` raised in epoch 0, step 0", r"mine\.py:\d+: rate = ", "told = "],
+    ),
+    "test labels from a frame, in predict": (
+        members(CE, TEST_LABELS.replace("CHEAT", "100")),
+        "test-labels",
+        ["labels of the test images permuted", "predictions of epoch 0", r"mine\.py:\d+: .*test_labels"],
+    ),
+    "test labels from a frame, too little of them to change a class": (
+        members(CE, TEST_LABELS.replace("CHEAT", "1e-5")),
+        "test-labels",
+        ["predictions of epoch 0"],
+    ),
+    "state in a dict of the class": (
+        members("memory = {}\n", shared("Mine.memory['n']")),
+        "resume",
+        ["KeyError: 'n'", r"`Mine\.memory` \(5, after the resume absent\) is a class attribute or a global variable"],
+    ),
+    "state in a number of the class": (
+        members("count = 0\n", shared("Mine.count")),
+        "resume",
+        ["epoch 1, step 5", r"`Mine\.count` \(5, after the resume 0\) is a class attribute"],
+    ),
+    "state in a number of its own class": (
+        members("count = 0\n", shared("type(self).count")),
+        "resume",
+        [r"`Mine\.count` \(5, after the resume 0\)"],
+    ),
+    "state in a helper class": (
+        "class Memory:\n    n = 0\n" + members(shared("Memory.n")),
+        "resume",
+        [r"`Memory\.n` \(5, after the resume 0\) is a class attribute"],
+    ),
+    "state in a global variable": (
+        "COUNT = [0]\n" + members(shared("COUNT[0]")),
+        "resume",
+        [r"`COUNT` \(5, after the resume 0\) is a class attribute or a global variable", "get_extra_state"],
+    ),
+    "state in a default argument": (
+        members(
+            function("on_epoch_start(self, run, epoch)", "if epoch == 0: Mine.loss.__defaults__[0].clear()"),
+            function(
+                "loss(self, logits, batch, memo=[])",
+                "memo.append(0)",
+                "return F.cross_entropy(logits, batch.labels) * (1 + 0.01 * len(memo))",
+            ),
+        ),
+        "resume",
+        ["no attribute of the method, its class, its module", "default argument"],
+    ),
+    "a plan that follows its steps": (
+        members(
+            init("self.register_buffer('seen', torch.zeros(task.num_train))"),
+            loss("self.seen[batch.index] += logits.detach().max(1).values"),
+            function(
+                "batches(self, run, epoch)",
+                "for index in run.order().split(16):",
+                "    yield run.batch(index[self.seen[index] <= self.seen.max()])",
+                "    yield run.batch(self.seen.topk(8, largest=False).indices)",
+            ),
+        ),
+        "plan",
+        ["drawn three ahead, it trains differently", r"the loss of epoch 0, step \d+", "image files"],
+    ),
+    "a plan that knows the step": (
+        members(
+            CE,
+            function(
+                "batches(self, run, epoch)",
+                "for index in run.order().split(16):",
+                "    yield run.batch(index[: max(4, len(index) - run.step)])",
+            ),
+        ),
+        "plan",
+        [r"run\.step"],
+    ),
+    "a generator that plan and steps share": (
+        members(
+            function(
+                "batches(self, run, epoch)",
+                "draws = run.generator('all')",
+                "for index in run.order().split(16):",
+                "    yield run.batch(index[torch.randperm(len(index), generator=draws)]), draws",
+            ),
+            function(
+                "training_step(self, run, batch, draws)",
+                "logits = run.networks[0](batch.images)",
+                "share = torch.rand((), generator=draws)",
+                "run.backward_step(share * F.cross_entropy(logits, batch.labels))",
+                "return logits",
+            ),
+        ),
+        "plan",
+        ["a generator of their own"],
+    ),
+    "a fast form with the gradient of the sum": (
+        members(FAST_INIT, FAST_LOSS, fast_form(grad="dlogits")),
+        "fast-form",
+        ["epoch 0, step 0: dlogits is 16 times the gradient of the loss, which is the batch size"],
+    ),
+    "a fast form with a slightly wrong gradient": (
+        members(FAST_INIT, FAST_LOSS, fast_form(grad="(dlogits + 1e-3 * p) / len(batch)")),
+        "fast-form",
+        [r"epoch 0, step 0: dlogits\[\d+, \d\] is .*, the gradient of the loss "],
+    ),
+    "a fast form with another value": (
+        members(FAST_INIT, FAST_LOSS, fast_form(rows="1.001 * rows + 0.001")),
+        "fast-form",
+        ["the mean of the rows is .*, the loss "],
+    ),
+    "a fast form with a mean in place of rows": (
+        members(FAST_INIT, FAST_LOSS, fast_form(rows="rows.mean()")),
+        "fast-form",
+        [r"rows \(\) and dlogits \(16, 10\)"],
+    ),
+    "a fast form that is wrong late": (
+        members(FAST_INIT, FAST_LOSS, fast_form(grad="dlogits * (logits.abs() < 20) / len(batch)")),
+        "fast-form",
+        ["logits times 12: dlogits"],
+    ),
+    "a fast form with a state of its own": (
+        members(
+            FAST_INIT,
+            CE,
+            function(
+                "loss_and_grad(self, logits, batch)",
+                "self.targets[batch.index] += 1",
+                "rows = F.cross_entropy(logits, batch.labels, reduction='none')",
+                "return rows, (logits.softmax(1) - F.one_hot(batch.labels, logits.shape[1])) / len(batch)",
+            ),
+        ),
+        "fast-form",
+        [r"self\.targets is not the same afterwards", "the same state as loss"],
+    ),
+    "a loss that is never called, and fails": (
+        members(FAST_INIT, loss("raise ZeroDivisionError"), fast_form()),
+        "fast-form",
+        ["called beside loss_and_grad", "`loss` raised in epoch 0, step 0", "ZeroDivisionError"],
     ),
     "writes batch.labels": (
         members(loss("batch.labels[0] = 1")),
@@ -499,6 +675,171 @@ def test_what_cannot_be_judged_says_why(tmp_path):
     assert [r.status for r in results if r.name in ("import", "source", "hyperparameters", "build")] == ["ok"] * 4
 
 
+AVERAGED = members(
+    "num_networks = 2\n",
+    function(
+        "prepare(self, run)",
+        "run.networks[1].load_state_dict(run.networks[0].state_dict())",
+        "run.networks[1].requires_grad_(False)",
+    ),
+    step(names="'network0'"),
+    function(
+        "on_epoch_end(self, run, epoch)",
+        "for old, new in zip(run.networks[1].parameters(), run.networks[0].parameters()): old.data.lerp_(new, 0.5)",
+    ),
+    predict(value="run.networks[1](images)"),
+)
+LATE = members(
+    OWN_WEIGHTS,
+    function("prepare(self, run)", "run.optimise([self.w], lambda p: torch.optim.SGD(p, lr=0.1), 'own')"),
+    function(
+        "training_step(self, run, batch)",
+        "logits = run.networks[0](batch.images)",
+        "names = ('network0', 'own') if run.epoch > 2 else ('network0',)",
+        "run.backward_step(F.cross_entropy(logits + self.w, batch.labels), *names)",
+        "return logits",
+    ),
+)
+DRAWS_IN_PLAN = members(
+    function(
+        "batches(self, run, epoch)",
+        "shares = np.random.default_rng(int(torch.randint(2**31, (), generator=run.generator('plan'))))",
+        "draws = run.generator('steps')",
+        "for index in run.order().split(16):",
+        "    yield run.batch(index), shares.beta(4, 4), draws",
+    ),
+    function(
+        "training_step(self, run, batch, share, draws)",
+        "logits = run.networks[0](batch.images)",
+        "run.backward_step((share + torch.rand((), generator=draws)) * F.cross_entropy(logits, batch.labels))",
+        "return logits",
+    ),
+)
+CONSTANTS = (
+    (
+        "TABLE, CACHE = torch.arange(1000.0) / 1000, {}\nclass Base(Method):\n    weights = [0.5, 1.5]\n"
+        + members(
+            loss(
+                "CACHE[len(batch)] = TABLE[: len(batch)]",
+                value="F.cross_entropy(logits + TABLE[: logits.shape[1]], batch.labels) * self.weights[1]",
+            )
+        )
+    )
+    .replace("class Mine(Method)", "class Mine(Base)")
+    .replace("Base", "_Base")
+)
+LEGITIMATE = {
+    "a second network that is an average of the first": AVERAGED,
+    "an optimiser that begins late": LATE,
+    "draws of the plan's own, and of the steps' own": DRAWS_IN_PLAN,
+    "constants and a cache in the module and in a class": CONSTANTS,
+    "a fast form": members(FAST_INIT, FAST_LOSS, fast_form()),
+    "a fast form with draws": members(
+        loss(value="torch.rand(()) * np.random.rand() * F.cross_entropy(logits, batch.labels)"),
+        function(
+            "loss_and_grad(self, logits, batch)",
+            "scale = torch.rand(()) * np.random.rand()",
+            "rows = scale * F.cross_entropy(logits, batch.labels, reduction='none')",
+            "return rows, scale * (logits.softmax(1) - F.one_hot(batch.labels, logits.shape[1])) / len(batch)",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LEGITIMATE)
+def test_what_is_legitimate_passes(tmp_path, kind):
+    results = check.check(write(tmp_path, LEGITIMATE[kind]))
+    assert not complaints(results)
+    assert [r.message for r in results if r.name == "train"] == [""]
+
+
+def test_a_fast_form_without_a_loss_or_a_copy_is_not_compared(tmp_path):
+    def skipped(*parts):
+        results = check.check(write(tmp_path, members(*parts), name=f"m{len(list(tmp_path.iterdir()))}"))
+        assert [r.status for r in results].count("ok") == len(results) - 1
+        return next(r.message for r in results if r.name == "fast-form")
+
+    assert skipped(FAST_INIT, fast_form()) == "it has no loss to compare its loss_and_grad with"
+    module = init("self.register_buffer('targets', torch.zeros(task.num_train, task.num_classes))", "self.copy = copy")
+    assert "it cannot be copied (cannot pickle 'module' object)" in skipped(module, FAST_LOSS, fast_form())
+
+
+def judged(folder, source):
+    results = check.results(write(folder, members(CE), HEAD.replace("NeurIPS 2018, arXiv:1805.07836", source)))
+    return next(result.status for result in results if result.name == "source")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "ICML 2020, arxiv:2006.13554",
+        "ICML 2020, ARXIV 2006.13554v2",
+        "2001, arXiv:cs/0112017",
+        "2001, cs.LG/0112017",
+        "2005, arXiv:stat.ML/0507044",
+        "2005, math.ST/0507044",
+        "2002, arXiv:cond-mat/0201234",
+        "2018, doi:10.1000/xyz123",
+        "2018, HTTPS://example.org",
+    ],
+)
+def test_sources_are_known_in_each_form(tmp_path, source):
+    assert judged(tmp_path, source) == "ok"
+
+
+@pytest.mark.parametrize("source", ["2018, section 3/1234567", "2018, arXiv", "arXiv:cs/0112017"])
+def test_what_is_no_source_or_no_year_is_refused(tmp_path, source):
+    assert judged(tmp_path, source) == "FAIL"
+
+
+def test_examples_that_are_left_out_are_told(tmp_path):
+    few = function("batches(self, run, epoch)", "for index in run.order()[:8].split(4): yield run.batch(index)")
+    results = check.check(write(tmp_path, members(few, CE)))
+    assert not complaints(results)
+    said = next(result for result in results if result.name == "train").lines()
+    assert said[0].endswith("outputs are finite; an epoch's batches hold 8 of 70 examples")
+
+
+PACKAGE = """
+from .shared import SCALE
+COUNT = [0]
+"""
+
+
+@pytest.mark.parametrize("place", ["mymethods.inner", "mymethods"])
+def test_an_installed_method_is_executed_again_and_no_module_is_left(tmp_path, monkeypatch, place):
+    folder = tmp_path / "mymethods"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "shared.py").write_text("SCALE = 0.01\n")
+    file = folder / ("inner.py" if place.endswith("inner") else "__init__.py")
+    body = shared("COUNT[0]").replace("0.01", "SCALE")
+    file.write_text(HEAD + PACKAGE + members(body))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        registry, "method_files", lambda extra=(): {"mine": registry.MethodFile("mine", file, place, "Mine")}
+    )
+    registry.load_method(registry.method_files()["mine"])
+    before = dict(sys.modules)
+    try:
+        found = failures("mine")
+        assert {name for name in sys.modules.keys() ^ before.keys() if "__" in name} == set()
+        assert all(sys.modules[name] is module for name, module in before.items())
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "mymethods"]:
+            del sys.modules[name]
+    assert set(found) == {"resume"}
+    assert "`COUNT` (5, after the resume 0)" in found["resume"]
+
+
+def test_a_file_that_cannot_be_executed_twice_is_checked_all_the_same(tmp_path):
+    once = "if hasattr(sys, 'was_here'): raise RuntimeError\nsys.was_here = True\n"
+    try:
+        assert failures(write(tmp_path, once + members(CE))) == {}
+    finally:
+        del sys.was_here
+
+
 def test_what_is_told_may_be_used(tmp_path):
     scale = "(self.task.noise_rate + self.task.T.diagonal().mean())"
     body = members("told = ('noise_rate', 'T')\n", loss(value=f"F.cross_entropy(logits, batch.labels) * {scale}"))
@@ -517,13 +858,14 @@ def test_the_command_prints_a_line_a_check_and_says_by_its_status_how_it_went(cl
     good = cli(str(write(tmp_path / "m", members(CE))))
     assert good.exit_code == 0, good.output
     lines = good.stdout.splitlines()
-    assert lines[-1].endswith("mine.py: 17 ok, 0 failed")
-    assert [line.split()[:2] for line in lines[:-1]] == [["ok", name] for name in check.CHECKS]
+    assert lines[-1].endswith("mine.py: 19 ok, 0 failed, 1 skipped")
+    status = {"fast-form": "skipped"}
+    assert [line.split()[:2] for line in lines[:-1]] == [[status.get(name, "ok"), name] for name in check.CHECKS]
     bad = cli(str(write(tmp_path / "m", BROKEN["a dict as a plain attribute"][0], name="bad")))
     assert bad.exit_code == 1
     assert "FAIL     resume " in bad.stdout
     assert "\n         `self.memory`" in bad.stdout
-    assert bad.stdout.splitlines()[-1].endswith("bad.py: 16 ok, 1 failed")
+    assert bad.stdout.splitlines()[-1].endswith("bad.py: 18 ok, 1 failed, 1 skipped")
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ MAY = {
     "api": {"executors", "tuning", "records", "data"} | NAMES,
     "bench": {"tables", "train", "ops", "errors"},
     "check": {"rehearsal", "method"} | NAMES,
-    "rehearsal": {"train", "method", "data", "records"} | NAMES,
+    "rehearsal": {"train", "evaluate", "method", "data", "records"} | NAMES,
     "template": {"registry", "errors"},
     "tuning": {"records", "streams"} | NAMES,
     "diagnosis": {"train", "data", "ops"} | NAMES,
