@@ -33,6 +33,7 @@ MARGIN, CAP = 0.5, 0.99  # purified: above min(threshold + MARGIN, CAP), authors
 
 
 class DISC(Method):
+    seen: Tensor
     thresholds: Tensor
     of_label: Tensor
     confidence: Tensor
@@ -73,10 +74,13 @@ class DISC(Method):
         self.register_buffer("confidence", torch.zeros(N, 2))
         self.register_buffer("sureness", torch.zeros(N))
         self.register_buffer("guess", torch.zeros(N, dtype=torch.int64))
-        for name in ("clean", "hard", "purified"):  # by the epoch before
+        self.register_buffer("clean", torch.ones(N, dtype=torch.bool))  # until its first epoch has said otherwise
+        for name in ("hard", "purified"):  # all three by the last epoch in which the example was seen
             self.register_buffer(name, torch.zeros(N, dtype=torch.bool))
+        self.register_buffer("seen", torch.zeros(N, dtype=torch.bool))  # in this epoch, which may be a part of them
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
+        self.seen.zero_()
         self.rng = np.random.default_rng(int(torch.randint(2**62, (), generator=run.generator("mixup"))))
 
     def training_step(self, run: Run, batch: Batch) -> Tensor:
@@ -107,6 +111,7 @@ class DISC(Method):
         self.of_label[batch.index] = probs.gather(2, batch.labels.expand(2, -1)[..., None]).squeeze(2).T
         self.confidence[batch.index] = probs.amax(2).T
         self.sureness[batch.index], self.guess[batch.index] = probs.mean(0).max(1)
+        self.seen[batch.index] = True
 
     def mixup_loss(self, run: Run, images: Tensor, labels: Tensor) -> Tensor:
         # The authors take max(share, 1 - share), which a random permutation makes the same.
@@ -117,7 +122,10 @@ class DISC(Method):
 
     def on_epoch_end(self, run: Run, epoch: int) -> None:
         above = self.of_label > self.thresholds
-        self.clean, self.hard = above.all(1), above[:, 0] ^ above[:, 1]
         bound = (self.thresholds.mean(1) + MARGIN).clamp(max=CAP)
-        self.purified = ~above.any(1) & (self.sureness > bound)
-        self.thresholds = self.momentum * self.thresholds + (1 - self.momentum) * self.confidence
+        purified = ~above.any(1) & (self.sureness > bound)
+        sets = {"clean": above.all(1), "hard": above[:, 0] ^ above[:, 1], "purified": purified}
+        for name, members in sets.items():
+            self.get_buffer(name).copy_(torch.where(self.seen, members, self.get_buffer(name)))
+        updated = self.momentum * self.thresholds + (1 - self.momentum) * self.confidence
+        self.thresholds = torch.where(self.seen[:, None], updated, self.thresholds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nlbench import registry
+from nlbench import models, registry
 from nlbench.errors import SuiteError, did_you_mean
 from nlbench.records import RunRecord, Store, Warn
 from nlbench.suite import Plan, RunSpec, Suite, expand, read_suite
@@ -31,15 +31,20 @@ class Sweep:
     device: str
 
     def run(self, listener: Listener | None = None, *, checkpoint_seconds: float = 10.0, debug: bool = False) -> None:
-        """Write the plan and train what is to do. Raises StoreError for a store that cannot be written."""
+        """Write the plan and train what is to do.
+
+        Raises: StoreError for a store that cannot be written, SuiteError for published weights that cannot be had.
+        """
         from nlbench.executors import local
 
         self.store.require_writable()
         plan = self.plan.as_json()
+        todo = self.state.todo[:1] if debug else self.state.todo
+        for model, weights in {(spec.protocol["model"], spec.protocol["weights"]) for spec in todo}:
+            models.fetch_weights(model, weights)
         self._warn_of_lost_rows(plan)
         self.store.write_plan(plan)
         device = local.pick_device(self.device)
-        todo = self.state.todo[:1] if debug else self.state.todo
         hear = listener or local.Listener()
         local.execute(
             todo, self.state.ages, self.store, self.methods, self.data_dir, device, hear, checkpoint_seconds, debug

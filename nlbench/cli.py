@@ -279,10 +279,13 @@ def list_(
         rows = {}
         for name in registry.dataset_files():
             info = registry.dataset(name).INFO
-            rows[name] = (
-                f"{info.title}: {info.num_classes} classes, {info.num_train} / {info.num_test}; "
-                f"labels: {', '.join(info.label_sets)}"
-            )
+            if hasattr(registry.dataset(name), "info"):
+                rows[name] = f"{info.title}, named by its path; labels: given, and clean where you know them"
+                continue
+            sizes = "the images are counted when they are read"
+            if info.num_train:
+                sizes = f"{info.num_train:,} training, {info.num_test:,} test examples"
+            rows[name] = f"{info.title}: {info.num_classes} classes, {sizes}; labels: {', '.join(info.label_sets)}"
     elif what is Listed.models:
         from nlbench import models
 
@@ -395,6 +398,10 @@ def noise_export(
     registry.find("dataset", dataset, registry.dataset_files())
     module = registry.dataset(dataset)
     folder = sources.data_dir(data_dir)
+    if hasattr(module, "info"):
+        raise SuiteError(f"{dataset}: lies where a suite says; only noise of datasets in the data directory is written")
+    if "clean" not in module.INFO.label_sets:
+        raise SuiteError(f"{dataset}: its true labels are unknown, so that no noise can be drawn")
     options = {"kind": kind, "rate": rate, "path": None if path is None else str(path), "key": key}
     given = {name: value for name, value in options.items() if value is not None}
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from nlbench import models
 
 _PACKAGE = Path(__file__).parent
-_DATA = ("loader", "noise", "strata", "label_files", "matrix_files", "digits")
+_DATA = ("loader", "decode", "noise", "strata", "label_files", "matrix_files", "digits", "gaussians")
 _HARNESS = (
     "protocols.py",
     "train.py",

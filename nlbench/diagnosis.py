@@ -36,8 +36,7 @@ def report(data_dir: Path | None, methods_dir: Path | None) -> tuple[list[str], 
     lines.append(f"data directory: {folder}{'' if folder.is_dir() else ' (not there)'}")
     lines.append(f"cache: {sources.cache_dir()}")
     for name in registry.dataset_files():
-        missing = registry.dataset(name).find(folder).missing
-        lines.append(f"  {name}: {'missing, see `nlbench data status`' if missing else 'there'}")
+        lines.append(f"  {name}: {sources.in_short(name, folder)}")
     broken = []
     files = registry.method_files([methods_dir] if methods_dir else [])
     for file in files.values():

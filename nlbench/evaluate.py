@@ -75,7 +75,8 @@ def summarise(history: list[dict[str, Any]]) -> dict[str, Any]:
 
     last (headline), last10 (mean of the last ten epochs, or of all where there are fewer), best (over epochs on the
     test set: an oracle) and, where a noisy validation part exists, selected (at the first epoch that is best on it) and
-    val_last (on the validation part's own noisy labels).
+    val_last (on the validation part's own noisy labels). selected_clean is selected by true labels of a validation set,
+    NAME_last and NAME_last_top5 are the last epoch's on a further test set.
     """
     test = [row["test_accuracy"] for row in history]
     tail = test[-10:]
@@ -91,6 +92,13 @@ def summarise(history: list[dict[str, Any]]) -> dict[str, Any]:
     if history[-1].get("val_accuracy") is not None:
         chosen = max(range(len(test)), key=lambda e: history[e]["val_accuracy"])
         metrics |= {"selected": test[chosen], "selected_epoch": chosen, "val_last": history[-1]["val_accuracy"]}
+    if history[-1].get("clean_val_accuracy") is not None:
+        chosen = max(range(len(test)), key=lambda e: history[e]["clean_val_accuracy"])
+        metrics |= {"selected_clean": test[chosen], "selected_clean_epoch": chosen}
+    for name in history[-1]:  # of further test sets
+        own, _, kind = name.rpartition("_")
+        if kind in ("accuracy", "top5") and own not in ("test", "val", "target", "clean_val"):
+            metrics[f"{own}_last{'' if kind == 'accuracy' else '_top5'}"] = history[-1][name]
     return metrics
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nlbench import streams
+from nlbench.data import strata
 
 Schedule = Callable[[float], float]  # position in epochs, fractions included -> factor on the learning rate
 
@@ -39,7 +40,10 @@ class Task:
 
     @property
     def noise_rate(self) -> float:
-        """Measured fraction of wrong labels in the training part; only for a method that declares it in `told`."""
+        """Fraction of wrong labels in the training part; only for a method that declares it in `told`.
+
+        As measured; where nobody knows the true labels, the dataset's published estimate.
+        """
         return self._tell("noise_rate")
 
     @property
@@ -64,21 +68,27 @@ class Batch:
     """Some training examples.
 
     Attributes:
-        images: (B, ...) float, augmented and normalised: view 0.
         labels: (B,) int64, the given labels.
         index: (B,) int64, positions in the training part, without repeats.
     """
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | Callable[[], Tensor],
         labels: Tensor,
         index: Tensor,
         views: Callable[[Tensor, int], Tensor],
         strong: Callable[[Tensor, int], Tensor] | None = None,
     ):
-        self.images, self.labels, self.index = images, labels, index
+        self._images, self.labels, self.index = images, labels, index
         self._views, self._strong = views, strong or views
+
+    @property
+    def images(self) -> Tensor:
+        """(B, ...) float, augmented and normalised: view 0. Images that are files may still be waited for here."""
+        if not isinstance(self._images, Tensor):
+            self._images = self._images()
+        return self._images
 
     def view(self, k: int) -> Tensor:
         """The same examples under the k-th augmentation draw of this epoch; view(0) is `images`."""
@@ -117,6 +127,7 @@ class Run:
         val_images: Any = None,
         val_labels: Tensor | None = None,
         fit: Callable[[Run, str, HelperLoss, int], nn.Module] | None = None,
+        epoch_size: int = 0,
     ):
         self.task, self.networks = task, networks
         self.epoch, self.step = 0, 0
@@ -127,6 +138,7 @@ class Run:
         self._schedules: dict[str, Schedule] = {}
         self._base_rates: dict[str, list[float]] = {}
         self._taken: dict[str, int] = {}  # steps of each optimiser in this epoch
+        self._epoch_size = epoch_size
         self._views: dict[int | str, Tensor] = {}  # augmentation draws of this epoch, by view
         self._views_epoch = -1
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=task.device)
@@ -140,13 +152,21 @@ class Run:
         return generator
 
     def order(self) -> Tensor:
-        """(N,) int64 on the device: this epoch's order of the training examples, the same for every method."""
-        order = streams.rng(self._seed, "order", self.epoch).permutation(self.task.num_train)
+        """int64 on the device: this epoch's order of the training examples, the same for every method.
+
+        All N of them; where the protocol gives an epoch fewer, that many, balanced by given label, drawn anew.
+        """
+        rng = streams.rng(self._seed, "order", self.epoch)
+        if self._epoch_size:
+            order = strata.balanced(self.task.labels.cpu().numpy(), self._epoch_size, rng)
+        else:
+            order = rng.permutation(self.task.num_train)
         return torch.from_numpy(order).to(self.task.device)
 
     def batch(self, index: Tensor) -> Batch:
         """The training examples at `index` (B,) int64, augmented by this epoch's draws, which belong to the example."""
-        return Batch(self._augmented(index, 0), self.task.labels[index], index, self._augmented, self._strengthened)
+        images = self._images.request(index, self._draws(0))
+        return Batch(images, self.task.labels[index], index, self._augmented, self._strengthened)
 
     def _augmented(self, index: Tensor, view: int) -> Tensor:
         return self._images.augmented(index, self._draws(view))
@@ -303,7 +323,11 @@ class Method(nn.Module):
         """Mixture fits, pruning, label refresh."""
 
     def batches(self, run: Run, epoch: int) -> Iterator[Any]:
-        """The epoch's plan: what `training_step` gets, a tuple or a single item. Default: every example once."""
+        """The epoch's plan: what `training_step` gets, a tuple or a single item. Default: run.order(), once.
+
+        Items may be drawn a few steps ahead of their step, so that files are decoded in time: a plan must not depend on
+        what the steps of its own epoch change.
+        """
         for index in run.order().split(run.task.batch_size):
             yield run.batch(index)
 

@@ -36,6 +36,7 @@ class Progress:
         self._suite = self._bars.add_task("suite", total=max(total, 1), note="", visible=total > 0)
         self._run = self._bars.add_task("run", total=1, note="", visible=False)
         self._name, self._said_wait = "", False
+        self._warned: set[str] = set()  # said once, though every record holds them
 
     def __enter__(self) -> Progress:
         self._bars.start()
@@ -91,7 +92,12 @@ class Progress:
         else:
             result = f"{record.status}: {(record.error or {}).get('message', '')}"
         self._console.print(f"[{self._done}/{self._total}] {self._named(spec)}: {result}", markup=False, soft_wrap=True)
-        if record.status == "failed" and record.error:
+        for warning in record.warnings:
+            if warning not in self._warned:
+                self._console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+        self._warned.update(record.warnings)
+        # What is wrong with the data its message says whole; `nlbench show` has the traceback of that, too.
+        if record.status == "failed" and record.error and not record.error["message"].startswith("DataError: "):
             self._console.print(record.error["traceback"], markup=False, soft_wrap=True)
 
     def _on_wait(self, count: int) -> None:

@@ -105,7 +105,13 @@ class Protocol(_Strict):
     nesterov: bool = False
     weight_decay: float = Field(ge=0)
     schedule: Schedule
-    augment: Literal["crop-flip", "none"]  # crop-flip: 4 zero pixels around, a random crop, a random flip
+    # crop-flip: pixels: 4 zero pixels around, a random crop, a random flip; files: a random crop of the resized image,
+    # a random flip. flip: a random flip alone, of a file's centre.
+    augment: Literal["crop-flip", "flip", "none"]
+    resize: int = Field(default=0, ge=0, le=4096)  # short side of files' images in pixels; 0 leaves them as they are
+    crop: int = Field(default=0, ge=0, le=4096)  # side of what a network sees of a file; 0: the dataset is no files
+    weights: str = ""  # what networks start from: "" random, "imagenet", "sha256:..." of a file
+    batches_per_epoch: int = Field(default=0, ge=0, le=10_000_000)  # balanced by given label; 0: every example once
     val_fraction: float = Field(default=0.0, ge=0, lt=1)  # of all training images, held out with their noisy labels
     subset: int = Field(default=0, ge=0)  # training images kept, stratified; 0 keeps all
     stratify: Literal["clean", "given"] = "given"  # the labels that split and subset keep in proportion
@@ -143,6 +149,18 @@ _CIFARN: dict[str, Any] = {
     "schedule": {"kind": "multistep", "milestones": [60.0], "gamma": 0.1}, "augment": "crop-flip",
 }  # fmt: skip
 
+_WEBVISION: dict[str, Any] = {
+    # shengliu66/ELR, ELR_plus/config_webvision.json: lr 0.02, wd 5e-4, batch 32, x0.1 at 50 of 100 epochs.
+    **_SGD, "version": 1, "epochs": 100, "lr": 0.02, "batch_size": 32, "weight_decay": 5e-4, "resize": 256, "crop": 227,
+    "schedule": {"kind": "multistep", "milestones": [50.0], "gamma": 0.1}, "augment": "crop-flip",
+}  # fmt: skip
+_IMAGES: dict[str, Any] = {
+    # Our own: nobody has published a recipe for your images. 10% of the given labels are held out, to select by.
+    **_SGD, "version": 1, "epochs": 30, "batch_size": 64, "weight_decay": 5e-4, "schedule": {"kind": "one-cycle"},
+    "augment": "crop-flip", "val_fraction": 0.1,
+    "threads": 1,  # the processes that decode need the cores
+}  # fmt: skip
+
 # name -> (one line, values, values that differ for a dataset)
 PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
     "digits": (
@@ -151,6 +169,17 @@ PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
             "version": 1, "model": "digits_cnn", "epochs": 40, "batch_size": 128, "lr": 0.05, "momentum": 0.9,
             "weight_decay": 5e-4, "schedule": {"kind": "one-cycle"}, "augment": "none", "precision": "float32",
             "threads": 1,  # so small a network gains nothing from a second, and loses much where a core is busy
+        },
+        {},
+    ),
+    "linear": (
+        "full-batch gradient descent on a linear classifier, 500 steps on gaussians: a second a run",
+        {
+            # Our own. A batch holds all 500 examples, so that an epoch is a step. lr: about a quarter of where gradient
+            # descent on cross entropy stops being stable. epochs: until it has memorised nearly all of 40% wrong.
+            "version": 1, "model": "linear", "epochs": 500, "batch_size": 500, "lr": 1.0, "momentum": 0.0,
+            "weight_decay": 0.0, "schedule": {"kind": "constant"}, "augment": "none", "precision": "float32",
+            "threads": 1,
         },
         {},
     ),
@@ -179,6 +208,47 @@ PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
             **_SGD, "version": 1, "model": "cnn3", "epochs": 20, "lr": 0.05, "weight_decay": 5e-4,
             "schedule": {"kind": "one-cycle"}, "augment": "none", "subset": 20000, "threads": 1,
         },
+        {},
+    ),
+    "clothing1m": (
+        "ELR+'s recipe: ResNet-50 from ImageNet weights, 15 epochs of 3,000 batches balanced by given label",
+        {
+            # shengliu66/ELR, ELR_plus/config_clothing1m.json, the only complete public recipe. Its balanced subset is
+            # drawn once; here anew for each epoch, the same for all methods.
+            **_SGD, "version": 1, "model": "torchvision/resnet50", "weights": "imagenet", "epochs": 15, "lr": 0.002,
+            "batch_size": 64, "batches_per_epoch": 3000, "weight_decay": 1e-3, "resize": 256, "crop": 224,
+            "schedule": {"kind": "multistep", "milestones": [7.0], "gamma": 0.1}, "augment": "crop-flip",
+        },
+        {},
+    ),
+    "webvision-mini": (
+        "ELR+'s recipe: InceptionResNetV2 from scratch, 227 pixels, 100 epochs",
+        {**_WEBVISION, "model": "timm/inception_resnet_v2"},
+        {},
+    ),
+    "webvision-mini-r50": (
+        "webvision-mini with a ResNet-50, as later papers use it",
+        {**_WEBVISION, "model": "torchvision/resnet50"},
+        {},
+    ),
+    "animal10n": (
+        "PLC's recipe: VGG-19 with batch norm from scratch, flips only, 100 epochs",
+        {
+            # pxiangwu/PLC: SGD without momentum, wd 1e-3, batch 128, divided by 5 at 50 and 75.
+            **_SGD, "version": 1, "model": "torchvision/vgg19_bn", "epochs": 100, "lr": 0.1, "momentum": 0.0,
+            "weight_decay": 1e-3, "schedule": {"kind": "multistep", "milestones": [50.0, 75.0], "gamma": 0.2},
+            "augment": "flip",
+        },
+        {},
+    ),
+    "images-224": (
+        "a folder of your own: ResNet-50 from ImageNet weights, 224 pixels, 30 epochs",
+        {**_IMAGES, "model": "torchvision/resnet50", "weights": "imagenet", "resize": 256, "crop": 224, "lr": 0.01},
+        {},
+    ),
+    "images-32": (
+        "a folder of your own, shrunk to 32 pixels: ResNet-18 in its CIFAR form from scratch, 30 epochs",
+        {**_IMAGES, "model": "resnet18", "resize": 36, "crop": 32, "lr": 0.05},
         {},
     ),
 }  # fmt: skip

@@ -54,6 +54,7 @@ MEASURES = {
     "last10": ("top1", "last10"),
     "best": ("top1", "best"),
     "selected": ("top1", "noisy-val"),
+    "selected-clean": ("top1", "clean-val"),
     "top5": ("top5", "last"),
 }
 
@@ -355,9 +356,10 @@ class Setting:
         if self.form == "T estimated":
             pairs.append(("trainings before, to estimate T", self.params.get("warmup_share"), theirs.warmup))
         if network == "torchvision/resnet50":
-            weights = ("without", "with")
-            ours, there = bool(self.protocol.get("pretrained")), record.architecture in PRETRAINED
-            pairs.append(("ImageNet weights", weights[ours], weights[there]))
+            # What a file of the user's holds is not known.
+            ours = {"": "without", "imagenet": "with"}.get(self.protocol.get("weights", ""))
+            there = "with" if record.architecture in PRETRAINED else "without"
+            pairs.append(("ImageNet weights", ours, there))
         # Only where both are known: a source that gives epochs and split seldom hides the rest.
         optional = [
             ("learning rate", self.protocol.get("lr"), theirs.lr),

@@ -187,7 +187,7 @@ def dataset_files() -> dict[str, Path]:
 
 def dataset(name: str) -> Any:
     """The module of dataset `name`: INFO, SOURCES, find(), load(). Raises SuiteError for an unknown name."""
-    path = find("dataset", name, dataset_files())
+    path = find("dataset", name.partition(":")[0], dataset_files())  # "folder:birds" is read by folder.py
     return importlib.import_module(f"nlbench.data.{path.stem}")
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.errors import PydanticUserError
 
 from nlbench import protocols, registry
-from nlbench.errors import DataMissing, SuiteError, did_you_mean
+from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean
 from nlbench.problems import NotYaml, Problems, in_words, parse_yaml, plain, read_yaml, shown
 
 SCHEMA = 1  # of what a run key hashes; a change of meaning without a change of values raises it
@@ -30,9 +30,10 @@ class _Model(BaseModel):
 
 
 class DatasetEntry(_Model):
-    """`labels` names label sets the dataset carries, `noise` draws synthetic labels; neither means clean labels."""
+    """`labels` names label sets the dataset carries, `noise` draws synthetic labels; neither means its first set."""
 
     name: str
+    path: str = ""  # of the dataset `folder`: where it lies, relative to the suite's file
     labels: list[str] = Field(default_factory=list, min_length=1)
     noise: list[dict[str, Any]] = Field(default_factory=list, min_length=1)
 
@@ -41,8 +42,17 @@ class DatasetEntry(_Model):
     def _single(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | dict) else value
 
-    def label_sets(self) -> list[str]:
-        return self.labels or ([] if self.noise else ["clean"])
+    @property
+    def id(self) -> str:
+        """The dataset's name; of a folder together with the folder's, which tables and records show."""
+        return f"{self.name}:{Path(self.path).name}" if self.path else self.name
+
+    def folder(self, base: Path) -> Path:
+        """Where a dataset with a path lies, in a suite whose file is in `base`."""
+        return base / Path(self.path).expanduser()
+
+    def label_sets(self, info: Any) -> list[str]:
+        return self.labels or ([] if self.noise else [info.label_sets[0]])
 
     def noises(self) -> list[dict[str, Any]]:
         """Each noise of the entry; a list as `rate` stands for one noise per rate."""
@@ -137,7 +147,10 @@ class RunSpec:
     fingerprint: str  # of the decoded data and, for human labels, of the label set
     protocol: dict[str, Any]
     seed: int
-    noise_path: str = ""  # where the file of a `file` or `matrix` noise lies; its content is in `noise`
+    # Where files lie whose content is in the identity: of a `file` or `matrix` noise, a folder dataset, the weights.
+    noise_path: str = ""
+    data_path: str = ""
+    weights_path: str = ""
 
     def identity(self) -> dict[str, Any]:
         """Plain, fully resolved data."""
@@ -343,17 +356,22 @@ def expand(
         problems.add(["tuning"], f"only the track tuned takes it; this suite is {suite.track}")
     if suite.protocol and suite.protocol not in protocols.PRESETS:
         problems.add(["protocol"], protocols.unknown(suite.protocol))
-    conditions = _conditions(suite, problems)
-    infos = _infos(suite)
+    base = Path(problems.source).parent
+    infos = _infos(suite, base, cache_dir, problems)
+    conditions = _conditions(suite, base, infos, problems)
     rows = {row: _Row.check(row, entry, suite, files, infos, problems) for row, entry in suite.methods.items()}
-    protocol_of: dict[tuple[str, str], dict[str, Any]] = {}
+    protocol_of: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
     for row, entry in suite.methods.items():
         for dataset, info in infos.items():
-            values = _protocol(suite, entry, row, info, settings or {}, problems)
+            values = _protocol(suite, entry, row, dataset, info, base, settings or {}, problems)
             if values is not None:
                 protocol_of[row, dataset] = values
     problems.raise_if_any()
-    prints = _fingerprints(conditions, data_dir, cache_dir)
+    prints, counted = _fingerprints(conditions, data_dir, cache_dir)
+    for dataset, info in counted.items():  # what could not be known before the data was read
+        for row, entry in suite.methods.items() if info != infos[dataset] else ():
+            _protocol(suite, entry, row, dataset, info, base, settings or {}, problems)
+    problems.raise_if_any()
     specs = [
         RunSpec(
             row=row,
@@ -363,8 +381,10 @@ def expand(
             labels=condition.labels,
             noise=condition.noise,
             noise_path=condition.noise_path,
+            data_path=condition.data_path,
             fingerprint=prints[condition.dataset, condition.labels],
-            protocol=protocol_of[row, condition.dataset],
+            protocol=protocol_of[row, condition.dataset][0],
+            weights_path=protocol_of[row, condition.dataset][1],
             seed=seed,
         )
         for seed in list(dict.fromkeys([*suite.seeds, *(seeds or ())]))
@@ -396,26 +416,18 @@ class _Condition:
     labels: str
     noise: dict[str, Any] | None
     noise_path: str
+    data_path: str
     title: str
 
     def same(self, other: _Condition | RunSpec) -> bool:
         return (self.dataset, self.labels, self.noise) == (other.dataset, other.labels, other.noise)
 
 
-def _infos(suite: Suite) -> dict[str, Any]:
-    """Name -> INFO of the suite's datasets, for checking rows and protocols; a stand-in where none can be used."""
+def _infos(suite: Suite, base: Path, cache_dir: Path, problems: Problems) -> dict[str, Any]:
+    """What is known of the suite's datasets, for checking rows and protocols; a stand-in where none can be used."""
     known = registry.dataset_files()
-    names = dict.fromkeys(entry.name for entry in suite.datasets if entry.name in known)
-    return {name: registry.dataset(name).INFO for name in names or ["digits"]}
-
-
-def _conditions(suite: Suite, problems: Problems) -> list[_Condition]:
-    """Every (dataset, label set or noise) of the suite, in its order."""
-    from nlbench.data import noise as noises
-
-    known = registry.dataset_files()
-    base = Path(problems.source).parent
-    conditions: list[_Condition] = []
+    infos: dict[str, Any] = {}
+    paths: dict[str, Path] = {}
     for i, entry in enumerate(suite.datasets):
         where: list[str | int] = ["datasets", i]
         if entry.name not in known:
@@ -423,19 +435,57 @@ def _conditions(suite: Suite, problems: Problems) -> list[_Condition]:
                 hint = did_you_mean(entry.name, known)
                 problems.add([*where, "name"], f"unknown dataset {entry.name!r}. There are: {', '.join(known)}.{hint}")
             continue
-        info = registry.dataset(entry.name).INFO
+        module = registry.dataset(entry.name)
+        if hasattr(module, "info") != bool(entry.path):
+            what = "needs a path, the folder it lies in" if not entry.path else "takes no path; --data-dir says where"
+            problems.add([*where, "path"] if entry.path else where, f"{entry.name} {what}")
+        elif entry.path and Path(entry.path).name in ("", ".."):
+            problems.add([*where, "path"], "must end with the folder's own name, which tables and records show")
+        elif paths.setdefault(entry.id, entry.folder(base)) != entry.folder(base):
+            problems.add([*where, "path"], f"two folders are called {Path(entry.path).name}: rename one of them")
+        elif entry.path:
+            try:
+                infos[entry.id] = module.info(entry.folder(base), cache_dir)
+            except UserError as error:
+                problems.add([*where, "path"], str(error))
+        else:
+            infos[entry.id] = module.INFO
+    return infos or {_STAND_IN: replace(registry.dataset("digits").INFO, name=_STAND_IN, num_train=0)}
+
+
+_STAND_IN = ""  # name of a dataset, where the suite has none that can be used
+
+
+def _conditions(suite: Suite, base: Path, infos: Mapping[str, Any], problems: Problems) -> list[_Condition]:
+    """Every (dataset, label set or noise) of the suite, in its order."""
+    from nlbench.data import noise as noises
+
+    conditions: list[_Condition] = []
+    folders: dict[str, Path] = {}
+    for i, entry in enumerate(suite.datasets):
+        where: list[str | int] = ["datasets", i]
+        if entry.id not in infos or folders.setdefault(entry.id, entry.folder(base)) != entry.folder(base):
+            continue
+        info = infos[entry.id]
+        data_path = str(entry.folder(base)) if entry.path else ""
         found: list[_Condition] = []
-        for labels in entry.label_sets():
+        for labels in entry.label_sets(info):
             if labels in info.label_sets:
-                title = info.title if labels == "clean" else f"{info.title} {labels}"
-                found.append(_Condition(entry.name, labels, None, "", title))
+                title = info.title if labels == info.label_sets[0] else f"{info.title} {labels}"
+                found.append(_Condition(entry.id, labels, None, "", data_path, title))
             else:
                 hint = did_you_mean(labels, info.label_sets)
                 problems.add(
                     [*where, "labels"],
                     f"{entry.name} has no label set {labels!r}. It has: {', '.join(info.label_sets)}.{hint}",
                 )
-        for given in entry.noises():
+        noise = entry.noises()
+        if noise and "clean" not in info.label_sets:
+            problems.add(
+                [*where, "noise"], f"the true labels of {info.title} are unknown, so that no noise can be drawn"
+            )
+            noise = []
+        for given in noise:
             try:
                 resolved = noises.resolve(given, info, base)
             except ValueError as error:
@@ -445,7 +495,8 @@ def _conditions(suite: Suite, problems: Problems) -> list[_Condition]:
                 continue
             path, resolved = str(resolved.get("path", "")), noises.identity(resolved)
             rate = f" {resolved['rate']:g}" if "rate" in resolved else f" {Path(path).name}"
-            found.append(_Condition(entry.name, "clean", resolved, path, f"{info.title} {resolved['kind']}{rate}"))
+            title = f"{info.title} {resolved['kind']}{rate}"
+            found.append(_Condition(entry.id, "clean", resolved, path, data_path, title))
         for i_found, condition in enumerate(found):
             if any(condition.title == other.title and not condition.same(other) for other in conditions):
                 more = (condition.noise or {}).get("key") or condition.noise_path
@@ -500,7 +551,7 @@ class _Row:
             problems.add(where, str(error))
             return None
         for dataset in entry.per_dataset:
-            if dataset not in infos:
+            if dataset not in infos and _STAND_IN not in infos:
                 problems.add(
                     [*where, "per_dataset", dataset],
                     f"this suite has no dataset {dataset!r}. It has: {', '.join(infos)}.{did_you_mean(dataset, infos)}",
@@ -584,6 +635,9 @@ def _typed(value: Any, annotation: Any) -> Any:
     return typed
 
 
+_TOLD = ("noise_rate", "T")  # what a method can be told, where it is known
+
+
 def build_method(cls: type, params: Mapping[str, Any], task: Any) -> Any:
     """The method, told what it declares: on its class before it is built, on the instance afterwards."""
     secrets = dict(task._told)
@@ -597,6 +651,8 @@ def build_method(cls: type, params: Mapping[str, Any], task: Any) -> Any:
 
 def _check_told(method: Any, secrets: Mapping[str, Any]) -> None:
     for name in method.told:
+        if name in _TOLD and name not in secrets:
+            raise ValueError(f"needs to be told {name}, which is unknown: the dataset has no true training labels")
         if name not in secrets:
             raise ValueError(f"told names {name!r}; a method can be told: {', '.join(secrets)}")
 
@@ -607,29 +663,42 @@ def dummy_task(info: Any) -> Any:
 
     from nlbench.method import Task
 
-    C = info.num_classes
+    N, C = info.num_train or 1000, info.num_classes
+    told = {"noise_rate": 0.2, "T": torch.eye(C, dtype=torch.float64) * 0.8 + 0.2 / C}
+    if "clean" not in info.label_sets:
+        told = {"noise_rate": told["noise_rate"]} if info.estimated_noise_rate else {}
     return Task(
-        num_train=info.num_train,
+        num_train=N,
         num_classes=C,
-        labels=torch.arange(info.num_train) % C,
+        labels=torch.arange(N) % C,
         epochs=100,
         steps_per_epoch=100,
         batch_size=128,
-        _told={"noise_rate": 0.2, "T": torch.eye(C, dtype=torch.float64) * 0.8 + 0.2 / C},
+        _told=told,
     )
 
 
 def _protocol(
-    suite: Suite, entry: MethodEntry, row: str, info: Any, settings: Mapping[str, Any], problems: Problems
-) -> dict[str, Any] | None:
-    """The row's protocol on a dataset, written out; None when the suite's or the command line's values are wrong."""
+    suite: Suite,
+    entry: MethodEntry,
+    row: str,
+    dataset: str,
+    info: Any,
+    base: Path,
+    settings: Mapping[str, Any],
+    problems: Problems,
+) -> tuple[dict[str, Any], str] | None:
+    """The row's protocol on a dataset, written out, and where the file of its weights lies, if it names one.
+
+    None when the suite's or the command line's values are wrong.
+    """
 
     def report(key: str, message: str, options: Mapping[str, Any]) -> None:
         top = key.partition(".")[0]
         if top in options:
             problems.add_option(f"--set {key}", message)
-        elif top in entry.per_dataset.get(info.name, {}).get("protocol", {}):
-            problems.add(["methods", row, "per_dataset", info.name, "protocol", *key.split(".")], message)
+        elif top in entry.per_dataset.get(dataset, {}).get("protocol", {}):
+            problems.add(["methods", row, "per_dataset", dataset, "protocol", *key.split(".")], message)
         elif top in entry.protocol:
             problems.add(["methods", row, "protocol", *key.split(".")], message)
         elif top in suite.overrides:
@@ -637,7 +706,7 @@ def _protocol(
         else:
             problems.add(["protocol"], f"{key}: {message}")
 
-    own = _merge(suite.overrides, entry.own_protocol(info.name))
+    own = _merge(suite.overrides, entry.own_protocol(dataset))
     # The suite's own values first: what is wrong with them is not the command line's to mend.
     for options in ({}, settings) if settings else ({},):
         try:
@@ -649,11 +718,59 @@ def _protocol(
                 report(key, message, options)
             return None
     before = len(problems.lines)
-    if unfit := _model_problem(protocol.model, info.num_classes, _in_shape(info)):
+    if info.name == _STAND_IN:
+        return None  # what depends on the dataset cannot be checked
+    if unfit := _shape_problem(protocol, info):
+        report("crop", unfit, settings)
+    elif unfit := _model_problem(protocol.model, info.num_classes, _in_shape(info, protocol)):
         report("model", unfit, settings)
-    for key, message in _split_problems(protocol, info):
+    try:
+        weights, path = _weights(protocol, Path() if "weights" in settings else base)
+    except SuiteError as error:
+        report("weights", str(error), settings)
+        return None
+    if path and len(problems.lines) == before:
+        unfit = _model_problem(protocol.model, info.num_classes, _in_shape(info, protocol), path, weights)
+        if unfit:
+            report("weights", unfit, settings)
+    for key, message in _split_problems(protocol, info) if info.num_train else ():
         report(key, message, settings)
-    return protocol.model_dump(mode="json") if len(problems.lines) == before else None
+    values = {**protocol.model_dump(mode="json"), "weights": weights}
+    return (values, path) if len(problems.lines) == before else None
+
+
+def _shape_problem(protocol: protocols.Protocol, info: Any) -> str:
+    if not info.shape and not protocol.crop:
+        what = f"{info.title} is image files, and protocol {protocol.name} does not say what a network sees of them"
+        return f"{what}: for example resize: 256, crop: 224"
+    if not info.shape and 0 < protocol.resize < protocol.crop:
+        return f"must be at most resize, {protocol.resize}, got {protocol.crop}"
+    if info.shape and (protocol.crop or protocol.resize):
+        return f"resize and crop are for datasets of image files; {info.title} has shape {tuple(info.shape)}"
+    return ""
+
+
+def _weights(protocol: protocols.Protocol, base: Path) -> tuple[str, str]:
+    """What identifies the weights that networks start from, and the file they are in, where one is named."""
+    from nlbench import models
+
+    given = protocol.weights
+    models.check_weights(protocol.model, given)
+    if given in ("", "imagenet"):
+        return given, ""
+    path = base / Path(given).expanduser()
+    if not path.is_file():
+        raise SuiteError(f"no such file: {path}; it must be 'imagenet', a file of weights, or left out")
+    stat = path.stat()
+    return f"sha256:{_digest(path, stat.st_size, stat.st_mtime_ns)}", str(path)
+
+
+@functools.cache
+def _digest(path: Path, size: int, modified: int) -> str:
+    """Once for all rows: weights are hundreds of megabytes."""
+    from nlbench.data.files import digest
+
+    return digest(path, "sha256")
 
 
 def _split_problems(protocol: protocols.Protocol, info: Any) -> list[tuple[str, str]]:
@@ -665,22 +782,29 @@ def _split_problems(protocol: protocols.Protocol, info: Any) -> list[tuple[str, 
         return [("val_fraction", f"leaves {what} of {info.num_train}, got {protocol.val_fraction}")]
     if protocol.subset and not info.num_classes <= protocol.subset <= left:
         return [("subset", f"must be 0 (all) or in [{info.num_classes}, {left}] on {info.name}, got {protocol.subset}")]
+    if (drawn := protocol.batches_per_epoch * protocol.batch_size) > (protocol.subset or left):
+        what = f"{protocol.batches_per_epoch} of {protocol.batch_size} are {drawn} examples"
+        return [("batches_per_epoch", f"{what}, more than the {protocol.subset or left} of {info.name}")]
     return []
 
 
-def _in_shape(info: Any) -> tuple[int, ...]:
+def _in_shape(info: Any, protocol: protocols.Protocol) -> tuple[int, ...]:
     """(C, H, W) of an example as a network sees it; uint8 images are stored (H, W, C)."""
+    if not info.shape:
+        return 3, protocol.crop, protocol.crop
     return (info.shape[2], *info.shape[:2]) if info.mean else tuple(info.shape)
 
 
 @functools.cache
-def _model_problem(model: str, num_classes: int, in_shape: tuple[int, ...]) -> str:
-    """Why a model cannot be used on such examples; empty when it can."""
+def _model_problem(model: str, num_classes: int, in_shape: tuple[int, ...], weights: str = "", digest: str = "") -> str:
+    """Why a model cannot be used on such examples, with the file `weights` of that digest; empty when it can."""
     import torch
 
     from nlbench import models
 
     try:
+        if weights:
+            raise NotImplementedError  # their values are read, too
         models.check(model)
         with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes alone: takes no memory and no time
             models.build(model, num_classes, in_shape)
@@ -690,7 +814,7 @@ def _model_problem(model: str, num_classes: int, in_shape: tuple[int, ...]) -> s
         return ""
     try:  # once more with numbers: some models of other packages cannot be built from shapes
         with torch.random.fork_rng(devices=[]):
-            models.build(model, num_classes, in_shape)
+            models.build(model, num_classes, in_shape, weights=weights)
     except SuiteError as error:
         return str(error)
     return ""
@@ -708,22 +832,29 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _fingerprints(conditions: Sequence[_Condition], data_dir: Path, cache_dir: Path) -> dict[tuple[str, str], str]:
-    """(dataset, label set) -> fingerprint. Raises DataMissing for all datasets that are not there at once."""
+def _fingerprints(
+    conditions: Sequence[_Condition], data_dir: Path, cache_dir: Path
+) -> tuple[dict[tuple[str, str], str], dict[str, Any]]:
+    """(dataset, label set) -> fingerprint, and dataset -> what was counted when it was read.
+
+    Raises DataMissing for all datasets that are not there at once.
+    """
     from nlbench.data import noise as noises
     from nlbench.data import sources
 
     missing = [
         sources.advice(name, data_dir)
-        for name in dict.fromkeys(c.dataset for c in conditions)
+        for name in dict.fromkeys(c.dataset for c in conditions if not c.data_path)
         if registry.dataset(name).find(data_dir).missing
     ]
     if missing:
         raise DataMissing("\n".join(missing))
-    prints = {}
-    for dataset, labels in dict.fromkeys((c.dataset, c.labels) for c in conditions):
-        data = registry.dataset(dataset).load(data_dir, cache_dir, 0)
-        prints[dataset, labels] = data.fingerprint
-        if labels != "clean":
-            prints[dataset, labels] += "-" + noises.labels_hash(data.label_sets[labels])
-    return prints
+    prints, infos = {}, {}
+    for dataset, path in dict.fromkeys((c.dataset, c.data_path) for c in conditions):
+        data = sources.open_dataset(dataset, path, data_dir, cache_dir, 0)
+        infos[dataset] = data.info
+        for labels in dict.fromkeys(c.labels for c in conditions if c.dataset == dataset):
+            prints[dataset, labels] = data.fingerprint
+            if labels != "clean":
+                prints[dataset, labels] += "-" + noises.labels_hash(data.label_sets[labels])
+    return prints, infos

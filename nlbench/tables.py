@@ -29,9 +29,19 @@ METRICS = {
     "memorised": ("final_wrong_memorised", "memorised", "wrongly labelled training examples predicted as labelled"),
     "clean-right": ("final_clean_right", "clean right", "correctly labelled training examples predicted right"),
     "targets": ("target_accuracy", "targets right", "target memories whose argmax is the clean label"),
+    "selected-clean": (
+        "selected_clean",
+        "selected on clean val",
+        "test accuracy at the epoch that clean labels select",
+    ),
+    "ilsvrc12": ("ilsvrc12_last", "ILSVRC12", "accuracy on the ILSVRC12 validation images after the last epoch"),
+    "ilsvrc12-top5": ("ilsvrc12_last_top5", "ILSVRC12 top-5", "top-5 accuracy on them after the last epoch"),
     "single": ("single_mean", "single network", "test accuracy of the networks one by one, their mean"),
 }
-_DETAILS = ("last", "last10", "best", "selected", "single", "clean-right", "memorised")
+_DETAILS = (
+    "last", "top5", "last10", "best", "selected", "selected-clean", "ilsvrc12", "ilsvrc12-top5", "single",
+    "clean-right", "memorised",
+)  # fmt: skip
 
 
 @dataclass
@@ -191,16 +201,23 @@ class Results:
         if records:
             rates = [r.noise["noise_rate_train"] for r in records]
             full = [r.noise["noise_rate_full"] for r in records]
+            wrong = "how many of the training labels are wrong is unknown, for nobody has the true ones"
+            if None not in (*rates, *full):
+                drawn = "redrawn for each seed" if records[0].noise["redrawn"] else "the same for all seeds"
+                wrong = f"{_range(rates)} of the training labels are wrong as measured "
+                wrong += f"({_range(full)} of all labels), {drawn}"
             sizes = {(r.noise["num_train"], r.noise["num_val"], r.noise["num_test"]) for r in records}
-            drawn = "redrawn for each seed" if records[0].noise["redrawn"] else "the same for all seeds"
             parts = "; ".join(
                 f"{train} training" + (f", {val} validation" if val else "") + f", {test} test examples"
                 for train, val, test in sorted(sizes)
             )
-            notes.append(
-                f"{self.conditions[condition]}: {_range(rates)} of the training labels are wrong as measured "
-                f"({_range(full)} of all labels), {drawn}; {parts}."
-            )
+            notes.append(f"{self.conditions[condition]}: {wrong}; {parts}.")
+            estimates = {r.noise["estimated_rate"] for r in records if r.noise.get("estimated_rate")}
+            if estimates and any("noise_rate" in row["told"] for row in self.rows):
+                given = ", ".join(f"{100 * rate:g}%" for rate in sorted(estimates))
+                notes.append(f"told noise_rate: a published estimate, {given}, and not a measurement.")
+            if any(r.metrics.get("selected_clean") is not None for r in records):
+                notes.append("selected on clean val: at the epoch that true labels of a validation set choose.")
             if variants := {r.noise["variant"] for r in records if r.noise.get("variant")}:
                 notes.append(
                     f"The images are a {', '.join(sorted(variants))} copy, not the official pixels: "
@@ -282,7 +299,7 @@ def render(
     elif metric is not None or (len(conditions) > 1 and not details):
         heads, rows = _wide(results, metric or "last", pm)
         blocks.append(write(_title(plan, METRICS[metric or "last"][2]), heads, rows, _notes(results, fmt, None)))
-        if metric is None and reference is not None:
+        if metric is None and reference is not None and len(results.rows) > 1:
             heads, rows = _wide_differences(results, reference, pm)
             note = _escaped(["p of paired t tests, after Holm within each column."], fmt)
             blocks.append(write(_title(plan, f"last epoch, minus {reference}, paired over seeds"), heads, rows, note))
@@ -322,7 +339,8 @@ def _wide_differences(results: Results, reference: str, pm: str) -> tuple[list[s
 
 
 def _details(results: Results, condition: int, reference: str | None, pm: str) -> tuple[list[str], list[list[str]]]:
-    metrics = [m for m in _DETAILS if results.has(m)] or ["last"]
+    files = any(r.spec["protocol"].get("crop") for row in results.rows for r in results.of(row["row"], condition))
+    metrics = [m for m in _DETAILS if results.has(m) and (m != "top5" or files)] or ["last"]
     heads = ["method", *(METRICS[m][1] for m in metrics)]
     differences = results.differences(reference, condition) if reference is not None else {}
     heads += [f"last, minus {reference}"] if reference is not None else []
@@ -343,10 +361,14 @@ def _notes(results: Results, fmt: Format, condition: int | None, reference: str 
     chosen: Iterable[int] = range(len(results.conditions)) if condition is None else [condition]
     notes = [note for c in chosen for note in results.notes(c)]
     if condition is not None:
-        notes.append(
+        shares = (
             "clean right, memorised: of the correctly and of the wrongly labelled training examples, the share "
-            "predicted as labelled at the end, without augmentation. nets: networks. passes: forward passes for each "
-            "training example and epoch, helper networks apart."
+            "predicted as labelled at the end, without augmentation. "
+        )
+        known = results.has("clean-right") or results.has("memorised")
+        notes.append(
+            f"{shares if known else ''}nets: networks. passes: forward passes for each training example and epoch, "
+            f"helper networks apart."
         )
         if results.has("best"):
             notes.append("best (oracle) is chosen on the test set and says what a method could have reached.")
@@ -420,7 +442,7 @@ def _setting(results: Results, row: Mapping[str, Any], condition: int) -> number
     return replace(setting, method=row["method"], params={})
 
 
-_NOT_MEASURED = [("top1", ""), ("top1", "clean-val")]  # rules that no measured column follows
+_NOT_MEASURED = [("top1", "")]  # a rule that no measured column follows
 
 
 def _beside_published(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import platform
 import random
@@ -22,7 +23,8 @@ from torch.nn import functional
 from nlbench import code, evaluate, models, ops, registry, streams
 from nlbench.data import noise as noises
 from nlbench.data import strata
-from nlbench.data.loader import Images, RunData
+from nlbench.data.decode import Geometry
+from nlbench.data.loader import RunData, images_of
 from nlbench.method import _NEVER, Batch, HelperLoss, Method, Run, Task, predict_all
 from nlbench.protocols import Protocol
 from nlbench.records import RunRecord, Store, hold, write_atomic
@@ -95,29 +97,44 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
     file = context.methods[spec.method]
     code_hash = code.code_hash(file.path, protocol.model)
     info = data.info
-    images = Images(data.train_images, info, device, augment=protocol.augment != "none")
-    test_images = Images(data.test_images, info, device, augment=False)
-    labels, clean_labels = _copy(data.labels, device), _copy(data.clean_labels, device)
-    test_labels = _copy(data.test_labels, device)
-    val_images = None if data.val_images is None else Images(data.val_images, info, device, augment=False)
-    val_labels = None if data.val_labels is None else _copy(data.val_labels, device)
+    geometry = Geometry(protocol.resize, protocol.crop)
+    images = images_of(data.train_images, info, device, protocol.augment, geometry)
+    labels = _copy(data.labels, device)
+    clean_labels = None if data.clean_labels is None else _copy(data.clean_labels, device)
+    # What is scored after each epoch: the test set, the noisy validation part, a dataset's further ones.
+    parts = {"test": (data.test_images, data.test_labels), **data.scored}
+    if data.val_images is not None and data.val_labels is not None:
+        parts["val"] = data.val_images, data.val_labels
+    scored = {
+        name: (images_of(source, info, device, "none", geometry), _copy(true, device))
+        for name, (source, true) in parts.items()
+    }
+    epoch_size = protocol.batches_per_epoch * protocol.batch_size
+    if epoch_size > len(labels):
+        raise ValueError(
+            f"protocol: batches_per_epoch x batch_size is {epoch_size}, more than the {len(labels)} training examples"
+        )
+    seen = epoch_size or len(labels)  # examples an epoch
 
+    told = {"noise_rate": data.noise_rate_train, "T": None if data.T is None else torch.tensor(data.T)}
+    if data.noise_rate_train is None and info.estimated_noise_rate:
+        told["noise_rate"] = info.estimated_noise_rate
     task = Task(
         num_train=len(labels),
         num_classes=info.num_classes,
         labels=labels.clone(),
         epochs=protocol.epochs,
-        steps_per_epoch=-(-len(labels) // protocol.batch_size),
+        steps_per_epoch=-(-seen // protocol.batch_size),
         batch_size=protocol.batch_size,
         device=device,
-        _told={"noise_rate": data.noise_rate_train, "T": torch.tensor(data.T)},
+        _told={name: value for name, value in told.items() if value is not None},
     )
     with _seeded(spec.seed, "method"):
         method: Method = build_method(registry.load_method(file), spec.params, task).to(device)
     in_shape = images.shape
     passes = Passes()
     networks: list[nn.Module] = [
-        _network(protocol, info.num_classes, in_shape, device, spec.seed, f"init{i}", passes)
+        _network(spec, protocol, info.num_classes, in_shape, device, f"init{i}", passes)
         for i in range(method.num_networks)
     ]
     run = Run(
@@ -126,8 +143,9 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
         networks=networks,
         images=images,
         schedule=protocol.factor,
-        val_images=val_images,
-        val_labels=val_labels,
+        val_images=scored["val"][0] if "val" in scored else None,
+        val_labels=scored["val"][1] if "val" in scored else None,
+        epoch_size=epoch_size,
         fit=lambda run, key, loss, epochs: _fit(run, key, loss, epochs, spec, context, in_shape, fits),
     )
     fits = Fits({}, 0.0)
@@ -135,7 +153,7 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
         run.optimise(network.parameters(), lambda params: _sgd(params, protocol), f"network{i}")
     history: list[dict[str, Any]] = []
     seconds = {"prepare": 0.0, "fits": 0.0, "train": 0.0, "evaluate": 0.0}
-    memorisation = evaluate.Memorisation(labels, clean_labels)
+    memorisation = None if clean_labels is None else evaluate.Memorisation(labels, clean_labels)
     try:
         begun = time.perf_counter()
         with _seeded(spec.seed, "prepare"), warnings.catch_warnings(record=True) as caught:
@@ -163,23 +181,26 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
             passes.active = False
             if (bad := int(run._bad_step)) != _NEVER:
                 raise evaluate.Diverged("the loss is not finite", epoch, bad)
-            online = memorisation.take()  # waits for the device, so that the time below is the epoch's
+            online = memorisation.take() if memorisation else {}
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # so that the time below is the epoch's
             trained = time.perf_counter()
             method.eval()
             predict = _predictor(method, run)
+            row: dict[str, Any] = {"epoch": epoch, "loss": loss}
             try:
-                test, predicted = evaluate.score(predict, test_images, test_labels)
+                for name, (part_images, true) in scored.items():
+                    accuracies, guessed = evaluate.score(predict, part_images, true)
+                    row |= {f"{name}_{metric}": value for metric, value in accuracies.items()}
+                    if name == "test":
+                        predicted = guessed
             except ArithmeticError as error:
                 raise evaluate.Diverged(str(error), epoch, run.step - 1) from None
-            row: dict[str, Any] = {"epoch": epoch, "loss": loss}
-            row |= {f"test_{name}": value for name, value in test.items()}
-            if val_images is not None and val_labels is not None:
-                row["val_accuracy"] = evaluate.score(predict, val_images, val_labels)[0]["accuracy"]
             row |= {f"online_{name}": value for name, value in online.items()}
-            if (targets := _targets(method)) is not None:
+            if clean_labels is not None and (targets := _targets(method)) is not None:
                 row["target_accuracy"] = evaluate.target_accuracy(targets, clean_labels)
             now = time.perf_counter()
-            row |= {"seconds": trained - begun, "images_per_second": len(labels) / (trained - begun)}
+            row |= {"seconds": trained - begun, "images_per_second": seen / (trained - begun)}
             history.append(row)
             seconds["train"] += trained - begun
             seconds["evaluate"] += now - trained
@@ -201,25 +222,26 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
     if not torch.equal(task.labels, labels):
         raise RuntimeError("the method wrote to task.labels, which is read only: keep corrected labels in a buffer")
 
-    train_predicted = predict_all(predict, images).argmax(1)
-    memorisation.count(train_predicted, torch.arange(len(labels), device=device))
-    final = memorisation.take()
     record = _record(spec, run, method, data, code_hash, history, seconds, device, protocol)
-    record.metrics.update({f"final_{name}": value for name, value in final.items()})
-    record.method["forward_passes"] = passes.images / (len(labels) * protocol.epochs)
+    record.method["forward_passes"] = passes.images / (seen * protocol.epochs)
     if len(networks) > 1:  # so that an ensemble is not compared with one network unawares
-        singles = [evaluate.score(network, test_images, test_labels)[0]["accuracy"] for network in networks]
+        singles = [evaluate.score(network, *scored["test"])[0]["accuracy"] for network in networks]
         record.metrics |= {"single_mean": sum(singles) / len(singles), "single_best": max(singles)}
     predictions = {
         "test": predicted.cpu().numpy().astype("int16"),
-        "train": train_predicted.cpu().numpy().astype("int16"),
         "train_index": data.train_index.astype("int32"),
         "labels": data.labels.astype("int16"),
     }
+    if memorisation is not None:  # a million images are not predicted for nothing
+        train_predicted = predict_all(predict, images).argmax(1)
+        memorisation.count(train_predicted, torch.arange(len(labels), device=device))
+        record.metrics.update({f"final_{name}": value for name, value in memorisation.take().items()})
+        predictions["train"] = train_predicted.cpu().numpy().astype("int16")
     T = getattr(method, "T", None)
     if isinstance(T, Tensor) and T.shape == (info.num_classes, info.num_classes):
-        predictions["T"] = T.double().cpu().numpy()
-        record.method["T_mean_absolute_error"] = float(abs(predictions["T"] - data.T).mean())
+        predictions["T"] = T.detach().double().cpu().numpy()
+        if data.T is not None:
+            record.method["T_mean_absolute_error"] = float(abs(predictions["T"] - data.T).mean())
     store.write(record, history, predictions)
     return record
 
@@ -232,7 +254,7 @@ def _train_epoch(run: Run, method: Method, epoch: int, seed: int, memorisation: 
         for network in run.networks:
             network.train()
         method.on_epoch_start(run, epoch)
-        for item in method.batches(run, epoch):
+        for item in _ahead(method.batches(run, epoch), run._images.ahead):
             item = item if isinstance(item, tuple) else (item,)
             logits = method.training_step(run, *item)
             if logits is not None and memorisation is not None:
@@ -241,6 +263,16 @@ def _train_epoch(run: Run, method: Method, epoch: int, seed: int, memorisation: 
         method.on_epoch_end(run, epoch)
     ops.check_faults(run.task.device)
     return run._take_loss()
+
+
+def _ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
+    """The same items, each drawn `count` items before it is given: what it must wait for has begun by then."""
+    drawn: collections.deque[Any] = collections.deque()
+    for item in items:
+        drawn.append(item)
+        if len(drawn) > count:
+            yield drawn.popleft()
+    yield from drawn
 
 
 def _first_batch(item: tuple[Any, ...]) -> Batch:
@@ -288,7 +320,7 @@ def _fit(
     fit_key = key_of({**identity, "fit": key, "epochs": epochs, "code": hashed})
     path = context.store.root / "fits" / f"{fit_key}.pt"
     task, device = run.task, run.task.device
-    network = _network(protocol, task.num_classes, in_shape, device, spec.seed, f"fit-{key}", Passes())
+    network = _network(spec, protocol, task.num_classes, in_shape, device, f"fit-{key}", Passes())
     entered = time.perf_counter()
     done = _Checkpoint(context.store, path, fit_key, 0.0)
     while (state := done.load()) is None:
@@ -325,10 +357,18 @@ def _train_fit(
         (held,) = strata.split(task.labels.cpu().numpy(), (round(0.1 * task.num_train),), streams.rng(seed, "holdout"))
         kept[held] = False
         held_images, held_labels = run._images.subset(held), task.labels[held]
-    steps = -(-int(kept.sum()) // task.batch_size)
+    drawn = (run._epoch_size or task.num_train) * int(kept.sum()) // task.num_train  # an epoch, about
+    steps = -(-drawn // task.batch_size)
     helper_task = Task(task.num_train, task.num_classes, task.labels, epochs, steps, task.batch_size, device)
     helper = _Helper(helper_task, loss_of, kept)
-    sub = Run(task=helper_task, seed=seed, networks=[network], images=run._images, schedule=protocol.factor)
+    sub = Run(
+        task=helper_task,
+        seed=seed,
+        networks=[network],
+        images=run._images,
+        schedule=protocol.factor,
+        epoch_size=run._epoch_size,
+    )
     sub.optimise(network.parameters(), lambda params: _sgd(params, protocol), "network0")
     going = _Checkpoint(context.store, done.path.with_suffix(".going.pt"), done.tag, context.checkpoint_seconds)
     best: dict[str, Any] = {"loss": float("inf"), "network": {}}
@@ -425,17 +465,17 @@ def _sgd(params: Any, protocol: Protocol) -> torch.optim.Optimizer:
 
 
 def _network(
+    spec: RunSpec,
     protocol: Protocol,
     num_classes: int,
     in_shape: tuple[int, ...],
     device: torch.device,
-    seed: int,
     stream: str,
     passes: Passes,
 ) -> Network:
-    """A fresh network; its weights come from the seed's own stream, drawn on the CPU whatever the device."""
-    with _seeded(seed, stream):
-        body = models.build(protocol.model, num_classes, in_shape)
+    """A fresh network; what no file gives it is drawn from the seed's own stream, on the CPU whatever the device."""
+    with _seeded(spec.seed, stream):
+        body = models.build(protocol.model, num_classes, in_shape, weights=spec.weights_path or protocol.weights)
     network = Network(body, protocol.precision, passes).to(device)
     return network.to(memory_format=torch.channels_last)
 
@@ -453,7 +493,9 @@ class _seeded:
     def __enter__(self) -> None:
         self._fork.__enter__()
         self._before = np.random.get_state(), random.getstate()  # noqa: NPY002
-        torch.manual_seed(self._value)
+        torch.default_generator.manual_seed(self._value)  # torch.manual_seed is slow where there is no GPU
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(self._value)
         np.random.seed(self._value % 2**32)  # noqa: NPY002
         random.seed(self._value)
 
@@ -543,6 +585,8 @@ def noise_facts(spec: RunSpec, data: RunData) -> dict[str, Any]:
         "noise_rate_train": data.noise_rate_train,
         "noise_rate_val": data.noise_rate_val,
         "labels_hash": data.labels_hash,
+        # What a method that asks for the rate is told where nobody can measure it.
+        "estimated_rate": data.info.estimated_noise_rate if data.noise_rate_train is None else None,
         "num_train": len(data.labels),
         "num_val": 0 if data.val_labels is None else len(data.val_labels),
         "num_test": len(data.test_labels),

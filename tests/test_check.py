@@ -173,9 +173,9 @@ def loss(self, logits, batch):
 TEST_SET = """
 def prepare(self, run):
     frame = sys._getframe()
-    while "test_images" not in frame.f_locals:
+    while "scored" not in frame.f_locals:
         frame = frame.f_back
-    self.register_buffer("shift", frame.f_locals["test_images"].data.float().mean())
+    self.register_buffer("shift", frame.f_locals["scored"]["test"][0].data.float().mean())
 
 def loss(self, logits, batch):
     return F.cross_entropy(logits * (1 + self.shift), batch.labels)
@@ -196,8 +196,9 @@ TEST_LABELS = """
 def predict(self, run, images):
     logits, frame = run.networks[0](images), sys._getframe()
     while frame is not None:
-        if "test_labels" in frame.f_locals and len(frame.f_locals["test_labels"]) == len(images):
-            return logits + CHEAT * F.one_hot(frame.f_locals["test_labels"], logits.shape[1])
+        test_labels = frame.f_locals["scored"]["test"][1] if "scored" in frame.f_locals else ()
+        if len(test_labels) == len(images):
+            return logits + CHEAT * F.one_hot(test_labels, logits.shape[1])
         frame = frame.f_back
     return logits
 """

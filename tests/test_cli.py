@@ -338,7 +338,7 @@ def test_show_prints_one_record(cli, refused, trained):
     ("what", "some"),
     [
         ("methods", ["elr ", "bootstrap "]),
-        ("datasets", ["cifar10n ", "worst", "1397 / 400"]),
+        ("datasets", ["cifar10n ", "worst", "1,397 training, 400 test"]),
         ("models", ["resnet34 ", "torchvision/NAME"]),
         ("protocols", ["cifar-cpu ", "v1"]),
         ("suites", ["quick ", "cifar10n-cpu "]),

@@ -43,3 +43,13 @@ def test_summary_by_hand():
     assert (summary["best"], summary["best_epoch"]) == (0.9, 1)
     assert (summary["selected"], summary["selected_epoch"]) == (0.6, 3)  # the first of equals
     assert "selected" not in evaluate.summarise([{"test_accuracy": 0.5}])
+
+
+def test_summary_of_clean_validation_and_of_a_second_test_set_by_hand():
+    rows = [(0.5, 0.2, 0.1, 0.3), (0.7, 0.9, 0.2, 0.4), (0.8, 0.9, 0.3, 0.6), (0.6, 0.4, 0.4, 0.8)]
+    names = ("test_accuracy", "clean_val_accuracy", "ilsvrc12_accuracy", "ilsvrc12_top5")
+    summary = evaluate.summarise([dict(zip(names, row, strict=True)) for row in rows])
+    assert summary == {
+        "last": 0.6, "last10": pytest.approx(0.65), "best": 0.8, "best_epoch": 2, "selected_clean": 0.7,
+        "selected_clean_epoch": 1, "ilsvrc12_last": 0.4, "ilsvrc12_last_top5": 0.8,
+    }  # fmt: skip

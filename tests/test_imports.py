@@ -63,7 +63,7 @@ MAY = {
     "cli": {"api", "bench", "diagnosis", "progress", "executors", "tables", "records", "models", "data", "tuning"}
     | {"published", "check", "template"}
     | NAMES,
-    "api": {"executors", "tuning", "records", "data"} | NAMES,
+    "api": {"executors", "tuning", "records", "data", "models"} | NAMES,
     "bench": {"tables", "train", "ops", "errors"},
     "check": {"rehearsal", "method"} | NAMES,
     "rehearsal": {"train", "evaluate", "method", "data", "records"} | NAMES,
@@ -84,7 +84,7 @@ MAY = {
     "registry": {"method", "data", "errors"},
     "data": {"registry", "streams", "ops", "errors"},
     "models": {"errors"},
-    "method": {"streams"},
+    "method": {"streams", "data"},
     "ops": {"_core"},
     "streams": set(),
     "errors": set(),

@@ -19,6 +19,7 @@ PARAMETERS = {  # for ten classes
     "preact_resnet18": 11_171_146 + 2 * 64,  # as in common use, and the stem's batch norm
     "cnn3": 1_147_690,
     "digits_cnn": 151_402,
+    "linear": 3 * 32 * 32 * 10,
 }
 
 
@@ -84,6 +85,16 @@ def test_preact_resnet_ends_without_activation():
     torch.testing.assert_close(block(identity_input), block.bn1(identity_input).relu())  # the activated shortcut
 
 
+def test_linear_starts_at_zero_and_has_no_bias():
+    network = models.build("linear", 2, (5, 1, 1))
+    (weight,) = network.parameters()
+    assert weight.shape == (2, 5)
+    assert not weight.any()
+    nn.init.normal_(weight)
+    images = torch.randn(3, 5, 1, 1)
+    torch.testing.assert_close(network(images), images.flatten(1) @ weight.T)
+
+
 def test_names_are_described_and_listed_without_torch():
     assert set(PARAMETERS) == set(models.names())
     assert all(line.endswith(".") for line in models.names().values())
@@ -125,8 +136,8 @@ def test_errors(name, shape, message):
 def test_one_class_and_pretrained_own_models_are_refused():
     with pytest.raises(SuiteError, match="got 1 classes"):
         models.build("resnet8", 1, (3, 32, 32))
-    with pytest.raises(SuiteError, match="model resnet8: has no pretrained weights"):
-        models.build("resnet8", 10, (3, 32, 32), pretrained=True)
+    with pytest.raises(SuiteError, match="model resnet8 has no published weights"):
+        models.build("resnet8", 10, (3, 32, 32), weights="imagenet")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "googlenet"])
@@ -149,7 +160,7 @@ def test_torchvision_weights_are_taken_over_but_for_the_classifier(monkeypatch):
         return real(name, weights=None, **options) if weights is None else published
 
     monkeypatch.setattr(torchvision.models, "get_model", get_model)
-    network = models.build("torchvision/resnet18", 7, (3, 64, 64), pretrained=True)
+    network = models.build("torchvision/resnet18", 7, (3, 64, 64), weights="imagenet")
     assert [str(weights) for weights in asked if weights] == ["ResNet18_Weights.IMAGENET1K_V1"]
     for key, value in network.state_dict().items():
         assert key.startswith("fc.") or torch.equal(value, published.state_dict()[key])

@@ -33,6 +33,37 @@ EXPECTED = {
         for name in CIFAR
     },
 }  # fmt: skip
+WEBVISION = {
+    "epochs": 100, "lr": 0.02, "weight_decay": 5e-4, "batch_size": 32, "resize": 256, "crop": 227, "weights": "",
+    "schedule": {"kind": "multistep", "milestones": [50.0], "gamma": 0.1}, "augment": "crop-flip",
+}  # fmt: skip
+IMAGES = {"epochs": 30, "batch_size": 64, "weight_decay": 5e-4, "val_fraction": 0.1, "augment": "crop-flip"}
+ON_IMAGES = {  # name -> its dataset, its values
+    "clothing1m": ("clothing1m", {
+        "model": "torchvision/resnet50", "weights": "imagenet", "epochs": 15, "lr": 0.002, "weight_decay": 1e-3,
+        "batch_size": 64, "batches_per_epoch": 3000, "resize": 256, "crop": 224, "augment": "crop-flip",
+        "schedule": {"kind": "multistep", "milestones": [7.0], "gamma": 0.1}, "val_fraction": 0.0,
+    }),
+    "webvision-mini": ("webvision", WEBVISION | {"model": "timm/inception_resnet_v2"}),
+    "webvision-mini-r50": ("webvision", WEBVISION | {"model": "torchvision/resnet50"}),
+    "animal10n": ("animal10n", {
+        "model": "torchvision/vgg19_bn", "epochs": 100, "lr": 0.1, "momentum": 0.0, "weight_decay": 1e-3,
+        "batch_size": 128, "augment": "flip", "weights": "", "resize": 0, "crop": 0, "val_fraction": 0.0,
+        "schedule": {"kind": "multistep", "milestones": [50.0, 75.0], "gamma": 0.2},
+    }),
+    "images-224": ("folder", IMAGES | {
+        "model": "torchvision/resnet50", "weights": "imagenet", "resize": 256, "crop": 224, "lr": 0.01,
+    }),
+    "images-32": ("folder", IMAGES | {"model": "resnet18", "weights": "", "resize": 36, "crop": 32, "lr": 0.05}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(ON_IMAGES))
+def test_presets_on_image_files(name):
+    dataset, expected = ON_IMAGES[name]
+    values = resolve(name, dataset).model_dump()
+    expected = {"momentum": 0.9, "nesterov": False, "precision": "bfloat16", "version": 1, "subset": 0, **expected}
+    assert {key: values[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("dataset", CIFAR)
@@ -46,10 +77,19 @@ def test_presets_are_the_published_protocols(name, dataset):
 
 
 def test_every_preset_is_complete_and_fixes_precision_and_threads():
-    assert set(protocols.PRESETS) == {*EXPECTED, "digits"}
+    assert set(protocols.PRESETS) == {*EXPECTED, *ON_IMAGES, "digits", "linear"}
     assert resolve("digits", "digits").precision == "float32"
     for name in protocols.PRESETS:
         assert resolve(name, "digits").threads >= 1
+
+
+def test_linear_is_full_batch_gradient_descent():
+    from nlbench.data import gaussians
+
+    protocol = resolve("linear", "gaussians")
+    assert protocol.batch_size == gaussians.INFO.num_train - protocol.subset
+    assert (protocol.momentum, protocol.weight_decay, protocol.val_fraction) == (0, 0, 0)
+    assert [protocol.factor(epoch) for epoch in (0, 250, 499)] == [1, 1, 1]
 
 
 def rates(schedule, lr, epochs, steps):

@@ -192,12 +192,164 @@ def test_a_mapping_is_a_suite_too(plan):
     assert keys(plan(mapping)) == keys(plan())
 
 
-def test_shipped_suites_are_sound(plan):
-    for name, runs in {"quick": 50, "digits-all": 130, "digits-elr-plus": 100}.items():
-        assert len(plan(Path(name)).specs) == runs
-    for name, data in {"cifar10n": "cifar10n", "cifar10n-cpu": "cifar10n", "elr-table5": "cifar10"}.items():
-        with pytest.raises(DataMissing, match=f"nlbench data fetch {data}"):  # whose data need not be here
-            plan(Path(name))
+RUNS = {  # of each suite that comes with nlbench: rows x conditions x seeds
+    "animal10n": 25 * 5, "animal10n-published": 3 * 5, "cifar100n": 25 * 5, "cifar10n": 25 * 5 * 5,
+    "cifar10n-cpu": 10 * 5, "clothing1m": 25 * 5, "clothing1m-published": 3 * 5, "digits-all": 26 * 5,
+    "digits-elr-plus": 10 * 2 * 5, "early-learning-linear": 10 * 5, "elr-table1-cifar10": 7 * 8 * 5,
+    "elr-table1-cifar10-asym-published": 10 * 4 * 5, "elr-table1-cifar10-published": 10 * 4 * 5,
+    "elr-table1-cifar100": 7 * 8 * 5, "elr-table1-cifar100-published": 10 * 8 * 5, "elr-table2": 2 * 8 * 5,
+    "elr-table2-asym": 2 * 2 * 5, "elr-table2-identical": 5 * 10 * 5, "elr-table5": 10 * 2 * 5, "quick": 10 * 5,
+    "webvision": 25 * 5, "webvision-published": 4 * 5,
+}  # fmt: skip
+
+
+def shipped(**wanted):
+    suites = {name: read_suite(name)[0] for name in sorted(registry.suite_files())}
+    return [name for name, suite in suites.items() if all(getattr(suite, k) == v for k, v in wanted.items())]
+
+
+@pytest.fixture
+def without_data(monkeypatch):
+    """Suites expand as if their data were there."""
+
+    def fingerprints(conditions, *_):
+        return {(c.dataset, c.labels): "0" for c in conditions}, {}
+
+    monkeypatch.setattr("nlbench.suite._fingerprints", fingerprints)
+
+
+def test_every_shipped_suite_is_counted():
+    assert set(RUNS) == set(shipped())
+
+
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_shipped_suites_are_sound(plan, without_data, name):
+    found = plan(Path(name))
+    assert len(found.specs) == RUNS[name]
+    assert found.name == name
+    assert found.suite.seeds == [0, 1, 2, 3, 4]
+    if found.suite.track == "identical":  # one recipe and one set of values for each dataset
+        assert len({(s.dataset, repr(s.protocol)) for s in found.specs}) == len({s.dataset for s in found.specs})
+        assert not any(entry.protocol for entry in found.suite.methods.values())
+    text = Path(registry.suite_files()[name]).read_text(encoding="utf-8")
+    assert max(map(len, text.splitlines())) <= 120
+    assert found.suite.description
+    assert "\n" not in found.suite.description
+
+
+NO_FILES = [name for name in RUNS if name.startswith(("quick", "digits-", "early-"))]
+
+
+@pytest.mark.parametrize("name", NO_FILES)
+def test_some_shipped_suites_need_no_files(plan, name):
+    assert len(plan(Path(name)).specs) == RUNS[name]
+
+
+@pytest.mark.parametrize("name", sorted(RUNS.keys() - NO_FILES))
+def test_the_other_shipped_suites_lack_nothing_but_their_data(plan, name):
+    with pytest.raises(DataMissing) as caught:
+        plan(Path(name))
+    assert all(f"{entry.name}: missing in" in str(caught.value) for entry in read_suite(name)[0].datasets)
+
+
+SOURCE = re.compile(r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*|\w+\.(json|py|yaml)|[Pp]aper")  # a repository, its file, a paper
+
+
+@pytest.mark.parametrize("name", shipped(track="as-published"))
+def test_recipes_as_published_name_their_source(name):
+    """In a row with a protocol of its own, or right above it; what all rows share where it is given."""
+    lines = Path(registry.suite_files()[name]).read_text(encoding="utf-8").splitlines()
+    suite, _ = read_suite(name)
+    if suite.overrides:
+        shared = lines[lines.index("datasets:") - 1 :: -1]
+        assert any(SOURCE.search(line.partition("#")[2]) for line in shared)
+    begins = {m[1]: i for i, line in enumerate(lines) if (m := re.match(r"  ([\w-]+):", line))}
+    for row, entry in suite.methods.items():
+        if not (entry.protocol or any("protocol" in values for values in entry.per_dataset.values())):
+            continue
+        first = begins[row]
+        last = next(i for i in range(first + 1, len(lines)) if re.match(r"(  )?[\w#]", lines[i]))
+        while lines[first - 1].startswith("  #"):
+            first -= 1
+        assert SOURCE.search(" ".join(line.partition("#")[2] for line in lines[first:last])), row
+
+
+T1, T2, WARM_UP, RAMP = 35 / 300, 5 / 300, 30 / 300, 40_000 / (250 * 352)  # their authors' epochs and steps
+CIFAR100 = {  # method -> what its authors have for CIFAR-100; sop, dividemix's lambda_u: see the suites
+    "bootstrap": {"soft_b": 0.95, "hard_b": 0.8}, "gce": {"q": 0.7}, "sl": {"alpha": 6.0, "beta": 0.1},
+    "elr": {"beta": 0.9, "lam": 7.0}, "nce-rce": {"alpha": 10.0, "beta": 0.1}, "jocor": {"lam": 0.85},
+    "volminnet": {"init": -4.5, "T_optimiser": "adam", "T_lr": 0.01, "lam": 1e-4}, "cores2": {"beta": 2.0},
+    "elr-plus": {"beta": 0.9, "lam": 7.0, "mixup_a": 1.0, "ema_decay": 0.997, "ema_ramp_share": RAMP,
+                 "lam_ramp_share": RAMP, "networks": 2, "ema": True, "weigh_labels": "auto"},
+    "ema": {"decay": 0.997, "ramp_share": RAMP}, "sop": {"lr_u": 1.0, "lr_v": 10.0},
+    "sop-plus": {"lr_u": 1.0, "lr_v": 10.0, "lam_consistency": 0.9, "lam_balance": 0.1}, "mixup": {"a": 1.0},
+    "pes": {"lambda_u": 75.0, "t1_share": T1, "t2_share": T2, "renew": "classifier"}, "disc": {"momentum": 0.99},
+    "dividemix": {"warmup_share": WARM_UP, "threshold": 0.5, "temperature": 0.5, "alpha": 4.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(RUNS) if "cifar100" in name or "elr-table2" in name])
+def test_cifar100_has_its_own_values(plan, without_data, name):
+    """Not those of CIFAR-10, which are the methods' defaults."""
+    specs = [spec for spec in plan(Path(name)).specs if spec.dataset.startswith("cifar100")]
+    assert specs
+    for spec in specs:
+        expected = CIFAR100.get(spec.method, {})
+        assert {key: spec.params[key] for key in expected} == pytest.approx(expected, abs=5e-5), spec.row
+        if spec.params.get("truncate"):
+            shares = spec.params["start_share"], spec.params["every_share"]
+            assert [round(share * spec.protocol["epochs"]) for share in shares] == [80, 10]
+    assert {"pes", "dividemix", "sop"} <= {spec.method for spec in specs} or name != "cifar100n"
+
+
+def test_the_rows_of_the_published_recipes(plan, without_data):
+    """What their comments say, beyond the protocol that they stand on."""
+
+    def recipe(name, row, dataset, *keys):
+        spec = next(s for s in plan(Path(name)).specs if (s.row, s.dataset) == (row, dataset))
+        return tuple(spec.protocol["schedule"][k] if k in spec.protocol["schedule"] else spec.protocol[k] for k in keys)
+
+    steps = "epochs", "milestones", "gamma"
+    sgd = "lr", "momentum", "weight_decay", "batch_size"
+    table1, table2 = "elr-table1-cifar100-published", "elr-table2"
+    assert recipe(table1, "elr", "cifar100", *sgd, *steps) == (0.02, 0.9, 1e-3, 128, 150, [80.0, 120.0], 0.01)
+    assert recipe(table1, "gce", "cifar100", *sgd, *steps) == (0.01, 0.9, 1e-4, 128, 150, [80.0, 120.0], 0.1)
+    assert recipe(table1, "sl-authors", "cifar100", *sgd, *steps) == (0.01, 0.9, 0.01, 128, 150, [40.0, 80.0], 0.1)
+    assert recipe(table1, "elr-cosine", "cifar100", "epochs", "period", "floor") == (150, 10.0, 0.001)
+    assert recipe("elr-table1-cifar10-published", "gce", "cifar10", *steps) == (120, [40.0, 80.0], 0.1)
+    assert recipe("elr-table1-cifar10-published", "elr-cosine", "cifar10", "epochs", "period") == (150, 10.0)
+    for dataset, epochs, drop in (("cifar10", 200, 150.0), ("cifar100", 250, 200.0)):
+        assert recipe(table2, "elr-plus", dataset, "model", *sgd, *steps) == (
+            "preact_resnet18", 0.02, 0.9, 5e-4, 128, epochs, [drop], 0.1,
+        )  # fmt: skip
+        assert recipe(table2, "dividemix", dataset, "model", *sgd, *steps) == (
+            "preact_resnet18", 0.02, 0.9, 5e-4, 64, 300, [150.0], 0.1,
+        )  # fmt: skip
+    web = "batches_per_epoch"
+    clothing = "clothing1m-published", "clothing1m"
+    assert recipe(clothing[0], "elr", clothing[1], *sgd, web, *steps) == (1e-3, 0.9, 1e-3, 64, 2000, 10, [5.0], 0.01)
+    assert recipe(clothing[0], "elr-plus", clothing[1], "lr", web, *steps) == (0.002, 3000, 15, [7.0], 0.1)
+    assert recipe(clothing[0], "dividemix", clothing[1], "lr", "batch_size", web, *steps) == (
+        0.002, 32, 1000, 80, [40.0], 0.1,
+    )  # fmt: skip
+    assert recipe("webvision-published", "elr", "webvision", *sgd, *steps) == (
+        0.02, 0.9, 5e-4, 32, 120, [40.0, 80.0], 0.01,
+    )  # fmt: skip
+    assert recipe("webvision-published", "dividemix", "webvision", "lr", "crop", *steps) == (0.01, 299, 80, [40.0], 0.1)
+    assert recipe("webvision-published", "disc", "webvision", *sgd, *steps) == (
+        0.1, 0.0, 5e-4, 32, 100, [60.0, 80.0], 0.1,
+    )  # fmt: skip
+    assert recipe("animal10n-published", "ce", "animal10n", *sgd, *steps) == (
+        0.1, 0.9, 5e-4, 128, 100, [50.0, 75.0], 0.2,
+    )  # fmt: skip
+    assert recipe("animal10n-published", "disc", "animal10n", *sgd, *steps) == (
+        0.05, 0.0, 5e-4, 64, 120, [50.0, 80.0], 0.1,
+    )  # fmt: skip
+
+
+def test_suites_for_all_methods_have_the_same_rows():
+    rows = {name: list(read_suite(name)[0].methods) for name in ("cifar10n", "cifar100n", "clothing1m", "webvision")}
+    assert all(found == rows["cifar10n"] == list(read_suite("animal10n")[0].methods) for found in rows.values())
 
 
 def test_every_method_has_a_row_in_the_suite_of_all():
@@ -271,7 +423,11 @@ NOISE = "{kind: symmetric, rate: 0.4}"
         ((f"noise: {NOISE}", "labels: cleen"), "4: datasets.0.labels", "no label set 'cleen'.*Did you mean 'clean'"),
         ((f"noise: {NOISE}", "labels: []"), "4: datasets.0.labels", "must not be empty"),
         ((f"noise: {NOISE}", "labels: [3]"), "4: datasets.0.labels.0", "must be text, got 3"),
-        ((f"noise: {NOISE}", f"noize: {NOISE}"), "4: datasets.0.noize", "It takes: name, labels, noise. Did you mean"),
+        (
+            (f"noise: {NOISE}", f"noize: {NOISE}"),
+            "4: datasets.0.noize",
+            "It takes: name, path, labels, noise. Did you mean",
+        ),
         ((NOISE, "symmetric"), "4: datasets.0.noise.0", "must be a mapping, got 'symmetric'"),
         ((NOISE, "{}"), "4: datasets.0.noise.kind", "is required"),
         (("rate: 0.4", "rate: 1.4"), "4: datasets.0.noise.rate", r"must be in \[0, 1\], got 1.4"),

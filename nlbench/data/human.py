@@ -57,7 +57,7 @@ def read(
     path = found.paths[-1]
     images = cifar.read(info, layout, homes, data_dir, cache_dir)
     label_sets = _label_sets(path, labels, info)
-    _check_order(label_sets["clean"], images.clean_labels, path)
+    _check_order(label_sets["clean"], images.label_sets["clean"], path)
     md5 = digest(path, "md5")
     published = md5 in {source.md5 for source in homes}
     return replace(

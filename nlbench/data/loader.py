@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nlbench import ops, streams
+from nlbench.data import decode, strata
 from nlbench.data import noise as noises
-from nlbench.data import strata
-from nlbench.data.base import Dataset, Info
-from nlbench.errors import did_you_mean
+from nlbench.data.base import Dataset, ImageFiles, Info
+from nlbench.data.decode import Geometry
+from nlbench.errors import DataError, did_you_mean
 
 
 @dataclass(frozen=True)
 class RunData:
     """The data of one run, NumPy only. Label arrays are copies; images are the dataset's own where nothing is cut out.
 
-    The images of the parts are (n, H, W, 3) uint8 or (n, C, H, W) float32, labels (n,) int64.
+    The images of the parts are (n, H, W, 3) uint8, (n, C, H, W) float32 or files, labels (n,) int64.
     """
 
     info: Info
-    train_images: np.ndarray
+    train_images: np.ndarray | ImageFiles
     labels: np.ndarray  # given
-    clean_labels: np.ndarray  # for scoring only
-    val_images: np.ndarray | None  # None without a validation part
+    clean_labels: np.ndarray | None  # for scoring only; None where nobody knows them, as the rates and T below
+    val_images: np.ndarray | ImageFiles | None  # None without a validation part
     val_labels: np.ndarray | None  # given, as noisy as the training part's
-    test_images: np.ndarray
+    test_images: np.ndarray | ImageFiles
     test_labels: np.ndarray  # the true ones
     train_index: np.ndarray  # (n,) ascending positions of the training part among all training examples
     val_index: np.ndarray  # likewise; empty without a validation part
-    noise_rate_full: float  # measured on all N training examples
-    noise_rate_train: float  # measured on the training part
+    noise_rate_full: float | None  # measured on all N training examples
+    noise_rate_train: float | None  # measured on the training part
     noise_rate_val: float | None
     labels_hash: str  # of all N given labels
-    T: np.ndarray  # (C, C) float64, measured on the training part, T[i, j] = P(given j | clean i)
+    T: np.ndarray | None  # (C, C) float64, measured on the training part, T[i, j] = P(given j | clean i)
     variant: str  # how the pixels differ from the official data; empty where they do not
     warnings: tuple[str, ...]  # of the dataset's files, for the record
     checksums: dict[str, str]  # of the dataset's files, for the record
+    scored: dict[str, tuple[np.ndarray | ImageFiles, np.ndarray]] = field(default_factory=dict)  # as in Dataset
 
     @property
     def num_train(self) -> int:
@@ -77,32 +81,38 @@ def prepare(
         val_fraction: of all N training examples, held out with their given labels: round(val_fraction * N), a half to
             the even number.
         stratify: "clean" or "given", the labels whose classes keep their proportions in each part. By clean labels
-            the split of a seed is the same for every noise.
+            the split of a seed is the same for every noise. Where they are unknown, by the given ones.
         subset: examples in the training part, drawn from what the validation part leaves; 0 takes all of that.
     Raises: ValueError for settings that cannot be, DataError for a noise file that cannot be used.
     """
     clean = dataset.clean_labels
     given = _given(dataset, labels, noise, seed)
-    train, val = _split({"clean": clean, "given": given}, val_fraction, stratify, subset, seed)
+    by = {"clean": given if clean is None else clean, "given": given}
+    train, val = _split(by, val_fraction, stratify, subset, seed)
     _check_disjoint(dataset, train, val)
     info = dataset.info
-    whole = len(train) == len(clean)
+    whole = len(train) == len(given)
+
+    def rate(part: np.ndarray | slice) -> float | None:
+        return None if clean is None or not len(given[part]) else noises.noise_rate(clean[part], given[part])
+
     return RunData(
         info=info,
         train_images=dataset.train_images if whole else dataset.train_images[train],
         labels=given[train],
-        clean_labels=clean[train],
+        clean_labels=None if clean is None else clean[train],
         val_images=dataset.train_images[val] if len(val) else None,
         val_labels=given[val] if len(val) else None,
         test_images=dataset.test_images,
         test_labels=np.array(dataset.test_labels),
+        scored=dataset.scored,
         train_index=train,
         val_index=val,
-        noise_rate_full=noises.noise_rate(clean, given),
-        noise_rate_train=noises.noise_rate(clean[train], given[train]),
-        noise_rate_val=noises.noise_rate(clean[val], given[val]) if len(val) else None,
+        noise_rate_full=rate(slice(None)),
+        noise_rate_train=rate(train),
+        noise_rate_val=rate(val),
         labels_hash=noises.labels_hash(given),
-        T=noises.transition_matrix(clean[train], given[train], info.num_classes),
+        T=None if clean is None else noises.transition_matrix(clean[train], given[train], info.num_classes),
         variant=dataset.variant,
         warnings=dataset.warnings,
         checksums=dataset.checksums,
@@ -113,7 +123,10 @@ def _given(dataset: Dataset, labels: str, noise: Mapping[str, Any] | None, seed:
     if noise is not None:
         if labels != "clean":
             raise ValueError(f"labels {labels!r} and noise exclude each other: noise is drawn from the clean labels")
-        return noises.apply(noise, dataset.clean_labels, dataset.info, seed, dataset.train_images)
+        if dataset.clean_labels is None:
+            raise ValueError(f"{dataset.info.name}: no noise can be drawn where the true labels are unknown")
+        images = None if isinstance(dataset.train_images, ImageFiles) else dataset.train_images
+        return noises.apply(noise, dataset.clean_labels, dataset.info, seed, images)
     if labels not in dataset.label_sets:
         known = ", ".join(dataset.label_sets)
         hint = did_you_mean(labels, dataset.label_sets)
@@ -139,11 +152,38 @@ def _split(
 
 
 def _check_disjoint(dataset: Dataset, train: np.ndarray, val: np.ndarray) -> None:
-    """A leak is a wrong result, so it is looked for even where the code above cannot make one."""
+    """A leak is a wrong result, so it is looked for even where the code above cannot make one.
+
+    Also between the images that score: what is selected by a validation set must not be tested on it.
+    """
     if len(np.intersect1d(train, val)) or len(np.unique(train)) < len(train) or len(np.unique(val)) < len(val):
         raise RuntimeError("the training and validation parts overlap")
-    if np.may_share_memory(dataset.train_images, dataset.test_images):
-        raise RuntimeError(f"{dataset.info.name}: training and test images are the same memory")
+    parts = {"training": dataset.train_images, "test": dataset.test_images}
+    parts |= {name: images for name, (images, _) in dataset.scored.items()}
+    for (one, ours), (other, theirs) in itertools.combinations(parts.items(), 2):
+        if isinstance(ours, ImageFiles) and isinstance(theirs, ImageFiles):
+            if len(both := np.intersect1d(ours.paths(), theirs.paths())):
+                raise DataError(f"{os.fsdecode(both.flat[0])}: is both a {one} and a {other} image")
+        elif isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray) and np.may_share_memory(ours, theirs):
+            raise RuntimeError(f"{dataset.info.name}: {one} and {other} images are the same memory")
+
+
+def _strengthened(images: Tensor, index: Tensor, seed: int, normalise: Callable[[Tensor], Tensor]) -> Tensor:
+    """AutoAugment's CIFAR-10 policy on (B, 3, H, W) uint8, written to; then normalised, and a square cut out of each.
+
+    Cubuk et al., CVPR 2019, arXiv:1805.09501; DeVries & Taylor, arXiv:1708.04552: a square of half the side around a
+    random pixel, at the mean colour. An example's draws come from (seed, its index), whatever batch it is in.
+    """
+    height, width = images.shape[2:]
+    policy, kept = _auto_augment(), torch.ones((len(images), height, width), device=images.device)
+    with torch.random.fork_rng(devices=[]):
+        for i, example in enumerate(index.tolist()):
+            torch.default_generator.manual_seed((seed + example) % 2**63)  # not those of GPUs, which no one puts back
+            images[i] = policy(images[i])
+            y, x = (int(torch.randint(side, ())) for side in (height, width))
+            top, left = max(y - height // 4, 0), max(x - width // 4, 0)
+            kept[i, top : y + height // 4, left : x + width // 4] = 0
+    return (normalise(images) * kept[:, None]).contiguous(memory_format=torch.channels_last)
 
 
 @functools.cache
@@ -151,6 +191,24 @@ def _auto_augment() -> Callable[[Tensor], Tensor]:
     from torchvision.transforms import v2  # here: its import is slow, and few methods ask for it
 
     return v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
+
+
+Augment = Literal["crop-flip", "flip", "none"]
+
+
+def images_of(
+    source: np.ndarray | ImageFiles, info: Info, device: torch.device, augment: Augment, geometry: Geometry
+) -> Images | FileImages:
+    """What a run takes its images from.
+
+    Args:
+        augment: "crop-flip" on pixels crops after 4 zero pixels around, on files it cuts a square out of the resized
+            image; then either flips. "flip" only flips, from the centre of a file's image.
+        geometry: of files; pixels are used as they are.
+    """
+    if isinstance(source, ImageFiles):
+        return FileImages(source, info, device, augment, geometry)
+    return Images(source, info, device, augment)
 
 
 class Images:
@@ -162,7 +220,9 @@ class Images:
         augment: random crop of 4 zero pixels around, and flip; float features have neither.
     """
 
-    def __init__(self, array: np.ndarray, info: Info, device: torch.device | str = "cpu", augment: bool = False):
+    ahead = 0  # batches that are asked for before their step
+
+    def __init__(self, array: np.ndarray, info: Info, device: torch.device | str = "cpu", augment: Augment = "none"):
         if array.dtype not in (np.uint8, np.float32):
             raise TypeError(f"images must be uint8 or float32, got {array.dtype}")
         with warnings.catch_warnings():
@@ -171,7 +231,8 @@ class Images:
             self.data = torch.from_numpy(np.ascontiguousarray(array)).to(device)
         self.info = info
         self.pixels = array.dtype == np.uint8
-        self.augments = augment and self.pixels
+        self.augment: Augment = augment
+        self.augments = augment != "none" and self.pixels
 
     def __len__(self) -> int:
         return len(self.data)
@@ -186,7 +247,7 @@ class Images:
         """The examples at `index` (n,), without augmentation, a copy."""
         part = Images.__new__(Images)
         part.data = self.data[torch.from_numpy(index).to(self.data.device)]
-        part.info, part.pixels, part.augments = self.info, self.pixels, False
+        part.info, part.pixels, part.augment, part.augments = self.info, self.pixels, "none", False
         return part
 
     def draws(self, rng: np.random.Generator) -> Tensor:
@@ -194,34 +255,26 @@ class Images:
         if not self.augments:
             return torch.empty((0, 3), dtype=torch.int64, device=self.data.device)
         rows = np.concatenate([rng.integers(0, 9, (len(self), 2)), rng.integers(0, 2, (len(self), 1))], axis=1)
+        if self.augment == "flip":
+            rows[:, :2] = 4  # the middle: nothing is shifted
         return torch.from_numpy(rows).to(self.data.device)
+
+    def request(self, index: Tensor, draws: Tensor) -> Callable[[], Tensor]:
+        """What `augmented` gives, made when it is asked for: a batch whose view 0 nobody looks at costs nothing."""
+        return lambda: self.augmented(index, draws)
 
     def augmented(self, index: Tensor, draws: Tensor) -> Tensor:
         """(B, C, H, W) float32: the examples at `index` (B,) under their rows of `draws`."""
         return self._normalised(index, draws if self.augments else None)
 
     def strong(self, index: Tensor, draws: Tensor, seed: int) -> Tensor:
-        """(B, C, H, W) float32: crop and flip under `draws`, AutoAugment's CIFAR-10 policy, normalise, cutout.
-
-        Cubuk et al., CVPR 2019, arXiv:1805.09501; DeVries & Taylor, arXiv:1708.04552: a square of half the side around
-        a random pixel, at the mean colour. An example's draws come from (seed, its index), whatever batch it is in.
-        """
+        """(B, C, H, W) float32: crop and flip under `draws`, AutoAugment's CIFAR-10 policy, normalise, cutout."""
         if not self.pixels:
             return self.data[index]
         draw = draws if self.augments else None
-        images = ops.augment(self.data, index, draw, mean=(0.0,) * 3, std=(1 / 255,) * 3).round().to(torch.uint8)
-        side, policy = images.shape[-1], _auto_augment()
-        rows = torch.arange(side, device=images.device)
-        kept = torch.ones((len(images), *images.shape[2:]), device=images.device)
-        with torch.random.fork_rng(devices=[]):
-            for i, example in enumerate(index.tolist()):
-                torch.manual_seed((seed + example) % 2**63)
-                images[i] = policy(images[i])
-                y, x = torch.randint(side, (2,)).tolist()
-                inside = [(rows >= centre - side // 4) & (rows < centre + side // 4) for centre in (y, x)]
-                kept[i][inside[0][:, None] & inside[1]] = 0
-        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.info.mean, self.info.std))
-        return ((images / 255 - mean) / std * kept[:, None]).contiguous(memory_format=torch.channels_last)
+        unit = ops.augment(self.data, index, draw, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+        mean, std = (torch.tensor(v, device=index.device)[:, None, None] for v in (self.info.mean, self.info.std))
+        return _strengthened(unit.round().to(torch.uint8), index, seed, lambda images: (images / 255 - mean) / std)
 
     def plain(self, start: int, stop: int) -> Tensor:
         """(B, C, H, W) float32: the examples from `start` to before `stop`, or to the end, without augmentation."""
@@ -231,3 +284,83 @@ class Images:
         if not self.pixels:
             return self.data[index]
         return ops.augment(self.data, index, draws, mean=self.info.mean, std=self.info.std)
+
+
+class FileImages:
+    """Images that worker processes decode while the network is busy; memory holds a few batches.
+
+    Args: see `images_of`.
+    """
+
+    ahead = 3  # batches that are asked for before their step; a constant, so that plans are drawn alike everywhere
+
+    def __init__(self, files: ImageFiles, info: Info, device: torch.device, augment: Augment, geometry: Geometry):
+        self.files, self.info, self.device = files, info, device
+        self.augment: Augment = augment
+        self.geometry = geometry
+        mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (info.mean, info.std))
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+        self._window: tuple[int, int, decode.Pending] | None = None  # the part that `plain` will be asked for next
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one example as a network sees it."""
+        return 3, self.geometry.crop, self.geometry.crop
+
+    def subset(self, index: np.ndarray) -> FileImages:
+        """The examples at `index` (n,), without augmentation."""
+        return FileImages(self.files[index], self.info, self.device, "none", self.geometry)
+
+    def draws(self, rng: np.random.Generator) -> Tensor:
+        """(N, 3) float32 in [0, 1), a row for each example: see `decode.decode`; without augmentation (0, 3)."""
+        if self.augment == "none":
+            return torch.empty((0, 3))
+        rows = rng.random((len(self), 3), np.float32)
+        if self.augment == "flip":
+            rows[:, :2] = np.nextafter(np.float32(0.5), np.float32(0))  # just below it: `plain` rounds down too
+        return torch.from_numpy(rows)
+
+    def request(self, index: Tensor, draws: Tensor) -> Callable[[], Tensor]:
+        """Start to decode the examples at `index` (B,); the result waits for them: as `augmented`."""
+        pending = self._ask(index.cpu(), draws)
+        return lambda: self._normalised(self._bytes(pending))
+
+    def augmented(self, index: Tensor, draws: Tensor) -> Tensor:
+        """(B, 3, crop, crop) float32: the examples at `index` (B,) under their rows of `draws`."""
+        return self.request(index, draws)()
+
+    def strong(self, index: Tensor, draws: Tensor, seed: int) -> Tensor:
+        """As `Images.strong`: crop and flip under `draws`, AutoAugment's policy, normalise, cutout."""
+        return _strengthened(self._bytes(self._ask(index.cpu(), draws)), index, seed, self._normalised)
+
+    def plain(self, start: int, stop: int) -> Tensor:
+        """(B, 3, crop, crop) float32: the examples from `start` to before `stop`, or to the end, from their centre."""
+        stop = min(stop, len(self))
+        window, self._window = self._window, None
+        pending = window[2] if window and window[:2] == (start, stop) else self._ask_range(start, stop)
+        if stop < len(self):  # who asks for parts in their order finds the next one begun
+            following = stop, min(2 * stop - start, len(self))
+            self._window = *following, self._ask_range(*following)
+        return self._normalised(self._bytes(pending))
+
+    def _ask_range(self, start: int, stop: int) -> decode.Pending:
+        return self._ask(torch.arange(start, stop), torch.empty((0, 3)))
+
+    def _ask(self, index: Tensor, draws: Tensor) -> decode.Pending:
+        paths = [self.files.path(i) for i in index.tolist()]
+        return decode.request(paths, self.geometry, draws[index].numpy() if len(draws) else None)
+
+    def _bytes(self, pending: decode.Pending) -> Tensor:
+        """(B, 3, crop, crop) uint8 on the device."""
+        parts = [torch.from_numpy(part) for part in pending.take()]
+        if self.device.type != "cuda":
+            return torch.cat(parts)
+        whole = torch.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=torch.uint8, pin_memory=True)
+        return torch.cat(parts, out=whole).to(self.device, non_blocking=True)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        floats = images.to(torch.float32, memory_format=torch.channels_last)
+        return floats.mul_(self._scale).add_(self._shift)

@@ -295,6 +295,8 @@ def resolve(noise: Mapping[str, Any], info: Info, base_dir: Path) -> dict[str, A
         problems.append(
             f"noise.kind: {name} needs a fixed order of images, and {info.name} draws its own for each seed"
         )
+    if kind.needs_images and not info.shape:
+        problems.append(f"noise.kind: {name} needs images in memory, and those of {info.title} are files")
     resolved: dict[str, Any] = {"kind": name}
     for param in kind.params:
         if param.name in noise:

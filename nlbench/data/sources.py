@@ -1,6 +1,7 @@
 """Where data comes from: the directories, what is there, what to get from where, and fetching it."""
 
 import hashlib
+import itertools
 import os
 import queue
 import sys
@@ -16,7 +17,7 @@ from typing import IO
 import platformdirs
 
 from nlbench import registry
-from nlbench.data.base import Found, Info, Source
+from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.errors import DataError, DataMissing
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all, 0 where the server does not say)
@@ -58,10 +59,27 @@ def status(name: str, data_dir: Path) -> Status:
     return Status(module.INFO, module.SOURCES, module.find(data_dir), data_dir)
 
 
+def open_dataset(name: str, path: str, data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+    """A dataset read: from `path` where a suite names one (the dataset `folder`), else from the data directory.
+
+    Raises: DataMissing when it is not there; DataError, naming the file, when it cannot be used.
+    """
+    dataset: Dataset = registry.dataset(name).load(Path(path) if path else data_dir, cache_dir, seed)
+    return dataset
+
+
 def advice(name: str, data_dir: Path) -> str:
     """In words: what is there or missing, where it was looked for, and which file from which page goes where."""
     found = status(name, data_dir)
     return explain(found.info, found.sources, found.found, data_dir)
+
+
+def in_short(name: str, data_dir: Path) -> str:
+    """A few words of what `advice` says at length."""
+    found = status(name, data_dir)
+    if found.there:
+        return "there"
+    return f"missing, see `nlbench data status {name}`" if found.sources else "wherever a suite says it is"
 
 
 def require(info: Info, sources: Sequence[Source], found: Found, data_dir: Path) -> None:
@@ -75,16 +93,26 @@ def explain(info: Info, sources: Sequence[Source], found: Found, data_dir: Path)
     if not found.missing:
         folders = dict.fromkeys(str(path.parent) for path in found.paths)
         return f"{info.name}: there{', in ' + ' and '.join(folders) if folders else ', needs no files'}"
+    if not sources:  # nothing to get: a folder of the user's own
+        return f"{info.name}: " + "\n  ".join(found.missing)
     lines = [f"{info.name}: missing in {data_dir}: {'; '.join(found.missing)}"]
     if data_dir.is_dir():
         lines.append(f"  looked in {_looked(found, data_dir)}")
     else:
         lines.append("  there is no such folder; --data-dir or NLBENCH_DATA names another data directory")
     needed = [source for source in sources if source.file in found.needs]
-    for source in needed:
-        facts = ", ".join(fact for fact in (_megabytes(source.size), source.licence) if fact)
-        lines.append(f"  get {source.file}{f' ({facts})' if facts else ''} from {source.home}")
-        lines.append(f"    and put it, as it is, at {data_dir / source.goes_to}")
+    for (home, licence), group in itertools.groupby(needed, lambda source: (source.home, source.licence)):
+        files = list(group)
+        if len(files) > 1:  # all that is needed of one page, under one licence
+            lines.append(f"  get from {home}{f' ({licence})' if licence else ''}, and put each as it is at")
+            lines += [f"    {data_dir / source.goes_to}" for source in files]
+            continue
+        facts = ", ".join(fact for fact in (_megabytes(files[0].size), licence) if fact)
+        lines.append(f"  get {files[0].file}{f' ({facts})' if facts else ''} from {home}")
+        if files[0].goes_to.endswith("/"):
+            lines.append(f"    and put it into {data_dir / files[0].goes_to}")
+        else:
+            lines.append(f"    and put it, as it is, at {data_dir / files[0].goes_to}")
     if any(source.url for source in needed):
         lines.append(f"  or let nlbench do it: nlbench data fetch {info.name}")
     return "\n".join(lines)

@@ -21,6 +21,31 @@ def allocate(counts: np.ndarray, total: int) -> np.ndarray:
     return shares
 
 
+def balanced(labels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """`size` positions, as many of each class as can be, in random order, none twice.
+
+    A class that has fewer than its share gives all it has, and the others share what is left; what does not divide is
+    drawn.
+
+    Args:
+        labels: (N,) int64.
+    Raises: ValueError when there are fewer than `size`.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if not 0 <= size <= len(labels):
+        raise ValueError(f"cannot take {size} of {len(labels)} examples")
+    shares = np.zeros(len(classes), np.int64)
+    while left := size - int(shares.sum()):
+        open_ = np.flatnonzero(shares < counts)  # these have equal shares
+        if left < len(open_):
+            shares[rng.permutation(open_)[:left]] += 1
+        else:
+            shares[open_] = np.minimum(shares[open_] + left // len(open_), counts[open_])
+    members = (np.flatnonzero(labels == c) for c in classes)
+    taken = [rng.permutation(own)[:share] for own, share in zip(members, shares, strict=True)]
+    return rng.permutation(np.concatenate([*taken, np.empty(0, np.int64)]))
+
+
 def split(labels: np.ndarray, sizes: tuple[int, ...], rng: np.random.Generator) -> list[np.ndarray]:
     """Disjoint stratified parts of the positions 0..N-1, of exactly these sizes.
 

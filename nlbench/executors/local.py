@@ -143,7 +143,7 @@ def _run(
 
 def load_data(spec: RunSpec, data_dir: Path) -> loader.RunData:
     """The arrays of a run: noise drawn on all labels, then split, all from the run's seed."""
-    dataset = registry.dataset(spec.dataset).load(data_dir, sources.cache_dir(), spec.seed)
+    dataset = sources.open_dataset(spec.dataset, spec.data_path, data_dir, sources.cache_dir(), spec.seed)
     noise = None if spec.noise is None else {**spec.noise, "path": spec.noise_path}
     return loader.prepare(
         dataset,

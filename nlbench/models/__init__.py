@@ -40,14 +40,30 @@ def check(name: str) -> None:
         )
 
 
-def build(name: str, num_classes: int, in_shape: tuple[int, ...], *, pretrained: bool = False) -> nn.Module:
+def check_weights(name: str, weights: str) -> None:
+    """Raise SuiteError where a model has no weights of that kind: "" none, "imagenet", else a file; reads nothing."""
+    if weights == "imagenet" and "/" not in name:
+        raise SuiteError(f"model {name} has no published weights; models of torchvision and timm have. Name a file")
+
+
+def fetch_weights(name: str, weights: str) -> None:
+    """Download what "imagenet" stands for, if it is not in the package's cache. Raises SuiteError where it can't be."""
+    if weights == "imagenet":
+        from nlbench.models import _external
+
+        _external.fetch(*name.split("/", 1))
+
+
+def build(name: str, num_classes: int, in_shape: tuple[int, ...], *, weights: str = "") -> nn.Module:
     """A network, (B, *in_shape) float -> (B, num_classes) logits.
 
     Args:
         in_shape: (channels, height, width) of one example.
-        pretrained: start from published ImageNet weights; torchvision and timm only.
-    Raises: SuiteError for an unknown name, and where the model cannot take such examples or so few classes.
+        weights: "" draws them; "imagenet" are the ones that torchvision or timm publish; else a file with a state dict,
+            read without executing anything of it. A classifier for another number of classes starts afresh.
+    Raises: SuiteError for an unknown name, and where the model cannot take such examples, classes or weights.
     """
+    check_weights(name, weights)
     check(name)
     if num_classes < 2 or len(in_shape) != 3 or min(in_shape) < 1:
         raise SuiteError(
@@ -55,15 +71,19 @@ def build(name: str, num_classes: int, in_shape: tuple[int, ...], *, pretrained:
             f"got {num_classes} classes and shape {tuple(in_shape)}"
         )
     package, slash, inner = name.partition("/")
+    model: nn.Module
     try:
         if slash:
             from nlbench.models import _external
 
-            return _external.build(package, inner, num_classes, in_shape, pretrained=pretrained)
-        if pretrained:
-            raise ValueError("has no pretrained weights; models of torchvision and timm have")
-        stem, _ = _functions()[name]
-        model: nn.Module = getattr(importlib.import_module(f"nlbench.models.{stem}"), name)(num_classes, in_shape)
+            model = _external.build(package, inner, num_classes, in_shape, published=weights == "imagenet")
+        else:
+            stem, _ = _functions()[name]
+            model = getattr(importlib.import_module(f"nlbench.models.{stem}"), name)(num_classes, in_shape)
+        if weights not in ("", "imagenet"):
+            from nlbench.models import _weights
+
+            _weights.load(model, Path(weights))
     except ValueError as error:
         raise SuiteError(f"model {name}: {error}") from error
     return model

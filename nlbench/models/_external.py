@@ -1,7 +1,9 @@
 """Models of torchvision and timm under our interface."""
 
+import http.client
 import importlib
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +22,66 @@ def check(package: str, name: str) -> None:
 
 
 def build(
-    package: str, name: str, num_classes: int, in_shape: tuple[int, ...], *, pretrained: bool = False
+    package: str, name: str, num_classes: int, in_shape: tuple[int, ...], *, published: bool = False
 ) -> nn.Module:
     """The model with a classifier for `num_classes`.
 
     Args:
-        pretrained: start from the ImageNet weights that the package publishes; the classifier starts afresh unless it
+        published: start from the ImageNet weights that the package publishes; the classifier starts afresh unless it
             has exactly their classes. Downloads them on first use.
-    Raises: ValueError where it cannot take examples of this shape, or has no such weights.
+    Raises: ValueError where it cannot take examples of this shape, or has no such weights; SuiteError where they cannot
+        be downloaded.
     """
     builder = _torchvision if package == "torchvision" else _timm
-    model = builder(name, num_classes, in_shape, pretrained)
+    try:
+        model = builder(name, num_classes, in_shape, published)
+    except (OSError, http.client.HTTPException) as error:  # URLError and what huggingface_hub raises are OSErrors
+        raise _unreachable(package, name, error) from error
     _try(model, num_classes, in_shape)
     return model
+
+
+def fetch(package: str, name: str) -> None:
+    """Bring the published ImageNet weights into the package's cache. Raises SuiteError where that fails."""
+    try:
+        if package == "torchvision":
+            _torchvision_weights(name).get_state_dict()
+        else:
+            _import_timm().create_model(name, pretrained=True)
+    except (OSError, http.client.HTTPException) as error:
+        raise _unreachable(package, name, error) from error
+    except (ValueError, RuntimeError) as error:  # timm: a model without weights
+        raise SuiteError(f"model {package}/{name}: {error}") from error
+
+
+def _unreachable(package: str, name: str, error: Exception) -> SuiteError:
+    where = f"the ImageNet weights of {package}/{name} are not in {_cache(package)} and cannot be downloaded: {error}"
+    return SuiteError(
+        f"{where}\non a machine without network get {_file(package, name)} elsewhere and put it there, or name the "
+        f"file itself: overrides: {{weights: PATH}}, or --set weights=PATH"
+    )
+
+
+def _cache(package: str) -> str:
+    if package == "torchvision":
+        return f"{torch.hub.get_dir()}/checkpoints"
+    return "the cache of huggingface_hub (HF_HOME)"
+
+
+def _file(package: str, name: str) -> str:
+    if package == "torchvision":
+        return str(_torchvision_weights(name).url)
+    config = _import_timm().get_pretrained_cfg(name)
+    return f"model.safetensors of https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else str(config.url)
+
+
+def _torchvision_weights(name: str) -> Any:
+    from torchvision import models
+
+    weights = models.get_model_weights(name)
+    if "IMAGENET1K_V1" not in weights.__members__:  # the weights that papers mean; later ones came years after
+        raise ValueError("torchvision has no IMAGENET1K_V1 weights for it")
+    return weights["IMAGENET1K_V1"]
 
 
 def _names(package: str) -> list[str]:
@@ -55,11 +104,8 @@ def _torchvision(name: str, num_classes: int, in_shape: tuple[int, ...], pretrai
         options = {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
     model = models.get_model(name, weights=None, num_classes=num_classes, **options)
     if pretrained:
-        weights = models.get_model_weights(name)
-        if "IMAGENET1K_V1" not in weights.__members__:  # the weights that papers mean; later ones came years after
-            raise ValueError("torchvision has no IMAGENET1K_V1 weights for it")
         own = model.state_dict()
-        full = models.get_model(name, weights=weights["IMAGENET1K_V1"]).state_dict()
+        full = models.get_model(name, weights=_torchvision_weights(name)).state_dict()
         model.load_state_dict({key: full[key] if full[key].shape == own[key].shape else own[key] for key in own})
     return model
 

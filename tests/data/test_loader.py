@@ -184,7 +184,7 @@ def normalised(image):
 
 
 def test_plain_images_are_normalised(pixels):
-    images = Images(pixels, cifar10.INFO, "cpu", augment=True)
+    images = Images(pixels, cifar10.INFO, "cpu", augment="crop-flip")
     assert len(images) == 7
     batch = images.plain(2, 5)
     assert batch.dtype == torch.float32
@@ -193,7 +193,7 @@ def test_plain_images_are_normalised(pixels):
 
 
 def test_augmented_images_are_crops_and_flips_by_their_rows(pixels):
-    images = Images(pixels, cifar10.INFO, "cpu", augment=True)
+    images = Images(pixels, cifar10.INFO, "cpu", augment="crop-flip")
     draws = images.draws(np.random.default_rng(0))
     batch = images.augmented(torch.tensor([6, 0, 3]), draws)
     for got, i in zip(batch, (6, 0, 3), strict=True):
@@ -204,7 +204,7 @@ def test_augmented_images_are_crops_and_flips_by_their_rows(pixels):
 
 
 def test_draws():
-    images = Images(np.zeros((3000, 4, 4, 3), np.uint8), cifar10.INFO, "cpu", augment=True)
+    images = Images(np.zeros((3000, 4, 4, 3), np.uint8), cifar10.INFO, "cpu", augment="crop-flip")
     draws = images.draws(np.random.default_rng(0))
     assert draws.dtype == torch.int64
     assert draws.shape == (3000, 3)
@@ -215,7 +215,7 @@ def test_draws():
 
 
 def test_without_augmentation_there_is_nothing_to_draw(pixels):
-    images = Images(pixels, cifar10.INFO, "cpu", augment=False)
+    images = Images(pixels, cifar10.INFO, "cpu", augment="none")
     draws = images.draws(np.random.default_rng(0))
     assert draws.numel() == 0
     assert torch.equal(images.augmented(torch.tensor([1, 2]), draws), images.plain(1, 3))
@@ -223,7 +223,7 @@ def test_without_augmentation_there_is_nothing_to_draw(pixels):
 
 def test_float_features_are_used_as_they_are(tmp_path):
     data = digits.load(tmp_path, tmp_path, 0)
-    images = Images(data.train_images, data.info, "cpu", augment=True)
+    images = Images(data.train_images, data.info, "cpu", augment="crop-flip")
     draws = images.draws(np.random.default_rng(0))
     assert draws.numel() == 0
     index = torch.tensor([5, 2])

@@ -159,15 +159,16 @@ def test_a_probability_at_its_threshold_is_not_above_it():
     method.thresholds.fill_(0.25)
     method.of_label.copy_(torch.tensor([[0.25, 0.25], [0.25, 0.2500001], [0.25, 0.25]]))
     method.sureness.copy_(torch.tensor([0.75, 0.75, 0.7500001]))
+    method.seen.fill_(True)
     method.on_epoch_end(Recorder(0), 0)
     assert sets_of(method) == ["none", "hard", "purified"]
 
 
-def test_before_the_first_epoch_ends_nothing_is_selected_and_then_by_thresholds_of_one_over_N():
+def test_before_the_first_epoch_ends_all_are_clean_and_then_by_thresholds_of_one_over_N():
     weak, strong, labels = views_of("early", 40, 10, seed=3)
     method = DISC(Task(40, 10, labels, 6, 1, 40)).double()
     torch.testing.assert_close(method.thresholds, torch.full((40, 2), 1 / 40, dtype=torch.float64))
-    assert set(sets_of(method)) == {"none"}
+    assert set(sets_of(method)) == {"clean"}
     method.thresholds.fill_(1 / 40)  # in float64
     an_epoch(method, weak, strong, labels, size=7)
     taus = [[1 / 40, 1 / 40] for _ in range(40)]
@@ -179,7 +180,31 @@ def test_before_the_first_epoch_ends_nothing_is_selected_and_then_by_thresholds_
 def test_memory_is_a_few_numbers_an_example_whatever_the_classes():
     for C in (10, 1000):
         method = DISC(Task(100, C, torch.zeros(100, dtype=torch.int64), 6, 1, 100))
-        assert sum(buffer.numel() for buffer in method.buffers()) == 11 * 100
+        assert sum(buffer.numel() for buffer in method.buffers()) == 12 * 100
+
+
+def test_an_epoch_that_is_a_part_of_the_examples_changes_nothing_of_the_others():
+    weak, strong, labels = views_of("early", 40, 10, seed=3)
+    method, whole = (DISC(Task(40, 10, labels, 6, 1, 40)).double() for _ in range(2))
+    first = torch.arange(25)
+    for each in (method, whole):
+        an_epoch(each, weak, strong, labels, size=7)
+    before = method.thresholds.clone(), sets_of(method)
+    method.on_epoch_start(Recorder(1), 1)
+    method.remember(
+        torch.cat([-weak[first], -strong[first]]), make_batch(weak[first], strong[first], labels[first], first)
+    )
+    method.on_epoch_end(Recorder(1), 1)
+    assert torch.equal(method.thresholds[25:], before[0][25:])
+    assert sets_of(method)[25:] == before[1][25:]
+    assert not torch.equal(method.thresholds[:25], before[0][:25])
+    unseen = DISC(Task(40, 10, labels, 6, 1, 40)).double()
+    unseen.on_epoch_start(Recorder(0), 0)
+    unseen.remember(
+        torch.cat([weak[first], strong[first]]), make_batch(weak[first], strong[first], labels[first], first)
+    )
+    unseen.on_epoch_end(Recorder(0), 0)
+    assert set(sets_of(unseen)[25:]) == {"clean"}  # cross entropy, until there is something to go by
 
 
 # --- loss ------------------------------------------------------------------------------------------------------------
@@ -317,9 +342,9 @@ def test_warmup_is_cross_entropy_on_both_views_and_moves_the_thresholds(epochs, 
         if epoch < warmup:
             assert float(run.loss) == pytest.approx(sum(ce) / 2, rel=1e-12)
             assert seen == [24]  # no mixed images yet
-        else:  # with a warm-up, what it selected at its end; without, there is nothing to train on in the first epoch
-            assert (selected > 0) == (epoch > 0)
-            assert seen == ([24, selected, selected] if epoch else [24])
+        else:  # what the epoch before selected; in the first epoch, all
+            assert selected == 12 if epoch == 0 else selected > 0
+            assert seen == [24, selected, selected]
         tau = 0.99 * tau + 0.01 * max(p)
         assert float(method.thresholds[0, 0]) == pytest.approx(tau, rel=1e-12)
 

@@ -33,6 +33,9 @@ class Examples:
         shift = torch.from_numpy(rng.normal(size=(len(self.rows), 1)).astype("float32"))
         return shift.view(-1, *[1] * (self.rows.ndim - 1))
 
+    def request(self, index, draws):
+        return lambda: self.augmented(index, draws)
+
     def augmented(self, index, draws):
         return self.rows[index] + 0.1 * draws[index]
 

@@ -1,0 +1,268 @@
+"""What networks start from: a file of one's own, or published weights; what is wrong with either comes before a run."""
+
+import os
+import pickle
+import shutil
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from layouts import Clothing1M
+from typer.testing import CliRunner
+
+from nlbench import api, models
+from nlbench.cli import app
+from nlbench.errors import SuiteError
+from nlbench.models import _external
+from nlbench.records import Store
+
+SHAPE = (3, 16, 16)
+SUITE = """\
+name: mine
+protocol: clothing1m
+datasets:
+  - {name: clothing1m}
+methods: {ce: {}}
+seeds: [0]
+overrides: {model: cnn3, resize: 18, crop: 16, batches_per_epoch: 2, batch_size: 8, epochs: 1, precision: float32,
+  threads: 1, lr: 1.0e-30, momentum: 0.0, weight_decay: 0.0, weights: ""}
+"""
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    """Caches of the test's own, and no network."""
+
+    def unreachable(*args, **kwargs):
+        raise urllib.error.URLError("no network in a test")
+
+    monkeypatch.setattr(torch.hub, "urlopen", unreachable)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("NLBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NLBENCH_WORKERS", "0")
+
+
+def state(name="cnn3", classes=7, seed=5):
+    torch.manual_seed(seed)
+    return models.build(name, classes, SHAPE).state_dict()
+
+
+def saved(path: Path, value) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(value, path)
+    return path
+
+
+def built(path, classes=14, name="cnn3", seed=1):
+    torch.manual_seed(seed)
+    return models.build(name, classes, SHAPE, weights=str(path)).state_dict()
+
+
+def body(tensors):
+    """All but the classifier, cnn3's last layer."""
+    last = list(tensors)[-1].rpartition(".")[0]
+    return {name: value for name, value in tensors.items() if not name.startswith(f"{last}.")}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda tensors: tensors,
+        lambda tensors: {f"module.{name}": value for name, value in tensors.items()},
+        lambda tensors: {"state_dict": {f"module.model.{name}": value for name, value in tensors.items()}, "epoch": 3},
+        lambda tensors: {"model": tensors, "optimizer": {"lr": 0.1}},
+        lambda tensors: {**tensors, "projector.0.weight": torch.zeros(3, 3)},
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
+def test_a_file_of_ones_own(tmp_path, form, suffix):
+    """The body is the file's; the classifier, which is for other classes, is drawn."""
+    tensors = state()
+    network = built(saved(tmp_path / f"w{suffix}", form(tensors)))
+    assert same(body(network), body(tensors))
+    fresh = built("")
+    last = [name for name in network if name not in body(network)]
+    assert len(last) == 2
+    assert all(torch.equal(network[name], fresh[name]) for name in last)
+
+
+def test_a_classifier_for_as_many_classes_is_the_files(tmp_path):
+    assert same(built(saved(tmp_path / "w.pth", state(classes=14))), state(classes=14))
+
+
+def test_safetensors(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors.save_file(state(), tmp_path / "w.safetensors")
+    assert same(body(built(tmp_path / "w.safetensors")), body(state()))
+    for content in (b"", b"x" * 100, (tmp_path / "w.safetensors").read_bytes()[:-9]):
+        (tmp_path / "w.safetensors").write_bytes(content)
+        with pytest.raises(SuiteError, match=r"w\.safetensors: cannot be read as weights \(.+\)"):
+            built(tmp_path / "w.safetensors")
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def contents(tmp_path):
+    """Files that are no weights of cnn3, and what is said of each."""
+    whole = saved(tmp_path / "whole", state()).read_bytes()
+    small = state("resnet8")
+    shifted = {name: torch.cat([value, value]) if value.ndim == 4 else value for name, value in state().items()}
+    part = dict(list(state().items())[2:])
+    yield "text", b"weights", r"cannot be read as weights \(.+\)"
+    yield "empty", b"", r"cannot be read as weights \(.+\)"
+    yield "cut", whole[:1000], r"cannot be read as weights \(.+\)"
+    yield "bomb", pickle.dumps(Bomb(tmp_path / "exploded"), protocol=2), "cannot be read as weights"
+    yield "new bomb", {"state_dict": {"0.weight": Bomb(tmp_path / "exploded")}}, "cannot be read as weights"
+    yield "list", [1, 2], "holds no tensors by name"
+    yield "numbers", {"a": 1}, "holds no tensors by name"
+    yield "other", small, r"no weights of this model: of its \d+ tensors \d+ are not there in their shape, first "
+    yield "shapes", shifted, "no weights of this model"
+    yield "part", part, "no weights of this model"
+
+
+def test_files_that_are_no_weights(tmp_path):
+    for name, content, message in contents(tmp_path):
+        path = tmp_path / f"{name}.pth"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            saved(path, content)
+        with pytest.raises(SuiteError, match=rf"{name}\.pth: {message}"):
+            built(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_weights_of_a_deeper_model_of_the_family_are_refused(tmp_path):
+    """Each tensor of a ResNet-18 has its name and shape in a ResNet-34 as well."""
+    with torch.device("meta"):
+        names = {k: v.shape for k, v in models.build("torchvision/resnet34", 10, (3, 64, 64)).state_dict().items()}
+    tensors = {name: torch.zeros(()).expand(shape) for name, shape in names.items()}
+    path = saved(tmp_path / "w.pth", tensors)
+    with pytest.raises(SuiteError, match=r"weights of a larger model: this one has no layer1\.2\.conv1\.weight"):
+        models.build("torchvision/resnet18", 10, (3, 64, 64), weights=str(path))
+
+
+# --- published weights ---------------------------------------------------------------------------------------------
+
+URL = "squeezenet1_1-b8a52dc0.pth"
+
+
+def test_published_weights_without_network_say_which_file_goes_where(tmp_path):
+    with pytest.raises(SuiteError) as caught:
+        models.fetch_weights("torchvision/squeezenet1_1", "imagenet")
+    for word in (URL, str(tmp_path / "torch" / "hub" / "checkpoints"), "no network in a test", "--set weights=PATH"):
+        assert word in str(caught.value)
+
+
+def test_a_file_put_there_is_used(tmp_path):
+    pytest.importorskip("torchvision")
+    torch.manual_seed(7)
+    published = models.build("torchvision/squeezenet1_1", 1000, (3, 32, 32)).state_dict()
+    saved(tmp_path / "torch" / "hub" / "checkpoints" / URL, published)
+    models.fetch_weights("torchvision/squeezenet1_1", "imagenet")
+    network = models.build("torchvision/squeezenet1_1", 14, (3, 32, 32), weights="imagenet").state_dict()
+    different = [name for name in network if not torch.equal(network[name], published[name])]
+    assert different == ["classifier.1.weight", "classifier.1.bias"]
+
+
+def test_timms_file_is_named():
+    pytest.importorskip("timm")
+    assert _external._file("timm", "inception_resnet_v2").startswith(
+        "model.safetensors of https://huggingface.co/timm/inception_resnet_v2"
+    )
+    with pytest.raises(SuiteError, match="timm/convmixer_nowhere"):
+        models.fetch_weights("timm/convmixer_nowhere", "imagenet")
+
+
+# --- in a suite ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """suite(weights) -> the path of a suite's file whose override it is."""
+    Clothing1M().write(tmp_path / "data")
+
+    def write(weights):
+        path = tmp_path / "suites" / "mine.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(SUITE.replace('weights: ""', f"weights: {weights}"))
+        return path
+
+    return write
+
+
+def prepared(tmp_path, path, **options):
+    return api.prepare(path, out=tmp_path / "out", data_dir=tmp_path / "data", device="cpu", **options)
+
+
+def test_a_run_starts_from_them(tmp_path, suite):
+    """With no learning rate worth the name what it ends with is what it began with."""
+    saved(tmp_path / "suites" / "w.pth", state(classes=14))
+    sw = prepared(tmp_path, suite("w.pth"))
+    sw.run()
+    record = sw.store.read(sw.specs[0].key)
+    assert record.status == "done", record.error
+    assert record.spec["protocol"]["weights"].startswith("sha256:")
+    assert str(tmp_path) not in str(record.spec)
+    drawn = prepared(tmp_path, suite("''"))
+    drawn.run()
+    test = [np.load(s.store.run_dir(s.specs[0].key) / "predictions.npz")["test"] for s in (sw, drawn)]
+    assert not np.array_equal(*test)
+
+
+def test_the_key_is_of_the_content_and_not_of_the_path(tmp_path, suite, monkeypatch):
+    first = saved(tmp_path / "suites" / "w.pth", state())
+    key = prepared(tmp_path, suite("w.pth")).specs[0].key
+    shutil.copy(first, tmp_path / "elsewhere.pth")
+    assert prepared(tmp_path, suite("../elsewhere.pth")).specs[0].key == key
+    assert prepared(tmp_path, suite(tmp_path / "elsewhere.pth")).specs[0].key == key
+    saved(first, state(seed=6))
+    assert prepared(tmp_path, suite("w.pth")).specs[0].key != key
+    assert prepared(tmp_path, suite("''")).specs[0].key != key
+    monkeypatch.chdir(tmp_path)  # an option counts from where one is
+    assert prepared(tmp_path, suite("''"), overrides={"weights": "elsewhere.pth"}).specs[0].key == key
+
+
+def test_wrong_weights_come_before_the_first_run_with_the_line_that_names_them(tmp_path, suite):
+    saved(tmp_path / "suites" / "other.pth", state("resnet8"))
+    for weights, message in (
+        ("nowhere.pth", f"no such file: {tmp_path}/suites/nowhere.pth; it must be 'imagenet', a file of weights, or"),
+        ("other.pth", f"{tmp_path}/suites/other.pth: no weights of this model"),
+        ("imagenet", "model cnn3 has no published weights"),
+    ):
+        with pytest.raises(SuiteError) as caught:
+            prepared(tmp_path, suite(weights))
+        assert f"mine.yaml:8: overrides.weights: {message}" in str(caught.value)
+    with pytest.raises(SuiteError, match=r"--set weights: no such file: nowhere.pth"):
+        prepared(tmp_path, suite("''"), overrides={"weights": "nowhere.pth"})
+
+
+def test_without_network_nothing_is_trained(tmp_path, suite):
+    path = suite("imagenet")
+    path.write_text(
+        path.read_text().replace("cnn3", "torchvision/squeezenet1_1").replace("18, crop: 16", "36, crop: 32")
+    )
+    options = ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data"), "--device", "cpu"]
+    result = CliRunner().invoke(app, ["run", str(path), *options])
+    assert result.exit_code == 2, result.output
+    for word in (
+        "error: the ImageNet weights of torchvision/squeezenet1_1 are not in",
+        URL,
+        "on a machine without net",
+    ):
+        assert word in result.stderr
+    assert Store(tmp_path / "out").run_keys() == []
+    dry = CliRunner().invoke(app, ["run", str(path), *options, "--dry-run"])
+    assert "1 missing" in dry.stdout
