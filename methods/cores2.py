@@ -65,7 +65,10 @@ class CORES2(Method):
         return (kept * rows).sum() / kept.sum().clamp(min=1)
 
     def on_epoch_end(self, run: Run, epoch: int) -> None:
-        counts = torch.bincount(self.task.labels[self.kept], minlength=self.task.num_classes).double()
+        part = run.part()
+        rows = slice(None) if part is None else part
+        labels, kept = self.task.labels[rows], self.kept[rows]
+        counts = torch.bincount(labels[kept], minlength=self.task.num_classes).double()
         self.prior.copy_(torch.where(counts.sum() > 0, counts / counts.sum(), self.prior))
 
     def get_extra_state(self) -> Tensor:  # not buffers: reading one on a GPU would stop the host at every step

@@ -60,9 +60,12 @@ class DivideMix(Method):
         self.register_buffer("clean", torch.ones(2, task.num_train))  # w, by each network
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
+        part = run.part()
+        rows = slice(None) if part is None else part
         for i, network in enumerate(run.networks if epoch >= self.warmup else []):
-            losses = F.cross_entropy(run.predict_train(network), run.task.labels, reduction="none")
-            self.clean[i] = posterior(losses, run.generator(f"mixture{i}"))
+            logits = run.predict_train(network, part)
+            losses = F.cross_entropy(logits, run.task.labels[rows], reduction="none")
+            self.clean[i, rows] = posterior(losses, run.generator(f"mixture{i}"))
 
     def batches(self, run: Run, epoch: int) -> Iterator[tuple[Any, ...]]:
         for i in range(2):

@@ -83,9 +83,12 @@ class PES(Method):
         for part in self._late:
             part.requires_grad_(True)
         if epoch >= self.start:
-            labels, C = run.task.labels, run.task.num_classes
-            self.kept.copy_(run.predict_train(run.networks[0]).argmax(1) == labels)
-            counts = labels[self.kept].bincount(minlength=C).double()
+            seen = run.part()
+            rows = slice(None) if seen is None else seen
+            labels, C = run.task.labels[rows], run.task.num_classes
+            kept = run.predict_train(run.networks[0], seen).argmax(1) == labels
+            self.kept[rows] = kept
+            counts = labels[kept].bincount(minlength=C).double()
             balanced = counts[counts > 0].mean() / counts
             self.class_weights.copy_(torch.where(counts > 0, balanced.clamp(max=self.max_weight), 0.0))
 

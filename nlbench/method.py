@@ -245,10 +245,19 @@ class Run:
         self._loss_steps = 0
         return mean
 
+    def part(self) -> Tensor | None:
+        """(n,) int64 ascending positions of the examples in this epoch's order; None where they are all there."""
+        return self.order().sort().values if self._epoch_size else None
+
     @torch.no_grad()
-    def predict_train(self, network: nn.Module) -> Tensor:
-        """(N, C) float32 logits of `network` on the training examples, evaluation mode, no augmentation."""
-        return predict_all(network, self._images)
+    def predict_train(self, network: nn.Module, index: Tensor | None = None) -> Tensor:
+        """(N, C) float32 logits of `network` on the training examples, evaluation mode, no augmentation.
+
+        Args:
+            index: (n,) positions, of which alone it is then (n, C).
+        """
+        images = self._images if index is None else self._images.subset(index.cpu().numpy())
+        return predict_all(network, images)
 
     def validate(self, network: nn.Module) -> float | None:
         """Accuracy in [0, 1] of `network` on the noisy labels of the validation part, or None where there is none."""

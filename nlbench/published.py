@@ -48,14 +48,18 @@ SELECTIONS = {
     "clean-val": "selected on clean labels",
     "": "epoch not stated",
 }
+Reported = tuple[str, str, str]  # metric, a key of SELECTIONS, the test set where it is not the data's own
+
 # A measured metric (tables.METRICS) -> what a source must have reported for the two to be the same thing.
-MEASURES = {
-    "last": ("top1", "last"),
-    "last10": ("top1", "last10"),
-    "best": ("top1", "best"),
-    "selected": ("top1", "noisy-val"),
-    "selected-clean": ("top1", "clean-val"),
-    "top5": ("top5", "last"),
+MEASURES: dict[str, Reported] = {
+    "last": ("top1", "last", ""),
+    "last10": ("top1", "last10", ""),
+    "best": ("top1", "best", ""),
+    "selected": ("top1", "noisy-val", ""),
+    "selected-clean": ("top1", "clean-val", ""),
+    "top5": ("top5", "last", ""),
+    "ilsvrc12": ("top1", "last", "ilsvrc12"),  # what mini-WebVision trains is also tested there
+    "ilsvrc12-top5": ("top5", "last", "ilsvrc12"),
 }
 
 
@@ -331,12 +335,18 @@ class Setting:
         except (KeyError, TypeError):
             return None
 
-    def records(self) -> list[Published]:
-        """Every published number of this method on this data, whatever network and epoch it is of."""
+    def records(self, test_set: str = "") -> list[Published]:
+        """Every published number of this method on this data, whatever network and epoch it is of.
+
+        Args:
+            test_set: another than the data's own, which sources list as a dataset: "ilsvrc12".
+        """
+        if test_set and self.dataset != "webvision":
+            return []
         return [
             r
             for r in load()
-            if (r.name("method"), r.name("dataset"), r.noise) == (self.method, self.dataset, self.noise)
+            if (r.name("method"), r.name("dataset"), r.noise) == (self.method, test_set or self.dataset, self.noise)
             and (self.form is None or form(r) in (None, self.form))
         ]
 

@@ -408,14 +408,16 @@ class Beside:
     marks: str = ""
 
 
-def beside(results: Results, row: Mapping[str, Any], condition: int, reported: Sequence[tuple[str, str]]) -> Beside:
-    """Published numbers of one of the `reported` (metric, selection); see published.MEASURES."""
+def beside(results: Results, row: Mapping[str, Any], condition: int, reported: numbers.Reported) -> Beside:
+    """Published numbers of what is `reported`; see published.MEASURES."""
     name = row["row"]
     setting, own = _setting(results, row, condition), results.of(name, condition)
-    records = [r for r in setting.records() if (r.metric, r.selection) in reported] if setting else []
+    measure, selection, test_set = reported
+    known = setting.records(test_set) if setting else []
+    records = [r for r in known if (r.metric, r.selection) == (measure, selection)]
     if not setting or not records:
         return Beside([], [], 0)
-    metric = next((m for m, what in numbers.MEASURES.items() if what in reported), None)
+    metric = next((m for m, what in numbers.MEASURES.items() if what == reported), None)
     cell = results.cell(name, condition, metric) if metric else Cell(0)
     nearest = numbers.nearest(records, setting)
     differences: list[numbers.Welch | list[str]] = []
@@ -442,7 +444,22 @@ def _setting(results: Results, row: Mapping[str, Any], condition: int) -> number
     return replace(setting, method=row["method"], params={})
 
 
-_NOT_MEASURED = [("top1", "")]  # a rule that no measured column follows
+# What sources report and no measured column follows: an epoch they do not state, the best one of another measure.
+_NOT_MEASURED: list[numbers.Reported] = [
+    ("top1", "", ""), ("top5", "", ""), ("top5", "best", ""), ("top1", "", "ilsvrc12"), ("top5", "", "ilsvrc12"),
+    ("top1", "best", "ilsvrc12"), ("top5", "best", "ilsvrc12"),
+]  # fmt: skip
+
+
+def _unmeasured(results: Results, row: Mapping[str, Any], condition: int) -> Beside:
+    cells = [beside(results, row, condition, reported) for reported in _NOT_MEASURED]
+    records = [record for cell in cells for record in cell.records]
+    return Beside(records, [[] for _ in records], sum(cell.further for cell in cells))
+
+
+def _of_what(record: numbers.Published) -> str:
+    """What tells numbers of one column apart that are not of one measure."""
+    return " top-5" * (record.metric == "top5") + " on ILSVRC12" * (record.dataset == "ilsvrc12")
 
 
 def _beside_published(
@@ -452,8 +469,8 @@ def _beside_published(
     found: dict[tuple[str, str], Beside] = {}
     for row in results.rows:
         for name, what in numbers.MEASURES.items():
-            found[row["row"], name] = beside(results, row, condition, [what])
-        found[row["row"], ""] = beside(results, row, condition, _NOT_MEASURED)
+            found[row["row"], name] = beside(results, row, condition, what)
+        found[row["row"], ""] = _unmeasured(results, row, condition)
     known = {name for (_, name), cell in found.items() if cell.records}
     if metric is not None:
         shown = [metric]
@@ -478,7 +495,9 @@ def _beside_published(
     if "" in known:
         heads.append("published, by another or no stated rule")
         cells = [found[row["row"], ""] for row in results.rows]
-        columns.append(["; ".join(f"{r.text(pm)} {key(r)}" for r in cell.records) or "-" for cell in cells])
+        columns.append(
+            ["; ".join(f"{r.text(pm)}{_of_what(r)} {key(r)}" for r in cell.records) or "-" for cell in cells]
+        )
     heads.append("nets")
     columns.append([str(row["networks"]) for row in results.rows])
     notes = [*results.notes(condition), *_published_notes(records, list(found.values()), reasons)]
@@ -658,7 +677,7 @@ def _csv(results: Results, reference: str | None, published: bool = False) -> st
 
 
 def _csv_published(results: Results, row: Mapping[str, Any], condition: int, metric: str) -> list[Any]:
-    reported = _NOT_MEASURED if metric == "unstated" else [numbers.MEASURES.get(metric, ("", ""))]
+    reported = ("top1", "", "") if metric == "unstated" else numbers.MEASURES.get(metric, ("", "", ""))
     cell = beside(results, row, condition, reported)
     if not cell.records:
         return [""] * len(_CSV_PUBLISHED)

@@ -574,3 +574,31 @@ def test_letters_go_on_after_z():
 def test_an_unknown_metric_is_refused_as_ever(store):
     with pytest.raises(SuiteError, match="--metric lst"):
         tables.render(planned(store, elr_runs()), store, published=True, metric="lst")
+
+
+def test_what_webvision_is_also_tested_on_stands_beside_its_own_column(store):
+    web = Setting.of({"method": "ce", "dataset": "webvision", "labels": "noisy", "noise": None}, {})
+    assert {r.dataset for r in web.records()} == {"webvision-mini"}
+    assert {r.dataset for r in web.records("ilsvrc12")} == {"ilsvrc12"}
+    assert replace(web, dataset="clothing1m").records("ilsvrc12") == []
+    spec = {**SPEC, "dataset": "webvision", "labels": "noisy", "noise": None, "params": {}}
+    metrics = {"last": 0.6, "last_top5": 0.85, "ilsvrc12_last": 0.6, "ilsvrc12_last_top5": 0.84}
+    runs = [(row, record(row, 0, metrics, {**spec, "method": row})) for row in ("ce", "co-teaching")]
+    text = tables.render(planned(store, runs, seeds=[0], title="mini-WebVision"), store, published=True)
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| c")}
+    # Table 5 of epsilon-softmax, last epoch, under the column of ILSVRC12.
+    columns = [cell.strip() for cell in text.splitlines()[2].split("|")]
+    beside = lines["ce"].split("|")[columns.index("ILSVRC12") + 1]
+    assert beside.strip().startswith("60.72 [")
+    # ELR Table 4 copies them from the DivideMix paper and does not say which epoch they are of.
+    for number in ("63.58 [", "85.20 top-5 [", "61.48 on ILSVRC12 [", "84.70 top-5 on ILSVRC12 ["):
+        assert number in lines["co-teaching"]
+
+
+def test_numbers_selected_on_clean_labels_stand_beside_that_column(store):
+    spec = {**SPEC, "method": "elr-plus", "dataset": "clothing1m", "labels": "noisy", "noise": None, "params": {}}
+    runs = [("elr-plus", record("elr-plus", 0, {"last": 0.7, "selected_clean": 0.74}, spec))]
+    text = tables.render(planned(store, runs, seeds=[0], title="Clothing1M"), store, published=True)
+    columns = [cell.strip() for cell in text.splitlines()[2].split("|")]
+    row = next(line for line in text.splitlines() if line.startswith("| elr-plus"))
+    assert row.split("|")[columns.index("selected on clean val") + 1].strip().startswith("74.81 [")

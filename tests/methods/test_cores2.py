@@ -79,7 +79,7 @@ def test_a_sieve_by_hand():
     assert method.kept.tolist() == [True, False, False]
     assert float(loss) == pytest.approx(0.6931471805599453, rel=1e-12)  # a mean over the kept, not over the batch
     assert method.prior.tolist() == pytest.approx([1 / 3] * 3)  # counted again when the epoch ends, not before
-    method.on_epoch_end(None, 31)
+    method.on_epoch_end(make_run(task), 31)
     assert method.prior.tolist() == [1.0, 0.0, 0.0]
 
 
@@ -89,11 +89,11 @@ def test_an_example_that_was_dropped_may_come_back():
     method.on_epoch_start(None, 50)
     batch = make_batch(task, torch.arange(2))
     method.loss(torch.tensor([[0.0, 3.0, 0.0], [0.0, 3.0, 0.0]]), batch)
-    method.on_epoch_end(None, 50)
+    method.on_epoch_end(make_run(task), 50)
     assert method.kept.tolist() == [False, True]
     assert method.prior.tolist() == [0.0, 1.0, 0.0]
     method.loss(torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0]]), batch)
-    method.on_epoch_end(None, 51)
+    method.on_epoch_end(make_run(task), 51)
     assert method.kept.tolist() == [True, True]
     assert method.prior.tolist() == [0.5, 0.5, 0.0]
 
@@ -109,7 +109,7 @@ def test_a_batch_of_which_nothing_is_kept():
     (grad,) = torch.autograd.grad(loss, logits)
     assert float(loss.detach()) == 0.0
     assert torch.equal(grad, torch.zeros(4, 3))
-    method.on_epoch_end(None, 99)
+    method.on_epoch_end(make_run(task), 99)
     assert method.prior.tolist() == [0.5, 0.5, 0.0]
 
 

@@ -245,7 +245,7 @@ def test_an_empty_side_is_an_epoch_of_cross_entropy(kept):
 def test_nothing_kept_stays_finite():
     task = lab.make_task(N=60, C=4, epochs=8)
     method, run = started(task, **PHASES)
-    run.predict_train = lambda network: nn.functional.one_hot((task.labels + 1) % 4, 4).float()
+    run.predict_train = lambda network, index=None: nn.functional.one_hot((task.labels + 1) % 4, 4).float()
     lab.train(method, run, [5])
     assert not method.kept.any()
     assert all(value.isfinite().all() for value in method.state_dict().values())
@@ -259,7 +259,7 @@ def test_class_weights():
     predicted = labels.clone()
     predicted[12 + 6 + 1 :] = 0  # no example of class 3 is kept
     predicted[:2] = 1
-    run.predict_train = lambda network: nn.functional.one_hot(predicted, 4).float()
+    run.predict_train = lambda network, index=None: nn.functional.one_hot(predicted, 4).float()
     method.on_epoch_start(run, 5)
     assert method.kept.sum() == 17
     # 10, 6 and 1 are kept: their mean, 17/3, over each; at most 3; none for a class without examples

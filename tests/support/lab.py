@@ -45,13 +45,20 @@ class Examples:
     def plain(self, start, stop):
         return self.rows[start:stop]
 
+    def subset(self, index):
+        part = Examples(0, 0)
+        part.rows = self.rows[index]
+        return part
+
 
 def small_network(task, seed=3):
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, task.num_classes))
 
 
-def make_run(task, num_networks=1, *, validation=False, fit=None, seed=0, lr=0.1, networks=None, schedule=None):
+def make_run(
+    task, num_networks=1, *, validation=False, fit=None, seed=0, lr=0.1, networks=None, schedule=None, epoch_size=0
+):
     """A Run whose networks each have SGD with momentum, registered as the harness does it."""
     networks = networks or [small_network(task, 3 + i) for i in range(num_networks)]
     run = Run(
@@ -63,6 +70,7 @@ def make_run(task, num_networks=1, *, validation=False, fit=None, seed=0, lr=0.1
         val_images=Examples(20, 8) if validation else None,
         val_labels=torch.arange(20) % task.num_classes if validation else None,
         fit=fit,
+        epoch_size=epoch_size,
     )
     for i, network in enumerate(networks):
         run.optimise(network.parameters(), lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9), f"network{i}")
