@@ -198,8 +198,9 @@ RUNS = {  # of each suite that comes with nlbench: rows x conditions x seeds
     "digits-elr-plus": 10 * 2 * 5, "early-learning-linear": 10 * 5, "elr-table1-cifar10": 7 * 8 * 5,
     "elr-table1-cifar10-asym-published": 10 * 4 * 5, "elr-table1-cifar10-published": 10 * 4 * 5,
     "elr-table1-cifar100": 7 * 8 * 5, "elr-table1-cifar100-published": 10 * 8 * 5, "elr-table2": 2 * 8 * 5,
-    "elr-table2-asym": 2 * 2 * 5, "elr-table2-identical": 5 * 10 * 5, "elr-table5": 10 * 2 * 5, "quick": 10 * 5,
-    "webvision": 25 * 5, "webvision-published": 4 * 5,
+    "elr-table2-asym": 2 * 2 * 5, "elr-table2-identical": 5 * 10 * 5, "elr-table5": 10 * 2 * 5,
+    "elr-table5-identical": 10 * 2 * 5, "quick": 10 * 5, "webvision": 25 * 5, "webvision-published": 4 * 5,
+    "cifar10n-published": 10 * 5 * 5, "cifar100n-published": 10 * 5,
 }  # fmt: skip
 
 
