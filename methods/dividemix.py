@@ -83,7 +83,7 @@ class DivideMix(Method):
             parts = mixmatch.chunks(labelled, size)
             for step, (index, other) in enumerate(zip(parts, mixmatch.cycle(unlabelled, size, rng), strict=False)):
                 ramp = mixmatch.linear_ramp(epoch + step / len(parts), self.warmup, self.ramp)
-                yield i, run.batch(index), run.batch(other), self.lambda_u * ramp, mixing
+                yield i, run.batch(index, 0, 1), run.batch(other, 0, 1), self.lambda_u * ramp, mixing
 
     def training_step(self, run: Run, i: int, batch: Batch, *semi: Any) -> None:
         own, other = run.networks[i].train(), run.networks[1 - i].eval()

@@ -82,7 +82,7 @@ class ELRPlus(Method):
             for i, index in enumerate(parts):
                 share = rng.beta(self.mixup_a, self.mixup_a) if self.mixup_a else 1.0
                 step = epoch * len(parts) + i  # the same for both networks
-                yield run.batch(index), k, step, max(share, 1 - share), rank[index].argsort()
+                yield run.batch(index, k), k, step, max(share, 1 - share), rank[index].argsort()
 
     def training_step(self, run: Run, *item: Any) -> Tensor:
         batch, k, step, share, perm = item

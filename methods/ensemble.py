@@ -22,7 +22,7 @@ class Ensemble(Method):
         order, size = run.order(), run.task.batch_size
         again = torch.randperm(len(order), generator=run.generator("order of network 1")).to(order.device)
         for first, second in zip(order.split(size), order[again].split(size), strict=True):
-            yield run.batch(first), run.batch(second)
+            yield run.batch(first), run.batch(second, 1)
 
     def training_step(self, run: Run, first: Batch, second: Batch) -> Tensor:
         logits = run.networks[0](first.images)

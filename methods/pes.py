@@ -107,7 +107,7 @@ class PES(Method):
         streams = [mixmatch.cycle(kept, max(2, size - num_others), rng), mixmatch.cycle(others, num_others, rng)]
         for step in range(steps):
             lam = self.lambda_u * mixmatch.linear_ramp(epoch + step / steps, self.start, self.ramp)
-            yield *(run.batch(next(stream)) for stream in streams), lam, mixing
+            yield *(run.batch(next(stream), 0, 1) for stream in streams), lam, mixing
 
     def training_step(self, run: Run, batch: Batch, *semi: Any) -> Tensor | None:
         network = run.networks[0]

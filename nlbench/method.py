@@ -163,10 +163,18 @@ class Run:
             order = rng.permutation(self.task.num_train)
         return torch.from_numpy(order).to(self.task.device)
 
-    def batch(self, index: Tensor) -> Batch:
-        """The training examples at `index` (B,) int64, augmented by this epoch's draws, which belong to the example."""
-        images = self._images.request(index, self._draws(0))
-        return Batch(images, self.task.labels[index], index, self._augmented, self._strengthened)
+    def batch(self, index: Tensor, *views: int) -> Batch:
+        """The training examples at `index` (B,) int64, augmented by this epoch's draws, which belong to the example.
+
+        Args:
+            views: those that will be looked at, by default view 0. Any can be; files of these are decoded ahead.
+        """
+        begun = {k: self._images.request(index, self._draws(k)) for k in views or (0,)}
+
+        def view(index: Tensor, k: int) -> Tensor:
+            return begun.pop(k)() if k in begun else self._augmented(index, k)
+
+        return Batch(lambda: view(index, 0), self.task.labels[index], index, view, self._strengthened)
 
     def _augmented(self, index: Tensor, view: int) -> Tensor:
         return self._images.augmented(index, self._draws(view))

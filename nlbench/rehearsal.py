@@ -307,8 +307,8 @@ class Watch:
         self.run = run
         batch, backward_step, optimise = run.batch, run.backward_step, run.optimise
 
-        def remembered(index: Tensor) -> Batch:
-            made = batch(index)
+        def remembered(index: Tensor, *views: int) -> Batch:
+            made = batch(index, *views)
             self._remember(made)
             return made
 

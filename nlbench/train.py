@@ -539,7 +539,10 @@ def _record(
         metrics=_metrics(history) if diverged is None else {},
         noise=noise_facts(spec, data),
         timing=dict(seconds),
-        environment=environment(device, protocol),
+        environment={
+            **environment(device, protocol),
+            "weights": models.weights_file(protocol.model, protocol.weights),
+        },
         method={
             "told": list(method.told),
             "networks": len(run.networks),

@@ -179,7 +179,7 @@ def test_a_file_put_there_is_used(tmp_path):
 
 def test_timms_file_is_named():
     pytest.importorskip("timm")
-    assert _external._file("timm", "inception_resnet_v2").startswith(
+    assert _external.weights_file("timm", "inception_resnet_v2").startswith(
         "model.safetensors of https://huggingface.co/timm/inception_resnet_v2"
     )
     with pytest.raises(SuiteError, match="timm/convmixer_nowhere"):
@@ -266,3 +266,10 @@ def test_without_network_nothing_is_trained(tmp_path, suite):
     assert Store(tmp_path / "out").run_keys() == []
     dry = CliRunner().invoke(app, ["run", str(path), *options, "--dry-run"])
     assert "1 missing" in dry.stdout
+
+
+def test_a_record_says_which_file_imagenet_stands_for():
+    assert models.weights_file("resnet18", "") == ""
+    assert models.weights_file("resnet18", "sha256:abc") == "sha256:abc"
+    name = models.weights_file("torchvision/resnet50", "imagenet")
+    assert name.endswith("/resnet50-0676ba61.pth")  # IMAGENET1K_V1, by the first digits of its sha256

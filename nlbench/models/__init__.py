@@ -54,6 +54,15 @@ def fetch_weights(name: str, weights: str) -> None:
         _external.fetch(*name.split("/", 1))
 
 
+def weights_file(name: str, weights: str) -> str:
+    """Which file "imagenet" stands for, as a record names it; of a file of the user's the key has the checksum."""
+    if weights != "imagenet":
+        return weights
+    from nlbench.models import _external
+
+    return _external.weights_file(*name.split("/", 1))
+
+
 def build(name: str, num_classes: int, in_shape: tuple[int, ...], *, weights: str = "") -> nn.Module:
     """A network, (B, *in_shape) float -> (B, num_classes) logits.
 

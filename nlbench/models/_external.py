@@ -57,8 +57,8 @@ def fetch(package: str, name: str) -> None:
 def _unreachable(package: str, name: str, error: Exception) -> SuiteError:
     where = f"the ImageNet weights of {package}/{name} are not in {_cache(package)} and cannot be downloaded: {error}"
     return SuiteError(
-        f"{where}\non a machine without network get {_file(package, name)} elsewhere and put it there, or name the "
-        f"file itself: overrides: {{weights: PATH}}, or --set weights=PATH"
+        f"{where}\non a machine without network get {weights_file(package, name)} elsewhere and put it there, or name "
+        f"the file itself: overrides: {{weights: PATH}}, or --set weights=PATH"
     )
 
 
@@ -68,7 +68,8 @@ def _cache(package: str) -> str:
     return "the cache of huggingface_hub (HF_HOME)"
 
 
-def _file(package: str, name: str) -> str:
+def weights_file(package: str, name: str) -> str:
+    """Where the published weights come from; torchvision's names end in the first digits of their sha256."""
     if package == "torchvision":
         return str(_torchvision_weights(name).url)
     config = _import_timm().get_pretrained_cfg(name)
