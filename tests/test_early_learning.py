@@ -52,7 +52,7 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         out = tmp_path_factory.mktemp("out")
         sweep = api.prepare("early-learning-linear", out=out, only=["ce"], seeds=SEEDS, device="cpu")
-        patch.setattr(train, "models", SimpleNamespace(build=build))
+        patch.setattr(train, "models", SimpleNamespace(build=build, weights_file=models.weights_file))
         sweep.run(
             Listener(
                 on_start=lambda spec, number, total: started.append(spec.seed),
