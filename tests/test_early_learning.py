@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from nlbench import api, train
+from nlbench import api, models, train
 from nlbench.data import gaussians, loader
 from nlbench.data.gaussians import INFO, SIGMA, P, V
 from nlbench.executors.local import Listener
