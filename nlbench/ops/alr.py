@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from nlbench.ops import losses
 from nlbench.ops.losses import ALR
@@ -69,7 +69,7 @@ def _check(op: str, logits: Any, index: Any, targets: Any, alpha: Any, lam_e: An
     losses.check_weight(op, "lam_e", lam_e)
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "nlbench::alr_step",
     mutates_args=("targets",),
     schema="(Tensor logits, Tensor index, Tensor(a!) targets, float alpha, float lam_e, bool mean)"

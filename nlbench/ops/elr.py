@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from nlbench.ops import losses
 from nlbench.ops.checks import require, require_device
@@ -215,7 +215,7 @@ def _run_soft(
 # --- for torch.compile, see losses.py ----------------------------------------------------------------------------
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "nlbench::elr_step",
     mutates_args=("targets",),
     schema="(Tensor logits, Tensor labels, Tensor index, Tensor(a!) targets, float beta, float lam, bool mean)"
@@ -230,7 +230,7 @@ def _elr_step_fake(logits, labels, index, targets, beta, lam, mean):
     return losses.fake_step(logits)
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "nlbench::elr_step_soft",
     mutates_args=(),
     schema="(Tensor logits, Tensor soft_labels, Tensor mixed_targets, float lam, bool mean)"
@@ -245,7 +245,7 @@ def _elr_step_soft_fake(logits, soft_labels, mixed_targets, lam, mean):
     return losses.fake_step(logits)
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "nlbench::update_targets",
     mutates_args=("targets",),
     schema="(Tensor logits, Tensor index, Tensor(a!) targets, float beta, bool clamp) -> ()",

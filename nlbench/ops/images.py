@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from nlbench.ops import reference
 from nlbench.ops.checks import require, require_contiguous, require_device
@@ -144,7 +144,7 @@ def _bad_draw(draws: Tensor, row: int, padding: int) -> ValueError:
 
 
 # For torch.compile, which cannot look into the extension; eager code spares itself the dispatcher.
-@torch.library.custom_op(
+@library.custom_op(
     "nlbench::augment",
     mutates_args=(),
     schema="(Tensor images, Tensor index, Tensor? draws, Tensor table, int padding) -> Tensor",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.autograd.function import once_differentiable
 
 from nlbench.ops import reference
@@ -235,7 +235,7 @@ def fake_step(logits: Tensor) -> tuple[Tensor, Tensor]:
     return rows, logits.new_empty(logits.shape)
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "nlbench::attach_grad", mutates_args=(), schema="(Tensor logits, Tensor value, Tensor dlogits) -> Tensor"
 )
 def _attach_grad_op(logits, value, dlogits):
