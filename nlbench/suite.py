@@ -802,22 +802,29 @@ def _model_problem(model: str, num_classes: int, in_shape: tuple[int, ...], weig
 
     from nlbench import models
 
-    try:
-        if weights:
-            raise NotImplementedError  # their values are read, too
-        models.check(model)
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes alone: takes no memory and no time
-            models.build(model, num_classes, in_shape)
-    except (SuiteError, RuntimeError, NotImplementedError):
-        pass
-    else:
+    if not weights and _fits_by_shape(model, num_classes, in_shape):
         return ""
-    try:  # once more with numbers: some models of other packages cannot be built from shapes
+    try:  # with numbers: weights have some, and some models of other packages cannot be built from shapes
         with torch.random.fork_rng(devices=[]):
             models.build(model, num_classes, in_shape, weights=weights)
     except SuiteError as error:
         return str(error)
     return ""
+
+
+def _fits_by_shape(model: str, num_classes: int, in_shape: tuple[int, ...]) -> bool:
+    """Whether a model can be built and applied by shapes alone, which takes no memory and no time."""
+    import torch
+
+    from nlbench import models
+
+    try:
+        models.check(model)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            models.build(model, num_classes, in_shape)
+    except (SuiteError, RuntimeError, NotImplementedError):
+        return False
+    return True
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
