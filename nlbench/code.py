@@ -14,6 +14,7 @@ _DATA = ("loader", "decode", "noise", "strata", "label_files", "matrix_files", "
 _HARNESS = (
     "protocols.py",
     "train.py",
+    "network.py",
     "evaluate.py",
     "method.py",
     "streams.py",

@@ -33,19 +33,18 @@ class Memorisation:
 
     def __init__(self, labels: Tensor, clean_labels: Tensor):
         self._labels, self._clean = labels, clean_labels
-        self._counts = torch.zeros(5, dtype=torch.int64, device=labels.device)
+        self._wrong = 4 * (labels != clean_labels)
+        self._counts = torch.zeros(8, dtype=torch.int64, device=labels.device)
+        self._one = self._counts.new_ones(())
 
     def add(self, logits: Tensor, batch: Batch) -> None:
         """Count `logits` (B, C) of the examples `batch.index`; no synchronisation with the host."""
         self.count(logits.argmax(1), batch.index)
 
     def count(self, predicted: Tensor, index: Tensor) -> None:
-        given, clean = self._labels[index], self._clean[index]
-        wrong = given != clean
-        true, memorised = predicted == clean, predicted == given
-        self._counts += torch.stack(
-            [(~wrong).sum(), (~wrong & true).sum(), wrong.sum(), (wrong & true).sum(), (wrong & memorised).sum()]
-        )
+        true, given = predicted == self._clean[index], predicted == self._labels[index]
+        kind = self._wrong[index] + 2 * true + given
+        self._counts.index_add_(0, kind, self._one.expand(len(index)))
 
     def take(self) -> dict[str, float | None]:
         """Fractions since the last call, None where there is no such example; the counts start again at zero.
@@ -53,8 +52,10 @@ class Memorisation:
         clean_right: of the correctly labelled, predicted right. wrong_true, wrong_memorised, wrong_other: of the
         wrongly labelled, predicted as their true class, as their wrong label, as neither.
         """
-        clean, right, wrong, true, memorised = self._counts.tolist()
+        counts = self._counts.tolist()  # by 4 * wrong label + 2 * predicted true + predicted as given
         self._counts.zero_()
+        clean, right = sum(counts[:4]), counts[3]
+        wrong, true, memorised = sum(counts[4:]), counts[6], counts[5]
         return {
             "clean_right": right / clean if clean else None,
             "wrong_true": true / wrong if wrong else None,

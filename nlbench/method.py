@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -141,9 +142,8 @@ class Run:
         self._epoch_size = epoch_size
         self._views: dict[int | str, Tensor] = {}  # augmentation draws of this epoch, by view
         self._views_epoch = -1
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=task.device)
-        self._loss_steps = 0
-        self._bad_step = torch.full((), _NEVER, dtype=torch.int64, device=task.device)
+        self._losses: list[tuple[int, Tensor]] = []  # (step, loss) since the last look at them
+        self._bad_step = _NEVER  # the first whose loss was not finite
 
     def generator(self, name: str) -> torch.Generator:
         """A CPU generator from (seed, name, epoch). The same name in the same epoch starts the same stream again."""
@@ -238,20 +238,23 @@ class Run:
             for group, base in zip(optimiser.param_groups, self._base_rates[name], strict=True):
                 group["lr"] = base * factor
             optimiser.step()
-        value = loss.detach()
-        self._loss_sum += value
-        self._loss_steps += 1
-        self._bad_step = torch.where(value.isfinite(), self._bad_step, self._bad_step.clamp(max=self.step))
+        self._losses.append((self.step, loss.detach().reshape(1)))  # looked at once an epoch: no waiting for the device
 
     def _begin_epoch(self, epoch: int) -> None:
         self.epoch, self._taken = epoch, {}
 
     def _take_loss(self) -> float:
-        """Mean loss since the last call."""
-        mean = float(self._loss_sum) / max(self._loss_steps, 1)
-        self._loss_sum.zero_()
-        self._loss_steps = 0
-        return mean
+        """Mean loss since the last call; sets `_bad_step` where one was not finite."""
+        if not self._losses:
+            return 0.0
+        steps, losses = zip(*self._losses, strict=True)
+        self._losses = []
+        values, total = torch.cat(losses).tolist(), 0.0
+        for step, value in zip(steps, values, strict=True):
+            total += value  # one after the other, as sum() does in some versions of Python and not in others
+            if not math.isfinite(value):
+                self._bad_step = min(self._bad_step, step)
+        return total / len(values)
 
     def part(self) -> Tensor | None:
         """(n,) int64 ascending positions of the examples in this epoch's order; None where they are all there."""
@@ -351,7 +354,8 @@ class Method(nn.Module):
     def training_step(self, run: Run, *item: Any) -> Tensor | None:
         """One whole step. Returns the logits of the item's first Batch for the online counts, or None."""
         batch: Batch = item[0]
-        logits = run.networks[0](batch.images)
+        network = run.networks[0]
+        logits = getattr(network, "replay", network)(batch.images)  # backward_step follows: nobody calls in between
         if self.loss_and_grad is not None:
             rows, dlogits = self.loss_and_grad(logits.detach(), batch)
             run.backward_step(rows.mean(), through=(logits, dlogits))

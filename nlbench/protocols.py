@@ -115,7 +115,9 @@ class Protocol(_Strict):
     val_fraction: float = Field(default=0.0, ge=0, lt=1)  # of all training images, held out with their noisy labels
     subset: int = Field(default=0, ge=0)  # training images kept, stratified; 0 keeps all
     stratify: Literal["clean", "given"] = "given"  # the labels that split and subset keep in proportion
-    precision: Literal["float32", "bfloat16"]
+    # auto is bfloat16 on hardware that has it, else float32; a run's key holds the one it stands for.
+    precision: Literal["float32", "bfloat16", "auto"]
+    compile: bool = False  # full batches of a training through torch.compile: the same up to rounding
     threads: int = Field(
         ge=1, le=1024
     )  # CPU threads of a run: part of the numbers, since they change the order of sums

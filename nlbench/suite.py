@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -343,10 +343,12 @@ def expand(
     settings: Mapping[str, Any] | None = None,
     seeds: Sequence[int] | None = None,
     methods_dirs: Sequence[Path] = (),
+    auto_precision: Callable[[], str] = lambda: "float32",
 ) -> Plan:
     """Check every name and value, read the data's fingerprints, and list the runs.
 
     Args:
+        auto_precision: what a protocol's precision "auto" stands for where the runs will be trained.
         settings: protocol overrides from the command line, over the suite's own.
         seeds: further seeds asked for on the command line; the plan holds them beside the suite's.
     Raises: SuiteError with every problem, a line each; DataMissing when a dataset is not there; DataError.
@@ -365,6 +367,8 @@ def expand(
         for dataset, info in infos.items():
             values = _protocol(suite, entry, row, dataset, info, base, settings or {}, problems)
             if values is not None:
+                if values[0]["precision"] == "auto":
+                    values[0]["precision"] = auto_precision()
                 protocol_of[row, dataset] = values
     problems.raise_if_any()
     prints, counted = _fingerprints(conditions, data_dir, cache_dir)
@@ -736,6 +740,8 @@ def _protocol(
     for key, message in _split_problems(protocol, info) if info.num_train else ():
         report(key, message, settings)
     values = {**protocol.model_dump(mode="json"), "weights": weights}
+    if not protocol.compile:
+        del values["compile"]  # it came later: the keys of runs without it stay what they were
     return (values, path) if len(problems.lines) == before else None
 
 

@@ -20,41 +20,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nlbench import code, evaluate, models, ops, registry, streams
+from nlbench import code, evaluate, hardware, models, ops, registry, streams
 from nlbench.data import noise as noises
 from nlbench.data import strata
 from nlbench.data.decode import Geometry
 from nlbench.data.loader import RunData, images_of
 from nlbench.method import _NEVER, Batch, HelperLoss, Method, Run, Task, predict_all
+from nlbench.network import Network, Passes
 from nlbench.protocols import Protocol
 from nlbench.records import RunRecord, Store, hold, write_atomic
 from nlbench.suite import RunSpec, build_method, key_of
 
 OnEpoch = Callable[[int, int, dict[str, Any]], None]  # epoch from 0, epochs, its row of the history
-
-
-class Passes:
-    """Counts the images that networks, and copies that a method makes of them, see while `active`."""
-
-    def __init__(self) -> None:
-        self.images, self.active = 0, False
-
-    def __deepcopy__(self, memo: Any) -> Passes:
-        return self  # a teacher's passes cost what a network's do
-
-
-class Network(nn.Module):
-    """A model under the protocol's precision: images (B, ...) float32 -> logits (B, C) float32."""
-
-    def __init__(self, body: nn.Module, precision: str, passes: Passes):
-        super().__init__()
-        self.body, self.precision, self.passes = body, precision, passes
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.passes.active:
-            self.passes.images += len(images)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return self.body(images).float()
 
 
 @dataclass
@@ -76,6 +53,7 @@ class Context:
     on_epoch: OnEpoch = lambda epoch, epochs, row: None
     on_fit: OnEpoch = lambda epoch, epochs, row: None
     on_resume: Callable[[int, int], None] = lambda epoch, epochs: None  # epoch it goes on at, from 0
+    cuda_graphs: bool = False  # of the default training step, on a GPU; see nlbench.network
 
 
 def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
@@ -84,6 +62,7 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
     A loss that is not finite gives a record with status "diverged". Errors of the method are raised.
     """
     protocol = Protocol.model_validate(spec.protocol)
+    hardware.keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(protocol.threads)
     try:
@@ -134,7 +113,7 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
     in_shape = images.shape
     passes = Passes()
     networks: list[nn.Module] = [
-        _network(spec, protocol, info.num_classes, in_shape, device, f"init{i}", passes)
+        _network(spec, protocol, info.num_classes, in_shape, context, f"init{i}", passes)
         for i in range(method.num_networks)
     ]
     run = Run(
@@ -179,8 +158,8 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
             passes.active = True
             loss = _train_epoch(run, method, epoch, spec.seed, memorisation)
             passes.active = False
-            if (bad := int(run._bad_step)) != _NEVER:
-                raise evaluate.Diverged("the loss is not finite", epoch, bad)
+            if run._bad_step != _NEVER:
+                raise evaluate.Diverged("the loss is not finite", epoch, run._bad_step)
             online = memorisation.take() if memorisation else {}
             if device.type == "cuda":
                 torch.cuda.synchronize(device)  # so that the time below is the epoch's
@@ -319,8 +298,8 @@ def _fit(
     hashed = code.code_hash(None if loss == "ce" else method_file, protocol.model)
     fit_key = key_of({**identity, "fit": key, "epochs": epochs, "code": hashed})
     path = context.store.root / "fits" / f"{fit_key}.pt"
-    task, device = run.task, run.task.device
-    network = _network(spec, protocol, task.num_classes, in_shape, device, f"fit-{key}", Passes())
+    task = run.task
+    network = _network(spec, protocol, task.num_classes, in_shape, context, f"fit-{key}", Passes())
     entered = time.perf_counter()
     done = _Checkpoint(context.store, path, fit_key, 0.0)
     while (state := done.load()) is None:
@@ -390,7 +369,7 @@ def _train_fit(
             lambda: {**_state(sub, helper), "best": best, "seconds": seconds, "epoch": epoch + 1}  # noqa: B023
         )
     if not best["network"]:
-        bad = min(int(sub._bad_step), sub.step - 1)
+        bad = min(sub._bad_step, sub.step - 1)
         epoch = bad // helper_task.steps_per_epoch
         raise evaluate.Diverged(f"the loss of the helper network {key!r} is not finite", epoch, bad)
     done.save({"network": best["network"], "seconds": seconds})
@@ -469,15 +448,22 @@ def _network(
     protocol: Protocol,
     num_classes: int,
     in_shape: tuple[int, ...],
-    device: torch.device,
+    context: Context,
     stream: str,
     passes: Passes,
 ) -> Network:
     """A fresh network; what no file gives it is drawn from the seed's own stream, on the CPU whatever the device."""
     with _seeded(spec.seed, stream):
         body = models.build(protocol.model, num_classes, in_shape, weights=spec.weights_path or protocol.weights)
-    network = Network(body, protocol.precision, passes).to(device)
-    return network.to(memory_format=torch.channels_last)
+    network = Network(
+        body,
+        protocol.precision,
+        passes,
+        batch_size=protocol.batch_size,
+        compiled=protocol.compile,
+        graphs=context.cuda_graphs and context.device.type == "cuda",
+    )
+    return network.to(context.device).to(memory_format=torch.channels_last)
 
 
 class _seeded:
