@@ -14,8 +14,10 @@ from nlbench.suite import Plan, RunSpec, Suite, expand, read_suite
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from nlbench.executors.local import Listener, State
+    from nlbench.executors.workers import Jobs
 
 
 @dataclass
@@ -30,25 +32,55 @@ class Sweep:
     data_dir: Path
     device: str
 
-    def run(self, listener: Listener | None = None, *, checkpoint_seconds: float = 10.0, debug: bool = False) -> None:
-        """Write the plan and train what is to do.
+    def run(
+        self,
+        listener: Listener | None = None,
+        *,
+        checkpoint_seconds: float = 10.0,
+        debug: bool = False,
+        jobs: Jobs = 1,
+        cuda_graphs: bool = False,
+    ) -> None:
+        """Write the plan and train what is to do; see `run` for the arguments. `debug` trains one run, in this process.
 
-        Raises: StoreError for a store that cannot be written, SuiteError for published weights that cannot be had.
+        Raises: StoreError for a store that cannot be written, SuiteError for published weights that cannot be had and
+            for devices that are not there.
         """
-        from nlbench.executors import local
+        from nlbench.executors import local, workers
 
         self.store.require_writable()
         plan = self.plan.as_json()
         todo = self.state.todo[:1] if debug else self.state.todo
+        devices = local.pick_devices(self.device)
+        at_once = 1 if debug else workers.count_jobs(jobs, todo, devices)
         for model, weights in {(spec.protocol["model"], spec.protocol["weights"]) for spec in todo}:
             models.fetch_weights(model, weights)
         self._warn_of_lost_rows(plan)
+        self._warn_of_slowness(todo, devices[0], at_once)
         self.store.write_plan(plan)
-        device = local.pick_device(self.device)
-        hear = listener or local.Listener()
-        local.execute(
-            todo, self.state.ages, self.store, self.methods, self.data_dir, device, hear, checkpoint_seconds, debug
+        setting = local.Setting(
+            self.store.root, self.methods, self.data_dir, devices[0], checkpoint_seconds, debug, cuda_graphs, at_once
         )
+        hear = listener or local.Listener()
+        if debug or at_once * len(devices) == 1:
+            local.execute(todo, self.state.ages, setting, self.store, hear)
+        else:
+            workers.execute(todo, self.state.ages, setting, self.store, hear, devices)
+
+    def _warn_of_slowness(self, todo: Sequence[RunSpec], device: torch.device, jobs: int) -> None:
+        from nlbench import hardware
+
+        if any(spec.protocol["precision"] == "bfloat16" for spec in todo) and not hardware.has_bfloat16(device):
+            self.store.warn(
+                "the protocol's precision is bfloat16, which this hardware has no instructions for: with --set "
+                "precision=auto, as runs of their own, it would be float32 here, and may be much faster"
+            )
+        threads = max((spec.protocol["threads"] for spec in todo), default=1)
+        if device.type == "cpu" and jobs > 1 and jobs * threads > hardware.cores():
+            self.store.warn(
+                f"--jobs {jobs} of {threads} thread{'s' * (threads > 1)} each are too many for {hardware.cores()} "
+                "cores and will slow each other down; --jobs auto is as many as fit"
+            )
 
     def _warn_of_lost_rows(self, plan: dict[str, Any]) -> None:
         """Two suites of one name share one plan file: say what the table of the older one loses."""
@@ -87,7 +119,7 @@ def prepare(
     A tuned suite comes in two parts: while a try lacks its record the sweep holds the tries (`plan.tries`), then the
     runs with the settings they chose.
     """
-    from nlbench import tuning
+    from nlbench import hardware, tuning
     from nlbench.data import sources
     from nlbench.executors import local
 
@@ -108,6 +140,7 @@ def prepare(
             settings=overrides,
             seeds=None if part.name.endswith(tuning.TRIES) else seeds,
             methods_dirs=extra,
+            auto_precision=lambda: hardware.precision(local.pick_devices(device)),
         )
 
     methods = registry.method_files(extra)
@@ -134,6 +167,8 @@ def run(
     methods_dir: str | Path | None = None,
     stale: Literal["keep", "rerun"] = "keep",
     checkpoint_seconds: float = 10.0,
+    jobs: Jobs = 1,
+    cuda_graphs: bool = False,
 ) -> pd.DataFrame:
     """Train what a suite still lacks and return its records, those of earlier calls included.
 
@@ -144,10 +179,13 @@ def run(
         seeds: seeds to train; ones that the suite does not list are added to its plan.
         overrides: protocol values over the suite's own, for example {"epochs": 2}; another plan and other keys.
         data_dir: else the environment's NLBENCH_DATA, else a folder of the user's.
-        device: "auto", "cpu", "cuda" or "cuda:1".
+        device: "auto", "cpu", "cuda", "cuda:1", or several GPUs as "cuda:0,cuda:2".
         methods_dir: a folder of further method files.
         stale: what to do with records made by code that has changed since.
         checkpoint_seconds: a run writes a checkpoint at the first end of an epoch after so long.
+        jobs: runs to train at once on each device, in processes of their own; "auto" is as many as the CPU has cores
+            for, and one on a GPU. Results do not depend on it.
+        cuda_graphs: replay the steps of methods without a training step of their own as CUDA graphs, on a GPU.
 
     Returns: as `load`, for the runs asked for, with the column `row`.
     Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError. A run that fails or
@@ -158,7 +196,7 @@ def run(
             suite, out=out, only=only, seeds=seeds, overrides=overrides, data_dir=data_dir, device=device,
             methods_dir=methods_dir, stale=stale,
         )  # fmt: skip
-        sweep.run(checkpoint_seconds=checkpoint_seconds)
+        sweep.run(checkpoint_seconds=checkpoint_seconds, jobs=jobs, cuda_graphs=cuda_graphs)
         # A try that failed is no reason to choose another: it comes back in the records, and is tried again next time.
         if not sweep.plan.tries or any(record.status == "failed" for record in sweep.failures()):
             break

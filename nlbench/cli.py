@@ -116,6 +116,13 @@ def run(
     ] = None,
     data_dir: DataDir = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    gpus: Annotated[str | None, typer.Option(help="Spread the runs over these GPUs: 0,2")] = None,
+    jobs: Annotated[
+        str, typer.Option(help="Runs at once on each device, or auto: on a CPU as many as it has cores for.")
+    ] = "1",
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="On a GPU, replay training steps as CUDA graphs where methods allow.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many runs are done, missing and failed.")] = False,
     methods_dir: MethodsDir = None,
     stale: Annotated[Stale, typer.Option(help="Records made by code that has changed since.")] = Stale.keep,
@@ -142,7 +149,7 @@ def run(
         seeds=None if seeds is None else parse_seeds(seeds),
         overrides=parse_set(set_ or []),
         data_dir=data_dir,
-        device=device,
+        device=_devices(device, gpus),
         methods_dir=methods_dir,
         stale=stale.value,
         warn=say,
@@ -162,7 +169,8 @@ def run(
             f"{len(state.failed)} failed, {len(state.diverged)} diverged; {len(state.todo)} to do"
         )
         return
-    local.pick_device(device)
+    local.pick_devices(sweep.device)
+    at_once = _jobs(jobs)
     if debug:
         _debug(sweep)
         return
@@ -170,7 +178,7 @@ def run(
 
     while True:
         with Progress(len(sweep.state.todo), sweep.plan.titles) as progress:
-            sweep.run(progress.listener(), checkpoint_seconds=checkpoint_seconds)
+            sweep.run(progress.listener(), checkpoint_seconds=checkpoint_seconds, jobs=at_once, cuda_graphs=cuda_graphs)
         if not sweep.plan.tries or any(record.status == "failed" for record in sweep.failures()):
             break
         sweep = prepare()  # the tries of a tuned suite are done: now the runs they chose
@@ -181,6 +189,22 @@ def run(
             say(f"{record.status}: {record.spec['method']} seed {record.spec['seed']} [{record.key}]: {message}")
         say(f"did not end well: {len(failures)} of {len(sweep.specs)}; `nlbench show KEY --out {out}` prints one whole")
         raise typer.Exit(1)
+
+
+def _devices(device: str, gpus: str | None) -> str:
+    if gpus is None:
+        return device
+    if device != "auto":
+        raise SuiteError(f"--gpus {gpus} and --device {device} exclude each other; give one of them")
+    if not re.fullmatch(r"\d+(,\d+)*", gpus):
+        raise SuiteError(f"--gpus {gpus!r}: write the numbers of GPUs as 0,2")
+    return ",".join(f"cuda:{number}" for number in gpus.split(","))
+
+
+def _jobs(text: str) -> Any:
+    if text != "auto" and not text.isdecimal():
+        raise SuiteError(f"--jobs {text!r}: must be a number or auto")
+    return text if text == "auto" else int(text)
 
 
 def _debug(sweep: Any) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,9 +16,14 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # glibc's names for them, of malloc.h
 _MOST = 2**31 - 1
 
 
-def precision(device: torch.device) -> str:
-    """What the precision "auto" stands for on `device`: "bfloat16" where its hardware multiplies it, else "float32"."""
-    return "bfloat16" if has_bfloat16(device) else "float32"
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def precision(devices: Sequence[torch.device]) -> str:
+    """What the precision "auto" stands for: "bfloat16" where each of `devices` multiplies it, else "float32"."""
+    return "bfloat16" if all(map(has_bfloat16, devices)) else "float32"
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -1,4 +1,4 @@
-"""Progress on standard error: a live line for the suite and one for the run; plain lines where it is no terminal."""
+"""Progress on standard error: a live line for the suite and one for each run; plain lines where it is no terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bars
 
 from nlbench.executors.local import Listener
@@ -34,8 +34,8 @@ class Progress:
             TimeRemainingColumn(), console=self._console, transient=True, disable=not self._live,
         )  # fmt: skip
         self._suite = self._bars.add_task("suite", total=max(total, 1), note="", visible=total > 0)
-        self._run = self._bars.add_task("run", total=1, note="", visible=False)
-        self._name, self._said_wait = "", False
+        self._runs: dict[str, TaskID] = {}  # those going, by key
+        self._said_wait = False
         self._warned: set[str] = set()  # said once, though every record holds them
 
     def __enter__(self) -> Progress:
@@ -51,41 +51,49 @@ class Progress:
             on_epoch=self._on_epoch,
             on_fit=self._on_fit,
             on_resume=self._on_resume,
+            on_postpone=self._on_postpone,
             on_finish=self._on_finish,
             on_wait=self._on_wait,
         )
 
-    def _on_start(self, spec: RunSpec, number: int, total: int) -> None:
-        self._name = self._named(spec)
-        self._bars.update(self._suite, note=f"{number - 1} of {total} runs · {self._titles[spec.condition]}")
+    def _on_start(self, spec: RunSpec) -> None:
         short = f"{spec.row} · seed {spec.seed}"
-        self._bars.reset(self._run, total=spec.protocol["epochs"], description=short, note="", visible=True)
+        self._runs[spec.key] = self._bars.add_task(short, total=spec.protocol["epochs"], note="")
+        self._tell(spec)
+
+    def _tell(self, spec: RunSpec) -> None:
+        """Where the suite stands, runs in part included, so that its time left moves."""
+        parts = sum(task.percentage / 100 for task in self._bars.tasks if task.id in self._runs.values())
+        note = f"{self._done} of {self._total} runs · {self._titles[spec.condition]}"
+        self._bars.update(self._suite, completed=self._done + parts, note=note)
 
     def _named(self, spec: RunSpec) -> str:
         return f"{spec.row} · {self._titles[spec.condition]} · seed {spec.seed}"
 
-    def _on_epoch(self, epoch: int, epochs: int, row: dict[str, Any]) -> None:
+    def _on_epoch(self, spec: RunSpec, epoch: int, epochs: int, row: dict[str, Any]) -> None:
         note = (
             f"epoch {epoch + 1}/{epochs}  loss {row['loss']:.3f}  test {100 * row['test_accuracy']:.2f}%  "
             f"{row['images_per_second']:,.0f} images/s"
         )
-        self._bars.update(self._run, completed=epoch + 1, total=epochs, note=note)
-        self._bars.update(self._suite, completed=self._done + (epoch + 1) / epochs)  # so that its time left moves
+        self._bars.update(self._runs[spec.key], completed=epoch + 1, total=epochs, note=note)
+        self._tell(spec)
 
-    def _on_fit(self, epoch: int, epochs: int, row: dict[str, Any]) -> None:
+    def _on_fit(self, spec: RunSpec, epoch: int, epochs: int, row: dict[str, Any]) -> None:
         note = f"helper network, epoch {epoch + 1}/{epochs}  loss {row['loss']:.3f}"
-        self._bars.update(self._run, completed=epoch + 1, total=epochs, note=note)
+        self._bars.update(self._runs[spec.key], note=note)
 
-    def _on_resume(self, epoch: int, epochs: int) -> None:
-        self._console.print(f"{self._name}: goes on at epoch {epoch + 1} of {epochs}", markup=False, soft_wrap=True)
+    def _on_resume(self, spec: RunSpec, epoch: int, epochs: int) -> None:
+        name = self._named(spec)
+        self._console.print(f"{name}: goes on at epoch {epoch + 1} of {epochs}", markup=False, soft_wrap=True)
+
+    def _on_postpone(self, spec: RunSpec) -> None:
+        self._bars.remove_task(self._runs.pop(spec.key))
 
     def _on_finish(self, spec: RunSpec, record: RunRecord) -> None:
         self._done += 1
-        self._bars.update(
-            self._suite,
-            completed=self._done,
-            note=f"{self._done} of {self._total} runs · {self._titles[spec.condition]}",
-        )
+        if spec.key in self._runs:  # else another process has done it
+            self._bars.remove_task(self._runs.pop(spec.key))
+        self._tell(spec)
         if record.status == "done":
             seconds = record.timing["train"] + record.timing["evaluate"]
             result = f"{100 * record.metrics['last']:.2f}% ({seconds:.1f} s)"
@@ -97,8 +105,9 @@ class Progress:
                 self._console.print(f"warning: {warning}", markup=False, soft_wrap=True)
         self._warned.update(record.warnings)
         # What is wrong with the data its message says whole; `nlbench show` has the traceback of that, too.
-        if record.status == "failed" and record.error and not record.error["message"].startswith("DataError: "):
-            self._console.print(record.error["traceback"], markup=False, soft_wrap=True)
+        error = record.error or {}
+        if record.status == "failed" and error["traceback"] and not error["message"].startswith("DataError: "):
+            self._console.print(error["traceback"], markup=False, soft_wrap=True)
 
     def _on_wait(self, count: int) -> None:
         note = f"waiting for {count} run{'s' * (count != 1)} that another process holds"

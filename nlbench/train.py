@@ -53,7 +53,13 @@ class Context:
     on_epoch: OnEpoch = lambda epoch, epochs, row: None
     on_fit: OnEpoch = lambda epoch, epochs, row: None
     on_resume: Callable[[int, int], None] = lambda epoch, epochs: None  # epoch it goes on at, from 0
+    wait: bool = True  # for a helper network that another process trains; else FitHeld is raised
     cuda_graphs: bool = False  # of the default training step, on a GPU; see nlbench.network
+    jobs: int = 1  # runs that are trained at once on the device, for the record
+
+
+class FitHeld(Exception):
+    """Another process trains a helper network that this run needs: the run can be tried again later."""
 
 
 def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
@@ -195,13 +201,13 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
                     }
                 )
     except evaluate.Diverged as error:
-        record = _record(spec, run, method, data, code_hash, history, seconds, device, protocol, diverged=error)
+        record = _record(spec, run, method, data, code_hash, history, seconds, context, protocol, diverged=error)
         store.write(record, history)
         return record
     if not torch.equal(task.labels, labels):
         raise RuntimeError("the method wrote to task.labels, which is read only: keep corrected labels in a buffer")
 
-    record = _record(spec, run, method, data, code_hash, history, seconds, device, protocol)
+    record = _record(spec, run, method, data, code_hash, history, seconds, context, protocol)
     record.method["forward_passes"] = passes.images / (seen * protocol.epochs)
     if len(networks) > 1:  # so that an ensemble is not compared with one network unawares
         singles = [evaluate.score(network, *scored["test"])[0]["accuracy"] for network in networks]
@@ -308,7 +314,9 @@ def _fit(
                 _train_fit(run, key, loss, protocol, spec, context, network, done)
                 fits.now += time.perf_counter() - entered
         if not mine:
-            time.sleep(0.5)  # another process trains it
+            if not context.wait:
+                raise FitHeld
+            time.sleep(0.5)
     network.load_state_dict(state["network"])
     fits.seconds[fit_key] = state["seconds"]
     return network.eval()
@@ -511,7 +519,7 @@ def _record(
     code_hash: str,
     history: list[dict[str, Any]],
     seconds: dict[str, float],
-    device: torch.device,
+    context: Context,
     protocol: Protocol,
     diverged: evaluate.Diverged | None = None,
 ) -> RunRecord:
@@ -526,7 +534,7 @@ def _record(
         noise=noise_facts(spec, data),
         timing=dict(seconds),
         environment={
-            **environment(device, protocol),
+            **environment(context, protocol),
             "weights": models.weights_file(protocol.model, protocol.weights),
         },
         method={
@@ -545,7 +553,7 @@ def _metrics(history: list[dict[str, Any]]) -> dict[str, Any]:
     return {**evaluate.summarise(history), **last}
 
 
-def failed(spec: RunSpec, error: BaseException, device: torch.device, method_file: Path) -> RunRecord:
+def failed(spec: RunSpec, error: BaseException, context: Context) -> RunRecord:
     """The record of a run that raised."""
     protocol = Protocol.model_validate(spec.protocol)
     return RunRecord(
@@ -555,12 +563,12 @@ def failed(spec: RunSpec, error: BaseException, device: torch.device, method_fil
         metrics={},
         noise={},
         timing={},
-        environment=environment(device, protocol),
+        environment=environment(context, protocol),
         method={},
-        code=code.code_hash(method_file, protocol.model),
+        code=code.code_hash(context.methods[spec.method].path, protocol.model),
         error={
             "message": f"{type(error).__name__}: {error}",
-            "traceback": "".join(traceback.format_exception(error)),
+            "traceback": "".join(traceback.format_exception(error)) if error.__traceback__ else "",
         },
     )
 
@@ -584,8 +592,9 @@ def noise_facts(spec: RunSpec, data: RunData) -> dict[str, Any]:
     }
 
 
-def environment(device: torch.device, protocol: Protocol) -> dict[str, Any]:
+def environment(context: Context, protocol: Protocol) -> dict[str, Any]:
     """Versions, hardware and the code that ran."""
+    device = context.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "nlbench": version("nlbench"),
@@ -597,6 +606,9 @@ def environment(device: torch.device, protocol: Protocol) -> dict[str, Any]:
         "device_name": name,
         "threads": protocol.threads,
         "precision": protocol.precision,
+        "compile": protocol.compile,
+        "cuda_graphs": context.cuda_graphs and device.type == "cuda",
+        "jobs": context.jobs,
         "ops": ops.backend(device),
     }
 

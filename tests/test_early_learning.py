@@ -36,18 +36,18 @@ def runs(tmp_path_factory):
 
     w (P,) float64 is the weights of class 0, which lies around +v, less those of class 1.
     """
-    networks, weights, rows, records, started = [], defaultdict(list), defaultdict(list), {}, []
+    networks, weights, rows, records = [], defaultdict(list), defaultdict(list), {}
     real = train.models.build
 
     def build(*args, **options):
         networks.append(real(*args, **options))
         return networks[-1]
 
-    def on_epoch(epoch, epochs, row):
+    def on_epoch(spec, epoch, epochs, row):
         (weight,) = networks[-1].parameters()
         w = weight.detach().double().numpy()
-        weights[started[-1]].append(w[0] - w[1])
-        rows[started[-1]].append(row)
+        weights[spec.seed].append(w[0] - w[1])
+        rows[spec.seed].append(row)
 
     with pytest.MonkeyPatch.context() as patch:
         out = tmp_path_factory.mktemp("out")
@@ -55,7 +55,6 @@ def runs(tmp_path_factory):
         patch.setattr(train, "models", SimpleNamespace(build=build, weights_file=models.weights_file))
         sweep.run(
             Listener(
-                on_start=lambda spec, number, total: started.append(spec.seed),
                 on_epoch=on_epoch,
                 on_finish=lambda spec, record: records.update({spec.seed: record}),
             )

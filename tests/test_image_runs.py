@@ -169,7 +169,7 @@ class Stop(BaseException):
 
 
 def stop_at(epoch):
-    def hook(at, epochs, row):
+    def hook(spec, at, epochs, row):
         if at == epoch:
             raise Stop
 
@@ -185,7 +185,7 @@ def test_a_resumed_run_equals_one_never_stopped(tmp_path, clothing, monkeypatch,
     with pytest.raises(Stop):
         cut.run(local.Listener(on_epoch=stop_at(2)), checkpoint_seconds=0)
     seen = []
-    cut.run(local.Listener(on_epoch=lambda epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
+    cut.run(local.Listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
     assert seen == [2, 3]
     assert outcome(cut) == outcome(whole)
 

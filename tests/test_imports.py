@@ -63,7 +63,7 @@ MAY = {
     "cli": {"api", "bench", "diagnosis", "progress", "executors", "tables", "records", "models", "data", "tuning"}
     | {"published", "check", "template"}
     | NAMES,
-    "api": {"executors", "tuning", "records", "data", "models"} | NAMES,
+    "api": {"executors", "hardware", "tuning", "records", "data", "models"} | NAMES,
     "bench": {"tables", "train", "ops", "errors"},
     "check": {"rehearsal", "method"} | NAMES,
     "rehearsal": {"train", "evaluate", "method", "data", "records"} | NAMES,
@@ -71,7 +71,7 @@ MAY = {
     "tuning": {"records", "streams"} | NAMES,
     "diagnosis": {"train", "data", "ops"} | NAMES,
     "progress": {"executors", "records", "suite"},
-    "executors": {"train", "records", "code", "data"} | NAMES,
+    "executors": {"train", "hardware", "records", "code", "data"} | NAMES,
     "train": {"method", "network", "hardware", "data", "models", "evaluate", "records", "code", "ops"} | NAMES,
     "tables": {"records", "code", "published"} | NAMES,
     "published": {"errors"},
@@ -84,7 +84,7 @@ MAY = {
     "protocols": {"problems", "errors"},
     "problems": {"errors"},
     "registry": {"method", "data", "errors"},
-    "data": {"registry", "streams", "ops", "errors"},
+    "data": {"registry", "hardware", "streams", "ops", "errors"},
     "models": {"errors"},
     "method": {"streams", "data"},
     "ops": {"_core"},

@@ -132,7 +132,7 @@ class Stop(BaseException):
 
 
 def stop_at(epoch):
-    def hook(at, epochs, row):
+    def hook(spec, at, epochs, row):
         if at == epoch:
             raise Stop
 
@@ -161,7 +161,7 @@ def test_a_resumed_run_equals_one_never_stopped(tmp_path, row, entry):
         cut.run(local.Listener(on_epoch=stop_at(3)), checkpoint_seconds=0)
     assert cut.store.read(cut.specs[0].key) is None
     seen = []
-    cut.run(local.Listener(on_epoch=lambda epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
+    cut.run(local.Listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
     assert seen == [3, 4, 5]  # epoch 3 ended, but its checkpoint was not written yet
     assert outcome(cut) == outcome(whole)
     assert not (cut.store.run_dir(cut.specs[0].key) / "checkpoint.pt").exists()
@@ -309,7 +309,7 @@ def test_changed_code_marks_a_record_and_stale_rerun_redoes_it(tmp_path):
 def test_a_helper_network_is_trained_once_for_both_corrections(tmp_path):
     sw = sweep(tmp_path, {"forward": {}, "backward": {}}, 3)
     fitted = []
-    sw.run(local.Listener(on_fit=lambda epoch, epochs, row: fitted.append(epoch)))
+    sw.run(local.Listener(on_fit=lambda spec, epoch, epochs, row: fitted.append(epoch)))
     assert fitted == [0, 1, 2]
     one, two = (sw.store.read(spec.key) for spec in sw.specs)
     assert one.timing["fits"] == two.timing["fits"] > 0
@@ -323,7 +323,7 @@ def test_an_interrupted_helper_goes_on_where_it_was(tmp_path):
     with pytest.raises(Stop):
         cut.run(local.Listener(on_fit=stop_at(2)), checkpoint_seconds=0)
     fitted = []
-    cut.run(local.Listener(on_fit=lambda epoch, epochs, row: fitted.append(epoch)))
+    cut.run(local.Listener(on_fit=lambda spec, epoch, epochs, row: fitted.append(epoch)))
     assert fitted == [2, 3]
     assert outcome(cut) == outcome(whole)
 
@@ -429,7 +429,7 @@ def test_a_run_that_another_process_holds_is_waited_for_and_not_trained_again(tm
     held.wait(60)
     started, finished = [], []
     listener = local.Listener(
-        on_start=lambda spec, number, total: started.append(spec.row),
+        on_start=lambda spec: started.append(spec.row),
         on_wait=lambda count: released.set(),
         on_finish=lambda spec, record: finished.append((spec.row, record.timing)),
     )

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from nlbench import hardware
 from nlbench.errors import DataError
 
 CHUNK = 16  # images a task: a batch is decoded by several workers at once
@@ -94,7 +95,7 @@ def workers() -> int:
     """How many processes decode: NLBENCH_WORKERS, else one for each core that this process may use; 0 is none."""
     chosen = os.environ.get("NLBENCH_WORKERS")
     if chosen is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return hardware.cores()
     if not chosen.isdecimal():
         raise DataError(f"NLBENCH_WORKERS must be a number of processes, 0 for none, got {chosen!r}")
     return int(chosen)
