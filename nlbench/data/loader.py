@@ -211,6 +211,25 @@ def images_of(
     return Images(source, info, device, augment)
 
 
+_copies: dict[tuple[int, torch.device], tuple[np.ndarray, Tensor]] = {}  # by the array's id, the latest last
+_COPIES_KEPT = 4
+
+
+def _on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """`array` as a tensor nobody writes to. On a GPU the last few copies stay, for the runs that share their arrays."""
+    kept = _copies.pop((id(array), device), None)
+    if kept is None or kept[0] is not array:
+        with warnings.catch_warnings():
+            # A memory map cannot be written to, and nothing here writes.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            kept = array, torch.from_numpy(np.ascontiguousarray(array)).to(device)
+    if device.type != "cpu":
+        _copies[id(array), device] = kept
+        for oldest in list(_copies)[:-_COPIES_KEPT]:
+            del _copies[oldest]
+    return kept[1]
+
+
 class Images:
     """Images on a device: uint8 ones augmented and normalised by one kernel, float features as they are.
 
@@ -225,10 +244,7 @@ class Images:
     def __init__(self, array: np.ndarray, info: Info, device: torch.device | str = "cpu", augment: Augment = "none"):
         if array.dtype not in (np.uint8, np.float32):
             raise TypeError(f"images must be uint8 or float32, got {array.dtype}")
-        with warnings.catch_warnings():
-            # A memory map cannot be written to, and nothing here writes.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            self.data = torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        self.data = _on_device(array, torch.device(device))
         self.info = info
         self.pixels = array.dtype == np.uint8
         self.augment: Augment = augment

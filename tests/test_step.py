@@ -1,0 +1,293 @@
+"""The training step: what it may not do on its way, and that its faster forms are the same step."""
+
+import copy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nlbench import api, hardware, registry, train
+from nlbench.data import digits, loader
+from nlbench.network import Network, Passes
+
+SMALL = {
+    "name": "small",
+    "protocol": "digits",
+    "datasets": [{"name": "digits", "noise": {"kind": "symmetric", "rate": 0.4}}],
+    "seeds": [0],
+}
+
+
+def sweep(out, methods, **more):
+    return api.prepare({**SMALL, "methods": methods}, out=out, overrides={"epochs": 3, "subset": 200, **more})
+
+
+def outcomes(sw):
+    """Row -> its history without times."""
+    found = {}
+    for spec in sw.specs:
+        rows = (sw.store.run_dir(spec.key) / "history.csv").read_text().splitlines()
+        columns = rows[0].split(",")
+        kept = [i for i, name in enumerate(columns) if name not in ("seconds", "images_per_second")]
+        found[spec.row] = [[row.split(",")[i] for i in kept] for row in rows]
+    return found
+
+
+# --- nothing waits for the device --------------------------------------------------------------------------------
+
+
+class NoReading(TorchDispatchMode):
+    """Refuses what would make the host wait for a GPU: reading a value, or a shape that depends on values."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_dim", "bincount", "equal")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().partition("::")[2].partition(".")[0].rstrip("_")
+        masks = [
+            a for a in (args[1] if name in ("index", "index_put") else []) if a is not None and a.dtype == torch.bool
+        ]
+        if name in {n.rstrip("_") for n in self.WAITS} or masks:
+            raise AssertionError(f"the step waits for the device: {func}")
+        return func(*args, **(kwargs or {}))
+
+
+def without_reading(method):
+    step = method.training_step
+
+    def watched(run, *item):
+        with NoReading(), pytest.MonkeyPatch.context() as patch:
+            for name in ("tolist", "numpy", "cpu"):  # these reach no operator where the tensor is on the CPU
+                patch.setattr(torch.Tensor, name, lambda self, *a, n=name: pytest.fail(f"the step calls .{n}()"))
+            # On a CPU alone one_hot looks at its argument; Adam's count of steps lies there wherever its weights are.
+            patch.setattr(torch.nn.functional, "one_hot", lambda labels, C: torch.eye(C, dtype=torch.int64)[labels])
+            patch.setattr(sys.modules["torch.optim.adam"], "_get_value", lambda count: 1.0)
+            return step(run, *item)
+
+    method.training_step = watched
+    return method
+
+
+WAITS = {"disc"}  # selects rows of a batch, and makes no step where there is none: as its authors' code
+
+
+@pytest.mark.parametrize("name", sorted(registry.method_files()))
+def test_a_step_does_not_wait_for_the_device(name, tmp_path, monkeypatch):
+    build = train.build_method
+    monkeypatch.setattr(train, "build_method", lambda *args: without_reading(build(*args)))
+    sw = sweep(tmp_path, {name: {}})
+    sw.run()
+    waited = [record.error["message"] for record in sw.failures()]
+    assert bool(waited) == (name in WAITS)
+    assert all("the step waits for the device: aten.nonzero" in message for message in waited)
+
+
+def test_a_loss_that_is_not_finite_is_found_with_its_step(tmp_path, monkeypatch):
+    """Losses are read once an epoch; the first bad one is said, whatever came after it."""
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "breaks.py").write_text(
+        '''"""Breaks."""
+
+from torch.nn import functional as F
+
+from nlbench.method import Method
+
+
+class Breaks(Method):
+    def training_step(self, run, batch):
+        loss = F.cross_entropy(run.networks[0](batch.images), batch.labels)
+        run.backward_step(loss * (float("nan") if run.step in (3, 5) else 1.0))
+'''
+    )
+    sw = api.prepare({**SMALL, "methods": {"breaks": {}}}, out=tmp_path, methods_dir=tmp_path / "m")
+    sw.run()
+    (record,) = sw.failures()
+    assert record.status == "diverged"
+    assert (record.error["epoch"], record.error["step"]) == (0, 3)
+
+
+# --- precision auto ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_precision_auto_is_what_the_hardware_has(has, tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda device: has)
+    auto, said = sweep(tmp_path, {"ce": {}}, precision="auto"), "bfloat16" if has else "float32"
+    assert auto.specs[0].protocol["precision"] == said
+    assert auto.specs[0].key == sweep(tmp_path, {"ce": {}}, precision=said).specs[0].key
+    auto.run()
+    assert auto.store.read(auto.specs[0].key).environment["precision"] == said
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"),
+    [
+        ("fpu avx2 avx512f avx512_bf16", True),
+        ("fpu amx_bf16", True),
+        ("fpu avx2 avx512f avx512_vnni", False),
+        ("", False),
+    ],
+)
+def test_bfloat16_is_there_where_the_processor_says_so(flags, has, monkeypatch):
+    monkeypatch.setattr(hardware, "_processor_flags", lambda: frozenset(flags.split()))
+    assert hardware.has_bfloat16(torch.device("cpu")) is has
+
+
+@pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((9, 0), True), ((10, 0), True)])
+def test_bfloat16_is_there_by_a_gpu_s_capability(capability, has, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert hardware.has_bfloat16(torch.device("cuda", 0)) is has
+
+
+def test_bfloat16_without_hardware_for_it_is_warned_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda device: False)
+    sw = sweep(tmp_path, {"ce": {}}, precision="bfloat16", epochs=1)
+    said = []
+    sw.store.warn = said.append
+    sw.run()
+    assert [line for line in said if "bfloat16" in line and "--set precision=auto" in line]
+
+
+# --- torch.compile -----------------------------------------------------------------------------------------------
+
+
+def test_a_compiled_step_is_the_same_step_and_is_compiled_once(tmp_path):
+    methods = {"ce": {}, "elr": {}}
+    plain, compiled = sweep(tmp_path, methods), sweep(tmp_path, methods, compile=True)
+    plain.run()
+    torch._dynamo.reset()
+    graphs = torch._dynamo.utils.counters["stats"]
+    before = graphs["unique_graphs"]
+    compiled.run()
+    assert compiled.failures() == []
+    assert graphs["unique_graphs"] == before + 1  # for two methods, 200 examples: a whole batch and a shorter one
+    for spec in compiled.specs:
+        record = compiled.store.read(spec.key)
+        assert record.environment["compile"] is True
+    ours, theirs = outcomes(compiled), outcomes(plain)
+    for row in methods:
+        losses = [[float(line[ours[row][0].index("loss")]) for line in o[1:]] for o in (ours[row], theirs[row])]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_runs_without_compile_keep_their_keys(tmp_path):
+    spec = sweep(tmp_path, {"ce": {}}).specs[0]
+    assert "compile" not in spec.protocol
+    assert sweep(tmp_path, {"ce": {}}, compile=False).specs[0].key == spec.key
+    assert sweep(tmp_path, {"ce": {}}, compile=True).specs[0].key != spec.key
+    assert api.prepare("quick", out=tmp_path).specs[0].key == "244171b360483b0b"  # as in version 0.1
+
+
+# --- CUDA graphs, with a stand-in for the capture ----------------------------------------------------------------
+
+
+class Replayed(torch.autograd.Function):
+    """Forward and backward as a graph's: through one memory, so that a second forward overwrites the first."""
+
+    @staticmethod
+    def forward(ctx, images, step, *weights):
+        with torch.enable_grad():
+            step.out = step.original(images)
+        ctx.step, ctx.weights = step, weights
+        return step.out.detach()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None, None, *torch.autograd.grad(ctx.step.out, ctx.weights, gradient)
+
+
+@pytest.fixture
+def captures(monkeypatch):
+    """Modules that were captured, each run three times first as torch does to warm up."""
+    found = []
+
+    def make_graphed_callables(step, samples):
+        step.original = step.forward
+        for _ in range(3):
+            torch.autograd.grad(step.original(*samples).sum(), tuple(step.parameters()))
+        step.forward = lambda images: Replayed.apply(images, step, *step.parameters())
+        found.append((step, samples))
+        return step
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+    return found
+
+
+def graphed(body, batch_size=8):
+    passes = Passes()
+    passes.active = True
+    return Network(body, "float32", passes, batch_size=batch_size, graphs=True), passes
+
+
+def small_body():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 5))
+
+
+def test_a_replayed_step_is_the_same_step(captures):
+    images = torch.randn(4, 8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    ours, passes = graphed(small_body())
+    plain = Network(small_body(), "float32", Passes(), batch_size=8)
+    for network_ in (ours, plain):
+        optimiser = torch.optim.SGD(network_.parameters(), 0.1)
+        for batch in images:
+            optimiser.zero_grad()
+            network_.replay(batch).square().sum().backward()
+            optimiser.step()
+    assert len(captures) == 1
+    assert passes.images == 4 * 8  # the rounds before the capture are not counted
+    for name, value in plain.state_dict().items():  # the moving averages of batch norm among them
+        assert torch.equal(ours.state_dict()[name], value), name
+
+
+def test_what_is_no_whole_training_batch_is_not_replayed(captures):
+    ours, _ = graphed(small_body())
+    ours.replay(torch.zeros(7, 3, 8, 8))  # the last batch of an epoch
+    ours(torch.zeros(8, 3, 8, 8))  # a call, whose result may be needed after the next one
+    with torch.no_grad():
+        ours.replay(torch.zeros(8, 3, 8, 8))
+    ours.eval()
+    ours.replay(torch.zeros(8, 3, 8, 8))
+    assert captures == []
+
+
+def test_a_copy_of_a_network_is_captured_anew(captures):
+    ours, _ = graphed(small_body())
+    batch = torch.randn(8, 3, 8, 8)
+    ours.replay(batch)
+    teacher = copy.deepcopy(ours)
+    with torch.no_grad():
+        for weight in teacher.parameters():
+            weight.zero_()
+    assert torch.equal(teacher.replay(batch), torch.zeros(8, 5))
+    assert len(captures) == 2
+    assert ours.replay(batch).any()
+    assert set(teacher.state_dict()) == set(ours.state_dict())
+
+
+def test_graphs_are_for_gpus(tmp_path, captures):
+    sw = sweep(tmp_path, {"ce": {}})
+    sw.run(cuda_graphs=True)
+    assert sw.failures() == []
+    assert captures == []
+    assert sw.store.read(sw.specs[0].key).environment["cuda_graphs"] is False
+
+
+# --- what runs share ---------------------------------------------------------------------------------------------
+
+
+def test_copies_on_a_device_are_kept_for_the_next_run():
+    arrays = [np.zeros((2, 8, 8, 3), np.uint8) for _ in range(6)]
+    first = loader.Images(arrays[0], digits.INFO, "meta").data
+    assert loader.Images(arrays[0], digits.INFO, "meta").data is first
+    assert loader.Images(arrays[0].copy(), digits.INFO, "meta").data is not first
+    for array in arrays[1:]:
+        loader.Images(array, digits.INFO, "meta")
+    assert len(loader._copies) == loader._COPIES_KEPT
+    assert loader.Images(arrays[0], digits.INFO, "meta").data is not first
+
+
+def test_freed_memory_is_kept_where_malloc_can_be_told():
+    assert hardware.keep_freed_memory() is (sys.platform == "linux" and hardware.platform.libc_ver()[0] == "glibc")
