@@ -141,6 +141,7 @@ def run(
     rows = None if only is None else [row.strip() for row in only.split(",")]
     if rows is not None and not all(rows):
         raise SuiteError(f"--only {only!r}: write rows as ce,elr")
+    at_once = _jobs(jobs)
     prepare = functools.partial(
         api.prepare,
         suite,
@@ -170,7 +171,6 @@ def run(
         )
         return
     local.pick_devices(sweep.device)
-    at_once = _jobs(jobs)
     if debug:
         _debug(sweep)
         return
@@ -202,8 +202,8 @@ def _devices(device: str, gpus: str | None) -> str:
 
 
 def _jobs(text: str) -> Any:
-    if text != "auto" and not text.isdecimal():
-        raise SuiteError(f"--jobs {text!r}: must be a number or auto")
+    if text != "auto" and not (text.isdecimal() and int(text)):
+        raise SuiteError(f"--jobs {text!r}: must be auto or a number from 1 on")
     return text if text == "auto" else int(text)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from nlbench import ops, registry
+from nlbench import hardware, ops, registry
 from nlbench.data import sources
 from nlbench.errors import SuiteError
 from nlbench.train import processor
@@ -21,9 +20,16 @@ def report(data_dir: Path | None, methods_dir: Path | None) -> tuple[list[str], 
     """The lines, and whether everything that is installed works."""
     lines = [f"python {platform.python_version()} on {platform.platform(terse=True)}"]
     lines.append(", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
-    lines.append(f"processor: {processor()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    cpu, gpus = torch.device("cpu"), [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    lines.append(
+        f"processor: {processor()}, {hardware.cores()} cores, torch uses {torch.get_num_threads()} threads; "
+        f"precision auto is {hardware.precision([cpu])}"
+    )
     if torch.cuda.is_available():
-        lines += [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+        lines += [
+            f"GPU {gpu.index}: {torch.cuda.get_device_name(gpu)}; precision auto is {hardware.precision([gpu])}"
+            for gpu in gpus
+        ]
     else:
         lines.append("GPU: none that torch can use")
     why = ops.why_no_extension()

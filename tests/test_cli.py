@@ -195,6 +195,11 @@ def test_stale_records_are_said_and_done_again_when_asked(cli, place):
         (["trial.yaml", "--out", "trial.yaml"], "trial.yaml"),
         (["trial.yaml", "--stale", "maybe"], "keep"),
         (["trial.yaml", "--nothing"], "--nothing"),
+        (["trial.yaml", "--jobs", "0"], "--jobs '0': must be auto or a number from 1 on"),
+        (["trial.yaml", "--jobs", "many"], "--jobs 'many': must be auto or a number from 1 on"),
+        (["trial.yaml", "--gpus", "0;2"], "--gpus '0;2': write the numbers of GPUs as 0,2"),
+        (["trial.yaml", "--gpus", "97"], "--device cuda:97: torch sees"),
+        (["trial.yaml", "--gpus", "0", "--device", "cpu"], "--gpus 0 and --device cpu exclude each other"),
         (["cifar10n-cpu"], "data is not there; nothing was trained(.|\n)*get CIFAR-10_human.pt"),
         (["cifar10n-cpu", "--dry-run"], "data is not there; nothing was trained"),
         (["cifar10n-cpu", "--data-dir", "trial.yaml"], "data is not there"),
@@ -253,6 +258,13 @@ def test_ctrl_c_ends_in_130_and_keeps_what_is_finished(process, place):
     assert out == ""
     assert err == "interrupted; everything finished is kept, the same command goes on from here\n"
     assert len(list(place.glob("store/runs/*/record.json"))) == 2
+
+
+def test_several_runs_at_once_print_the_same_table(process, place):
+    one = process("run", "trial.yaml", "--out", "one")
+    several = process("run", "trial.yaml", "--out", "several", "--jobs", "auto")
+    assert (several.returncode, several.stdout) == (0, one.stdout)
+    assert several.stderr.count("\n") == one.stderr.count("\n") == 2
 
 
 def test_a_terminal_gets_live_lines_and_is_left_clean(place):

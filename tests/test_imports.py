@@ -69,7 +69,7 @@ MAY = {
     "rehearsal": {"train", "evaluate", "method", "data", "records"} | NAMES,
     "template": {"registry", "errors"},
     "tuning": {"records", "streams"} | NAMES,
-    "diagnosis": {"train", "data", "ops"} | NAMES,
+    "diagnosis": {"train", "hardware", "data", "ops"} | NAMES,
     "progress": {"executors", "records", "suite"},
     "executors": {"train", "hardware", "records", "code", "data"} | NAMES,
     "train": {"method", "network", "hardware", "data", "models", "evaluate", "records", "code", "ops"} | NAMES,
