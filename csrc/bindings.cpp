@@ -63,21 +63,37 @@ std::string loss_cuda(int op, int logits_type, int targets_type, Address logits,
   return nlbench::loss_cuda(batch, at<int32_t>(flags), device, at<void>(stream));
 }
 
-template <class Pixel>
-int64_t augment(Address images, Address index, Address draws, Address table, Address out, int64_t B, int64_t N,
-                int64_t H, int64_t W, int64_t padding) {
-  const nlbench::AugmentRows<Pixel> batch{at<const uint8_t>(images),
-                                          at<const int64_t>(index),
-                                          at<const int64_t>(draws),
-                                          at<const Pixel>(table),
-                                          at<Pixel>(out),
-                                          B,
-                                          N,
-                                          H,
-                                          W,
-                                          padding};
+nlbench::AugmentBatch augment_batch(Address images, Address index, Address draws, Address table, Address out, int64_t B,
+                                    int64_t N, int64_t H, int64_t W, int64_t padding, int pixel_bytes, bool planar) {
+  return {at<const uint8_t>(images),
+          at<const int64_t>(index),
+          at<const int64_t>(draws),
+          at<const void>(table),
+          at<void>(out),
+          B,
+          N,
+          H,
+          W,
+          padding,
+          pixel_bytes,
+          planar};
+}
+
+int64_t augment_cpu(Address images, Address index, Address draws, Address table, Address out, int64_t B, int64_t N,
+                    int64_t H, int64_t W, int64_t padding, int pixel_bytes, bool planar, int threads) {
+  const nlbench::AugmentBatch batch =
+      augment_batch(images, index, draws, table, out, B, N, H, W, padding, pixel_bytes, planar);
   py::gil_scoped_release unlocked;
-  return packed(nlbench::augment_cpu(batch));
+  return packed(nlbench::augment_cpu(batch, threads));
+}
+
+std::string augment_cuda(Address images, Address index, Address draws, Address table, Address out, int64_t B, int64_t N,
+                         int64_t H, int64_t W, int64_t padding, int pixel_bytes, bool planar, Address flags, int device,
+                         Address stream) {
+  const nlbench::AugmentBatch batch =
+      augment_batch(images, index, draws, table, out, B, N, H, W, padding, pixel_bytes, planar);
+  py::gil_scoped_release unlocked;
+  return nlbench::augment_cuda(batch, at<int32_t>(flags), device, at<void>(stream));
 }
 
 }  // namespace
@@ -95,13 +111,12 @@ PYBIND11_MODULE(_core, m) {
   m.def("set_isa", nlbench::set_isa);
   m.def("has_threads", nlbench::has_threads);
 
-  // Named by the bytes of a pixel.
-  m.def("augment_2", augment<uint16_t>);
-  m.def("augment_4", augment<uint32_t>);
-  m.def("augment_8", augment<uint64_t>);
+  m.def("augment_cpu", augment_cpu);
+  m.def("augment_cuda", augment_cuda);
 
   m.attr("LABEL_RANGE") = static_cast<int>(nlbench::Fault::label_range);
   m.attr("INDEX_RANGE") = static_cast<int>(nlbench::Fault::index_range);
   m.attr("INDEX_REPEATED") = static_cast<int>(nlbench::Fault::index_repeated);
   m.attr("DRAW_RANGE") = static_cast<int>(nlbench::Fault::draw_range);
+  m.attr("FLAGS") = nlbench::kFlags;
 }

@@ -6,13 +6,9 @@
 
 #include "bfloat16.h"
 #include "loss_row.h"
+#include "pack.h"
 
 namespace nlbench {
-
-template <class X, int width>
-struct alignas(sizeof(X) * width <= 16 ? sizeof(X) * width : 16) Pack {
-  X v[width];
-};
 
 template <class X, int n>
 NLBENCH_INLINE Pack<X, n> operator+(Pack<X, n> a, const Pack<X, n>& b) {

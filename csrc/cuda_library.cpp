@@ -7,7 +7,12 @@
 namespace nlbench {
 namespace {
 
-NlbenchLossCuda launch = nullptr;
+NlbenchLossCuda launch_loss = nullptr;
+NlbenchAugmentCuda launch_augment = nullptr;
+
+constexpr const char* kNotLoaded = "the CUDA kernels are not loaded";
+
+std::string said(const char* error) { return error == nullptr ? "" : error; }
 
 }  // namespace
 
@@ -17,11 +22,13 @@ std::string load_cuda(const std::string& path) {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // stays open
   if (library == nullptr) return std::string("the CUDA kernels cannot be loaded: ") + dlerror();
   const auto hash = reinterpret_cast<NlbenchSourceHash>(dlsym(library, "nlbench_source_hash"));
-  const auto found = reinterpret_cast<NlbenchLossCuda>(dlsym(library, "nlbench_loss_cuda"));
-  if (hash == nullptr || found == nullptr || std::string(hash()) != NLBENCH_SOURCE_HASH) {
+  const auto loss = reinterpret_cast<NlbenchLossCuda>(dlsym(library, "nlbench_loss_cuda"));
+  const auto augment = reinterpret_cast<NlbenchAugmentCuda>(dlsym(library, "nlbench_augment_cuda"));
+  if (hash == nullptr || loss == nullptr || augment == nullptr || std::string(hash()) != NLBENCH_SOURCE_HASH) {
     return path + " is not from the same sources as the CPU kernels: build and install again";
   }
-  launch = found;
+  launch_loss = loss;
+  launch_augment = augment;
   return "";
 }
 
@@ -32,9 +39,11 @@ std::string load_cuda(const std::string&) { return "CUDA kernels are built for L
 #endif
 
 std::string loss_cuda(const LossBatch& batch, int32_t* flags, int device, void* stream) {
-  if (launch == nullptr) return "the CUDA kernels are not loaded";
-  const char* error = launch(&batch, flags, device, stream);
-  return error == nullptr ? "" : error;
+  return launch_loss == nullptr ? kNotLoaded : said(launch_loss(&batch, flags, device, stream));
+}
+
+std::string augment_cuda(const AugmentBatch& batch, int32_t* flags, int device, void* stream) {
+  return launch_augment == nullptr ? kNotLoaded : said(launch_augment(&batch, flags, device, stream));
 }
 
 }  // namespace nlbench

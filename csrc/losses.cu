@@ -1,14 +1,8 @@
 // The losses on a GPU: one launch per step, a warp per row for few classes, a block per row for many. See
 // cuda_library.h for what is promised.
-#include <cuda_runtime.h>
-
 #include "cuda_lanes.h"
+#include "cuda_launch.h"
 #include "cuda_library.h"
-
-// A test puts something in its place that runs without a GPU.
-#ifndef NLBENCH_LAUNCH
-#define NLBENCH_LAUNCH(kernel, blocks, threads, stream) kernel<<<blocks, threads, 0, stream>>>
-#endif
 
 namespace nlbench {
 namespace {
@@ -74,8 +68,6 @@ void launch(const LossBatch& batch, int32_t* flags, cudaStream_t stream) {
   }
 }
 
-bool aligned(const void* pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
-
 template <Op op, class Z, class T>
 void launch_widest(const LossBatch& batch, int32_t* flags, cudaStream_t stream) {
   // A null pointer is aligned: it is not used.
@@ -101,37 +93,27 @@ void launch_op(const LossBatch& batch, int32_t* flags, cudaStream_t stream) {
   launch_targets<op, double>(batch, flags, stream);
 }
 
+void launch_any(const LossBatch& batch, int32_t* flags, cudaStream_t stream) {
+  switch (batch.op) {
+    case Op::elr:
+      return launch_op<Op::elr>(batch, flags, stream);
+    case Op::elr_soft:
+      return launch_op<Op::elr_soft>(batch, flags, stream);
+    case Op::alr:
+      return launch_op<Op::alr>(batch, flags, stream);
+    case Op::update_targets:
+      return launch_op<Op::update_targets>(batch, flags, stream);
+  }
+}
+
 }  // namespace
 }  // namespace nlbench
 
-extern "C" __attribute__((visibility("default"))) const char* nlbench_loss_cuda(const nlbench::LossBatch* batch,
-                                                                                int32_t* flags, int device,
-                                                                                void* stream) {
-  using nlbench::Op;
+NLBENCH_EXPORT const char* nlbench_loss_cuda(const nlbench::LossBatch* batch, int32_t* flags, int device,
+                                             void* stream) {
   if (batch->B == 0 || batch->C == 0) return nullptr;
   if (batch->B > 0x7FFFFFFF) return "more than 2^31 - 1 rows";
-  int before = device;
-  cudaError_t error = cudaGetDevice(&before);
-  if (error == cudaSuccess && before != device) error = cudaSetDevice(device);
-  if (error != cudaSuccess) return cudaGetErrorString(error);
-  const auto on = static_cast<cudaStream_t>(stream);
-  switch (batch->op) {
-    case Op::elr:
-      nlbench::launch_op<Op::elr>(*batch, flags, on);
-      break;
-    case Op::elr_soft:
-      nlbench::launch_op<Op::elr_soft>(*batch, flags, on);
-      break;
-    case Op::alr:
-      nlbench::launch_op<Op::alr>(*batch, flags, on);
-      break;
-    case Op::update_targets:
-      nlbench::launch_op<Op::update_targets>(*batch, flags, on);
-      break;
-  }
-  error = cudaGetLastError();
-  if (before != device) cudaSetDevice(before);
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return nlbench::on_device(device, [&] { nlbench::launch_any(*batch, flags, static_cast<cudaStream_t>(stream)); });
 }
 
-extern "C" __attribute__((visibility("default"))) const char* nlbench_source_hash() { return NLBENCH_SOURCE_HASH; }
+NLBENCH_EXPORT const char* nlbench_source_hash() { return NLBENCH_SOURCE_HASH; }

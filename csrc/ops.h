@@ -19,6 +19,9 @@ enum class Type : int { float32 = 0, bfloat16 = 1, float64 = 2 };  // targets ar
 
 constexpr int kOps = 4, kTypes = 3;
 
+// Marks of faults on a GPU: one for each Op, and augment's.
+constexpr int kAugmentFlag = kOps, kFlags = kOps + 1;
+
 // The losses with a soft target per example. Which members an op reads stands in front of the colon.
 struct LossBatch {
   Op op;
@@ -48,18 +51,20 @@ bool set_isa(const char* name);
 // Whether an OpenMP runtime was found in the process; without it everything runs on the calling thread.
 bool has_threads();
 
-template <class Pixel>
-struct AugmentRows {
+// Images of a batch, cropped, flipped and normalised. Entries of the table are moved and never computed with, so of a
+// pixel's type the size alone counts.
+struct AugmentBatch {
   const uint8_t* images;  // [N, H, W, 3]
   const int64_t* index;   // [B], rows of images; may repeat
   const int64_t* draws;   // [N, 3], rows dy, dx in [0, 2 * padding], flip in {0, 1}; or null: no crop, no flip
-  const Pixel* table;     // [3, 256], the normalised value of each byte, per channel
-  Pixel* out;             // [B, H, W, 3], out
+  const void* table;      // [3, 256], the normalised value of each byte, per channel
+  void* out;              // [B, 3, H, W] if planar, else [B, H, W, 3], out
   int64_t B, N, H, W, padding;
+  int pixel_bytes;  // of an entry of table and out: 2, 4 or 8
+  bool planar;
 };
 
-// Moves table entries and computes nothing with them, so Pixel is any type of the right size.
-template <class Pixel>
-Outcome augment_cpu(const AugmentRows<Pixel>& batch);
+// Checks index and draws, then runs on at most `threads` threads. The result does not depend on their number.
+Outcome augment_cpu(const AugmentBatch& batch, int threads);
 
 }  // namespace nlbench

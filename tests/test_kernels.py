@@ -237,7 +237,7 @@ def test_kernels_under_address_and_undefined_behaviour_sanitizers(tmp_path):
 def test_cuda_sources_in_lockstep_on_the_cpu(tmp_path):
     """The kernels' indexing, reductions and dispatch, where there is no GPU to run them; see the driver."""
     (tmp_path / "cuda_runtime.h").write_text("#pragma once\n")
-    names = ["losses_cpu", "losses_portable", "checks", "threads"]
+    names = ["losses_cpu", "losses_portable", "checks", "threads", "augment_cpu"]
     sources = ["-x", "c++", DRIVERS / "lockstep.cpp", *(CSRC / f"{name}.cpp" for name in names)]
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", f"-I{tmp_path}", '-DNLBENCH_SOURCE_HASH="none"']
     compiled(tmp_path, [*flags, *sources, "-ldl", "-o", "run"])
@@ -302,6 +302,29 @@ def test_cuda_kernels_agree_with_the_reference(op, dtype, size, B, C):
 
 @needs_gpu
 @pytest.mark.skipif(bool(ops.why_no_cuda()), reason=f"no CUDA kernels: {ops.why_no_cuda()}")
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("form", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("H", "W"), [(32, 32), (5, 7), (1, 1)])
+def test_cuda_augment_equals_the_cpu_s(dtype, form, H, W):
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (20, H, W, 3), generator=rng, dtype=torch.uint8)
+    draws = torch.cat([torch.randint(9, (20, 2), generator=rng), torch.randint(2, (20, 1), generator=rng)], 1)
+    index = torch.tensor([3, 19, 0, 3])
+    chosen = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.1), "dtype": dtype, "memory_format": form}
+    for drawn in (draws, None):
+        want = ops.augment(pixels, index, drawn, **chosen)
+        got = ops.augment(pixels.cuda(), index.cuda(), drawn if drawn is None else drawn.cuda(), **chosen)
+        assert got.is_contiguous(memory_format=form)
+        assert torch.equal(got.cpu(), want)
+    draws[19, 2], index[2] = 2, 20
+    spoilt = ops.augment(pixels.cuda(), index.cuda(), draws.cuda(), **chosen).isnan().flatten(1).all(1)
+    assert spoilt.tolist() == [False, True, True, False]
+    with pytest.raises(IndexError, match=r"augment: (index|draws) had values out of range"):
+        ops.check_faults("cuda")
+
+
+@needs_gpu
+@pytest.mark.skipif(bool(ops.why_no_cuda()), reason=f"no CUDA kernels: {ops.why_no_cuda()}")
 def test_cuda_faults_are_told_once_an_epoch():
     z, labels, _, index, targets = on_gpu(batch(8, 10, 1.0, 0.5, torch.float32, torch.float32, 0))
     labels[2] = 10
@@ -331,9 +354,13 @@ def test_cuda_step_is_captured_in_a_graph():
 
 
 def test_check_faults_names_the_op_and_forgets(monkeypatch):
-    flags = torch.tensor([0, 0, 2, 0], dtype=torch.int32)
+    flags = torch.tensor([0, 0, 2, 0, 4], dtype=torch.int32)
     monkeypatch.setattr(extension, "fault_flags", {torch.device("cpu"): flags})
     monkeypatch.setattr("nlbench.ops.faults.fault_flags", {torch.device("cpu"): flags})
-    with pytest.raises(IndexError, match="alr_loss: index had values out of range in a batch on cpu"):
+    with pytest.raises(IndexError) as caught:
         ops.check_faults("cpu")
+    assert str(caught.value) == (
+        "alr_loss: index had values out of range in a batch on cpu; "
+        "augment: draws had values out of range in a batch on cpu"
+    )
     ops.check_faults("cpu")

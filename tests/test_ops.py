@@ -500,6 +500,7 @@ def test_elr_compiled_equals_eager(reduction):
 # --- augment -----------------------------------------------------------------------------------------------------
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+FORMATS = [torch.channels_last, torch.contiguous_format]
 
 
 def pictures(N, H, W, padding, seed=0):
@@ -554,14 +555,44 @@ def test_augment_dtypes(backend, dtype):
 @settings(max_examples=200, deadline=None)
 @given(
     B=st.integers(0, 6), H=st.integers(1, 9), W=st.integers(1, 9), padding=st.integers(0, 12),
-    seed=st.integers(0, 2**31), dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    seed=st.integers(0, 2**31), dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    form=st.sampled_from(FORMATS),
 )  # fmt: skip
-def test_augment_kernel_equals_the_torch_reference(B, H, W, padding, seed, dtype):
+def test_augment_kernel_equals_the_torch_reference(B, H, W, padding, seed, dtype, form):
     pixels, draws = pictures(4, H, W, padding, seed)
     index = torch.randint(4, (B,), generator=torch.Generator().manual_seed(seed))
-    out = ops.augment(pixels, index, draws, mean=MEAN, std=STD, padding=padding, dtype=dtype)
+    out = ops.augment(pixels, index, draws, mean=MEAN, std=STD, padding=padding, dtype=dtype, memory_format=form)
+    assert out.is_contiguous(memory_format=form)
     table = images._table(MEAN, STD, dtype, torch.device("cpu"))
-    assert torch.equal(out, torch_ops.augment(pixels, index, draws, table, padding))
+    assert torch.equal(out, torch_ops.augment(pixels, index, draws, table, padding, form == FORMATS[1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_augment_formats_hold_the_same_values(backend, dtype):
+    pixels, draws = pictures(9, 6, 5, 4)
+    index = torch.tensor([3, 0, 8, 3])
+    for chosen in (draws, None):
+        last, contiguous = (
+            ops.augment(pixels, index, chosen, mean=MEAN, std=STD, dtype=dtype, memory_format=form) for form in FORMATS
+        )
+        assert (last.stride(), contiguous.stride()) == ((90, 1, 15, 3), (90, 30, 5, 1))
+        assert torch.equal(last, contiguous)
+
+
+@needs_extension
+@pytest.mark.parametrize("form", FORMATS)
+def test_augment_threads_do_not_show(form):
+    pixels, draws = pictures(300, 32, 32, 4)
+    index = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(ops.augment(pixels, index, draws, mean=MEAN, std=STD, memory_format=form))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 def test_augment_looks_at_the_draws_of_its_batch_alone(backend):
@@ -580,14 +611,16 @@ def test_augment_empty_batch(backend):
 
 
 @pytest.mark.parametrize("drawn", [True, False])
-def test_augment_op_passes_opcheck_and_compiles(drawn):
+@pytest.mark.parametrize("form", FORMATS)
+def test_augment_op_passes_opcheck_and_compiles(drawn, form):
     pixels, draws = pictures(6, 4, 5, 4)
     chosen = draws if drawn else None
     table = torch.rand(3, 256)
-    torch.library.opcheck(torch.ops.nlbench.augment.default, (pixels, torch.tensor([1, 3]), chosen, table, 4))
+    arguments = pixels, torch.tensor([1, 3]), chosen, table, 4, form == torch.contiguous_format
+    torch.library.opcheck(torch.ops.nlbench.augment.default, arguments)
 
     def batch(index):
-        return ops.augment(pixels, index, chosen, mean=MEAN, std=STD) + 1
+        return ops.augment(pixels, index, chosen, mean=MEAN, std=STD, memory_format=form) + 1
 
     compiled = torch.compile(batch, backend="aot_eager", fullgraph=True)
     for index in (torch.arange(5), torch.tensor([4, 4])):
@@ -635,6 +668,11 @@ def test_augment_op_passes_opcheck_and_compiles(drawn):
         ({"padding": -1}, ValueError, "padding must be >= 0, got -1"),
         ({"padding": 4.0}, TypeError, "padding must be an int, got float"),
         ({"dtype": torch.int32}, TypeError, "dtype must be one of torch.float32"),
+        (
+            {"memory_format": torch.preserve_format},
+            ValueError,
+            "memory_format must be torch.channels_last or torch.contiguous_format, got torch.preserve_format",
+        ),
     ],
 )
 def test_augment_refuses(backend, change, error, message):

@@ -31,7 +31,7 @@ fault_flags: dict[torch.device, Tensor] = {}
 
 
 def backend(device: torch.device | str) -> str:
-    """Which code runs the losses on `device`: "cpp" or "cuda" for compiled kernels, "torch" for the reference."""
+    """Which code runs the ops on `device`: "cpp" or "cuda" for compiled kernels, "torch" for the reference."""
     device = torch.device(device)
     if _why_torch(device):
         return "torch"
@@ -80,13 +80,13 @@ def cuda_flags(device: torch.device) -> Tensor:
     if flags is None:
         if torch.cuda.is_current_stream_capturing():
             raise RuntimeError("nlbench.ops: run one step before capturing a CUDA graph of it")
-        flags = fault_flags[device] = torch.zeros(4, dtype=torch.int32, device=device)
+        flags = fault_flags[device] = torch.zeros(core.FLAGS, dtype=torch.int32, device=device)
     return flags
 
 
-def say_fallback(device: torch.device, op: str = "") -> None:
+def say_fallback(device: torch.device) -> None:
     """Warn that the torch reference runs on `device` and why, once for each reason in a process."""
-    why = _why_torch(device) or (f"{op} has no CUDA kernel" if device.type == "cuda" else "")
+    why = _why_torch(device)
     if why not in _said:
         _said.add(why)
         warnings.warn(f"nlbench.ops runs its torch reference, which is slower: {why}", stacklevel=2)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, library
 
 from nlbench.ops import reference
 from nlbench.ops.checks import require, require_contiguous, require_device
-from nlbench.ops.extension import core, say_fallback
+from nlbench.ops.extension import core, cuda_flags, cuda_kernels, say_fallback
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_FORMATS = (torch.channels_last, torch.contiguous_format)
 
 
 def augment(
@@ -26,6 +26,7 @@ def augment(
     std: Sequence[float],
     padding: int = 4,
     dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.channels_last,
 ) -> Tensor:
     """Batch `index` of `images`, cropped and flipped by the examples' draws, normalised.
 
@@ -46,10 +47,12 @@ def augment(
         std:     three positive numbers.
         padding: >= 0; without meaning when draws is None.
         dtype:   float32, float64, bfloat16 or float16.
+        memory_format: torch.channels_last or torch.contiguous_format, how the result lies in memory.
 
-    Returns: [B, 3, H, W] `dtype`, in channels_last memory format, on the device of `images`.
-    Raises:  TypeError (dtype), ValueError (shape, device, strides, draws out of range) or IndexError (index), naming
-             the argument. On a GPU the values of index and draws are not looked at.
+    Returns: [B, 3, H, W] `dtype`, on the device of `images`.
+    Raises:  TypeError (dtype), ValueError (shape, device, strides, memory_format, draws out of range) or IndexError
+             (index), naming the argument. On a GPU, which no call waits for, an image whose index or draws are out of
+             range is all NaN, and `check_faults` raises.
     """
     require("augment", "images", images, (torch.uint8,), ("N", "H", "W", 3))
     require("augment", "index", index, (torch.int64,), ("B",))
@@ -65,46 +68,58 @@ def augment(
         raise ValueError(f"augment: padding must be >= 0, got {padding}")
     if dtype not in _DTYPES:
         raise TypeError(f"augment: dtype must be one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+    if memory_format not in _FORMATS:
+        allowed = " or ".join(map(str, _FORMATS))
+        raise ValueError(f"augment: memory_format must be {allowed}, got {memory_format}")
+    planar = memory_format == torch.contiguous_format
     if torch.compiler.is_compiling():
         table = _make_table(tuple(mean), tuple(std), dtype, images.device)
-        return torch.ops.nlbench.augment(images, index, draws, table, padding)
-    return _augment(images, index, draws, _table(tuple(mean), tuple(std), dtype, images.device), padding)
+        return torch.ops.nlbench.augment(images, index, draws, table, padding, planar)
+    return _augment(images, index, draws, _table(tuple(mean), tuple(std), dtype, images.device), padding, planar)
 
 
-def _augment(images: Tensor, index: Tensor, draws: Tensor | None, table: Tensor, padding: int) -> Tensor:
+def _augment(images: Tensor, index: Tensor, draws: Tensor | None, table: Tensor, padding: int, planar: bool) -> Tensor:
     N, H, W = images.shape[:3]
-    if core is None or not images.is_cpu:
-        say_fallback(images.device, "augment")
-        if images.is_cpu:
+    on_cpu = images.is_cpu
+    if core is None or not (on_cpu or cuda_kernels(images.device)):
+        say_fallback(images.device)
+        if on_cpu:
             _check_values(index, draws, N, padding)
-        return reference.augment(images, index, draws, table, padding)
+        return reference.augment(images, index, draws, table, padding, planar)
 
     index = index.contiguous()
-    out = torch.empty(len(index), 3, H, W, dtype=table.dtype, memory_format=torch.channels_last)
-    outcome = _KERNELS[table.dtype](
+    out = _empty(images, index, table, planar)
+    arguments = (
         images.data_ptr(),
         index.data_ptr(),
         0 if draws is None else draws.data_ptr(),
         table.data_ptr(),
         out.data_ptr(),
-        *(len(index), N, H, W, padding),
+        len(index),
+        N,
+        H,
+        W,
+        padding,
+        table.itemsize,
+        planar,
     )
-    fault, row = outcome & 7, outcome >> 3
-    if fault == core.DRAW_RANGE and draws is not None:
-        raise _bad_draw(draws, int(index[row]), padding)
-    if fault:
-        raise _bad_index(index, row, N)
+    if on_cpu:
+        outcome = core.augment_cpu(*arguments, torch.get_num_threads())
+        if outcome:
+            raise _fault(outcome & 7, outcome >> 3, index, draws, N, padding)
+    else:
+        device = images.device
+        stream = torch.cuda.current_stream(device).cuda_stream
+        error = core.augment_cuda(*arguments, cuda_flags(device).data_ptr(), device.index, stream)
+        if error:
+            raise RuntimeError(f"augment: the CUDA kernel could not be started: {error}")
     return out
 
 
-_KERNELS: dict[torch.dtype, Any] = {}
-if core is not None:
-    _KERNELS = {
-        torch.float16: core.augment_2,
-        torch.bfloat16: core.augment_2,
-        torch.float32: core.augment_4,
-        torch.float64: core.augment_8,
-    }
+def _empty(images: Tensor, index: Tensor, table: Tensor, planar: bool) -> Tensor:
+    shape = (index.shape[0], 3, images.shape[1], images.shape[2])
+    memory_format = torch.contiguous_format if planar else torch.channels_last
+    return torch.empty(shape, dtype=table.dtype, device=images.device, memory_format=memory_format)
 
 
 def _make_table(mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -134,6 +149,12 @@ def _check_values(index: Tensor, draws: Tensor | None, N: int, padding: int) -> 
             raise _bad_draw(draws, int(index[int(bad[0])]), padding)
 
 
+def _fault(fault: int, row: int, index: Tensor, draws: Tensor | None, N: int, padding: int) -> IndexError | ValueError:
+    if fault == core.DRAW_RANGE and draws is not None:
+        return _bad_draw(draws, int(index[row]), padding)
+    return _bad_index(index, row, N)
+
+
 def _bad_index(index: Tensor, row: int, N: int) -> IndexError:
     return IndexError(f"augment: index must be in [0, {N}), got {int(index[row])} at position {row}")
 
@@ -147,13 +168,12 @@ def _bad_draw(draws: Tensor, row: int, padding: int) -> ValueError:
 @library.custom_op(
     "nlbench::augment",
     mutates_args=(),
-    schema="(Tensor images, Tensor index, Tensor? draws, Tensor table, int padding) -> Tensor",
+    schema="(Tensor images, Tensor index, Tensor? draws, Tensor table, int padding, bool planar) -> Tensor",
 )
-def _augment_op(images, index, draws, table, padding):
-    return _augment(images, index, draws, table, padding)
+def _augment_op(images, index, draws, table, padding, planar):
+    return _augment(images, index, draws, table, padding, planar)
 
 
 @_augment_op.register_fake
-def _augment_fake(images, index, draws, table, padding):
-    shape = (index.shape[0], 3, images.shape[1], images.shape[2])
-    return torch.empty(shape, dtype=table.dtype, device=images.device, memory_format=torch.channels_last)
+def _augment_fake(images, index, draws, table, padding, planar):
+    return _empty(images, index, table, planar)

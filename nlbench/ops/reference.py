@@ -81,8 +81,11 @@ def rows_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def augment(images: Tensor, index: Tensor, draws: Tensor | None, table: Tensor, padding: int) -> Tensor:
-    """(B, 3, H, W), channels_last: crop and flip by `draws[index]`, then each byte through `table` (3, 256)."""
+def augment(images: Tensor, index: Tensor, draws: Tensor | None, table: Tensor, padding: int, planar: bool) -> Tensor:
+    """(B, 3, H, W), contiguous if `planar`, else channels_last.
+
+    Crop and flip by `draws[index]`, then each byte through `table` (3, 256).
+    """
     B, H, W = len(index), images.shape[1], images.shape[2]
     picked = images[index]
     if draws is not None:
@@ -94,4 +97,5 @@ def augment(images: Tensor, index: Tensor, draws: Tensor | None, table: Tensor, 
         b = torch.arange(B, device=images.device)[:, None, None]
         picked = picked[b, y.clamp(0, H - 1)[:, :, None], x.clamp(0, W - 1)[:, None, :]] * inside[..., None]
     channel = torch.arange(3, device=images.device)
-    return table[channel, picked.long()].permute(0, 3, 1, 2)
+    out = table[channel, picked.long()].permute(0, 3, 1, 2)
+    return out.contiguous() if planar else out

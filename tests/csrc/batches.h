@@ -2,9 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <vector>
@@ -100,6 +102,61 @@ void each_case(const std::vector<std::pair<int64_t, int64_t>>& shapes, F f) {
             for (bool grad : {true, false}) f(Case{Op(op), logits, targets, B, C, B + 2, size, grad});
           }
         }
+      }
+    }
+  }
+}
+
+// A batch of pictures; the table's entries are all different, so that a wrong one shows.
+struct Pictures {
+  int64_t B = 6, N = 5, H, W, padding;
+  int pixel_bytes;
+  bool planar;
+  std::vector<uint8_t> images;
+  std::vector<int64_t> index, draws;
+  std::vector<char> table, out;
+
+  Pictures(int64_t H, int64_t W, int64_t padding, int pixel_bytes, bool planar, bool drawn)
+      : H(H),
+        W(W),
+        padding(padding),
+        pixel_bytes(pixel_bytes),
+        planar(planar),
+        images(N * H * W * 3),
+        index{3, 0, 1, 1, 2, 4},
+        draws(drawn ? N * 3 : 0),
+        table(3 * 256 * pixel_bytes),
+        out(B * H * W * 3 * pixel_bytes) {
+    std::mt19937 random(unsigned(H * W + padding));
+    for (uint8_t& byte : images) byte = uint8_t(random());
+    for (size_t i = 0; i < draws.size(); ++i) draws[i] = random() % (i % 3 == 2 ? 2 : 2 * padding + 1);
+    for (int i = 0; i < 3 * 256; ++i) std::memcpy(&table[i * pixel_bytes], &i, std::min(pixel_bytes, 4));
+  }
+
+  AugmentBatch batch() {
+    return {images.data(),
+            index.data(),
+            draws.empty() ? nullptr : draws.data(),
+            table.data(),
+            out.data(),
+            B,
+            N,
+            H,
+            W,
+            padding,
+            pixel_bytes,
+            planar};
+  }
+};
+
+// Every size of a pixel and form over some shapes, with draws and without.
+template <class F>
+void each_picture(F f) {
+  for (const auto& [H, W, padding] :
+       {std::array<int64_t, 3>{32, 32, 4}, {8, 8, 0}, {3, 5, 2}, {1, 1, 3}, {7, 16, 20}}) {
+    for (int pixel_bytes : {2, 4, 8}) {
+      for (bool planar : {true, false}) {
+        for (bool drawn : {true, false}) f(Pictures(H, W, padding, pixel_bytes, planar, drawn));
       }
     }
   }

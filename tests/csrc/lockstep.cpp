@@ -97,6 +97,7 @@ Launch<Kernel> make_launch(Kernel kernel, unsigned blocks, unsigned count) {
 }
 #define NLBENCH_LAUNCH(kernel, blocks, threads, stream) make_launch(kernel, blocks, threads)
 
+#include "../../csrc/augment.cu"
 #include "../../csrc/losses.cu"
 #include "batches.h"
 
@@ -110,14 +111,65 @@ const LossBatch* at(Data& data) {
   return &batch;
 }
 
+void fail(const char* what, const Pictures& of) {
+  std::fprintf(stderr, "augment: %s: H %lld, W %lld, padding %lld, bytes %d, planar %d\n", what, (long long)of.H,
+               (long long)of.W, (long long)of.padding, of.pixel_bytes, int(of.planar));
+  std::exit(1);
+}
+
+void launch_augment(Pictures& pictures, int* flags) {
+  static AugmentBatch batch;
+  batch = pictures.batch();
+  if (nlbench_augment_cuda(&batch, flags, 0, nullptr) != nullptr) fail("not launched", pictures);
+}
+
+// An image is NaN throughout, which are all bits but the sign, or equals another.
+bool is_spoilt(const Pictures& of, const Pictures& want, int64_t b) {
+  const size_t size = of.out.size() / of.B;
+  const char *got = &of.out[b * size], *good = &want.out[b * size];
+  if (std::memcmp(got, good, size) == 0) return false;
+  for (size_t i = 0; i < size; ++i) {
+    const bool top = i % of.pixel_bytes == size_t(of.pixel_bytes) - 1;
+    if (uint8_t(got[i]) != (top ? 0x7f : 0xff)) fail("neither the image nor NaN", of);
+  }
+  return true;
+}
+
+int augmentation() {
+  int count = 0;
+  each_picture([&](const Pictures& of) {
+    Pictures gpu = of, cpu = of;
+    int flags[kFlags] = {};
+    launch_augment(gpu, flags);
+    augment_cpu(cpu.batch(), 1);
+    if (gpu.out != cpu.out) fail("images differ", of);
+    if (flags[kAugmentFlag] != 0) fail("a mark without a fault", of);
+    ++count;
+
+    if (of.draws.empty()) return;
+    Pictures bad = of;  // a fault spoils its image alone
+    bad.draws[3 * of.index[0] + 2] = 2;
+    bad.index[4] = of.N;
+    launch_augment(bad, flags);
+    for (int64_t b = 0; b < of.B; ++b) {
+      if (is_spoilt(bad, cpu, b) != (b == 0 || b == 4)) fail("NaN in the wrong place", of);
+    }
+    if (flags[kAugmentFlag] == 0) fail("no mark", of);
+    for (int i = 0; i < kAugmentFlag; ++i) {
+      if (flags[i] != 0) fail("another op's mark", of);
+    }
+  });
+  return count;
+}
+
 }  // namespace
 
 int main() {
-  int count = 0;
+  int count = augmentation();
   set_isa("portable");
   each_case({{1, 1}, {9, 10}, {3, 33}, {2, 100}, {1, 513}, {2, 1000}}, [&](const Case& of) {
     Data gpu(of, 5), cpu(of, 5), again(of, 5);
-    int flags[kOps] = {};
+    int flags[kFlags] = {};
     if (nlbench_loss_cuda(at(gpu), flags, 0, nullptr) != nullptr) fail("not launched", of);
     nlbench_loss_cuda(at(again), flags, 0, nullptr);
     loss_cpu(cpu.batch(), 1);
@@ -136,7 +188,7 @@ int main() {
   for (int64_t C : {10, 600}) {
     const Case of{Op::elr, Type::float32, Type::float32, 5, C, 8, 1.0, true};
     Data bad(of, 2), good(of, 2);
-    int flags[kOps] = {};
+    int flags[kFlags] = {};
     bad.labels[1] = C;
     bad.index[3] = -1;
     nlbench_loss_cuda(at(bad), flags, 0, nullptr);

@@ -67,15 +67,20 @@ void faults() {
 }
 
 void augmentation() {
-  const int64_t B = 5, N = 4, H = 3, W = 5, padding = 2;
-  std::vector<uint8_t> images(N * H * W * 3, 9);
-  std::vector<float> table(3 * 256, 1.0f), out(B * H * W * 3);
-  std::vector<int64_t> index = {3, 0, 1, 1, 2}, draws = {0, 0, 0, 4, 4, 1, 2, 1, 1, 0, 4, 0};
-  std::vector<uint32_t> words(table.size()), pixels(out.size());
-  std::memcpy(words.data(), table.data(), table.size() * 4);
-  const AugmentRows<uint32_t> batch{images.data(), index.data(), draws.data(), words.data(), pixels.data(), B, N, H, W,
-                                    padding};
-  if (augment_cpu(batch).fault != Fault::none) std::exit(1);
+  each_picture([](const Pictures& of) {
+    for (int threads : {1, 2}) {
+      Pictures pictures = of;
+      if (augment_cpu(pictures.batch(), threads).fault != Fault::none) std::exit(1);
+    }
+  });
+  for (int64_t bad : {int64_t(-1), int64_t(9), INT64_MIN, INT64_MAX}) {
+    Pictures pictures(4, 5, 2, 4, true, true);
+    pictures.draws[3 * pictures.index[2] + 1] = bad;
+    const Outcome outcome = augment_cpu(pictures.batch(), 1);
+    if (outcome.fault != Fault::draw_range || outcome.row != 2) std::exit(1);
+    pictures.index[1] = bad;
+    if (augment_cpu(pictures.batch(), 1).fault != Fault::index_range) std::exit(1);
+  }
 }
 
 }  // namespace

@@ -1,0 +1,33 @@
+// What the CUDA sources share on the host's side of a launch.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+// A test puts something in its place that runs without a GPU.
+#ifndef NLBENCH_LAUNCH
+#define NLBENCH_LAUNCH(kernel, blocks, threads, stream) kernel<<<blocks, threads, 0, stream>>>
+#endif
+
+#define NLBENCH_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace nlbench {
+
+inline bool aligned(const void* pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
+
+// Calls `launch` with `device` current, and puts the caller's back. Returns what CUDA says is wrong, or null.
+template <class Launch>
+const char* on_device(int device, Launch launch) {
+  int before = device;
+  cudaError_t error = cudaGetDevice(&before);
+  if (error == cudaSuccess && before != device) error = cudaSetDevice(device);
+  if (error != cudaSuccess) return cudaGetErrorString(error);
+  launch();
+  error = cudaGetLastError();
+  if (before != device) cudaSetDevice(before);
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+}  // namespace nlbench
