@@ -17,6 +17,8 @@ PARAMETERS = {  # for ten classes
     "resnet18": 11_173_962,
     "resnet34": 21_282_122,
     "preact_resnet18": 11_171_146 + 2 * 64,  # as in common use, and the stem's batch norm
+    "resnet9": 6_573_130,
+    "resnet9_slim": 103_954,
     "cnn3": 1_147_690,
     "digits_cnn": 151_402,
     "linear": 3 * 32 * 32 * 10,
@@ -85,6 +87,21 @@ def test_preact_resnet_ends_without_activation():
     torch.testing.assert_close(block(identity_input), block.bn1(identity_input).relu())  # the activated shortcut
 
 
+def test_resnet9_halves_the_image_three_times_and_adds_two_residual_pairs():
+    torch.manual_seed(0)
+    network = models.build("resnet9", 10, (3, 32, 32)).eval()
+    x, sizes, residual = torch.randn(1, 3, 32, 32), [], []
+    for module in network:
+        if hasattr(module, "inner"):
+            residual.append(tuple(x.shape[1:]))
+            torch.testing.assert_close(module(x), x + module.inner(x))
+        x = module(x)
+        sizes.append(tuple(x.shape[1:]))
+    assert residual == [(128, 16, 16), (512, 4, 4)]
+    assert list(dict.fromkeys(sizes))[:5] == [(64, 32, 32), (128, 32, 32), (128, 16, 16), (256, 16, 16), (256, 8, 8)]
+    assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in network.modules()) == 9
+
+
 def test_linear_starts_at_zero_and_has_no_bias():
     network = models.build("linear", 2, (5, 1, 1))
     (weight,) = network.parameters()
@@ -124,6 +141,7 @@ def test_model_file():
         ("torchvision/resnet18", (1, 32, 32), r"^model torchvision/resnet18: .* take 3 channels, got 1"),
         ("torchvision/vit_b_16", (3, 32, 32), r"^model torchvision/vit_b_16: cannot take .* \(3, 32, 32\): "),
         ("cnn3", (3, 7, 32), r"^model cnn3: needs images of at least 8x8, got 7x32"),
+        ("resnet9", (3, 32, 7), r"^model resnet9: needs images of at least 8x8, got 32x7"),
         ("digits_cnn", (1, 1, 8), r"^model digits_cnn: needs images of at least 2x2, got 1x8"),
         ("resnet8", (64,), r"^model resnet8: needs .* got 10 classes and shape \(64,\)"),
     ],
