@@ -212,6 +212,14 @@ PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
         },
         {},
     ),
+    "cifar-fast": (
+        "for a GPU in a hurry: resnet9, all 50,000 images, 30 epochs",
+        {
+            **_SGD, "version": 1, "model": "resnet9", "epochs": 30, "lr": 0.05, "weight_decay": 5e-4,
+            "schedule": {"kind": "one-cycle"}, "augment": "crop-flip",
+        },
+        {},
+    ),
     "clothing1m": (
         "ELR+'s recipe: ResNet-50 from ImageNet weights, 15 epochs of 3,000 batches balanced by given label",
         {

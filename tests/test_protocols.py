@@ -32,6 +32,12 @@ EXPECTED = {
                "schedule": {"kind": "one-cycle", "rise": 0.3, "start_div": 25.0, "end_div": 1e4}}
         for name in CIFAR
     },
+    "cifar-fast": {
+        name: {"model": "resnet9", "epochs": 30, "lr": 0.05, "weight_decay": 5e-4, "subset": 0, "val_fraction": 0.0,
+               "augment": "crop-flip",
+               "schedule": {"kind": "one-cycle", "rise": 0.3, "start_div": 25.0, "end_div": 1e4}}
+        for name in CIFAR
+    },
 }  # fmt: skip
 WEBVISION = {
     "epochs": 100, "lr": 0.02, "weight_decay": 5e-4, "batch_size": 32, "resize": 256, "crop": 227, "weights": "",

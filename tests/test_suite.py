@@ -200,7 +200,7 @@ RUNS = {  # of each suite that comes with nlbench: rows x conditions x seeds
     "elr-table1-cifar100": 7 * 8 * 5, "elr-table1-cifar100-published": 10 * 8 * 5, "elr-table2": 2 * 8 * 5,
     "elr-table2-asym": 2 * 2 * 5, "elr-table2-identical": 5 * 10 * 5, "elr-table5": 10 * 2 * 5,
     "elr-table5-identical": 10 * 2 * 5, "quick": 10 * 5, "webvision": 25 * 5, "webvision-published": 4 * 5,
-    "cifar10n-published": 10 * 5 * 5, "cifar100n-published": 10 * 5,
+    "cifar10n-published": 10 * 5 * 5, "cifar100n-published": 10 * 5, "cifar10n-fast": 10 * 5,
 }  # fmt: skip
 
 
@@ -251,6 +251,12 @@ def test_the_other_shipped_suites_lack_nothing_but_their_data(plan, name):
     with pytest.raises(DataMissing) as caught:
         plan(Path(name))
     assert all(f"{entry.name}: missing in" in str(caught.value) for entry in read_suite(name)[0].datasets)
+
+
+def test_rows_of_the_fast_suite_are_rows_of_the_full_one():
+    """`nlbench agreement` compares rows of one name, method and parameters."""
+    fast, full = (read_suite(name)[0] for name in ("cifar10n-fast", "cifar10n"))
+    assert all(full.methods[row] == entry for row, entry in fast.methods.items())
 
 
 SOURCE = re.compile(r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*|\w+\.(json|py|yaml)|[Pp]aper")  # a repository, its file, a paper
