@@ -271,6 +271,39 @@ def table(
     print(("" if format_ is Format.csv else "\n").join(blocks), end="")
 
 
+@app.command()
+@guarded
+def agreement(
+    a: Annotated[str, typer.Argument(metavar="A", help="A suite of the store.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one; or `published`: each source by itself.")],
+    out: Out = Path("results"),
+    out_b: Annotated[Path | None, typer.Option(help="The store of B, where it is another one.")] = None,
+    metric: Annotated[str, typer.Option(help="last, last10, best, selected, memorised, ...")] = "last",
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help='As tables print it: "CIFAR-10N worst"; twice: of A and of B. All they share without it.'),
+    ] = None,
+    methods_dir: MethodsDir = None,
+) -> None:
+    """Say how far two suites agree on the order of their common methods (Kendall's tau-b)."""
+    from nlbench import agreement as agreements
+    from nlbench import registry, tables
+    from nlbench.records import Store
+
+    methods = registry.method_files([methods_dir] if methods_dir else [])
+
+    def results(folder: Path, suite: str) -> tables.Results:
+        store = Store(folder, say)
+        return tables.Results(registry.find(f"suite of {folder}", suite, store.plans()), store, methods)
+
+    first, conditions = results(out, a), condition or ()
+    if b == "published":
+        report = agreements.with_published(first, metric=metric, conditions=conditions)
+    else:
+        report = agreements.between(first, results(out_b or out, b), metric=metric, conditions=conditions)
+    print(report, end="")
+
+
 @app.command("published")
 @guarded
 def published_(

@@ -260,6 +260,12 @@ def choose_reference(results: Results, against: str | None) -> str | None:
     return against
 
 
+def check_metric(metric: str) -> None:
+    """Raises SuiteError for a metric that is none of METRICS."""
+    if metric not in METRICS:
+        raise SuiteError(f"--metric {metric}: unknown. There are: {', '.join(METRICS)}.{did_you_mean(metric, METRICS)}")
+
+
 def render(
     plan: Mapping[str, Any],
     store: Store,
@@ -281,8 +287,8 @@ def render(
         methods: the files that records are compared with to mark stale ones; the shipped and installed by default.
     Raises: SuiteError for an unknown metric or reference row.
     """
-    if metric is not None and metric not in METRICS:
-        raise SuiteError(f"--metric {metric}: unknown. There are: {', '.join(METRICS)}.{did_you_mean(metric, METRICS)}")
+    if metric is not None:
+        check_metric(metric)
     results = Results(plan, store, registry.method_files() if methods is None else methods)
     reference = choose_reference(results, against)
     if fmt == "csv":

@@ -61,7 +61,7 @@ NAMES = {"errors", "problems", "streams", "registry", "protocols", "suite"}
 MAY = {
     "": set(),  # nlbench/__init__.py imports nothing until it is asked
     "cli": {"api", "bench", "diagnosis", "progress", "executors", "tables", "records", "models", "data", "tuning"}
-    | {"published", "check", "template"}
+    | {"published", "check", "template", "agreement"}
     | NAMES,
     "api": {"executors", "hardware", "tuning", "records", "data", "models"} | NAMES,
     "bench": {"tables", "train", "ops", "errors"},
@@ -74,6 +74,7 @@ MAY = {
     "executors": {"train", "hardware", "records", "code", "data"} | NAMES,
     "train": {"method", "network", "hardware", "data", "models", "evaluate", "records", "code", "ops"} | NAMES,
     "tables": {"records", "code", "published"} | NAMES,
+    "agreement": {"tables", "records", "published"} | NAMES,
     "published": {"errors"},
     "records": {"suite", "errors"},
     "network": set(),
@@ -130,7 +131,9 @@ def test_a_method_file_imports_little(path):
             assert top in known, f"{path.name} imports {module}"
 
 
-@pytest.mark.parametrize("module", ["cli", "registry", "protocols", "problems", "suite", "api", "records", "tables"])
+@pytest.mark.parametrize(
+    "module", ["cli", "registry", "protocols", "problems", "suite", "api", "records", "tables", "agreement"]
+)
 def test_what_lists_and_tables_need_does_without_torch(module):
     """Followed through everything that is imported when the module is."""
     waiting, seen = [f"nlbench.{module}"], set()

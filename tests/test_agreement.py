@@ -1,0 +1,252 @@
+"""Kendall's tau-b and its report equal numbers computed by hand from hand-written records."""
+
+import math
+
+import pytest
+from typer.testing import CliRunner
+
+from nlbench import published
+from nlbench.agreement import Side, between, interval, tau_b, with_published
+from nlbench.cli import app
+from nlbench.errors import SuiteError
+from nlbench.records import RunRecord, Store
+from nlbench.registry import method_files
+from nlbench.suite import key_of
+from nlbench.tables import Cell, Results
+
+SPEC = {"dataset": "cifar10n", "labels": "worst", "noise": None, "protocol": {"model": "resnet34", "epochs": 100}}
+# Row -> a value per seed. Of the six pairs B reverses sl and gce, and ties ce with mae.
+A = {"ce": [0.50, 0.52], "mae": [0.60, 0.62], "gce": [0.70, 0.72], "sl": [0.80, 0.82]}
+B = {"ce": [0.40, 0.42], "mae": [0.42, 0.40], "gce": [0.90, 0.93], "sl": [0.80, 0.82]}
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """suite(name, values, ...) -> Results of a suite of that name in the store, rows named as their methods."""
+    store = Store(tmp_path)
+
+    def make(name, values, *, title="CIFAR-10N worst", params=None, noise=(), spec=SPEC):
+        cells = []
+        for row, by_seed in values.items():
+            for seed, value in enumerate(by_seed):
+                own = {**spec, "method": row, "params": (params or {}).get(row, {}), "seed": seed, "suite": name}
+                if value is not None:
+                    metrics = {"last": value, "best": value}
+                    store.write(record(own, metrics, dict(noise)), [])
+                cells.append({"row": row, "condition": 0, "seed": seed, "key": key_of(own)})
+        rows = [{"row": row, "method": row, "told": [], "networks": 1} for row in values]
+        plan = {
+            "suite": name, "track": "identical", "protocol": f"of-{name}", "rows": rows, "conditions": [title],
+            "cells": cells, "tries": False, "notes": [], "seeds": [0, 1],
+        }  # fmt: skip
+        store.write_plan(plan)
+        return Results(plan, store, method_files())
+
+    return make
+
+
+def record(spec, metrics, noise):
+    return RunRecord(
+        key=key_of(spec), status="done", spec=spec, metrics=metrics, noise={"num_train": 50000, **noise}, timing={},
+        environment={"device": "cpu", "precision": "float32"}, method={}, code="of now",
+    )  # fmt: skip
+
+
+def side(values):
+    return Side("t", {row: Cell(len(by), dict(enumerate(by))) for row, by in values.items()})
+
+
+def table(text):
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
+    return {line[0]: line[1:] for line in lines[2:]}
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "tau"),
+    [
+        ([1, 2, 3, 4], [10, 20, 30, 40], 1),
+        ([1, 2, 3, 4], [4, 3, 2, 1], -1),
+        ([1, 2, 3, 4], [1, 3, 2, 4], 4 / 6),  # five pairs as before, one reversed
+        ([1, 2, 3], [1, 1, 2], 2 / math.sqrt(3 * 2)),  # a tie on one side
+        ([1, 1, 2, 3], [1, 2, 2, 3], 4 / math.sqrt(5 * 5)),  # a tie on each, of other pairs
+        ([1, 1, 2], [5, 5, 7], 1),  # the same tie on both
+        ([1, 1, 1], [1, 2, 3], None),
+        ([1], [1], None),
+        ([], [], None),
+    ],
+)
+def test_tau_b_by_hand(x, y, tau):
+    assert tau_b(x, y) == (tau if tau is None else pytest.approx(tau))
+    assert tau_b(y, x) == tau_b(x, y)
+
+
+def test_tau_b_is_scipys():
+    from scipy.stats import kendalltau
+
+    x = [0.71, 0.71, 0.70, 0.83, 0.79, 0.97, 0.94, 0.88, 0.97, 0.91]
+    y = [0.65, 0.63, 0.65, 0.75, 0.75, 0.97, 0.92, 0.93, 0.96, 0.85]
+    assert tau_b(x, y) == pytest.approx(kendalltau(x, y).statistic)
+
+
+def test_the_interval_draws_seeds_and_keeps_what_methods_share():
+    shared = {"ce": [0.1, 0.5, 0.9], "elr": [0.2, 0.6, 1.0]}  # seeds differ much, but elr is above on each
+    assert interval(side(shared), side(shared)) == (1, 1)
+    # elr is above on seed 0 and below on seed 1; a quarter of the draws take one of them alone.
+    torn = {"ce": [0.5, 0.5], "elr": [0.6, 0.3]}
+    low, high = interval(side(torn), side({"ce": [0.1], "elr": [0.2]}))
+    assert (low, high) == (-1, 1)
+    assert interval(side(torn), side(shared)) == interval(side(torn), side(shared))
+
+
+def test_no_interval_without_seeds_to_draw_or_with_tau_undefined():
+    one = {"ce": [0.1], "elr": [0.2]}
+    assert interval(side(one), side(one)) is None
+    tied = {"ce": [0.1, 0.2], "elr": [0.1, 0.2]}
+    assert interval(side(tied), side(one)) is None
+
+
+def test_report_of_two_suites(suite):
+    text = between(suite("full", A), suite("fast", B))
+    # Untied in A: 6, in B: 5; four pairs agree, one is reversed.
+    assert text.startswith(f"**Kendall's tau-b over 4 methods: {3 / math.sqrt(30):.2f} (95% interval ")
+    assert table(text)["gce"] == ["71.00±1.41*", "2", "91.50±2.12*", "1"]
+    assert table(text)["ce"] == ["51.00±1.41*", "4", "41.00±1.41*", "3"]
+    assert table(text)["mae"][3] == "3"
+    assert "Of 6 pairs of methods 4 are in the same order, 1 in the other, 1 tie on a side." in text
+    assert "- A: full, CIFAR-10N worst; last epoch, protocol of-full, track identical; seeds 0, 1." in text
+    assert "2 seeds are few, and it is too narrow." in text
+    assert "* made by code that has changed since" in text
+
+
+def test_pairs_within_noise_are_counted_by_themselves(suite):
+    text = between(suite("full", A), suite("fast", B))
+    # In A every difference is the same for both seeds (p 0). In B ce - mae is -.02 and .02 (p 1); the others: ce - sl
+    # -.40 twice; gce - sl .10, .11; ce - gce -.50, -.51; mae - sl -.38, -.42; mae - gce -.48, -.53. With one degree of
+    # freedom the least t of these, 20, has p .03.
+    assert "1 are within noise on a side (paired t test over seeds, unadjusted p 0.05 or more); of the other 5" in text
+    assert "of the other 5, 4 are in the same order, reversed: gce and sl." in text
+    noisy = between(suite("full", A), suite("noisy", {**B, "gce": [0.90, 0.81]}))
+    assert "1 in the other" in noisy  # the mean of gce is still above
+    assert "reversed" not in noisy
+
+
+def test_one_seed_gives_neither_interval_nor_test(suite):
+    one = {row: values[:1] for row, values in A.items()}
+    text = between(suite("full", one), suite("fast", one))
+    assert text.startswith("**Kendall's tau-b over 4 methods: 1.00**")
+    assert "No interval: it is drawn from the seeds, and no side has two." in text
+    assert "cannot be tested: a side has one value a method" in text
+    half = between(suite("full", one), suite("five", A))
+    assert "bootstrap over the seeds of B alone, so that it is too narrow" in half
+
+
+def test_only_seeds_that_all_rows_have_count(suite):
+    text = between(suite("full", {**A, "ce": [0.90, None]}), suite("fast", B))
+    assert table(text)["ce"][:2] == ["90.00 (1/2)*", "1"]
+    assert table(text)["sl"][:2] == ["80.00 (1/2)*", "2"]
+    assert "seeds 0.\n" in text
+    with pytest.raises(
+        SuiteError, match=r"torn, CIFAR-10N worst: no seed has a finished run of every row \(ce has 0; "
+    ):
+        between(suite("torn", {**A, "ce": [0.9, None], "sl": [None, 0.9]}), suite("fast", B))
+
+
+def test_rows_that_are_not_the_same_are_left_out_and_named(suite):
+    full = suite("full", {**A, "elr": [0.9, 0.9]}, params={"gce": {"q": 0.7}})
+    fast = suite("fast", {**B, "mae": [None, None]}, params={"gce": {"q": 0.5}})
+    text = between(full, fast)
+    assert list(table(text)) == ["ce", "sl"]
+    assert "Left out: mae, elr (no finished run in fast)." in text
+    assert "Left out: gce (q 0.7 and 0.5, and so not the same on both sides)." in text
+
+
+def test_methods_that_tie_have_no_tau(suite):
+    level = {row: [0.5, 0.5] for row in A}
+    text = between(suite("full", A), suite("fast", level))
+    assert text.startswith("**Kendall's tau-b over 4 methods: undefined, for all methods of a side tie**")
+
+
+def test_conditions_by_name(suite):
+    full, other = suite("full", A), suite("fast", B, title="Digits")
+    with pytest.raises(SuiteError, match="no condition is in both suites: full has CIFAR-10N worst; fast has Digits"):
+        between(full, other)
+    assert "over 4 methods" in between(full, other, conditions=["CIFAR-10N worst", "Digits"])
+    with pytest.raises(SuiteError, match=r"'Digit': full has no such condition. It has: CIFAR-10N worst"):
+        between(full, other, conditions=["Digit"])
+    with pytest.raises(SuiteError, match="got it 3 times"):
+        between(full, other, conditions=["a", "b", "c"])
+
+
+def test_errors_of_between(suite):
+    with pytest.raises(SuiteError, match=r"--metric lst: unknown.*Did you mean 'last'"):
+        between(suite("full", A), suite("fast", B), metric="lst")
+    with pytest.raises(
+        SuiteError, match=r"there is ce; --condition chooses another noise\nLeft out: mae, gce, sl \(no"
+    ):
+        between(suite("full", A), suite("fast", {"ce": [0.1, 0.2]}))
+    with pytest.raises(SuiteError, match=r"memorised: an order needs two rows .* and there is none"):
+        between(suite("full", A), suite("fast", B), metric="memorised")
+
+
+# CIFAR-N Table 2, worst labels: ce 77.69, gce 80.66, elr 83.58, forward 79.79. It reports the best epoch.
+MEASURED = {"ce": [0.70, 0.71], "gce": [0.85, 0.86], "elr": [0.80, 0.81], "mae": [0.1, 0.1]}
+
+
+def test_beside_published_numbers_of_the_same_rule(suite):
+    text = with_published(suite("full", MEASURED, params={"gce": {"truncate": False}}), metric="best")
+    (block,) = [part for part in text.split("**Kendall's")[1:] if "B: CIFAR-N Table 2" in part]
+    assert block.startswith(f" tau-b over 3 methods: {1 / 3:.2f} (95%")
+    assert table(block) == {
+        "ce": ["70.50±0.71*", "3", "77.69", "3"],
+        "gce": ["85.50±0.71*", "1", "80.66", "2"],
+        "elr": ["80.50±0.71*", "2", "83.58", "1"],
+    }
+    assert "best (oracle), network resnet34; means as printed" in block
+    assert all(warning in block for warning in published.CIFARN_WARNINGS)
+    assert "bootstrap over the seeds of A alone" in block
+
+
+def test_published_errors(suite):
+    full = suite("full", MEASURED)
+    with pytest.raises(SuiteError, match=r"--metric memorised: no source reports it. Sources report: last, last10"):
+        with_published(full, metric="memorised")
+    with pytest.raises(SuiteError, match=r"by the same rule of selection. There is one for --metric best$"):
+        with_published(full, metric="last")
+    with pytest.raises(SuiteError, match="`nlbench published` lists what there is"):
+        with_published(suite("digits", MEASURED, spec={**SPEC, "dataset": "digits"}))
+    with pytest.raises(SuiteError, match="got it 2 times"):
+        with_published(full, metric="best", conditions=["a", "b"])
+
+
+def test_a_published_number_that_two_rows_claim_is_no_tie(suite, monkeypatch):
+    rows = {"ce": 0, "mae": 1, "gce": 2, "sl": 3}
+    records = [
+        published.Published("T", "S", "cifar10n", "worst", "", "resnet34-cifar", method, "", "top1", "last", 50.0 + i,
+                            None, "", None, "")
+        for method, i in rows.items()
+    ]  # fmt: skip
+    monkeypatch.setattr(published, "load", lambda: tuple(records))
+    results = suite("full", A)
+    assert list(table(with_published(results))) == list(rows)
+    twice = {**results.records, ("again", 0, 0): results.records["sl", 0, 0]}
+    results.records = twice
+    results.rows.append({"row": "again", "method": "sl", "told": [], "networks": 1})
+    assert list(table(with_published(results))) == ["ce", "mae", "gce"]
+
+
+def test_command(suite, tmp_path):
+    suite("full", A), suite("fast", B)
+
+    def call(*arguments):
+        return CliRunner().invoke(app, ["agreement", *arguments, "--out", str(tmp_path)], catch_exceptions=False)
+
+    there = call("full", "fast")
+    assert there.exit_code == 0
+    assert there.stdout.startswith("**Kendall's tau-b over 4 methods: 0.55")
+    assert call("full", "fast", "--out-b", str(tmp_path)).stdout == there.stdout
+    refused = call("full", "fats")
+    assert refused.exit_code == 2
+    assert "unknown suite of" in refused.stderr
+    assert "'fats'. There are: fast, full. Did you mean 'fast'?" in refused.stderr
+    assert "There are: " not in call("full", "published").stderr  # not taken for a suite's name
+    assert call("full", "fast", "--out-b", str(tmp_path / "none")).exit_code == 2
