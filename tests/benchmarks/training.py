@@ -1,0 +1,239 @@
+"""ELR's training by nlbench beside the loop that a user would write: images/s, the ratio, where our time goes.
+
+    python tests/benchmarks/training.py --model resnet8 --data-dir DIR [--precision bfloat16] [--images 5120]
+
+Ours is a run as `nlbench run` trains it, of which only the training epochs are timed; theirs is `straightforward.Loop`
+in a process of its own. Same model, same images and given labels, same batch, an epoch of one and an epoch of the other
+in turn. Without --data-dir the pictures are random, which costs the same.
+"""
+
+import argparse
+import dataclasses
+import functools
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from parts import FREE, PARTS, Clock, Waits, flops_per_image, matrix_peak
+from straightforward import Apart, Epoch, Setting
+
+from nlbench import hardware, protocols, registry
+from nlbench.data import cifar10, loader, noise, sources
+from nlbench.data.base import Dataset
+from nlbench.data.loader import RunData
+from nlbench.executors import local
+from nlbench.protocols import Protocol
+from nlbench.records import Store
+from nlbench.suite import RunSpec
+from nlbench.train import Context, processor, train
+
+NOISE = {"kind": "symmetric", "rate": 0.4}
+WARM_UP = 1  # epochs of each
+SCORED = 64  # test images kept: evaluation is not timed
+
+
+@dataclass
+class Measured:
+    """What the rounds gave.
+
+    Attributes:
+        ours, theirs: images/s, a value a round.
+        losses: mean losses of the last round, ours and theirs.
+        seconds: of all rounds' epochs of ours, by part.
+        epochs: of all rounds' epochs of ours, in seconds, as nlbench itself records them.
+        steps: in those epochs.
+    """
+
+    ours: list[float]
+    theirs: list[float]
+    losses: tuple[float, float]
+    seconds: dict[str, float]
+    epochs: float
+    steps: int
+    waits: Waits
+
+    @property
+    def ratios(self) -> list[float]:
+        return [our / their for our, their in zip(self.ours, self.theirs, strict=True)]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of a step, by part; they sum to 1."""
+        whole = sum(self.seconds.values())
+        return {part: spent / whole for part, spent in self.seconds.items()}
+
+
+def read(data_dir: Path | None, count: int) -> Dataset:
+    """CIFAR-10 as nlbench reads it, or `count` random pictures (and some to score) in its form."""
+    if data_dir is not None:
+        return sources.open_dataset("cifar10", "", data_dir, sources.cache_dir(), 0)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count + SCORED, 32, 32, 3), np.uint8)
+    labels = np.arange(count + SCORED) % cifar10.INFO.num_classes
+    info = dataclasses.replace(cifar10.INFO, title="random pictures", num_train=count, num_test=SCORED)
+    clean = {"clean": labels[:count]}
+    return Dataset(info, images[:count], images[count:].copy(), labels[count:], clean, fingerprint="random")
+
+
+def prepared(dataset: Dataset, protocol: Protocol) -> tuple[RunSpec, RunData]:
+    """The run of ELR under `protocol`, and its data, with few images to score."""
+    resolved = noise.resolve(NOISE, dataset.info, Path())
+    data = loader.prepare(dataset, seed=0, noise=resolved, subset=protocol.subset)
+    few = np.arange(min(SCORED, data.num_test))
+    data = dataclasses.replace(data, test_images=data.test_images[few], test_labels=data.test_labels[few])
+    spec = RunSpec(
+        row="elr",
+        method="elr",
+        params={"beta": 0.7, "lam": 3.0},
+        dataset="cifar10",
+        labels="clean",
+        noise=resolved,
+        fingerprint=dataset.fingerprint,
+        protocol=protocol.model_dump(mode="json"),
+        seed=0,
+    )
+    return spec, data
+
+
+def measure(
+    spec: RunSpec, data: RunData, device: torch.device, *, rounds: int, workers: int, graphs: bool = False
+) -> Measured:
+    """Train ELR for WARM_UP + `rounds` epochs, and the straightforward loop after each of ours for as many.
+
+    The run's protocol must have an epoch more: in that one, steps are profiled.
+    """
+    protocol = Protocol.model_validate(spec.protocol)
+    clock, waits = Clock(device), Waits(device)
+    result = Measured([], [], (0.0, 0.0), dict.fromkeys(PARTS, 0.0), 0.0, 0, waits)
+
+    def on_epoch(epoch: int, epochs: int, row: dict[str, Any]) -> None:
+        seconds = clock.take()
+        if epoch == WARM_UP + rounds:
+            waits.stop()
+            return
+        theirs = loop.epoch()
+        if epoch >= WARM_UP:
+            add(row, seconds, theirs)
+        if epoch == WARM_UP + rounds - 1:
+            waits.start()
+
+    def add(row: dict[str, Any], seconds: dict[str, float], theirs: Epoch) -> None:
+        result.ours.append(row["images_per_second"])
+        result.theirs.append(theirs.images_per_second)
+        result.losses = row["loss"], theirs.loss
+        result.seconds = {part: result.seconds[part] + spent for part, spent in seconds.items()}
+        result.epochs += row["seconds"]
+        result.steps += -(-data.num_train // protocol.batch_size)
+
+    setting = Setting(data.train_images, data.labels, data.info, protocol, device, workers)
+    with tempfile.TemporaryDirectory() as out, Apart(setting) as loop, clock.running():
+        store = Store(out)
+        store.require_writable()
+        context = Context(store, device, registry.method_files([]), float("inf"), on_epoch, cuda_graphs=graphs)
+        record = train(spec, data, context)
+    if record.status != "done":
+        raise RuntimeError(f"the run of ELR is {record.status}: {record.error}")
+    return result
+
+
+def report(spec: RunSpec, data: RunData, device: torch.device, measured: Measured) -> Iterator[str]:
+    """Lines of Markdown."""
+    protocol = Protocol.model_validate(spec.protocol)
+    cores = len(os.sched_getaffinity(0))
+    machine = f"{processor()}, {cores} cores, {protocol.threads} threads, torch {torch.__version__}"
+    if device.type == "cuda":
+        machine = f"{torch.cuda.get_device_name(device)}; {machine}"
+    variant = f" ({data.variant})" if data.variant else ""
+    yield f"### {protocol.model}, {protocol.precision}"
+    yield ""
+    yield f"{machine}. ELR, {data.num_train} images of {data.info.title}{variant}, batch {protocol.batch_size}."
+    yield ""
+    yield "| loop | images/s, median | range |"
+    yield "| --- | ---: | ---: |"
+    for name, values, form in (
+        (f"nlbench, {protocol.precision}", measured.ours, ".1f"),
+        ("straightforward, float32", measured.theirs, ".1f"),
+        ("ratio, round by round", measured.ratios, ".2f"),
+    ):
+        yield f"| {name} | {statistics.median(values):{form}} | {min(values):{form}} to {max(values):{form}} |"
+    yield ""
+    yield "| part of ours | of a step | ms a step |"
+    yield "| --- | ---: | ---: |"
+    for part, share in measured.shares.items():
+        yield f"| {part} | {share:.2%} | {1000 * measured.seconds[part] / measured.steps:.3f} |"
+    yield ""
+    others = 1 - sum(measured.shares[part] for part in FREE)
+    yield f"Everything but forward, backward and optimiser: {others:.1%} of a step."
+    yield f"Mean loss of the last round: ours {measured.losses[0]:.3f}, theirs {measured.losses[1]:.3f}."
+    yield _waited(measured.waits, device)
+    yield _peak(protocol, data, device, statistics.median(measured.ours))
+
+
+def _waited(waits: Waits, device: torch.device) -> str:
+    steps = max(waits.steps, 1)
+    line = f"Numbers that the host read from tensors: {waits.reads / steps:.2f} a step"
+    if device.type == "cuda":
+        line += f"; waits for the GPU: {waits.synchronisations / steps:.2f} a step"
+    return f"{line} ({waits.steps} steps profiled)."
+
+
+def _peak(protocol: Protocol, data: RunData, device: torch.device, images_per_second: float) -> str:
+    side, other, channels = data.info.shape
+    flops = flops_per_image(protocol.model, data.info.num_classes, (channels, side, other))
+    before = torch.get_num_threads()
+    torch.set_num_threads(protocol.threads)
+    peak = matrix_peak(device, getattr(torch, protocol.precision))
+    torch.set_num_threads(before)
+    share = flops * images_per_second / peak
+    return (
+        f"{flops / 1e9:.2f} GFLOP an image, {flops * images_per_second / 1e12:.3f} TFLOP/s: "
+        f"{share:.0%} of what torch.mm reaches in {protocol.precision} ({peak / 1e12:.3f} TFLOP/s)."
+    )
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet8")
+    parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 is; without it, random pictures")
+    parser.add_argument("--precision", choices=["float32", "bfloat16", "auto"], default="float32")
+    parser.add_argument("--images", type=int, default=5120, help="an epoch")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="of the straightforward loop's DataLoader")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="our training step through torch.compile")
+    parser.add_argument("--cuda-graphs", action="store_true", help="our training step as CUDA graphs")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = options(arguments)
+    say = functools.partial(print, flush=True)
+    device = local.pick_device(given.device)
+    precision = hardware.precision(device) if given.precision == "auto" else given.precision
+    if precision == "bfloat16" and not hardware.has_bfloat16(device):
+        say("This hardware has no bfloat16 instructions: bfloat16 is emulated, slower than float32 would be.\n")
+    values = {
+        "model": given.model,
+        "epochs": WARM_UP + given.rounds + 1,
+        "precision": precision,
+        "compile": given.compile,
+        "threads": given.threads,
+    }
+    dataset = read(given.data_dir, given.images)
+    subset = 0 if given.images == dataset.info.num_train else given.images
+    protocol = protocols.resolve("cifarn-02", "cifar10", {**values, "subset": subset})
+    spec, data = prepared(dataset, protocol)
+    measured = measure(spec, data, device, rounds=given.rounds, workers=given.workers, graphs=given.cuda_graphs)
+    for line in report(spec, data, device, measured):
+        say(line)
+
+
+if __name__ == "__main__":
+    main()
