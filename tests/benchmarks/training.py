@@ -10,7 +10,6 @@ in turn. Without --data-dir the pictures are random, which costs the same.
 import argparse
 import dataclasses
 import functools
-import os
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -145,7 +144,7 @@ def measure(
 def report(spec: RunSpec, data: RunData, device: torch.device, measured: Measured) -> Iterator[str]:
     """Lines of Markdown."""
     protocol = Protocol.model_validate(spec.protocol)
-    cores = len(os.sched_getaffinity(0))
+    cores = hardware.cores()
     machine = f"{processor()}, {cores} cores, {protocol.threads} threads, torch {torch.__version__}"
     if device.type == "cuda":
         machine = f"{torch.cuda.get_device_name(device)}; {machine}"
@@ -215,8 +214,8 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     given = options(arguments)
     say = functools.partial(print, flush=True)
-    device = local.pick_device(given.device)
-    precision = hardware.precision(device) if given.precision == "auto" else given.precision
+    device = local.pick_devices(given.device)[0]
+    precision = hardware.precision([device]) if given.precision == "auto" else given.precision
     if precision == "bfloat16" and not hardware.has_bfloat16(device):
         say("This hardware has no bfloat16 instructions: bfloat16 is emulated, slower than float32 would be.\n")
     values = {
