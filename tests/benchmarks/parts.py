@@ -35,7 +35,7 @@ class Clock:
     """
 
     def __init__(self, device: torch.device):
-        self._on_gpu = device.type == "cuda"
+        self._device, self._on_gpu = device, device.type == "cuda"
         self._open: list[str] = []  # parts begun and not ended, the innermost last
         self._marks: list[tuple[Any, str | None]] = []  # a moment, and the part that goes on from it
 
@@ -66,14 +66,14 @@ class Clock:
         moment: Any = time.perf_counter()
         if self._on_gpu:
             moment = torch.cuda.Event(enable_timing=True)
-            moment.record()
+            moment.record(torch.cuda.current_stream(self._device))
         self._marks.append((moment, self._open[-1] if self._open else None))
 
     def take(self) -> dict[str, float]:
         """Seconds by part since the last call. On a GPU it waits until the device is done."""
         seconds = dict.fromkeys(PARTS, 0.0)
         if self._on_gpu:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self._device)
         for (start, part), (end, _) in zip(self._marks, self._marks[1:], strict=False):
             if part is not None:
                 seconds[part] += start.elapsed_time(end) / 1e3 if self._on_gpu else end - start

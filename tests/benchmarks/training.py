@@ -175,10 +175,11 @@ def report(spec: RunSpec, data: RunData, device: torch.device, measured: Measure
 
 
 def _waited(waits: Waits, device: torch.device) -> str:
-    steps = max(waits.steps, 1)
-    line = f"Numbers that the host read from tensors: {waits.reads / steps:.2f} a step"
+    if not waits.steps:
+        return "What the host waits for was not looked at: an epoch needs two steps for that."
+    line = f"Numbers that the host read from tensors: {waits.reads / waits.steps:.2f} a step"
     if device.type == "cuda":
-        line += f"; waits for the GPU: {waits.synchronisations / steps:.2f} a step"
+        line += f"; waits for the GPU: {waits.synchronisations / waits.steps:.2f} a step"
     return f"{line} ({waits.steps} steps profiled)."
 
 
