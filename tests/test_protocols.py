@@ -194,7 +194,7 @@ def test_presets_are_not_changed_by_overrides():
         ({"epochs": True}, "epochs: must be an integer"),
         ({"epochs": 0}, "epochs: must be at least 1, got 0"),
         ({"batchsize": 3}, "batchsize: unknown key.*batch_size.*Did you mean 'batch_size'"),
-        ({"precision": "float16"}, "precision: must be 'float32' or 'bfloat16'"),
+        ({"precision": "float16"}, "precision: must be 'float32', 'bfloat16' or 'auto'"),
         ({"momentum": 1.0}, "momentum: must be less than 1"),
         ({"momentum": 0.0, "nesterov": True}, "nesterov: must be false where momentum is 0"),
         ({"threads": 100_000}, "threads: must be at most"),
