@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -175,6 +176,7 @@ def first_line(path: Path, function: str = "") -> str:
     return (ast.get_docstring(node) or "").partition("\n")[0]
 
 
+@functools.cache
 def dataset_files() -> dict[str, Path]:
     """Datasets by name: the files of nlbench/data that define a function `load`."""
     found = {}

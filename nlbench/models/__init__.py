@@ -7,6 +7,7 @@ function; importing this package does not import torch.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +106,7 @@ def model_file(name: str) -> Path | None:
     return Path(__file__).with_name(f"{found[0]}.py") if found else None
 
 
+@functools.cache
 def _functions() -> dict[str, tuple[str, str]]:
     """Model name -> (file stem, first docstring line)."""
     found: dict[str, tuple[str, str]] = {}
