@@ -173,6 +173,8 @@ def test_starting_afresh_leaves_the_global_generator_alone():
         ("resnet18", (3, 32, 32), "9", 3),
         ("resnet34", (3, 32, 32), "16", 4),
         ("preact_resnet18", (3, 32, 32), "9", 3),
+        ("resnet9", (3, 32, 32), "12", 4),  # convolution of 512 channels, batch norm, a residual pair, the classifier
+        ("resnet9_slim", (3, 32, 32), "12", 4),
         ("cnn3", (3, 32, 32), "8", 4),  # convolution of 128 channels, batch norm, two dense layers
         ("digits_cnn", (1, 8, 8), "4", 4),
         ("torchvision/resnet18", (3, 32, 32), "layer4.0", 3),
