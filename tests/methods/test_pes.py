@@ -198,7 +198,7 @@ def test_the_late_layers_of_each_model(model, shape, first, parts):
 
 
 def test_every_model_of_ours_is_covered():
-    covered = {"resnet8", "resnet18", "resnet34", "preact_resnet18", "cnn3", "digits_cnn"}
+    covered = {"resnet8", "resnet18", "resnet34", "preact_resnet18", "resnet9", "resnet9_slim", "cnn3", "digits_cnn"}
     assert set(models.names()) - {"linear"} == covered  # one layer has no late part
 
 
