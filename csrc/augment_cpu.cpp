@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "checks.h"
@@ -7,6 +8,18 @@
 
 namespace nlbench {
 namespace {
+
+// Eight bytes of an image, and the i-th of them as they lie in memory.
+uint64_t load(const uint8_t* bytes) {
+  uint64_t word;
+  std::memcpy(&word, bytes, sizeof word);
+  return word;
+}
+
+uint8_t byte(uint64_t word, int i) {
+  constexpr bool little = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+  return uint8_t(word >> 8 * (little ? i : 7 - i));
+}
 
 // Where the values of a pixel go: beside each other, or each into the plane of its channel.
 template <class Pixel, bool planar>
@@ -21,10 +34,29 @@ struct Output {
     at += planar ? 1 : 3;
   }
 
-  // `count` pixels from `bytes` on through the table, forwards (step 3) or backwards (step -3).
-  void write_pixels(const uint8_t* bytes, int64_t step, int64_t count, const Pixel* table) {
-    for (int64_t x = 0; x < count; ++x, bytes += step)
-      write(table[bytes[0]], table[256 + bytes[1]], table[512 + bytes[2]]);
+  // The pixel whose red is the i-th byte of `word`, through the table.
+  void write_pixel(uint64_t word, int i, const Pixel* table) {
+    write(table[byte(word, i)], table[256 + byte(word, i + 1)], table[512 + byte(word, i + 2)]);
+  }
+
+  // `count` pixels beginning at `bytes`, through the table, the last one first if `flip`. Four of them come from two
+  // loads: with a load for each byte it took a tenth longer, since what bounds it are loads and stores.
+  template <bool flip>
+  void write_pixels(const uint8_t* bytes, int64_t count, const Pixel* table) {
+    for (; count >= 4; count -= 4) {
+      const uint8_t* four = flip ? bytes + 3 * (count - 4) : bytes;
+      const uint64_t low = load(four), high = load(four + 4);  // bytes 0 to 7 and 4 to 11
+      write_pixel(flip ? high : low, flip ? 5 : 0, table);
+      write_pixel(flip ? high : low, flip ? 2 : 3, table);
+      write_pixel(flip ? low : high, flip ? 3 : 2, table);
+      write_pixel(flip ? low : high, flip ? 0 : 5, table);
+      if (!flip) bytes += 12;
+    }
+    for (; count > 0; --count) {
+      const uint8_t* one = flip ? bytes + 3 * (count - 1) : bytes;
+      write(table[one[0]], table[256 + one[1]], table[512 + one[2]]);
+      if (!flip) bytes += 3;
+    }
   }
 
   // The border is black before normalisation, so it takes the table's entry for zero.
@@ -53,9 +85,9 @@ void write_window(const uint8_t* image, const uint8_t* next, int64_t H, int64_t 
     const uint8_t* row = image + y * W * 3;
     out.write_border(before, table);
     if (flip) {
-      out.write_pixels(row + (last - 1) * 3, -3, seen, table);
+      out.template write_pixels<true>(row + first * 3, seen, table);
     } else {
-      out.write_pixels(row + first * 3, 3, seen, table);
+      out.template write_pixels<false>(row + first * 3, seen, table);
     }
     out.write_border(after, table);
   }
@@ -65,16 +97,13 @@ template <class Pixel, bool planar>
 void write_images(void* data, int64_t begin, int64_t end) {
   const AugmentBatch& batch = *static_cast<const AugmentBatch*>(data);
   const int64_t H = batch.H, W = batch.W;
+  const int64_t unchanged[] = {batch.padding, batch.padding, 0};
   const Pixel* table = static_cast<const Pixel*>(batch.table);
   for (int64_t b = begin; b < end; ++b) {
     const uint8_t* image = batch.images + batch.index[b] * 3 * H * W;
     const uint8_t* next = b + 1 < end ? batch.images + batch.index[b + 1] * 3 * H * W : image;
     Output<Pixel, planar> out{static_cast<Pixel*>(batch.out) + b * 3 * H * W, H * W};
-    if (batch.draws == nullptr) {
-      out.write_pixels(image, 3, H * W, table);
-      continue;
-    }
-    const int64_t* draw = batch.draws + batch.index[b] * 3;
+    const int64_t* draw = batch.draws == nullptr ? unchanged : batch.draws + batch.index[b] * 3;
     write_window(image, next, H, W, draw[0] - batch.padding, draw[1] - batch.padding, draw[2] == 1, table, out);
   }
 }
