@@ -501,6 +501,7 @@ def test_elr_compiled_equals_eager(reduction):
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 FORMATS = [torch.channels_last, torch.contiguous_format]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
 def pictures(N, H, W, padding, seed=0):
@@ -551,15 +552,50 @@ def test_augment_dtypes(backend, dtype):
         assert torch.equal(out, want.to(dtype))
 
 
+def augment_by_numpy(pixels, index, draws, padding):
+    """(B, 3, H, W) float64, by padding each image whole."""
+    out = []
+    for i in index.tolist():
+        picture = pixels[i].numpy().astype(np.float64)
+        if draws is not None:
+            dy, dx, flip = draws[i].tolist()
+            padded = np.pad(picture, ((padding, padding), (padding, padding), (0, 0)))
+            picture = padded[dy : dy + picture.shape[0], dx : dx + picture.shape[1]]
+            picture = picture[:, ::-1] if flip else picture
+        out.append(((picture / 255 - MEAN) / STD).transpose(2, 0, 1))
+    return torch.from_numpy(np.stack(out))
+
+
+@pytest.mark.parametrize(("H", "W", "padding"), [(32, 32, 4), (5, 7, 0), (7, 5, 4), (3, 2, 9), (2, 9, 3), (1, 1, 1)])
+@pytest.mark.parametrize("drawn", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", FORMATS)
+def test_augment_equals_numpy_in_float64(backend, H, W, padding, drawn, dtype, form):
+    pixels, draws = pictures(40, H, W, padding)
+    draws = draws if drawn else None
+    index = torch.tensor([39, 20, 20, 8, *range(12)])
+    chosen = {"padding": padding, "dtype": dtype, "memory_format": form}
+    out = ops.augment(pixels, index, draws, mean=MEAN, std=STD, **chosen)
+    want = augment_by_numpy(pixels, index, draws, padding)
+    assert out.dtype == dtype
+    assert out.is_contiguous(memory_format=form)
+    if dtype == torch.float64:
+        assert torch.equal(out, want)
+        return
+    # Three operations in float32, on numbers below 1 but for the last, before the one rounding to `dtype`.
+    atol = 3 * 2**-24 / min(STD)
+    torch.testing.assert_close(out.double(), want, rtol=torch.finfo(dtype).eps / 2, atol=atol)
+
+
 @needs_extension
 @settings(max_examples=200, deadline=None)
 @given(
     B=st.integers(0, 6), H=st.integers(1, 9), W=st.integers(1, 9), padding=st.integers(0, 12),
-    seed=st.integers(0, 2**31), dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
-    form=st.sampled_from(FORMATS),
+    seed=st.integers(0, 2**31), dtype=st.sampled_from(DTYPES), form=st.sampled_from(FORMATS), drawn=st.booleans(),
 )  # fmt: skip
-def test_augment_kernel_equals_the_torch_reference(B, H, W, padding, seed, dtype, form):
+def test_augment_kernel_equals_the_torch_reference(B, H, W, padding, seed, dtype, form, drawn):
     pixels, draws = pictures(4, H, W, padding, seed)
+    draws = draws if drawn else None
     index = torch.randint(4, (B,), generator=torch.Generator().manual_seed(seed))
     out = ops.augment(pixels, index, draws, mean=MEAN, std=STD, padding=padding, dtype=dtype, memory_format=form)
     assert out.is_contiguous(memory_format=form)
