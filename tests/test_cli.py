@@ -188,7 +188,7 @@ def test_stale_records_are_said_and_done_again_when_asked(cli, place):
         (["trial.yaml", "--set", "epochs=two"], "--set epochs: must be an integer, got 'two'"),
         (["trial.yaml", "--set", "schedule.gamma=1"], "--set schedule.gamma: unknown key"),
         (["trial.yaml", "--set", "lr=.inf"], "--set lr: must be finite"),
-        (["trial.yaml", "--set", "model=resnet9"], "--set model: unknown model 'resnet9'.*'resnet8'"),
+        (["trial.yaml", "--set", "model=resnett8"], "--set model: unknown model 'resnett8'.*'resnet8'"),
         (["trial.yaml", "--device", "gpu"], "--device gpu: must be auto, cpu, cuda or cuda:NUMBER"),
         (["trial.yaml", "--device", "cuda:99"], "--device cuda:99: torch sees .* here; use cpu"),
         (["trial.yaml", "--methods-dir", "nowhere"], "nowhere: not a folder of method files"),
