@@ -456,7 +456,7 @@ NOISE = "{kind: symmetric, rate: 0.4}"
         (("{epochs: 2}", "{epoch: 2}"), "9: overrides.epoch", "unknown key.*Did you mean 'epochs'"),
         (("{epochs: 2}", "{epochs: 2.5}"), "9: overrides.epochs", "must be an integer, got 2.5"),
         (("{epochs: 2}", "{lr: .inf}"), "9: overrides.lr", "must be finite, got inf"),
-        (("{epochs: 2}", "{model: resnett8}"), "9: overrides.model", "unknown model 'resnett8'.*Did you mean 'resnet8'"),
+        (("{epochs: 2}", "{model: resne8}"), "9: overrides.model", "unknown model 'resne8'.*Did you mean 'resnet8'"),
         (("{epochs: 2}", "{model: torchvision/resnet18}"), "9: overrides.model", "take 3 channels, got 1"),
         (("{epochs: 2}", "{subset: 5000}"), "9: overrides.subset", r"in \[10, 1397\] on digits, got 5000"),
         (("{epochs: 2}", "{subset: 1300, val_fraction: 0.1}"), "9: overrides.subset", r"in \[10, 1257\]"),
@@ -502,7 +502,7 @@ def test_the_command_lines_own_values_are_blamed_on_it(problems_of):
     settings = parse_set(["epochs=0", "schedule.gamma=1", "subset=3"])
     lines = problems_of(GOOD, settings=settings)
     assert [line.partition(":")[0] for line in lines] == ["--set epochs", "--set schedule.gamma"]
-    assert problems_of(GOOD, settings=parse_set(["model=resnett8"]))[0].startswith("--set model: unknown model")
+    assert problems_of(GOOD, settings=parse_set(["model=resne8"]))[0].startswith("--set model: unknown model")
 
 
 # --- methods of one's own -----------------------------------------------------------------------------------------
