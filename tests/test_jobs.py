@@ -175,7 +175,7 @@ def test_no_worker_outlives_the_command(tmp_path, number):
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(list(tmp_path.glob("out/runs/*/checkpoint.pt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert len(running(tmp_path)) == 3
