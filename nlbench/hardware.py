@@ -58,4 +58,5 @@ def keep_freed_memory() -> bool:
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_MMAP_THRESHOLD, _MOST) and libc.mallopt(_TRIM_THRESHOLD, _MOST))
+    done = [libc.mallopt(_MMAP_THRESHOLD, _MOST), libc.mallopt(_TRIM_THRESHOLD, _MOST)]  # the first not before 2.35
+    return all(done)

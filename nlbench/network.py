@@ -54,7 +54,7 @@ class Network(nn.Module):
 
     def replay(self, images: Tensor) -> Tensor:
         """As a call, for who goes backward through the result before the next one: a graph has one memory."""
-        if not (self.graphs and self._is_step(images)):
+        if self.compiled or not (self.graphs and self._is_step(images)):
             return self(images)
         if self._graph.replay is None:
             self._graph.replay = _capture(self, images)
@@ -98,7 +98,7 @@ def _compiled() -> Callable[[nn.Module, Tensor], Tensor]:
 
 
 def _capture(network: Network, images: Tensor) -> Callable[[Tensor], Tensor]:
-    """Forward and backward pass of whole batches as CUDA graphs. Capturing leaves weights and buffers as they were."""
+    """Forward and backward pass of whole batches as CUDA graphs; what rounds before the capture changed is put back."""
 
     class Step(nn.Module):  # what make_graphed_callables takes apart: a module, whose forward it replaces
         def __init__(self) -> None:
@@ -109,7 +109,8 @@ def _capture(network: Network, images: Tensor) -> Callable[[Tensor], Tensor]:
             return _logits(_plain, self.body, network.precision, images, cache=False)
 
     before = [buffer.clone() for buffer in network.buffers()]
-    step: Any = torch.cuda.make_graphed_callables(Step().train(), (images.clone(),))
-    for buffer, value in zip(network.buffers(), before, strict=True):  # the rounds before the capture moved averages
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):  # dropout draws
+        step: Any = torch.cuda.make_graphed_callables(Step().train(), (images.clone(),))
+    for buffer, value in zip(network.buffers(), before, strict=True):  # averages moved
         buffer.copy_(value)
     return step

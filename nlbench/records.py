@@ -176,6 +176,12 @@ class Store:
             raise StoreError(f"{self.root}: holds no suite's results; `nlbench run SUITE --out {self.root}` makes them")
         return plans
 
+    def release(self, key: str, pid: int) -> None:
+        """Undo the lock that process `pid` of this host, which has ended, left: without flock it would count on."""
+        lock = self.run_dir(key) / "lock"
+        if lock.exists() and lock.read_text().split() == [socket.gethostname(), str(pid)]:
+            lock.write_text("")
+
     def lock(self, key: str) -> contextlib.AbstractContextManager[bool]:
         """Hold the run `key` against other processes; see `hold`. Removes what a killed process left half written."""
         return hold(self.run_dir(key) / "lock", leftovers=".*.tmp")

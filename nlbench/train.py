@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import gc
 import platform
 import random
 import time
@@ -71,10 +73,15 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
     hardware.keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(protocol.threads)
+    # A CUDA graph is captured on the current device, and kernels' own launches leave it current.
+    current = torch.cuda.device(context.device) if context.device.type == "cuda" else contextlib.nullcontext()
     try:
-        return _train(spec, data, context, protocol)
+        with current:
+            return _train(spec, data, context, protocol)
     finally:
         torch.set_num_threads(before)
+        if context.cuda_graphs:
+            gc.collect()  # a captured step refers to itself, and holds its activations on the GPU until then
 
 
 def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -> RunRecord:
@@ -469,7 +476,7 @@ def _network(
         passes,
         batch_size=protocol.batch_size,
         compiled=protocol.compile,
-        graphs=context.cuda_graphs and context.device.type == "cuda",
+        graphs=_graphs(context, protocol),
     )
     return network.to(context.device).to(memory_format=torch.channels_last)
 
@@ -592,6 +599,11 @@ def noise_facts(spec: RunSpec, data: RunData) -> dict[str, Any]:
     }
 
 
+def _graphs(context: Context, protocol: Protocol) -> bool:
+    """Whether steps are replayed: on a GPU, and not what torch.compile has made."""
+    return context.cuda_graphs and context.device.type == "cuda" and not protocol.compile
+
+
 def environment(context: Context, protocol: Protocol) -> dict[str, Any]:
     """Versions, hardware and the code that ran."""
     device = context.device
@@ -607,7 +619,7 @@ def environment(context: Context, protocol: Protocol) -> dict[str, Any]:
         "threads": protocol.threads,
         "precision": protocol.precision,
         "compile": protocol.compile,
-        "cuda_graphs": context.cuda_graphs and device.type == "cuda",
+        "cuda_graphs": _graphs(context, protocol),
         "jobs": context.jobs,
         "ops": ops.backend(device),
     }

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -113,6 +114,34 @@ def test_a_run_whose_process_is_killed_fails_and_the_others_go_on(tmp_path):
         assert [spec.row for spec in again.state.todo] == ["dies"]
         again.run(jobs=2)
         assert again.failures() == []
+
+
+def test_a_worker_that_died_idle_is_replaced_before_its_next_run(tmp_path, monkeypatch):
+    sw, killed = sweep(tmp_path, {"ce": {}, "elr": {}, "gce": {}}), []
+    begin = workers._Worker.begin
+
+    def kill_first(worker, *order):
+        if order[0].row == "gce":
+            killed.append(worker._process.pid)
+            worker._process.kill()
+            worker._process.wait()
+        begin(worker, *order)
+
+    monkeypatch.setattr(workers._Worker, "begin", kill_first)
+    sw.run(jobs=2)
+    assert len(killed) == 1
+    assert sw.failures() == []
+
+
+def test_the_lock_of_a_dead_process_is_undone_and_no_other(tmp_path):
+    sw = sweep(tmp_path, {"ce": {}})
+    lock = sw.store.run_dir("0" * 16) / "lock"
+    lock.parent.mkdir(parents=True)
+    for holder, left in ((f"{socket.gethostname()} 77", ""), ("elsewhere 77", "elsewhere 77"), ("", "")):
+        lock.write_text(holder)
+        sw.store.release("0" * 16, 77)
+        assert lock.read_text() == left
+    sw.store.release("1" * 16, 77)
 
 
 def test_an_error_of_a_run_is_its_record_with_the_traceback(tmp_path):

@@ -24,7 +24,7 @@ import torch
 
 from nlbench import hardware
 from nlbench.data import decode
-from nlbench.errors import SuiteError
+from nlbench.errors import SuiteError, UserError
 from nlbench.executors.local import POLL_SECONDS, Listener, Setting, Trainer, age_of
 from nlbench.records import RunRecord, Store
 from nlbench.suite import RunSpec
@@ -146,11 +146,14 @@ class _Worker:
 
     def begin(self, spec: RunSpec, age: int | None, wait: bool) -> None:
         """See Trainer.attempt."""
+        if self._process.poll() is not None:  # died while it had nothing to do
+            self.link.close()
+            self._start()
         self.spec, self._age = spec, age
         self._tell((spec, age, wait))
 
     def _tell(self, what: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # that it has died is heard next
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # that it has died is heard next
             self.link.send(what)
 
     def hear(self, store: Store) -> tuple[Any, ...]:
@@ -169,6 +172,7 @@ class _Worker:
     def _died(self, store: Store) -> RunRecord | None:
         spec, code = self.spec, self._process.wait()
         assert spec is not None
+        store.release(spec.key, self._process.pid)
         with store.lock(spec.key) as mine:
             if not mine:
                 return None
@@ -210,7 +214,7 @@ def serve(handle: int) -> None:
     while True:
         try:
             say(_ENDED, trainer.attempt(*orders.get()))
-        except Exception as error:  # not the run's own, which would be in its record: the store's, for example
+        except (OSError, UserError) as error:  # not the run's own, which would be in its record: the store's
             say(_RAISED, error)
 
 
