@@ -120,12 +120,12 @@ def test_a_worker_that_died_idle_is_replaced_before_its_next_run(tmp_path, monke
     sw, killed = sweep(tmp_path, {"ce": {}, "elr": {}, "gce": {}}), []
     begin = workers._Worker.begin
 
-    def kill_first(worker, *order):
+    def kill_first(worker, *order, **more):
         if order[0].row == "gce":
             killed.append(worker._process.pid)
             worker._process.kill()
             worker._process.wait()
-        begin(worker, *order)
+        begin(worker, *order, **more)
 
     monkeypatch.setattr(workers._Worker, "begin", kill_first)
     sw.run(jobs=2)

@@ -88,8 +88,9 @@ SIZES = [(1, 10), (7, 2), (7, 10), (128, 10), (128, 100), (33, 101), (33, 1000)]
 
 
 # One step from the same targets. Late in training 1 - <t, q> is about 1e-4, so float64 loses four of its sixteen
-# digits, as the reference does; float32 logits do not lose four of seven, because sums and products are float64.
-@pytest.mark.parametrize(("dtype", "tol"), [(torch.float64, 1e-12), (torch.float32, 5e-7)])
+# digits, as the reference does: each rounding of 1e-16 counts as 1e-12, and which ones meet depends on the processor's
+# exponential. float32 logits do not lose four of seven, because sums and products are float64.
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float64, 4e-12), (torch.float32, 5e-7)])
 @pytest.mark.parametrize("stage", ["early", "late"])
 @pytest.mark.parametrize(("B", "C"), SIZES)
 def test_elr_matches_the_formula(backend, B, C, stage, dtype, tol):
