@@ -39,7 +39,7 @@ class Sweep:
         checkpoint_seconds: float = 10.0,
         debug: bool = False,
         jobs: Jobs = 1,
-        cuda_graphs: bool = False,
+        cuda_graphs: bool | None = None,
     ) -> None:
         """Write the plan and train what is to do; see `run` for the arguments. `debug` trains one run, in this process.
 
@@ -168,7 +168,7 @@ def run(
     stale: Literal["keep", "rerun"] = "keep",
     checkpoint_seconds: float = 10.0,
     jobs: Jobs = 1,
-    cuda_graphs: bool = False,
+    cuda_graphs: bool | None = None,
 ) -> pd.DataFrame:
     """Train what a suite still lacks and return its records, those of earlier calls included.
 
@@ -185,7 +185,8 @@ def run(
         checkpoint_seconds: a run writes a checkpoint at the first end of an epoch after so long.
         jobs: runs to train at once on each device, in processes of their own; "auto" is as many as the CPU has cores
             for, and one on a GPU. Results do not depend on it.
-        cuda_graphs: replay the steps of methods without a training step of their own as CUDA graphs, on a GPU.
+        cuda_graphs: replay the steps of methods without a training step of their own as CUDA graphs, on a GPU. The
+            results are the same. None does so where the model is one of ours and not compiled.
 
     Returns: as `load`, for the runs asked for, with the column `row`.
     Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError. A run that fails or

@@ -121,8 +121,14 @@ def run(
         str, typer.Option(help="Runs at once on each device, or auto: on a CPU as many as it has cores for.")
     ] = "1",
     cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs", help="On a GPU, replay training steps as CUDA graphs where methods allow.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--cuda-graphs/--no-cuda-graphs",
+            help="On a GPU, replay training steps as CUDA graphs where methods allow: the same results, sooner. By "
+            "default with nlbench's own models.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many runs are done, missing and failed.")] = False,
     methods_dir: MethodsDir = None,
     stale: Annotated[Stale, typer.Option(help="Records made by code that has changed since.")] = Stale.keep,

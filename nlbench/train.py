@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import gc
 import platform
 import random
 import time
@@ -56,7 +55,7 @@ class Context:
     on_fit: OnEpoch = lambda epoch, epochs, row: None
     on_resume: Callable[[int, int], None] = lambda epoch, epochs: None  # epoch it goes on at, from 0
     wait: bool = True  # for a helper network that another process trains; else FitHeld is raised
-    cuda_graphs: bool = False  # of the default training step, on a GPU; see nlbench.network
+    cuda_graphs: bool | None = None  # of the default training step, on a GPU; None: where the model is one of ours
     jobs: int = 1  # runs that are trained at once on the device, for the record
 
 
@@ -80,8 +79,6 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
             return _train(spec, data, context, protocol)
     finally:
         torch.set_num_threads(before)
-        if context.cuda_graphs:
-            gc.collect()  # a captured step refers to itself, and holds its activations on the GPU until then
 
 
 def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -> RunRecord:
@@ -600,8 +597,13 @@ def noise_facts(spec: RunSpec, data: RunData) -> dict[str, Any]:
 
 
 def _graphs(context: Context, protocol: Protocol) -> bool:
-    """Whether steps are replayed: on a GPU, and not what torch.compile has made."""
-    return context.cuda_graphs and context.device.type == "cuda" and not protocol.compile
+    """Whether steps are replayed: on a GPU, and not what torch.compile has made.
+
+    By default only of our own models: nothing in these is decided in Python during a step, which a graph would not see.
+    """
+    if context.device.type != "cuda" or protocol.compile:
+        return False
+    return "/" not in protocol.model if context.cuda_graphs is None else context.cuda_graphs
 
 
 def environment(context: Context, protocol: Protocol) -> dict[str, Any]:

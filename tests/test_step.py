@@ -1,6 +1,8 @@
 """The training step: what it may not do on its way, and that its faster forms are the same step."""
 
+import contextlib
 import copy
+import gc
 import sys
 
 import numpy as np
@@ -9,9 +11,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nlbench import api, hardware, network, registry, train
+from nlbench import api, hardware, models, network, protocols, registry, train
 from nlbench.data import digits, loader
 from nlbench.network import Network, Passes
+from nlbench.records import Store
 
 SMALL = {
     "name": "small",
@@ -62,12 +65,28 @@ def without_reading(method):
             for name in ("tolist", "numpy", "cpu"):  # these reach no operator where the tensor is on the CPU
                 patch.setattr(torch.Tensor, name, lambda self, *a, n=name: pytest.fail(f"the step calls .{n}()"))
             # On a CPU alone one_hot looks at its argument; Adam's count of steps lies there wherever its weights are.
-            patch.setattr(torch.nn.functional, "one_hot", lambda labels, C: torch.eye(C, dtype=torch.int64)[labels])
+            patch.setattr(
+                torch.nn.functional, "one_hot", lambda y, C: torch.eye(C, dtype=torch.int64, device=y.device)[y]
+            )
             patch.setattr(sys.modules["torch.optim.adam"], "_get_value", lambda count: 1.0)
-            return step(run, *item)
+            with refused_waits():
+                return step(run, *item)
 
     method.training_step = watched
     return method
+
+
+@contextlib.contextmanager
+def refused_waits():
+    """Where there is a GPU, torch raises at calls that wait for it."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 WAITS = {"disc"}  # selects rows of a batch, and makes no step where there is none: as its authors' code
@@ -187,31 +206,30 @@ class Replayed(torch.autograd.Function):
     """Forward and backward as a graph's: through one memory, so that a second forward overwrites the first."""
 
     @staticmethod
-    def forward(ctx, images, step, *weights):
+    def forward(ctx, images, memory, *weights):
         with torch.enable_grad():
-            step.out = step.original(images)
-        ctx.step, ctx.weights = step, weights
-        return step.out.detach()
+            memory["logits"] = memory["step"](images)
+        ctx.memory, ctx.weights = memory, weights
+        return memory["logits"].detach()
 
     @staticmethod
     def backward(ctx, gradient):
-        return None, None, *torch.autograd.grad(ctx.step.out, ctx.weights, gradient)
+        return None, None, *torch.autograd.grad(ctx.memory["logits"], ctx.weights, gradient)
 
 
 @pytest.fixture
 def captures(monkeypatch):
-    """Modules that were captured, each run three times first as torch does to warm up."""
+    """The weights of steps that were captured, each run three times first."""
     found = []
 
-    def make_graphed_callables(step, samples):
-        step.original = step.forward
+    def record(step, weights, images):
         for _ in range(3):
-            torch.autograd.grad(step.original(*samples).sum(), tuple(step.parameters()))
-        step.forward = lambda images: Replayed.apply(images, step, *step.parameters())
-        found.append((step, samples))
-        return step
+            torch.autograd.grad(step(images).sum(), weights)
+        found.append(weights)
+        memory = {"step": step}
+        return lambda given: Replayed.apply(given, memory, *weights)
 
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+    monkeypatch.setattr(network, "_record", record)
     return found
 
 
@@ -267,6 +285,40 @@ def test_a_copy_of_a_network_is_captured_anew(captures):
     assert set(teacher.state_dict()) == set(ours.state_dict())
 
 
+def test_a_step_is_captured_anew_where_its_weights_changed(captures):
+    ours, _ = graphed(small_body())
+    batch = torch.randn(8, 3, 8, 8)
+    for _ in range(2):
+        ours.train().replay(batch)
+    assert len(captures) == 1
+    ours.body[0].requires_grad_(False)
+    ours.train().replay(batch)
+    assert [len(weights) for weights in captures] == [6, 4]
+    ours.body[3] = nn.Linear(4 * 36, 7)
+    assert ours.train().replay(batch).shape == (8, 7)
+    assert len(captures) == 3
+
+
+def test_a_network_with_hooks_is_not_captured(captures):
+    ours, _ = graphed(small_body())
+    seen = []
+    hook = ours.body[1].register_forward_hook(lambda *_: seen.append(1))
+    ours.replay(torch.zeros(8, 3, 8, 8))
+    assert (captures, seen) == ([], [1])
+    hook.remove()
+    ours.replay(torch.zeros(8, 3, 8, 8))
+    assert len(captures) == 1
+
+
+def test_a_network_that_cannot_be_captured_says_what_to_do(monkeypatch):
+    def record(*args):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(network, "_record", record)
+    with pytest.raises(RuntimeError, match=r"--no-cuda-graphs trains without: operation not permitted"):
+        graphed(small_body())[0].replay(torch.zeros(8, 3, 8, 8))
+
+
 def test_what_is_compiled_is_not_captured(captures, monkeypatch):
     monkeypatch.setattr(network, "_compiled", lambda: network._plain)
     ours = Network(small_body(), "float32", Passes(), batch_size=8, compiled=True, graphs=True)
@@ -284,11 +336,95 @@ def test_a_capture_leaves_the_random_generator_as_it_was(captures):
 
 
 def test_graphs_are_for_gpus(tmp_path, captures):
-    sw = sweep(tmp_path, {"ce": {}})
+    sw = api.prepare(
+        {**SMALL, "methods": {"ce": {}}}, out=tmp_path, device="cpu", overrides={"epochs": 1, "subset": 200}
+    )
     sw.run(cuda_graphs=True)
     assert sw.failures() == []
     assert captures == []
     assert sw.store.read(sw.specs[0].key).environment["cuda_graphs"] is False
+
+
+@pytest.mark.parametrize(
+    ("asked", "model", "compiled", "replayed"),
+    [
+        (None, "resnet34", False, True),
+        (None, "torchvision/resnet50", False, False),
+        (True, "torchvision/resnet50", False, True),
+        (False, "resnet34", False, False),
+        (True, "resnet34", True, False),
+    ],
+)
+def test_whose_steps_are_replayed_by_default(asked, model, compiled, replayed, tmp_path):
+    protocol = protocols.resolve("cifarn-02", "cifar10", {"model": model, "compile": compiled})
+    context = train.Context(Store(tmp_path), torch.device("cuda"), {}, cuda_graphs=asked)
+    assert train._graphs(context, protocol) is replayed
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet9_slim", "preact_resnet18", "cnn3"])
+def test_graphs_give_the_bits_of_single_kernels(name, precision):
+    torch.backends.cudnn.deterministic = True
+    rng = torch.Generator().manual_seed(1)
+    batches = torch.randn(6, 32, 3, 32, 32, generator=rng).cuda()
+    gradients = torch.randn(6, 32, 5, generator=rng).cuda()
+    outcomes = []
+    for graphs in (False, True):
+        torch.manual_seed(0)
+        body = models.build(name, 5, (3, 32, 32))
+        ours = Network(body, precision, Passes(), batch_size=32, graphs=graphs).cuda()
+        ours = ours.to(memory_format=torch.channels_last).train()
+        optimiser = torch.optim.SGD(ours.parameters(), 0.1, momentum=0.9, fused=True)
+        logits = []
+        for images, gradient in zip(batches, gradients, strict=True):
+            optimiser.zero_grad(set_to_none=True)
+            logits.append(ours.replay(images).clone())
+            logits[-1].backward(gradient)
+            optimiser.step()
+        assert bool(ours._graph.of) is graphs
+        outcomes.append((logits, ours.state_dict()))
+    torch.backends.cudnn.deterministic = False
+    assert all(map(torch.equal, outcomes[0][0], outcomes[1][0]))
+    for key, value in outcomes[0][1].items():
+        assert torch.equal(value, outcomes[1][1][key]), key
+
+
+@needs_gpu
+def test_graphs_draw_what_single_kernels_draw():
+    draws = []
+    for graphs in (False, True):
+        ours = Network(nn.Sequential(nn.Linear(64, 64), nn.Dropout(), nn.Linear(64, 64)), "float32", Passes())
+        ours.batch_size, ours.graphs = 32, graphs
+        ours.cuda().train()
+        with torch.no_grad():
+            for weight in ours.parameters():
+                weight.fill_(0.01)
+        torch.manual_seed(3)
+        draws.append([ours.replay(torch.ones(32, 64, device="cuda")).tolist() for _ in range(3)])
+    assert draws[0] == draws[1]
+    assert draws[0][0] != draws[0][1]
+
+
+@needs_gpu
+def test_a_captured_step_gives_its_memory_back():
+    def use():
+        ours = Network(small_body(), "float32", Passes(), batch_size=8, graphs=True).cuda()
+        ours.replay(torch.zeros(8, 3, 8, 8, device="cuda")).sum().backward()
+
+    use()
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    gc.disable()
+    use()
+    torch.cuda.synchronize()
+    try:
+        assert torch.cuda.memory_allocated() == before
+    finally:
+        gc.enable()
 
 
 # --- what runs share ---------------------------------------------------------------------------------------------

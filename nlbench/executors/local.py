@@ -97,7 +97,7 @@ class Setting:
     device: torch.device
     checkpoint_seconds: float = 10.0
     debug: bool = False  # an error of a run is raised
-    cuda_graphs: bool = False
+    cuda_graphs: bool | None = None  # as in Context
     jobs: int = 1  # runs that are trained at once on the device
 
     def context(self, store: Store, **more: Any) -> Context:

@@ -5,7 +5,12 @@ from torch import nn
 
 def _stage(channels: int, width: int) -> list[nn.Module]:
     """Convolution, batch norm, ReLU, then half the height and width."""
-    return [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+    return [
+        nn.Conv2d(channels, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+    ]
 
 
 def cnn3(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
@@ -19,7 +24,7 @@ def cnn3(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
         *_stage(64, 128),
         nn.Flatten(),
         nn.Linear(128 * (height // 8) * (width // 8), 512),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Linear(512, num_classes),
     )
 
@@ -37,9 +42,9 @@ def digits_cnn(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
         *_stage(channels, 32),
         nn.Conv2d(32, 64, 3, padding=1, bias=False),
         nn.BatchNorm2d(64),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Flatten(),
         nn.Linear(64 * (height // 2) * (width // 2), 128),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Linear(128, num_classes),
     )

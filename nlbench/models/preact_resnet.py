@@ -21,9 +21,10 @@ class _PreActBlock(nn.Module):
             self.shortcut = nn.Conv2d(channels, width, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(x))
-        inner = self.conv2(F.relu(self.bn2(self.conv1(x))))
-        return inner + self.shortcut(x)
+        x = F.relu(self.bn1(x), inplace=True)
+        inner: Tensor = self.conv2(F.relu(self.bn2(self.conv1(x)), inplace=True))
+        inner += self.shortcut(x)
+        return inner
 
 
 def preact_resnet18(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
@@ -32,7 +33,7 @@ def preact_resnet18(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
     layers: list[nn.Module] = [
         nn.Conv2d(in_shape[0], channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(channels),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     ]
     for width in (64, 128, 256, 512):
         stride = 1 if width == channels else 2

@@ -31,7 +31,7 @@ def mix(inputs: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator)
     """
     drawn = rng.beta(alpha, alpha)
     share = max(drawn, 1 - drawn)
-    partner = torch.from_numpy(rng.permutation(len(inputs))).to(inputs.device)
+    partner = permutation(len(inputs), rng, inputs.device)
     return share * inputs + (1 - share) * inputs[partner], share * targets + (1 - share) * targets[partner]
 
 
@@ -71,7 +71,13 @@ def cycle(index: Tensor, size: int, rng: np.random.Generator) -> Iterator[Tensor
     """`chunks` of `index` without end: first in the order given, then, each time through, in an order of its own."""
     while True:
         yield from chunks(index, size)
-        index = index[torch.from_numpy(rng.permutation(len(index))).to(index.device)]
+        index = index[permutation(len(index), rng, index.device)]
+
+
+def permutation(n: int, rng: np.random.Generator, device: torch.device) -> Tensor:
+    """(n,) int64 on `device`, 0 to n - 1 in an order drawn from `rng`; a GPU is not waited for."""
+    order = torch.from_numpy(rng.permutation(n))
+    return order.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else order.to(device)
 
 
 def numpy_rng(generator: torch.Generator) -> np.random.Generator:

@@ -101,7 +101,7 @@ def prepared(dataset: Dataset, protocol: Protocol) -> tuple[RunSpec, RunData]:
 
 
 def measure(
-    spec: RunSpec, data: RunData, device: torch.device, *, rounds: int, workers: int, graphs: bool = False
+    spec: RunSpec, data: RunData, device: torch.device, *, rounds: int, workers: int, graphs: bool | None = None
 ) -> Measured:
     """Train ELR for WARM_UP + `rounds` epochs, and the straightforward loop after each of ours for as many.
 
@@ -208,7 +208,11 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="of the straightforward loop's DataLoader")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true", help="our training step through torch.compile")
-    parser.add_argument("--cuda-graphs", action="store_true", help="our training step as CUDA graphs")
+    parser.add_argument(
+        "--cuda-graphs",
+        action=argparse.BooleanOptionalAction,
+        help="our training step as CUDA graphs; default: as runs",
+    )
     return parser.parse_args(arguments)
 
 
