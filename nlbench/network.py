@@ -60,11 +60,14 @@ class Network(nn.Module):
 
         Raises: RuntimeError for a network that CUDA cannot capture.
         """
-        if not (self.graphs and self._is_step(images)) or self.compiled or _has_hooks(self.body):
+        if self.compiled or not (self.graphs and self._is_step(images)):
             return self(images)
-        if not self._graph.checked and self._graph.of != (of := _weights(self.body)):
-            self._graph.step, self._graph.of = _capture(self, images), of
-        self._graph.checked = True
+        if not self._graph.checked:
+            if self._graph.of != (of := _weights(self.body)):
+                self._graph.step, self._graph.of = _capture(self, images) if of else None, of
+            self._graph.checked = True
+        if self._graph.step is None:
+            return self(images)
         if self.passes.active:
             self.passes.images += len(images)
         return self._graph.step(images)
@@ -80,7 +83,7 @@ class Network(nn.Module):
 class _Graph:
     """A captured step, which belongs to the weights it was captured with: a copy of the network has none."""
 
-    step: Callable[[Tensor], Tensor]
+    step: Callable[[Tensor], Tensor] | None = None
     of: tuple[Any, ...] = ()  # the weights
     checked = False  # since the last call of `train`
 
@@ -89,14 +92,14 @@ class _Graph:
 
 
 def _weights(body: nn.Module) -> tuple[Any, ...]:
-    """Where a network's weights and buffers lie, and which of them are trained: what a captured step relies on."""
+    """Where a network's weights and buffers lie, and which of them are trained: what a captured step relies on.
+
+    Nothing for a network with hooks, which a captured step would not call.
+    """
+    for m in body.modules():
+        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
+            return ()
     return tuple((t.data_ptr(), t.requires_grad) for t in (*body.parameters(), *body.buffers()))
-
-
-def _has_hooks(body: nn.Module) -> bool:
-    return any(
-        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in body.modules()
-    )
 
 
 def _logits(
@@ -123,55 +126,113 @@ def _compiled() -> Callable[[nn.Module, Tensor], Tensor]:
 
 def _capture(network: Network, images: Tensor) -> Callable[[Tensor], Tensor]:
     """Forward and backward pass of whole batches as CUDA graphs; what rounds before the capture changed is put back."""
-    step = functools.partial(_logits, _plain, network.body, network.precision, cache=False)
     before = [buffer.clone() for buffer in network.buffers()]
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):  # dropout draws
         try:
-            replay = _record(step, [w for w in network.body.parameters() if w.requires_grad], images)
+            recorded = _Recorded(Passage(network, images))
         except RuntimeError as error:
             raise RuntimeError(
                 f"the network cannot be captured as a CUDA graph; --no-cuda-graphs trains without: {error}"
             ) from error
     for buffer, value in zip(network.buffers(), before, strict=True):  # averages moved
         buffer.copy_(value)
-    return replay
+    return recorded
 
 
-def _record(
-    step: Callable[[Tensor], Tensor], weights: list[nn.Parameter], images: Tensor
-) -> Callable[[Tensor], Tensor]:
-    """`step` and its backward pass to `weights` as two CUDA graphs on the current device.
+class Passage:
+    """Forward and backward pass of one batch, with inputs that stay where they are.
 
-    Not torch.cuda.make_graphed_callables, which keeps the captured autograd graph, and with it the streams that
-    gradients are accumulated on: every replay then waits for them weight by weight, and warns of it.
+    Its results are those of `Network` to the last bit. In bfloat16 the weights of convolutions and linear layers, which
+    only these layers may use, are rounded all at once, and their gradients widened, where autocast does it one by one.
     """
-    images, aside = images.clone(), torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):  # libraries choose algorithms and take workspaces, which no capture may see
-            logits = step(images)
-            torch.autograd.grad(logits, weights, torch.zeros_like(logits), allow_unused=True)
-    torch.cuda.current_stream().wait_stream(aside)
-    forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-    with torch.cuda.graph(forward):
-        logits = step(images)
-    dlogits = torch.empty_like(logits)
-    with torch.cuda.graph(backward, pool=forward.pool()):
-        gradients = torch.autograd.grad(logits, weights, dlogits, allow_unused=True)
-    logits = logits.detach()
 
-    class Replay(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, given: Tensor, *weights: Tensor) -> Tensor:
-            images.copy_(given)
-            forward.replay()
-            return logits.detach()
+    def __init__(self, network: Network, images: Tensor):
+        self.images = images.clone()
+        self.weights = {name: w for name, w in network.body.named_parameters() if w.requires_grad}
+        names = _cast_by_autocast(network.body) if network.precision == "bfloat16" else []
+        trained = [name for name in names if name in self.weights]
+        self._cast = {name: self.weights[name].detach().bfloat16().requires_grad_() for name in trained}
+        self._used = [*{**self.weights, **self._cast}.values()]  # in the order of the weights
+        self._body, self._precision = network.body, network.precision
 
-        @staticmethod
-        @once_differentiable
-        def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-            dlogits.copy_(given)
-            backward.replay()
-            return None, *(None if g is None else g.detach() for g in gradients)
+    def forward(self) -> Tensor:
+        if self._cast:
+            with torch.no_grad():
+                torch._foreach_copy_([*self._cast.values()], [self.weights[name] for name in self._cast])
 
-    return lambda given: Replay.apply(given, *weights)
+        def apply(body: nn.Module, images: Tensor) -> Tensor:
+            result: Tensor = torch.func.functional_call(body, self._cast, (images,))
+            return result
+
+        return _logits(apply, self._body, self._precision, self.images, cache=False)
+
+    def backward(self, logits: Tensor, dlogits: Tensor) -> list[Tensor | None]:
+        """Gradients of the weights, in their order and dtype; None of one that the pass does not use."""
+        gradients = torch.autograd.grad(logits, self._used, dlogits, allow_unused=True)
+        narrow = {i: g for i, g in enumerate(gradients) if g is not None and g.dtype == torch.bfloat16}
+        wide = {i: torch.empty_like(g, dtype=torch.float32) for i, g in narrow.items()}
+        if narrow:
+            torch._foreach_copy_([*wide.values()], [*narrow.values()])
+        return [wide.get(i, gradient) for i, gradient in enumerate(gradients)]
+
+
+def _cast_by_autocast(body: nn.Module) -> list[str]:
+    layers = {name: module for name, module in body.named_modules() if type(module) in (nn.Conv2d, nn.Linear)}
+    return [f"{name}.{own}" for name, layer in layers.items() for own, _ in layer.named_parameters(recurse=False)]
+
+
+class _Recorded:
+    """A passage as two CUDA graphs on the current device.
+
+    Not torch.cuda.make_graphed_callables, which keeps the captured autograd graph, and with it the stream that
+    gradients are accumulated on: every replay then waits for it weight by weight, and warns of it.
+    """
+
+    def __init__(self, passage: Passage):
+        self._passage = passage  # the graphs go on using its memory
+        self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        aside = _aside(torch.cuda.current_device())
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):  # libraries choose algorithms and take workspaces, which no capture may see
+                logits = passage.forward()
+                passage.backward(logits, torch.zeros_like(logits))
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.graph(self._forward, stream=aside):
+            logits = passage.forward()
+        self._dlogits = torch.empty_like(logits)
+        with torch.cuda.graph(self._backward, pool=self._forward.pool(), stream=aside):
+            self._gradients = passage.backward(logits, self._dlogits)
+        self._logits = logits.detach()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits: Tensor = _Replay.apply(self, images, *self._passage.weights.values())
+        return logits
+
+    def replay_forward(self, images: Tensor) -> Tensor:
+        self._passage.images.copy_(images)
+        self._forward.replay()
+        return self._logits.detach()
+
+    def replay_backward(self, dlogits: Tensor) -> list[Tensor | None]:
+        self._dlogits.copy_(dlogits)
+        self._backward.replay()
+        return [None if gradient is None else gradient.detach() for gradient in self._gradients]
+
+
+class _Replay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, recorded: _Recorded, images: Tensor, *weights: Tensor) -> Tensor:
+        ctx.recorded = recorded
+        return recorded.replay_forward(images)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dlogits: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *ctx.recorded.replay_backward(dlogits)
+
+
+@functools.cache
+def _aside(device: int) -> torch.cuda.Stream:
+    """The one stream that captures use: libraries keep a workspace for every stream they have seen."""
+    return torch.cuda.Stream(device)
