@@ -70,15 +70,18 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
     """
     protocol = Protocol.model_validate(spec.protocol)
     hardware.keep_freed_memory()
-    before = torch.get_num_threads()
+    cudnn = torch.backends.cudnn
+    before = torch.get_num_threads(), cudnn.deterministic
     torch.set_num_threads(protocol.threads)
+    cudnn.deterministic = True  # the same seed, the same numbers; it cost nothing where it was measured
     # A CUDA graph is captured on the current device, and kernels' own launches leave it current.
     current = torch.cuda.device(context.device) if context.device.type == "cuda" else contextlib.nullcontext()
     try:
         with current:
             return _train(spec, data, context, protocol)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        cudnn.deterministic = before[1]
 
 
 def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -> RunRecord:

@@ -128,6 +128,18 @@ class Breaks(Method):
     assert (record.error["epoch"], record.error["step"]) == (0, 3)
 
 
+def test_a_run_puts_torch_s_settings_back(tmp_path, monkeypatch):
+    def settings():
+        return torch.get_num_threads(), torch.backends.cudnn.deterministic
+
+    seen, inner = [], train._train
+    monkeypatch.setattr(train, "_train", lambda *args: seen.append(settings()) or inner(*args))
+    before = settings()
+    sweep(tmp_path, {"ce": {}}, epochs=1, threads=2).run()
+    assert seen == [(2, True)]
+    assert settings() == before
+
+
 # --- precision auto ----------------------------------------------------------------------------------------------
 
 
