@@ -129,7 +129,7 @@ def _capture(network: Network, images: Tensor) -> Callable[[Tensor], Tensor]:
     before = [buffer.clone() for buffer in network.buffers()]
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):  # dropout draws
         try:
-            recorded = _Recorded(Passage(network, images))
+            recorded = _Recorded(_Passage(network, images))
         except RuntimeError as error:
             raise RuntimeError(
                 f"the network cannot be captured as a CUDA graph; --no-cuda-graphs trains without: {error}"
@@ -139,7 +139,7 @@ def _capture(network: Network, images: Tensor) -> Callable[[Tensor], Tensor]:
     return recorded
 
 
-class Passage:
+class _Passage:
     """Forward and backward pass of one batch, with inputs that stay where they are.
 
     Its results are those of `Network` to the last bit. In bfloat16 the weights of convolutions and linear layers, which
@@ -188,7 +188,7 @@ class _Recorded:
     gradients are accumulated on: every replay then waits for it weight by weight, and warns of it.
     """
 
-    def __init__(self, passage: Passage):
+    def __init__(self, passage: _Passage):
         self._passage = passage  # the graphs go on using its memory
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         aside = _aside(torch.cuda.current_device())
