@@ -185,8 +185,8 @@ def run(
         checkpoint_seconds: a run writes a checkpoint at the first end of an epoch after so long.
         jobs: runs to train at once on each device, in processes of their own; "auto" is as many as the CPU has cores
             for, and one on a GPU. Results do not depend on it.
-        cuda_graphs: replay the steps of methods without a training step of their own as CUDA graphs, on a GPU. The
-            results are the same. None does so where the model is one of ours and not compiled.
+        cuda_graphs: replay default training steps as CUDA graphs; the results are the same. None is True for our own
+            models and False for others. Without effect on a CPU, with compile, and on steps that a method makes itself.
 
     Returns: as `load`, for the runs asked for, with the column `row`.
     Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError. A run that fails or

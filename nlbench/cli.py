@@ -124,8 +124,8 @@ def run(
         bool | None,
         typer.Option(
             "--cuda-graphs/--no-cuda-graphs",
-            help="On a GPU, replay training steps as CUDA graphs where methods allow: the same results, sooner. By "
-            "default with nlbench's own models.",
+            help="On a GPU, replay default training steps as CUDA graphs: the same results, sooner. On for nlbench's "
+            "own models, off for others, unless you say so.",
             show_default=False,
         ),
     ] = None,

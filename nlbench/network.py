@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -30,8 +31,8 @@ class Network(nn.Module):
         compiled: through torch.compile, which computes the same up to rounding.
         graphs: `replay` runs forward and backward pass as CUDA graphs: the same kernels, so the same results, without
             the time to launch them one by one. For networks on a GPU. What Python decides in the forward pass is
-            decided once. A network with hooks is never captured, and one whose weights were exchanged or frozen since
-            the last call of `train` is captured anew.
+            decided once. A network with hooks is never captured, and one of which a weight was exchanged or frozen, or
+            a part set to another mode, since the last call of `train` is captured anew.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class Network(nn.Module):
     def replay(self, images: Tensor) -> Tensor:
         """As a call, for who goes backward through the result before the next one: a graph has one memory.
 
+        The gradients lie in that memory too: they are to be cleared, set to None, before the next pass backward.
         Raises: RuntimeError for a network that CUDA cannot capture.
         """
         if self.compiled or not (self.graphs and self._is_step(images)):
             return self(images)
         if not self._graph.checked:
-            if self._graph.of != (of := _weights(self.body)):
+            if self._graph.of != (of := _relied_on(self)):
+                self._graph.step = None  # frees its memory first
                 self._graph.step, self._graph.of = _capture(self, images) if of else None, of
             self._graph.checked = True
         if self._graph.step is None:
@@ -84,22 +87,24 @@ class _Graph:
     """A captured step, which belongs to the weights it was captured with: a copy of the network has none."""
 
     step: Callable[[Tensor], Tensor] | None = None
-    of: tuple[Any, ...] = ()  # the weights
+    of: tuple[Any, ...] = ()  # what it relies on
     checked = False  # since the last call of `train`
 
     def __deepcopy__(self, memo: Any) -> _Graph:
         return _Graph()
 
 
-def _weights(body: nn.Module) -> tuple[Any, ...]:
-    """Where a network's weights and buffers lie, and which of them are trained: what a captured step relies on.
+def _relied_on(network: Network) -> tuple[Any, ...]:
+    """What a captured step relies on: which weights and buffers there are, where, which are trained, and all modes.
 
-    Nothing for a network with hooks, which a captured step would not call.
+    Nothing for a network that is not to be captured: one with hooks, which a replay would not call, or all frozen.
     """
-    for m in body.modules():
-        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
-            return ()
-    return tuple((t.data_ptr(), t.requires_grad) for t in (*body.parameters(), *body.buffers()))
+    modules, weights = [*network.modules()], [*network.parameters()]
+    hooks = (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules)
+    if any(hooks) or any(w._backward_hooks for w in weights) or not any(w.requires_grad for w in weights):
+        return ()
+    tensors = ((id(t), t.data_ptr(), t.requires_grad) for t in (*weights, *network.buffers()))
+    return (*tensors, *(m.training for m in modules))
 
 
 def _logits(
@@ -128,12 +133,7 @@ def _capture(network: Network, images: Tensor) -> Callable[[Tensor], Tensor]:
     """Forward and backward pass of whole batches as CUDA graphs; what rounds before the capture changed is put back."""
     before = [buffer.clone() for buffer in network.buffers()]
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):  # dropout draws
-        try:
-            recorded = _Recorded(_Passage(network, images))
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"the network cannot be captured as a CUDA graph; --no-cuda-graphs trains without: {error}"
-            ) from error
+        recorded = _Recorded(_Passage(network, images))
     for buffer, value in zip(network.buffers(), before, strict=True):  # averages moved
         buffer.copy_(value)
     return recorded
@@ -198,10 +198,10 @@ class _Recorded:
                 logits = passage.forward()
                 passage.backward(logits, torch.zeros_like(logits))
         torch.cuda.current_stream().wait_stream(aside)
-        with torch.cuda.graph(self._forward, stream=aside):
+        with _capturing(self._forward, stream=aside):
             logits = passage.forward()
         self._dlogits = torch.empty_like(logits)
-        with torch.cuda.graph(self._backward, pool=self._forward.pool(), stream=aside):
+        with _capturing(self._backward, pool=self._forward.pool(), stream=aside):
             self._gradients = passage.backward(logits, self._dlogits)
         self._logits = logits.detach()
 
@@ -210,26 +210,39 @@ class _Recorded:
         return logits
 
     def replay_forward(self, images: Tensor) -> Tensor:
+        """Logits, in memory that the next replay writes to."""
         self._passage.images.copy_(images)
         self._forward.replay()
-        return self._logits.detach()
+        return self._logits
 
     def replay_backward(self, dlogits: Tensor) -> list[Tensor | None]:
+        """Gradients, in memory that the next replay writes to."""
         self._dlogits.copy_(dlogits)
         self._backward.replay()
-        return [None if gradient is None else gradient.detach() for gradient in self._gradients]
+        return self._gradients
+
+
+@contextlib.contextmanager
+def _capturing(graph: torch.cuda.CUDAGraph, **how: Any) -> Iterator[None]:
+    try:
+        with torch.cuda.graph(graph, **how):
+            yield
+    except RuntimeError as error:
+        switch = "--no-cuda-graphs (cuda_graphs=False) trains without"
+        raise RuntimeError(f"the network cannot be captured as a CUDA graph; {switch}: {error}") from error
 
 
 class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, recorded: _Recorded, images: Tensor, *weights: Tensor) -> Tensor:
         ctx.recorded = recorded
-        return recorded.replay_forward(images)
+        return recorded.replay_forward(images).clone()  # a method may keep them
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dlogits: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *ctx.recorded.replay_backward(dlogits)
+        gradients = ctx.recorded.replay_backward(dlogits)
+        return None, None, *(None if gradient is None else gradient.detach() for gradient in gradients)
 
 
 @functools.cache

@@ -602,7 +602,7 @@ def noise_facts(spec: RunSpec, data: RunData) -> dict[str, Any]:
 def _graphs(context: Context, protocol: Protocol) -> bool:
     """Whether steps are replayed: on a GPU, and not what torch.compile has made.
 
-    By default only of our own models: nothing in these is decided in Python during a step, which a graph would not see.
+    By default only of our own models: in these Python decides nothing from step to step, which a graph would not see.
     """
     if context.device.type != "cuda" or protocol.compile:
         return False

@@ -135,8 +135,8 @@ def test_a_run_puts_torch_s_settings_back(tmp_path, monkeypatch):
     seen, inner = [], train._train
     monkeypatch.setattr(train, "_train", lambda *args: seen.append(settings()) or inner(*args))
     before = settings()
-    sweep(tmp_path, {"ce": {}}, epochs=1, threads=2).run()
-    assert seen == [(2, True)]
+    sweep(tmp_path, {"ce": {}}, epochs=1, threads=before[0] + 1).run()
+    assert seen == [(before[0] + 1, True)]
     assert settings() == before
 
 
@@ -221,8 +221,9 @@ class Recorded:
     def __init__(self, passage):
         self.passage = passage
         for _ in range(3):
-            logits = passage.forward()
-            passage.backward(logits, torch.ones_like(logits))
+            self.out = passage.forward()
+            self.gradients = passage.backward(self.out, torch.ones_like(self.out))
+        self.logits = self.out.detach().clone()
 
     def __call__(self, images):
         return network._Replay.apply(self, images, *self.passage.weights.values())
@@ -230,11 +231,13 @@ class Recorded:
     def replay_forward(self, images):
         self.passage.images.copy_(images)
         with torch.enable_grad():
-            self.logits = self.passage.forward()
-        return self.logits.detach()
+            self.out = self.passage.forward()
+        return self.logits.copy_(self.out.detach())
 
     def replay_backward(self, dlogits):
-        return self.passage.backward(self.logits, dlogits)
+        for memory, gradient in zip(self.gradients, self.passage.backward(self.out, dlogits), strict=True):
+            memory.copy_(gradient)
+        return self.gradients
 
 
 @pytest.fixture
@@ -310,6 +313,14 @@ def test_a_step_is_captured_anew_where_its_weights_changed(captures):
     ours.body[3] = nn.Linear(4 * 36, 7)
     assert ours.train().replay(batch).shape == (8, 7)
     assert len(captures) == 3
+    ours.train().body[1].eval()
+    ours.replay(batch)
+    assert len(captures) == 4
+    ours.body[3].weight = nn.Parameter(ours.body[3].weight.data)  # in the same place
+    ours.train().body[1].eval()
+    ours.replay(batch).sum().backward()
+    assert len(captures) == 5
+    assert ours.body[3].weight.grad is not None
 
 
 def test_a_network_with_hooks_is_not_captured(captures):
@@ -319,17 +330,36 @@ def test_a_network_with_hooks_is_not_captured(captures):
     ours.replay(torch.zeros(8, 3, 8, 8))
     assert (captures, seen) == ([], [1])
     hook.remove()
+    for register in (
+        lambda: ours.register_forward_hook(lambda *_: seen.append(2)),
+        lambda: ours.body[0].weight.register_hook(lambda gradient: seen.append(3)),
+    ):
+        hook = register()
+        ours.train().replay(torch.zeros(8, 3, 8, 8)).sum().backward()
+        hook.remove()
+    assert (captures, seen) == ([], [1, 2, 3])
     ours.train().replay(torch.zeros(8, 3, 8, 8))
     assert len(captures) == 1
 
 
-def test_a_network_that_cannot_be_captured_says_what_to_do(monkeypatch):
-    def record(*args):
-        raise RuntimeError("operation not permitted when stream is capturing")
+def test_logits_of_a_replayed_step_stay_as_they_are(captures):
+    ours, _ = graphed(small_body())
+    batches = torch.randn(2, 8, 3, 8, 8)
+    kept = [ours.replay(batch).detach() for batch in batches]
+    assert not torch.equal(*kept)
 
-    monkeypatch.setattr(network, "_Recorded", record)
-    with pytest.raises(RuntimeError, match=r"--no-cuda-graphs trains without: operation not permitted"):
-        graphed(small_body())[0].replay(torch.zeros(8, 3, 8, 8))
+
+def test_a_network_that_is_all_frozen_is_not_captured(captures):
+    ours, _ = graphed(small_body().requires_grad_(False))
+    ours.replay(torch.zeros(8, 3, 8, 8))
+    assert captures == []
+
+
+def test_a_network_that_cannot_be_captured_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: contextlib.nullcontext())
+    said = r"--no-cuda-graphs \(cuda_graphs=False\) trains without: not permitted"
+    with pytest.raises(RuntimeError, match=said), network._capturing(None):
+        raise RuntimeError("not permitted when stream is capturing")
 
 
 def test_what_is_compiled_is_not_captured(captures, monkeypatch):
@@ -380,8 +410,8 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA de
 @needs_gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["resnet8", "resnet9_slim", "preact_resnet18", "cnn3"])
-def test_graphs_give_the_bits_of_single_kernels(name, precision):
-    torch.backends.cudnn.deterministic = True
+def test_graphs_give_the_bits_of_single_kernels(name, precision, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     rng = torch.Generator().manual_seed(1)
     batches = torch.randn(6, 32, 3, 32, 32, generator=rng).cuda()
     gradients = torch.randn(6, 32, 5, generator=rng).cuda() / 320  # of a mean over rows, small enough not to diverge
@@ -395,12 +425,11 @@ def test_graphs_give_the_bits_of_single_kernels(name, precision):
         logits = []
         for images, gradient in zip(batches, gradients, strict=True):
             optimiser.zero_grad(set_to_none=True)
-            logits.append(ours.replay(images).clone())
+            logits.append(ours.replay(images))
             logits[-1].backward(gradient)
             optimiser.step()
         assert bool(ours._graph.of) is graphs
         outcomes.append((logits, ours.state_dict()))
-    torch.backends.cudnn.deterministic = False
     assert all(logits.isfinite().all() for logits in outcomes[0][0])
     assert all(map(torch.equal, outcomes[0][0], outcomes[1][0]))
     for key, value in outcomes[0][1].items():
@@ -433,9 +462,9 @@ def test_a_captured_step_gives_its_memory_back():
     gc.collect()
     before = torch.cuda.memory_allocated()
     gc.disable()
-    use()
-    torch.cuda.synchronize()
     try:
+        use()
+        torch.cuda.synchronize()
         assert torch.cuda.memory_allocated() == before
     finally:
         gc.enable()
