@@ -160,9 +160,8 @@ class _Passage:
             with torch.no_grad():
                 torch._foreach_copy_([*self._cast.values()], [self.weights[name] for name in self._cast])
 
-        def apply(body: nn.Module, images: Tensor) -> Tensor:
-            result: Tensor = torch.func.functional_call(body, self._cast, (images,))
-            return result
+        def apply(body: nn.Module, images: Tensor) -> Any:
+            return torch.func.functional_call(body, self._cast, (images,))
 
         return _logits(apply, self._body, self._precision, self.images, cache=False)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from marks import needs_gpu
 
 from nlbench import ops
 from nlbench.ops import extension, reference
@@ -28,7 +29,6 @@ ISAS = ["portable", "avx2", "avx512"]
 FLOATS = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
 pytestmark = pytest.mark.skipif(bool(ops.why_no_extension()), reason=f"no extension: {ops.why_no_extension()}")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 needs_cxx = pytest.mark.skipif(CXX is None, reason="no C++ compiler")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import library
 
 from nlbench import ops
 from nlbench.ops import extension, losses
@@ -322,9 +323,9 @@ def test_compiled_equals_eager(form, reduction):
 
 def test_ops_pass_opcheck():
     logits, soft, mixed, index, targets = inputs(7, 10, "early")
-    torch.library.opcheck(torch.ops.nlbench.elr_step_soft.default, (logits, soft, mixed, LAM, True))
-    torch.library.opcheck(torch.ops.nlbench.alr_step.default, (logits, index, targets, ALPHA, LAM_E, True))
-    torch.library.opcheck(torch.ops.nlbench.update_targets.default, (logits, index, targets, 0.7, False))
+    library.opcheck(torch.ops.nlbench.elr_step_soft.default, (logits, soft, mixed, LAM, True))
+    library.opcheck(torch.ops.nlbench.alr_step.default, (logits, index, targets, ALPHA, LAM_E, True))
+    library.opcheck(torch.ops.nlbench.update_targets.default, (logits, index, targets, 0.7, False))
 
 
 # --- what a caller can get wrong ---------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 import torchvision.transforms.functional as VF
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import needs_gpu
 from PIL import Image
+from torch import library
 
 from nlbench import ops
 from nlbench.ops import extension, images, losses
@@ -22,7 +24,6 @@ VECTORS = Path(__file__).parents[2] / "shared" / "vectors" / "official-losses.np
 BETA, LAM = 0.7, 3.0
 
 needs_extension = pytest.mark.skipif(bool(ops.why_no_extension()), reason=f"no extension: {ops.why_no_extension()}")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @pytest.fixture(params=["cpp", "torch"])
@@ -470,9 +471,9 @@ def test_elr_finds_every_repeated_index(values):
 
 def test_elr_ops_pass_opcheck():
     logits, labels, index, targets = elr_inputs(7, 10, "early")
-    torch.library.opcheck(torch.ops.nlbench.elr_step.default, (logits, labels, index, targets, BETA, LAM, True))
+    library.opcheck(torch.ops.nlbench.elr_step.default, (logits, labels, index, targets, BETA, LAM, True))
     for value in (torch.tensor(2.0), torch.rand(7)):
-        torch.library.opcheck(
+        library.opcheck(
             torch.ops.nlbench.attach_grad.default, (logits.clone().requires_grad_(), value, torch.rand(7, 10))
         )
 
@@ -654,7 +655,7 @@ def test_augment_op_passes_opcheck_and_compiles(drawn, form):
     chosen = draws if drawn else None
     table = torch.rand(3, 256)
     arguments = pixels, torch.tensor([1, 3]), chosen, table, 4, form == torch.contiguous_format
-    torch.library.opcheck(torch.ops.nlbench.augment.default, arguments)
+    library.opcheck(torch.ops.nlbench.augment.default, arguments)
 
     def batch(index):
         return ops.augment(pixels, index, chosen, mean=MEAN, std=STD, memory_format=form) + 1

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from marks import needs_gpu
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -402,9 +403,6 @@ def test_whose_steps_are_replayed_by_default(asked, model, compiled, replayed, t
     protocol = protocols.resolve("cifarn-02", "cifar10", {"model": model, "compile": compiled})
     context = train.Context(Store(tmp_path), torch.device("cuda"), {}, cuda_graphs=asked)
     assert train._graphs(context, protocol) is replayed
-
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @needs_gpu

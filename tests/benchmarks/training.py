@@ -211,7 +211,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cuda-graphs",
         action=argparse.BooleanOptionalAction,
-        help="our training step as CUDA graphs; default: as runs",
+        help="our training step as CUDA graphs; by default as `nlbench run` has it",
     )
     return parser.parse_args(arguments)
 
