@@ -9,10 +9,10 @@ import lab
 import numpy as np
 import pytest
 import torch
-from nlbench.methods.dividemix import DivideMix, divergence_from_uniform, posterior
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
+from nlbench.methods.dividemix import DivideMix, divergence_from_uniform, posterior
 from nlbench.ops import mixmatch
 
 

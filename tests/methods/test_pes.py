@@ -9,11 +9,11 @@ import lab
 import numpy as np
 import pytest
 import torch
-from nlbench.methods.pes import PES, late_parts, start_afresh
 from torch import nn
 
 from nlbench import models
 from nlbench.method import Task
+from nlbench.methods.pes import PES, late_parts, start_afresh
 from nlbench.ops import mixmatch
 
 
