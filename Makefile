@@ -1,0 +1,54 @@
+# What a developer runs; `make help` lists it. The tools come from .venv where there is one, else from PATH.
+BIN := $(if $(wildcard .venv/bin/python),.venv/bin/,)
+
+# The commit that `make same-numbers` compares with.
+REV ?= origin/main
+
+CPP_SOURCES = $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test nightly check lint format types fast docs bench same-numbers
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv with nlbench, its tests' needs and the developers' tools
+	python3 -m venv .venv
+	.venv/bin/pip install -q -e '.[test,dev]'
+	.venv/bin/pre-commit install
+
+test: ## run the tests that every change must pass
+	$(BIN)pytest -q
+
+nightly: ## run all tests, also those that need minutes
+	$(BIN)pytest -q -m ""
+
+check: lint types fast ## run before every commit: style, types and the quick tests
+
+lint: ## check style and spelling
+	$(BIN)ruff check .
+	$(BIN)ruff format --check .
+	$(BIN)clang-format --dry-run --Werror $(CPP_SOURCES)
+	git ls-files -z | xargs -0 $(BIN)codespell
+
+format: ## let the formatters rewrite the sources
+	$(BIN)ruff check --fix .
+	$(BIN)ruff format .
+	$(BIN)clang-format -i $(CPP_SOURCES)
+
+types: ## check types with mypy
+	$(BIN)mypy
+
+fast: ## run tests that take seconds: imports, suites, tables, records, commands that the README shows
+	$(BIN)pytest -q $(shell git ls-files 'tests/*test_imports.py' 'tests/*test_suite.py' 'tests/*test_tables.py' \
+	  'tests/*test_records.py' 'tests/*test_readme.py')
+
+docs: ## run every command and example of the documentation
+	$(BIN)pytest -q -m "" $(shell git ls-files 'tests/*test_readme.py' 'tests/*test_guide.py' 'tests/*test_own_data.py' \
+	  'tests/docs/test_*.py')
+
+bench: ## time the kernels against eager PyTorch and torch.compile on this machine
+	$(BIN)nlbench bench
+
+same-numbers: ## compare all numbers with those of a commit: make same-numbers REV=origin/main
+	.ci/same-numbers $(REV)
