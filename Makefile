@@ -51,4 +51,4 @@ bench: ## time the kernels against eager PyTorch and torch.compile on this machi
 	$(BIN)nlbench bench
 
 same-numbers: ## compare all numbers with those of a commit: make same-numbers REV=origin/main
-	.ci/same-numbers $(REV)
+	$(BIN)python .ci/same-numbers $(REV)
