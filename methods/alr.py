@@ -1,11 +1,14 @@
-"""Adaptive label refinement (ALR). Zhang, Cheng, Lu, Zhou, Li & Zhang, Neurocomputing 2025, arXiv:2502.00386.
+"""Adaptive label refinement (ALR). Zhang et al., Neurocomputing 2025, arXiv:2502.00386.
 
-Cross entropy for a warm-up; then each example's soft label t is a running average of its given label and the network's
-predictions, and the loss is CE(t, p) + lam_e * H(p), whose entropy term hardens the prediction. No code is public, and
-the numbers of the paper's text were out of reach: every default below is our default, not from the paper. They come
-from two relatives with the same skeleton, Self-Adaptive Training (arXiv:2002.10319) and SELC (arXiv:2205.01156; it is
-lam_e = 0), as does updating t at each visit, once an epoch, before the loss uses it. One warm-up length serves all
-noise levels: a length chosen per level would use what a method cannot know. The formula is in nlbench.ops.alr_loss.
+Trains with cross entropy during a warm-up. After it, each example has a soft label t, a running
+average of its given label and the network's predictions, and the loss is CE(t, p) + lam_e * H(p).
+The entropy term H hardens the prediction. The formula is in nlbench.ops.alr_loss.
+
+No code is public, and the constants of the paper were not accessible to us, so every default below
+is our choice. The choices follow two methods with the same structure: Self-Adaptive Training
+(SAT, arXiv:2002.10319) and SELC (arXiv:2205.01156), which is this method with lam_e = 0. Both also
+update t at each visit of an example, that is once per epoch, before the loss uses it. One warm-up
+length serves all noise levels, because a method does not know the noise level.
 """
 
 import math
@@ -24,9 +27,12 @@ class ALR(Method):
     def __init__(
         self,
         task: Task,
-        alpha: float = 0.9,  # our default, not from the paper; SAT and SELC, CIFAR
-        lam_e: float = 0.1,  # our default, not from the paper, which prints no weight and is said to call it small
-        warmup_share: float = 0.2,  # our default, not from the paper; SELC, CIFAR-10: 40 of 200 epochs
+        # Our default, not from the paper. SAT and SELC use it on CIFAR.
+        alpha: float = 0.9,
+        # Our default, not from the paper, which prints no weight. A summary calls the term small.
+        lam_e: float = 0.1,
+        # Our default, not from the paper. SELC, CIFAR-10: 40 of 200 epochs.
+        warmup_share: float = 0.2,
     ):
         super().__init__(task)
         if not 0 <= alpha < 1:
@@ -35,6 +41,7 @@ class ALR(Method):
             raise ValueError(f"lam_e must be finite and >= 0, got {lam_e}")
         if not 0 <= warmup_share <= 1:
             raise ValueError(f"warmup_share must be in [0, 1], got {warmup_share}")
+
         self.alpha, self.lam_e = alpha, lam_e
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
         one_hot = F.one_hot(task.labels, task.num_classes)
@@ -44,7 +51,9 @@ class ALR(Method):
     def on_epoch_start(self, run: Run, epoch: int) -> None:
         self.refining = epoch >= self.warmup
 
-    def get_extra_state(self) -> Tensor:  # not a buffer: reading one on a GPU would stop the host at every step
+    # `refining` is saved as extra state, not as a buffer: reading a buffer that lies on a GPU
+    # would make every step wait for the device.
+    def get_extra_state(self) -> Tensor:
         return torch.tensor(self.refining)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -59,5 +68,9 @@ class ALR(Method):
         return ops.alr_step(logits, batch.index, self.targets, alpha=alpha, lam_e=lam_e)
 
     def _weights(self) -> tuple[float, float]:
-        """In the warm-up the targets stay at the given labels, bit for bit, and the loss is the cross entropy."""
+        """Return (alpha, lam_e) for this epoch.
+
+        The weights of the warm-up keep the targets at the given labels, bit for bit, which makes
+        the loss the cross entropy.
+        """
         return (self.alpha, self.lam_e) if self.refining else (1.0, 0.0)

@@ -1,10 +1,13 @@
 """Bootstrapping, soft and hard. Reed et al., ICLR 2015 workshop, arXiv:1412.6596.
 
-The target is the given label with weight b and the network's own prediction with weight 1 - b: its probabilities
-(soft) or its argmax (hard). No code of the authors is known to us. Probabilities are clipped as in two later authors'
-codes (giorgiop/loss-correction, YisenWang/symmetric_cross_entropy_for_noisy_labels). The soft form differentiates
-through the prediction in the target too, as the paper's minimum-entropy view and both codes do: without that it is
-cross entropy at a smaller learning rate and nothing else.
+The target is the given label with weight b and the network's own prediction with weight 1 - b. The
+prediction is the vector of probabilities (soft) or their argmax (hard).
+
+No code of the authors is known to us. Probabilities are clipped as in the code of two later papers,
+giorgiop/loss-correction and YisenWang/symmetric_cross_entropy_for_noisy_labels. As in both, the
+soft form also differentiates through the prediction in the target. This follows the paper's view of
+the loss as minimum-entropy regularisation. Without that gradient the soft form would only be cross
+entropy at a smaller learning rate.
 """
 
 from typing import Literal
@@ -14,16 +17,20 @@ from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Task
 
-CLIP = 1e-7  # Keras's epsilon, in both codes; a clipped probability gets no gradient
+# Keras's epsilon, as in both codes. A clipped probability passes no gradient.
+CLIP = 1e-7
 
 
 class Bootstrap(Method):
     def __init__(
         self,
         task: Task,
-        kind: Literal["soft", "hard"] = "hard",  # ours: soft at its usual b is next to cross entropy
-        soft_b: float = 0.95,  # b of the soft form on every dataset, both codes
-        hard_b: float = 0.8,  # b of the hard form on every dataset, symmetric_cross_entropy
+        # Our choice, because soft at its usual b is almost cross entropy.
+        kind: Literal["soft", "hard"] = "hard",
+        # The b of the soft form on every dataset, both codes.
+        soft_b: float = 0.95,
+        # The b of the hard form on every dataset, symmetric_cross_entropy.
+        hard_b: float = 0.8,
     ):
         super().__init__(task)
         for name, value in (("soft_b", soft_b), ("hard_b", hard_b)):
@@ -31,6 +38,7 @@ class Bootstrap(Method):
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
         if kind not in ("soft", "hard"):
             raise ValueError(f"kind must be 'soft' or 'hard', got {kind!r}")
+
         self.kind = kind
         self.b = soft_b if kind == "soft" else hard_b
 
@@ -38,5 +46,10 @@ class Bootstrap(Method):
         p = logits.softmax(1).clamp(CLIP, 1 - CLIP)
         log_p = p.log()
         given = F.nll_loss(log_p, batch.labels)
-        own = -(p * log_p).sum(1).mean() if self.kind == "soft" else F.nll_loss(log_p, logits.argmax(1))
+
+        if self.kind == "soft":
+            entropy = -(p * log_p).sum(1).mean()
+            return self.b * given + (1 - self.b) * entropy
+
+        own = F.nll_loss(log_p, logits.argmax(1))
         return self.b * given + (1 - self.b) * own

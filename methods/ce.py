@@ -1,6 +1,6 @@
-"""Cross entropy with the given labels, the baseline. As in CIFAR-N's code: Wei et al., ICLR 2022, arXiv:2110.12088.
+"""Cross entropy with the given labels, the baseline. Wei et al., ICLR 2022, arXiv:2110.12088.
 
-No clamp anywhere: log-softmax.
+As in the code of that paper, CIFAR-N. The log-softmax needs no clamp.
 """
 
 from torch import Tensor

@@ -1,16 +1,22 @@
 """DivideMix. Li, Socher & Hoi, ICLR 2020, arXiv:2002.07394.
 
-Two networks. After a warm-up by cross entropy, each epoch fits a mixture of two Gaussians to each network's losses; the
-posterior w of the lower one splits the examples, and each network then learns by MixMatch (nlbench.ops.mixmatch) on the
-OTHER one's split. Examples with w above the threshold keep their label as far as w says so and take the network's own
-prediction for the rest; the others take what both networks guess. The loss is CE on the first, lambda_u times the
-squared error on the others, and KL(uniform || mean prediction), which keeps a class from taking all. The networks
-predict by summed logits.
+Trains two networks. After a warm-up by cross entropy, each epoch fits a mixture of two Gaussians to
+each network's losses. The probability w that an example belongs to the lower Gaussian splits the
+examples, and each network learns by MixMatch (nlbench.ops.mixmatch) on the split of the OTHER one.
+Examples with w above the threshold are labelled: their target is the given label with weight w and
+the network's own prediction with weight 1 - w. The others are unlabelled, and both networks guess
+their target. The loss is the sum of CE on the labelled part, lambda_u times the squared error on
+the unlabelled part, and KL(uniform || mean prediction), which keeps one class from taking all
+examples. The networks predict by summed logits.
 
-Constants as in the authors' code, LiJunnan1992/DivideMix; warm-up and ramp keep their share of the training. Here, not
-there: the protocol's optimiser and batch size; losses are always those of this epoch (for 90% noise theirs averages
-five, and a method cannot know that); both networks see the same two augmentations of an example. Where a split leaves
-fewer than two examples on a side, or all losses are equal, the epoch is one of warm-up for the network that it is for.
+Constants are those of the authors' code, LiJunnan1992/DivideMix. Warm-up and ramp keep their share
+of the training. Differences from that code:
+- The protocol's optimiser and batch size are used.
+- The losses are always those of this epoch. For 90% noise the authors average five epochs, but a
+  method does not know the noise rate.
+- Both networks see the same two augmentations of an example.
+- Where a split leaves fewer than two examples on a side, or all losses are equal, the network that
+  would learn from it has an epoch of warm-up.
 """
 
 import math
@@ -35,13 +41,17 @@ class DivideMix(Method):
     def __init__(
         self,
         task: Task,
-        lambda_u: float = 25.0,  # authors; CIFAR-10 20%: 0, CIFAR-100 90%: 150 (theirs); CIFAR-N: 0 (a reproduction)
-        threshold: float = 0.5,  # authors; CIFAR-100 90%: 0.6
+        # Authors; CIFAR-10 20%: 0, CIFAR-100 90%: 150 (both theirs). CIFAR-N: 0 (a reproduction).
+        lambda_u: float = 25.0,
+        # Authors; CIFAR-100 90%: 0.6.
+        threshold: float = 0.5,
         temperature: float = 0.5,  # authors
         alpha: float = 4.0,  # authors
-        warmup_share: float = 10 / 300,  # authors, CIFAR-10; CIFAR-100: 30 of 300
+        # Authors, CIFAR-10; CIFAR-100: 30 of 300 epochs.
+        warmup_share: float = 10 / 300,
         ramp_share: float = 16 / 300,  # authors
-        penalty: bool = False,  # authors: true for asymmetric noise; less the mean entropy in the warm-up's loss
+        # Authors: true for asymmetric noise. Subtracts the mean entropy in the warm-up's loss.
+        penalty: bool = False,
     ):
         super().__init__(task)
         if not 0 <= lambda_u < math.inf:
@@ -54,78 +64,120 @@ class DivideMix(Method):
         for name, share in (("warmup_share", warmup_share), ("ramp_share", ramp_share)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {share}")
-        self.lambda_u, self.threshold, self.temperature, self.alpha = lambda_u, threshold, temperature, alpha
+
+        self.lambda_u, self.threshold = lambda_u, threshold
+        self.temperature, self.alpha = temperature, alpha
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
         self.ramp, self.penalty = ramp_share * task.epochs, penalty
-        self.register_buffer("clean", torch.ones(2, task.num_train))  # w, by each network
+        # w of each example, by each network.
+        self.register_buffer("clean", torch.ones(2, task.num_train))
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
+        """After the warm-up, let each network judge which examples of this epoch are clean."""
+        if epoch < self.warmup:
+            return
+
         part = run.part()
-        rows = slice(None) if part is None else part
-        for i, network in enumerate(run.networks if epoch >= self.warmup else []):
+        seen = slice(None) if part is None else part
+        for i, network in enumerate(run.networks):
             logits = run.predict_train(network, part)
-            losses = F.cross_entropy(logits, run.task.labels[rows], reduction="none")
-            self.clean[i, rows] = posterior(losses, run.generator(f"mixture{i}"))
+            losses = F.cross_entropy(logits, run.task.labels[seen], reduction="none")
+            self.clean[i, seen] = posterior(losses, run.generator(f"mixture{i}"))
 
     def batches(self, run: Run, epoch: int) -> Iterator[tuple[Any, ...]]:
+        """Yield all steps of network 0, then all of network 1.
+
+        A step of the warm-up is (network, batch). A step of MixMatch is (network, labelled batch,
+        unlabelled batch, weight of the unlabelled loss, generator of the mixing draws).
+        """
+        size = run.task.batch_size
         for i in range(2):
-            rng, mixing = (mixmatch.numpy_rng(run.generator(f"{name}{i}")) for name in ("plan", "mix"))
-            size = run.task.batch_size
+            rng = mixmatch.numpy_rng(run.generator(f"plan{i}"))
+            mixing = mixmatch.numpy_rng(run.generator(f"mix{i}"))
             order = run.order()
             if i == 1:
                 order = order[torch.from_numpy(rng.permutation(len(order)))]
-            kept = self.clean[1 - i, order] > self.threshold
-            labelled, unlabelled = order[kept], order[~kept]
+
+            is_clean = self.clean[1 - i, order] > self.threshold
+            labelled, unlabelled = order[is_clean], order[~is_clean]
             if epoch < self.warmup or min(len(labelled), len(unlabelled)) < 2:
                 for index in order.split(size):
                     yield i, run.batch(index)
                 continue
+
             parts = mixmatch.chunks(labelled, size)
-            for step, (index, other) in enumerate(zip(parts, mixmatch.cycle(unlabelled, size, rng), strict=False)):
-                ramp = mixmatch.linear_ramp(epoch + step / len(parts), self.warmup, self.ramp)
-                yield i, run.batch(index, 0, 1), run.batch(other, 0, 1), self.lambda_u * ramp, mixing
+            others = mixmatch.cycle(unlabelled, size, rng)
+            for step, (index, other) in enumerate(zip(parts, others, strict=False)):
+                position = epoch + step / len(parts)
+                lam = self.lambda_u * mixmatch.linear_ramp(position, self.warmup, self.ramp)
+                yield i, run.batch(index, 0, 1), run.batch(other, 0, 1), lam, mixing
 
     def training_step(self, run: Run, i: int, batch: Batch, *semi: Any) -> None:
+        """Train network `i`: by MixMatch on items with an unlabelled batch, else as in the warm-up.
+
+        Args:
+            semi: empty, or (unlabelled batch, weight of its loss, NumPy generator); see `batches`.
+        """
         own, other = run.networks[i].train(), run.networks[1 - i].eval()
         if not semi:
-            log_p = own(batch.images).log_softmax(1)
-            negative_entropy = (log_p.exp() * log_p).sum(1).mean()
-            loss = F.nll_loss(log_p, batch.labels) + (negative_entropy if self.penalty else 0.0)
-            run.backward_step(loss, f"network{i}")
+            run.backward_step(self.warmup_loss(own(batch.images), batch.labels), f"network{i}")
             return
+
         unlabelled, lam, rng = semi
-        x, u = ([part.view(0), part.view(1)] for part in (batch, unlabelled))
+        x = [batch.view(0), batch.view(1)]
+        u = [unlabelled.view(0), unlabelled.view(1)]
         with torch.no_grad():
             w = self.clean[1 - i, batch.index, None]
             labels = F.one_hot(batch.labels, run.task.num_classes)
             guess = mixmatch.mean_prediction(*map(own, u), *map(other, u))
             refined = w * labels + (1 - w) * mixmatch.mean_prediction(*map(own, x))
-            targets = [mixmatch.sharpen(t, self.temperature) for t in (refined, refined, guess, guess)]
-            inputs, mixed = mixmatch.mix(torch.cat(x + u), torch.cat(targets), self.alpha, rng)
+
+            # Both views of an example have the same target.
+            soft = (refined, refined, guess, guess)
+            targets = torch.cat([mixmatch.sharpen(t, self.temperature) for t in soft])
+            inputs, mixed = mixmatch.mix(torch.cat(x + u), targets, self.alpha, rng)
+
         logits = own(inputs)
         ce, squared = mixmatch.semi_supervised_losses(logits, mixed, 2 * len(batch))
-        run.backward_step(ce + lam * squared + divergence_from_uniform(logits), f"network{i}")
+        loss = ce + lam * squared + divergence_from_uniform(logits)
+        run.backward_step(loss, f"network{i}")
+
+    def warmup_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross entropy, 0-d, minus the mean entropy if the penalty is on."""
+        log_p = logits.log_softmax(1)
+        negative_entropy = (log_p.exp() * log_p).sum(1).mean()
+        return F.nll_loss(log_p, labels) + (negative_entropy if self.penalty else 0.0)
 
     def predict(self, run: Run, images: Tensor) -> Tensor:
         return run.networks[0](images) + run.networks[1](images)
 
 
 def posterior(losses: Tensor, generator: torch.Generator) -> Tensor:
-    """(N,) float32 probability that each of `losses` (N,) belongs to the lower of two Gaussians; ones without a fit."""
+    """Return the probability, (N,) float32, that each loss belongs to the lower of two Gaussians.
+
+    Args:
+        losses: (N,), of one network. Where they are all equal, or not finite, the result is 1.
+    """
     span = losses.max() - losses.min()
     if not (span.isfinite() and span > 0):
         return torch.ones_like(losses, dtype=torch.float32)
+
     scaled = ((losses - losses.min()) / span).double().cpu().numpy()[:, None]
     seed = int(torch.randint(2**31, (), generator=generator))
-    mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=seed)  # authors
+    # The settings are the authors'.
+    mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # ten iterations are meant to be all
+        # The authors stop after ten iterations, whether the fit has converged or not.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         w = mixture.fit(scaled).predict_proba(scaled)[:, mixture.means_.argmin()]
     return torch.from_numpy(w).to(losses.device, torch.float32)
 
 
 def divergence_from_uniform(logits: Tensor) -> Tensor:
-    """KL(uniform || mean over b of softmax(logits)), 0-d; finite where a class's mean probability underflows."""
+    """Return KL(uniform || mean over b of softmax(logits)), 0-d.
+
+    It is finite even where the mean probability of a class underflows.
+    """
     M, C = logits.shape
     log_mean = logits.log_softmax(1).logsumexp(0) - math.log(M)
     return -math.log(C) - log_mean.mean()

@@ -1,8 +1,9 @@
-"""Early-learning regularisation (ELR). Liu, Niles-Weed, Razavian & Fernandez-Granda, NeurIPS 2020, arXiv:2007.00151.
+"""Early-learning regularisation (ELR). Liu et al., NeurIPS 2020, arXiv:2007.00151.
 
-CE + lam * log(1 - <t, p>), where t is a running average of the network's own predictions for the example. Clamp, order
-(the targets take in this batch before the loss uses them) and the start at zero are those of the authors' code,
-shengliu66/ELR. The formula is in nlbench.ops.elr_loss.
+The loss is CE + lam * log(1 - <t, p>), where t is a running average of the network's own
+predictions for the example. As in the authors' code, shengliu66/ELR: the clamp, the start of t at
+zero, and the order (t takes in the prediction of this batch before the loss uses it). The formula
+is in nlbench.ops.elr_loss.
 """
 
 import math
@@ -28,11 +29,14 @@ class ELR(Method):
             raise ValueError(f"beta must be in [0, 1), got {beta}")
         if not 0 <= lam < math.inf:
             raise ValueError(f"lam must be finite and >= 0, got {lam}")
+
         self.beta, self.lam = beta, lam
         self.register_buffer("targets", torch.zeros(task.num_train, task.num_classes))
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        return ops.elr_loss(logits, batch.labels, batch.index, self.targets, beta=self.beta, lam=self.lam)
+        labels, index = batch.labels, batch.index
+        return ops.elr_loss(logits, labels, index, self.targets, beta=self.beta, lam=self.lam)
 
     def loss_and_grad(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        return ops.elr_step(logits, batch.labels, batch.index, self.targets, beta=self.beta, lam=self.lam)
+        labels, index = batch.labels, batch.index
+        return ops.elr_step(logits, labels, index, self.targets, beta=self.beta, lam=self.lam)

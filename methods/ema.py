@@ -1,15 +1,21 @@
-"""Cross entropy that predicts by averaged weights, a part of ELR+. Liu et al., NeurIPS 2020, arXiv:2007.00151.
+"""Cross entropy that predicts by averaged weights. Liu et al., NeurIPS 2020, arXiv:2007.00151.
 
-A control: what ELR+ gains over this comes from its other parts, not from weight averaging. The network trains exactly
-as `ce` does; a copy of it takes in its weights after each step,
+A control experiment for ELR+, which averages weights: what ELR+ gains over this method comes from
+its other parts. The network trains exactly as in `ce`. After each step a copy takes in its weights,
 
-    average <- d * average + (1 - d) * weights,  d = decay * exp(-5 * (1 - min(g + 1, E) / E)^2),  g the step,
+    average <- d * average + (1 - d) * weights,   d = decay * exp(-5 * (1 - min(g + 1, E) / E)^2),
 
-ELR+'s ramp for CIFAR (shengliu66/ELR, ELR_plus), and is what predicts. Done differently from there: the copy starts as
-the network, not at random weights of its own, of which d near 0 leaves nothing either way. The authors average the
-parameters alone and run their copies in training mode; in evaluation mode that would leave batch norm the statistics of
-no network, so its means and variances are averaged with the same d, and integer counts are copied. E scales with the
-length of the training, `decay` does not: where steps are few, the average reaches further back than the authors'.
+where g is the step, counted from 0. The copy predicts. The ramp is that of ELR+ for CIFAR
+(shengliu66/ELR, ELR_plus).
+
+Differences from that code:
+- The copy starts as the network, there from random weights. Either start is soon forgotten, because
+  d is near 0 at first.
+- The authors average only the parameters and run their copies in training mode. Here the copy
+  predicts in evaluation mode, where batch norm needs statistics. Its means and variances are
+  therefore averaged with the same d, and its integer counters are copied.
+- E scales with the length of the training, `decay` does not. With few steps, the average therefore
+  reaches further back in the training than the authors' does.
 """
 
 import copy
@@ -27,8 +33,9 @@ class EMA(Method):
     def __init__(
         self,
         task: Task,
-        decay: float = 0.997,  # authors' code, CIFAR-10 and CIFAR-100
-        # E, 40,000 steps of 200 epochs with 352 each, authors' code, CIFAR-10; CIFAR-100: of 250 epochs
+        # Authors' code, CIFAR-10 and CIFAR-100.
+        decay: float = 0.997,
+        # E. Authors' code, CIFAR-10: 40,000 steps of 200 epochs with 352 each; CIFAR-100: of 250.
         ramp_share: float = 40_000 / (200 * 352),
     ):
         super().__init__(task)
@@ -36,6 +43,7 @@ class EMA(Method):
             raise ValueError(f"decay must be in [0, 1), got {decay}")
         if not 0 < ramp_share <= 1:
             raise ValueError(f"ramp_share must be in (0, 1], got {ramp_share}")
+
         self.decay = decay
         self.ramp = max(1, round(ramp_share * task.epochs * task.steps_per_epoch))
 
@@ -46,13 +54,17 @@ class EMA(Method):
         self.average = copy.deepcopy(run.networks[0]).requires_grad_(False)
 
     def decay_at(self, step: int) -> float:
+        """Return d after `step`, counted from 0."""
         left = 1 - min(step + 1, self.ramp) / self.ramp
         return self.decay * math.exp(-5 * left**2)
 
     def training_step(self, run: Run, batch: Batch) -> Tensor | None:
+        """Take the step of `ce`, then update the average; return the step's (B, C) logits."""
         logits = super().training_step(run, batch)
+
         d = self.decay_at(run.step)
-        old, new = (itertools.chain(net.parameters(), net.buffers()) for net in (self.average, run.networks[0]))
+        nets = (self.average, run.networks[0])
+        old, new = (itertools.chain(net.parameters(), net.buffers()) for net in nets)
         with torch.no_grad():
             for kept, now in zip(old, new, strict=True):
                 if kept.is_floating_point():

@@ -1,8 +1,10 @@
 """Forward correction (Forward-T). Patrini et al., CVPR 2017, arXiv:1609.03683.
 
-Cross entropy of the noisy label's probability p T, with T estimated from a network trained by cross entropy
-(nlbench.ops.transition) or, with `T: true`, the measured one, which no method can know: tables mark it. Clipping and
-recipe are those of the authors' code, giorgiop/loss-correction, without its slip that leaves false zeros in T.
+Cross entropy between the given label and p T, the predicted probabilities of the noisy labels. T is
+estimated from a helper network that is trained by cross entropy (nlbench.ops.transition). With `T:
+true` the measured T is used instead, which a method does not know in practice; tables mark that.
+Clipping and recipe are those of the authors' code, giorgiop/loss-correction, without its mistake
+that puts false zeros into T.
 """
 
 import math
@@ -14,7 +16,9 @@ from torch import Tensor
 from nlbench.method import Batch, Method, Run, Task
 from nlbench.ops.transition import estimate_T
 
-CLIP = 1e-7  # Keras's epsilon, authors' code; before the product with T, and no gradient where it acts
+# Keras's epsilon, as in the authors' code, applied before the product with T. A clipped probability
+# passes no gradient.
+CLIP = 1e-7
 
 
 class Forward(Method):
@@ -23,9 +27,12 @@ class Forward(Method):
     def __init__(
         self,
         task: Task,
-        T: bool = False,  # true: use the measured T
-        warmup_share: float = 1.0,  # the estimator trains as long as the main training, authors' code
-        anchor: Literal["auto", "percentile", "argmax"] = "auto",  # authors' code: percentile, CIFAR-100: argmax
+        # True: use the measured T.
+        T: bool = False,
+        # Authors' code: the estimator trains as long as the main training.
+        warmup_share: float = 1.0,
+        # Authors' code: percentile; argmax for CIFAR-100.
+        anchor: Literal["auto", "percentile", "argmax"] = "auto",
         percentile: float = 97.0,  # authors' code
     ):
         super().__init__(task)
@@ -35,15 +42,18 @@ class Forward(Method):
             raise ValueError(f"anchor must be 'auto', 'percentile' or 'argmax', got {anchor!r}")
         if not 0 < percentile <= 100:
             raise ValueError(f"percentile must be in (0, 100], got {percentile}")
+
         self.told = ("T",) if T else ()
         self.warmup = max(1, round(warmup_share * task.epochs))
         self.anchor, self.percentile = anchor, percentile
         self.register_buffer("T", torch.eye(task.num_classes, dtype=torch.float64))
 
     def prepare(self, run: Run) -> None:
+        """Take the measured T, or estimate it with a helper network."""
         if self.told:
             self.T.copy_(run.task.T)
             return
+
         network = run.fit("warm-up", "ce", self.warmup)
         probs = run.predict_train(network).double().softmax(1)
         self.T.copy_(estimate_T(probs, anchor=self.anchor, percentile=self.percentile))

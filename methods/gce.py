@@ -1,11 +1,17 @@
-"""Generalised cross entropy, (1 - p_y^q) / q, and its truncated form. Zhang & Sabuncu, NeurIPS 2018, arXiv:1805.07836.
+"""Generalised cross entropy, also truncated. Zhang & Sabuncu, NeurIPS 2018, arXiv:1805.07836.
 
-No code of the authors is known; constants and schedule follow the most used reproduction, AlanChou/Truncated-Loss.
-With `truncate`, examples with p_y <= k are pruned: their weight is 0 from one refresh to the next, and the mean stays
-over the whole batch. What differs from that reproduction: the best network so far is chosen on the noisy validation
-part, never on test data, and where a protocol holds none out the current network prunes; pruning predicts in evaluation
-mode without augmentation (there: on augmented images); the network in training is never replaced by the best one; the
-epochs of the refreshes scale with the length of the training; and where no example would remain, the weights stay.
+The loss is (1 - p_y^q) / q. With `truncate`, examples with p_y <= k are pruned: a refresh sets
+their weight to 0 until the next one. The mean is still taken over the whole batch.
+
+No code of the authors is known. Constants and schedule follow the most used reproduction,
+AlanChou/Truncated-Loss. Differences from it:
+- The best network so far, which prunes, is chosen on the noisy validation part and never on test
+  data. Where a protocol has no validation part, the current network prunes.
+- The pruning network predicts in evaluation mode on images without augmentation.
+- The network in training is never replaced. In its pruning epochs the reproduction trains a copy of
+  the best network, which the optimiser does not hold, so the weights do not move in them.
+- The epochs of the refreshes scale with the length of the training.
+- Where no example would remain, the weights stay as they are.
 """
 
 import copy
@@ -24,11 +30,14 @@ class GCE(Method):
     def __init__(
         self,
         task: Task,
-        q: float = 0.7,  # every dataset, Truncated-Loss, which says it keeps the paper's values
+        # Truncated-Loss, every dataset. It says that it keeps the paper's values.
+        q: float = 0.7,
         truncate: bool = False,
-        k: float = 0.5,  # the same
-        start_share: float = 1 / 3,  # first refresh: epoch 40 of 120, CIFAR-10; CIFAR-100: 80 of 150
-        every_share: float = 1 / 12,  # then every 10 epochs of 120
+        k: float = 0.5,  # Truncated-Loss, every dataset
+        # First refresh: epoch 40 of 120, CIFAR-10; CIFAR-100: 80 of 150.
+        start_share: float = 1 / 3,
+        # Then every 10 epochs of 120.
+        every_share: float = 1 / 12,
     ):
         super().__init__(task)
         if not 0 < q <= 1:
@@ -38,34 +47,45 @@ class GCE(Method):
         for name, share in (("start_share", start_share), ("every_share", every_share)):
             if not 0 < share <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {share}")
+
         self.q, self.k, self.truncate = q, k, truncate
-        self.start, self.every = task.scaled(start_share, of=1), task.scaled(every_share, of=1)
+        self.start = task.scaled(start_share, of=1)
+        self.every = task.scaled(every_share, of=1)
         if truncate:
-            # Ones at first: truncating an untrained network, whose p_y is about 1/C, would leave no gradient at all.
+            # Ones at first. An untrained network has p_y of about 1/C, so truncating by it would
+            # leave no gradient at all.
             self.register_buffer("weights", torch.ones(task.num_train))
             self.register_buffer("best_accuracy", torch.tensor(-1.0, dtype=torch.float64))
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         log_p = -F.cross_entropy(logits, batch.labels, reduction="none")
-        rows = -torch.expm1(self.q * log_p) / self.q  # p_y ** q by autograd is NaN where p_y underflows
+        # expm1, because the gradient of p_y ** q is NaN where p_y underflows to 0.
+        losses = -torch.expm1(self.q * log_p) / self.q
         if self.truncate:
-            rows = self.weights[batch.index] * (rows - (1 - self.k**self.q) / self.q)
-        return rows.mean()
+            losses = self.weights[batch.index] * (losses - (1 - self.k**self.q) / self.q)
+        return losses.mean()
 
     def prepare(self, run: Run) -> None:
         if self.truncate and run.validate(run.networks[0]) is not None:
             self.best: nn.Module = copy.deepcopy(run.networks[0]).requires_grad_(False)
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
-        number = epoch + 1  # the schedule counts epochs from 1; before epoch 2 there is nothing learnt to prune by
-        if self.truncate and number >= max(self.start, 2) and (number - self.start) % self.every == 0:
-            logits = run.predict_train(self.best if hasattr(self, "best") else run.networks[0])
-            p = logits.softmax(1).gather(1, self.task.labels[:, None]).squeeze(1)
-            kept = p > self.k
-            if kept.any():
-                self.weights.copy_(kept)
+        """Refresh the weights, in the epochs of the schedule."""
+        # The schedule counts epochs from 1. Before epoch 2 the network has learnt nothing.
+        number = epoch + 1
+        if not self.truncate or number < max(self.start, 2):
+            return
+        if (number - self.start) % self.every != 0:
+            return
+
+        logits = run.predict_train(self.best if hasattr(self, "best") else run.networks[0])
+        p = logits.softmax(1).gather(1, self.task.labels[:, None]).squeeze(1)
+        kept = p > self.k
+        if kept.any():
+            self.weights.copy_(kept)
 
     def on_epoch_end(self, run: Run, epoch: int) -> None:
+        """Keep the network if it is the best so far on the validation part."""
         if hasattr(self, "best"):
             accuracy = run.validate(run.networks[0])
             if accuracy is not None and accuracy > self.best_accuracy:

@@ -1,12 +1,16 @@
-"""Generalised label smoothing (GLS, NLS). Wei, Liu, Liu, Niu & Liu, ICML 2022, arXiv:2106.04149.
+"""Generalised label smoothing (GLS, NLS). Wei et al., ICML 2022, arXiv:2106.04149.
 
-Cross entropy with the label (1 - r) Y + r / C: r above 0 is label smoothing (Szegedy et al., CVPR 2016), which trusts
-the label less; r = 0 is CE; r below 0 sharpens the label past one-hot and pushes all other classes down. For r < 0 the
-loss has no lower bound, so a negative training loss is expected, and even a prediction that is certain of its label
-gets the gradient r (Y - 1 / C): the logits grow until weight decay and the schedule stop them, or the run diverges, as
-it does from fresh weights where the rate is far below 0. This is the authors' direct training, with the protocol's
-optimiser. Left out is their other recipe, 120 epochs of CE and then 100 epochs of GLS at a learning rate of 1e-6 from
-the checkpoint that was best on test data.
+Cross entropy with the label (1 - r) Y + r / C, where Y is one-hot. r above 0 is label smoothing
+(Szegedy et al., CVPR 2016), which trusts the label less; r = 0 is CE; r below 0 sharpens the label
+past one-hot and pushes all other classes down.
+
+For r < 0 the loss has no lower bound, so a negative training loss is expected. Even a prediction
+that is certain of its label has the gradient r (Y - 1 / C). The logits grow until weight decay and
+the schedule stop them, or the run diverges, as it does from fresh weights if r is far below 0.
+
+This is the authors' direct training, with the protocol's optimiser. Left out is their other recipe:
+120 epochs of CE, then 100 epochs of GLS at a learning rate of 1e-6 from the checkpoint that was
+best on test data.
 """
 
 import math
@@ -21,7 +25,8 @@ class GLS(Method):
     def __init__(
         self,
         task: Task,
-        # Authors' code, direct training. Their candidates: 0.8, 0.6, 0.4, 0.2, 0, -0.2, ..., -1, -2, -4, -6, -8.
+        # Authors' code, direct training. Their candidates: 0.8, 0.6, 0.4, 0.2, 0, -0.2, ..., -1,
+        # -2, -4, -6, -8.
         rate: float = 0.1,
     ):
         super().__init__(task)

@@ -1,8 +1,9 @@
-"""Mean absolute error of the predicted probabilities. Ghosh, Kumar & Sastry, AAAI 2017, arXiv:1712.09482.
+"""Mean absolute error of the predicted probabilities. Ghosh et al., AAAI 2017, arXiv:1712.09482.
 
-The paper sums |p_k - Y_k| over the classes, which is 2 - 2 p_y. Here it is 1 - p_y, half of that, as in the later
-benchmark code HanxunH/Active-Passive-Losses: the gradient p_y (p - Y) is then at most that of cross entropy, so one
-learning rate can serve both, and it equals `gce` at q = 1. The paper's form is this one at twice the learning rate.
+The paper sums |p_k - Y_k| over the classes, which is 2 - 2 p_y. Here it is half of that, 1 - p_y,
+as in the later benchmark code HanxunH/Active-Passive-Losses. The gradient p_y (p - Y) is then at
+most that of cross entropy, so that one learning rate can serve both, and the loss equals `gce` at q
+= 1. The paper's form is this one at twice the learning rate.
 """
 
 import torch
@@ -15,4 +16,5 @@ from nlbench.method import Batch, Method
 class MAE(Method):
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         log_p = -F.cross_entropy(logits, batch.labels, reduction="none")
-        return -torch.expm1(log_p).mean()  # 1 - p_y without cancellation
+        # This is 1 - p_y. expm1 keeps the digits that the difference loses when p_y is near 1.
+        return -torch.expm1(log_p).mean()

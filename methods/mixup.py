@@ -1,9 +1,9 @@
 """mixup. Zhang, Cisse, Dauphin & Lopez-Paz, ICLR 2018, arXiv:1710.09412.
 
-Trains on l * x + (1 - l) * x[perm] with l * CE(y) + (1 - l) * CE(y[perm]): one l ~ Beta(a, a) and one permutation for
-each batch, and no max(l, 1 - l). As in the authors' code, facebookresearch/mixup-cifar10, except that the draws of l
-come from the run's seed (there the seed does not reach them). The logits belong to mixed images, so that there are no
-online counts.
+Trains on l * x + (1 - l) * x[perm] with the loss l * CE(y) + (1 - l) * CE(y[perm]). Each batch has
+one l ~ Beta(a, a) and one permutation; there is no max(l, 1 - l). This is as in the authors' code,
+facebookresearch/mixup-cifar10, except that the draws of l come from the run's seed, which does not
+reach them there. There are no online counts, because the logits belong to mixed images.
 """
 
 import math
@@ -28,12 +28,17 @@ class Mixup(Method):
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
         generator = run.generator("mixup")
-        # A permutation of all examples gives each batch its own by rank, without a copy to the device at each step.
+        # One permutation of all examples. A batch takes its own from the ranks of its examples, so
+        # that no step has to copy a permutation to the device.
         self.rank = torch.randperm(self.task.num_train, generator=generator).to(self.task.device)
         self.rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
 
     def training_step(self, run: Run, batch: Batch) -> None:
-        share, perm = self.rng.beta(self.a, self.a), self.rank[batch.index].argsort()
+        """Train on the batch mixed with itself."""
+        share = self.rng.beta(self.a, self.a)
+        perm = self.rank[batch.index].argsort()
         logits = run.networks[0](share * batch.images + (1 - share) * batch.images[perm])
-        own, other = F.cross_entropy(logits, batch.labels), F.cross_entropy(logits, batch.labels[perm])
+
+        own = F.cross_entropy(logits, batch.labels)
+        other = F.cross_entropy(logits, batch.labels[perm])
         run.backward_step(share * own + (1 - share) * other)

@@ -1,9 +1,12 @@
 """Symmetric cross entropy learning (SL, SCE). Wang et al., ICCV 2019, arXiv:1908.06112.
 
-alpha * CE + beta * RCE, where RCE swaps the roles of label and prediction and log 0 is a constant A < 0, so that RCE is
--A (1 - p_y). The paper says A = -4. The authors' code clips the one-hot label at 1e-4 and takes the natural logarithm,
-which makes it ln(1e-4) = -9.21 (-4 is the base-10 one); `log_zero` follows the code. Clamps as in the PyTorch version
-the authors link to (HanxunH/SCELoss-Reproduce): none in CE, p to [1e-7, 1] in RCE.
+The loss is alpha * CE + beta * RCE. RCE, reverse cross entropy, swaps the roles of label and
+prediction. With log 0 replaced by a constant A < 0 it is -A (1 - p_y).
+
+The paper says A = -4. The authors' code clips the one-hot label at 1e-4 and takes the natural
+logarithm, so its A is ln(1e-4) = -9.21; -4 is the base-10 logarithm. The default of `log_zero`
+follows the code. The clamps are those of the PyTorch version that the authors link to,
+HanxunH/SCELoss-Reproduce: none in CE, p to [1e-7, 1] in RCE.
 """
 
 import math
@@ -34,4 +37,5 @@ class SL(Method):
         p = logits.softmax(1).clamp(1e-7, 1.0)
         # Summing the other classes keeps the digits that 1 - p_y loses when p_y is near 1.
         others = p.scatter(1, batch.labels[:, None], 0.0).sum(1)
-        return self.alpha * F.cross_entropy(logits, batch.labels) - self.beta * self.log_zero * others.mean()
+        ce = F.cross_entropy(logits, batch.labels)
+        return self.alpha * ce - self.beta * self.log_zero * others.mean()

@@ -1,13 +1,16 @@
 """VolMinNet, minimal volume of T. Li, Liu, Han, Niu & Sugiyama, ICML 2021, arXiv:2102.02400.
 
-Trains T together with the network: -log (p T)_y + lam * log |det T|. Among the matrices that explain the noisy labels,
-the second term prefers the one whose rows span the smallest simplex, and no anchor points are needed. T is I with
-sigmoid(W) off the diagonal, rows divided by their sum: the softmax of log sigmoid(W) with a diagonal of 0, so that all
-stays in logarithms (the authors' code takes log of a product of softmax outputs, which is infinite where they are 0).
-Predictions are p, not p T.
+Trains T together with the network, by the loss -log (p T)_y + lam * log |det T|. Among the matrices
+that explain the noisy labels, the second term prefers the one whose rows span the smallest simplex,
+so no anchor points are needed. The network predicts by p, not by p T.
 
-The network keeps the protocol's optimiser; T has the authors' own, and its drops, at the same shares of the training.
-They choose the epoch by the noisy validation part; here the last one counts, as for every method.
+T is the identity plus sigmoid(W) off the diagonal, with each row divided by its sum. That is the
+softmax of log sigmoid(W) with a diagonal of 0, so everything stays in logarithms. (The authors'
+code takes the log of a product of softmax outputs, which is infinite where they are 0.)
+
+The network keeps the protocol's optimiser. T has the authors' optimiser, whose learning rate drops
+at the same shares of the training as theirs. They choose the epoch by the noisy validation part;
+here the last epoch counts, as for every method.
 """
 
 import math
@@ -25,12 +28,16 @@ class VolMinNet(Method):
         self,
         task: Task,
         lam: float = 1e-4,  # authors' code, every dataset
-        init: float = -2.0,  # of all of W, authors' code, CIFAR-10; CIFAR-100: -4.5
-        T_optimiser: Literal["sgd", "adam"] = "sgd",  # authors' code, CIFAR-10; CIFAR-100: adam
-        T_lr: float = 0.01,  # the same, both
-        T_momentum: float = 0.9,  # authors' code (main.py), of sgd
-        first_drop_share: float = 30 / 80,  # the same: T_lr times 0.1 here
-        second_drop_share: float = 60 / 80,  # and here once more
+        # Every entry of W. Authors' code, CIFAR-10; CIFAR-100: -4.5.
+        init: float = -2.0,
+        # Authors' code, CIFAR-10; CIFAR-100: adam.
+        T_optimiser: Literal["sgd", "adam"] = "sgd",
+        T_lr: float = 0.01,  # authors' code, both datasets
+        # Authors' code (main.py). Of sgd alone.
+        T_momentum: float = 0.9,
+        # Authors' code, both datasets. T_lr is multiplied by 0.1 here, and again at the second.
+        first_drop_share: float = 30 / 80,
+        second_drop_share: float = 60 / 80,
     ):
         super().__init__(task)
         if not 0 <= lam < math.inf:
@@ -43,22 +50,30 @@ class VolMinNet(Method):
             raise ValueError(f"T_lr must be finite and above 0, got {T_lr}")
         if not 0 <= T_momentum < 1:
             raise ValueError(f"T_momentum must be in [0, 1), got {T_momentum}")
-        for name, share in (("first_drop_share", first_drop_share), ("second_drop_share", second_drop_share)):
+        shares = {"first_drop_share": first_drop_share, "second_drop_share": second_drop_share}
+        for name, share in shares.items():
             if not 0 < share <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {share}")
-        self.lam, self.optimiser, self.lr, self.momentum = lam, T_optimiser, T_lr, T_momentum
-        self.drops = [task.scaled(share, of=1) for share in (first_drop_share, second_drop_share)]
-        self.W = nn.Parameter(torch.full((task.num_classes, task.num_classes), init, dtype=torch.float64))
+
+        self.lam, self.optimiser = lam, T_optimiser
+        self.lr, self.momentum = T_lr, T_momentum
+        self.drops = [task.scaled(share, of=1) for share in shares.values()]
+        W = torch.full((task.num_classes, task.num_classes), init, dtype=torch.float64)
+        self.W = nn.Parameter(W)
 
     @property
     def T(self) -> Tensor:
+        """(C, C) float64, the transition matrix so far."""
         return self.log_T().detach().exp()
 
     def log_T(self) -> Tensor:
+        """Return log T, (C, C) float64, through which W gets its gradient."""
         diagonal = torch.eye(len(self.W), dtype=torch.bool, device=self.W.device)
         return F.logsigmoid(self.W).masked_fill(diagonal, 0.0).log_softmax(1)
 
     def prepare(self, run: Run) -> None:
+        """Register the optimiser of W."""
+
         def factory(params):
             if self.optimiser == "adam":
                 return torch.optim.Adam(params, lr=self.lr)
