@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nlbench import models, registry
 from nlbench.errors import SuiteError, did_you_mean
-from nlbench.records import RunRecord, Store, Warn
-from nlbench.suite import Plan, RunSpec, Suite, expand, read_suite
+from nlbench.plan.expand import expand
+from nlbench.plan.spec import Plan, RunSpec
+from nlbench.plan.suite_file import Suite, read_suite
+from nlbench.results.store import RunRecord, Store, Warn
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from nlbench.executors.local import Listener, State
+    from nlbench.executors.base import Listener, State
     from nlbench.executors.workers import Jobs
 
 
@@ -46,12 +48,12 @@ class Sweep:
         Raises: StoreError for a store that cannot be written, SuiteError for published weights that cannot be had and
             for devices that are not there.
         """
-        from nlbench.executors import local, workers
+        from nlbench.executors import base, local, workers
 
         self.store.require_writable()
         plan = self.plan.as_json()
         todo = self.state.todo[:1] if debug else self.state.todo
-        devices = local.pick_devices(self.device)
+        devices = base.pick_devices(self.device)
         at_once = 1 if debug else workers.count_jobs(jobs, todo, devices)
         for model, weights in {(spec.protocol["model"], spec.protocol["weights"]) for spec in todo}:
             models.fetch_weights(model, weights)
@@ -61,7 +63,7 @@ class Sweep:
         setting = local.Setting(
             self.store.root, self.methods, self.data_dir, devices[0], checkpoint_seconds, debug, cuda_graphs, at_once
         )
-        hear = listener or local.Listener()
+        hear = listener or base.Listener()
         if debug or at_once * len(devices) == 1:
             local.execute(todo, self.state.ages, setting, self.store, hear)
         else:
@@ -119,9 +121,10 @@ def prepare(
     A tuned suite comes in two parts: while a try lacks its record the sweep holds the tries (`plan.tries`), then the
     runs with the settings they chose.
     """
-    from nlbench import hardware, tuning
+    from nlbench import hardware
     from nlbench.data import sources
-    from nlbench.executors import local
+    from nlbench.executors import base
+    from nlbench.plan import tuning
 
     extra = [Path(methods_dir)] if methods_dir is not None else []
     checked, problems = read_suite(suite)
@@ -140,19 +143,19 @@ def prepare(
             settings=overrides,
             seeds=None if part.name.endswith(tuning.TRIES) else seeds,
             methods_dirs=extra,
-            auto_precision=lambda: hardware.precision(local.pick_devices(device)),
+            auto_precision=lambda: hardware.precision(base.pick_devices(device)),
         )
 
     methods = registry.method_files(extra)
 
     def pending(part: Plan) -> bool:
-        return bool(local.state(part.specs, store, methods, stale).todo)
+        return bool(base.state(part.specs, store, methods, stale).todo)
 
     plan = tuning.stage(checked, only, planned, pending, store) if checked.track == "tuned" else planned(checked)
     chosen = plan.specs
     if not plan.tries:
         chosen = [s for s in chosen if (not only or s.row in only) and (seeds is None or s.seed in seeds)]
-    return Sweep(plan, chosen, local.state(chosen, store, methods, stale), store, methods, folder, device)
+    return Sweep(plan, chosen, base.state(chosen, store, methods, stale), store, methods, folder, device)
 
 
 def run(

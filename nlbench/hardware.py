@@ -60,3 +60,13 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     done = [libc.mallopt(_MMAP_THRESHOLD, _MOST), libc.mallopt(_TRIM_THRESHOLD, _MOST)]  # the first not before 2.35
     return all(done)
+
+
+def processor() -> str:
+    """The CPU's name as the system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nlbench import streams
-from nlbench.data import strata
+from nlbench.data import stratified
 
 Schedule = Callable[[float], float]  # position in epochs, fractions included -> factor on the learning rate
 
@@ -109,7 +109,7 @@ HelperLoss = Literal["ce"] | Callable[[Tensor, Batch], Tensor]
 
 
 class Run:
-    """What a method may touch of the harness. Built by `nlbench.train`; holds no clean label and no test image.
+    """What a method may touch of the harness. Built by `nlbench.training`; holds no clean label and no test image.
 
     Attributes:
         task: the method's Task.
@@ -158,7 +158,7 @@ class Run:
         """
         rng = streams.rng(self._seed, "order", self.epoch)
         if self._epoch_size:
-            order = strata.balanced(self.task.labels.cpu().numpy(), self._epoch_size, rng)
+            order = stratified.balanced(self.task.labels.cpu().numpy(), self._epoch_size, rng)
         else:
             order = rng.permutation(self.task.num_train)
         return torch.from_numpy(order).to(self.task.device)

@@ -178,9 +178,9 @@ def first_line(path: Path, function: str = "") -> str:
 
 @functools.cache
 def dataset_files() -> dict[str, Path]:
-    """Datasets by name: the files of nlbench/data that define a function `load`."""
+    """Datasets by name: the files of nlbench/data/datasets that define a function `load`."""
     found = {}
-    for path in _python_files(_PACKAGE / "data"):
+    for path in _python_files(_PACKAGE / "data" / "datasets"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if any(isinstance(node, ast.FunctionDef) and node.name == "load" for node in tree.body):
             found[_name(path.stem)] = path
@@ -190,7 +190,7 @@ def dataset_files() -> dict[str, Path]:
 def dataset(name: str) -> Any:
     """The module of dataset `name`: INFO, SOURCES, find(), load(). Raises SuiteError for an unknown name."""
     path = find("dataset", name.partition(":")[0], dataset_files())  # "folder:birds" is read by folder.py
-    return importlib.import_module(f"nlbench.data.{path.stem}")
+    return importlib.import_module(f"nlbench.data.datasets.{path.stem}")
 
 
 def suite_files() -> dict[str, Path]:

@@ -5,14 +5,15 @@ import math
 import pytest
 from typer.testing import CliRunner
 
-from nlbench import published
-from nlbench.agreement import Side, between, interval, tau_b, with_published
-from nlbench.cli import app
+from nlbench.cli.app import app
 from nlbench.errors import SuiteError
-from nlbench.records import RunRecord, Store
+from nlbench.plan.spec import key_of
 from nlbench.registry import method_files
-from nlbench.suite import key_of
-from nlbench.tables import Cell, Results
+from nlbench.results.agreement import Side, between, interval, tau_b, with_published
+from nlbench.results.cells import Cell, Results
+from nlbench.results.published import comparable
+from nlbench.results.published import records as published
+from nlbench.results.store import RunRecord, Store
 
 SPEC = {"dataset": "cifar10n", "labels": "worst", "noise": None, "protocol": {"model": "resnet34", "epochs": 100}}
 # Row -> a value per seed. Of the six pairs B reverses sl and gce, and ties ce with mae.
@@ -225,7 +226,7 @@ def test_a_published_number_that_two_rows_claim_is_no_tie(suite, monkeypatch):
                             None, "", None, "")
         for method, i in rows.items()
     ]  # fmt: skip
-    monkeypatch.setattr(published, "load", lambda: tuple(records))
+    monkeypatch.setattr(comparable, "load", lambda: tuple(records))
     results = suite("full", A)
     assert list(table(with_published(results))) == list(rows)
     twice = {**results.records, ("again", 0, 0): results.records["sl", 0, 0]}

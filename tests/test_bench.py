@@ -8,9 +8,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from nlbench import bench
-from nlbench.bench import Measurement, Setting, Shape
-from nlbench.cli import app
+from nlbench.bench import measure, report
+from nlbench.bench import setting as setting_
+from nlbench.bench import variants as variants_
+from nlbench.bench.measure import Measurement
+from nlbench.bench.setting import Setting
+from nlbench.bench.variants import Shape
+from nlbench.cli.app import app
 from nlbench.errors import UserError
 
 CPU = torch.device("cpu")
@@ -18,9 +22,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(bench, "COPY_BYTES", 1 << 20)
-    monkeypatch.setattr(bench, "NUM_EXAMPLES", 200)
-    monkeypatch.setattr(bench, "ROUNDS", 2)
+    monkeypatch.setattr(measure, "COPY_BYTES", 1 << 20)
+    monkeypatch.setattr(setting_, "NUM_EXAMPLES", 200)
+    monkeypatch.setattr(measure, "ROUNDS", 2)
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def without_code_generation(monkeypatch):
 
 
 def cell(B=8, C=3, dtype=torch.float32):
-    return bench.Cell(Shape(B, C), dtype, CPU, 40)
+    return variants_.Cell(Shape(B, C), dtype, CPU, 40)
 
 
 def measurement(variant, median=10.0, shape=(128, 10), dtype="float32", n=5, **changes):
@@ -61,7 +65,7 @@ def test_the_official_way_is_the_formula():
     want = -math.log(p[y]) + 3 * math.log(1 - new[0] * q[0] - new[1] * q[1])
     memory = torch.tensor([[0.0, 0.0], t], dtype=torch.float64)
     logits = torch.tensor([z], dtype=torch.float64, requires_grad=True)
-    loss = bench.official_elr(logits, torch.tensor([y]), torch.tensor([1]), memory)
+    loss = variants_.official_elr(logits, torch.tensor([y]), torch.tensor([1]), memory)
     loss.backward()
     assert loss.item() == pytest.approx(want, rel=1e-12)
     assert memory.tolist() == [[0, 0], pytest.approx(new, rel=1e-12)]
@@ -69,19 +73,19 @@ def test_the_official_way_is_the_formula():
     assert logits.grad.tolist() == [pytest.approx([p[0], p[1] - 1], rel=1e-9)]
 
 
-@pytest.mark.parametrize("dtype", bench.DTYPES)
-@pytest.mark.parametrize("variant", [name for name in bench.VARIANTS if name != "compile"])
+@pytest.mark.parametrize("dtype", variants_.DTYPES)
+@pytest.mark.parametrize("variant", [name for name in variants_.VARIANTS if name != "compile"])
 @pytest.mark.parametrize("shape", [(8, 3), (33, 101)])
 def test_every_variant_agrees_with_the_formula(shape, variant, dtype):
-    one = bench.Cell(Shape(*shape), getattr(torch, dtype), CPU, 100)
+    one = variants_.Cell(Shape(*shape), getattr(torch, dtype), CPU, 100)
     before = one.targets.clone()
-    assert bench.disagrees(variant, bench.VARIANTS[variant].build(one), one) == ""
+    assert measure.disagrees(variant, variants_.VARIANTS[variant].build(one), one) == ""
     assert torch.equal(one.targets, before)
 
 
 def test_the_compiled_variant_agrees_with_the_formula(without_code_generation):
     one = cell()
-    assert bench.disagrees("compile", bench.VARIANTS["compile"].build(one), one) == ""
+    assert measure.disagrees("compile", variants_.VARIANTS["compile"].build(one), one) == ""
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_the_compiled_variant_agrees_with_the_formula(without_code_generation):
 )
 def test_a_wrong_variant_is_noticed(what, loss, gradient, update):
     one = cell()
-    right = bench.VARIANTS["step"].build(one)
+    right = variants_.VARIANTS["step"].build(one)
 
     def wrong(labels, index):
         before = one.targets[index]
@@ -99,19 +103,21 @@ def test_a_wrong_variant_is_noticed(what, loss, gradient, update):
             one.targets[index] = before
         return rows * loss, dlogits * gradient
 
-    assert bench.disagrees("step", wrong, one).startswith(f"wrong, so not timed: {what} off by ")
+    assert measure.disagrees("step", wrong, one).startswith(f"wrong, so not timed: {what} off by ")
 
 
 def test_a_wrong_variant_has_no_numbers(monkeypatch):
-    wrong = bench.Variant("wrong", lambda one: lambda labels, index: (one.logits.detach()[:, 0], one.logits.detach()))
-    monkeypatch.setitem(bench.VARIANTS, "step", wrong)
+    wrong = variants_.Variant(
+        "wrong", lambda one: lambda labels, index: (one.logits.detach()[:, 0], one.logits.detach())
+    )
+    monkeypatch.setitem(variants_.VARIANTS, "step", wrong)
     result = invoke("--no-compile")
     assert result.exit_code == 1
     assert "8x3 float32 step: wrong, so not timed" in result.stdout
 
 
 def test_a_cell_is_as_training_has_it():
-    one = bench.Cell(Shape(16, 5), torch.bfloat16, CPU, 100)
+    one = variants_.Cell(Shape(16, 5), torch.bfloat16, CPU, 100)
     assert one.logits.is_leaf
     assert one.logits.requires_grad
     assert one.logits.dtype == torch.bfloat16
@@ -127,7 +133,7 @@ def test_a_cell_is_as_training_has_it():
 
 
 def test_variants_take_turns_with_new_indices_and_no_gradient(monkeypatch):
-    monkeypatch.setattr(bench, "_work", lambda: None)
+    monkeypatch.setattr(measure, "_work", lambda: None)
     one = cell()
     calls, seen = [], []
 
@@ -142,8 +148,8 @@ def test_variants_take_turns_with_new_indices_and_no_gradient(monkeypatch):
     def copy():
         raise AssertionError
 
-    variants = {name: bench.VARIANTS[name].build(one) for name in ("eager", "autograd")}
-    times, copies, busy_elsewhere = bench._in_turn(variants, copy, one, 1e-9, timed)
+    variants = {name: variants_.VARIANTS[name].build(one) for name in ("eager", "autograd")}
+    times, copies, busy_elsewhere = measure._in_turn(variants, copy, one, 1e-9, timed)
     eager, fused = variants["eager"], variants["autograd"]
     # Two rounds, three calls a slice, the first of them left out.
     assert calls == [copy] * 3 + [eager] * 3 + [fused] * 3 + [copy] * 3 + [fused] * 3 + [eager] * 3
@@ -154,9 +160,9 @@ def test_variants_take_turns_with_new_indices_and_no_gradient(monkeypatch):
 
 
 def test_compiling_is_not_in_the_times(without_code_generation):
-    (rows,) = bench.run(setting(compiled=True))
+    (rows,) = measure.run(setting(compiled=True))
     by_name = {m.variant: m for m in rows}
-    assert list(by_name) == list(bench.VARIANTS)
+    assert list(by_name) == list(variants_.VARIANTS)
     assert by_name["compile"].n > 0
     assert by_name["compile"].backend == "torch inductor"
     assert by_name["compile"].compile_seconds > by_name["compile"].median_us / 1e6
@@ -182,9 +188,9 @@ def test_without_a_compiler_the_row_says_why(monkeypatch, tmp_path):
 
 
 def test_bytes_by_hand():
-    assert bench.bytes_moved(Shape(128, 10), "float32") == 128 * 10 * (4 + 4 + 4 + 4)
-    assert bench.bytes_moved(Shape(128, 10), "bfloat16") == 128 * 10 * (2 + 4 + 4 + 2)
-    assert bench.bytes_moved(Shape(1024, 1000), "float32") == 16_384_000
+    assert measure.bytes_moved(Shape(128, 10), "float32") == 128 * 10 * (4 + 4 + 4 + 4)
+    assert measure.bytes_moved(Shape(128, 10), "bfloat16") == 128 * 10 * (2 + 4 + 4 + 2)
+    assert measure.bytes_moved(Shape(1024, 1000), "float32") == 16_384_000
 
 
 def test_rates_by_hand():
@@ -202,18 +208,18 @@ def test_ratios_by_hand():
         measurement("eager", 2, shape=(64, 10)),
         measurement("step", 4, shape=(64, 10)),
     ]
-    assert bench.times_faster(rows, rows[2], "eager") == 25
-    assert bench.times_faster(rows, rows[2], "compile") == pytest.approx(100 / 12)
-    assert bench.times_faster(rows, rows[1], "eager") == 3
-    assert bench.times_faster(rows, rows[5], "eager") == 0.5
-    assert bench.times_faster(rows, rows[5], "compile") is None
-    assert bench.times_faster([measurement("eager", n=0), rows[2]], rows[2], "eager") is None
+    assert measure.times_faster(rows, rows[2], "eager") == 25
+    assert measure.times_faster(rows, rows[2], "compile") == pytest.approx(100 / 12)
+    assert measure.times_faster(rows, rows[1], "eager") == 3
+    assert measure.times_faster(rows, rows[5], "eager") == 0.5
+    assert measure.times_faster(rows, rows[5], "compile") is None
+    assert measure.times_faster([measurement("eager", n=0), rows[2]], rows[2], "eager") is None
 
 
 def test_tables_of_hand_written_times():
     medians = {"autograd": 60, "step+backward": 40, "step": 10, "eager": 400, "compile": 100}
     rows = [measurement(name, median) for name, median in medians.items()]
-    text = bench.render(setting("128x10", compiled=True), rows)
+    text = report.render(setting("128x10", compiled=True), rows)
     lines = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines()}
     assert ("128x10 step", "10.0", "9.0 to 12.0", "5", "40.00", "10.00", "2.05", "10.0%", "") in lines
     assert ("128x10", "10.00", "2.50", "1.67", "40.00", "10.0%") in lines
@@ -224,28 +230,28 @@ def test_tables_of_hand_written_times():
 def test_a_crowded_round_is_repeated(monkeypatch, pattern, kept):
     """Two rounds are wanted, four are the most; q is quiet, l is loud. Where most are loud, all count."""
     clock = itertools.count()
-    monkeypatch.setattr(bench, "_work", lambda: bench.Work(next(clock), 0, 0))
-    monkeypatch.setattr(bench, "_busy_elsewhere", lambda spans: int(spans[0][0].clock) // 2)
-    monkeypatch.setattr(bench, "crowded", lambda round: pattern[round] == "l")
+    monkeypatch.setattr(measure, "_work", lambda: measure.Work(next(clock), 0, 0))
+    monkeypatch.setattr(measure, "_busy_elsewhere", lambda spans: int(spans[0][0].clock) // 2)
+    monkeypatch.setattr(measure, "crowded", lambda round: pattern[round] == "l")
     number = itertools.count()
     one = cell()
-    calls = {"step": bench.VARIANTS["step"].build(one)}
-    times, copies, _ = bench._in_turn(calls, print, one, 1e-9, lambda *call: next(number) // 6)
+    calls = {"step": variants_.VARIANTS["step"].build(one)}
+    times, copies, _ = measure._in_turn(calls, print, one, 1e-9, lambda *call: next(number) // 6)
     assert list(dict.fromkeys(times["step"])) == list(dict.fromkeys(copies)) == kept
 
 
 def test_a_crowded_machine_is_said(monkeypatch):
-    before, after = bench.Work(clock=10.0, machine=100.0, own=5.0), bench.Work(clock=12.0, machine=103.5, own=7.0)
-    assert bench._busy_elsewhere([(before, after)]) == 0.75  # 3.5 seconds of work in 2, of which 2 were ours
-    assert bench._busy_elsewhere([(None, None)]) is None
-    monkeypatch.setattr(bench.os, "cpu_count", lambda: 2)
+    before, after = measure.Work(clock=10.0, machine=100.0, own=5.0), measure.Work(clock=12.0, machine=103.5, own=7.0)
+    assert measure._busy_elsewhere([(before, after)]) == 0.75  # 3.5 seconds of work in 2, of which 2 were ours
+    assert measure._busy_elsewhere([(None, None)]) is None
+    monkeypatch.setattr(measure.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    names = [name for name in bench.VARIANTS if name != "compile"]
-    text = bench.render(setting("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
+    names = [name for name in variants_.VARIANTS if name != "compile"]
+    text = report.render(setting("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
     assert "| 128x10 step ! " in text
     assert "! 128x10 float32: NOT RELIABLE: other programs kept 0.8 of 2 cores busy" in text
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    text = bench.render(setting("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
+    text = report.render(setting("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
     assert "NOT RELIABLE" not in text
 
 
@@ -259,12 +265,12 @@ def test_the_command_prints_writes_and_draws(tmp_path):
     assert "**elr, float32: one step, forward and backward" in result.stdout
     assert "8x3 step+backward" in result.stdout
     rows = list(csv.DictReader(table.open()))
-    assert tuple(rows[0]) == bench.COLUMNS
+    assert tuple(rows[0]) == report.COLUMNS
     assert [row["variant"] for row in rows] == ["autograd", "step+backward", "step", "eager"]
     for row in rows:
         assert (row["B"], row["C"], row["num_examples"], row["dtype"]) == ("8", "3", "200", "float32")
         assert float(row["p25_us"]) <= float(row["median_us"]) <= float(row["p75_us"])
-        assert int(row["n"]) >= 2 * bench.ROUNDS
+        assert int(row["n"]) >= 2 * measure.ROUNDS
         assert row["device_name"]
         assert row["torch"] == torch.__version__
         assert row["threads"] == str(torch.get_num_threads())
@@ -289,7 +295,7 @@ def test_an_interrupted_run_prints_what_it_has(monkeypatch):
         yield [measurement(name) for name in ("autograd", "step+backward", "step", "eager")]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench, "run", first_only)
+    monkeypatch.setattr(measure, "run", first_only)
     result = invoke("--no-compile")
     assert result.exit_code == 130
     assert "128x10 eager" in result.stdout
@@ -332,4 +338,4 @@ def test_all_problems_come_together():
 
 def test_a_file_that_turns_unwritable_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
-        bench.write_csv(tmp_path / "gone" / "b.csv", setting(), [measurement("eager")])
+        report.write_csv(tmp_path / "gone" / "b.csv", setting(), [measurement("eager")])

@@ -10,9 +10,10 @@ import training
 from straightforward import EagerELR
 from torch import nn
 
-from nlbench import hardware, protocols, registry
+from nlbench import hardware, registry
+from nlbench.build import build_method
 from nlbench.method import Batch, Task
-from nlbench.suite import build_method
+from nlbench.plan import protocol as protocols
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nlbench import check, registry, template
-from nlbench.cli import app
+from nlbench import registry
+from nlbench.cli.app import app
+from nlbench.conformance import checks, runner, template
 from nlbench.errors import SuiteError
 
 SHIPPED = {n: f for n, f in registry.method_files().items() if f.module.startswith("nlbench.methods.")}
@@ -60,7 +61,7 @@ def members(*parts: str) -> str:
 
 
 def failures(path, **more):
-    return {result.name: result.message for result in check.check(path, **more) if result.status == "FAIL"}
+    return {result.name: result.message for result in runner.check(path, **more) if result.status == "FAIL"}
 
 
 def complaints(results):
@@ -71,9 +72,9 @@ def complaints(results):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_method_passes(name):
-    results = check.check(name)
+    results = runner.check(name)
     assert not complaints(results)
-    assert [result.name for result in results] == list(check.CHECKS)
+    assert [result.name for result in results] == list(checks.CHECKS)
 
 
 # A correct method that uses each part of the interface.
@@ -142,11 +143,11 @@ class Everything(Method):
 
 
 def test_a_correct_method_that_uses_the_whole_interface_passes(tmp_path):
-    assert not complaints(check.check(write(tmp_path, EVERYTHING)))
+    assert not complaints(runner.check(write(tmp_path, EVERYTHING)))
 
 
 def test_the_file_that_new_method_writes_passes(tmp_path):
-    assert not complaints(check.check(template.write("my-loss", tmp_path / "new")))
+    assert not complaints(runner.check(template.write("my-loss", tmp_path / "new")))
 
 
 FRAMES = """
@@ -669,7 +670,7 @@ def test_a_defect_is_found_by_its_own_check(tmp_path, defect):
 
 
 def test_what_cannot_be_judged_says_why(tmp_path):
-    results = check.check(write(tmp_path, "class Mine(Method):\n    pass\n"))
+    results = runner.check(write(tmp_path, "class Mine(Method):\n    pass\n"))
     skipped = {result.name: result.message for result in results if result.status == "skipped"}
     assert skipped["resume"] == "cannot be judged while `repeat` is not ok"
     assert skipped["repeat"] == "cannot be judged while `train` is not ok"
@@ -749,14 +750,14 @@ LEGITIMATE = {
 
 @pytest.mark.parametrize("kind", LEGITIMATE)
 def test_what_is_legitimate_passes(tmp_path, kind):
-    results = check.check(write(tmp_path, LEGITIMATE[kind]))
+    results = runner.check(write(tmp_path, LEGITIMATE[kind]))
     assert not complaints(results)
     assert [r.message for r in results if r.name == "train"] == [""]
 
 
 def test_a_fast_form_without_a_loss_or_a_copy_is_not_compared(tmp_path):
     def skipped(*parts):
-        results = check.check(write(tmp_path, members(*parts), name=f"m{len(list(tmp_path.iterdir()))}"))
+        results = runner.check(write(tmp_path, members(*parts), name=f"m{len(list(tmp_path.iterdir()))}"))
         assert [r.status for r in results].count("ok") == len(results) - 1
         return next(r.message for r in results if r.name == "fast-form")
 
@@ -766,7 +767,7 @@ def test_a_fast_form_without_a_loss_or_a_copy_is_not_compared(tmp_path):
 
 
 def judged(folder, source):
-    results = check.results(write(folder, members(CE), HEAD.replace("NeurIPS 2018, arXiv:1805.07836", source)))
+    results = runner.results(write(folder, members(CE), HEAD.replace("NeurIPS 2018, arXiv:1805.07836", source)))
     return next(result.status for result in results if result.name == "source")
 
 
@@ -795,7 +796,7 @@ def test_what_is_no_source_or_no_year_is_refused(tmp_path, source):
 
 def test_examples_that_are_left_out_are_told(tmp_path):
     few = function("batches(self, run, epoch)", "for index in run.order()[:8].split(4): yield run.batch(index)")
-    results = check.check(write(tmp_path, members(few, CE)))
+    results = runner.check(write(tmp_path, members(few, CE)))
     assert not complaints(results)
     said = next(result for result in results if result.name == "train").lines()
     assert said[0].endswith("outputs are finite; an epoch's batches hold 8 of 70 examples")
@@ -861,7 +862,7 @@ def test_the_command_prints_a_line_a_check_and_says_by_its_status_how_it_went(cl
     lines = good.stdout.splitlines()
     assert lines[-1].endswith("mine.py: 19 ok, 0 failed, 1 skipped")
     status = {"fast-form": "skipped"}
-    assert [line.split()[:2] for line in lines[:-1]] == [[status.get(name, "ok"), name] for name in check.CHECKS]
+    assert [line.split()[:2] for line in lines[:-1]] == [[status.get(name, "ok"), name] for name in checks.CHECKS]
     bad = cli(str(write(tmp_path / "m", BROKEN["a dict as a plain attribute"][0], name="bad")))
     assert bad.exit_code == 1
     assert "FAIL     resume " in bad.stdout
@@ -901,7 +902,7 @@ def test_the_callers_generators_and_threads_are_left_alone(tmp_path):
     torch.manual_seed(3)
     np.random.seed(3)
     expected = torch.random.get_rng_state(), np.random.get_state()[1].copy(), torch.get_num_threads()
-    check.check(write(tmp_path, members(CE)))
+    runner.check(write(tmp_path, members(CE)))
     assert torch.equal(torch.random.get_rng_state(), expected[0])
     assert (np.random.get_state()[1] == expected[1]).all()
     assert torch.get_num_threads() == expected[2]

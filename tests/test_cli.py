@@ -16,8 +16,8 @@ import pytest
 from typer.testing import CliRunner
 
 import nlbench
-from nlbench.cli import app
-from nlbench.data.noise import labels_hash, read_labels
+from nlbench.cli.app import app
+from nlbench.data.noise.label_files import labels_hash, read_labels
 
 NLBENCH = Path(sys.executable).parent / "nlbench"
 SUITE = """\

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from nlbench import api, models, train
-from nlbench.data import gaussians, loader
-from nlbench.data.gaussians import INFO, SIGMA, P, V
-from nlbench.executors.local import Listener
+from nlbench import api, models
+from nlbench.data.datasets import gaussians
+from nlbench.data.datasets.gaussians import INFO, SIGMA, P, V
+from nlbench.executors.base import Listener
+from nlbench.training import run_data, setup, train
 
 SEEDS = [0, 1]
 WRONG = 0.4
@@ -52,7 +53,7 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         out = tmp_path_factory.mktemp("out")
         sweep = api.prepare("early-learning-linear", out=out, only=["ce"], seeds=SEEDS, device="cpu")
-        patch.setattr(train, "models", SimpleNamespace(build=build, weights_file=models.weights_file))
+        patch.setattr(setup, "models", SimpleNamespace(build=build, weights_file=models.weights_file))
         sweep.run(
             Listener(
                 on_epoch=on_epoch,
@@ -74,7 +75,7 @@ def runs(tmp_path_factory):
 
 def data_of(spec):
     nowhere = Path()
-    data = loader.prepare(gaussians.load(nowhere, nowhere, spec.seed), seed=spec.seed, noise=spec.noise)
+    data = run_data.prepare(gaussians.load(nowhere, nowhere, spec.seed), seed=spec.seed, noise=spec.noise)
     assert data.noise_rate_train == WRONG
     return SimpleNamespace(
         x=data.train_images.reshape(-1, P).astype(np.float64),

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nlbench import evaluate
 from nlbench.method import Batch
+from nlbench.training import evaluate
 
 
 def one_hot(classes, C):

@@ -10,11 +10,15 @@ import torch
 from layouts import Clothing1M, Folder, WebVision, change_line
 from typer.testing import CliRunner
 
-from nlbench import api, streams, tables, train
-from nlbench.cli import app
-from nlbench.data import folder, loader, strata
+from nlbench import api, streams
+from nlbench.cli.app import app
+from nlbench.data import stratified
+from nlbench.data.datasets import folder
 from nlbench.errors import SuiteError
-from nlbench.executors import local
+from nlbench.executors import base
+from nlbench.results import table as tables
+from nlbench.training import epoch as epoch_
+from nlbench.training import images
 
 SMALL = {
     "model": "cnn3", "resize": 18, "crop": 16, "weights": "", "batch_size": 8, "epochs": 2, "precision": "float32",
@@ -154,12 +158,12 @@ def test_an_epoch_is_balanced_redrawn_and_the_same_for_all_methods(tmp_path, clo
 def test_memories_are_indexed_by_the_position_in_the_list(tmp_path, clothing):
     sw = sweep(tmp_path, "clothing1m", ["elr"], epochs=3)
     with pytest.raises(Stop):
-        sw.run(local.Listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
+        sw.run(base.Listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
     state = torch.load(sw.store.run_dir(sw.specs[0].key) / "checkpoint.pt", weights_only=True)
     targets = state["method"]["targets"]
     assert targets.shape == (112, 14)
     labels = np.arange(112) % 14
-    drawn = strata.balanced(labels, 16, streams.rng(0, "order", 0))
+    drawn = stratified.balanced(labels, 16, streams.rng(0, "order", 0))
     assert np.flatnonzero(targets.sum(1)).tolist() == sorted(drawn)
     assert records(sw)["elr"].metrics.get("target_accuracy") is None
 
@@ -183,9 +187,9 @@ def test_a_resumed_run_equals_one_never_stopped(tmp_path, clothing, monkeypatch,
     cut = sweep(tmp_path, "clothing1m", [row], out="b", epochs=4)
     monkeypatch.setenv("NLBENCH_WORKERS", "2")  # which changes nothing
     with pytest.raises(Stop):
-        cut.run(local.Listener(on_epoch=stop_at(2)), checkpoint_seconds=0)
+        cut.run(base.Listener(on_epoch=stop_at(2)), checkpoint_seconds=0)
     seen = []
-    cut.run(local.Listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
+    cut.run(base.Listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
     assert seen == [2, 3]
     assert outcome(cut) == outcome(whole)
 
@@ -194,8 +198,8 @@ def test_reading_ahead_changes_nothing(tmp_path, clothing, monkeypatch):
     rows = ["ce", "elr", "bootstrap"]
     ahead = sweep(tmp_path, "clothing1m", rows, out="a", batches_per_epoch=6)
     records(ahead)
-    monkeypatch.setattr(loader.FileImages, "ahead", 0)
-    monkeypatch.setattr(loader.FileImages, "plain", _plain_without_a_window)
+    monkeypatch.setattr(images.FileImages, "ahead", 0)
+    monkeypatch.setattr(images.FileImages, "plain", _plain_without_a_window)
     other = sweep(tmp_path, "clothing1m", rows, out="b", batches_per_epoch=6)
     records(other)
     assert outcome(ahead) == outcome(other)
@@ -214,10 +218,10 @@ def test_what_was_drawn_ahead_is_the_same_plan_in_its_order():
             yield i
 
     got = []
-    for item in train._ahead(plan(), 2):
+    for item in epoch_.drawn_ahead(plan(), 2):
         got.append((item, len(drawn)))
     assert got == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)]
-    assert list(train._ahead(iter([]), 2)) == []
+    assert list(epoch_.drawn_ahead(iter([]), 2)) == []
 
 
 def test_a_method_cannot_be_told_what_nobody_knows(tmp_path, clothing):

@@ -16,7 +16,7 @@ import torch
 
 from nlbench import api, hardware
 from nlbench.errors import SuiteError
-from nlbench.executors import local, workers
+from nlbench.executors import base, local, workers
 
 NLBENCH = Path(sys.executable).with_name("nlbench")
 
@@ -58,7 +58,7 @@ def test_results_do_not_depend_on_the_number_of_jobs(tmp_path):
     alone, together = (sweep(tmp_path / name, methods, seeds=(0, 1)) for name in ("alone", "together"))
     alone.run()
     heard = []
-    together.run(local.Listener(on_start=lambda spec: heard.append(spec.key)), jobs=3)
+    together.run(base.Listener(on_start=lambda spec: heard.append(spec.key)), jobs=3)
     assert curves(together) == curves(alone)
     assert together.failures() == []
     assert set(heard) == {spec.key for spec in together.specs}
@@ -73,7 +73,7 @@ def test_hooks_say_which_run_they_are_about(tmp_path):
     sw = sweep(tmp_path, {"ce": {}, "elr": {}}, epochs=3)
     epochs, finished = {}, {}
     sw.run(
-        local.Listener(
+        base.Listener(
             on_epoch=lambda spec, epoch, total, row: epochs.setdefault(spec.row, []).append(
                 (epoch, total, row["loss"])
             ),
@@ -172,7 +172,7 @@ def test_what_another_process_holds_is_waited_for(tmp_path):
     with contextlib.ExitStack() as stack:
         assert stack.enter_context(sw.store.lock(theirs.key))
         sw.run(
-            local.Listener(
+            base.Listener(
                 on_wait=lambda count: (waited.append(count), stack.close()),
                 on_finish=lambda spec, record: finished.append(spec.row),
             ),
@@ -254,7 +254,7 @@ def test_runs_are_spread_over_the_devices(tmp_path, monkeypatch):
     sw = sweep(tmp_path, {"ce": {}, "elr": {}, "gce": {}})
     devices = [torch.device("cuda", 0), torch.device("cuda", 2)]
     setting = local.Setting(tmp_path, sw.methods, sw.data_dir, devices[0], jobs=2)
-    workers.execute(sw.specs, sw.state.ages, setting, sw.store, local.Listener(), devices)
+    workers.execute(sw.specs, sw.state.ages, setting, sw.store, base.Listener(), devices)
     assert started == [(devices[0], 2, 3), (devices[1], 2, 3), (devices[0], 2, 3)]  # three runs need three workers
 
 
@@ -271,12 +271,12 @@ def test_runs_are_spread_over_the_devices(tmp_path, monkeypatch):
 def test_devices_that_cannot_be(names, said, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(SuiteError, match=said):
-        local.pick_devices(names)
+        base.pick_devices(names)
 
 
 def test_several_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert local.pick_devices("cuda:0,cuda:2") == [torch.device("cuda", 0), torch.device("cuda", 2)]
+    assert base.pick_devices("cuda:0,cuda:2") == [torch.device("cuda", 0), torch.device("cuda", 2)]
 
 
 def test_more_threads_than_cores_are_warned_of(tmp_path, monkeypatch):

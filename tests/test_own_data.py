@@ -16,9 +16,9 @@ import torch
 import torchvision
 from typer.testing import CliRunner
 
-from nlbench.cli import app
-from nlbench.data import folder
-from nlbench.progress import Progress
+from nlbench.cli.app import app
+from nlbench.cli.progress import Progress
+from nlbench.data.datasets import folder
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-own-data.md"
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>\w+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)

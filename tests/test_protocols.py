@@ -7,9 +7,9 @@ import warnings
 import pytest
 import torch
 
-from nlbench import protocols
 from nlbench.errors import SuiteError
-from nlbench.protocols import resolve
+from nlbench.plan import presets
+from nlbench.plan.protocol import resolve
 
 CIFAR = ("cifar10", "cifar100", "cifar10n", "cifar100n")
 ELR10 = {"epochs": 120, "schedule": {"kind": "multistep", "milestones": [40.0, 80.0], "gamma": 0.01}}
@@ -83,14 +83,14 @@ def test_presets_are_the_published_protocols(name, dataset):
 
 
 def test_every_preset_is_complete_and_fixes_precision_and_threads():
-    assert set(protocols.PRESETS) == {*EXPECTED, *ON_IMAGES, "digits", "linear"}
+    assert set(presets.PRESETS) == {*EXPECTED, *ON_IMAGES, "digits", "linear"}
     assert resolve("digits", "digits").precision == "float32"
-    for name in protocols.PRESETS:
+    for name in presets.PRESETS:
         assert resolve(name, "digits").threads >= 1
 
 
 def test_linear_is_full_batch_gradient_descent():
-    from nlbench.data import gaussians
+    from nlbench.data.datasets import gaussians
 
     protocol = resolve("linear", "gaussians")
     assert protocol.batch_size == gaussians.INFO.num_train - protocol.subset

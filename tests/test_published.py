@@ -12,14 +12,18 @@ import pytest
 from scipy.stats import ttest_ind_from_stats
 from typer.testing import CliRunner
 
-from nlbench import published, tables
-from nlbench.cli import app
-from nlbench.code import code_hash
+from nlbench.cli.app import app
+from nlbench.code_hash import code_hash
 from nlbench.errors import SuiteError
-from nlbench.published import Published, Setting
-from nlbench.records import RunRecord, Store
+from nlbench.plan.spec import key_of
 from nlbench.registry import method_files
-from nlbench.suite import key_of
+from nlbench.results import cells, statistics
+from nlbench.results import table as tables
+from nlbench.results.published import comparable
+from nlbench.results.published import records as published
+from nlbench.results.published.comparable import Setting
+from nlbench.results.published.records import Published
+from nlbench.results.store import RunRecord, Store
 
 # Our methods, and the sources' that have no counterpart and keep their names.
 OURS = {
@@ -130,7 +134,7 @@ SETTING = Setting.of(SPEC, {"num_train": 45000})
 def test_what_agrees_in_all_may_be_compared():
     assert SETTING.differences(ELR) == ([], [])
     assert ELR in SETTING.records()
-    assert published.nearest(SETTING.records(), SETTING) == [ELR]
+    assert comparable.nearest(SETTING.records(), SETTING) == [ELR]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +263,7 @@ def test_a_record_of_an_unknown_kind_is_compared_with_nothing(spec):
 
 def test_the_welch_test_by_hand():
     # 0.05 / 5 + 0.0289 / 5 = 0.01578; its square over (0.01^2 + 0.00578^2) / 4 is 7.466 degrees of freedom.
-    found = published.welch(89.10, 0.05**0.5, 5, ELR)
+    found = statistics.welch(89.10, 0.05**0.5, 5, ELR)
     assert found.difference == pytest.approx(-0.05)
     assert found.se == pytest.approx(0.01578**0.5)
     assert found.df == pytest.approx(7.4660, abs=1e-4)
@@ -271,7 +275,7 @@ def test_a_population_std_is_made_a_sample_std():
     assert (record.std, record.seeds, record.std_kind) == (0.08, 3, "population")
     assert record.sample_std == pytest.approx(0.08 * 1.5**0.5)
     other = ttest_ind_from_stats(84.0, 0.5, 3, 83.91, 0.08 * 1.5**0.5, 3, equal_var=False)
-    assert published.welch(84.0, 0.5, 3, record).p == pytest.approx(other.pvalue)
+    assert statistics.welch(84.0, 0.5, 3, record).p == pytest.approx(other.pvalue)
     assert replace(record, seeds=None).sample_std == 0.08
 
 
@@ -283,19 +287,19 @@ def test_a_population_std_is_made_a_sample_std():
     ],
 )  # fmt: skip
 def test_what_cannot_be_tested(std, n, changes):
-    found = published.welch(90.0, std, n, replace(ELR, **changes))
+    found = statistics.welch(90.0, std, n, replace(ELR, **changes))
     assert found.difference == pytest.approx(0.85)
     assert (found.se, found.df, found.p) == (None, None, None)
 
 
 def test_one_number_in_several_places_counts_once():
     copy = replace(ELR, table="ELR Table 1", source="another list of numbers", note="copied")
-    assert published.nearest([ELR, copy], SETTING) == [ELR]
+    assert comparable.nearest([ELR, copy], SETTING) == [ELR]
     others = [replace(ELR, mean=80.0 + i) for i in range(5)]
-    assert published.nearest(others, SETTING) == others[:3]
+    assert comparable.nearest(others, SETTING) == others[:3]
     away = replace(SETTING, num_train=1)
-    assert published.nearest(others, away) == others[:2]
-    assert published.nearest([], SETTING) == []
+    assert comparable.nearest(others, away) == others[:2]
+    assert comparable.nearest([], SETTING) == []
 
 
 # --- the command --------------------------------------------------------------------------------------------------
@@ -567,7 +571,7 @@ def test_an_unexpected_record_does_no_harm(store, spec, form):
 
 
 def test_letters_go_on_after_z():
-    keys = tables._Keys("ab")
+    keys = cells.Keys("ab")
     assert [keys.of(text) for text in ("x", "y", "z", "x", "w")] == ["a", "b", "b2", "a", "b3"]
 
 

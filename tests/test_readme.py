@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from nlbench.cli import app
+from nlbench.cli.app import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)

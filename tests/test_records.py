@@ -11,10 +11,11 @@ import time
 import pytest
 
 import nlbench
-from nlbench import records
+from nlbench import files
 from nlbench.errors import StoreError
-from nlbench.records import RunRecord, Store
-from nlbench.suite import key_of
+from nlbench.plan.spec import key_of
+from nlbench.results import lock
+from nlbench.results.store import RunRecord, Store
 
 SPEC = {"method": "ce", "params": {}, "seed": 0}
 KEY = key_of(SPEC)
@@ -76,14 +77,14 @@ def test_a_record_of_a_later_version_can_be_read(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "f"
-    records.write_atomic(path, lambda file: file.write(b"old"))
+    files.write_atomic(path, lambda file: file.write(b"old"))
 
     def fails(file):
         file.write(b"new")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        records.write_atomic(path, fails)
+        files.write_atomic(path, fails)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
@@ -107,7 +108,7 @@ def test_a_store_without_suites_says_how_to_make_one(tmp_path):
 
 HOLD = """
 import sys, time
-from nlbench.records import Store
+from nlbench.results.store import Store
 with Store(sys.argv[1]).lock(sys.argv[2]) as mine:
     print(mine, flush=True)
     time.sleep(60)
@@ -138,7 +139,7 @@ def test_another_hosts_lock_holds_while_its_heart_beats(tmp_path):
     with store.lock(KEY) as mine:
         assert mine is False
     assert path.read_text() == "another-host 12\n"
-    old = time.time() - records.STALE_SECONDS - 1
+    old = time.time() - lock.STALE_SECONDS - 1
     os.utime(path, (old, old))
     with store.lock(KEY) as mine:
         assert mine is True
@@ -147,7 +148,7 @@ def test_another_hosts_lock_holds_while_its_heart_beats(tmp_path):
 
 
 def test_the_heart_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.02)
     store = Store(tmp_path)
     with store.lock(KEY):
         path = store.run_dir(KEY) / "lock"
@@ -182,7 +183,7 @@ def test_without_flock_the_heartbeat_decides_and_nobody_waits_for_ever(tmp_path,
     def none(*args):
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(records.fcntl, "flock", none)
+    monkeypatch.setattr(lock.fcntl, "flock", none)
     store = Store(tmp_path)
     with store.lock(KEY) as mine:
         assert mine is True

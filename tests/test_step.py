@@ -12,10 +12,14 @@ from marks import needs_gpu
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nlbench import api, hardware, models, network, protocols, registry, train
-from nlbench.data import digits, loader
-from nlbench.network import Network, Passes
-from nlbench.records import Store
+from nlbench import api, hardware, models, registry
+from nlbench.data.datasets import digits
+from nlbench.plan import protocol as protocols
+from nlbench.results.store import Store
+from nlbench.training import context as context_
+from nlbench.training import images as loader
+from nlbench.training import network, setup, train
+from nlbench.training.network import Network, Passes
 
 SMALL = {
     "name": "small",
@@ -401,8 +405,8 @@ def test_graphs_are_for_gpus(tmp_path, captures):
 )
 def test_whose_steps_are_replayed_by_default(asked, model, compiled, replayed, tmp_path):
     protocol = protocols.resolve("cifarn-02", "cifar10", {"model": model, "compile": compiled})
-    context = train.Context(Store(tmp_path), torch.device("cuda"), {}, cuda_graphs=asked)
-    assert train._graphs(context, protocol) is replayed
+    context = context_.Context(Store(tmp_path), torch.device("cuda"), {}, cuda_graphs=asked)
+    assert setup.uses_graphs(context, protocol) is replayed
 
 
 @needs_gpu

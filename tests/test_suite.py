@@ -8,7 +8,10 @@ import pytest
 
 from nlbench import registry
 from nlbench.errors import DataMissing, SuiteError
-from nlbench.suite import RunSpec, expand, key_of, parse_seeds, parse_set, read_suite
+from nlbench.plan.expand import expand
+from nlbench.plan.options import parse_seeds, parse_set
+from nlbench.plan.spec import RunSpec, key_of
+from nlbench.plan.suite_file import read_suite
 
 GOOD = """\
 name: trial
@@ -216,7 +219,7 @@ def without_data(monkeypatch):
     def fingerprints(conditions, *_):
         return {(c.dataset, c.labels): "0" for c in conditions}, {}
 
-    monkeypatch.setattr("nlbench.suite._fingerprints", fingerprints)
+    monkeypatch.setattr("nlbench.plan.expand._fingerprints", fingerprints)
 
 
 def test_every_shipped_suite_is_counted():

@@ -7,12 +7,13 @@ import statistics
 
 import pytest
 
-from nlbench import tables
-from nlbench.code import code_hash
+from nlbench.code_hash import code_hash
 from nlbench.errors import SuiteError
-from nlbench.records import RunRecord, Store
+from nlbench.plan.spec import key_of
 from nlbench.registry import method_files
-from nlbench.suite import key_of
+from nlbench.results import statistics as statistics_
+from nlbench.results import table as tables
+from nlbench.results.store import RunRecord, Store
 
 VALUES = {  # row -> last by seed
     "ce": {0: 0.70, 1: 0.72, 2: 0.74},
@@ -109,9 +110,9 @@ def test_paired_differences_and_their_p_values(store, three):
 
 
 def test_holm_by_hand():
-    assert tables.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert tables.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert tables.holm([]) == []
+    assert statistics_.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert statistics_.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert statistics_.holm([]) == []
 
 
 def test_another_reference_and_an_unknown_one(store, three):

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 import nlbench
-from nlbench import api, registry, train
+from nlbench import api, registry
 from nlbench.data import sources
-from nlbench.executors import local
-from nlbench.records import Store
+from nlbench.executors import base, local
+from nlbench.results.store import Store
+from nlbench.training import context as context_
+from nlbench.training import train
 
 SUITE = {
     "name": "t",
@@ -158,10 +160,10 @@ def test_a_resumed_run_equals_one_never_stopped(tmp_path, row, entry):
 
     cut = sweep(tmp_path / "b", *args)
     with pytest.raises(Stop):
-        cut.run(local.Listener(on_epoch=stop_at(3)), checkpoint_seconds=0)
+        cut.run(base.Listener(on_epoch=stop_at(3)), checkpoint_seconds=0)
     assert cut.store.read(cut.specs[0].key) is None
     seen = []
-    cut.run(local.Listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
+    cut.run(base.Listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
     assert seen == [3, 4, 5]  # epoch 3 ended, but its checkpoint was not written yet
     assert outcome(cut) == outcome(whole)
     assert not (cut.store.run_dir(cut.specs[0].key) / "checkpoint.pt").exists()
@@ -174,7 +176,7 @@ def test_a_corrupt_checkpoint_is_set_aside_and_the_run_done_again(tmp_path):
     said = []
     cut.store.warn = said.append
     with pytest.raises(Stop):
-        cut.run(local.Listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
+        cut.run(base.Listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
     path = cut.store.run_dir(cut.specs[0].key) / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
     cut.run()
@@ -242,7 +244,7 @@ def test_clean_labels_cannot_be_reached(tmp_path, name):
     predictions = []
     for part, clean in (("a", data.clean_labels), ("b", mixed)):
         store = Store(tmp_path / part)
-        context = train.Context(store, torch.device("cpu"), sw.methods)
+        context = context_.Context(store, torch.device("cpu"), sw.methods)
         changed = type(data)(**{**vars(data), "clean_labels": clean})
         record = train.train(spec, changed, context)
         with np.load(store.run_dir(spec.key) / "predictions.npz") as file:
@@ -293,11 +295,11 @@ def test_changed_code_marks_a_record_and_stale_rerun_redoes_it(tmp_path):
                          "        return F.cross_entropy(logits, batch.labels)\n")  # fmt: skip
     sweep(tmp_path, {"mine": {}}, 1, methods_dir=folder).run()
     path = folder / "mine.py"
-    from nlbench import code
+    from nlbench import code_hash
 
     for text, stale in ((path.read_text() + "\n# a comment\n", 0), (path.read_text() + "\nX = 1\n", 1)):
         path.write_text(text)
-        code._essence.cache_clear()
+        code_hash._essence.cache_clear()
         state = sweep(tmp_path, {"mine": {}}, 1, methods_dir=folder).state
         assert (len(state.done), len(state.stale), len(state.todo)) == (1, stale, 0)
     redo = api.prepare(
@@ -309,7 +311,7 @@ def test_changed_code_marks_a_record_and_stale_rerun_redoes_it(tmp_path):
 def test_a_helper_network_is_trained_once_for_both_corrections(tmp_path):
     sw = sweep(tmp_path, {"forward": {}, "backward": {}}, 3)
     fitted = []
-    sw.run(local.Listener(on_fit=lambda spec, epoch, epochs, row: fitted.append(epoch)))
+    sw.run(base.Listener(on_fit=lambda spec, epoch, epochs, row: fitted.append(epoch)))
     assert fitted == [0, 1, 2]
     one, two = (sw.store.read(spec.key) for spec in sw.specs)
     assert one.timing["fits"] == two.timing["fits"] > 0
@@ -321,9 +323,9 @@ def test_an_interrupted_helper_goes_on_where_it_was(tmp_path):
     whole.run()
     cut = sweep(tmp_path / "b", {"forward": {}}, 4)
     with pytest.raises(Stop):
-        cut.run(local.Listener(on_fit=stop_at(2)), checkpoint_seconds=0)
+        cut.run(base.Listener(on_fit=stop_at(2)), checkpoint_seconds=0)
     fitted = []
-    cut.run(local.Listener(on_fit=lambda spec, epoch, epochs, row: fitted.append(epoch)))
+    cut.run(base.Listener(on_fit=lambda spec, epoch, epochs, row: fitted.append(epoch)))
     assert fitted == [2, 3]
     assert outcome(cut) == outcome(whole)
 
@@ -428,7 +430,7 @@ def test_a_run_that_another_process_holds_is_waited_for_and_not_trained_again(tm
     thread.start()
     held.wait(60)
     started, finished = [], []
-    listener = local.Listener(
+    listener = base.Listener(
         on_start=lambda spec: started.append(spec.row),
         on_wait=lambda count: released.set(),
         on_finish=lambda spec, record: finished.append((spec.row, record.timing)),
@@ -520,10 +522,10 @@ def test_global_generators_are_the_runs_own(tmp_path):
 
 def test_every_module_a_run_computes_with_is_in_the_code_hash():
     """What train and the data layer import of ours, apart from what only names, stores or checks."""
-    from nlbench import code
+    from nlbench import code_hash
 
-    seen, todo = set(), ["train.py", "data/loader.py", "data/noise.py"]
-    package = Path(train.__file__).parent
+    seen, todo = set(), ["training/train.py", "data/noise/resolve.py"]
+    package = Path(train.__file__).parents[1]
     while todo:
         name = todo.pop()
         if name in seen:
@@ -536,7 +538,10 @@ def test_every_module_a_run_computes_with_is_in_the_code_hash():
             for part in parts:
                 path = part.removeprefix("nlbench").lstrip(".").replace(".", "/") + ".py"
                 todo += [path] if (package / path).is_file() else []
-    bookkeeping = {"code.py", "hardware.py", "records.py", "registry.py", "suite.py", "errors.py", "problems.py"}
-    bookkeeping |= {"data/base.py", "data/files.py", "data/safe_pickle.py", "data/fingerprint.py", "data/sources.py"}
+    bookkeeping = {"code_hash", "hardware", "registry", "errors", "files", "build", "results"}
+    bookkeeping |= {"data/base", "data/formats/safe_pickle", "data/fingerprint", "data/sources", "plan/spec"}
+    bookkeeping |= {"plan/suite_file", "plan/problems", "plan/yaml_lines", "plan/presets"}
     own = {name for name in seen if not name.startswith(("ops/", "models/"))}
-    assert own - bookkeeping <= set(code._HARNESS)
+    hashed = {str(path.relative_to(package)) for name in code_hash._HARNESS for path in package.glob(name)}
+    known = hashed | {name for name in own if any(name.startswith(part) for part in bookkeeping)}
+    assert own - known == set()

@@ -5,7 +5,7 @@ import pytest
 import nlbench
 from nlbench import api
 from nlbench.errors import SuiteError
-from nlbench.records import Store
+from nlbench.results.store import Store
 
 
 def suite(**changes):

@@ -13,10 +13,10 @@ from layouts import Clothing1M
 from typer.testing import CliRunner
 
 from nlbench import api, models
-from nlbench.cli import app
+from nlbench.cli.app import app
 from nlbench.errors import SuiteError
 from nlbench.models import _external
-from nlbench.records import Store
+from nlbench.results.store import Store
 
 SHAPE = (3, 16, 16)
 SUITE = """\

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from nlbench.data.files import sync
 from nlbench.errors import DataError
+from nlbench.files import sync
 
 _FORMAT = 1  # of the entries; raising it decodes everything again
 

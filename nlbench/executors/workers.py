@@ -25,10 +25,11 @@ import torch
 from nlbench import hardware
 from nlbench.data import decode
 from nlbench.errors import SuiteError, UserError
-from nlbench.executors.local import POLL_SECONDS, Listener, Setting, Trainer, age_of
-from nlbench.records import RunRecord, Store
-from nlbench.suite import RunSpec
-from nlbench.train import failed
+from nlbench.executors.base import Listener, age_of
+from nlbench.executors.local import POLL_SECONDS, Setting, Trainer
+from nlbench.plan.spec import RunSpec
+from nlbench.results.store import RunRecord, Store
+from nlbench.training.record import failed
 
 Jobs = int | Literal["auto"]
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from nlbench import hardware, ops, train
+from nlbench import hardware, ops
+from nlbench import hardware as hardware_
 
 MEAN, STD, BATCH, N = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), 128, 50_000
 ROUNDS, IN_A_ROW = 60, 10
@@ -75,7 +76,7 @@ def main():
                 begun = time.perf_counter()
                 way(index)
                 seconds[name].append(time.perf_counter() - begun)
-    print(f"{train.processor()}, 1 thread, torch {torch.__version__}, batches of {BATCH} of {N} images 32x32x3\n")
+    print(f"{hardware_.processor()}, 1 thread, torch {torch.__version__}, batches of {BATCH} of {N} images 32x32x3\n")
     print("| way | images/s, median | quartiles |\n| --- | ---: | ---: |")
     for name, values in seconds.items():
         slow, median, fast = (BATCH / q for q in reversed(statistics.quantiles(values, n=4)))

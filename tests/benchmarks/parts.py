@@ -10,9 +10,10 @@ from unittest import mock
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from nlbench import models, ops, train
-from nlbench.data.loader import Images
-from nlbench.network import Network
+from nlbench import models, ops
+from nlbench.training import train
+from nlbench.training.images import Images
+from nlbench.training.network import Network
 
 # An epoch is what `other` times, the rest is within it; each part's seconds are without the parts inside it.
 PLACES: tuple[tuple[str, Any, str], ...] = (
@@ -22,7 +23,7 @@ PLACES: tuple[tuple[str, Any, str], ...] = (
     ("optimiser", torch.optim.SGD, "step"),
     ("optimiser", torch.optim.Optimizer, "zero_grad"),
     ("loss", ops, "elr_step"),
-    ("other", train, "_train_epoch"),
+    ("other", train, "train_epoch"),
 )
 PARTS = tuple(dict.fromkeys(part for part, _, _ in PLACES))
 FREE = ("forward", "backward", "optimiser")  # what any loop must do

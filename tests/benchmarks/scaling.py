@@ -24,8 +24,8 @@ import torch
 
 import nlbench
 from nlbench import ops, registry
+from nlbench.build import build_method
 from nlbench.method import Task
-from nlbench.suite import build_method
 
 METHODS: dict[str, dict[str, float]] = {"elr": {}, "ce": {}}
 SHAPES = ((50_000, 10), (50_000, 100), (1_000_000, 14), (100_000, 1000))  # (N, C): 10 is CIFAR, 14 is Clothing1M

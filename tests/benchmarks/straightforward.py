@@ -17,7 +17,7 @@ from torchvision import transforms
 
 from nlbench import models
 from nlbench.data.base import Info
-from nlbench.protocols import Protocol
+from nlbench.plan.protocol import Protocol
 
 
 class Pictures(Dataset):

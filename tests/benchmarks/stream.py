@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 
 from nlbench import models
-from nlbench.data import decode, listing
+from nlbench.data import decode
 from nlbench.data.base import Info
-from nlbench.data.loader import FileImages
+from nlbench.data.formats import image_lists
+from nlbench.training.images import FileImages
 
 DIFFERENT = 2000
 
@@ -68,8 +69,8 @@ def main() -> None:
     names = write(options.folder, options.images)
     size = np.mean([(options.folder / name).stat().st_size for name in names[:DIFFERENT]]) / 1000
     print(f"{len(names)} images, {size:.0f} kB each on average; {decode.workers()} worker processes")
-    info = Info("bench", "bench", 14, len(names), 0, (), mean=listing.IMAGENET_MEAN, std=listing.IMAGENET_STD)
-    files = listing.image_files(options.folder, names)
+    info = Info("bench", "bench", 14, len(names), 0, (), mean=image_lists.IMAGENET_MEAN, std=image_lists.IMAGENET_STD)
+    files = image_lists.image_files(options.folder, names)
     geometry = decode.Geometry(256, 224)
     images = FileImages(files, info, torch.device("cpu"), "crop-flip", geometry)
     draws = images.draws(np.random.default_rng(0))

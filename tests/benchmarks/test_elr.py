@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from nlbench import bench
+from nlbench.bench import measure, setting, variants
 
 CPU = torch.device("cpu")
 
@@ -22,19 +22,19 @@ def cells():
         if (shape, dtype) not in kept:
             kept.clear()
             torch.compiler.reset()
-            kept[shape, dtype] = bench.Cell(shape, getattr(torch, dtype), CPU, bench.num_examples(shape, CPU))
+            kept[shape, dtype] = variants.Cell(shape, getattr(torch, dtype), CPU, setting.num_examples(shape, CPU))
         return kept[shape, dtype]
 
     return get
 
 
-@pytest.mark.parametrize("variant", bench.VARIANTS)
-@pytest.mark.parametrize("shape", bench.SHAPES, ids=str)
+@pytest.mark.parametrize("variant", variants.VARIANTS)
+@pytest.mark.parametrize("shape", variants.SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_one_step(benchmark, cells, dtype, shape, variant):
     cell = cells(shape, dtype)
-    call = bench.VARIANTS[variant].build(cell)
-    assert bench.disagrees(variant, call, cell) == ""  # compiles, too
+    call = variants.VARIANTS[variant].build(cell)
+    assert measure.disagrees(variant, call, cell) == ""  # compiles, too
     batches = cell.epochs()
 
     def fresh():  # outside the timing
@@ -45,6 +45,6 @@ def test_one_step(benchmark, cells, dtype, shape, variant):
     call(*next(batches))
     rounds = int(min(2000, max(10, 0.3 / (time.perf_counter() - start))))
     benchmark.group = f"elr {shape} {dtype}"
-    benchmark.extra_info |= {"threads": torch.get_num_threads(), "backend": bench.backend(variant, CPU)}
-    benchmark.extra_info["bytes_moved"] = bench.bytes_moved(shape, dtype)
+    benchmark.extra_info |= {"threads": torch.get_num_threads(), "backend": measure.backend(variant, CPU)}
+    benchmark.extra_info["bytes_moved"] = measure.bytes_moved(shape, dtype)
     benchmark.pedantic(call, setup=fresh, rounds=rounds, warmup_rounds=5)

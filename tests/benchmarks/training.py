@@ -22,15 +22,21 @@ import torch
 from parts import FREE, PARTS, Clock, Waits, flops_per_image, matrix_peak
 from straightforward import Apart, Epoch, Setting
 
-from nlbench import hardware, protocols, registry
-from nlbench.data import cifar10, loader, noise, sources
+from nlbench import hardware, registry
+from nlbench.data import sources
 from nlbench.data.base import Dataset
-from nlbench.data.loader import RunData
-from nlbench.executors import local
-from nlbench.protocols import Protocol
-from nlbench.records import Store
-from nlbench.suite import RunSpec
-from nlbench.train import Context, processor, train
+from nlbench.data.datasets import cifar10
+from nlbench.data.noise import resolve
+from nlbench.executors import base
+from nlbench.hardware import processor
+from nlbench.plan import protocol as protocols
+from nlbench.plan.protocol import Protocol
+from nlbench.plan.spec import RunSpec
+from nlbench.results.store import Store
+from nlbench.training import run_data
+from nlbench.training.context import Context
+from nlbench.training.run_data import RunData
+from nlbench.training.train import train
 
 NOISE = {"kind": "symmetric", "rate": 0.4}
 WARM_UP = 1  # epochs of each
@@ -82,8 +88,8 @@ def read(data_dir: Path | None, count: int) -> Dataset:
 
 def prepared(dataset: Dataset, protocol: Protocol) -> tuple[RunSpec, RunData]:
     """The run of ELR under `protocol`, and its data, with few images to score."""
-    resolved = noise.resolve(NOISE, dataset.info, Path())
-    data = loader.prepare(dataset, seed=0, noise=resolved, subset=protocol.subset)
+    resolved = resolve.resolve(NOISE, dataset.info, Path())
+    data = run_data.prepare(dataset, seed=0, noise=resolved, subset=protocol.subset)
     few = np.arange(min(SCORED, data.num_test))
     data = dataclasses.replace(data, test_images=data.test_images[few], test_labels=data.test_labels[few])
     spec = RunSpec(
@@ -219,7 +225,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     given = options(arguments)
     say = functools.partial(print, flush=True)
-    device = local.pick_devices(given.device)[0]
+    device = base.pick_devices(given.device)[0]
     precision = hardware.precision([device]) if given.precision == "auto" else given.precision
     if precision == "bfloat16" and not hardware.has_bfloat16(device):
         say("This hardware has no bfloat16 instructions: bfloat16 is emulated, slower than float32 would be.\n")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from nlbench.data import cifar10, cifar10n, cifar100, cifar100n
+from nlbench.data.datasets import cifar10, cifar10n, cifar100, cifar100n
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -7,7 +7,7 @@ import pytest
 from layouts import Animal10N, write_image
 from PIL import Image
 
-from nlbench.data import animal10n
+from nlbench.data.datasets import animal10n
 from nlbench.errors import DataError, DataMissing
 
 

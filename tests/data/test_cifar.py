@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nlbench.data import cache, cifar, cifar10, cifar100
+from nlbench.data import cache
+from nlbench.data.datasets import cifar10, cifar100
+from nlbench.data.formats import cifar
 from nlbench.errors import DataError, DataMissing
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from nlbench.data import cifar10n, cifar100n, human
-from nlbench.data.noise import labels_hash, noise_rate, transition_matrix
+from nlbench.data.datasets import cifar10n, cifar100n
+from nlbench.data.formats import cifar_n
+from nlbench.data.noise.label_files import labels_hash
+from nlbench.data.noise.measure import noise_rate, transition_matrix
 from nlbench.errors import DataError, DataMissing
 
 
@@ -144,7 +146,7 @@ def test_real_transition_matrix(real_cifar10n):
 
 def test_real_cifar100n_labels(real_data):
     """CIFAR-100's images are not here, so the labels are read alone."""
-    label_sets = human._label_sets(real_data / "cifar-n" / "CIFAR-100_human.pt", cifar100n.LABELS, cifar100n.INFO)
+    label_sets = cifar_n._label_sets(real_data / "cifar-n" / "CIFAR-100_human.pt", cifar100n.LABELS, cifar100n.INFO)
     assert {k: labels_hash(v) for k, v in label_sets.items()} == {
         "clean": "8bf4935e7c77a309",
         "noisy": "4a1efd5da7a214b2",

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from layouts import Clothing1M, change_line, write_lines
 
-from nlbench.data import clothing1m
-from nlbench.data.loader import prepare
+from nlbench.data.datasets import clothing1m
 from nlbench.errors import DataError, DataMissing
+from nlbench.training.run_data import prepare
 
 
 def load(data):

@@ -14,11 +14,12 @@ import torch
 from layouts import write_image
 from PIL import Image
 
-from nlbench.data import decode, listing
+from nlbench.data import decode
 from nlbench.data.base import ImageFiles, Info
 from nlbench.data.decode import Geometry
-from nlbench.data.loader import FileImages
+from nlbench.data.formats import image_lists
 from nlbench.errors import DataError
+from nlbench.training.images import FileImages
 
 INFO = Info("x", "X", 2, 0, 0, (), mean=(0.5, 0.25, 0.75), std=(0.25, 0.5, 1.0))
 CPU = torch.device("cpu")
@@ -190,7 +191,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     for i in range(50):
         write_image(folder / f"{i:02}, ä.jpg", i, i, (20 + i % 5, 24 - i % 3))
-    return listing.image_files(folder, sorted(path.name for path in folder.iterdir()))
+    return image_lists.image_files(folder, sorted(path.name for path in folder.iterdir()))
 
 
 def images_of(files, augment="crop-flip", resize=18, crop=16):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nlbench.data import digits
+from nlbench.data.datasets import digits
 
 
 def test_digits(tmp_path):

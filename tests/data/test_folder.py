@@ -12,9 +12,9 @@ import pytest
 from layouts import CLASSES, Folder, change_line, encoded, write_image, write_lines
 from PIL import Image
 
-from nlbench.data import folder
-from nlbench.data.loader import prepare
+from nlbench.data.datasets import folder
 from nlbench.errors import DataError, DataMissing
+from nlbench.training.run_data import prepare
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_parquet_is_written_out_once(load, small, tmp_path, monkeypatch):
 def test_two_processes_may_write_out_at_once(small, tmp_path):
     small.write_parquet(tmp_path / "birds")
     script = (
-        "import sys; from pathlib import Path; from nlbench.data import folder; root = Path(sys.argv[1]);"
+        "import sys; from pathlib import Path; from nlbench.data.datasets import folder; root = Path(sys.argv[1]);"
         "data = folder.load(root / 'birds', root / 'cache', 0);"
         "assert all(Path(data.train_images.path(i)).is_file() for i in range(30)); print(data.fingerprint)"
     )

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nlbench.data import gaussians
-from nlbench.data.gaussians import INFO, SIGMA, P, V
+from nlbench.data.datasets import gaussians
+from nlbench.data.datasets.gaussians import INFO, SIGMA, P, V
 
 
 @pytest.fixture(scope="module")

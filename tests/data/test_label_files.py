@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nlbench.data.noise import labels_hash, read_labels, write_labels
+from nlbench.data.noise.label_files import labels_hash, read_labels, write_labels
 from nlbench.errors import DataError
 
 LABELS = np.array([3, 0, 2, 2, 9, 1])

@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlbench import streams
-from nlbench.data import cifar10, digits, strata
+from nlbench.data import stratified
 from nlbench.data.base import Dataset
-from nlbench.data.loader import Images, RunData, prepare
-from nlbench.data.noise import apply, labels_hash
+from nlbench.data.datasets import cifar10, digits
+from nlbench.data.noise.label_files import labels_hash
+from nlbench.data.noise.resolve import apply
 from nlbench.errors import DataError
+from nlbench.training.images import Images
+from nlbench.training.run_data import RunData, prepare
 
 NOISE = {"kind": "symmetric", "rate": 0.4}
 
@@ -141,7 +144,7 @@ def test_test_images_among_the_training_images_are_a_leak(dataset):
 
 
 def test_an_overlapping_split_is_a_leak(dataset, monkeypatch):
-    monkeypatch.setattr(strata, "split", lambda labels, sizes, rng: [np.arange(size) for size in sizes])
+    monkeypatch.setattr(stratified, "split", lambda labels, sizes, rng: [np.arange(size) for size in sizes])
     with pytest.raises(RuntimeError, match="overlap"):
         prepare(dataset, seed=0, val_fraction=0.1)
 
@@ -150,7 +153,7 @@ def test_an_overlapping_split_is_a_leak(dataset, monkeypatch):
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.floats(0, 1))
 def test_allocated_shares_are_exact_and_in_proportion(counts, share):
     total = int(share * sum(counts))
-    shares = strata.allocate(np.array(counts), total)
+    shares = stratified.allocate(np.array(counts), total)
     assert shares.sum() == total
     assert (shares <= counts).all()
     assert (abs(shares - total * np.array(counts) / max(sum(counts), 1)) < 1).all()
@@ -158,7 +161,7 @@ def test_allocated_shares_are_exact_and_in_proportion(counts, share):
 
 def test_more_than_there_is():
     with pytest.raises(ValueError, match="cannot take 4 of 3"):
-        strata.allocate(np.array([1, 2]), 4)
+        stratified.allocate(np.array([1, 2]), 4)
 
 
 def test_real_cifar10n_of_a_cpu_protocol(real_cifar10n):

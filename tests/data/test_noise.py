@@ -10,18 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlbench.data import cifar10, cifar10n, cifar100, cifar100n, digits
-from nlbench.data.noise import (
-    CIFAR100_SUPERCLASSES,
-    KINDS,
-    apply,
-    identity,
-    labels_hash,
-    noise_rate,
-    resolve,
-    transition_matrix,
-)
-from nlbench.data.safe_pickle import read_torch
+from nlbench.data.datasets import cifar10, cifar10n, cifar100, cifar100n, digits
+from nlbench.data.formats.safe_pickle import read_torch
+from nlbench.data.noise.kinds import CIFAR100_SUPERCLASSES, KINDS
+from nlbench.data.noise.label_files import labels_hash
+from nlbench.data.noise.measure import noise_rate, transition_matrix
+from nlbench.data.noise.resolve import apply, identity, resolve
 from nlbench.errors import DataError
 
 C10 = np.repeat(np.arange(10), 5000)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nlbench.data.safe_pickle import read_pickle, read_torch
+from nlbench.data.formats.safe_pickle import read_pickle, read_torch
 from nlbench.errors import DataError
 
 ARRAYS = [

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nlbench.data import cifar10, cifar10n, cifar100n, sources
+from nlbench.data import sources
+from nlbench.data.datasets import cifar10, cifar10n, cifar100n
 from nlbench.errors import DataError, DataMissing, SuiteError
 
 CONTENT = bytes(range(256)) * 4000  # about a megabyte

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from nlbench import streams
-from nlbench.data import strata
+from nlbench.data import stratified
 
 
 def drawn(counts, size, seed=0):
     """Positions drawn from classes of these sizes, and how many of each."""
     labels = streams.rng(7, "labels").permutation(np.repeat(np.arange(len(counts)) * 3, counts))  # classes 0, 3, 6, ...
-    index = strata.balanced(labels, size, streams.rng(seed, "order"))
+    index = stratified.balanced(labels, size, streams.rng(seed, "order"))
     assert index.dtype == np.int64
     assert len(np.unique(index)) == len(index) == size
     return index, [int((labels[index] == 3 * c).sum()) for c in range(len(counts))]
@@ -76,4 +76,4 @@ def test_each_member_of_a_class_is_drawn_as_often():
 @pytest.mark.parametrize("size", [-1, 7])
 def test_more_than_there_are(size):
     with pytest.raises(ValueError, match=f"cannot take {size} of 6 examples"):
-        strata.balanced(np.arange(6) % 2, size, streams.rng(0, "order"))
+        stratified.balanced(np.arange(6) % 2, size, streams.rng(0, "order"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from layouts import SYNSETS, WebVision, change_line, write_image, write_lines
 
-from nlbench.data import webvision
+from nlbench.data.datasets import webvision
 from nlbench.errors import DataError, DataMissing
 
 

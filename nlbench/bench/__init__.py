@@ -1,0 +1,1 @@
+"""Benchmark the fused kernels: `nlbench bench`."""

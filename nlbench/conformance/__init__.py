@@ -1,0 +1,1 @@
+"""Check a method file: `nlbench check`."""

@@ -1,0 +1,1 @@
+"""Datasets: a file each, which is the registry."""

@@ -1,0 +1,47 @@
+"""CIFAR-100 (Krizhevsky 2009) with its fine labels, from torchvision's files or from parquet."""
+
+from pathlib import Path
+
+from nlbench.data.base import Dataset, Found, Info, Source
+from nlbench.data.formats import cifar
+
+INFO = Info(
+    name="cifar100",
+    title="CIFAR-100",
+    num_classes=100,
+    num_train=50_000,
+    num_test=10_000,
+    shape=(32, 32, 3),
+    mean=(0.5071, 0.4867, 0.4408),  # the constants of ELR and CIFAR-N
+    std=(0.2675, 0.2565, 0.2761),
+)
+IMAGES = Source(
+    file="cifar-100-python.tar.gz",
+    home="https://www.cs.toronto.edu/~kriz/cifar.html",
+    url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    md5="eb9058c3a382ffc7106e4002c42a8d85",
+    size=169_001_437,
+    goes_to="cifar-100-python.tar.gz",
+)
+SOURCES = (IMAGES,)
+LAYOUT = cifar.Layout(
+    name="cifar100",
+    folder="cifar-100-python",
+    archive=IMAGES.file,
+    train=("train",),
+    test=("test",),
+    label_key="fine_labels",
+    label_columns=("fine_label", "label"),
+    places=("cifar100", "cifar-100", "cifar100/cifar100"),  # the last as in the Hugging Face repository
+    md5={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+)
+
+
+def find(data_dir: Path) -> Found:
+    """Where the images are."""
+    return cifar.find(LAYOUT, data_dir)
+
+
+def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+    """50,000 / 10,000 images; nothing depends on `seed`."""
+    return cifar.read(INFO, LAYOUT, SOURCES, data_dir, cache_dir)

@@ -1,0 +1,38 @@
+"""CIFAR-100N (Wei et al., ICLR 2022): CIFAR-100 under one worker's fine label for each image."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from nlbench.data.base import Dataset, Found, Source
+from nlbench.data.datasets import cifar100
+from nlbench.data.formats import cifar_n
+
+LABELS = cifar_n.LabelFile(
+    file="CIFAR-100_human.pt",
+    sets={"clean": "clean_label", "noisy": "noisy_label"},
+    known_bad={1_600_879: "is the file of the 2022 challenge with wrong coarse labels, corrected in March 2023"},
+)
+INFO = replace(cifar100.INFO, name="cifar100n", title="CIFAR-100N", label_sets=tuple(LABELS.sets))
+SOURCES = (
+    cifar100.IMAGES,
+    Source(
+        file=LABELS.file,
+        home=cifar_n.HOME,
+        url="https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/CIFAR-100_human.pt",
+        md5="a67b45c1d7992051865b5c755bd68bb1",
+        sha256="bd2d80409754d420292d622e15e25248ba21e37d27429efac49c8da723f44394",
+        size=1_000_959,
+        goes_to="cifar-n/CIFAR-100_human.pt",
+        licence=cifar_n.LICENCE,
+    ),
+)
+
+
+def find(data_dir: Path) -> Found:
+    """Where the images and the label file are."""
+    return cifar_n.find(LABELS, cifar100.LAYOUT, data_dir)
+
+
+def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+    """CIFAR-100 with two label sets; nothing depends on `seed`."""
+    return cifar_n.read(INFO, LABELS, cifar100.LAYOUT, SOURCES, data_dir, cache_dir)

@@ -1,0 +1,45 @@
+"""CIFAR-10N (Wei et al., ICLR 2022): CIFAR-10 under the labels of three workers for each image."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from nlbench.data.base import Dataset, Found, Source
+from nlbench.data.datasets import cifar10
+from nlbench.data.formats import cifar_n
+
+# random1..3 are the workers' labels; aggregate is their majority; worst is a wrong one wherever any of them is wrong.
+LABELS = cifar_n.LabelFile(
+    file="CIFAR-10_human.pt",
+    sets={
+        "clean": "clean_label",
+        "aggregate": "aggre_label",
+        "random1": "random_label1",
+        "random2": "random_label2",
+        "random3": "random_label3",
+        "worst": "worse_label",  # the papers say worst, the file says worse
+    },
+)
+INFO = replace(cifar10.INFO, name="cifar10n", title="CIFAR-10N", label_sets=tuple(LABELS.sets))
+SOURCES = (
+    cifar10.IMAGES,
+    Source(
+        file=LABELS.file,
+        home=cifar_n.HOME,
+        url="https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/CIFAR-10_human.pt",
+        md5="96644db5574813cae939af5f7f2a0aec",
+        sha256="873e69c39cb9b5e97fb6bae2d60bb59b38a5cbc31d2b868f7903dcb2b9dd2310",
+        size=2_401_007,
+        goes_to="cifar-n/CIFAR-10_human.pt",
+        licence=cifar_n.LICENCE,
+    ),
+)
+
+
+def find(data_dir: Path) -> Found:
+    """Where the images and the label file are."""
+    return cifar_n.find(LABELS, cifar10.LAYOUT, data_dir)
+
+
+def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+    """CIFAR-10 with six label sets; nothing depends on `seed`."""
+    return cifar_n.read(INFO, LABELS, cifar10.LAYOUT, SOURCES, data_dir, cache_dir)

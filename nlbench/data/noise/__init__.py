@@ -1,0 +1,1 @@
+"""Kinds of label noise, and files of labels and matrices."""

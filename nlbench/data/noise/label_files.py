@@ -1,0 +1,180 @@
+"""Label arrays: checks, hash, and the files that people keep them in."""
+
+import csv
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from nlbench.data.formats.safe_pickle import read_torch
+from nlbench.errors import DataError, did_you_mean
+from nlbench.files import replacing
+
+
+def as_labels(values: Any, where: str | Path) -> np.ndarray:
+    """Integers of any kind, an array or a list, as (N,) int64. Raises DataError naming `where`."""
+    try:
+        labels = np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{where}: labels must be one integer per example ({error})") from None
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(f"{where}: labels must be integers of shape (N,), got {labels.dtype} of shape {labels.shape}")
+    return labels.astype(np.int64)
+
+
+def check_labels(labels: np.ndarray, num_examples: int, num_classes: int, where: str | Path) -> None:
+    """Raises DataError unless there is a label in [0, num_classes) for each of `num_examples`."""
+    if len(labels) != num_examples:
+        raise DataError(f"{where}: {len(labels)} labels, it must have one for each of {num_examples} training examples")
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        raise DataError(
+            f"{where}: labels must be in [0, {num_classes}), got {labels[wrong[0]]} at position {wrong[0]}"
+            f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}"
+        )
+
+
+def labels_hash(labels: np.ndarray) -> str:
+    """First 16 hex digits of the sha256 over the labels as little-endian int64."""
+    return hashlib.sha256(np.ascontiguousarray(labels, "<i8").tobytes()).hexdigest()[:16]
+
+
+def read_labels(path: Path, key: str = "") -> np.ndarray:
+    """(N,) int64 from .npy, .pt (array, list or tensor, or under `key` in a dict), .csv or .json.
+
+    A .csv has a column `label`, and possibly `index` with each position 0..N-1 once, or is one column of numbers
+    without a header. A .json is a plain list of integers, as DivideMix saves its noise.
+
+    Raises: DataError, naming the file, when it cannot be read or holds anything else.
+    """
+    reader = _READERS.get(path.suffix)
+    if reader is None:
+        raise DataError(f"{path}: labels are read from {', '.join(_READERS)}, not from {path.suffix or 'such files'!r}")
+    try:
+        content = reader(path)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    return as_labels(_under(content, key, path), path)
+
+
+def _under(content: Any, key: str, path: Path) -> Any:
+    """What stands under `key` in a dict; the content itself where it is none."""
+    if not isinstance(content, dict):
+        if key:
+            raise DataError(f"{path}: key {key!r} was asked for, but the file holds labels alone; leave the key out")
+        return content
+    if key not in content:
+        known = [str(name) for name in content]
+        problem = f"has no key {key!r}" if key else "holds several things by name"
+        raise DataError(f"{path}: {problem}; set key to one of: {', '.join(known)}.{did_you_mean(key, known)}")
+    return content[key]
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    labels = np.load(path, allow_pickle=False)
+    if not isinstance(labels, np.ndarray):
+        raise DataError(f"{path}: is an archive of arrays; save the labels alone, with numpy.save")
+    return labels
+
+
+def _read_json(path: Path) -> Any:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, list):
+        raise DataError(f"{path}: must be a plain list of integers, got a JSON {type(content).__name__}")
+    return content
+
+
+def _read_csv(path: Path) -> np.ndarray:
+    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")))]
+    rows = [row for row in rows if any(row)]
+    names = ["label"]
+    if rows and not all(_is_number(cell) for cell in rows[0]):
+        names = rows.pop(0)
+    if "label" not in names:
+        raise DataError(f"{path}: has no column 'label', only {', '.join(map(repr, names))}")
+    labels = _column(rows, names, "label", path)
+    if "index" not in names:
+        return labels
+    index = _column(rows, names, "index", path)
+    if not np.array_equal(np.sort(index), np.arange(len(index))):
+        raise DataError(f"{path}: 'index' must hold every position 0..{len(index) - 1} exactly once")
+    ordered = np.empty_like(labels)
+    ordered[index] = labels
+    return ordered
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _column(rows: Sequence[Sequence[str]], names: Sequence[str], name: str, path: Path) -> np.ndarray:
+    place, values = names.index(name), np.empty(len(rows), np.int64)
+    for i, row in enumerate(rows):
+        if len(row) != len(names):
+            raise DataError(f"{path}: row {i} has {len(row)} columns, expected {len(names)}: {', '.join(names)}")
+        try:
+            values[i] = int(row[place])
+        except (ValueError, OverflowError):
+            raise DataError(f"{path}: {name} in row {i} must be an integer, got {row[place]!r}") from None
+    return values
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {
+    ".npy": _read_npy,
+    ".pt": read_torch,
+    ".csv": _read_csv,
+    ".json": _read_json,
+}
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write labels (N,) for other people's code, whole or not at all; the suffix says how.
+
+    .npy is int64; .csv has the columns index and label; .json is a plain list, as DivideMix reads its noise file;
+    .pt is an int64 tensor that torch.load(weights_only=True) reads.
+
+    Raises: ValueError for another suffix; DataError when the file cannot be written.
+    """
+    writer = _WRITERS.get(path.suffix)
+    if writer is None:
+        raise ValueError(f"{path}: labels are written as {', '.join(_WRITERS)}, not as {path.suffix or 'such files'!r}")
+    try:
+        with replacing(path) as file:
+            writer(file, as_labels(labels, "labels"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _write_npy(file: IO[bytes], labels: np.ndarray) -> None:
+    np.save(file, labels)
+
+
+def _write_csv(file: IO[bytes], labels: np.ndarray) -> None:
+    file.write(b"index,label\n" + b"".join(b"%d,%d\n" % (i, label) for i, label in enumerate(labels)))
+
+
+def _write_json(file: IO[bytes], labels: np.ndarray) -> None:
+    file.write(json.dumps(labels.tolist()).encode())
+
+
+def _write_pt(file: IO[bytes], labels: np.ndarray) -> None:
+    import torch
+
+    torch.save(torch.from_numpy(labels), file)
+
+
+_WRITERS: dict[str, Callable[[IO[bytes], np.ndarray], None]] = {
+    ".npy": _write_npy,
+    ".pt": _write_pt,
+    ".csv": _write_csv,
+    ".json": _write_json,
+}

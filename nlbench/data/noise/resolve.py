@@ -1,0 +1,126 @@
+"""Check a suite's noise mapping, write it out, and draw labels by it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlbench import streams
+from nlbench.data.base import Info
+from nlbench.data.noise.kinds import KINDS, Kind
+from nlbench.data.noise.label_files import as_labels, check_labels, read_labels
+from nlbench.data.noise.matrix_files import read_matrix
+from nlbench.errors import DataError, did_you_mean
+
+# --- what the rest of nlbench calls ------------------------------------------------------------------------------
+
+
+def resolve(noise: Mapping[str, Any], info: Info, base_dir: Path) -> dict[str, Any]:
+    """A suite's noise mapping, checked completely and written out: all parameters, canonical types.
+
+    For `file` and `matrix` the file is read and checked too, and `sha256` of its bytes is added. `path` is then
+    absolute, and no part of what the noise is: `identity` leaves it out of a run key.
+
+    Args:
+        base_dir: relative paths count from here, the suite's folder.
+    Raises: ValueError with every problem of the mapping, one a line, such as
+        "noise.rate: must be in [0, 1], got 1.4".
+    """
+    name = noise.get("kind")
+    if not isinstance(name, str) or name not in KINDS:
+        problem = f"unknown kind {name!r}" if "kind" in noise else "is required"
+        raise ValueError(f"noise.kind: {problem}. There are: {', '.join(KINDS)}.{did_you_mean(str(name), KINDS)}")
+    kind = KINDS[name]
+    problems = []
+    if kind.datasets and info.name not in kind.datasets:
+        problems.append(f"noise.kind: {name} is defined for {' and '.join(kind.datasets)}, not for {info.name}")
+    if not kind.redrawn and info.redrawn:
+        problems.append(
+            f"noise.kind: {name} needs a fixed order of images, and {info.name} draws its own for each seed"
+        )
+    if kind.needs_images and not info.shape:
+        problems.append(f"noise.kind: {name} needs images in memory, and those of {info.title} are files")
+    resolved: dict[str, Any] = {"kind": name}
+    for param in kind.params:
+        if param.name in noise:
+            try:
+                resolved[param.name] = param.parse(noise[param.name], base_dir.absolute())
+            except ValueError as error:
+                problems.append(f"noise.{param.name}: {error}")
+        elif param.default is None:
+            problems.append(f"noise.{param.name}: is required: {param.doc}")
+        else:
+            resolved[param.name] = param.default
+    problems += _unknown_keys(noise, kind)
+    if not problems and "path" in resolved:
+        problems += _check_file(resolved, info)
+    if problems:
+        raise ValueError("\n".join(problems))
+    return resolved
+
+
+def _unknown_keys(noise: Mapping[str, Any], kind: Kind) -> list[str]:
+    known = ["kind", *(param.name for param in kind.params)]
+    return [
+        f"noise.{key}: unknown key. {kind.name} takes: {', '.join(known[1:])}.{did_you_mean(str(key), known)}"
+        for key in noise
+        if key not in known
+    ]
+
+
+def _check_file(resolved: dict[str, Any], info: Info) -> list[str]:
+    """Reads the file of a resolved noise, adds its digest, and returns what is wrong with it."""
+    path = Path(resolved["path"])
+    try:
+        if resolved["kind"] == "matrix":
+            read_matrix(path, info.num_classes)
+        else:
+            check_labels(read_labels(path, resolved["key"]), info.num_train, info.num_classes, path)
+        resolved["sha256"] = _sha256(path)
+    except DataError as error:
+        return [f"noise.path: {error}"]
+    return []
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def identity(noise: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a resolved noise that can change a result: all but where its file lies."""
+    return {key: value for key, value in noise.items() if key != "path"}
+
+
+def apply(
+    noise: Mapping[str, Any], clean_labels: np.ndarray, info: Info, seed: int, images: np.ndarray | None = None
+) -> np.ndarray:
+    """The given labels (N,) int64 of a resolved noise, a new array; the clean ones are left alone.
+
+    Args:
+        clean_labels: (N,) of all training examples: noise is drawn on all of them, the split is made afterwards.
+        images: (N, ...) of the same examples; only instance-dependent noise looks at them.
+    Raises: DataError when the file of `file` or `matrix` has changed or cannot be used; ValueError when
+        instance-dependent noise gets no images.
+    """
+    kind = KINDS[noise["kind"]]
+    clean = as_labels(clean_labels, "clean_labels")
+    params = {param.name: noise.get(param.name, param.default) for param in kind.params}
+    if kind.needs_images and images is None:
+        raise ValueError(f"{kind.name} noise depends on the images: pass images")
+    if "sha256" in noise and _digest_now(params["path"]) != noise["sha256"]:
+        raise DataError(f"{params['path']}: has changed since the suite was read; start again")
+    if kind.needs_images:
+        params |= {"images": images, "info": info}
+    given = kind.draw(streams.rng(seed, "noise"), clean, info.num_classes, **params)
+    return np.ascontiguousarray(given, np.int64)
+
+
+def _digest_now(path: str) -> str:
+    try:
+        return _sha256(Path(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error

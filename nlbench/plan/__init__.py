@@ -1,0 +1,1 @@
+"""Which runs does this suite stand for? Without torch."""

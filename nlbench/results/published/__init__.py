@@ -1,0 +1,1 @@
+"""Published numbers, with their sources, and what they can be compared with."""

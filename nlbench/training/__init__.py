@@ -1,0 +1,1 @@
+"""One run: RunSpec -> RunRecord. All that a record's numbers depend on."""
