@@ -22,7 +22,7 @@ from nlbench import api, models
 from nlbench.data.datasets import gaussians
 from nlbench.data.datasets.gaussians import INFO, SIGMA, P, V
 from nlbench.executors.base import Listener
-from nlbench.training import run_data, setup, train
+from nlbench.training import run_data, setup
 
 SEEDS = [0, 1]
 WRONG = 0.4
@@ -38,7 +38,7 @@ def runs(tmp_path_factory):
     w (P,) float64 is the weights of class 0, which lies around +v, less those of class 1.
     """
     networks, weights, rows, records = [], defaultdict(list), defaultdict(list), {}
-    real = train.models.build
+    real = setup.models.build
 
     def build(*args, **options):
         networks.append(real(*args, **options))
