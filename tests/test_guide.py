@@ -1,4 +1,4 @@
-"""docs/adding-a-method.md as a new user follows it: its files are written, its commands run, its outputs compared."""
+"""docs/adding/method.md as a new user follows it: its files are written, its commands run, its outputs compared."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-GUIDE = Path(__file__).parents[1] / "docs" / "adding-a-method.md"
+GUIDE = Path(__file__).parents[1] / "docs" / "adding" / "method.md"
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>\w+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [match.groupdict() for match in BLOCK.finditer(GUIDE.read_text(encoding="utf-8"))]
 FILES = {
@@ -29,7 +29,7 @@ def test_the_example_of_a_loss_is_short():
 
 def test_the_files_it_points_to_are_there():
     for path in re.findall(r"`((?:methods|nlbench|tests)/[\w/]+\.py)`", GUIDE.read_text(encoding="utf-8")):
-        assert (GUIDE.parents[1] / path).is_file(), path
+        assert (GUIDE.parents[2] / path).is_file(), path
 
 
 def install(place: Path) -> None:

@@ -1,0 +1,48 @@
+"""Links between pages lead somewhere, and the picture of the layout shows every part of the package."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, made as GitHub makes them."""
+    found = set()
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            words = re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower())
+            found.add(words.replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page):
+    for path, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{path} does not exist"
+        if anchor:
+            assert anchor in anchors(target), f"{path} has no heading #{anchor}"
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    waiting, seen = [ROOT / "README.md"], set()
+    while waiting:
+        page = waiting.pop()
+        seen.add(page)
+        links = [path for path, _ in LINK.findall(page.read_text(encoding="utf-8")) if path.endswith(".md")]
+        targets = {(page.parent / path).resolve() for path in links}
+        waiting += sorted(targets - seen)
+    assert set(PAGES) <= seen
+
+
+def test_the_picture_of_the_layout_shows_every_folder():
+    picture = (ROOT / "docs" / "layout.svg").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (ROOT / "nlbench").glob("*/__init__.py")} - {"methods", "suites"}
+    assert folders
+    for folder in folders:
+        assert f">{folder}</text>" in picture, f"docs/layout.svg does not show nlbench/{folder}"

@@ -1,0 +1,138 @@
+"""Pages of the documentation as their readers follow them: files are written, commands run, outputs compared."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nlbench
+
+DOCS = Path(__file__).parents[2] / "docs"
+BLOCK = re.compile(r"^(?:<!-- (?P<mark>\w+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+# The first line of a block that is a file: a comment that holds its path.
+NAME = re.compile(r"(?:#|//) (\S+\.\w+)\n")
+
+Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code. `mark` is the word of an HTML comment in the line above it, or empty."""
+
+    kind: str
+    mark: str
+    text: str
+
+    @property
+    def path(self) -> str:
+        """Return the path that the block's first line names, or an empty string."""
+        found = NAME.match(self.text)
+        return found[1] if found else ""
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the blocks of a page. Raises if some code stands in none of them."""
+    text = page.read_text(encoding="utf-8")
+    assert "```" not in BLOCK.sub("", text), f"{page} has a block that is not read"
+    return [Block(m["kind"], m["mark"] or "", m["text"]) for m in BLOCK.finditer(text)]
+
+
+def shell(place: Path, **environment: str) -> Shell:
+    """Return a function that runs a script in `place` and sees no methods or data of this machine."""
+    own = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "NLBENCH_CACHE": str(place / "cache"),
+        "NLBENCH_DATA": str(place / "no-data"),
+        "NLBENCH_METHODS": "",
+        **environment,
+    }
+
+    def call(script: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=place, env=os.environ | own, capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+
+    return call
+
+
+def copy_of_nlbench(place: Path) -> Shell:
+    """Copy the installed package to `place`, where a page may change it, and return a shell that uses the copy.
+
+    `methods` and `suites` lie beside the package, as in a checkout.
+    """
+    source = Path(nlbench.__file__).parent
+    shutil.copytree(source, place / "nlbench", ignore=shutil.ignore_patterns("__pycache__", "methods", "suites"))
+    for name in ("methods", "suites"):
+        folder = source / name if (source / name).is_dir() else source.parent / name
+        shutil.copytree(folder, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (place / "nlbench" / name).symlink_to(place / name)
+    for extension in nlbench.__path__:
+        for library in Path(extension).glob("*.so"):
+            if not (place / "nlbench" / library.name).exists():
+                shutil.copy(library, place / "nlbench")
+
+    # An editable installation finds nlbench before PYTHONPATH does, unless its finder is removed.
+    (place / "sitecustomize.py").write_text(
+        "import sys\nsys.meta_path = [f for f in sys.meta_path if type(f).__name__ != 'ScikitBuildRedirectingFinder']\n"
+    )
+    return shell(place, PYTHONPATH=str(place))
+
+
+def plain(text: str) -> str:
+    """Return a text without what differs between machines: numbers, widths of columns, keys, a line about bfloat16."""
+    text = re.sub(r"(?m)^.*bfloat16.*\n", "", text)
+    text = re.sub(r"\[[0-9a-f]{16}\]", "[key]", text)
+    return re.sub(r" +", " ", re.sub(r"\d[\d.e+-]*", "#", text))
+
+
+def table_frame(text: str) -> list[str]:
+    """Return what is the same on every machine in printed tables: titles, heads, first columns and notes."""
+    frame = []
+    for line in text.splitlines():
+        if line.startswith("| ") and not line.startswith(("| method", "| row", "| --")):
+            frame.append(line.split("|")[1].strip())
+        elif line.startswith(("**", "- ", "| method", "| row")):
+            frame.append(plain(line))
+    return frame
+
+
+def follow(page: Path, place: Path, call: Shell) -> None:
+    """Do what a page says, from its first block to its last, in the folder `place`.
+
+    A block `sh` is run. It must succeed, unless it is marked `refused`. A block `text` is what the command
+    before it printed; marked `figures` it is a table whose numbers may differ, marked `later` it is not run.
+    Every other block is a file: written whole, or, marked `append`, added at the end of one that exists.
+    """
+    printed = ""
+    for block in blocks(page):
+        if block.mark == "later":
+            continue
+        if block.kind == "sh":
+            done = call(block.text)
+            refused = block.mark == "refused"
+            assert (done.returncode != 0) == refused, f"{block.text}{done.stdout}{done.stderr}"
+            assert "Traceback" not in done.stderr, done.stderr
+            printed = done.stderr if refused else done.stdout
+        elif block.kind == "text" and block.mark == "figures":
+            assert table_frame(printed) == table_frame(block.text)
+        elif block.kind == "text":
+            assert plain(printed) == plain(block.text)
+        else:
+            write(block, place)
+
+
+def write(block: Block, place: Path) -> None:
+    """Write the file that a block stands for, or add the block to it. Raises if the block names no file."""
+    assert block.path, f"the first line names no file:\n{block.text}"
+    path = place / block.path
+    if block.mark == "append":
+        text = path.read_text(encoding="utf-8") + "\n" + block.text.partition("\n")[2]
+    else:
+        text = block.text
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
