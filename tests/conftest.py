@@ -1,0 +1,68 @@
+"""Settings of all tests: one thread a process, hypothesis profiles, and a limit for unmarked tests."""
+
+import os
+
+# Two workers share the machine. Set before torch is imported, because OpenMP reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis
+import pytest
+
+# `dev` draws the same examples every time, so that a run without a change cannot fail.
+hypothesis.settings.register_profile("dev", max_examples=100, derandomize=True, deadline=None)
+hypothesis.settings.register_profile("nightly", max_examples=1200, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("NLBENCH_TEST_PROFILE", "dev"))
+
+SLOW_MARKERS = {"methods", "story", "build", "nightly"}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--unmarked-limit",
+        type=float,
+        metavar="SECONDS",
+        help="fail when a test without one of the markers methods, story, build and nightly takes longer",
+    )
+
+
+class UnmarkedLimit:
+    """Collect unmarked tests whose call takes too long, and fail the session for them."""
+
+    def __init__(self, seconds):
+        self.seconds, self.found = seconds, []
+
+    def pytest_runtest_logreport(self, report):
+        marked = SLOW_MARKERS & set(report.keywords)
+        if report.when == "call" and report.duration > self.seconds and not marked:
+            self.found.append((report.duration, report.nodeid))
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if not self.found:
+            return
+        terminalreporter.section(f"unmarked tests that took over {self.seconds:g} seconds")
+        for duration, nodeid in sorted(self.found, reverse=True):
+            terminalreporter.line(f"{duration:6.1f} s  {nodeid}")
+        terminalreporter.line("Make them faster, or give them the marker that fits (see CONTRIBUTING.md).")
+
+    def pytest_sessionfinish(self, session):
+        if self.found and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_configure(config):
+    limit = config.getoption("--unmarked-limit")
+    # Workers of pytest-xdist only run tests; their reports reach the process that collects here.
+    if limit is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(UnmarkedLimit(limit))
+
+
+def pytest_collection_modifyitems(items):
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_items:
+        return
+
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
