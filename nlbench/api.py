@@ -55,7 +55,7 @@ class Sweep:
         todo = self.state.todo[:1] if debug else self.state.todo
         devices = base.pick_devices(self.device)
         at_once = 1 if debug else workers.count_jobs(jobs, todo, devices)
-        for model, weights in {(spec.protocol["model"], spec.protocol["weights"]) for spec in todo}:
+        for model, weights in {(spec.protocol.model, spec.protocol.weights) for spec in todo}:
             models.fetch_weights(model, weights)
         self._warn_of_lost_rows(plan)
         self._warn_of_slowness(todo, devices[0], at_once)
@@ -72,12 +72,12 @@ class Sweep:
     def _warn_of_slowness(self, todo: Sequence[RunSpec], device: torch.device, jobs: int) -> None:
         from nlbench import hardware
 
-        if any(spec.protocol["precision"] == "bfloat16" for spec in todo) and not hardware.has_bfloat16(device):
+        if any(spec.protocol.precision == "bfloat16" for spec in todo) and not hardware.has_bfloat16(device):
             self.store.warn(
                 "the protocol's precision is bfloat16, which this hardware has no instructions for: with --set "
                 "precision=auto, as runs of their own, it would be float32 here, and may be much faster"
             )
-        threads = max((spec.protocol["threads"] for spec in todo), default=1)
+        threads = max((spec.protocol.threads for spec in todo), default=1)
         if device.type == "cpu" and jobs > 1 and jobs * threads > hardware.cores():
             self.store.warn(
                 f"--jobs {jobs} of {threads} thread{'s' * (threads > 1)} each are too many for {hardware.cores()} "

@@ -75,7 +75,7 @@ def runs(tmp_path_factory):
 
 def data_of(spec):
     nowhere = Path()
-    data = run_data.prepare(gaussians.load(nowhere, nowhere, spec.seed), seed=spec.seed, noise=spec.noise)
+    data = run_data.prepare(gaussians.load(nowhere, nowhere, spec.seed), seed=spec.seed, noise=spec.condition.noise)
     assert data.noise_rate_train == WRONG
     return SimpleNamespace(
         x=data.train_images.reshape(-1, P).astype(np.float64),
@@ -156,7 +156,7 @@ def test_gradient_descent_is_stable(runs, seed):
     """Below 2/L the loss falls at each step. L, of the loss in both classes' weights, is at most half the data's."""
     run = runs[seed]
     L = np.linalg.eigvalsh(run.data.x.T @ run.data.x / INFO.num_train)[-1] / 2
-    assert 3 < 2 / L / run.protocol["lr"] < 5
+    assert 3 < 2 / L / run.protocol.lr < 5
     loss = [row["loss"] for row in run.rows]
     assert all(b < a for a, b in itertools.pairwise(loss))
 
@@ -164,7 +164,7 @@ def test_gradient_descent_is_stable(runs, seed):
 def test_the_phases_are_in_the_stored_history(runs):
     with open(runs[0].folder / "history.csv", newline="") as file:
         stored = list(csv.DictReader(file))
-    assert len(stored) == runs[0].protocol["epochs"]
+    assert len(stored) == runs[0].protocol.epochs
     for name in ("test_accuracy", "online_clean_right", "online_wrong_true", "online_wrong_memorised"):
         assert [float(row[name]) for row in stored] == [row[name] for row in runs[0].rows]
 
@@ -176,7 +176,7 @@ def test_the_phases_are_in_the_stored_history(runs):
 def test_the_first_steps_are_plain_gradient_descent(runs, seed):
     """The binary form of the two-class softmax, in float64: w loses 2 lr times the logistic loss's gradient."""
     run, data = runs[seed], runs[seed].data
-    y, w, lr = np.where(data.given == 0, 1.0, -1.0), np.zeros(P), run.protocol["lr"]
+    y, w, lr = np.where(data.given == 0, 1.0, -1.0), np.zeros(P), run.protocol.lr
     one = 1.5 / data.wrong.sum()  # an example on the boundary may be counted either way
     for row, after in list(zip(run.rows, run.w, strict=True))[:20]:
         margin = y * (data.x @ w)

@@ -368,7 +368,7 @@ def test_given_and_true_labels_and_drawn_noise_are_conditions_of_their_own(tmp_p
     sw = prepared(
         tmp_path, "  - {name: folder, path: ../birds, labels: [given, clean], noise: {kind: symmetric, rate: 0.4}}"
     )
-    assert list(sw.plan.titles.values()) == ["birds", "birds clean", "birds symmetric 0.4"]
+    assert [condition.title for condition in sw.plan.conditions] == ["birds", "birds clean", "birds symmetric 0.4"]
     assert len({spec.key for spec in sw.specs}) == 3
     sw.run()
     rates = [sw.store.read(spec.key).noise["noise_rate_full"] for spec in sw.specs]

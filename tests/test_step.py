@@ -152,7 +152,7 @@ def test_a_run_puts_torch_s_settings_back(tmp_path, monkeypatch):
 def test_precision_auto_is_what_the_hardware_has(has, tmp_path, monkeypatch):
     monkeypatch.setattr(hardware, "has_bfloat16", lambda device: has)
     auto, said = sweep(tmp_path, {"ce": {}}, precision="auto"), "bfloat16" if has else "float32"
-    assert auto.specs[0].protocol["precision"] == said
+    assert auto.specs[0].protocol.precision == said
     assert auto.specs[0].key == sweep(tmp_path, {"ce": {}}, precision=said).specs[0].key
     auto.run()
     assert auto.store.read(auto.specs[0].key).environment["precision"] == said
@@ -211,7 +211,7 @@ def test_a_compiled_step_is_the_same_step_and_is_compiled_once(tmp_path):
 
 def test_runs_without_compile_keep_their_keys(tmp_path):
     spec = sweep(tmp_path, {"ce": {}}).specs[0]
-    assert "compile" not in spec.protocol
+    assert "compile" not in spec.identity()["protocol"]
     assert sweep(tmp_path, {"ce": {}}, compile=False).specs[0].key == spec.key
     assert sweep(tmp_path, {"ce": {}}, compile=True).specs[0].key != spec.key
     assert api.prepare("quick", out=tmp_path).specs[0].key == "244171b360483b0b"  # as in version 0.1

@@ -1,7 +1,9 @@
 """A suite file -> runs and their keys; every problem with file, line and key, all at once."""
 
+import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from nlbench import registry
 from nlbench.errors import DataMissing, SuiteError
 from nlbench.plan.expand import expand
 from nlbench.plan.options import parse_seeds, parse_set
-from nlbench.plan.spec import RunSpec, key_of
+from nlbench.plan.protocol import resolve
+from nlbench.plan.schedules import OneCycle
+from nlbench.plan.spec import Condition, RunSpec, key_of
 from nlbench.plan.suite_file import read_suite
 
 GOOD = """\
@@ -62,36 +66,72 @@ def changed(*pairs, text=GOOD):
 
 # --- keys ---------------------------------------------------------------------------------------------------------
 
-SPEC = {
-    "row": "elr",
-    "method": "elr",
-    "params": {"beta": 0.7, "lam": 3.0},
-    "dataset": "digits",
-    "labels": "clean",
-    "noise": {"kind": "symmetric", "rate": 0.4},
-    "fingerprint": "abc",
-    "protocol": {"name": "digits", "version": 1, "epochs": 2, "precision": "float32", "threads": 1,
-                 "schedule": {"kind": "one-cycle", "rise": 0.3}},
-    "seed": 0,
-}  # fmt: skip
+CONDITION = Condition("digits", "clean", {"kind": "symmetric", "rate": 0.4})
+SPEC = RunSpec(
+    row="elr",
+    method="elr",
+    params={"beta": 0.7, "lam": 3.0},
+    condition=CONDITION,
+    fingerprint="abc",
+    protocol=resolve("digits", "digits", {"epochs": 2}),
+    seed=0,
+)
 
 
 def key(**changes):
-    return RunSpec(**{**SPEC, **changes}).key
+    return replace(SPEC, **changes).key
+
+
+def under(**changes):
+    """Change the condition of SPEC."""
+    return {"condition": replace(CONDITION, **changes)}
+
+
+def by(**changes):
+    """Change the protocol of SPEC."""
+    return {"protocol": SPEC.protocol.model_copy(update=changes)}
 
 
 def test_a_key_is_the_same_in_every_version():
-    """A changed literal here makes every record of every store one of another run: raise suite.SCHEMA instead."""
-    assert key() == "b721643852ae79dd"
+    """A changed literal here makes every record of every store one of another run: raise SCHEMA instead."""
+    identity = {
+        "schema": 1,
+        "method": "elr",
+        "params": {"beta": 0.7, "lam": 3.0},
+        "dataset": "digits",
+        "labels": "clean",
+        "noise": {"kind": "symmetric", "rate": 0.4},
+        "fingerprint": "abc",
+        "protocol": {"name": "digits", "version": 1, "epochs": 2, "precision": "float32", "threads": 1,
+                     "schedule": {"kind": "one-cycle", "rise": 0.3}},
+        "seed": 0,
+    }  # fmt: skip
+    assert key_of(identity) == "b721643852ae79dd"
     assert key_of({"a": 1, "b": [1.5, None, "ä"]}) == "c1f22e448cc0c959"
+    assert key() == "1b4af786faa46be7"  # as in version 0.1
+
+
+def test_an_identity_is_plain_data_and_leaves_out_a_compile_that_is_false():
+    identity = SPEC.identity()
+    assert json.loads(json.dumps(identity)) == identity
+    assert "compile" not in identity["protocol"]
+    assert replace(SPEC, **by(compile=True)).identity()["protocol"]["compile"] is True
 
 
 def test_what_cannot_change_a_result_is_not_in_the_key():
-    backwards = dict(reversed(SPEC["protocol"].items()))
-    assert key(protocol=backwards) == key()
     assert key(params={"lam": 3.0, "beta": 0.7}) == key()
     assert key(row="another name") == key()
-    assert key(noise_path="/somewhere/else") == key()
+    assert key(weights_path="/somewhere/else") == key()
+    for name in ("title", "noise_path", "data_path"):
+        assert key(**under(**{name: "another"})) == key()
+
+
+def test_a_condition_is_its_dataset_labels_and_noise():
+    """Records and plans are found by it, wherever its files lie and however a table prints it."""
+    same = replace(CONDITION, noise={"rate": 0.4, "kind": "symmetric"}, title="Digits", data_path="/x")
+    assert {CONDITION: 1}[same] == 1
+    for other in ({"dataset": "cifar10"}, {"labels": "worst"}, {"noise": None}, {"noise": {"kind": "symmetric"}}):
+        assert replace(CONDITION, **other) != CONDITION
 
 
 @pytest.mark.parametrize(
@@ -100,19 +140,22 @@ def test_what_cannot_change_a_result_is_not_in_the_key():
         {"method": "alr"},
         {"params": {"beta": 0.7, "lam": 3.1}},
         {"params": {"beta": 0.9, "lam": 3.0}},
-        {"dataset": "cifar10"},
-        {"labels": "worst"},
-        {"noise": {"kind": "symmetric", "rate": 0.2}},
-        {"noise": {"kind": "pair-flip", "rate": 0.4}},
-        {"noise": None},
+        under(dataset="cifar10"),
+        under(labels="worst"),
+        under(noise={"kind": "symmetric", "rate": 0.2}),
+        under(noise={"kind": "pair-flip", "rate": 0.4}),
+        under(noise=None),
         {"fingerprint": "abd"},
         {"seed": 1},
-        *({"protocol": SPEC["protocol"] | {name: value}} for name, value in [
-            ("name", "cifar"), ("version", 2), ("epochs", 3), ("precision", "bfloat16"), ("threads", 2),
-            ("schedule", {"kind": "one-cycle", "rise": 0.31}),
-        ]),
+        by(name="cifar"),
+        by(version=2),
+        by(epochs=3),
+        by(precision="bfloat16"),
+        by(threads=2),
+        by(weights="sha256:0"),
+        by(schedule=OneCycle(kind="one-cycle", rise=0.31)),
     ],
-)  # fmt: skip
+)
 def test_what_can_change_a_result_is_in_the_key(changes):
     assert key(**changes) != key()
 
@@ -124,6 +167,10 @@ def test_a_key_takes_no_number_that_json_has_not():
 
 def keys(plan):
     return [spec.key for spec in plan.specs]
+
+
+def titles(plan):
+    return [condition.title for condition in plan.conditions]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +202,7 @@ def test_another_value_makes_another_key(plan):
 
 def test_runs_come_seed_by_seed_so_that_every_method_has_one_early(plan):
     text = changed(("rate: 0.4", "rate: [0.2, 0.4]"))
-    order = [(spec.seed, spec.noise["rate"], spec.row) for spec in plan(text).specs]
+    order = [(spec.seed, spec.condition.noise["rate"], spec.row) for spec in plan(text).specs]
     assert order == [(seed, rate, row) for seed in (0, 1) for rate in (0.2, 0.4) for row in ("ce", "elr")]
 
 
@@ -166,7 +213,7 @@ def test_seeds_of_the_command_line_join_the_plan(plan):
 def test_overrides_of_the_command_line_make_a_plan_of_their_own(plan):
     changed_plan = plan(settings=parse_set(["epochs=1", "schedule.rise=0.2"]))
     assert changed_plan.name == "trial+epochs=1+schedule.rise=0.2"
-    assert {spec.protocol["epochs"] for spec in changed_plan.specs} == {1}
+    assert {spec.protocol.epochs for spec in changed_plan.specs} == {1}
     assert not set(keys(changed_plan)) & set(keys(plan()))
 
 
@@ -181,8 +228,8 @@ def test_labels_and_noise_may_be_one_or_several(plan):
     one = changed(("noise: {kind: symmetric, rate: 0.4}", "labels: clean"))
     several = changed(("noise: {kind: symmetric, rate: 0.4}", "labels: [clean], noise: [{kind: pair-flip, rate: 0.1}]"))
     neither = changed((", noise: {kind: symmetric, rate: 0.4}", ""))
-    assert list(plan(one).titles.values()) == ["Digits"]
-    assert list(plan(several).titles.values()) == ["Digits", "Digits pair-flip 0.1"]
+    assert titles(plan(one)) == ["Digits"]
+    assert titles(plan(several)) == ["Digits", "Digits pair-flip 0.1"]
     assert keys(plan(neither)) == keys(plan(one))
 
 
@@ -233,7 +280,9 @@ def test_shipped_suites_are_sound(plan, without_data, name):
     assert found.name == name
     assert found.suite.seeds == [0, 1, 2, 3, 4]
     if found.suite.track == "identical":  # one recipe and one set of values for each dataset
-        assert len({(s.dataset, repr(s.protocol)) for s in found.specs}) == len({s.dataset for s in found.specs})
+        assert len({(s.condition.dataset, repr(s.protocol)) for s in found.specs}) == len(
+            {s.condition.dataset for s in found.specs}
+        )
         assert not any(entry.protocol for entry in found.suite.methods.values())
     text = Path(registry.suite_files()[name]).read_text(encoding="utf-8")
     assert max(map(len, text.splitlines())) <= 120
@@ -301,14 +350,14 @@ CIFAR100 = {  # method -> what its authors have for CIFAR-100; sop, dividemix's 
 @pytest.mark.parametrize("name", [name for name in sorted(RUNS) if "cifar100" in name or "elr-table2" in name])
 def test_cifar100_has_its_own_values(plan, without_data, name):
     """Not those of CIFAR-10, which are the methods' defaults."""
-    specs = [spec for spec in plan(Path(name)).specs if spec.dataset.startswith("cifar100")]
+    specs = [spec for spec in plan(Path(name)).specs if spec.condition.dataset.startswith("cifar100")]
     assert specs
     for spec in specs:
         expected = CIFAR100.get(spec.method, {})
         assert {key: spec.params[key] for key in expected} == pytest.approx(expected, abs=5e-5), spec.row
         if spec.params.get("truncate"):
             shares = spec.params["start_share"], spec.params["every_share"]
-            assert [round(share * spec.protocol["epochs"]) for share in shares] == [80, 10]
+            assert [round(share * spec.protocol.epochs) for share in shares] == [80, 10]
     assert {"pes", "dividemix", "sop"} <= {spec.method for spec in specs} or name != "cifar100n"
 
 
@@ -316,8 +365,10 @@ def test_the_rows_of_the_published_recipes(plan, without_data):
     """What their comments say, beyond the protocol that they stand on."""
 
     def recipe(name, row, dataset, *keys):
-        spec = next(s for s in plan(Path(name)).specs if (s.row, s.dataset) == (row, dataset))
-        return tuple(spec.protocol["schedule"][k] if k in spec.protocol["schedule"] else spec.protocol[k] for k in keys)
+        spec = next(s for s in plan(Path(name)).specs if (s.row, s.condition.dataset) == (row, dataset))
+        values = spec.protocol.model_dump()
+        values |= values["schedule"]
+        return tuple(values[key] for key in keys)
 
     steps = "epochs", "milestones", "gamma"
     sgd = "lr", "momentum", "weight_decay", "batch_size"
@@ -376,8 +427,9 @@ AS_PUBLISHED = changed(("name: trial", "name: trial\ntrack: as-published"))
 def test_as_published_gives_a_method_its_own_protocol(plan):
     text = changed(("{beta: 0.7, lam: 3.0}", "{protocol: {lr: 0.1, schedule: {kind: constant}}}"), text=AS_PUBLISHED)
     by_row = {spec.row: spec.protocol for spec in plan(text).specs}
-    assert (by_row["elr"]["lr"], by_row["elr"]["schedule"], by_row["elr"]["epochs"]) == (0.1, {"kind": "constant"}, 2)
-    assert by_row["ce"]["lr"] == 0.05
+    elr = by_row["elr"]
+    assert (elr.lr, elr.schedule.kind, elr.epochs) == (0.1, "constant", 2)
+    assert by_row["ce"].lr == 0.05
 
 
 def test_only_as_published_gives_a_method_its_own_protocol(problems_of):
@@ -604,7 +656,7 @@ def test_what_editors_on_windows_write_is_read(plan, change):
 
 def test_yaml_reads_numbers_as_people_write_them(plan):
     spec = plan(changed(("{epochs: 2}", "{epochs: 2, weight_decay: 5e-4, lr: 1e-2}"))).specs[0]
-    assert (spec.protocol["weight_decay"], spec.protocol["lr"]) == (0.0005, 0.01)
+    assert (spec.protocol.weight_decay, spec.protocol.lr) == (0.0005, 0.01)
 
 
 def test_a_suite_that_is_not_there(tmp_path):

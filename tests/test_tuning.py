@@ -29,7 +29,7 @@ def test_every_row_gets_as_many_tries_and_the_best_on_validation_labels_is_run(t
     assert {row: rows.count(row) for row in rows} == {f"{m}#{i}": 2 for m in ("ce", "elr") for i in range(3)}
     assert {spec.seed for spec in tries.specs} == {1000}
     identities = {row: [s for s in tries.specs if s.row == row] for row in rows}
-    settings = {(s.protocol["lr"], *s.params.values()) for specs in identities.values() for s in specs}
+    settings = {(s.protocol.lr, *s.params.values()) for specs in identities.values() for s in specs}
     assert len(settings) == 6  # three of each row, all different
 
     frame = nlbench.run(suite(), out=tmp_path)

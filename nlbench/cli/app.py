@@ -184,7 +184,7 @@ def run(
     from nlbench.cli.progress import Progress
 
     while True:
-        with Progress(len(sweep.state.todo), sweep.plan.titles) as progress:
+        with Progress(len(sweep.state.todo)) as progress:
             sweep.run(progress.listener(), checkpoint_seconds=checkpoint_seconds, jobs=at_once, cuda_graphs=cuda_graphs)
         if not sweep.plan.tries or any(record.status == "failed" for record in sweep.failures()):
             break

@@ -21,13 +21,12 @@ class Progress:
 
     Args:
         total: runs to do.
-        titles: condition -> how it is printed.
     """
 
-    def __init__(self, total: int, titles: dict[tuple[str, str, str], str]):
+    def __init__(self, total: int):
         self._console = _console()
         self._live = self._console.is_terminal
-        self._titles, self._total, self._done = titles, total, 0
+        self._total, self._done = total, 0
         bar = [BarColumn(bar_width=20)] if self._console.width >= 100 else []  # the numbers need the room
         self._bars = Bars(
             TextColumn("{task.description}", markup=False), *bar, TextColumn("{task.fields[note]}", markup=False),
@@ -58,17 +57,17 @@ class Progress:
 
     def _on_start(self, spec: RunSpec) -> None:
         short = f"{spec.row} · seed {spec.seed}"
-        self._runs[spec.key] = self._bars.add_task(short, total=spec.protocol["epochs"], note="")
+        self._runs[spec.key] = self._bars.add_task(short, total=spec.protocol.epochs, note="")
         self._tell(spec)
 
     def _tell(self, spec: RunSpec) -> None:
         """Where the suite stands, runs in part included, so that its time left moves."""
         parts = sum(task.percentage / 100 for task in self._bars.tasks if task.id in self._runs.values())
-        note = f"{self._done} of {self._total} runs · {self._titles[spec.condition]}"
+        note = f"{self._done} of {self._total} runs · {spec.condition.title}"
         self._bars.update(self._suite, completed=self._done + parts, note=note)
 
     def _named(self, spec: RunSpec) -> str:
-        return f"{spec.row} · {self._titles[spec.condition]} · seed {spec.seed}"
+        return f"{spec.row} · {spec.condition.title} · seed {spec.seed}"
 
     def _on_epoch(self, spec: RunSpec, epoch: int, epochs: int, row: dict[str, Any]) -> None:
         note = (

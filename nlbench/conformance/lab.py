@@ -29,7 +29,7 @@ from nlbench.conformance.watch import Stop, Watch, watched_training
 from nlbench.errors import SuiteError, did_you_mean
 from nlbench.method import Method, Task
 from nlbench.plan import protocol as protocols
-from nlbench.plan.spec import RunSpec
+from nlbench.plan.spec import Condition, RunSpec
 from nlbench.results.store import Store
 from nlbench.training import evaluate
 from nlbench.training.context import Context
@@ -133,8 +133,9 @@ class Lab:
         values: dict[str, Any] = {"epochs": epochs, "batch_size": BATCH, **({"weight_decay": 0.0} if clean else {})}
         if pixels:
             values |= {"augment": "crop-flip", "precision": "bfloat16"}
-        protocol = protocols.resolve("digits", "digits", values).model_dump(mode="json")
-        spec = RunSpec(self.file.name, self.file.name, self.params, "check", "clean", None, "", protocol, seed)
+        protocol = protocols.resolve("digits", "digits", values)
+        condition = Condition("check", "clean", None)
+        spec = RunSpec(self.file.name, self.file.name, self.params, condition, "", protocol, seed)
         result = Training(Watch())
         store = Store(self.folder / str(number), result.warned.append)
         for part in range(1, epochs + 1) if stops else [epochs]:

@@ -52,7 +52,7 @@ def state(specs: list[RunSpec], store: Store, methods: dict[str, registry.Method
         record = store.read(spec.key)
         if record is not None:
             by_status[record.status].add(spec.key)
-            if record.code != code_hash.code_hash(methods[spec.method].path, spec.protocol["model"]):
+            if record.code != code_hash.code_hash(methods[spec.method].path, spec.protocol.model):
                 result.stale.add(spec.key)
         if record is None or record.status == "failed" or (stale == "rerun" and spec.key in result.stale):
             result.todo.append(spec)

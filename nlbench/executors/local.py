@@ -83,7 +83,8 @@ class Trainer:
                 return record
 
     def _data(self, spec: RunSpec) -> run_data.RunData:
-        part = (spec.condition, spec.seed, *(spec.protocol[k] for k in ("val_fraction", "subset", "stratify")))
+        protocol = spec.protocol
+        part = (spec.condition, spec.seed, protocol.val_fraction, protocol.subset, protocol.stratify)
         if part not in self._prepared:
             self._prepared.clear()
             self._prepared[part] = load_data(spec, self._setting.data_dir)
@@ -122,14 +123,17 @@ def execute(
 
 def load_data(spec: RunSpec, data_dir: Path) -> run_data.RunData:
     """The arrays of a run: noise drawn on all labels, then split, all from the run's seed."""
-    dataset = sources.open_dataset(spec.dataset, spec.data_path, data_dir, sources.cache_dir(), spec.seed)
-    noise = None if spec.noise is None else {**spec.noise, "path": spec.noise_path}
+    condition, protocol = spec.condition, spec.protocol
+    dataset = sources.open_dataset(
+        condition.dataset, condition.data_path, data_dir, sources.cache_dir(), spec.seed
+    )
+    noise = None if condition.noise is None else {**condition.noise, "path": condition.noise_path}
     return run_data.prepare(
         dataset,
-        labels=spec.labels,
+        labels=condition.labels,
         noise=noise,
         seed=spec.seed,
-        val_fraction=spec.protocol["val_fraction"],
-        subset=spec.protocol["subset"],
-        stratify=spec.protocol["stratify"],
+        val_fraction=protocol.val_fraction,
+        subset=protocol.subset,
+        stratify=protocol.stratify,
     )

@@ -48,7 +48,7 @@ def count_jobs(jobs: Jobs, todo: Sequence[RunSpec], devices: Sequence[torch.devi
     Raises: SuiteError for less than one.
     """
     if jobs == "auto":
-        threads = max((spec.protocol["threads"] for spec in todo), default=1)
+        threads = max((spec.protocol.threads for spec in todo), default=1)
         return 1 if devices[0].type == "cuda" else max(1, hardware.cores() // threads)
     if jobs < 1:
         raise SuiteError(f"--jobs {jobs}: must be at least 1, or auto")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from nlbench.errors import DataMissing, UserError, did_you_mean
 from nlbench.plan import presets, protocol
 from nlbench.plan.fit import row_protocol
 from nlbench.plan.problems import Problems
+from nlbench.plan.protocol import Protocol
 from nlbench.plan.rows import CheckedRow
-from nlbench.plan.spec import STAND_IN, Plan, RunSpec
+from nlbench.plan.spec import STAND_IN, Condition, Plan, RunSpec
 from nlbench.plan.suite_file import Suite
 
 
@@ -46,14 +47,15 @@ def expand(
     infos = _infos(suite, base, cache_dir, problems)
     conditions = _conditions(suite, base, infos, problems)
     rows = {row: CheckedRow.check(row, entry, suite, files, infos, problems) for row, entry in suite.methods.items()}
-    protocol_of: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
+    protocol_of: dict[tuple[str, str], tuple[Protocol, str]] = {}
     for row, entry in suite.methods.items():
         for dataset, info in infos.items():
             values = row_protocol(suite, entry, row, dataset, info, base, settings or {}, problems)
             if values is not None:
-                if values[0]["precision"] == "auto":
-                    values[0]["precision"] = auto_precision()
-                protocol_of[row, dataset] = values
+                resolved, weights_path = values
+                if resolved.precision == "auto":
+                    resolved = resolved.model_copy(update={"precision": auto_precision()})
+                protocol_of[row, dataset] = resolved, weights_path
     problems.raise_if_any()
     prints, counted = _fingerprints(conditions, data_dir, cache_dir)
     for dataset, info in counted.items():  # what could not be known before the data was read
@@ -65,11 +67,7 @@ def expand(
             row=row,
             method=checked.method,
             params=checked.params[condition.dataset],
-            dataset=condition.dataset,
-            labels=condition.labels,
-            noise=condition.noise,
-            noise_path=condition.noise_path,
-            data_path=condition.data_path,
+            condition=condition,
             fingerprint=prints[condition.dataset, condition.labels],
             protocol=protocol_of[row, condition.dataset][0],
             weights_path=protocol_of[row, condition.dataset][1],
@@ -85,7 +83,7 @@ def expand(
         name=suite.name + re.sub(r"[^A-Za-z0-9._+=-]", "_", changed),
         suite=suite,
         specs=specs,
-        titles={spec.condition: c.title for c in conditions for spec in specs if c.same(spec)},
+        conditions=conditions,
         told={row: list(checked.told) for row, checked in rows.items() if checked},
         networks={row: checked.networks for row, checked in rows.items() if checked},
     )
@@ -96,19 +94,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
     return flat
-
-
-@dataclass(frozen=True)
-class _Condition:
-    dataset: str
-    labels: str
-    noise: dict[str, Any] | None
-    noise_path: str
-    data_path: str
-    title: str
-
-    def same(self, other: _Condition | RunSpec) -> bool:
-        return (self.dataset, self.labels, self.noise) == (other.dataset, other.labels, other.noise)
 
 
 def _infos(suite: Suite, base: Path, cache_dir: Path, problems: Problems) -> dict[str, Any]:
@@ -141,11 +126,11 @@ def _infos(suite: Suite, base: Path, cache_dir: Path, problems: Problems) -> dic
     return infos or {STAND_IN: replace(registry.dataset("digits").INFO, name=STAND_IN, num_train=0)}
 
 
-def _conditions(suite: Suite, base: Path, infos: Mapping[str, Any], problems: Problems) -> list[_Condition]:
+def _conditions(suite: Suite, base: Path, infos: Mapping[str, Any], problems: Problems) -> list[Condition]:
     """Every (dataset, label set or noise) of the suite, in its order."""
     from nlbench.data.noise import resolve
 
-    conditions: list[_Condition] = []
+    conditions: list[Condition] = []
     folders: dict[str, Path] = {}
     for i, entry in enumerate(suite.datasets):
         where: list[str | int] = ["datasets", i]
@@ -153,11 +138,11 @@ def _conditions(suite: Suite, base: Path, infos: Mapping[str, Any], problems: Pr
             continue
         info = infos[entry.id]
         data_path = str(entry.folder(base)) if entry.path else ""
-        found: list[_Condition] = []
+        found: list[Condition] = []
         for labels in entry.label_sets(info):
             if labels in info.label_sets:
                 title = info.title if labels == info.label_sets[0] else f"{info.title} {labels}"
-                found.append(_Condition(entry.id, labels, None, "", data_path, title))
+                found.append(Condition(entry.id, labels, None, title, data_path=data_path))
             else:
                 hint = did_you_mean(labels, info.label_sets)
                 problems.add(
@@ -181,19 +166,19 @@ def _conditions(suite: Suite, base: Path, infos: Mapping[str, Any], problems: Pr
             path, resolved = str(resolved.get("path", "")), resolve.identity(resolved)
             rate = f" {resolved['rate']:g}" if "rate" in resolved else f" {Path(path).name}"
             title = f"{info.title} {resolved['kind']}{rate}"
-            found.append(_Condition(entry.id, "clean", resolved, path, data_path, title))
+            found.append(Condition(entry.id, "clean", resolved, title, path, data_path))
         for i_found, condition in enumerate(found):
-            if any(condition.title == other.title and not condition.same(other) for other in conditions):
+            if any(condition.title == other.title and condition != other for other in conditions):
                 more = (condition.noise or {}).get("key") or condition.noise_path
                 found[i_found] = condition = replace(condition, title=f"{condition.title} ({more})")
-            if any(condition.same(other) for other in conditions):
+            if condition in conditions:
                 problems.add(where, f"{condition.title} stands here twice; keep one")
             conditions.append(condition)
     return conditions
 
 
 def _fingerprints(
-    conditions: Sequence[_Condition], data_dir: Path, cache_dir: Path
+    conditions: Sequence[Condition], data_dir: Path, cache_dir: Path
 ) -> tuple[dict[tuple[str, str], str], dict[str, Any]]:
     """(dataset, label set) -> fingerprint, and dataset -> what was counted when it was read.
 

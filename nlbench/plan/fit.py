@@ -12,7 +12,7 @@ from nlbench.errors import SuiteError
 from nlbench.plan import presets
 from nlbench.plan import protocol as protocols
 from nlbench.plan.problems import Problems
-from nlbench.plan.protocol import merge_values
+from nlbench.plan.protocol import Protocol, merge_values
 from nlbench.plan.spec import STAND_IN
 from nlbench.plan.suite_file import MethodEntry, Suite
 
@@ -26,8 +26,8 @@ def row_protocol(
     base: Path,
     settings: Mapping[str, Any],
     problems: Problems,
-) -> tuple[dict[str, Any], str] | None:
-    """The row's protocol on a dataset, written out, and where the file of its weights lies, if it names one.
+) -> tuple[Protocol, str] | None:
+    """The row's protocol on a dataset, and where the file of its weights lies, if it names one.
 
     None when the suite's or the command line's values are wrong.
     """
@@ -74,13 +74,12 @@ def row_protocol(
             report("weights", unfit, settings)
     for key, message in _split_problems(protocol, info) if info.num_train else ():
         report(key, message, settings)
-    values = {**protocol.model_dump(mode="json"), "weights": weights}
-    if not protocol.compile:
-        del values["compile"]  # it came later: the keys of runs without it stay what they were
-    return (values, path) if len(problems.lines) == before else None
+    if len(problems.lines) > before:
+        return None
+    return protocol.model_copy(update={"weights": weights}), path
 
 
-def _shape_problem(protocol: protocols.Protocol, info: Any) -> str:
+def _shape_problem(protocol: Protocol, info: Any) -> str:
     if not info.shape and not protocol.crop:
         what = f"{info.title} is image files, and protocol {protocol.name} does not say what a network sees of them"
         return f"{what}: for example resize: 256, crop: 224"
@@ -91,7 +90,7 @@ def _shape_problem(protocol: protocols.Protocol, info: Any) -> str:
     return ""
 
 
-def weights_of(protocol: protocols.Protocol, base: Path) -> tuple[str, str]:
+def weights_of(protocol: Protocol, base: Path) -> tuple[str, str]:
     """What identifies the weights that networks start from, and the file they are in, where one is named."""
     from nlbench import models
 
@@ -114,7 +113,7 @@ def _digest(path: Path, size: int, modified: int) -> str:
     return digest(path, "sha256")
 
 
-def _split_problems(protocol: protocols.Protocol, info: Any) -> list[tuple[str, str]]:
+def _split_problems(protocol: Protocol, info: Any) -> list[tuple[str, str]]:
     """Whether a dataset has as many examples as its protocol holds out and keeps: (key, what is wrong)."""
     held = round(Decimal(str(protocol.val_fraction)) * info.num_train)
     left = info.num_train - held
@@ -129,7 +128,7 @@ def _split_problems(protocol: protocols.Protocol, info: Any) -> list[tuple[str, 
     return []
 
 
-def _in_shape(info: Any, protocol: protocols.Protocol) -> tuple[int, ...]:
+def _in_shape(info: Any, protocol: Protocol) -> tuple[int, ...]:
     """(C, H, W) of an example as a network sees it; uint8 images are stored (H, W, C)."""
     if not info.shape:
         return 3, protocol.crop, protocol.crop

@@ -65,8 +65,17 @@ class Protocol(FrozenModel):
         return value
 
     def factor(self, position: float) -> float:
-        """Factor on the learning rate at `position`, in epochs with fractions."""
+        """Return the factor on the learning rate at `position`, in epochs with fractions."""
         return self.schedule.factor(position, self.epochs, self.lr)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the values as plain data, as a run's key hashes them."""
+        values = self.model_dump(mode="json")
+
+        # Added in version 0.2. Left out when false, so that existing run keys do not change.
+        if not self.compile:
+            del values["compile"]
+        return values
 
 
 def resolve(name: str, dataset: str, overrides: dict[str, Any] | None = None) -> Protocol:

@@ -1,4 +1,4 @@
-"""Spec."""
+"""The runs of a suite as typed values: Condition, RunSpec and its key, and the Plan that holds them."""
 
 from __future__ import annotations
 
@@ -8,75 +8,114 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nlbench.plan.protocol import Protocol
 from nlbench.plan.suite_file import Suite
 
-SCHEMA = 1  # of what a run key hashes; a change of meaning without a change of values raises it
+# The version of what a run key hashes. Raise it when a value keeps its name but changes its meaning.
+SCHEMA = 1
+
+# Name of the dataset that is checked against when the suite has none that can be used.
+STAND_IN = ""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a column of a table stands for: a dataset with the labels to train on.
+
+    Two conditions are equal when dataset, labels and noise are. It can be the key of a mapping.
+
+    Attributes:
+        labels: the dataset's label set; "clean" when noise is drawn.
+        noise: every parameter of the noise, without the path of its file; None when none is drawn.
+        title: how a table prints it.
+        noise_path: the file of a `file` or `matrix` noise. Its digest is in `noise`.
+        data_path: where a dataset lies that a suite locates, else "".
+    """
+
+    dataset: str
+    labels: str
+    # A dict has no hash. Equality still compares it.
+    noise: dict[str, Any] | None = field(hash=False)
+    title: str = field(default="", compare=False)
+    noise_path: str = field(default="", compare=False)
+    data_path: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run. `identity()` is everything that can change its result and nothing else; the key is its hash."""
+    """One run.
 
-    row: str  # the suite's name of the method's row; not part of the key
+    Attributes:
+        row: the suite's name for the method's row. It is not part of the key.
+        method: the method's name in the registry.
+        params: every hyperparameter of the method.
+        fingerprint: hash of the decoded data and, for human labels, of the label set.
+        protocol: with a precision that is not "auto", and with `weights` as "", "imagenet" or the
+            "sha256:..." of a file.
+        weights_path: the file of those weights, else "".
+    """
+
+    row: str
     method: str
     params: dict[str, Any]
-    dataset: str
-    labels: str  # the label set; "clean" when noise is drawn
-    noise: dict[str, Any] | None  # fully resolved
-    fingerprint: str  # of the decoded data and, for human labels, of the label set
-    protocol: dict[str, Any]
+    condition: Condition
+    fingerprint: str
+    protocol: Protocol
     seed: int
-    # Where files lie whose content is in the identity: of a `file` or `matrix` noise, a folder dataset, the weights.
-    noise_path: str = ""
-    data_path: str = ""
     weights_path: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """Plain, fully resolved data."""
+        """Return everything that can change the run's result, and nothing else, as plain data."""
         return {
             "schema": SCHEMA,
             "method": self.method,
             "params": self.params,
-            "dataset": self.dataset,
-            "labels": self.labels,
-            "noise": self.noise,
+            "dataset": self.condition.dataset,
+            "labels": self.condition.labels,
+            "noise": self.condition.noise,
             "fingerprint": self.fingerprint,
-            "protocol": self.protocol,
+            "protocol": self.protocol.identity(),
             "seed": self.seed,
         }
 
     @property
     def key(self) -> str:
+        """The name of the run's record: the hash of its identity."""
         return key_of(self.identity())
-
-    @property
-    def condition(self) -> tuple[str, str, str]:
-        """What a column of a table stands for: dataset, label set, noise."""
-        return self.dataset, self.labels, json.dumps(self.noise, sort_keys=True)
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
-    """16 hex digits of the sha256 of the identity as canonical JSON."""
+    """Return 16 hex digits of the sha256 of `identity` as canonical JSON."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass
 class Plan:
-    """A suite expanded: its runs, seed by seed, so that every method has one result early."""
+    """A suite expanded into its runs.
 
-    name: str  # of the plan: the suite's, with what the command line changed
+    Attributes:
+        name: the suite's name, with what the command line changed.
+        specs: the runs seed by seed, so that every method has a result early.
+        conditions: in the suite's order, which is the order of a table's columns.
+        told: row -> the privileged information that its method declares.
+        networks: row -> the number of networks that its method trains.
+        notes: sentences to print below the table.
+        tries: whether these are the tries of a tuned suite.
+    """
+
+    name: str
     suite: Suite
     specs: list[RunSpec]
-    titles: dict[tuple[str, str, str], str]  # condition -> how a table prints it
-    told: dict[str, list[str]] = field(default_factory=dict)  # row -> what its method is told
+    conditions: list[Condition]
+    told: dict[str, list[str]] = field(default_factory=dict)
     networks: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)  # for the table
-    tries: bool = False  # the tries of a tuned suite
+    notes: list[str] = field(default_factory=list)
+    tries: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """What `table` needs, without torch and without the data."""
-        conditions = list(self.titles)
+        """Return what `nlbench table` needs, so that it works without torch and without the data."""
+        position = {condition: i for i, condition in enumerate(self.conditions)}
         return {
             "schema": SCHEMA,
             "suite": self.name,
@@ -85,16 +124,23 @@ class Plan:
             "notes": self.notes,
             "tries": self.tries,
             "rows": [
-                {"row": row, "method": entry.method or row, "told": self.told[row], "networks": self.networks[row]}
+                {
+                    "row": row,
+                    "method": entry.method or row,
+                    "told": self.told[row],
+                    "networks": self.networks[row],
+                }
                 for row, entry in self.suite.methods.items()
             ],
-            "conditions": [self.titles[c] for c in conditions],
+            "conditions": [condition.title for condition in self.conditions],
             "seeds": sorted({spec.seed for spec in self.specs}),
             "cells": [
-                {"row": s.row, "condition": conditions.index(s.condition), "seed": s.seed, "key": s.key}
-                for s in self.specs
+                {
+                    "row": spec.row,
+                    "condition": position[spec.condition],
+                    "seed": spec.seed,
+                    "key": spec.key,
+                }
+                for spec in self.specs
             ],
         }
-
-
-STAND_IN = ""  # name of a dataset, where the suite has none that can be used

@@ -56,7 +56,7 @@ def stage(
         lines = (re.sub(r"(methods\..+?)#\d+", r"\1", line) for line in str(error).splitlines())
         raise SuiteError("\n".join(dict.fromkeys(lines))) from None
     plan.tries = True
-    if any(not spec.protocol["val_fraction"] for spec in plan.specs):
+    if any(not spec.protocol.val_fraction for spec in plan.specs):
         raise SuiteError(
             f"tuning: protocol {suite.protocol} holds out no validation part to choose by; "
             f"add overrides: {{val_fraction: 0.1}}"
@@ -153,7 +153,7 @@ def final(suite: Suite, plan: Plan, store: Store) -> tuple[Suite, dict[str, dict
         record = store.read(spec.key)
         row, _, number = spec.row.rpartition("#")
         score = record.metrics["val_last"] if record and record.status == "done" else -math.inf
-        scores.setdefault((row, spec.dataset, int(number)), []).append(score)
+        scores.setdefault((row, spec.condition.dataset, int(number)), []).append(score)
     drawn = settings(suite)
     chosen: dict[str, dict[str, Setting]] = {row: {} for row in suite.methods}
     for row, dataset in dict.fromkeys((row, dataset) for row, dataset, _ in scores):

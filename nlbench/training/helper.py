@@ -60,9 +60,11 @@ def fit_helper(
     fits: Fits,
 ) -> nn.Module:
     """See Run.fit. Trains under the spec's protocol, stretched to `epochs`; or reads what an earlier run left."""
-    protocol = Protocol.model_validate(spec.protocol)
-    protocol = protocol.model_copy(
-        update={"epochs": epochs, "schedule": protocol.schedule.scaled(epochs / protocol.epochs)}
+    protocol = spec.protocol.model_copy(
+        update={
+            "epochs": epochs,
+            "schedule": spec.protocol.schedule.scaled(epochs / spec.protocol.epochs),
+        }
     )
     identity, method_file = spec.identity(), context.methods[spec.method].path
     if loss == "ce":  # depends on no method: theirs to share

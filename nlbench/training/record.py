@@ -67,7 +67,6 @@ def _metrics(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 def failed(spec: RunSpec, error: BaseException, context: Context) -> RunRecord:
     """The record of a run that raised."""
-    protocol = Protocol.model_validate(spec.protocol)
     return RunRecord(
         key=spec.key,
         status="failed",
@@ -75,9 +74,9 @@ def failed(spec: RunSpec, error: BaseException, context: Context) -> RunRecord:
         metrics={},
         noise={},
         timing={},
-        environment=environment(context, protocol),
+        environment=environment(context, spec.protocol),
         method={},
-        code=code.code_hash(context.methods[spec.method].path, protocol.model),
+        code=code.code_hash(context.methods[spec.method].path, spec.protocol.model),
         error={
             "message": f"{type(error).__name__}: {error}",
             "traceback": "".join(traceback.format_exception(error)) if error.__traceback__ else "",
@@ -87,9 +86,10 @@ def failed(spec: RunSpec, error: BaseException, context: Context) -> RunRecord:
 
 def noise_facts(spec: RunSpec, data: RunData) -> dict[str, Any]:
     """What was asked of the labels and what they are, as measured."""
+    noise = spec.condition.noise
     return {
-        "asked_rate": (spec.noise or {}).get("rate"),
-        "redrawn": spec.noise is not None and noises.KINDS[spec.noise["kind"]].redrawn,
+        "asked_rate": (noise or {}).get("rate"),
+        "redrawn": noise is not None and noises.KINDS[noise["kind"]].redrawn,
         "noise_rate_full": data.noise_rate_full,
         "noise_rate_train": data.noise_rate_train,
         "noise_rate_val": data.noise_rate_val,

@@ -38,7 +38,7 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
 
     A loss that is not finite gives a record with status "diverged". Errors of the method are raised.
     """
-    protocol = Protocol.model_validate(spec.protocol)
+    protocol = spec.protocol
     hardware.keep_freed_memory()
     cudnn = torch.backends.cudnn
     before = torch.get_num_threads(), cudnn.deterministic

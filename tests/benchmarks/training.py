@@ -31,7 +31,7 @@ from nlbench.executors import base
 from nlbench.hardware import processor
 from nlbench.plan import protocol as protocols
 from nlbench.plan.protocol import Protocol
-from nlbench.plan.spec import RunSpec
+from nlbench.plan.spec import Condition, RunSpec
 from nlbench.results.store import Store
 from nlbench.training import run_data
 from nlbench.training.context import Context
@@ -96,11 +96,9 @@ def prepared(dataset: Dataset, protocol: Protocol) -> tuple[RunSpec, RunData]:
         row="elr",
         method="elr",
         params={"beta": 0.7, "lam": 3.0},
-        dataset="cifar10",
-        labels="clean",
-        noise=resolved,
+        condition=Condition("cifar10", "clean", resolved),
         fingerprint=dataset.fingerprint,
-        protocol=protocol.model_dump(mode="json"),
+        protocol=protocol,
         seed=0,
     )
     return spec, data
@@ -113,7 +111,7 @@ def measure(
 
     The run's protocol must have an epoch more: in that one, steps are profiled.
     """
-    protocol = Protocol.model_validate(spec.protocol)
+    protocol = spec.protocol
     clock, waits = Clock(device), Waits(device)
     result = Measured([], [], (0.0, 0.0), dict.fromkeys(PARTS, 0.0), 0.0, 0, waits)
 
@@ -149,7 +147,7 @@ def measure(
 
 def report(spec: RunSpec, data: RunData, device: torch.device, measured: Measured) -> Iterator[str]:
     """Lines of Markdown."""
-    protocol = Protocol.model_validate(spec.protocol)
+    protocol = spec.protocol
     cores = hardware.cores()
     machine = f"{processor()}, {cores} cores, {protocol.threads} threads, torch {torch.__version__}"
     if device.type == "cuda":
