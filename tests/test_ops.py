@@ -34,7 +34,7 @@ def backend(request, monkeypatch):
     if request.param == "torch":
         monkeypatch.setattr(losses, "core", None)
         monkeypatch.setattr(images, "core", None)
-        monkeypatch.setattr(extension, "_said", {extension._why_torch(torch.device("cpu"))})
+        monkeypatch.setattr(extension, "_warned", {extension._why_torch(torch.device("cpu"))})
     return request.param
 
 

@@ -1,4 +1,4 @@
-"""Finds the compiled extension and its CUDA library, and says which code runs where there is none."""
+"""Find the compiled extension and its CUDA library, and report which code runs without them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,26 @@ try:
     core = importlib.import_module("nlbench._core")
 except ImportError as error:
     _why = f"the extension nlbench._core cannot be imported: {error}"
+
 if core is not None and os.environ.get("NLBENCH_ISA") not in (None, "", core.isa()):
     raise RuntimeError(
         f"NLBENCH_ISA must be portable, avx2 or avx512, as far as this processor has them; got "
         f"{os.environ['NLBENCH_ISA']!r}, and the best one here is {core.isa()!r}"
     )
 
-_said: set[str] = set()
+# The reasons for running the reference that a warning has already given.
+_warned: set[str] = set()
 
-# A mark per op and device, for faults on a GPU. Made at the device's first step and kept, since graphs refer to it.
+# For each device, an int32 per op that a kernel on a GPU sets when it meets a fault. Allocated in
+# the device's first step and never replaced, because captured CUDA graphs refer to its memory.
 fault_flags: dict[torch.device, Tensor] = {}
 
 
 def backend(device: torch.device | str) -> str:
-    """Which code runs the ops on `device`: "cpp" or "cuda" for compiled kernels, "torch" for the reference."""
+    """Name the code that runs the ops on `device`.
+
+    Returns: "cpp" or "cuda" for compiled kernels, "torch" for the reference.
+    """
     device = torch.device(device)
     if _why_torch(device):
         return "torch"
@@ -39,26 +45,35 @@ def backend(device: torch.device | str) -> str:
 
 
 def cpu_isa() -> str:
-    """The instruction set of the kernels on the CPU: "portable", "avx2" or "avx512"; "" without the extension.
+    """Name the instruction set of the kernels on the CPU.
 
-    The best that the processor has, unless the environment variable NLBENCH_ISA names a lesser one.
+    It is the best that the processor has, unless the environment variable NLBENCH_ISA names a
+    lesser one.
+
+    Returns: "portable", "avx2" or "avx512"; "" without the extension.
     """
     return core.isa() if core is not None else ""
 
 
 def source_hash() -> str:
-    """SHA-256 over the C++ and CUDA sources that the extension was built from, 64 hex digits; "" without it."""
+    """Return the SHA-256 over the C++ and CUDA sources that the extension was built from.
+
+    Returns: 64 hex digits; "" without the extension.
+    """
     return core.source_hash if core is not None else ""
 
 
 def why_no_extension() -> str:
-    """Why the compiled extension cannot be used, or "" when it can."""
+    """Return why the compiled extension cannot be used, or "" when it can."""
     return _why
 
 
 @functools.cache
 def why_no_cuda() -> str:
-    """Why there are no CUDA kernels, or "" when there are. It does not say whether there is a GPU to run them."""
+    """Return why there are no CUDA kernels, or "" when there are.
+
+    The answer does not depend on whether there is a GPU to run them.
+    """
     if core is None:
         return _why
     if core.cuda_build:
@@ -67,32 +82,36 @@ def why_no_cuda() -> str:
 
 
 def cuda_architectures() -> str:
-    """The GPU architectures that CUDA kernels were compiled for, such as "80;90"; "" without any."""
+    """Return the GPU architectures of the CUDA kernels, such as "80;90"; "" without kernels."""
     return "" if why_no_cuda() else core.cuda_architectures
 
 
 def cuda_kernels(device: torch.device) -> bool:
+    """Return whether compiled CUDA kernels run the ops on `device`."""
     return device.type == "cuda" and not why_no_cuda()
 
 
 def cuda_flags(device: torch.device) -> Tensor:
+    """Return the fault flags of a GPU, which are allocated on first use."""
     flags = fault_flags.get(device)
     if flags is None:
         if torch.cuda.is_current_stream_capturing():
             raise RuntimeError("nlbench.ops: run one step before capturing a CUDA graph of it")
-        flags = fault_flags[device] = torch.zeros(core.FLAGS, dtype=torch.int32, device=device)
+        flags = torch.zeros(core.FLAGS, dtype=torch.int32, device=device)
+        fault_flags[device] = flags
     return flags
 
 
-def say_fallback(device: torch.device) -> None:
-    """Warn that the torch reference runs on `device` and why, once for each reason in a process."""
+def warn_fallback(device: torch.device) -> None:
+    """Warn that the torch reference runs on `device`, and why; once per reason and process."""
     why = _why_torch(device)
-    if why not in _said:
-        _said.add(why)
+    if why not in _warned:
+        _warned.add(why)
         warnings.warn(f"nlbench.ops runs its torch reference, which is slower: {why}", stacklevel=2)
 
 
 def _why_torch(device: torch.device) -> str:
+    """Return why the reference runs on `device`, or "" where a kernel does."""
     if _why:
         return _why
     if device.type == "cpu":

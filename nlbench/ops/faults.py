@@ -1,4 +1,4 @@
-"""Labels, indices and draws out of range on a GPU, which no step waits to hear of."""
+"""Labels, indices and draws out of range on a GPU, which are collected without waiting for it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import torch
 from nlbench.ops.extension import fault_flags
 from nlbench.ops.losses import OP_NAMES
 
-# As csrc/ops.h numbers them: the marks, and the faults that a kernel on a GPU can find.
+# As numbered in csrc/ops.h: the flags, and the faults that a kernel on a GPU can find.
 _NAMES = (*OP_NAMES.values(), "augment")
 _FAULTS = {1: "labels", 2: "index", 4: "draws"}
 
 
 def check_faults(device: torch.device | str) -> None:
-    """Raise IndexError if since the last call a kernel met labels, an index or draws out of range on `device`.
+    """Raise IndexError if a kernel on `device` met a value out of range since the last call.
 
-    A kernel on a GPU skips such a row, gives it a NaN loss and a zero gradient, or an image of NaN, and leaves a mark;
-    reading the mark waits for the device, so do it once an epoch. On a CPU every step checks and this does nothing.
+    These are labels, an index or draws. A kernel on a GPU skips such a row, gives it a NaN loss and
+    a zero gradient, or an image of NaN, and sets a flag. Reading the flags waits for the device, so
+    call this once per epoch. On a CPU every step checks its arguments, and this does nothing.
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
@@ -24,12 +25,14 @@ def check_faults(device: torch.device | str) -> None:
     flags = fault_flags.get(device)
     if flags is None:
         return
+
     found = flags.tolist()
     flags.zero_()
-    faults = [
-        f"{name}: {_FAULTS[fault]} had values out of range in a batch on {device}"
-        for name, fault in zip(_NAMES, found, strict=True)
-        if fault
-    ]
+    faults = []
+    for name, fault in zip(_NAMES, found, strict=True):
+        if fault:
+            faults.append(
+                f"{name}: {_FAULTS[fault]} had values out of range in a batch on {device}"
+            )
     if faults:
         raise IndexError("; ".join(faults))

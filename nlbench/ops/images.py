@@ -11,7 +11,7 @@ from torch import Tensor, library
 
 from nlbench.ops import reference
 from nlbench.ops.checks import require, require_contiguous, require_device
-from nlbench.ops.extension import core, cuda_flags, cuda_kernels, say_fallback
+from nlbench.ops.extension import core, cuda_flags, cuda_kernels, warn_fallback
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _FORMATS = (torch.channels_last, torch.contiguous_format)
@@ -28,31 +28,33 @@ def augment(
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Tensor:
-    """Batch `index` of `images`, cropped and flipped by the examples' draws, normalised.
+    """Pick the batch `index` of `images`, crop and flip it by the images' draws, and normalise it.
 
-        padded = images[index[b]] with `padding` black pixels on each side
-        crop   = padded[dy : dy + H, dx : dx + W], mirrored left to right if flip    dy, dx, flip = draws[index[b]]
-        out[b] = (crop / 255 - mean) / std                                            per channel
+        padded = images[index[b]] with `padding` black pixels on each side crop   = padded[dy : dy +
+        H, dx : dx + W], mirrored left to right if flip    dy, dx, flip = draws[index[b]] out[b] =
+        (crop / 255 - mean) / std                                            per channel
 
-    Black is black before normalisation, as torchvision's RandomCrop(padding=...), RandomHorizontalFlip, ToTensor,
-    Normalize have it, and the results are theirs to the last bit in float32: they come from a table of the 256
-    normalised values per channel, computed in float32 (float64 for dtype float64) and then rounded to `dtype`.
+    The padding is black before normalisation, as with torchvision's RandomCrop(padding=...),
+    RandomHorizontalFlip, ToTensor and Normalize. In float32 the results equal theirs to the last
+    bit. They come from a table of the 256 normalised values per channel, which is computed in
+    float32 (float64 for dtype float64) and then rounded to `dtype`.
 
     Args:
         images:  [N, H, W, 3] uint8, contiguous.
         index:   [B] int64 in [0, N); may repeat.
-        draws:   [N, 3] int64, contiguous, a row dy, dx, flip per image, dy and dx in [0, 2 * padding], flip 0 or 1;
-                 or None for no crop and no flip.
+        draws:   [N, 3] int64, contiguous, with dy, dx, flip of each image: dy and dx in
+                 [0, 2 * padding], flip 0 or 1. None for no crop and no flip.
         mean:    three numbers, on the scale where white is 1.
         std:     three positive numbers.
-        padding: >= 0; without meaning when draws is None.
+        padding: >= 0; has no effect when draws is None.
         dtype:   float32, float64, bfloat16 or float16.
-        memory_format: torch.channels_last or torch.contiguous_format, how the result lies in memory.
+        memory_format: torch.channels_last or torch.contiguous_format, the layout of the result.
 
     Returns: [B, 3, H, W] `dtype`, on the device of `images`.
-    Raises:  TypeError (dtype), ValueError (shape, device, strides, memory_format, draws out of range) or IndexError
-             (index), naming the argument. On a GPU, which no call waits for, an image whose index or draws are out of
-             range is all NaN, and `check_faults` raises.
+    Raises:  TypeError (dtype), ValueError (shape, device, strides, memory_format, draws out of
+             range) or IndexError (index), naming the argument. A call does not wait for a GPU:
+             there, an image whose index or draws are out of range is all NaN, and `check_faults`
+             raises.
     """
     require("augment", "images", images, (torch.uint8,), ("N", "H", "W", 3))
     require("augment", "index", index, (torch.int64,), ("B",))
@@ -67,28 +69,45 @@ def augment(
     if padding < 0:
         raise ValueError(f"augment: padding must be >= 0, got {padding}")
     if dtype not in _DTYPES:
-        raise TypeError(f"augment: dtype must be one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+        allowed = ", ".join(map(str, _DTYPES))
+        raise TypeError(f"augment: dtype must be one of {allowed}, got {dtype}")
     if memory_format not in _FORMATS:
         allowed = " or ".join(map(str, _FORMATS))
         raise ValueError(f"augment: memory_format must be {allowed}, got {memory_format}")
+
     planar = memory_format == torch.contiguous_format
     if torch.compiler.is_compiling():
         table = _make_table(tuple(mean), tuple(std), dtype, images.device)
         return torch.ops.nlbench.augment(images, index, draws, table, padding, planar)
-    return _augment(images, index, draws, _table(tuple(mean), tuple(std), dtype, images.device), padding, planar)
+    table = _table(tuple(mean), tuple(std), dtype, images.device)
+    return _augment(images, index, draws, table, padding, planar)
 
 
-def _augment(images: Tensor, index: Tensor, draws: Tensor | None, table: Tensor, padding: int, planar: bool) -> Tensor:
+def _augment(
+    images: Tensor,
+    index: Tensor,
+    draws: Tensor | None,
+    table: Tensor,
+    padding: int,
+    planar: bool,
+) -> Tensor:
+    """Run the kernel, or the reference where no kernel fits.
+
+    Args:
+        table:  (3, 256), the normalised value of each byte, per channel; in the result's dtype.
+        planar: whether the result is contiguous, else channels_last.
+    """
     N, H, W = images.shape[:3]
     on_cpu = images.is_cpu
     if core is None or not (on_cpu or cuda_kernels(images.device)):
-        say_fallback(images.device)
+        warn_fallback(images.device)
         if on_cpu:
             _check_values(index, draws, N, padding)
         return reference.augment(images, index, draws, table, padding, planar)
 
     index = index.contiguous()
     out = _empty(images, index, table, planar)
+    # In the order of csrc/bindings.cpp, where 0 is a null pointer.
     arguments = (
         images.data_ptr(),
         index.data_ptr(),
@@ -103,6 +122,7 @@ def _augment(images: Tensor, index: Tensor, draws: Tensor | None, table: Tensor,
         table.itemsize,
         planar,
     )
+
     if on_cpu:
         outcome = core.augment_cpu(*arguments, torch.get_num_threads())
         if outcome:
@@ -122,58 +142,89 @@ def _empty(images: Tensor, index: Tensor, table: Tensor, planar: bool) -> Tensor
     return torch.empty(shape, dtype=table.dtype, device=images.device, memory_format=memory_format)
 
 
-def _make_table(mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(3, 256): the normalised value of each byte, per channel."""
+def _make_table(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Compute the normalised value of each byte, per channel: (3, 256) `dtype` on `device`."""
     if len(mean) != 3 or not all(math.isfinite(value) for value in mean):
         raise ValueError(f"augment: mean must be three finite numbers, got {list(mean)}")
     if len(std) != 3 or not all(0 < value < math.inf for value in std):
         raise ValueError(f"augment: std must be three positive numbers, got {list(std)}")
+
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     bytes_ = torch.arange(256, dtype=wide) / 255
-    columns = [torch.tensor(values, dtype=wide)[:, None] for values in (mean, std)]
-    return ((bytes_ - columns[0]) / columns[1]).to(device, dtype)
+    mean_column = torch.tensor(mean, dtype=wide)[:, None]
+    std_column = torch.tensor(std, dtype=wide)[:, None]
+    return ((bytes_ - mean_column) / std_column).to(device, dtype)
 
 
+# A batch must not compute and copy the table again. torch.compile cannot trace the cache.
 _table = functools.lru_cache(maxsize=64)(_make_table)
 
 
 def _check_values(index: Tensor, draws: Tensor | None, N: int, padding: int) -> None:
-    """The kernel's own checks of index and draws, for the reference."""
+    """Check the values of index and draws for the reference, as the kernel does for itself."""
     bad = ((index < 0) | (index >= N)).nonzero()
     if len(bad):
         raise _bad_index(index, int(bad[0]), N)
+
     if draws is not None:
         used = draws[index]
-        bad = ((used < 0) | (used > used.new_tensor([2 * padding, 2 * padding, 1]))).any(1).nonzero()
+        highest = used.new_tensor([2 * padding, 2 * padding, 1])
+        bad = ((used < 0) | (used > highest)).any(1).nonzero()
         if len(bad):
             raise _bad_draw(draws, int(index[int(bad[0])]), padding)
 
 
-def _fault(fault: int, row: int, index: Tensor, draws: Tensor | None, N: int, padding: int) -> IndexError | ValueError:
+def _fault(
+    fault: int, row: int, index: Tensor, draws: Tensor | None, N: int, padding: int
+) -> IndexError | ValueError:
+    """Make the error for what the kernel found: its `fault`, at position `row` of the batch."""
     if fault == core.DRAW_RANGE and draws is not None:
         return _bad_draw(draws, int(index[row]), padding)
     return _bad_index(index, row, N)
 
 
 def _bad_index(index: Tensor, row: int, N: int) -> IndexError:
-    return IndexError(f"augment: index must be in [0, {N}), got {int(index[row])} at position {row}")
+    got = int(index[row])
+    return IndexError(f"augment: index must be in [0, {N}), got {got} at position {row}")
 
 
 def _bad_draw(draws: Tensor, row: int, padding: int) -> ValueError:
     need = f"dy and dx in [0, {2 * padding}] and flip in {{0, 1}}"
-    return ValueError(f"augment: draws must have {need}, got {draws[row].tolist()} in row {row}")
+    got = draws[row].tolist()
+    return ValueError(f"augment: draws must have {need}, got {got} in row {row}")
 
 
-# For torch.compile, which cannot look into the extension; eager code spares itself the dispatcher.
+# ---- For torch.compile ---------------------------------------------------------------------------
+# It cannot trace into the extension, so it needs an op. Eager code does not call the op, to save
+# the time of the dispatcher.
+
+
 @library.custom_op(
     "nlbench::augment",
     mutates_args=(),
-    schema="(Tensor images, Tensor index, Tensor? draws, Tensor table, int padding, bool planar) -> Tensor",
+    schema="(Tensor images, Tensor index, Tensor? draws, Tensor table, int padding, bool planar)"
+    " -> Tensor",
 )
-def _augment_op(images, index, draws, table, padding, planar):
+def _augment_op(
+    images: Tensor,
+    index: Tensor,
+    draws: Tensor | None,
+    table: Tensor,
+    padding: int,
+    planar: bool,
+) -> Tensor:
     return _augment(images, index, draws, table, padding, planar)
 
 
 @_augment_op.register_fake
-def _augment_fake(images, index, draws, table, padding, planar):
+def _augment_fake(
+    images: Tensor,
+    index: Tensor,
+    draws: Tensor | None,
+    table: Tensor,
+    padding: int,
+    planar: bool,
+) -> Tensor:
     return _empty(images, index, table, planar)
