@@ -122,7 +122,7 @@ def prepare(
     runs with the settings they chose.
     """
     from nlbench import hardware
-    from nlbench.data import sources
+    from nlbench.data.places import Places
     from nlbench.executors import base
     from nlbench.plan import tuning
 
@@ -132,14 +132,13 @@ def prepare(
         known = ", ".join(checked.methods)
         lines = (f"--only {r}: no such row. The suite has: {known}.{did_you_mean(r, checked.methods)}" for r in unknown)
         raise SuiteError("\n".join(lines))
-    folder, store = sources.data_dir(data_dir), Store(out, warn)
+    places, store = Places.of_user(data_dir), Store(out, warn)
 
     def planned(part: Suite) -> Plan:
         return expand(
             part,
             problems,
-            data_dir=folder,
-            cache_dir=sources.cache_dir(),
+            places=places,
             settings=overrides,
             seeds=None if part.name.endswith(tuning.TRIES) else seeds,
             methods_dirs=extra,
@@ -155,7 +154,7 @@ def prepare(
     chosen = plan.specs
     if not plan.tries:
         chosen = [s for s in chosen if (not only or s.row in only) and (seeds is None or s.seed in seeds)]
-    return Sweep(plan, chosen, base.state(chosen, store, methods, stale), store, methods, folder, device)
+    return Sweep(plan, chosen, base.state(chosen, store, methods, stale), store, methods, places.data_dir, device)
 
 
 def run(

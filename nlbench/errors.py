@@ -2,8 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -30,6 +32,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence such as " Did you mean 'elr'?" for a near miss, else an empty string; appended to a message."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def look_up(kind: str, name: str, known: Mapping[str, T]) -> T:
+    """Return known[name]. Raises SuiteError that lists the known names and suggests the nearest one."""
+    if name not in known:
+        raise SuiteError(f"unknown {kind} {name!r}. There are: {', '.join(known)}.{did_you_mean(name, known)}")
+    return known[name]
 
 
 pass

@@ -1,23 +1,22 @@
-"""Names: the folder is the registry. Methods, datasets, models and protocols are listed without importing torch."""
+"""Names: the folder is the registry. Methods and suites are listed without importing torch."""
 
 from __future__ import annotations
 
 import ast
-import functools
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.errors import SuiteError
 
 if TYPE_CHECKING:
     from nlbench.method import Method
@@ -85,13 +84,6 @@ def _origin(module: str) -> Path:
 
 def _name(stem: str) -> str:
     return stem.replace("_", "-")
-
-
-def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
-    """known[name], or a SuiteError that lists what there is and guesses what was meant."""
-    if name not in known:
-        raise SuiteError(f"unknown {kind} {name!r}. There are: {', '.join(known)}.{did_you_mean(name, known)}")
-    return known[name]
 
 
 def load_method(file: MethodFile) -> type[Method]:
@@ -174,23 +166,6 @@ def first_line(path: Path, function: str = "") -> str:
     if function:
         node = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
     return (ast.get_docstring(node) or "").partition("\n")[0]
-
-
-@functools.cache
-def dataset_files() -> dict[str, Path]:
-    """Datasets by name: the files of nlbench/data/datasets that define a function `load`."""
-    found = {}
-    for path in _python_files(_PACKAGE / "data" / "datasets"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.FunctionDef) and node.name == "load" for node in tree.body):
-            found[_name(path.stem)] = path
-    return found
-
-
-def dataset(name: str) -> Any:
-    """The module of dataset `name`: INFO, SOURCES, find(), load(). Raises SuiteError for an unknown name."""
-    path = find("dataset", name.partition(":")[0], dataset_files())  # "folder:birds" is read by folder.py
-    return importlib.import_module(f"nlbench.data.datasets.{path.stem}")
 
 
 def suite_files() -> dict[str, Path]:

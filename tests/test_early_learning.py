@@ -21,6 +21,7 @@ from scipy.optimize import linprog
 from nlbench import api, models
 from nlbench.data.datasets import gaussians
 from nlbench.data.datasets.gaussians import INFO, SIGMA, P, V
+from nlbench.data.places import Places
 from nlbench.executors.base import Listener
 from nlbench.training import run_data, setup
 
@@ -75,7 +76,8 @@ def runs(tmp_path_factory):
 
 def data_of(spec):
     nowhere = Path()
-    data = run_data.prepare(gaussians.load(nowhere, nowhere, spec.seed), seed=spec.seed, noise=spec.condition.noise)
+    data = gaussians.load(Places(nowhere, nowhere), spec.seed)
+    data = run_data.prepare(data, seed=spec.seed, noise=spec.condition.noise)
     assert data.noise_rate_train == WRONG
     return SimpleNamespace(
         x=data.train_images.reshape(-1, P).astype(np.float64),

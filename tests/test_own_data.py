@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from nlbench.cli.app import app
 from nlbench.cli.progress import Progress
 from nlbench.data.datasets import folder
+from nlbench.data.places import Places
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-own-data.md"
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>\w+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -112,7 +113,7 @@ def test_the_layouts_are_one_dataset(shapes, tmp_path):
         images = [{"bytes": (shapes / row["path"]).read_bytes()} for row in listed]
         columns = {"image": images, **{key: [row[key] for row in listed] for key in listed[0] if key != "path"}}
         pq.write_table(pa.table(columns), parquet / f"{part}-00000-of-00001.parquet")
-    read = [folder.load(path, tmp_path / "cache", 0) for path in (shapes, classes, parquet)]
+    read = [folder.load(Places(path, tmp_path / "cache"), 0) for path in (shapes, classes, parquet)]
     for data in read:
         assert (data.info.num_classes, data.info.num_train, data.info.num_test) == (3, 240, 90)
         given = {
@@ -129,7 +130,8 @@ def test_true_test_labels_are_the_truth_where_a_list_has_them(shapes, tmp_path):
     place = shutil.copytree(shapes, tmp_path / "shapes")
     lines = ["path,label,clean_label", *(f"{row['path']},disc,{row['label']}" for row in rows(shapes / "test.csv"))]
     (place / "test.csv").write_text("\n".join(lines))
-    assert (folder.load(place, tmp_path, 0).test_labels == folder.load(shapes, tmp_path, 0).test_labels).all()
+    corrected, original = (folder.load(Places(path, tmp_path), 0).test_labels for path in (place, shapes))
+    assert (corrected == original).all()
 
 
 def test_a_warning_of_the_data_is_said_once(capsys):

@@ -152,11 +152,6 @@ def test_hyperparameters_need_a_name_and_an_annotation(folder, signature):
     assert str(path) in str(caught.value)
 
 
-def test_an_unknown_name_is_guessed():
-    with pytest.raises(SuiteError, match=r"unknown dataset 'cifr10'. There are: .*digits.* Did you mean 'cifar10'\?"):
-        registry.dataset("cifr10")
-
-
 class TestInstalledPackages:
     """Packages that announce methods under the entry point group nlbench.methods."""
 

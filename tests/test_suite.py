@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nlbench import registry
+from nlbench.data.places import Places
 from nlbench.errors import DataMissing, SuiteError
 from nlbench.plan.expand import expand
 from nlbench.plan.options import parse_seeds, parse_set
@@ -40,7 +41,7 @@ def plan(tmp_path):
             path.write_text(source)
             source = path
         suite, problems = read_suite(source)
-        return expand(suite, problems, data_dir=tmp_path / "no-data", cache_dir=tmp_path / "cache", **options)
+        return expand(suite, problems, places=Places(tmp_path / "no-data", tmp_path / "cache"), **options)
 
     return make
 

@@ -12,7 +12,6 @@ import torch
 
 import nlbench
 from nlbench import api, registry
-from nlbench.data import sources
 from nlbench.executors import base, local
 from nlbench.results.store import Store
 from nlbench.training import context as context_
@@ -407,11 +406,6 @@ def test_bfloat16_runs_hand_float32_logits_to_the_method(tmp_path):
     assert sw.store.read(sw.specs[0].key).status == "done"
 
 
-def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
-    monkeypatch.setenv("NLBENCH_CACHE", str(tmp_path / "c"))
-    assert sources.cache_dir() == tmp_path / "c"
-
-
 def test_a_run_that_another_process_holds_is_waited_for_and_not_trained_again(tmp_path):
     done = sweep(tmp_path / "elsewhere", {"elr": {}}, 1)
     done.run()
@@ -539,7 +533,7 @@ def test_every_module_a_run_computes_with_is_in_the_code_hash():
                 path = part.removeprefix("nlbench").lstrip(".").replace(".", "/") + ".py"
                 todo += [path] if (package / path).is_file() else []
     bookkeeping = {"code_hash", "hardware", "registry", "errors", "files", "build", "results"}
-    bookkeeping |= {"data/base", "data/formats/safe_pickle", "data/fingerprint", "data/sources", "plan/spec"}
+    bookkeeping |= {"data/base", "data/formats/safe_pickle", "data/fingerprint", "data/places", "plan/spec"}
     bookkeeping |= {"plan/suite_file", "plan/problems", "plan/yaml_lines", "plan/presets"}
     own = {name for name in seen if not name.startswith(("ops/", "models/"))}
     hashed = {str(path.relative_to(package)) for name in code_hash._HARNESS for path in package.glob(name)}

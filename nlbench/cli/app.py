@@ -250,14 +250,14 @@ def table(
 ) -> None:
     """Print the table of a suite's records again."""
     from nlbench import registry
-    from nlbench.registry import find
+    from nlbench.errors import look_up
     from nlbench.results import table as tables
     from nlbench.results.store import Store
 
     store = Store(out, say)
     plans = store.plans()
     if suite is not None:
-        plans = {suite: find("suite of this store", suite, plans)}
+        plans = {suite: look_up("suite of this store", suite, plans)}
     else:  # a tuned suite's tries only when they are asked for
         plans = {name: plan for name, plan in plans.items() if not plan["tries"]} or plans
     methods = registry.method_files([methods_dir] if methods_dir else [])
@@ -295,6 +295,7 @@ def agreement(
 ) -> None:
     """Say how far two suites agree on the order of their common methods (Kendall's tau-b)."""
     from nlbench import registry
+    from nlbench.errors import look_up
     from nlbench.results import agreement as agreements
     from nlbench.results import cells
     from nlbench.results.store import Store
@@ -303,7 +304,7 @@ def agreement(
 
     def results(folder: Path, suite: str) -> cells.Results:
         store = Store(folder, say)
-        return cells.Results(registry.find(f"suite of {folder}", suite, store.plans()), store, methods)
+        return cells.Results(look_up(f"suite of {folder}", suite, store.plans()), store, methods)
 
     first, conditions = results(out, a), condition or ()
     if b == "published":
@@ -343,10 +344,12 @@ def list_(
         files = registry.method_files([methods_dir] if methods_dir else [])
         rows = {name: registry.first_line(file.path) for name, file in files.items()}
     elif what is Listed.datasets:
+        from nlbench.data import catalogue
+
         rows = {}
-        for name in registry.dataset_files():
-            info = registry.dataset(name).INFO
-            if hasattr(registry.dataset(name), "info"):
+        for name in catalogue.dataset_files():
+            info = catalogue.dataset(name).INFO
+            if info.located_by == "suite":
                 rows[name] = f"{info.title}, named by its path; labels: given, and clean where you know them"
                 continue
             sizes = "the images are counted when they are read"
@@ -416,16 +419,17 @@ def data_status(
     data_dir: DataDir = None,
 ) -> None:
     """Say for each dataset whether it is there, where it was looked for, and which file goes where."""
-    from nlbench import registry
-    from nlbench.data import sources
+    from nlbench.data import catalogue
+    from nlbench.data.places import Places
+    from nlbench.errors import look_up
 
-    known = registry.dataset_files()
+    known = catalogue.dataset_files()
     if name is not None:
-        registry.find("dataset", name, known)
-    folder = sources.data_dir(data_dir)
-    print(f"data directory: {folder}\ncache:          {sources.cache_dir()}\n")
+        look_up("dataset", name, known)
+    places = Places.of_user(data_dir)
+    print(f"data directory: {places.data_dir}\ncache:          {places.cache_dir}\n")
     for each in known if name is None else [name]:
-        print(sources.advice(each, folder), end="\n\n")
+        print(catalogue.advice(each, places.data_dir), end="\n\n")
 
 
 @data_app.command("fetch")
@@ -435,15 +439,17 @@ def data_fetch(
     data_dir: DataDir = None,
 ) -> None:
     """Download a dataset into the data directory; resumes, and verifies checksums."""
-    from nlbench import registry
     from nlbench.cli.progress import download_bar
-    from nlbench.data import sources
+    from nlbench.data import catalogue
+    from nlbench.data.fetch import fetch
+    from nlbench.data.places import Places
+    from nlbench.errors import look_up
 
-    registry.find("dataset", name, registry.dataset_files())
-    folder = sources.data_dir(data_dir)
+    look_up("dataset", name, catalogue.dataset_files())
+    folder = Places.of_user(data_dir).data_dir
     with download_bar(name) as update:
-        sources.fetch(name, folder, update)
-    print(sources.advice(name, folder))
+        fetch(name, folder, update)
+    print(catalogue.advice(name, folder))
 
 
 @noise_app.command("export")
@@ -459,33 +465,38 @@ def noise_export(
     data_dir: DataDir = None,
 ) -> None:
     """Write the labels that a run with this seed trains on, all N of them, in the dataset's order."""
-    from nlbench import registry
-    from nlbench.data import sources
+    from nlbench.data import catalogue
+    from nlbench.data.base import ImageFiles
     from nlbench.data.noise import label_files, measure, resolve
+    from nlbench.data.places import Places
+    from nlbench.errors import look_up
 
-    registry.find("dataset", dataset, registry.dataset_files())
-    module = registry.dataset(dataset)
-    folder = sources.data_dir(data_dir)
-    if hasattr(module, "info"):
+    look_up("dataset", dataset, catalogue.dataset_files())
+    info = catalogue.dataset(dataset).INFO
+    places = Places.of_user(data_dir)
+    if info.located_by == "suite":
         raise SuiteError(f"{dataset}: lies where a suite says; only noise of datasets in the data directory is written")
-    if "clean" not in module.INFO.label_sets:
+    if "clean" not in info.label_sets:
         raise SuiteError(f"{dataset}: its true labels are unknown, so that no noise can be drawn")
     options = {"kind": kind, "rate": rate, "path": None if path is None else str(path), "key": key}
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        resolved = resolve.resolve(given, module.INFO, Path())
+        resolved = resolve.resolve(given, info, Path())
     except ValueError as error:
         raise SuiteError(re.sub(r"^noise\.", "--", str(error), flags=re.MULTILINE)) from None
-    if module.find(folder).missing:
-        raise DataMissing(sources.advice(dataset, folder))
-    data = module.load(folder, sources.cache_dir(), seed)
-    labels = resolve.apply(resolved, data.clean_labels, data.info, seed, data.train_images)
+    if not catalogue.status(dataset, places.data_dir).there:
+        raise DataMissing(catalogue.advice(dataset, places.data_dir))
+    data = catalogue.open_dataset(dataset, "", places, seed)
+    clean = data.clean_labels
+    images = None if isinstance(data.train_images, ImageFiles) else data.train_images
+    assert clean is not None  # as INFO says
+    labels = resolve.apply(resolved, clean, data.info, seed, images)
     try:
         label_files.write_labels(to, labels)
     except ValueError as error:
         raise SuiteError(f"--to {error}") from None
     print(
-        f"{to}: {len(labels)} labels, {100 * measure.noise_rate(data.clean_labels, labels):.3f}% wrong, "
+        f"{to}: {len(labels)} labels, {100 * measure.noise_rate(clean, labels):.3f}% wrong, "
         f"hash {label_files.labels_hash(labels)}"
     )
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from nlbench import hardware, ops, registry
-from nlbench.data import sources
+from nlbench.data import catalogue
+from nlbench.data.places import Places
 from nlbench.errors import SuiteError
 from nlbench.hardware import processor
 
@@ -38,11 +39,11 @@ def report(data_dir: Path | None, methods_dir: Path | None) -> tuple[list[str], 
     no_cuda = "" if why else ops.why_no_cuda()
     lines.append(f"kernels for CUDA: {no_cuda or why or f'compiled for {ops.cuda_architectures()}'}")
     lines.append(f"kernels on cpu: {ops.backend(torch.device('cpu'))}; on cuda: {ops.backend(torch.device('cuda'))}")
-    folder = sources.data_dir(data_dir)
-    lines.append(f"data directory: {folder}{'' if folder.is_dir() else ' (not there)'}")
-    lines.append(f"cache: {sources.cache_dir()}")
-    for name in registry.dataset_files():
-        lines.append(f"  {name}: {sources.in_short(name, folder)}")
+    places = Places.of_user(data_dir)
+    lines.append(f"data directory: {places.data_dir}{'' if places.data_dir.is_dir() else ' (not there)'}")
+    lines.append(f"cache: {places.cache_dir}")
+    for name in catalogue.dataset_files():
+        lines.append(f"  {name}: {catalogue.in_short(name, places.data_dir)}")
     broken = []
     files = registry.method_files([methods_dir] if methods_dir else [])
     for file in files.values():

@@ -18,7 +18,7 @@ from nlbench import registry
 from nlbench.conformance.advice import Failed
 from nlbench.conformance.checks import CHECKS, Skipped, import_file
 from nlbench.conformance.lab import Lab, quiet
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.errors import SuiteError, did_you_mean, look_up
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,7 @@ def find_method(source: str | Path, methods_dir: str | Path | None = None) -> re
                 f"unknown method {str(source)!r}. There are: {', '.join(known)}.{hint}\n"
                 f"for one of your own name its file, for example my_methods/my_loss.py, or give --methods-dir"
             )
-        found: registry.MethodFile = registry.find("method", str(source), known)
-        return found
+        return look_up("method", str(source), known)
     if not path.is_file():
         beside = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
         what = "not a file" if path.exists() else "there is no such file"

@@ -1,38 +1,84 @@
-"""What a dataset file provides. A dataset file defines INFO, SOURCES and load(); the folder is the registry."""
+"""What a dataset file defines (`DatasetModule`), and what loading it returns (`Dataset`)."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
+
+from nlbench.data.places import Places
+
+
+class DatasetModule(Protocol):
+    """What each file in `nlbench/data/datasets` defines.
+
+    Attributes:
+        INFO: what is known without reading the data; enough to validate a suite.
+        SOURCES: the files that the dataset can be read from, and where to get them. Empty for a
+            dataset that needs no files.
+    """
+
+    INFO: Info
+    SOURCES: tuple[Source, ...]
+
+    def find(self, data_dir: Path) -> Found:
+        """Look for the dataset's files, without opening them."""
+
+    def load(self, places: Places, seed: int) -> Dataset:
+        """Read the dataset. Only a `redrawn` dataset depends on `seed`.
+
+        Raises: DataMissing when it is not there; DataError, naming the file, when it cannot be
+            used.
+        """
 
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of a dataset without reading it: enough to validate a suite. `Dataset.info` has what was read."""
+    """What is known of a dataset. `INFO` holds what is known before reading it, `Dataset.info` the rest.
+
+    Attributes:
+        title: how tables print it, for example "CIFAR-10N".
+        num_train, num_test: numbers of examples; 0 where they are counted when the data is read.
+        shape: of one example: (H, W, 3) for uint8 images, (C, H, W) for float features, () for
+            image files.
+        label_sets: the names of the label sets; the first is the default. Without "clean" among
+            them the true labels are unknown.
+        mean, std: per channel, of images scaled to [0, 1]; empty for float features.
+        redrawn: whether the training part is drawn anew for each seed. Then the order of the
+            examples is not that of a file.
+        estimated_noise_rate: a published estimate where the true labels are unknown; 0 where there
+            is none.
+        located_by: "data-dir" for a dataset in the data directory; "suite" for one whose folder
+            the suite names.
+        class_ids: the dataset that numbers the classes as this one does, for kinds of noise that
+            are defined on certain classes, for example "cifar10"; empty where no kind needs it.
+    """
 
     name: str
-    title: str  # how tables print it, for example "CIFAR-10N"
+    title: str
     num_classes: int
-    num_train: int  # 0 where nobody knows before it is read
+    num_train: int
     num_test: int
-    shape: tuple[int, ...]  # of one example: (H, W, 3) for uint8 images, (C, H, W) for float features, () for files
-    label_sets: tuple[str, ...] = ("clean",)  # the first is the default; without "clean" the true labels are unknown
-    mean: tuple[float, ...] = ()  # per channel, of images scaled to [0, 1]; empty for float features
+    shape: tuple[int, ...]
+    label_sets: tuple[str, ...] = ("clean",)
+    mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    redrawn: bool = False  # the training part is drawn anew for each seed, so that its order is no file's
-    estimated_noise_rate: float = 0.0  # where true labels are unknown: a published estimate; 0 where there is none
+    redrawn: bool = False
+    estimated_noise_rate: float = 0.0
+    located_by: Literal["data-dir", "suite"] = "data-dir"
+    class_ids: str = ""
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Images that are decoded when they are asked for. What is cut out of it shares the list.
+    """Images that are decoded when they are asked for. A part of them shares the list's memory.
 
-    Args:
+    Attributes:
         root: the folder that the names are relative to.
-        names: (N,) bytes, file-system encoded; an array of its own kind, since a million of them are usual.
+        names: (N,) bytes, file-system encoded. An array, because lists of a million names are usual.
     """
 
     root: Path
@@ -45,58 +91,88 @@ class ImageFiles:
         return ImageFiles(self.root, self.names[index])
 
     def path(self, i: int) -> str:
+        """Return the path of image `i`."""
         return os.path.join(self.root, os.fsdecode(self.names[i]))
 
     def paths(self) -> np.ndarray:
-        """(N,) bytes: all of them, for comparing."""
+        """Return all paths as (N,) bytes, for comparing."""
         return np.char.add(os.fsencode(self.root) + b"/", self.names)
+
+
+Images = np.ndarray | ImageFiles
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset in memory, memory-mapped or as files; nothing in it is written to.
+    """A dataset in memory, memory-mapped or as files. Nothing in it is written to.
 
-    Images are (N, H, W, 3) uint8, to be augmented and normalised, (N, C, H, W) float32 features, used as they are, or
-    files.
+    Images are (N, H, W, 3) uint8, to be augmented and normalised, (N, C, H, W) float32 features,
+    used as they are, or files.
+
+    Attributes:
+        test_labels: (N_test,) int64, the true ones.
+        label_sets: (N,) int64 each. "clean" holds the true labels of the training images, where
+            they are known.
+        fingerprint: a hash of the decoded pixels and true labels, so that it does not depend on the
+            form of the files; for image files a hash of their names and labels.
+        variant: how the pixels differ from the official data, for example "JPEG". Tables print it.
+        warnings: for example an unknown checksum. Every record stores them.
+        checksums: file read -> "md5:...". Unknown ones are also in `warnings`.
+        scored: further images to evaluate, with their true labels: "ilsvrc12", a second test set;
+            "clean_val", a validation set.
     """
 
     info: Info
-    train_images: np.ndarray | ImageFiles
-    test_images: np.ndarray | ImageFiles
-    test_labels: np.ndarray  # (N_test,) int64, the true ones
-    label_sets: dict[str, np.ndarray]  # (N,) int64 each; "clean" are the true labels of the training images, if known
-    fingerprint: str  # of the decoded pixels and true labels, the same whatever files they came from; of files' lists
-    variant: str = ""  # how the pixels differ from the official data, for example "JPEG"; tables print it
-    warnings: tuple[str, ...] = field(default=())  # for example an unknown checksum; stored in every record
-    checksums: dict[str, str] = field(default_factory=dict)  # file read -> "md5:..."; unknown ones are in `warnings`
-    # Further images to score, with their true labels: "ilsvrc12", a second test set; "clean_val", a validation set.
-    scored: dict[str, tuple[np.ndarray | ImageFiles, np.ndarray]] = field(default_factory=dict)
+    train_images: Images
+    test_images: Images
+    test_labels: np.ndarray
+    label_sets: dict[str, np.ndarray]
+    fingerprint: str
+    variant: str = ""
+    warnings: tuple[str, ...] = ()
+    checksums: dict[str, str] = field(default_factory=dict)
+    scored: dict[str, tuple[Images, np.ndarray]] = field(default_factory=dict)
 
     @property
     def clean_labels(self) -> np.ndarray | None:
-        """(N,) int64; None where nobody knows them."""
+        """(N,) int64; None where they are unknown."""
         return self.label_sets.get("clean")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file a dataset can be read from, and where it comes from."""
+    """A file that a dataset can be read from, and where to get it.
 
-    file: str  # file name to download, for example "cifar-10-python.tar.gz"
-    home: str  # the page a person would open
-    url: str = ""  # direct download, empty where terms forbid it or none exists
+    Attributes:
+        file: the name to download, for example "cifar-10-python.tar.gz".
+        home: the page that a person would open.
+        url: for a direct download; empty where the terms forbid it or none exists.
+        size: in bytes; 0 where unknown.
+        goes_to: where `data status` tells a person to put it, relative to the data directory.
+    """
+
+    file: str
+    home: str
+    url: str = ""
     md5: str = ""
     sha256: str = ""
-    size: int = 0  # bytes; 0 where unknown
-    goes_to: str = ""  # relative to the data directory, as `data status` prints it
+    size: int = 0
+    goes_to: str = ""
     licence: str = ""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Where a dataset's parts are. `missing` is empty when the dataset can be loaded."""
+    """Where a dataset's parts are. It can be loaded when `missing` is empty.
 
-    paths: tuple[Path, ...]  # files and folders that will be read
-    looked: tuple[Path, ...]  # every place that was looked at
-    missing: tuple[str, ...]  # what is not there, in words
-    needs: tuple[str, ...] = ()  # Source.file of every source that would supply what is missing
+    Attributes:
+        paths: the files and folders that will be read.
+        looked: every folder that was searched.
+        missing: what is not there, in words.
+        needs: `Source.file` of every source that would supply what is missing.
+    """
+
+    paths: tuple[Path, ...]
+    looked: tuple[Path, ...]
+    missing: tuple[str, ...]
+    needs: tuple[str, ...] = ()

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from nlbench import registry
-from nlbench.data import sources
+from nlbench.data import catalogue
+from nlbench.data.places import Places
 from nlbench.executors.base import Listener, age_of
 from nlbench.plan.spec import RunSpec
 from nlbench.results.store import RunRecord, Store
@@ -124,9 +125,8 @@ def execute(
 def load_data(spec: RunSpec, data_dir: Path) -> run_data.RunData:
     """The arrays of a run: noise drawn on all labels, then split, all from the run's seed."""
     condition, protocol = spec.condition, spec.protocol
-    dataset = sources.open_dataset(
-        condition.dataset, condition.data_path, data_dir, sources.cache_dir(), spec.seed
-    )
+    places = Places.of_user(data_dir)
+    dataset = catalogue.open_dataset(condition.dataset, condition.data_path, places, spec.seed)
     noise = None if condition.noise is None else {**condition.noise, "path": condition.noise_path}
     return run_data.prepare(
         dataset,

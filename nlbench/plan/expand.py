@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nlbench import registry
+from nlbench.data import catalogue
+from nlbench.data.places import Places
 from nlbench.errors import DataMissing, UserError, did_you_mean
 from nlbench.plan import presets, protocol
 from nlbench.plan.fit import row_protocol
@@ -23,8 +25,7 @@ def expand(
     suite: Suite,
     problems: Problems,
     *,
-    data_dir: Path,
-    cache_dir: Path,
+    places: Places,
     settings: Mapping[str, Any] | None = None,
     seeds: Sequence[int] | None = None,
     methods_dirs: Sequence[Path] = (),
@@ -44,7 +45,7 @@ def expand(
     if suite.protocol and suite.protocol not in presets.PRESETS:
         problems.add(["protocol"], protocol.unknown(suite.protocol))
     base = Path(problems.source).parent
-    infos = _infos(suite, base, cache_dir, problems)
+    infos = _infos(suite, base, places, problems)
     conditions = _conditions(suite, base, infos, problems)
     rows = {row: CheckedRow.check(row, entry, suite, files, infos, problems) for row, entry in suite.methods.items()}
     protocol_of: dict[tuple[str, str], tuple[Protocol, str]] = {}
@@ -57,7 +58,7 @@ def expand(
                     resolved = resolved.model_copy(update={"precision": auto_precision()})
                 protocol_of[row, dataset] = resolved, weights_path
     problems.raise_if_any()
-    prints, counted = _fingerprints(conditions, data_dir, cache_dir)
+    prints, counted = _fingerprints(conditions, places)
     for dataset, info in counted.items():  # what could not be known before the data was read
         for row, entry in suite.methods.items() if info != infos[dataset] else ():
             row_protocol(suite, entry, row, dataset, info, base, settings or {}, problems)
@@ -96,9 +97,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _infos(suite: Suite, base: Path, cache_dir: Path, problems: Problems) -> dict[str, Any]:
+def _infos(suite: Suite, base: Path, places: Places, problems: Problems) -> dict[str, Any]:
     """What is known of the suite's datasets, for checking rows and protocols; a stand-in where none can be used."""
-    known = registry.dataset_files()
+    known = catalogue.dataset_files()
     infos: dict[str, Any] = {}
     paths: dict[str, Path] = {}
     for i, entry in enumerate(suite.datasets):
@@ -108,8 +109,8 @@ def _infos(suite: Suite, base: Path, cache_dir: Path, problems: Problems) -> dic
                 hint = did_you_mean(entry.name, known)
                 problems.add([*where, "name"], f"unknown dataset {entry.name!r}. There are: {', '.join(known)}.{hint}")
             continue
-        module = registry.dataset(entry.name)
-        if hasattr(module, "info") != bool(entry.path):
+        located_by = catalogue.dataset(entry.name).INFO.located_by
+        if (located_by == "suite") != bool(entry.path):
             what = "needs a path, the folder it lies in" if not entry.path else "takes no path; --data-dir says where"
             problems.add([*where, "path"] if entry.path else where, f"{entry.name} {what}")
         elif entry.path and Path(entry.path).name in ("", ".."):
@@ -118,12 +119,12 @@ def _infos(suite: Suite, base: Path, cache_dir: Path, problems: Problems) -> dic
             problems.add([*where, "path"], f"two folders are called {Path(entry.path).name}: rename one of them")
         elif entry.path:
             try:
-                infos[entry.id] = module.info(entry.folder(base), cache_dir)
+                infos[entry.id] = catalogue.info(entry.name, entry.folder(base), places)
             except UserError as error:
                 problems.add([*where, "path"], str(error))
         else:
-            infos[entry.id] = module.INFO
-    return infos or {STAND_IN: replace(registry.dataset("digits").INFO, name=STAND_IN, num_train=0)}
+            infos[entry.id] = catalogue.dataset(entry.name).INFO
+    return infos or {STAND_IN: replace(catalogue.dataset("digits").INFO, name=STAND_IN, num_train=0)}
 
 
 def _conditions(suite: Suite, base: Path, infos: Mapping[str, Any], problems: Problems) -> list[Condition]:
@@ -178,25 +179,24 @@ def _conditions(suite: Suite, base: Path, infos: Mapping[str, Any], problems: Pr
 
 
 def _fingerprints(
-    conditions: Sequence[Condition], data_dir: Path, cache_dir: Path
+    conditions: Sequence[Condition], places: Places
 ) -> tuple[dict[tuple[str, str], str], dict[str, Any]]:
     """(dataset, label set) -> fingerprint, and dataset -> what was counted when it was read.
 
     Raises DataMissing for all datasets that are not there at once.
     """
-    from nlbench.data import sources
     from nlbench.data.noise import label_files
 
     missing = [
-        sources.advice(name, data_dir)
+        catalogue.advice(name, places.data_dir)
         for name in dict.fromkeys(c.dataset for c in conditions if not c.data_path)
-        if registry.dataset(name).find(data_dir).missing
+        if not catalogue.status(name, places.data_dir).there
     ]
     if missing:
         raise DataMissing("\n".join(missing))
     prints, infos = {}, {}
     for dataset, path in dict.fromkeys((c.dataset, c.data_path) for c in conditions):
-        data = sources.open_dataset(dataset, path, data_dir, cache_dir, 0)
+        data = catalogue.open_dataset(dataset, path, places, 0)
         infos[dataset] = data.info
         for labels in dict.fromkeys(c.labels for c in conditions if c.dataset == dataset):
             prints[dataset, labels] = data.fingerprint

@@ -23,10 +23,11 @@ from parts import FREE, PARTS, Clock, Waits, flops_per_image, matrix_peak
 from straightforward import Apart, Epoch, Setting
 
 from nlbench import hardware, registry
-from nlbench.data import sources
+from nlbench.data import catalogue
 from nlbench.data.base import Dataset
 from nlbench.data.datasets import cifar10
 from nlbench.data.noise import resolve
+from nlbench.data.places import Places
 from nlbench.executors import base
 from nlbench.hardware import processor
 from nlbench.plan import protocol as protocols
@@ -77,7 +78,7 @@ class Measured:
 def read(data_dir: Path | None, count: int) -> Dataset:
     """CIFAR-10 as nlbench reads it, or `count` random pictures (and some to score) in its form."""
     if data_dir is not None:
-        return sources.open_dataset("cifar10", "", data_dir, sources.cache_dir(), 0)
+        return catalogue.open_dataset("cifar10", "", Places.of_user(data_dir), 0)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count + SCORED, 32, 32, 3), np.uint8)
     labels = np.arange(count + SCORED) % cifar10.INFO.num_classes

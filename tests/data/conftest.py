@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from nlbench.data.datasets import cifar10, cifar10n, cifar100, cifar100n
+from nlbench.data.places import Places
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -107,12 +108,12 @@ def encode_image():
 @pytest.fixture(scope="session")
 def real_cifar10(real_data, tmp_path_factory):
     """The real CIFAR-10, decoded once for all tests."""
-    return cifar10.load(real_data, real_cache(tmp_path_factory), 0)
+    return cifar10.load(Places(real_data, real_cache(tmp_path_factory)), 0)
 
 
 @pytest.fixture(scope="session")
 def real_cifar10n(real_data, real_cifar10, tmp_path_factory):
-    return cifar10n.load(real_data, real_cache(tmp_path_factory), 0)
+    return cifar10n.load(Places(real_data, real_cache(tmp_path_factory)), 0)
 
 
 def real_cache(tmp_path_factory) -> Path:

@@ -8,6 +8,7 @@ from layouts import Animal10N, write_image
 from PIL import Image
 
 from nlbench.data.datasets import animal10n
+from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing
 
 
@@ -17,7 +18,7 @@ def small():
 
 
 def load(data: Path, cache: Path | None = None):
-    return animal10n.load(data, cache or data.with_name("cache"), 0)
+    return animal10n.load(Places(data, cache or data.with_name("cache")), 0)
 
 
 def refused(data, *words):

@@ -16,6 +16,7 @@ import pytest
 from nlbench.data import cache
 from nlbench.data.datasets import cifar10, cifar100
 from nlbench.data.formats import cifar
+from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing
 
 
@@ -39,17 +40,17 @@ def write_archive(small, path):
 @pytest.mark.parametrize("place", ["", "cifar10", "cifar-10"])
 def test_folder_of_batches(small10, tmp_path, place):
     small10.write_batches(tmp_path / "data" / place)
-    check(cifar10.load(tmp_path / "data", tmp_path / "cache", 0), small10)
+    check(cifar10.load(Places(tmp_path / "data", tmp_path / "cache"), 0), small10)
 
 
 def test_the_folder_of_batches_itself_may_be_the_data_directory(small10, tmp_path):
     folder = small10.write_batches(tmp_path)
-    check(cifar10.load(folder, tmp_path / "cache", 0), small10)
+    check(cifar10.load(Places(folder, tmp_path / "cache"), 0), small10)
 
 
 def test_archive_is_read_as_it_is(small10, tmp_path):
     write_archive(small10, tmp_path / "cifar-10-python.tar.gz")
-    check(cifar10.load(tmp_path, tmp_path / "cache", 0), small10)
+    check(cifar10.load(Places(tmp_path, tmp_path / "cache"), 0), small10)
     assert not (tmp_path / "cifar-10-batches-py").exists()
 
 
@@ -57,7 +58,7 @@ def test_archive_is_read_as_it_is(small10, tmp_path):
 @pytest.mark.parametrize(("image", "shards", "struct"), [("img", 1, True), ("image", 3, False)])
 def test_parquet(small10, tmp_path, place, image, shards, struct):
     small10.write_parquet(tmp_path / place, image=image, shards=shards, struct=struct)
-    dataset = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    dataset = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     check(dataset, small10)
     assert dataset.variant == ""
 
@@ -66,7 +67,7 @@ def test_cifar100_layouts_give_the_same_data(small100, tmp_path):
     small100.write_batches(tmp_path / "a")
     small100.write_parquet(tmp_path / "b", image="img", label="fine_label")
     small100.write_parquet(tmp_path / "c" / "cifar100", image="image", label="label")
-    datasets = [cifar100.load(tmp_path / name, tmp_path / "cache", 0) for name in "abc"]
+    datasets = [cifar100.load(Places(tmp_path / name, tmp_path / "cache"), 0) for name in "abc"]
     for dataset in datasets:
         check(dataset, small100)
     assert len({dataset.fingerprint for dataset in datasets}) == 1
@@ -75,7 +76,7 @@ def test_cifar100_layouts_give_the_same_data(small100, tmp_path):
 def test_jpeg_is_a_variant_with_a_fingerprint_of_its_own(small10, tmp_path):
     small10.write_parquet(tmp_path / "png")
     small10.write_parquet(tmp_path / "jpeg", form="JPEG")
-    png, jpeg = (cifar10.load(tmp_path / name, tmp_path / "cache", 0) for name in ("png", "jpeg"))
+    png, jpeg = (cifar10.load(Places(tmp_path / name, tmp_path / "cache"), 0) for name in ("png", "jpeg"))
     assert (png.variant, jpeg.variant) == ("", "JPEG")
     assert png.fingerprint != jpeg.fingerprint
 
@@ -83,9 +84,9 @@ def test_jpeg_is_a_variant_with_a_fingerprint_of_its_own(small10, tmp_path):
 def test_whole_official_files_come_before_parquet_and_incomplete_ones_after(small10, tmp_path):
     small10.write_parquet(tmp_path, form="JPEG")
     folder = small10.write_batches(tmp_path)
-    assert cifar10.load(tmp_path, tmp_path / "cache", 0).variant == ""
+    assert cifar10.load(Places(tmp_path, tmp_path / "cache"), 0).variant == ""
     (folder / "data_batch_3").unlink()
-    assert cifar10.load(tmp_path, tmp_path / "cache", 0).variant == "JPEG"
+    assert cifar10.load(Places(tmp_path, tmp_path / "cache"), 0).variant == "JPEG"
 
 
 def test_parquet_of_another_dataset_is_left_alone(small10, small100, tmp_path):
@@ -98,7 +99,7 @@ def test_missing_data_says_what_goes_where(tmp_path):
     with pytest.raises(
         DataMissing, match=r"cifar-10-python\.tar\.gz .*https://www\.cs\.toronto\.edu/~kriz/cifar\.html"
     ):
-        cifar10.load(tmp_path, tmp_path / "cache", 0)
+        cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
 
 
 def test_missing_batch_and_missing_shard_are_named(small10, tmp_path):
@@ -107,12 +108,12 @@ def test_missing_batch_and_missing_shard_are_named(small10, tmp_path):
     (tmp_path / "b" / "train-00001-of-00003.parquet").unlink()
     for name, missing in (("a", "data_batch_3"), ("b", "train-00001-of-00003.parquet")):
         with pytest.raises(DataMissing, match=missing):
-            cifar10.load(tmp_path / name, tmp_path / "cache", 0)
+            cifar10.load(Places(tmp_path / name, tmp_path / "cache"), 0)
 
 
 def test_unknown_checksum_is_a_warning_and_a_known_one_is_recorded(small10, tmp_path):
     small10.write_batches(tmp_path)
-    dataset = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    dataset = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     assert len(dataset.warnings) == 1
     assert "data_batch_1" in dataset.warnings[0]
     known = {name: text.removeprefix("md5:") for name, text in dataset.checksums.items()}
@@ -124,9 +125,9 @@ def test_unknown_checksum_is_a_warning_and_a_known_one_is_recorded(small10, tmp_
 
 def test_second_load_does_not_decode(small10, tmp_path, monkeypatch):
     small10.write_parquet(tmp_path)
-    first = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    first = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     monkeypatch.setattr(cifar, "_decode", lambda *_: pytest.fail("decoded again"))
-    second = cifar10.load(tmp_path, tmp_path / "cache", 1)
+    second = cifar10.load(Places(tmp_path, tmp_path / "cache"), 1)
     check(second, small10)
     assert isinstance(second.train_images, np.memmap)
     assert (first.fingerprint, first.checksums, first.warnings) == (
@@ -138,7 +139,7 @@ def test_second_load_does_not_decode(small10, tmp_path, monkeypatch):
 
 def test_arrays_cannot_be_written_to(small10, tmp_path):
     small10.write_batches(tmp_path)
-    dataset = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    dataset = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     for array in (dataset.train_images, dataset.test_images, dataset.clean_labels, dataset.test_labels):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
@@ -146,13 +147,13 @@ def test_arrays_cannot_be_written_to(small10, tmp_path):
 
 def test_changed_files_are_decoded_again(small10, tmp_path):
     folder = small10.write_batches(tmp_path)
-    before = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    before = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     size = (folder / "data_batch_1").stat().st_size
     small10.images[0] = small10.images[0, ::-1].copy()  # same bytes in another order, so the size stays
     (folder / "data_batch_1").write_bytes(small10.batches()["data_batch_1"])
     assert (folder / "data_batch_1").stat().st_size == size
     os.utime(folder / "data_batch_1", ns=(0, 0))  # even where the clock is coarse
-    after = cifar10.load(tmp_path, tmp_path / "cache", 0)
+    after = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     check(after, small10)
     assert before.fingerprint != after.fingerprint
 
@@ -160,10 +161,10 @@ def test_changed_files_are_decoded_again(small10, tmp_path):
 @pytest.mark.parametrize("file", ["train_images.npy", "meta.json"])
 def test_damaged_cache_is_made_again(small10, tmp_path, file):
     small10.write_batches(tmp_path)
-    cifar10.load(tmp_path, tmp_path / "cache", 0)
+    cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     (damaged,) = (tmp_path / "cache").glob(f"*/{file}")
     damaged.write_bytes(damaged.read_bytes()[:-10])
-    check(cifar10.load(tmp_path, tmp_path / "cache", 0), small10)
+    check(cifar10.load(Places(tmp_path, tmp_path / "cache"), 0), small10)
 
 
 def test_data_directory_is_never_written_to(small10, tmp_path):
@@ -173,7 +174,7 @@ def test_data_directory_is_never_written_to(small10, tmp_path):
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = sorted(data.rglob("*"))
     try:
-        check(cifar10.load(data, tmp_path / "cache", 0), small10)
+        check(cifar10.load(Places(data, tmp_path / "cache"), 0), small10)
         assert sorted(data.rglob("*")) == before
     finally:
         for path in (data, folder):
@@ -184,7 +185,7 @@ def test_cache_that_cannot_be_written_is_a_data_error(small10, tmp_path):
     small10.write_batches(tmp_path)
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.raises(DataError, match="NLBENCH_CACHE"):
-        cifar10.load(tmp_path, tmp_path / "cache", 0)
+        cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
 
 
 def test_two_processes_decode_once(tmp_path):
@@ -225,7 +226,7 @@ def test_a_failed_decode_leaves_nothing_behind(tmp_path):
 
 def refused(data, tmp_path, *words):
     with pytest.raises(DataError) as caught:
-        cifar10.load(data, tmp_path / "cache", 0)
+        cifar10.load(Places(data, tmp_path / "cache"), 0)
     for word in words:
         assert word in str(caught.value)
     assert not isinstance(caught.value, DataMissing)
@@ -332,7 +333,7 @@ def test_cifar10_taken_for_cifar100(small100, tmp_path):
     small100.labels %= 10
     small100.write_parquet(tmp_path / "cifar100")
     with pytest.raises(DataError, match="only 10 of 100 classes"):
-        cifar100.load(tmp_path, tmp_path / "cache", 0)
+        cifar100.load(Places(tmp_path, tmp_path / "cache"), 0)
 
 
 def test_unreadable_file_is_named(small10, tmp_path):
@@ -340,7 +341,7 @@ def test_unreadable_file_is_named(small10, tmp_path):
     path.unlink()
     path.mkdir()
     with pytest.raises(DataMissing, match="data_batch_4"):
-        cifar10.load(tmp_path, tmp_path / "cache", 0)
+        cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
 
 
 # --- the real files ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from nlbench.data.datasets import cifar10n, cifar100n
 from nlbench.data.formats import cifar_n
 from nlbench.data.noise.label_files import labels_hash
 from nlbench.data.noise.measure import noise_rate, transition_matrix
+from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing
 
 
@@ -32,7 +33,7 @@ def data(small10, tmp_path):
 @pytest.mark.parametrize("place", ["", "cifar-n"])
 def test_label_sets_by_name(small10, data, tmp_path, place):
     write_labels(data / place, cifar10n, small10)
-    dataset = cifar10n.load(data, tmp_path / "cache", 0)
+    dataset = cifar10n.load(Places(data, tmp_path / "cache"), 0)
     assert tuple(dataset.label_sets) == ("clean", "aggregate", "random1", "random2", "random3", "worst")
     for i, labels in enumerate(dataset.label_sets.values()):
         np.testing.assert_array_equal(labels, (small10.train[1] + i) % 10)
@@ -42,14 +43,14 @@ def test_label_sets_by_name(small10, data, tmp_path, place):
 def test_cifar100n(small100, tmp_path):
     small100.write_batches(tmp_path)
     write_labels(tmp_path, cifar100n, small100)
-    dataset = cifar100n.load(tmp_path, tmp_path / "cache", 0)
+    dataset = cifar100n.load(Places(tmp_path, tmp_path / "cache"), 0)
     assert tuple(dataset.label_sets) == ("clean", "noisy")
     assert noise_rate(dataset.clean_labels, dataset.label_sets["noisy"]) == 1
 
 
 def test_everything_missing_is_said_at_once(tmp_path):
     with pytest.raises(DataMissing) as caught:
-        cifar10n.load(tmp_path, tmp_path / "cache", 0)
+        cifar10n.load(Places(tmp_path, tmp_path / "cache"), 0)
     for word in ("cifar-10-python.tar.gz", "CIFAR-10_human.pt", "cifar-n", "CC BY-NC", "nlbench data fetch cifar10n"):
         assert word in str(caught.value)
 
@@ -58,7 +59,7 @@ def test_only_the_labels_missing(data, tmp_path):
     found = cifar10n.find(data)
     assert found.needs == ("CIFAR-10_human.pt",)
     with pytest.raises(DataMissing) as caught:
-        cifar10n.load(data, tmp_path / "cache", 0)
+        cifar10n.load(Places(data, tmp_path / "cache"), 0)
     assert "cifar-10-python.tar.gz (" not in str(caught.value)
 
 
@@ -76,7 +77,7 @@ def test_only_the_labels_missing(data, tmp_path):
 def test_wrong_labels_are_refused(small10, data, tmp_path, change, words):
     path = write_labels(data, cifar10n, small10, **change)
     with pytest.raises(DataError) as caught:
-        cifar10n.load(data, tmp_path / "cache", 0)
+        cifar10n.load(Places(data, tmp_path / "cache"), 0)
     for word in (str(path), *words):
         assert word in str(caught.value)
 
@@ -85,7 +86,7 @@ def test_missing_label_set(small10, data, tmp_path):
     path = data / "CIFAR-10_human.pt"
     path.write_bytes(pickle.dumps({"clean_label": small10.train[1]}))
     with pytest.raises(DataError, match="no 'aggre_label', only 'clean_label'"):
-        cifar10n.load(data, tmp_path / "cache", 0)
+        cifar10n.load(Places(data, tmp_path / "cache"), 0)
 
 
 def test_wrong_image_order_is_refused(small10, data, tmp_path):
@@ -93,7 +94,7 @@ def test_wrong_image_order_is_refused(small10, data, tmp_path):
     clean[[3, 4, 8]] = clean[[4, 8, 3]]
     write_labels(data, cifar10n, small10, clean_label=clean)
     with pytest.raises(DataError, match=r"differ from the images' labels in 3 of 40 places.*another order"):
-        cifar10n.load(data, tmp_path / "cache", 0)
+        cifar10n.load(Places(data, tmp_path / "cache"), 0)
 
 
 def test_truncated_label_file(data, tmp_path):
@@ -103,14 +104,14 @@ def test_truncated_label_file(data, tmp_path):
     for content in (b"", whole[:100_000], whole[:100_000] + bytes(1000) + whole[101_000:]):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"CIFAR-10_human\.pt.*get the file again"):
-            cifar10n.load(data, tmp_path / "cache", 0)
+            cifar10n.load(Places(data, tmp_path / "cache"), 0)
 
 
 def test_old_cifar100n_file_is_refused(small100, tmp_path):
     small100.write_batches(tmp_path)
     (tmp_path / "CIFAR-100_human.pt").write_bytes(bytes(1_600_879))
     with pytest.raises(DataError, match=r"wrong coarse labels.*corrected"):
-        cifar100n.load(tmp_path, tmp_path / "cache", 0)
+        cifar100n.load(Places(tmp_path, tmp_path / "cache"), 0)
 
 
 # --- the real files ------------------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ import pytest
 from layouts import Clothing1M, change_line, write_lines
 
 from nlbench.data.datasets import clothing1m
+from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing
 from nlbench.training.run_data import prepare
 
 
 def load(data):
-    return clothing1m.load(data, data / "no cache", 0)
+    return clothing1m.load(Places(data, data / "no cache"), 0)
 
 
 def refused(data, *words):

@@ -3,10 +3,11 @@
 import numpy as np
 
 from nlbench.data.datasets import digits
+from nlbench.data.places import Places
 
 
 def test_digits(tmp_path):
-    a, again, b = (digits.load(tmp_path, tmp_path, seed) for seed in (0, 0, 1))
+    a, again, b = (digits.load(Places(tmp_path, tmp_path), seed) for seed in (0, 0, 1))
     assert a.train_images.shape == (1397, 1, 8, 8)
     assert a.test_images.shape == (400, 1, 8, 8)
     assert a.train_images.dtype == np.float32
@@ -23,7 +24,7 @@ def test_test_part_is_stratified_and_nothing_is_lost(tmp_path):
 
     whole = np.bincount(load_digits().target)
     for seed in range(3):
-        dataset = digits.load(tmp_path, tmp_path, seed)
+        dataset = digits.load(Places(tmp_path, tmp_path), seed)
         test = np.bincount(dataset.test_labels)
         assert (np.abs(test - 400 * whole / 1797) < 1).all()
         assert (np.bincount(dataset.clean_labels) + test == whole).all()

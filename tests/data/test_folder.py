@@ -13,6 +13,7 @@ from layouts import CLASSES, Folder, change_line, encoded, write_image, write_li
 from PIL import Image
 
 from nlbench.data.datasets import folder
+from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing
 from nlbench.training.run_data import prepare
 
@@ -20,7 +21,7 @@ from nlbench.training.run_data import prepare
 @pytest.fixture
 def load(tmp_path):
     """load(path) -> the Dataset; what parquet files hold is written out below tmp_path/cache."""
-    return lambda path: folder.load(path, tmp_path / "cache", 0)
+    return lambda path: folder.load(Places(path, tmp_path / "cache"), 0)
 
 
 @pytest.fixture
@@ -104,8 +105,9 @@ def test_parquet_is_written_out_once(load, small, tmp_path, monkeypatch):
 def test_two_processes_may_write_out_at_once(small, tmp_path):
     small.write_parquet(tmp_path / "birds")
     script = (
-        "import sys; from pathlib import Path; from nlbench.data.datasets import folder; root = Path(sys.argv[1]);"
-        "data = folder.load(root / 'birds', root / 'cache', 0);"
+        "import sys; from pathlib import Path; from nlbench.data.datasets import folder;"
+        "from nlbench.data.places import Places; root = Path(sys.argv[1]);"
+        "data = folder.load(Places(root / 'birds', root / 'cache'), 0);"
         "assert all(Path(data.train_images.path(i)).is_file() for i in range(30)); print(data.fingerprint)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -245,7 +247,7 @@ def test_other_encodings_and_empty_lists(refused, small, tmp_path):
 
 def test_nothing_there(refused, small, tmp_path):
     with pytest.raises(DataMissing, match="no such folder; it must hold train/CLASS"):
-        folder.load(tmp_path / "nowhere", tmp_path / "cache", 0)
+        folder.load(Places(tmp_path / "nowhere", tmp_path / "cache"), 0)
     (tmp_path / "empty" / "train" / "cat").mkdir(parents=True)
     refused(tmp_path / "empty", "empty/train: holds no images (.jpg,")
     write_image(tmp_path / "empty" / "train" / "cat" / "a.jpg")

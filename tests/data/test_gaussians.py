@@ -5,12 +5,13 @@ import pytest
 
 from nlbench.data.datasets import gaussians
 from nlbench.data.datasets.gaussians import INFO, SIGMA, P, V
+from nlbench.data.places import Places
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("empty")
-    datasets = [gaussians.load(folder, folder, seed) for seed in range(5)]
+    datasets = [gaussians.load(Places(folder, folder), seed) for seed in range(5)]
     assert list(folder.iterdir()) == []
     return datasets
 
@@ -61,7 +62,7 @@ def test_noise_is_isotropic_and_normal(drawn):
 
 
 def test_every_seed_draws_its_own(drawn, tmp_path):
-    again = gaussians.load(tmp_path, tmp_path, 1)
+    again = gaussians.load(Places(tmp_path, tmp_path), 1)
     for (features, labels), (same, same_labels) in zip(parts(drawn[1]), parts(again), strict=True):
         np.testing.assert_array_equal(features, same)
         np.testing.assert_array_equal(labels, same_labels)
@@ -75,7 +76,7 @@ def test_fingerprint_is_the_datasets_not_the_seeds(drawn, monkeypatch, tmp_path)
     assert len({dataset.fingerprint for dataset in drawn}) == 1
     monkeypatch.setattr(gaussians, "SIGMA", 0.21)
     for seed in (0, 1):
-        assert gaussians.load(tmp_path, tmp_path, seed).fingerprint != drawn[0].fingerprint
+        assert gaussians.load(Places(tmp_path, tmp_path), seed).fingerprint != drawn[0].fingerprint
 
 
 @pytest.mark.parametrize("wrong", [0.2, 0.4, 0.5])

@@ -14,6 +14,7 @@ from nlbench.data.base import Dataset
 from nlbench.data.datasets import cifar10, digits
 from nlbench.data.noise.label_files import labels_hash
 from nlbench.data.noise.resolve import apply
+from nlbench.data.places import Places
 from nlbench.errors import DataError
 from nlbench.training.images import Images
 from nlbench.training.run_data import RunData, prepare
@@ -225,7 +226,7 @@ def test_without_augmentation_there_is_nothing_to_draw(pixels):
 
 
 def test_float_features_are_used_as_they_are(tmp_path):
-    data = digits.load(tmp_path, tmp_path, 0)
+    data = digits.load(Places(tmp_path, tmp_path), 0)
     images = Images(data.train_images, data.info, "cpu", augment="crop-flip")
     draws = images.draws(np.random.default_rng(0))
     assert draws.numel() == 0

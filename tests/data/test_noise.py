@@ -16,6 +16,7 @@ from nlbench.data.noise.kinds import CIFAR100_SUPERCLASSES, KINDS
 from nlbench.data.noise.label_files import labels_hash
 from nlbench.data.noise.measure import noise_rate, transition_matrix
 from nlbench.data.noise.resolve import apply, identity, resolve
+from nlbench.data.places import Places
 from nlbench.errors import DataError
 
 C10 = np.repeat(np.arange(10), 5000)
@@ -184,7 +185,7 @@ def test_instance_dependent_at_the_ends(rate, expected):
 
 
 def test_instance_dependent_on_float_features(tmp_path):
-    data = digits.load(tmp_path, tmp_path, 0)
+    data = digits.load(Places(tmp_path, tmp_path), 0)
     noise = {"kind": "instance-dependent", "rate": 0.3}
     given_labels = apply(noise, data.clean_labels, data.info, 0, data.train_images)
     assert abs(noise_rate(data.clean_labels, given_labels) - 0.3) < 0.07

@@ -7,11 +7,12 @@ import pytest
 from layouts import SYNSETS, WebVision, change_line, write_image, write_lines
 
 from nlbench.data.datasets import webvision
+from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing
 
 
 def load(data):
-    return webvision.load(data, data / "no cache", 0)
+    return webvision.load(Places(data, data / "no cache"), 0)
 
 
 def refused(data, *words):

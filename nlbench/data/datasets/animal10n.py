@@ -12,6 +12,8 @@ from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.cache import cached
 from nlbench.data.fingerprint import fingerprint
 from nlbench.data.formats import image_lists
+from nlbench.data.missing import require
+from nlbench.data.places import Places
 from nlbench.errors import DataError
 
 HOME = "https://dm.kaist.ac.kr/datasets/animal-10n"
@@ -63,16 +65,14 @@ def _labelled(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if re.match(r"\d_.*\.(jpe?g|png)$", path.name, re.I))
 
 
-def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+def load(places: Places, seed: int) -> Dataset:
     """50,000 images with the labels that people gave, 5,000 test images; decoded once. Nothing depends on `seed`.
 
     Raises: DataMissing; DataError, naming the file, when it cannot be used.
     """
-    from nlbench.data import sources
-
-    found = find(data_dir)
-    sources.require(INFO, SOURCES, found, data_dir)
-    arrays, facts = cached(cache_dir, "animal10n", found.paths, functools.partial(_decode, found.paths))
+    found = find(places.data_dir)
+    require(INFO, SOURCES, found, places.data_dir)
+    arrays, facts = cached(places.cache_dir, "animal10n", found.paths, functools.partial(_decode, found.paths))
     return Dataset(
         info=INFO,
         train_images=arrays["train_images"],

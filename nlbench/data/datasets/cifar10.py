@@ -4,6 +4,7 @@ from pathlib import Path
 
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.formats import cifar
+from nlbench.data.places import Places
 
 INFO = Info(
     name="cifar10",
@@ -54,6 +55,6 @@ def find(data_dir: Path) -> Found:
     return cifar.find(LAYOUT, data_dir)
 
 
-def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+def load(places: Places, seed: int) -> Dataset:
     """50,000 / 10,000 images; nothing depends on `seed`."""
-    return cifar.read(INFO, LAYOUT, SOURCES, data_dir, cache_dir)
+    return cifar.read(INFO, LAYOUT, SOURCES, places)

@@ -6,6 +6,7 @@ from pathlib import Path
 from nlbench.data.base import Dataset, Found, Source
 from nlbench.data.datasets import cifar100
 from nlbench.data.formats import cifar_n
+from nlbench.data.places import Places
 
 LABELS = cifar_n.LabelFile(
     file="CIFAR-100_human.pt",
@@ -33,6 +34,6 @@ def find(data_dir: Path) -> Found:
     return cifar_n.find(LABELS, cifar100.LAYOUT, data_dir)
 
 
-def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+def load(places: Places, seed: int) -> Dataset:
     """CIFAR-100 with two label sets; nothing depends on `seed`."""
-    return cifar_n.read(INFO, LABELS, cifar100.LAYOUT, SOURCES, data_dir, cache_dir)
+    return cifar_n.read(INFO, LABELS, cifar100.LAYOUT, SOURCES, places)

@@ -6,6 +6,7 @@ from pathlib import Path
 from nlbench.data.base import Dataset, Found, Source
 from nlbench.data.datasets import cifar10
 from nlbench.data.formats import cifar_n
+from nlbench.data.places import Places
 
 # random1..3 are the workers' labels; aggregate is their majority; worst is a wrong one wherever any of them is wrong.
 LABELS = cifar_n.LabelFile(
@@ -40,6 +41,6 @@ def find(data_dir: Path) -> Found:
     return cifar_n.find(LABELS, cifar10.LAYOUT, data_dir)
 
 
-def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+def load(places: Places, seed: int) -> Dataset:
     """CIFAR-10 with six label sets; nothing depends on `seed`."""
-    return cifar_n.read(INFO, LABELS, cifar10.LAYOUT, SOURCES, data_dir, cache_dir)
+    return cifar_n.read(INFO, LABELS, cifar10.LAYOUT, SOURCES, places)

@@ -7,6 +7,8 @@ import numpy as np
 
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.formats import image_lists
+from nlbench.data.missing import require
+from nlbench.data.places import Places
 from nlbench.errors import DataError
 
 HOME = "https://github.com/Cysu/noisy_label"
@@ -57,7 +59,7 @@ def find(data_dir: Path) -> Found:
     return best
 
 
-def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+def load(places: Places, seed: int) -> Dataset:
     """The noisy training images, the clean validation and test images; nothing depends on `seed`.
 
     The key lists alone say what belongs to which part: an image may have a noisy and a clean label. Training images
@@ -65,10 +67,8 @@ def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
 
     Raises: DataMissing; DataError, naming file and line.
     """
-    from nlbench.data import sources
-
-    found = find(data_dir)
-    sources.require(INFO, SOURCES, found, data_dir)
+    found = find(places.data_dir)
+    require(INFO, SOURCES, found, places.data_dir)
     *lists, root = found.paths
     files = {path.name: path for path in lists}
     tables = {kind: _table(files[file]) for kind, file in TABLES.items()}

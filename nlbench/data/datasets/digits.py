@@ -11,6 +11,7 @@ from nlbench import streams
 from nlbench.data import stratified
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.fingerprint import fingerprint
+from nlbench.data.places import Places
 
 INFO = Info(name="digits", title="Digits", num_classes=10, num_train=1397, num_test=400, shape=(1, 8, 8), redrawn=True)
 SOURCES: tuple[Source, ...] = ()
@@ -21,7 +22,7 @@ def find(data_dir: Path) -> Found:
     return Found(paths=(), looked=(), missing=())
 
 
-def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+def load(places: Places, seed: int) -> Dataset:
     """1,397 / 400 examples (N, 1, 8, 8) float32 in [0, 1]; the test part is stratified and redrawn for each seed."""
     from sklearn.datasets import load_digits
 

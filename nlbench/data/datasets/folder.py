@@ -19,6 +19,7 @@ import numpy as np
 
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.formats import image_lists
+from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing, did_you_mean
 
 INFO = Info(
@@ -31,6 +32,7 @@ INFO = Info(
     label_sets=("given",),  # and "clean", where the lists have a column clean_label
     mean=image_lists.IMAGENET_MEAN,
     std=image_lists.IMAGENET_STD,
+    located_by="suite",
 )
 SOURCES: tuple[Source, ...] = ()
 LAYOUTS = "train/CLASS/*.jpg or train.csv (path,label[,clean_label]) or train*.parquet, and the same for test"
@@ -57,13 +59,8 @@ def find(data_dir: Path) -> Found:
     return Found(paths=(), looked=(), missing=(WHERE, f"a folder must hold {LAYOUTS}"))
 
 
-def info(path: Path, cache_dir: Path) -> Info:
-    """What is in the folder `path`. Raises DataMissing, DataError."""
-    return _read(path, cache_dir).info
-
-
-def load(path: Path, cache_dir: Path, seed: int) -> Dataset:
-    """The folder `path`; nothing depends on `seed`.
+def load(places: Places, seed: int) -> Dataset:
+    """Read the folder `places.data_dir`; nothing depends on `seed`.
 
     A class is a folder's name or a label's text; classes are numbered in their order, integers as numbers. Test images'
     column clean_label, or else their labels, are taken as true. Training images that are listed but not there are left
@@ -71,13 +68,10 @@ def load(path: Path, cache_dir: Path, seed: int) -> Dataset:
 
     Raises: DataMissing when a part is not there; DataError, naming file and line.
     """
-    return _read(path, cache_dir)
-
-
-def _read(path: Path, cache_dir: Path) -> Dataset:
+    path = places.data_dir
     if not path.is_dir():
         raise DataMissing(f"{path}: no such folder; it must hold {LAYOUTS}")
-    return _cached_read(path, cache_dir, _state(path))
+    return _cached_read(places, _state(path))
 
 
 def _state(path: Path) -> tuple[tuple[str, int], ...]:
@@ -88,8 +82,9 @@ def _state(path: Path) -> tuple[tuple[str, int], ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _cached_read(path: Path, cache_dir: Path, state: tuple[tuple[str, int], ...]) -> Dataset:
-    train, test = (_part(path, name, cache_dir) for name in ("train", "test"))
+def _cached_read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
+    path = places.data_dir
+    train, test = (_part(path, name, places.cache_dir) for name in ("train", "test"))
     classes = _classes(train.labels + train.clean)
     number = {name: i for i, name in enumerate(classes)}
     true = test.clean or test.labels

@@ -13,6 +13,7 @@ import numpy as np
 from nlbench import streams
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.fingerprint import fingerprint
+from nlbench.data.places import Places
 
 P = 450  # dimensions
 INFO = Info(
@@ -37,7 +38,7 @@ def find(data_dir: Path) -> Found:
     return Found(paths=(), looked=(), missing=())
 
 
-def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+def load(places: Places, seed: int) -> Dataset:
     """500 / 1,000 examples (N, 450, 1, 1) float32, as many of class 0, around +v, as of class 1, around -v.
 
     The fingerprint is that of seed 0, whatever the seed: a run's key names its seed beside it.

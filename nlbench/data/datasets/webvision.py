@@ -10,6 +10,8 @@ import numpy as np
 
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.formats import image_lists
+from nlbench.data.missing import require
+from nlbench.data.places import Places
 from nlbench.errors import DataError
 
 HOME = "https://data.vision.ee.ethz.ch/cvl/webvision"
@@ -64,15 +66,13 @@ def find(data_dir: Path) -> Found:
     return best
 
 
-def load(data_dir: Path, cache_dir: Path, seed: int) -> Dataset:
+def load(places: Places, seed: int) -> Dataset:
     """Images with labels below 50; how many there are is counted, not taken from papers, which disagree.
 
     Raises: DataMissing; DataError, naming file and line.
     """
-    from nlbench.data import sources
-
-    found = find(data_dir)
-    sources.require(INFO, SOURCES, found, data_dir)
+    found = find(places.data_dir)
+    require(INFO, SOURCES, found, places.data_dir)
     root = next(path for path in found.paths if path.name == "google").parent
     train_list, val_list, synsets = (root / file for file in _LISTS)
     names, labels, lines = _mini(train_list)

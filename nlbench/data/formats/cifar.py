@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from nlbench.data import sources
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.cache import cached
 from nlbench.data.fingerprint import fingerprint
 from nlbench.data.formats import cifar_batches, cifar_parquet
+from nlbench.data.missing import require
 from nlbench.data.noise.label_files import check_labels
+from nlbench.data.places import Places
 from nlbench.errors import DataError
 from nlbench.files import digest
 
@@ -56,15 +57,15 @@ def find(layout: Layout, data_dir: Path) -> Found:
     return Found(copy.files, looked, copy.missing, (layout.archive,) if copy.missing else ())
 
 
-def read(info: Info, layout: Layout, homes: Sequence[Source], data_dir: Path, cache_dir: Path) -> Dataset:
-    """The images and true labels, decoded once into `cache_dir`.
+def read(info: Info, layout: Layout, sources: Sequence[Source], places: Places) -> Dataset:
+    """The images and true labels, decoded once into the cache.
 
     Raises: DataMissing when they are not there; DataError, naming the file, when they cannot be used.
     """
-    sources.require(info, homes, find(layout, data_dir), data_dir)
-    copy = _copy(layout, data_dir)
+    require(info, sources, find(layout, places.data_dir), places.data_dir)
+    copy = _copy(layout, places.data_dir)
     assert copy is not None
-    arrays, facts = cached(cache_dir, layout.name, copy.files, lambda: _decode(copy, layout, info))
+    arrays, facts = cached(places.cache_dir, layout.name, copy.files, lambda: _decode(copy, layout, info))
     return Dataset(
         info=info,
         train_images=arrays["train_images"],

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from nlbench.data import sources
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.formats import cifar
 from nlbench.data.formats.safe_pickle import read_torch
+from nlbench.data.missing import require
 from nlbench.data.noise.label_files import as_labels, check_labels
+from nlbench.data.places import Places
 from nlbench.errors import DataError
 from nlbench.files import digest
 
@@ -46,21 +47,21 @@ def find(labels: LabelFile, layout: cifar.Layout, data_dir: Path) -> Found:
 
 
 def read(
-    info: Info, labels: LabelFile, layout: cifar.Layout, homes: Sequence[Source], data_dir: Path, cache_dir: Path
+    info: Info, labels: LabelFile, layout: cifar.Layout, sources: Sequence[Source], places: Places
 ) -> Dataset:
     """The images with every label set.
 
     Raises: DataMissing when something is not there; DataError, naming the file, when it cannot be used or when its
     clean labels are not those of the images one by one, so that its labels would land on other images.
     """
-    found = find(labels, layout, data_dir)
-    sources.require(info, homes, found, data_dir)
+    found = find(labels, layout, places.data_dir)
+    require(info, sources, found, places.data_dir)
     path = found.paths[-1]
-    images = cifar.read(info, layout, homes, data_dir, cache_dir)
+    images = cifar.read(info, layout, sources, places)
     label_sets = _label_sets(path, labels, info)
     _check_order(label_sets["clean"], images.label_sets["clean"], path)
     md5 = digest(path, "md5")
-    published = md5 in {source.md5 for source in homes}
+    published = md5 in {source.md5 for source in sources}
     return replace(
         images,
         label_sets=label_sets,

@@ -1,4 +1,4 @@
-"""Where data comes from: directories, advice, and downloads from a server on this machine."""
+"""Downloads, from a server on this machine."""
 
 import hashlib
 import http.server
@@ -7,13 +7,12 @@ import socket
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from nlbench.data import sources
-from nlbench.data.datasets import cifar10, cifar10n, cifar100n
-from nlbench.errors import DataError, DataMissing, SuiteError
+from nlbench.data import fetch
+from nlbench.data.datasets import cifar10n, cifar100n
+from nlbench.errors import DataError, DataMissing
 
 CONTENT = bytes(range(256)) * 4000  # about a megabyte
 
@@ -68,7 +67,7 @@ def serve(monkeypatch, url, content=CONTENT):
 def test_fetch(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     steps, said = [], []
-    paths = sources.fetch("cifar10n", data, lambda done, total: steps.append((done, total)), said.append)
+    paths = fetch.fetch("cifar10n", data, lambda done, total: steps.append((done, total)), said.append)
     target = data / "cifar-n" / "CIFAR-10_human.pt"
     assert paths[-1] == target
     assert target.read_bytes() == CONTENT
@@ -77,13 +76,13 @@ def test_fetch(server, data, monkeypatch):
     assert steps[-1] == (len(CONTENT), len(CONTENT))
     assert "CC BY-NC 4.0" in "\n".join(said)
     assert "MB" in "\n".join(said)
-    sources.fetch("cifar10n", data, say=said.append)  # all there: nothing is asked for again
+    fetch.fetch("cifar10n", data, report=said.append)  # all there: nothing is asked for again
     assert server.requests == [0]
 
 
 def test_messages_go_to_standard_error(server, data, monkeypatch, capsys):
     serve(monkeypatch, server.url)
-    sources.fetch("cifar10n", data)
+    fetch.fetch("cifar10n", data)
     out, err = capsys.readouterr()
     assert out == ""
     assert "CC BY-NC" in err
@@ -93,12 +92,12 @@ def test_a_broken_download_goes_on_where_it_stopped(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     server.stop_after = 300_000
     with pytest.raises(DataMissing, match=r"fetch again to go on|IncompleteRead"):
-        sources.fetch("cifar10n", data, say=lambda _: None)
+        fetch.fetch("cifar10n", data, report=lambda _: None)
     part = data / "cifar-n" / "CIFAR-10_human.pt.part"
     assert part.read_bytes() == CONTENT[: len(part.read_bytes())]
     assert 0 < part.stat().st_size <= 300_000
     start, server.stop_after = part.stat().st_size, None
-    sources.fetch("cifar10n", data, say=lambda _: None)
+    fetch.fetch("cifar10n", data, report=lambda _: None)
     assert server.requests == [0, start]
     assert (data / "cifar-n" / "CIFAR-10_human.pt").read_bytes() == CONTENT
 
@@ -108,7 +107,7 @@ def test_a_server_that_cannot_resume_sends_all_of_it(server, data, monkeypatch):
     (data / "cifar-n").mkdir()
     (data / "cifar-n" / "CIFAR-10_human.pt.part").write_bytes(CONTENT[:1000])
     server.ranges = False
-    sources.fetch("cifar10n", data, say=lambda _: None)
+    fetch.fetch("cifar10n", data, report=lambda _: None)
     assert (data / "cifar-n" / "CIFAR-10_human.pt").read_bytes() == CONTENT
 
 
@@ -116,14 +115,14 @@ def test_a_part_that_is_already_whole(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     (data / "cifar-n").mkdir()
     (data / "cifar-n" / "CIFAR-10_human.pt.part").write_bytes(CONTENT)
-    sources.fetch("cifar10n", data, say=lambda _: None)
+    fetch.fetch("cifar10n", data, report=lambda _: None)
     assert (data / "cifar-n" / "CIFAR-10_human.pt").read_bytes() == CONTENT
 
 
 def test_wrong_checksum_sets_the_file_aside(server, data, monkeypatch):
     serve(monkeypatch, server.url, b"what was published")
     with pytest.raises(DataError, match=r"sha256 is .*, must be .*CIFAR-10_human\.pt\.bad-checksum"):
-        sources.fetch("cifar10n", data, say=lambda _: None)
+        fetch.fetch("cifar10n", data, report=lambda _: None)
     assert [path.name for path in (data / "cifar-n").iterdir()] == ["CIFAR-10_human.pt.bad-checksum"]
     assert cifar10n.find(data).missing
 
@@ -135,19 +134,19 @@ def test_no_connection_fails_within_seconds_with_the_advice(data, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     before = time.monotonic()
     with pytest.raises(DataMissing) as caught:
-        sources.fetch("cifar10n", data, say=lambda _: None)
+        fetch.fetch("cifar10n", data, report=lambda _: None)
     assert time.monotonic() - before < 10
     for word in ("no connection", "get CIFAR-10_human.pt", cifar10n.SOURCES[1].home, str(data / "cifar-n")):
         assert word in str(caught.value)
 
 
 def test_a_server_that_never_answers(data, monkeypatch):
-    monkeypatch.setattr(sources, "_CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(fetch, "CONNECT_SECONDS", 0.3)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         serve(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}/x")
         with pytest.raises(DataMissing, match=r"no answer within 0\.3 seconds"):
-            sources.fetch("cifar10n", data, say=lambda _: None)
+            fetch.fetch("cifar10n", data, report=lambda _: None)
 
 
 def test_page_that_is_gone(server, data, monkeypatch):
@@ -155,38 +154,21 @@ def test_page_that_is_gone(server, data, monkeypatch):
     (data / "cifar-n").mkdir()
     monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(404))
     with pytest.raises(DataMissing, match="answers 404"):
-        sources.fetch("cifar10n", data, say=lambda _: None)
+        fetch.fetch("cifar10n", data, report=lambda _: None)
 
 
 def test_data_directory_that_cannot_be_written(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     (data / "cifar-n").write_text("a file in the way")
     with pytest.raises(DataError, match="cannot be written") as caught:
-        sources.fetch("cifar10n", data, say=lambda _: None)
+        fetch.fetch("cifar10n", data, report=lambda _: None)
     assert not isinstance(caught.value, DataMissing)
 
 
 def test_nothing_to_fetch(tmp_path):
     said = []
-    assert sources.fetch("digits", tmp_path, say=said.append) == ()
+    assert fetch.fetch("digits", tmp_path, report=said.append) == ()
     assert said == ["digits: there, needs no files"]
-
-
-def test_unknown_dataset_gets_a_hint(tmp_path):
-    for call in (sources.advice, sources.fetch, sources.status):
-        with pytest.raises(SuiteError, match="Did you mean 'cifar10n'"):
-            call("cifar10nn", tmp_path)
-
-
-def test_status_and_advice(small10, tmp_path):
-    assert not sources.status("cifar10", tmp_path).there
-    text = sources.advice("cifar10", tmp_path)
-    for word in ("looked in", "cifar-10-batches-py", str(tmp_path / "cifar-10-python.tar.gz"), cifar10.IMAGES.home):
-        assert word in text
-    assert "there is no such folder" in sources.advice("cifar10", tmp_path / "nowhere")
-    folder = small10.write_batches(tmp_path)
-    assert sources.status("cifar10", tmp_path).there
-    assert sources.advice("cifar10", tmp_path) == f"cifar10: there, in {folder}"
 
 
 def test_every_source_says_where_it_comes_from_and_goes_to():
@@ -197,15 +179,3 @@ def test_every_source_says_where_it_comes_from_and_goes_to():
         assert source.goes_to.endswith(source.file)
         assert len(source.md5) == 32
     assert all("CC BY-NC" in s.licence for s in (cifar10n.SOURCES[1], cifar100n.SOURCES[1]))
-
-
-def test_directories(monkeypatch, tmp_path):
-    for variable, directory in (("NLBENCH_DATA", sources.data_dir), ("NLBENCH_CACHE", sources.cache_dir)):
-        monkeypatch.setenv(variable, str(tmp_path))
-        assert directory() == tmp_path
-        monkeypatch.setenv(variable, "~/x")
-        assert directory() == Path.home() / "x"
-        monkeypatch.delenv(variable)
-        assert "nlbench" in str(directory())
-    monkeypatch.setenv("NLBENCH_DATA", "elsewhere")
-    assert sources.data_dir(tmp_path) == sources.data_dir(str(tmp_path)) == tmp_path

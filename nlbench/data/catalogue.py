@@ -1,0 +1,99 @@
+"""From the name of a dataset to the dataset. The folder `datasets` is the registry.
+
+A file in it whose name does not begin with an underscore is a dataset, named after the file:
+`cifar10n.py` is `cifar10n`. There is no second list.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from nlbench.data.base import Dataset, DatasetModule, Found, Info, Source
+from nlbench.data.missing import explain
+from nlbench.data.places import Places
+from nlbench.errors import look_up
+
+_FOLDER = Path(__file__).parent / "datasets"
+
+
+@functools.cache
+def dataset_files() -> dict[str, Path]:
+    """Return the file of each dataset by name, in the order of the names. Imports none of them."""
+    files = sorted(path for path in _FOLDER.glob("*.py") if not path.name.startswith("_"))
+    return {path.stem.replace("_", "-"): path for path in files}
+
+
+def dataset(name: str) -> DatasetModule:
+    """Return the module of dataset `name`. A part after a colon, as in "folder:birds", is ignored.
+
+    Raises: SuiteError for an unknown name.
+    """
+    path = look_up("dataset", name.partition(":")[0], dataset_files())
+    return cast(DatasetModule, importlib.import_module(f"nlbench.data.datasets.{path.stem}"))
+
+
+def info(name: str, path: str | Path, places: Places) -> Info:
+    """Return what is known of a dataset before a run.
+
+    Args:
+        path: the folder that a suite names, or "" for a dataset of the data directory. A folder is
+            read here, because nothing is known of it before.
+    Raises: SuiteError for an unknown name; DataMissing, DataError for a folder.
+    """
+    module = dataset(name)
+    if module.INFO.located_by == "data-dir":
+        return module.INFO
+    return module.load(places.reading(Path(path)), seed=0).info
+
+
+def open_dataset(name: str, path: str | Path, places: Places, seed: int) -> Dataset:
+    """Read a dataset: from the folder `path` where a suite names one, else from the data directory.
+
+    Raises: SuiteError for an unknown name; DataMissing when it is not there; DataError, naming the
+        file, when it cannot be used.
+    """
+    if path:
+        places = places.reading(Path(path))
+    return dataset(name).load(places, seed)
+
+
+@dataclass(frozen=True)
+class Status:
+    """Tell whether a dataset can be loaded, and from what."""
+
+    info: Info
+    sources: tuple[Source, ...]
+    found: Found
+
+    @property
+    def there(self) -> bool:
+        return not self.found.missing
+
+
+def status(name: str, data_dir: Path) -> Status:
+    """Look for the files of dataset `name`. Raises SuiteError for an unknown name."""
+    module = dataset(name)
+    return Status(module.INFO, module.SOURCES, module.find(data_dir))
+
+
+def advice(name: str, data_dir: Path) -> str:
+    """Return in words what is there or missing, and which file from which page goes where.
+
+    Raises: SuiteError for an unknown name.
+    """
+    state = status(name, data_dir)
+    return explain(state.info, state.sources, state.found, data_dir)
+
+
+def in_short(name: str, data_dir: Path) -> str:
+    """Return the gist of `advice` in a few words."""
+    state = status(name, data_dir)
+    if state.there:
+        return "there"
+    if state.info.located_by == "suite":
+        return "wherever a suite says it is"
+    return f"missing, see `nlbench data status {name}`"

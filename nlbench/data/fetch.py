@@ -1,0 +1,181 @@
+"""Download the files of a dataset. A download that broke off goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import IO
+
+from nlbench.data import catalogue
+from nlbench.data.base import Source
+from nlbench.data.missing import megabytes, require
+from nlbench.errors import DataError, DataMissing
+from nlbench.files import digest
+
+# (bytes done, bytes in all; 0 where the server does not give the size)
+Progress = Callable[[int, int], None]
+
+# For the whole connection, with the name look-up, which has no limit of its own.
+CONNECT_SECONDS = 8.0
+
+# For the next byte, once connected.
+STALL_SECONDS = 30.0
+
+_CHUNK_BYTES = 1 << 20
+
+
+def fetch(
+    name: str,
+    data_dir: Path,
+    progress: Progress | None = None,
+    report: Callable[[str], None] | None = None,
+) -> tuple[Path, ...]:
+    """Download what is missing of dataset `name` into `data_dir`, and check it.
+
+    CIFAR's archives stay packed: they are read as they are, once.
+
+    Args:
+        progress: called with (bytes done, bytes in all) for each file.
+        report: called with messages: sizes, licences. Default: print to standard error.
+    Returns: the files that the dataset is read from.
+    Raises: DataMissing, with advice, when there is no connection within seconds; DataError for a
+        wrong checksum (the file is set aside) and a data directory that cannot be written;
+        SuiteError for an unknown name.
+    """
+    if report is None:
+        report = _print_to_stderr
+    if progress is None:
+        progress = _ignore_progress
+
+    state = catalogue.status(name, data_dir)
+    if state.there:
+        report(catalogue.advice(name, data_dir))
+        return state.found.paths
+
+    for source in state.sources:
+        if source.file not in state.found.needs:
+            continue
+        if not source.url:
+            raise DataMissing(catalogue.advice(name, data_dir))
+        report(f"{source.file} ({megabytes(source.size) or 'size unknown'}) from {source.url}")
+        if source.licence:
+            report(f"  licence: {source.licence}; see {source.home}")
+
+        try:
+            _download(source, data_dir / source.goes_to, progress)
+        except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+            reason = f"{source.url}: {_reason(error)}"
+            raise DataMissing(f"{reason}\n{catalogue.advice(name, data_dir)}") from error
+        except OSError as error:
+            place = error.filename or data_dir
+            raise DataError(f"{place}: cannot be written ({error.strerror})") from error
+
+    state = catalogue.status(name, data_dir)
+    require(state.info, state.sources, state.found, data_dir)
+    return state.found.paths
+
+
+def _print_to_stderr(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _ignore_progress(done: int, total: int) -> None:
+    pass
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}"
+    reason = getattr(error, "reason", error)
+    return f"no connection ({reason or type(error).__name__})"
+
+
+def _download(source: Source, target: Path, progress: Progress) -> None:
+    """Download to `target`.part, continue an earlier part, and rename it when its checksum is right."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    start = part.stat().st_size if part.exists() else 0
+
+    try:
+        with _open(source.url, start) as response:
+            # 206 is a part of the file. Any other server ignored the range and sends all of it.
+            if response.status != 206:
+                start = 0
+            total = start + int(response.headers.get("Content-Length") or 0)
+            with part.open("ab" if start else "wb") as file:
+                done = _copy(response, file, start, total, progress)
+    except urllib.error.HTTPError as error:
+        # 416: nothing is left to send, because the part is as long as the file.
+        if error.code != 416 or not start:
+            raise
+        done = total = start
+
+    if done < total:
+        raise ConnectionError(
+            f"broke off after {done} of {total} bytes; fetch again to go on from there"
+        )
+    _verify(source, part)
+    os.replace(part, target)
+
+
+def _copy(
+    response: HTTPResponse, file: IO[bytes], done: int, total: int, progress: Progress
+) -> int:
+    """Copy the response to the file. Returns the bytes that the file has then."""
+    progress(done, total)
+    while chunk := response.read(_CHUNK_BYTES):
+        file.write(chunk)
+        done += len(chunk)
+        progress(done, total)
+    return done
+
+
+def _open(url: str, start: int) -> HTTPResponse:
+    """Connect, and ask for the bytes from `start` on.
+
+    Raises: TimeoutError after CONNECT_SECONDS; what urlopen raises.
+    """
+    headers = {"User-Agent": "nlbench"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    request = urllib.request.Request(url, headers=headers)
+    answers: queue.Queue[HTTPResponse | Exception] = queue.Queue()
+
+    def connect() -> None:
+        try:
+            answers.put(urllib.request.urlopen(request, timeout=STALL_SECONDS))
+        except Exception as error:
+            answers.put(error)
+
+    # The name look-up takes no limit, so it runs in a thread that is given up when it is too slow.
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        answer = answers.get(timeout=CONNECT_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {CONNECT_SECONDS:g} seconds") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _verify(source: Source, part: Path) -> None:
+    """Raise DataError and set the file aside unless its known checksums are right."""
+    for algorithm, expected in (("sha256", source.sha256), ("md5", source.md5)):
+        if not expected:
+            continue
+        got = digest(part, algorithm)
+        if got != expected:
+            aside = part.with_name(f"{source.file}.bad-checksum")
+            os.replace(part, aside)
+            raise DataError(
+                f"{source.url}: {algorithm} is {got}, must be {expected}; the file is set aside as "
+                f"{aside}. Fetch again; if it stays so, the file on the server has changed: "
+                f"see {source.home}"
+            )

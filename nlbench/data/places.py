@@ -1,0 +1,47 @@
+"""The two folders of the data layer: where data is read from, and where decoded copies are kept."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import platformdirs
+
+
+def data_dir(option: str | Path | None = None) -> Path:
+    """Return the folder of data files: `option`, else NLBENCH_DATA, else a per-user folder."""
+    chosen = option or os.environ.get("NLBENCH_DATA")
+    if chosen:
+        return Path(chosen).expanduser()
+    return platformdirs.user_data_path("nlbench", appauthor=False)
+
+
+def cache_dir() -> Path:
+    """Return the folder of decoded data: NLBENCH_CACHE, else a per-user folder."""
+    chosen = os.environ.get("NLBENCH_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return platformdirs.user_cache_path("nlbench", appauthor=False)
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders that a dataset is read from and decoded into.
+
+    Attributes:
+        data_dir: the folder to read. For a dataset that a suite locates, the folder it names.
+        cache_dir: the folder for decoded copies. It need not exist.
+    """
+
+    data_dir: Path
+    cache_dir: Path
+
+    @classmethod
+    def of_user(cls, option: str | Path | None = None) -> Places:
+        """Return the user's folders; `option` is what --data-dir says."""
+        return cls(data_dir(option), cache_dir())
+
+    def reading(self, folder: Path) -> Places:
+        """Return the same places with `folder` as the folder to read."""
+        return replace(self, data_dir=folder)
