@@ -18,7 +18,7 @@ from nlbench.errors import SuiteError, did_you_mean
 from nlbench.results import cells as cells_
 from nlbench.results import formats, metrics
 from nlbench.results.cells import Cell, Results
-from nlbench.results.metrics import METRICS
+from nlbench.results.metrics import MEASURES, METRICS
 from nlbench.results.published import comparable
 from nlbench.results.published import records as numbers
 
@@ -109,17 +109,17 @@ def with_published(a: Results, *, metric: str = "last", conditions: Sequence[str
     Raises: SuiteError as `between`, and where no source has enough of the methods.
     """
     metrics.check_metric(metric)
-    if metric not in numbers.MEASURES:
-        raise SuiteError(f"--metric {metric}: no source reports it. Sources report: {', '.join(numbers.MEASURES)}")
+    if metric not in MEASURES:
+        raise SuiteError(f"--metric {metric}: no source reports it. Sources report: {', '.join(MEASURES)}")
     if len(conditions) > 1:
         raise SuiteError(f"--condition: once at most beside published numbers, got it {len(conditions)} times")
     places = [_place(a, title) for title in conditions] or range(len(a.conditions))
     blocks = [_render(*sides) for place in places for sides in _beside_sources(a, place, metric)]
     if not blocks:
-        others = [m for m in numbers.MEASURES if m != metric and any(_beside_sources(a, p, m) for p in places)]
+        others = [m for m in MEASURES if m != metric and any(_beside_sources(a, p, m) for p in places)]
         hint = f"There is one for --metric {', '.join(others)}" if others else "`nlbench published` lists what there is"
         raise SuiteError(
-            f"{a.plan['suite']}, {METRICS[metric][1]}: no source has published numbers of {LEAST} methods that have "
+            f"{a.plan['suite']}, {METRICS[metric].heading}: no source has published numbers of {LEAST} methods that have "
             f"finished runs here, on the same data and by the same rule of selection. {hint}"
         )
     return "\n".join(blocks)
@@ -163,7 +163,7 @@ def _sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, S
             rows.append(row)
     notes = [f"Left out: {', '.join(names)} ({reason})." for reason, names in left_out.items()]
     if len(rows) < 2:
-        what = f"{a.plan['suite']}, {a.conditions[i]} and {b.plan['suite']}, {b.conditions[j]}; {METRICS[metric][1]}"
+        what = f"{a.plan['suite']}, {a.conditions[i]} and {b.plan['suite']}, {b.conditions[j]}; {METRICS[metric].heading}"
         raise SuiteError(
             f"{what}: an order needs two rows of the same name, method and parameters with finished runs on both "
             "sides, and there is "
@@ -193,12 +193,12 @@ def _side(results: Results, condition: int, metric: str, rows: Sequence[str]) ->
         there = "; ".join(f"{row} has {', '.join(map(str, sorted(cell.values)))}" for row, cell in cells.items())
         raise SuiteError(f"{title}: no seed has a finished run of every row ({there}); `nlbench run` trains the rest")
     kept = {row: replace(cell, values={seed: cell.values[seed] for seed in seeds}) for row, cell in cells.items()}
-    of_what = f"{METRICS[metric][1]}, protocol {results.plan['protocol']}, track {results.plan['track']}"
+    of_what = f"{METRICS[metric].heading}, protocol {results.plan['protocol']}, track {results.plan['track']}"
     return Side(f"{title}; {of_what}; seeds {', '.join(map(str, seeds))}", kept, tuple(results.marks()))
 
 
 def _beside_sources(results: Results, condition: int, metric: str) -> list[tuple[Side, Side]]:
-    measure, selection, test_set = numbers.MEASURES[metric]
+    measure, selection, test_set = MEASURES[metric]
     found: dict[tuple[str, str, str], dict[str, numbers.Published]] = {}
     for row in (r["row"] for r in results.rows if results.cell(r["row"], condition, metric).values):
         own = results.of(row, condition)[0]

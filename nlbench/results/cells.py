@@ -103,7 +103,7 @@ class Results:
     def cell(self, row: str, condition: int, metric: str) -> Cell:
         """The values of one metric (a name of METRICS)."""
         cell = Cell(self.planned.get((row, condition), 0))
-        key = METRICS[metric][0]
+        key = METRICS[metric].key
         for (name, c, seed), record in self.records.items():
             if (name, c) != (row, condition) or record is None:
                 continue
@@ -142,7 +142,7 @@ class Results:
             return True
 
     def has(self, metric: str) -> bool:
-        return any(r and r.metrics.get(METRICS[metric][0]) is not None for r in self.records.values())
+        return any(r and r.metrics.get(METRICS[metric].key) is not None for r in self.records.values())
 
     def label(self, row: Mapping[str, Any]) -> str:
         told = f" [told {', '.join(row['told'])}]" if row["told"] else ""

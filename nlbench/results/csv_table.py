@@ -9,7 +9,7 @@ from typing import Any
 
 from nlbench.results import statistics
 from nlbench.results.cells import Results
-from nlbench.results.metrics import METRICS
+from nlbench.results.metrics import MEASURES, METRICS, Reported
 from nlbench.results.published import records as numbers
 from nlbench.results.with_published import beside
 
@@ -71,9 +71,9 @@ def csv_text(results: Results, reference: str | None, published: bool = False) -
 
 
 def _csv_published(results: Results, row: Mapping[str, Any], condition: int, metric: str) -> list[Any]:
-    reported = ("top1", "", "") if metric == "unstated" else numbers.MEASURES.get(metric, ("", "", ""))
-    cell = beside(results, row, condition, reported)
-    if not cell.records:
+    reported = Reported("top1", "") if metric == "unstated" else MEASURES.get(metric)
+    cell = None if reported is None else beside(results, row, condition, reported)
+    if cell is None or not cell.records:
         return [""] * len(_CSV_PUBLISHED)
     first, found = cell.records[0], cell.differences[0]
     tested: list[Any] = ["", "", "", ""]

@@ -1,4 +1,4 @@
-"""Lock."""
+"""A lock file that one process holds at a time, also across hosts that share a file system."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 HEARTBEAT_SECONDS = 30.0
-STALE_SECONDS = 150.0  # a lock of another host whose heartbeat is older than this is taken over
+
+# The lock of another host is taken over when its last heartbeat is older than this.
+STALE_SECONDS = 150.0
 
 
 @contextlib.contextmanager
 def hold(path: Path, leftovers: str = "") -> Iterator[bool]:
-    """Hold the lock file `path`: flock on this host, a heartbeat across hosts and where flock is not to be had.
+    """Hold the lock file `path`. Yields False at once when another process holds it.
+
+    On one host flock decides. Across hosts, and on a file system without flock, the holder writes
+    its name into the file and touches the file every HEARTBEAT_SECONDS.
 
     Args:
-        leftovers: a pattern of temporary files beside it, removed once the lock is held.
-    Yields False at once when somebody else holds it.
+        leftovers: a pattern of temporary files in the same folder, which are removed once the lock
+            is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    me = f"{socket.gethostname()} {os.getpid()}"
     with open(path, "a+") as file:
         flocked = True
         try:
@@ -32,31 +37,52 @@ def hold(path: Path, leftovers: str = "") -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        except OSError:  # a file system without flock: the heartbeat alone decides, on this host too
+        except OSError:
+            # The file system has no flock.
             flocked = False
-        file.seek(0)
-        holder = file.read().strip()
-        age = time.time() - os.fstat(file.fileno()).st_mtime
-        elsewhere = holder.partition(" ")[0] != socket.gethostname() if flocked else holder != me
-        if holder and elsewhere and age < STALE_SECONDS:
+
+        if _held_by_another(file, flocked):
             yield False
             return
+
         file.truncate(0)
-        file.write(f"{me}\n")
+        file.write(f"{_own_name()}\n")
         file.flush()
-        for left in path.parent.glob(leftovers) if leftovers else ():
-            left.unlink(missing_ok=True)
+        if leftovers:
+            for leftover in path.parent.glob(leftovers):
+                leftover.unlink(missing_ok=True)
+
         stop = threading.Event()
-        beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
-        beat.start()
+        heartbeat = threading.Thread(target=_touch_until, args=(stop, path), daemon=True)
+        heartbeat.start()
         try:
             yield True
         finally:
             stop.set()
-            beat.join()
+            heartbeat.join()
             file.truncate(0)
 
 
-def _beat(path: Path, stop: threading.Event) -> None:
+def _own_name() -> str:
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def _held_by_another(file: IO[str], flocked: bool) -> bool:
+    """Tell from the file's content and age whether another process holds the lock."""
+    file.seek(0)
+    holder = file.read().strip()
+    if not holder:
+        return False
+
+    # With flock, a name of this host is that of a process that has ended.
+    if flocked:
+        another = holder.partition(" ")[0] != socket.gethostname()
+    else:
+        another = holder != _own_name()
+    age = time.time() - os.fstat(file.fileno()).st_mtime
+    return another and age < STALE_SECONDS
+
+
+def _touch_until(stop: threading.Event, path: Path) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
         os.utime(path)

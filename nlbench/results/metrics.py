@@ -1,35 +1,171 @@
-"""Metrics."""
+"""The one list of metrics: names, headings, and the published number each can be compared with.
+
+To add a metric, compute it in `training.evaluate.summarise`, which puts it into every record under
+a key, and add one entry with that key to METRICS. The tables, `--metric`, the CSV file and
+`nlbench.load` then have it.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 from nlbench.errors import SuiteError, did_you_mean
 
-# name on the command line -> (key in a record's metrics, head of its column, what it is)
-METRICS = {
-    "last": ("last", "last epoch", "test accuracy after the last epoch"),
-    "last10": ("last10", "last 10 epochs", "test accuracy, mean of the last ten epochs"),
-    "best": ("best", "best (oracle)", "test accuracy at the epoch that is best on the test set, an oracle"),
-    "selected": ("selected", "selected", "test accuracy at the epoch that noisy validation labels select"),
-    "top5": ("last_top5", "top-5", "top-5 test accuracy after the last epoch"),
-    "memorised": ("final_wrong_memorised", "memorised", "wrongly labelled training examples predicted as labelled"),
-    "clean-right": ("final_clean_right", "clean right", "correctly labelled training examples predicted right"),
-    "targets": ("target_accuracy", "targets right", "target memories whose argmax is the clean label"),
-    "selected-clean": (
-        "selected_clean",
-        "selected on clean val",
-        "test accuracy at the epoch that clean labels select",
+
+class Reported(NamedTuple):
+    """The kind of a published number: what was measured, at which epoch, on which images.
+
+    Attributes:
+        measure: "top1" or "top5".
+        selection: the rule that chose the epoch, a key of published.records.SELECTIONS.
+        test_set: the test set where it is not the dataset's own, else empty.
+    """
+
+    measure: str
+    selection: str
+    test_set: str = ""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that every finished run may have.
+
+    Attributes:
+        name: what `--metric` and the CSV file call it.
+        key: its key in a record's metrics, and its column in `nlbench.load`.
+        heading: the heading of its column in a table.
+        meaning: what it measures, as the title of its table says it.
+        details: its place among the columns of the table of one condition; 0 leaves it out there.
+        reported_as: the published numbers that may stand beside it; None where no source reports it.
+    """
+
+    name: str
+    key: str
+    heading: str
+    meaning: str
+    details: int = 0
+    reported_as: Reported | None = None
+
+
+# In the order of the lines of the CSV file.
+_LIST = (
+    Metric(
+        "last",
+        key="last",
+        heading="last epoch",
+        meaning="test accuracy after the last epoch",
+        details=1,
+        reported_as=Reported("top1", "last"),
     ),
-    "ilsvrc12": ("ilsvrc12_last", "ILSVRC12", "accuracy on the ILSVRC12 validation images after the last epoch"),
-    "ilsvrc12-top5": ("ilsvrc12_last_top5", "ILSVRC12 top-5", "top-5 accuracy on them after the last epoch"),
-    "single": ("single_mean", "single network", "test accuracy of the networks one by one, their mean"),
-}
-DETAILS = (
-    "last", "top5", "last10", "best", "selected", "selected-clean", "ilsvrc12", "ilsvrc12-top5", "single",
-    "clean-right", "memorised",
-)  # fmt: skip
+    Metric(
+        "last10",
+        key="last10",
+        heading="last 10 epochs",
+        meaning="test accuracy, mean of the last ten epochs",
+        details=3,
+        reported_as=Reported("top1", "last10"),
+    ),
+    Metric(
+        "best",
+        key="best",
+        heading="best (oracle)",
+        meaning="test accuracy at the epoch that is best on the test set, an oracle",
+        details=4,
+        reported_as=Reported("top1", "best"),
+    ),
+    Metric(
+        "selected",
+        key="selected",
+        heading="selected",
+        meaning="test accuracy at the epoch that noisy validation labels select",
+        details=5,
+        reported_as=Reported("top1", "noisy-val"),
+    ),
+    Metric(
+        "top5",
+        key="last_top5",
+        heading="top-5",
+        meaning="top-5 test accuracy after the last epoch",
+        details=2,
+        reported_as=Reported("top5", "last"),
+    ),
+    Metric(
+        "memorised",
+        key="final_wrong_memorised",
+        heading="memorised",
+        meaning="wrongly labelled training examples predicted as labelled",
+        details=11,
+    ),
+    Metric(
+        "clean-right",
+        key="final_clean_right",
+        heading="clean right",
+        meaning="correctly labelled training examples predicted right",
+        details=10,
+    ),
+    Metric(
+        "targets",
+        key="target_accuracy",
+        heading="targets right",
+        meaning="target memories whose argmax is the clean label",
+    ),
+    Metric(
+        "selected-clean",
+        key="selected_clean",
+        heading="selected on clean val",
+        meaning="test accuracy at the epoch that clean labels select",
+        details=6,
+        reported_as=Reported("top1", "clean-val"),
+    ),
+    # mini-WebVision is also tested on the validation images of ILSVRC12.
+    Metric(
+        "ilsvrc12",
+        key="ilsvrc12_last",
+        heading="ILSVRC12",
+        meaning="accuracy on the ILSVRC12 validation images after the last epoch",
+        details=7,
+        reported_as=Reported("top1", "last", "ilsvrc12"),
+    ),
+    Metric(
+        "ilsvrc12-top5",
+        key="ilsvrc12_last_top5",
+        heading="ILSVRC12 top-5",
+        meaning="top-5 accuracy on the ILSVRC12 validation images after the last epoch",
+        details=8,
+        reported_as=Reported("top5", "last", "ilsvrc12"),
+    ),
+    Metric(
+        "single",
+        key="single_mean",
+        heading="single network",
+        meaning="test accuracy of the networks one by one, their mean",
+        details=9,
+    ),
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _LIST}
 
 
-def check_metric(metric: str) -> None:
-    """Raises SuiteError for a metric that is none of METRICS."""
-    if metric not in METRICS:
-        raise SuiteError(f"--metric {metric}: unknown. There are: {', '.join(METRICS)}.{did_you_mean(metric, METRICS)}")
+def _columns_of_details() -> tuple[Metric, ...]:
+    shown = [metric for metric in _LIST if metric.details]
+    return tuple(sorted(shown, key=lambda metric: metric.details))
+
+
+def _with_published_numbers() -> dict[str, Reported]:
+    """Return name -> what sources report: own test set first, then top-1 before top-5."""
+    reported = {m.name: m.reported_as for m in _LIST if m.reported_as is not None}
+    return dict(sorted(reported.items(), key=lambda item: (item[1].test_set, item[1].measure)))
+
+
+DETAILS = _columns_of_details()
+MEASURES = _with_published_numbers()
+
+
+def check_metric(name: str) -> None:
+    """Raise SuiteError for a name that is none of METRICS."""
+    if name in METRICS:
+        return
+    raise SuiteError(
+        f"--metric {name}: unknown. There are: {', '.join(METRICS)}.{did_you_mean(name, METRICS)}"
+    )

@@ -1,8 +1,14 @@
-"""Records: one content-addressed store on disk, shared by suites. Whole or not there; nothing finished is ever lost.
+"""The record store: one folder of finished runs, shared by suites.
 
-OUT/runs/<key>/record.json, history.csv, predictions.npz; checkpoint.pt and lock while a run is going
-OUT/suites/<name>.json, the plan that `table` reads
-OUT/fits/<key>.pt, helper networks that several methods share
+    OUT/runs/<key>/record.json       present as soon as the run has ended, and not before
+    OUT/runs/<key>/history.csv       the metrics of each epoch
+    OUT/runs/<key>/predictions.npz
+    OUT/runs/<key>/checkpoint.pt     while the run is going
+    OUT/runs/<key>/lock              likewise
+    OUT/suites/<name>.json           the plan that `nlbench table` reads
+    OUT/fits/<key>.pt                helper networks that several methods share
+
+A file appears whole or not at all, and nothing that was finished is ever deleted.
 """
 
 from __future__ import annotations
@@ -13,93 +19,153 @@ import io
 import json
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from nlbench.errors import StoreError
 from nlbench.files import write_atomic
 from nlbench.plan.spec import key_of
 from nlbench.results.lock import hold
+from nlbench.results.record import RunRecord
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Warn = Callable[[str], None]
 
-
-class RunRecord(BaseModel):
-    """One finished run: done, diverged (a loss that is not finite) or failed (an error, with its traceback)."""
-
-    model_config = ConfigDict(extra="ignore")  # a later version's record may hold more
-
-    key: str
-    status: Literal["done", "diverged", "failed"]
-    spec: dict[str, Any]  # RunSpec.identity()
-    metrics: dict[str, Any]  # accuracies in [0, 1]; empty unless done
-    noise: dict[str, Any]  # measured rates, hash of the given labels, counts
-    timing: dict[str, Any]  # seconds
-    environment: dict[str, Any]  # versions, device, threads, backend
-    method: dict[str, Any]  # told, networks, forward passes a step, what it estimated
-    code: str  # hash of the code the numbers depend on
-    warnings: list[str] = []
-    error: dict[str, Any] | None = None  # of a run that is not done: epoch, step, message, traceback
+_PLAN_KEYS = (
+    "cells",
+    "conditions",
+    "notes",
+    "protocol",
+    "rows",
+    "seeds",
+    "suite",
+    "track",
+    "tries",
+)
 
 
-def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-_PLAN_KEYS = {"suite", "track", "protocol", "notes", "tries", "rows", "conditions", "seeds", "cells"}
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    return (text + "\n").encode()
 
 
 class Store:
-    """The folder OUT. Reading needs nothing; writing needs `require_writable` first.
+    """The folder OUT. Reading needs no preparation; before writing, call `require_writable`.
 
     Args:
         root: the folder; it need not exist.
-        warn: called with a line about each corrupt file that was set aside.
+        warn: called with one line for each corrupt file.
     """
 
-    def __init__(self, root: str | Path, warn: Warn = lambda line: None):
-        self.root, self.warn = Path(root), warn
-        self._said = set[Path]()
+    def __init__(self, root: str | Path, warn: Warn = lambda line: None) -> None:
+        self.root = Path(root)
+        self.warn = warn
+        self._reported: set[Path] = set()
 
     def require_writable(self) -> None:
-        """Make the folders and try to write. Raises StoreError."""
+        """Make the folders and write a file for a try. Raises StoreError."""
+        probe = self.root / "runs" / ".probe"
         try:
             for name in ("runs", "suites", "fits"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-            write_atomic(self.root / "runs" / ".probe", lambda file: None)
-            (self.root / "runs" / ".probe").unlink()
+            write_atomic(probe, lambda file: None)
+            probe.unlink()
         except OSError as error:
             raise StoreError(
-                f"{self.root}: cannot write the records there ({error.strerror}): choose another folder with --out"
+                f"{self.root}: cannot write the records there ({error.strerror}): "
+                f"choose another folder with --out"
             ) from None
 
+    # ---- Runs -----------------------------------------------------------------------------------
+
     def run_dir(self, key: str) -> Path:
+        """Return the folder of one run."""
         return self.root / "runs" / key
 
+    def run_keys(self) -> list[str]:
+        """Return the keys of all runs that ended."""
+        return sorted(path.parent.name for path in self.root.glob("runs/*/record.json"))
+
     def read(self, key: str) -> RunRecord | None:
-        """The record, or None. A corrupt one is said once and counts as not there; `write` sets it aside."""
+        """Return a record; None for one that is missing or corrupt.
+
+        A corrupt record is reported once. It stays where it is until `write` renames it.
+
+        Raises: StoreError for a store that cannot be read, or a record of a later version.
+        """
         path = self.run_dir(key) / "record.json"
         try:
-            record = RunRecord.model_validate_json(path.read_bytes())
+            record = RunRecord.from_json(path.read_bytes())
             if record.key != key or key_of(record.spec) != key:
                 raise ValueError(f"it describes the run {key_of(record.spec)}, not {key}")
             return record
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(f"{self.root}: cannot be read as a record store ({error.strerror})") from None
-        except (ValidationError, ValueError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            if path not in self._said:
-                self._said.add(path)
-                self.warn(f"{path}: corrupt record: {reason}; it counts as missing, and that run is to be done again")
-            return None
+            raise StoreError(
+                f"{self.root}: cannot be read as a record store ({error.strerror})"
+            ) from None
+        except ValidationError as error:
+            self._report_corrupt(path, error.errors()[0]["msg"])
+        except ValueError as error:
+            self._report_corrupt(path, str(error))
+        return None
+
+    def _report_corrupt(self, path: Path, reason: str) -> None:
+        if path in self._reported:
+            return
+        self._reported.add(path)
+        self.warn(
+            f"{path}: corrupt record: {reason}; it counts as missing, "
+            f"and its run will be trained again"
+        )
+
+    def write(
+        self,
+        record: RunRecord,
+        history: Sequence[Mapping[str, Any]],
+        predictions: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Write a run that ended. The file record.json comes last, because it marks the end.
+
+        Args:
+            history: the metrics of each epoch; all have the keys of the first.
+            predictions: arrays by name, for predictions.npz.
+        """
+        folder = self.run_dir(record.key)
+        if (folder / "record.json").exists() and self.read(record.key) is None:
+            self.set_aside(folder / "record.json", "corrupt record")
+
+        if history:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, fieldnames=list(history[0]))
+            writer.writeheader()
+            writer.writerows(history)
+            write_atomic(folder / "history.csv", lambda file: file.write(text.getvalue().encode()))
+
+        if predictions is not None:
+            import numpy as np
+
+            # The stubs of numpy take a keyword for one of the options.
+            arrays: dict[str, Any] = dict(predictions)
+            write_atomic(
+                folder / "predictions.npz", lambda file: np.savez_compressed(file, **arrays)
+            )
+
+        payload = _json_bytes(record.as_json())
+        write_atomic(folder / "record.json", lambda file: file.write(payload))
+
+        # A run that failed, for example because the disk was full, continues from its checkpoint.
+        if record.status != "failed":
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def set_aside(self, path: Path, reason: str) -> None:
-        """Rename a file that cannot be used, so that nothing is lost and its run is done again."""
+        """Rename a file that cannot be used, so that it is kept and its run can be done again."""
         for number in range(1, 1000):
             other = path.with_name(f"{path.name}.corrupt-{number}")
             if not other.exists():
@@ -107,63 +173,63 @@ class Store:
         os.replace(path, other)
         self.warn(f"{path}: {reason}; set aside as {other.name}")
 
-    def write(
-        self, record: RunRecord, history: Sequence[dict[str, Any]], predictions: dict[str, Any] | None = None
-    ) -> None:
-        """Write a finished run; record.json comes last, its presence is what makes the run finished."""
-        folder = self.run_dir(record.key)
-        if (folder / "record.json").exists() and self.read(record.key) is None:
-            self.set_aside(folder / "record.json", "corrupt record")
-        if history:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, fieldnames=list(history[0]))
-            writer.writeheader()
-            writer.writerows(history)
-            write_atomic(folder / "history.csv", lambda file: file.write(text.getvalue().encode()))
-        if predictions is not None:
-            import numpy as np
+    # ---- Plans ----------------------------------------------------------------------------------
 
-            write_atomic(folder / "predictions.npz", lambda file: np.savez_compressed(file, **predictions))
-        payload = _json_bytes(record.model_dump())
-        write_atomic(folder / "record.json", lambda file: file.write(payload))
-        if record.status != "failed":  # after an error from outside, such as a full disk, the next try goes on from it
-            (folder / "checkpoint.pt").unlink(missing_ok=True)
-
-    def run_keys(self) -> list[str]:
-        """Keys of all finished runs."""
-        return sorted(path.parent.name for path in self.root.glob("runs/*/record.json"))
-
-    def write_plan(self, plan: dict[str, Any]) -> None:
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        """Write the plan of a suite, in place of an older one of the same name."""
         payload = _json_bytes(plan)
-        write_atomic(self.root / "suites" / f"{plan['suite']}.json", lambda file: file.write(payload))
+        path = self.root / "suites" / f"{plan['suite']}.json"
+        write_atomic(path, lambda file: file.write(payload))
 
     def plan(self, name: str) -> dict[str, Any] | None:
-        """The plan of one suite, or None. Raises StoreError when it is not readable."""
+        """Return the plan of one suite; None where there is none. Raises StoreError."""
         path = self.root / "suites" / f"{name}.json"
         try:
             plan = json.loads(path.read_bytes())
-            if not isinstance(plan, dict) or not plan.keys() >= _PLAN_KEYS:
-                raise ValueError(f"not a plan of this version of nlbench, with {', '.join(sorted(_PLAN_KEYS))}")
+            if not isinstance(plan, dict) or not plan.keys() >= set(_PLAN_KEYS):
+                raise ValueError(
+                    f"not a plan of this version of nlbench, with {', '.join(_PLAN_KEYS)}"
+                )
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise StoreError(f"{path}: not readable ({error}); remove it and run the suite again") from None
+            raise StoreError(
+                f"{path}: not readable ({error}); remove it and run the suite again"
+            ) from None
         return plan
 
     def plans(self) -> dict[str, dict[str, Any]]:
-        """Every suite run into this store, by name. Raises StoreError when there is none, or one is not readable."""
-        names = [path.stem for path in sorted(self.root.glob("suites/*.json"))]
-        plans = {name: plan for name in names if (plan := self.plan(name)) is not None}
+        """Return the plan of every suite that was run into this store, by name.
+
+        Raises: StoreError when there is none, or when one cannot be read.
+        """
+        plans = {}
+        for path in sorted(self.root.glob("suites/*.json")):
+            plan = self.plan(path.stem)
+            if plan is not None:
+                plans[path.stem] = plan
+
         if not plans:
-            raise StoreError(f"{self.root}: holds no suite's results; `nlbench run SUITE --out {self.root}` makes them")
+            raise StoreError(
+                f"{self.root}: has no results of any suite; "
+                f"`nlbench run SUITE --out {self.root}` makes them"
+            )
         return plans
 
+    # ---- Locks ----------------------------------------------------------------------------------
+
+    def lock(self, key: str) -> contextlib.AbstractContextManager[bool]:
+        """Hold the run `key` against other processes; see `hold`.
+
+        Removes the temporary files that a killed process left in the run's folder.
+        """
+        return hold(self.run_dir(key) / "lock", leftovers=".*.tmp")
+
     def release(self, key: str, pid: int) -> None:
-        """Undo the lock that process `pid` of this host, which has ended, left: without flock it would count on."""
+        """Clear the lock that the dead process `pid` of this host left.
+
+        On a file system without flock it would otherwise be valid until its heartbeat is too old.
+        """
         lock = self.run_dir(key) / "lock"
         if lock.exists() and lock.read_text().split() == [socket.gethostname(), str(pid)]:
             lock.write_text("")
-
-    def lock(self, key: str) -> contextlib.AbstractContextManager[bool]:
-        """Hold the run `key` against other processes; see `hold`. Removes what a killed process left half written."""
-        return hold(self.run_dir(key) / "lock", leftovers=".*.tmp")

@@ -73,7 +73,7 @@ def render(
             blocks.append(write(title, heads, rows, escaped(notes, fmt)))
     elif metric is not None or (len(conditions) > 1 and not details):
         heads, rows = _wide(results, metric or "last", pm)
-        blocks.append(write(_title(plan, METRICS[metric or "last"][2]), heads, rows, _notes(results, fmt, None)))
+        blocks.append(write(_title(plan, METRICS[metric or "last"].meaning), heads, rows, _notes(results, fmt, None)))
         if metric is None and reference is not None and len(results.rows) > 1:
             heads, rows = _wide_differences(results, reference, pm)
             note = escaped(["p of paired t tests, after Holm within each column."], fmt)
@@ -115,8 +115,8 @@ def _wide_differences(results: Results, reference: str, pm: str) -> tuple[list[s
 
 def _details(results: Results, condition: int, reference: str | None, pm: str) -> tuple[list[str], list[list[str]]]:
     files = any(r.spec["protocol"].get("crop") for row in results.rows for r in results.of(row["row"], condition))
-    metrics = [m for m in DETAILS if results.has(m) and (m != "top5" or files)] or ["last"]
-    heads = ["method", *(METRICS[m][1] for m in metrics)]
+    metrics = [m for m in (metric.name for metric in DETAILS) if results.has(m) and (m != "top5" or files)] or ["last"]
+    heads = ["method", *(METRICS[m].heading for m in metrics)]
     differences = results.differences(reference, condition) if reference is not None else {}
     heads += [f"last, minus {reference}"] if reference is not None else []
     heads += ["nets", "passes"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from nlbench.results import statistics
 from nlbench.results.cells import Cell, Keys, Results, format_p
-from nlbench.results.metrics import METRICS
+from nlbench.results.metrics import MEASURES, METRICS, Reported
 from nlbench.results.published import comparable
 from nlbench.results.published import records as numbers
 
@@ -29,7 +29,7 @@ class Beside:
     marks: str = ""
 
 
-def beside(results: Results, row: Mapping[str, Any], condition: int, reported: numbers.Reported) -> Beside:
+def beside(results: Results, row: Mapping[str, Any], condition: int, reported: Reported) -> Beside:
     """Published numbers of what is `reported`; see published.MEASURES."""
     name = row["row"]
     setting, own = _setting(results, row, condition), results.of(name, condition)
@@ -38,7 +38,7 @@ def beside(results: Results, row: Mapping[str, Any], condition: int, reported: n
     records = [r for r in known if (r.metric, r.selection) == (measure, selection)]
     if not setting or not records:
         return Beside([], [], 0)
-    metric = next((m for m, what in numbers.MEASURES.items() if what == reported), None)
+    metric = next((m for m, what in MEASURES.items() if what == reported), None)
     cell = results.cell(name, condition, metric) if metric else Cell(0)
     nearest = comparable.nearest(records, setting)
     differences: list[statistics.Welch | list[str]] = []
@@ -66,10 +66,15 @@ def _setting(results: Results, row: Mapping[str, Any], condition: int) -> compar
 
 
 # What sources report and no measured column follows: an epoch they do not state, the best one of another measure.
-_NOT_MEASURED: list[numbers.Reported] = [
-    ("top1", "", ""), ("top5", "", ""), ("top5", "best", ""), ("top1", "", "ilsvrc12"), ("top5", "", "ilsvrc12"),
-    ("top1", "best", "ilsvrc12"), ("top5", "best", "ilsvrc12"),
-]  # fmt: skip
+_NOT_MEASURED = [
+    Reported("top1", ""),
+    Reported("top5", ""),
+    Reported("top5", "best"),
+    Reported("top1", "", "ilsvrc12"),
+    Reported("top5", "", "ilsvrc12"),
+    Reported("top1", "best", "ilsvrc12"),
+    Reported("top5", "best", "ilsvrc12"),
+]
 
 
 def _unmeasured(results: Results, row: Mapping[str, Any], condition: int) -> Beside:
@@ -89,14 +94,14 @@ def beside_published(
     """Heads, rows and notes: beside each measured column the published one of its selection rule, and the rest."""
     found: dict[tuple[str, str], Beside] = {}
     for row in results.rows:
-        for name, what in numbers.MEASURES.items():
+        for name, what in MEASURES.items():
             found[row["row"], name] = beside(results, row, condition, what)
         found[row["row"], ""] = _unmeasured(results, row, condition)
     known = {name for (_, name), cell in found.items() if cell.records}
     if metric is not None:
         shown = [metric]
     else:
-        shown = [m for m in numbers.MEASURES if m == "last" or ((details or m in known) and results.has(m))]
+        shown = [m for m in MEASURES if m == "last" or ((details or m in known) and results.has(m))]
     records = [r for (_, name), cell in found.items() if name in (*shown, "") for r in cell.records]
     keyed = {line: i for i, line in enumerate(dict.fromkeys((r.table, r.source) for r in records), 1)}
     reasons = Keys("abcdefghijklmnopqrstuvwxyz")
@@ -106,7 +111,7 @@ def beside_published(
 
     heads, columns = ["method"], [[results.label(row) for row in results.rows]]
     for name in shown:
-        heads.append(METRICS[name][1])
+        heads.append(METRICS[name].heading)
         columns.append([results.cell(row["row"], condition, name).text(pm) for row in results.rows])
         if name in known:
             heads += ["published", "minus published"]

@@ -47,20 +47,6 @@ SELECTIONS = {
     "clean-val": "selected on clean labels",
     "": "epoch not stated",
 }
-Reported = tuple[str, str, str]  # metric, a key of SELECTIONS, the test set where it is not the data's own
-
-# A measured metric (tables.METRICS) -> what a source must have reported for the two to be the same thing.
-MEASURES: dict[str, Reported] = {
-    "last": ("top1", "last", ""),
-    "last10": ("top1", "last10", ""),
-    "best": ("top1", "best", ""),
-    "selected": ("top1", "noisy-val", ""),
-    "selected-clean": ("top1", "clean-val", ""),
-    "top5": ("top5", "last", ""),
-    "ilsvrc12": ("top1", "last", "ilsvrc12"),  # what mini-WebVision trains is also tested there
-    "ilsvrc12-top5": ("top5", "last", "ilsvrc12"),
-}
-
 
 @dataclass(frozen=True)
 class Published:

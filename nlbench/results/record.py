@@ -1,0 +1,206 @@
+"""The record of one run: everything that is kept of it apart from its history and predictions.
+
+A record is stored as JSON. Its parts are plain dictionaries here, too, with the keys and types that
+the classes below state: a part keeps the order of its keys, and keys that this version of nlbench
+does not know. Every key may be missing, because a run that failed has none of them and an older
+version may not have had it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, WrapValidator
+from typing_extensions import TypedDict
+
+from nlbench.errors import StoreError
+
+# The version of a record's JSON. Version 1 is that of nlbench 0.1, which does not write it down.
+SCHEMA = 1
+
+# From a version to the function that brings a record of it to the next version.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+# Accuracies and shares in [0, 1], and epochs counted from 0. None for a share of nothing. The keys
+# are open: a dataset may name further test sets. results.metrics lists those that tables know.
+Metrics = dict[str, int | float | None]
+
+
+class NoiseFacts(TypedDict, total=False):
+    """The training labels: what was asked for, what was measured, and how many there are."""
+
+    asked_rate: int | float | None
+    redrawn: bool
+    noise_rate_full: float | None
+    noise_rate_train: float | None
+    noise_rate_val: float | None
+    labels_hash: str
+    # The published estimate that a method is given where nobody can measure the rate.
+    estimated_rate: float | None
+    num_train: int
+    num_val: int
+    num_test: int
+    # How the images differ from the official ones: "JPEG", or empty.
+    variant: str
+    checksums: dict[str, str]
+
+
+class Timing(TypedDict, total=False):
+    """Seconds by part of the run. `fits` is the training of helper networks."""
+
+    prepare: float
+    fits: float
+    train: float
+    evaluate: float
+
+
+class Environment(TypedDict, total=False):
+    """Versions, hardware and settings that are not part of the run's key."""
+
+    nlbench: str
+    python: str
+    torch: str
+    numpy: str
+    platform: str
+    device: str
+    device_name: str
+    threads: int
+    precision: str
+    compile: bool
+    cuda_graphs: bool
+    jobs: int
+    ops: str
+    # Which file of published weights the network began with, or empty.
+    weights: str
+
+
+class MethodFacts(TypedDict, total=False):
+    """What the method was given, what it used, and how well it estimated."""
+
+    # Names of the privileged information that the method was given, such as "noise_rate".
+    told: list[str]
+    networks: int
+    # Networks whose optimiser the method replaced by its own.
+    own_optimisers: list[str]
+    # Forward passes for each training example and epoch, without those of helper networks.
+    forward_passes: float
+    T_mean_absolute_error: float
+
+
+class RunError(TypedDict, total=False):
+    """Why a run is not done. A diverged run has epoch and step, a failed one its traceback."""
+
+    message: str
+    epoch: int
+    step: int
+    traceback: str
+
+
+Part = TypeVar("Part")
+
+
+def _checked(value: Part, check: ValidatorFunctionWrapHandler) -> Part:
+    """Check the types of the known keys, and return the value itself, with its further keys."""
+    check(value)
+    return value
+
+
+_CHECKED = WrapValidator(_checked)
+
+
+class RunRecord(BaseModel):
+    """One run that ended.
+
+    Attributes:
+        status: "done"; "diverged", if a loss or an output was not finite; "failed", if it raised.
+        spec: RunSpec.identity(), whose hash is `key`.
+        metrics: empty unless the run is done.
+        code: hash of the code that the numbers depend on.
+        error: of a run that is not done.
+    """
+
+    # A record of a later version may have more keys.
+    model_config = ConfigDict(extra="ignore")
+
+    key: str
+    status: Literal["done", "diverged", "failed"]
+    spec: dict[str, Any]
+    metrics: Annotated[Metrics, _CHECKED]
+    noise: Annotated[NoiseFacts, _CHECKED]
+    timing: Annotated[Timing, _CHECKED]
+    environment: Annotated[Environment, _CHECKED]
+    method: Annotated[MethodFacts, _CHECKED]
+    code: str
+    warnings: list[str] = []
+    error: Annotated[RunError | None, _CHECKED] = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data that `from_json` reads back."""
+        values = {name: copy.deepcopy(getattr(self, name)) for name in type(self).model_fields}
+        if SCHEMA > 1:
+            values["schema"] = SCHEMA
+        return values
+
+    @classmethod
+    def from_json(cls, text: bytes) -> RunRecord:
+        """Read a record of this version of nlbench or of an earlier one.
+
+        Raises: ValueError for text that is not a record, StoreError for a later version's record.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
+        return cls.model_validate(migrate(values))
+
+    @property
+    def error_message(self) -> str:
+        """The message of a run that is not done, else an empty string."""
+        return self.error.get("message", "") if self.error else ""
+
+    def columns(self) -> dict[str, Any]:
+        """Return the record as one flat line of a data frame; see `nlbench.load`."""
+        spec, environment = self.spec, self.environment
+        line: dict[str, Any] = {
+            "key": self.key,
+            "status": self.status,
+            "method": spec["method"],
+            "dataset": spec["dataset"],
+            "labels": spec["labels"],
+            "noise": (spec["noise"] or {}).get("kind", ""),
+            "seed": spec["seed"],
+            "protocol": spec["protocol"]["name"],
+            "model": spec["protocol"]["model"],
+            "params": spec["params"],
+        }
+        line.update(self.metrics)
+        line.update(self.noise)
+        line.update({f"seconds_{name}": seconds for name, seconds in self.timing.items()})
+        line.update(self.method)
+
+        line["device"] = environment["device"]
+        line["device_name"] = environment["device_name"]
+        line["precision"] = environment["precision"]
+        line["torch"] = environment["torch"]
+        line["error"] = self.error_message
+        return line
+
+
+def migrate(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a record as the present version has it; `values` may be changed.
+
+    Raises: StoreError for a record of a later version.
+    """
+    schema = values.get("schema", 1)
+    if schema > SCHEMA:
+        raise StoreError(
+            f"the record {values.get('key')} was written by a later version of nlbench "
+            f"(record schema {schema}, this version reads up to {SCHEMA}); update nlbench"
+        )
+
+    while schema < SCHEMA:
+        values = MIGRATIONS[schema](values)
+        schema += 1
+    return values
