@@ -12,7 +12,8 @@ from nlbench.errors import SuiteError, did_you_mean
 from nlbench.plan.expand import expand
 from nlbench.plan.spec import Plan, RunSpec
 from nlbench.plan.suite_file import Suite, read_suite
-from nlbench.results.store import RunRecord, Store, Warn
+from nlbench.results.record import RunRecord
+from nlbench.results.store import Store, Warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,10 +204,12 @@ def run(
         # A try that failed is no reason to choose another: it comes back in the records, and is tried again next time.
         if not sweep.plan.tries or any(record.status == "failed" for record in sweep.failures()):
             break
-    rows = [
-        {"row": spec.row, **_flat(record)} for spec in sweep.specs if (record := sweep.store.read(spec.key)) is not None
-    ]
-    return _frame(rows)
+    lines = []
+    for spec in sweep.specs:
+        record = sweep.store.read(spec.key)
+        if record is not None:
+            lines.append({"row": spec.row, **record.columns()})
+    return _frame(lines)
 
 
 def load(out: str | Path) -> pd.DataFrame:
@@ -218,32 +221,13 @@ def load(out: str | Path) -> pd.DataFrame:
     device_name, precision, torch; `error`, a line for runs that are not done.
     """
     store = Store(out)
-    return _frame([_flat(record) for key in store.run_keys() if (record := store.read(key)) is not None])
+    records = [store.read(key) for key in store.run_keys()]
+    return _frame([record.columns() for record in records if record is not None])
 
 
-def _flat(record: RunRecord) -> dict[str, Any]:
-    spec, env = record.spec, record.environment
-    return {
-        "key": record.key,
-        "status": record.status,
-        "method": spec["method"],
-        "dataset": spec["dataset"],
-        "labels": spec["labels"],
-        "noise": (spec["noise"] or {}).get("kind", ""),
-        "seed": spec["seed"],
-        "protocol": spec["protocol"]["name"],
-        "model": spec["protocol"]["model"],
-        "params": spec["params"],
-        **record.metrics,
-        **record.noise,
-        **{f"seconds_{name}": value for name, value in record.timing.items()},
-        **record.method,
-        **{name: env[name] for name in ("device", "device_name", "precision", "torch")},
-        "error": (record.error or {}).get("message", ""),
-    }
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _frame(lines: list[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(rows).set_index("key") if rows else pd.DataFrame(columns=["status"])
+    if not lines:
+        return pd.DataFrame(columns=["status"])
+    return pd.DataFrame(lines).set_index("key")

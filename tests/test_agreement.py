@@ -13,7 +13,8 @@ from nlbench.results.agreement import Side, between, interval, tau_b, with_publi
 from nlbench.results.cells import Cell, Results
 from nlbench.results.published import comparable
 from nlbench.results.published import records as published
-from nlbench.results.store import RunRecord, Store
+from nlbench.results.record import RunRecord
+from nlbench.results.store import Store
 
 SPEC = {"dataset": "cifar10n", "labels": "worst", "noise": None, "protocol": {"model": "resnet34", "epochs": 100}}
 # Row -> a value per seed. Of the six pairs B reverses sl and gce, and ties ce with mae.

@@ -15,7 +15,8 @@ from nlbench import files
 from nlbench.errors import StoreError
 from nlbench.plan.spec import key_of
 from nlbench.results import lock
-from nlbench.results.store import RunRecord, Store
+from nlbench.results.record import RunRecord
+from nlbench.results.store import Store
 
 SPEC = {"method": "ce", "params": {}, "seed": 0}
 KEY = key_of(SPEC)

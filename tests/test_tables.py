@@ -13,7 +13,8 @@ from nlbench.plan.spec import key_of
 from nlbench.registry import method_files
 from nlbench.results import statistics as statistics_
 from nlbench.results import table as tables
-from nlbench.results.store import RunRecord, Store
+from nlbench.results.record import RunRecord
+from nlbench.results.store import Store
 
 VALUES = {  # row -> last by seed
     "ce": {0: 0.70, 1: 0.72, 2: 0.74},

@@ -396,7 +396,7 @@ def show(
     record = store.read(keys[0])
     if record is None:
         raise StoreError(f"{keys[0]}: its record could not be read; run its suite again")
-    values = record.model_dump()
+    values = record.as_json()
     trace = (values["error"] or {}).pop("traceback", "")
     print(json.dumps(values, indent=2))
     if trace:

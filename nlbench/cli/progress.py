@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 
 from nlbench.executors.base import Listener
 from nlbench.plan.spec import RunSpec
-from nlbench.results.store import RunRecord
+from nlbench.results.record import RunRecord
 
 
 class Progress:

@@ -12,7 +12,8 @@ import torch
 from nlbench import code_hash, registry
 from nlbench.errors import SuiteError
 from nlbench.plan.spec import RunSpec
-from nlbench.results.store import RunRecord, Store
+from nlbench.results.record import RunRecord
+from nlbench.results.store import Store
 
 Stale = Literal["keep", "rerun"]
 OnEpoch = Callable[[RunSpec, int, int, dict[str, Any]], None]  # epoch from 0, epochs, its row of the history

@@ -15,7 +15,8 @@ from nlbench.data import catalogue
 from nlbench.data.places import Places
 from nlbench.executors.base import Listener, age_of
 from nlbench.plan.spec import RunSpec
-from nlbench.results.store import RunRecord, Store
+from nlbench.results.record import RunRecord
+from nlbench.results.store import Store
 from nlbench.training import run_data
 from nlbench.training.context import Context, FitHeld
 from nlbench.training.record import failed

@@ -28,7 +28,8 @@ from nlbench.errors import SuiteError, UserError
 from nlbench.executors.base import Listener, age_of
 from nlbench.executors.local import POLL_SECONDS, Setting, Trainer
 from nlbench.plan.spec import RunSpec
-from nlbench.results.store import RunRecord, Store
+from nlbench.results.record import RunRecord
+from nlbench.results.store import Store
 from nlbench.training.record import failed
 
 Jobs = int | Literal["auto"]

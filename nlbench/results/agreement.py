@@ -119,8 +119,8 @@ def with_published(a: Results, *, metric: str = "last", conditions: Sequence[str
         others = [m for m in MEASURES if m != metric and any(_beside_sources(a, p, m) for p in places)]
         hint = f"There is one for --metric {', '.join(others)}" if others else "`nlbench published` lists what there is"
         raise SuiteError(
-            f"{a.plan['suite']}, {METRICS[metric].heading}: no source has published numbers of {LEAST} methods that have "
-            f"finished runs here, on the same data and by the same rule of selection. {hint}"
+            f"{a.plan['suite']}, {METRICS[metric].heading}: no source has published numbers of {LEAST} methods that "
+            f"have finished runs here, on the same data and by the same rule of selection. {hint}"
         )
     return "\n".join(blocks)
 
@@ -163,7 +163,8 @@ def _sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, S
             rows.append(row)
     notes = [f"Left out: {', '.join(names)} ({reason})." for reason, names in left_out.items()]
     if len(rows) < 2:
-        what = f"{a.plan['suite']}, {a.conditions[i]} and {b.plan['suite']}, {b.conditions[j]}; {METRICS[metric].heading}"
+        what = f"{a.plan['suite']}, {a.conditions[i]} and {b.plan['suite']}, {b.conditions[j]}; "
+        what += METRICS[metric].heading
         raise SuiteError(
             f"{what}: an order needs two rows of the same name, method and parameters with finished runs on both "
             "sides, and there is "

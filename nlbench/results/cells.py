@@ -13,7 +13,8 @@ from nlbench.results.metrics import METRICS
 from nlbench.results.statistics import holm, paired_p
 
 if TYPE_CHECKING:
-    from nlbench.results.store import RunRecord, Store
+    from nlbench.results.record import RunRecord
+    from nlbench.results.store import Store
 
 
 @dataclass
@@ -109,8 +110,8 @@ class Results:
                 continue
             if record.status != "done":
                 cell.failed += 1
-            elif record.metrics.get(key) is not None:
-                cell.values[seed] = record.metrics[key]
+            elif (value := record.metrics.get(key)) is not None:
+                cell.values[seed] = value
         records = self.of(row, condition)
         if any(self._stale(record) for record in records):
             cell.marks += "*"

@@ -10,7 +10,6 @@ from typing import Any
 from nlbench.results import statistics
 from nlbench.results.cells import Results
 from nlbench.results.metrics import MEASURES, METRICS, Reported
-from nlbench.results.published import records as numbers
 from nlbench.results.with_published import beside
 
 _CSV_PUBLISHED = [

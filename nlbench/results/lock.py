@@ -74,13 +74,11 @@ def _held_by_another(file: IO[str], flocked: bool) -> bool:
     if not holder:
         return False
 
-    # With flock, a name of this host is that of a process that has ended.
-    if flocked:
-        another = holder.partition(" ")[0] != socket.gethostname()
-    else:
-        another = holder != _own_name()
+    # The holder had flock on this host, which is free again: the holder has ended.
+    if flocked and holder.partition(" ")[0] == socket.gethostname():
+        return False
     age = time.time() - os.fstat(file.fileno()).st_mtime
-    return another and age < STALE_SECONDS
+    return holder != _own_name() and age < STALE_SECONDS
 
 
 def _touch_until(stop: threading.Event, path: Path) -> None:

@@ -16,7 +16,7 @@ from nlbench.hardware import processor
 from nlbench.method import Method, Run
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec
-from nlbench.results.store import RunRecord
+from nlbench.results.record import RunRecord
 from nlbench.training import evaluate
 from nlbench.training.context import Context
 from nlbench.training.run_data import RunData

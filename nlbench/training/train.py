@@ -19,7 +19,7 @@ from nlbench.data.decode import Geometry
 from nlbench.method import _NEVER, Method, Run, Task, predict_all
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec
-from nlbench.results.store import RunRecord
+from nlbench.results.record import RunRecord
 from nlbench.training import evaluate
 from nlbench.training.checkpoint import Checkpoint, restore_state, state_of
 from nlbench.training.context import Context
