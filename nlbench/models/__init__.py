@@ -1,7 +1,8 @@
-"""Networks by name: the public functions of this folder's files, and `torchvision/NAME` and `timm/NAME`.
+"""Networks by name.
 
-A model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width). Adding one is adding a
-function; importing this package does not import torch.
+They are the public functions of this folder's files, and `torchvision/NAME` and `timm/NAME`. A
+model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width). To add
+one, add a function. Importing this package does not import torch.
 """
 
 from __future__ import annotations
@@ -17,38 +18,55 @@ from nlbench.errors import SuiteError, did_you_mean
 if TYPE_CHECKING:
     from torch import nn
 
-EXTERNAL = ("torchvision", "timm")  # prefixes of models that other packages bring
+# The prefixes of models from other packages.
+EXTERNAL = ("torchvision", "timm")
 
 
 def names() -> dict[str, str]:
-    """Our own models: name -> first line of its docstring. Read without importing the files."""
+    """List our own models, name -> first line of its docstring, without importing their files."""
     return {name: line for name, (_, line) in _functions().items()}
 
 
 def check(name: str) -> None:
-    """Raise SuiteError, with a guess at what was meant, unless `name` is a model; builds nothing."""
+    """Check that `name` is a model, without building it.
+
+    Raises: SuiteError otherwise, with the model that was probably meant.
+    """
     package, slash, inner = name.partition("/")
     if slash and package in EXTERNAL:
         from nlbench.models import _external
 
         _external.check(package, inner)
         return
+
     known = _functions()
     if name not in known:
         others = ", ".join(f"{prefix}/NAME" for prefix in EXTERNAL)
+        hint = did_you_mean(name, known)
         raise SuiteError(
-            f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{did_you_mean(name, known)}"
+            f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{hint}"
         )
 
 
 def check_weights(name: str, weights: str) -> None:
-    """Raise SuiteError where a model has no weights of that kind: "" none, "imagenet", else a file; reads nothing."""
+    """Check that a model can have `weights`, without reading them.
+
+    Args:
+        weights: "" for none, "imagenet", or a file.
+    Raises: SuiteError where the model has no weights of that kind.
+    """
     if weights == "imagenet" and "/" not in name:
-        raise SuiteError(f"model {name} has no published weights; models of torchvision and timm have. Name a file")
+        raise SuiteError(
+            f"model {name} has no published weights; models of torchvision and timm have. "
+            "Name a file"
+        )
 
 
 def fetch_weights(name: str, weights: str) -> None:
-    """Download what "imagenet" stands for, if it is not in the package's cache. Raises SuiteError where it can't be."""
+    """Download the weights "imagenet", if they are not in the package's cache yet.
+
+    Raises: SuiteError where they cannot be downloaded.
+    """
     if weights == "imagenet":
         from nlbench.models import _external
 
@@ -56,7 +74,11 @@ def fetch_weights(name: str, weights: str) -> None:
 
 
 def weights_file(name: str, weights: str) -> str:
-    """Which file "imagenet" stands for, as a record names it; of a file of the user's the key has the checksum."""
+    """Return the file of `weights`, as a record names it.
+
+    For "imagenet" that is the published file. A user's file is returned as it is; its checksum is
+    in the run key.
+    """
     if weights != "imagenet":
         return weights
     from nlbench.models import _external
@@ -64,32 +86,39 @@ def weights_file(name: str, weights: str) -> str:
     return _external.weights_file(*name.split("/", 1))
 
 
-def build(name: str, num_classes: int, in_shape: tuple[int, ...], *, weights: str = "") -> nn.Module:
-    """A network, (B, *in_shape) float -> (B, num_classes) logits.
+def build(
+    name: str, num_classes: int, in_shape: tuple[int, ...], *, weights: str = ""
+) -> nn.Module:
+    """Build a network, (B, *in_shape) float -> (B, num_classes) logits.
 
     Args:
         in_shape: (channels, height, width) of one example.
-        weights: "" draws them; "imagenet" are the ones that torchvision or timm publish; else a file with a state dict,
-            read without executing anything of it. A classifier for another number of classes starts afresh.
-    Raises: SuiteError for an unknown name, and where the model cannot take such examples, classes or weights.
+        weights: "" draws them; "imagenet" takes those that torchvision or timm publish; otherwise a
+            file with a state dict, which is read without executing any code in it. A classifier
+            for another number of classes starts from new weights.
+    Raises: SuiteError for an unknown name, and where the model cannot take such examples, classes
+        or weights.
     """
     check_weights(name, weights)
     check(name)
     if num_classes < 2 or len(in_shape) != 3 or min(in_shape) < 1:
         raise SuiteError(
-            f"model {name}: needs at least 2 classes and examples of shape (channels, height, width), "
-            f"got {num_classes} classes and shape {tuple(in_shape)}"
+            f"model {name}: needs at least 2 classes and examples of shape (channels, height, "
+            f"width), got {num_classes} classes and shape {tuple(in_shape)}"
         )
+
     package, slash, inner = name.partition("/")
     model: nn.Module
     try:
         if slash:
             from nlbench.models import _external
 
-            model = _external.build(package, inner, num_classes, in_shape, published=weights == "imagenet")
+            published = weights == "imagenet"
+            model = _external.build(package, inner, num_classes, in_shape, published=published)
         else:
             stem, _ = _functions()[name]
-            model = getattr(importlib.import_module(f"nlbench.models.{stem}"), name)(num_classes, in_shape)
+            builder = getattr(importlib.import_module(f"nlbench.models.{stem}"), name)
+            model = builder(num_classes, in_shape)
         if weights not in ("", "imagenet"):
             from nlbench.models import _weights
 
@@ -100,7 +129,7 @@ def build(name: str, num_classes: int, in_shape: tuple[int, ...], *, weights: st
 
 
 def model_file(name: str) -> Path | None:
-    """The file that defines one of our own models; None for a model of torchvision or timm."""
+    """Return the file that defines one of our own models; None for one of torchvision or timm."""
     check(name)
     found = _functions().get(name)
     return Path(__file__).with_name(f"{found[0]}.py") if found else None
@@ -108,14 +137,15 @@ def model_file(name: str) -> Path | None:
 
 @functools.cache
 def _functions() -> dict[str, tuple[str, str]]:
-    """Model name -> (file stem, first docstring line)."""
+    """Read model name -> (file stem, first docstring line) from the files of this folder."""
     found: dict[str, tuple[str, str]] = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.name.startswith("_"):
-            continue
+    for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                if node.name in found:
-                    raise SuiteError(f"two models are named {node.name!r}: {found[node.name][0]}.py and {path.name}")
-                found[node.name] = path.stem, (ast.get_docstring(node) or "").partition("\n")[0]
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            if node.name in found:
+                first = f"{found[node.name][0]}.py"
+                raise SuiteError(f"two models are named {node.name!r}: {first} and {path.name}")
+            line = (ast.get_docstring(node) or "").partition("\n")[0]
+            found[node.name] = path.stem, line
     return found

@@ -12,37 +12,47 @@ from nlbench.errors import SuiteError, did_you_mean
 
 
 def check(package: str, name: str) -> None:
-    """Raise SuiteError unless `package` ("torchvision" or "timm") has an image classifier `name`; builds nothing."""
+    """Check that `package` has an image classifier `name`, without building it.
+
+    Args:
+        package: "torchvision" or "timm".
+    Raises: SuiteError otherwise.
+    """
     known = _names(package)
     if name not in known:
         hint = did_you_mean(f"{package}/{name}", [f"{package}/{other}" for other in known])
         raise SuiteError(
-            f"unknown model '{package}/{name}': {package} has {len(known)} models, none of that name.{hint}"
+            f"unknown model '{package}/{name}': {package} has {len(known)} models, "
+            f"none of that name.{hint}"
         )
 
 
 def build(
     package: str, name: str, num_classes: int, in_shape: tuple[int, ...], *, published: bool = False
 ) -> nn.Module:
-    """The model with a classifier for `num_classes`.
+    """Build the model with a classifier for `num_classes`.
 
     Args:
-        published: start from the ImageNet weights that the package publishes; the classifier starts afresh unless it
-            has exactly their classes. Downloads them on first use.
-    Raises: ValueError where it cannot take examples of this shape, or has no such weights; SuiteError where they cannot
-        be downloaded.
+        published: start from the ImageNet weights that the package publishes, and download them on
+            first use. The classifier has new weights unless it has exactly their classes.
+    Raises: ValueError where the model cannot take examples of this shape, or has no such weights;
+        SuiteError where they cannot be downloaded.
     """
     builder = _torchvision if package == "torchvision" else _timm
     try:
         model = builder(name, num_classes, in_shape, published)
-    except (OSError, http.client.HTTPException) as error:  # URLError and what huggingface_hub raises are OSErrors
+    # URLError and the errors of huggingface_hub are OSErrors.
+    except (OSError, http.client.HTTPException) as error:
         raise _unreachable(package, name, error) from error
     _try(model, num_classes, in_shape)
     return model
 
 
 def fetch(package: str, name: str) -> None:
-    """Bring the published ImageNet weights into the package's cache. Raises SuiteError where that fails."""
+    """Download the published ImageNet weights into the package's cache.
+
+    Raises: SuiteError where that fails.
+    """
     try:
         if package == "torchvision":
             _torchvision_weights(name).get_state_dict()
@@ -50,15 +60,17 @@ def fetch(package: str, name: str) -> None:
             _import_timm().create_model(name, pretrained=True)
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(package, name, error) from error
-    except (ValueError, RuntimeError) as error:  # timm: a model without weights
+    # timm raises RuntimeError for a model without weights.
+    except (ValueError, RuntimeError) as error:
         raise SuiteError(f"model {package}/{name}: {error}") from error
 
 
 def _unreachable(package: str, name: str, error: Exception) -> SuiteError:
-    where = f"the ImageNet weights of {package}/{name} are not in {_cache(package)} and cannot be downloaded: {error}"
     return SuiteError(
-        f"{where}\non a machine without network get {weights_file(package, name)} elsewhere and put it there, or name "
-        f"the file itself: overrides: {{weights: PATH}}, or --set weights=PATH"
+        f"the ImageNet weights of {package}/{name} are not in {_cache(package)} and cannot be "
+        f"downloaded: {error}\n"
+        f"on a machine without network get {weights_file(package, name)} elsewhere and put it "
+        f"there, or name the file itself: overrides: {{weights: PATH}}, or --set weights=PATH"
     )
 
 
@@ -69,18 +81,27 @@ def _cache(package: str) -> str:
 
 
 def weights_file(package: str, name: str) -> str:
-    """Where the published weights come from; torchvision's names end in the first digits of their sha256."""
+    """Return where the published weights come from.
+
+    torchvision's file names end in the first digits of the sha256.
+    """
     if package == "torchvision":
         return str(_torchvision_weights(name).url)
     config = _import_timm().get_pretrained_cfg(name)
-    return f"model.safetensors of https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else str(config.url)
+    if config.hf_hub_id:
+        return f"model.safetensors of https://huggingface.co/{config.hf_hub_id}"
+    return str(config.url)
 
 
 def _torchvision_weights(name: str) -> Any:
+    """Return torchvision's entry of the weights IMAGENET1K_V1.
+
+    Papers mean these weights; the later ones were published years after most papers.
+    """
     from torchvision import models
 
     weights = models.get_model_weights(name)
-    if "IMAGENET1K_V1" not in weights.__members__:  # the weights that papers mean; later ones came years after
+    if "IMAGENET1K_V1" not in weights.__members__:
         raise ValueError("torchvision has no IMAGENET1K_V1 weights for it")
     return weights["IMAGENET1K_V1"]
 
@@ -94,20 +115,30 @@ def _names(package: str) -> list[str]:
     return names
 
 
-def _torchvision(name: str, num_classes: int, in_shape: tuple[int, ...], pretrained: bool) -> nn.Module:
+def _torchvision(
+    name: str, num_classes: int, in_shape: tuple[int, ...], pretrained: bool
+) -> nn.Module:
     from torchvision import models
 
     if in_shape[0] != 3:
-        raise ValueError(f"torchvision models take 3 channels, got {in_shape[0]}; timm/{name} may take any number")
+        raise ValueError(
+            f"torchvision models take 3 channels, got {in_shape[0]}; "
+            f"timm/{name} may take any number"
+        )
+
     options = {}
     if name in ("googlenet", "inception_v3"):
-        # Their extra heads make a training forward return a tuple, and no method here has a loss for them.
+        # With their extra heads a forward pass in training returns a tuple, and no method here has
+        # a loss for them.
         options = {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
     model = models.get_model(name, weights=None, num_classes=num_classes, **options)
     if pretrained:
-        own = model.state_dict()
+        state = model.state_dict()
         full = models.get_model(name, weights=_torchvision_weights(name)).state_dict()
-        model.load_state_dict({key: full[key] if full[key].shape == own[key].shape else own[key] for key in own})
+        for key, own in state.items():
+            if full[key].shape == own.shape:
+                state[key] = full[key]
+        model.load_state_dict(state)
     return model
 
 
@@ -124,17 +155,23 @@ def _import_timm() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise
-        raise SuiteError("timm models need timm, which is not installed: pip install 'nlbench[timm]'") from None
+        raise SuiteError(
+            "timm models need timm, which is not installed: pip install 'nlbench[timm]'"
+        ) from None
 
 
 def _try(model: nn.Module, num_classes: int, in_shape: tuple[int, ...]) -> None:
-    """Say now, not in the first step of a run, that the model cannot take such images. Draws no random number."""
+    """Raise ValueError unless the model takes images of `in_shape`.
+
+    This happens before the first step of a run could fail. It draws no random numbers.
+    """
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
             logits = model(torch.zeros(1, *in_shape))
-    except Exception as error:  # whatever an architecture raises inside
+    # An architecture may raise any error inside.
+    except Exception as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"cannot take examples of shape {tuple(in_shape)}: {reason}") from error
     if not isinstance(logits, Tensor) or logits.shape != (1, num_classes):

@@ -1,8 +1,9 @@
-"""Pre-activation ResNet as codes for noisy labels use it (DivideMix, ELR+). He et al., ECCV 2016, arXiv:1603.05027.
+"""Pre-activation ResNet as in codes for noisy labels. He et al., ECCV 2016, arXiv:1603.05027.
 
-It differs from the paper's design in three places, all kept because published numbers were measured with them: the stem
-is followed by batch norm and ReLU; nothing normalises or activates after the last block; and the shortcut carries the
-block's normalised, activated input, not its raw input, also where it is the identity.
+DivideMix and ELR+ use it. It differs from the paper's design in three places, which are kept
+because published numbers were measured with them: batch norm and ReLU follow the stem; nothing
+normalises or activates after the last block; and the shortcut carries the block's normalised,
+activated input, not its raw input, even where it is the identity.
 """
 
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 
 
 class _PreActBlock(nn.Module):
+    """Two 3x3 convolutions, each after batch norm and ReLU, with a shortcut around them."""
+
     def __init__(self, channels: int, width: int, stride: int):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels)
@@ -39,4 +42,5 @@ def preact_resnet18(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
         stride = 1 if width == channels else 2
         layers += [_PreActBlock(channels, width, stride), _PreActBlock(width, width, 1)]
         channels = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+    classifier = nn.Linear(channels, num_classes)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), classifier)

@@ -1,8 +1,8 @@
-"""Residual networks in their CIFAR form: 3x3 stem with stride 1, no max-pool. He et al., CVPR 2016, arXiv:1512.03385.
+"""Residual networks in their CIFAR form. He et al., CVPR 2016, arXiv:1512.03385.
 
-The ImageNet stem (7x7 with stride 2, then a max-pool) costs about 8 points on 32x32 images; who wants it asks for
-`torchvision/resnet34` by that name. Weights start from torch's defaults, as in the public code of ELR, DivideMix and
-CIFAR-N.
+They have a 3x3 stem with stride 1 and no max-pool. The ImageNet stem (7x7 with stride 2, then a
+max-pool) costs about 8 points on 32x32 images; `torchvision/resnet34` has it. Weights start from
+torch's defaults, as in the public code of ELR, DivideMix and CIFAR-N.
 """
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is 1x1 with batch norm where the shape changes."""
+    """Two 3x3 convolutions with a shortcut: 1x1 with batch norm where the shape changes."""
 
     def __init__(self, channels: int, width: int, stride: int):
         super().__init__()
@@ -25,14 +25,18 @@ class _Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        # In place where no backward pass looks at what was there: the same bits, with less memory to go through.
+        # In place where no backward pass needs the old values: the same bits, with less memory
+        # traffic.
         inner = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out: Tensor = self.bn2(self.conv2(inner))
         out += self.shortcut(x)
         return F.relu(out, inplace=True)
 
 
-def _resnet(depths: list[int], widths: list[int], num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
+def _resnet(
+    depths: list[int], widths: list[int], num_classes: int, in_shape: tuple[int, ...]
+) -> nn.Module:
+    """Build a network of one stage per entry of `depths` (blocks) and `widths` (channels)."""
     channels = widths[0]
     layers: list[nn.Module] = [
         nn.Conv2d(in_shape[0], channels, 3, padding=1, bias=False),
@@ -41,10 +45,14 @@ def _resnet(depths: list[int], widths: list[int], num_classes: int, in_shape: tu
     ]
     for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
         for block in range(depth):
-            layers.append(_Block(channels, width, stride=2 if stage > 0 and block == 0 else 1))
+            stride = 2 if stage > 0 and block == 0 else 1
+            layers.append(_Block(channels, width, stride))
             channels = width
-    # On 32x32 images the average over all positions is the papers' 4x4 (8x8 for three stages) pool.
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+
+    # On 32x32 images the average over all positions is the pool of the papers: 4x4, or 8x8 for
+    # three stages.
+    classifier = nn.Linear(channels, num_classes)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), classifier)
 
 
 def resnet8(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
@@ -58,5 +66,5 @@ def resnet18(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
 
 
 def resnet34(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
-    """ResNet-34, CIFAR form: 3x3 stem, no max-pool, 21.3M parameters; the CIFAR network of ELR and CIFAR-N."""
+    """ResNet-34, CIFAR form: 3x3 stem, no max-pool, 21.3M parameters; used by ELR and CIFAR-N."""
     return _resnet([3, 4, 6, 3], [64, 128, 256, 512], num_classes, in_shape)

@@ -1,20 +1,26 @@
-"""The residual network of the DAWNBench entries on CIFAR-10, built for training in seconds on a GPU.
+"""The residual network of the DAWNBench entries on CIFAR-10, which trains in seconds on a GPU.
 
-David Page, "How to Train Your ResNet" (2018), code davidcpage/cifar10-fast: a 3x3 stem and three stages, each of a
-convolution and a 2x2 max-pool; the first and the last stage end in a residual pair of convolutions; the largest value
-of each channel goes to the classifier. Nine layers have weights. Left out: the factor of 1/8 on the logits and what the
-later entries added (whitened patches, frozen scales, label smoothing). Weights start from torch's defaults.
+David Page, "How to Train Your ResNet" (2018), code davidcpage/cifar10-fast. A 3x3 stem is followed
+by three stages, each of a convolution and a 2x2 max-pool. The first and the last stage end in a
+residual pair of convolutions. The largest value of each channel goes to the classifier. Nine layers
+have weights. Left out are the factor of 1/8 on the logits and the additions of later entries
+(whitened patches, frozen scales, label smoothing). Weights start from torch's defaults.
 """
 
 from torch import Tensor, nn
 
 
 def _conv(channels: int, width: int) -> list[nn.Module]:
-    return [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    """Convolution, batch norm, ReLU."""
+    return [
+        nn.Conv2d(channels, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    ]
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions beside an identity; the sum goes on as it is."""
+    """Two 3x3 convolutions with an identity shortcut; nothing follows the sum."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -29,6 +35,7 @@ def _resnet9(width: int, num_classes: int, in_shape: tuple[int, ...]) -> nn.Modu
     channels, height, breadth = in_shape
     if min(height, breadth) < 8:
         raise ValueError(f"needs images of at least 8x8, got {height}x{breadth}")
+
     return nn.Sequential(
         *_conv(channels, width),
         *_conv(width, 2 * width),
@@ -46,10 +53,10 @@ def _resnet9(width: int, num_classes: int, in_shape: tuple[int, ...]) -> nn.Modu
 
 
 def resnet9(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
-    """ResNet-9, as entered in DAWNBench: 64-128-256-512 channels, 6.6M parameters, a third of resnet34's arithmetic."""
+    """ResNet-9 of DAWNBench: 64-128-256-512 channels, 6.6M parameters, 1/3 of resnet34's FLOPs."""
     return _resnet9(64, num_classes, in_shape)
 
 
 def resnet9_slim(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
-    """resnet9 of 8-16-32-64 channels, 0.10M parameters: a sixtieth of its arithmetic, to try cifar-fast on a CPU."""
+    """resnet9 with 8-16-32-64 channels, 0.10M parameters, 1/60 of its FLOPs, for CPUs."""
     return _resnet9(8, num_classes, in_shape)
