@@ -571,6 +571,10 @@ def check(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter: q=0.5; repeatable. The rest keep defaults.")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECK", help="Run this check and those it depends on; repeatable."),
+    ] = None,
 ) -> None:
     """Try a method in the real harness on made-up data: what holds, what does not, where, and the likely fix.
 
@@ -580,7 +584,8 @@ def check(
     from nlbench.plan.options import parse_set
 
     count = {"ok": 0, "FAIL": 0, "skipped": 0}
-    for result in conformance.results(method, params=parse_set(set_ or []), methods_dir=methods_dir):
+    params = parse_set(set_ or [])
+    for result in conformance.results(method, params=params, methods_dir=methods_dir, only=only or ()):
         print(*result.lines(), sep="\n", flush=True)
         count[result.status] += 1
     rest = f", {count['skipped']} skipped" if count["skipped"] else ""

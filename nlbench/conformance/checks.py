@@ -8,6 +8,7 @@ import gc
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,21 +31,42 @@ class Skipped(Exception):
     """A check that has nothing to look at."""
 
 
-# --- the checks ----------------------------------------------------------------------------------------------------
-
-_Check = Callable[[Lab], str | None]  # gives a remark
-CHECKS: dict[str, tuple[_Check, tuple[str, ...]]] = {}  # name -> (check, those it needs to be ok)
+Function = Callable[[Lab], str | None]
 
 
-def _check(name: str, *needs: str) -> Callable[[_Check], _Check]:
-    def register(function: _Check) -> _Check:
-        CHECKS[name] = function, needs
+@dataclass(frozen=True)
+class Check:
+    """One demand on a method.
+
+    Attributes:
+        function: raises Failed or Skipped; may return a remark, which is printed beside "ok".
+        needs: names of checks that must be ok first; without them this one cannot be judged.
+    """
+
+    name: str
+    function: Function
+    needs: tuple[str, ...]
+
+    @property
+    def claim(self) -> str:
+        """What the check demands: the first line of the function's docstring."""
+        return (self.function.__doc__ or "").partition("\n")[0]
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def check(name: str, *needs: str) -> Callable[[Function], Function]:
+    """Add the decorated function to CHECKS, after the checks that it `needs`."""
+
+    def add(function: Function) -> Function:
+        CHECKS[name] = Check(name, function, needs)
         return function
 
-    return register
+    return add
 
 
-@_check("import")
+@check("import")
 def import_file(lab: Lab) -> None:
     """the file can be imported and holds exactly one Method"""
     try:
@@ -58,7 +80,7 @@ def import_file(lab: Lab) -> None:
         raise Failed(message) from None
 
 
-@_check("source", "import")
+@check("source", "import")
 def _source(lab: Lab) -> None:
     """its docstring names a source: a year, and an arXiv number, a DOI or a URL"""
     doc = ast.get_docstring(ast.parse(lab.file.path.read_text(encoding="utf-8"))) or inspect.getdoc(lab.cls) or ""
@@ -81,7 +103,7 @@ def _source(lab: Lab) -> None:
         )
 
 
-@_check("hyperparameters", "import")
+@check("hyperparameters", "import")
 def _hyperparameters(lab: Lab) -> None:
     """each hyperparameter has a type and a default of that type"""
     try:
@@ -97,7 +119,7 @@ def _hyperparameters(lab: Lab) -> None:
             raise Failed(f"the default of `{p.name}`, {p.default!r}: {error}") from None
 
 
-@_check("build", "import")
+@check("build", "import")
 def _build(lab: Lab) -> None:
     """the constructor builds it with 2, 10 and 1000 classes"""
     with contextlib.suppress(SuiteError):  # without annotations its own check has failed, and its defaults still serve
@@ -111,7 +133,7 @@ def _build(lab: Lab) -> None:
             raise Failed(f"with {classes} classes: {lab._explain(error, Watch())}") from None
 
 
-@_check("train", "build")
+@check("train", "build")
 def _trains(lab: Lab) -> str:
     """it trains: losses, gradients, parameters and outputs are finite"""
     used = [len(examples) for examples in lab.training().watch.used.values()]
@@ -129,19 +151,19 @@ def _with_classes(lab: Lab, classes: int) -> None:
         raise Failed(f"with {classes} classes, while {C} are fine:\n{problem}\n{_USUAL[classes]}")
 
 
-@_check("2-classes", "train")
+@check("2-classes", "train")
 def _two_classes(lab: Lab) -> None:
     """it trains with 2 classes"""
     _with_classes(lab, 2)
 
 
-@_check("1000-classes", "train")
+@check("1000-classes", "train")
 def _many_classes(lab: Lab) -> None:
     """it trains with 1000 classes, most of them without an example"""
     _with_classes(lab, 1000)
 
 
-@_check("batch-of-one", "train")
+@check("batch-of-one", "train")
 def _batch_of_one(lab: Lab) -> None:
     """it trains when the last batch of an epoch is a single example"""
     if problem := lab.train(num=4 * BATCH + 1).problem:
@@ -152,21 +174,21 @@ def _batch_of_one(lab: Lab) -> None:
         )
 
 
-@_check("images", "train")
+@check("images", "train")
 def _images(lab: Lab) -> None:
     """it trains on augmented uint8 images in bfloat16"""
     if problem := lab.train(pixels=True, epochs=2).problem:
         raise Failed(f"on 16x16 images with crop and flip, the network in bfloat16:\n{problem}")
 
 
-@_check("validation", "train")
+@check("validation", "train")
 def _validation(lab: Lab) -> None:
     """it trains with a validation part as well as without"""
     if problem := lab.train(val=True).problem:
         raise Failed(f"with a validation part, while it is fine without:\n{problem}")
 
 
-@_check("learn", "train")
+@check("learn", "train")
 def _learns(lab: Lab) -> None:
     """every network changes and every optimiser is stepped"""
     training = lab.training(clean=True, epochs=6)
@@ -189,7 +211,7 @@ def _learns(lab: Lab) -> None:
         )
 
 
-@_check("fast-form", "build")
+@check("fast-form", "build")
 def _fast_form(lab: Lab) -> None:
     """loss_and_grad gives the value, the gradient and the state that loss gives"""
     if lab.cls.loss_and_grad is None:
@@ -208,7 +230,7 @@ def _fast_form(lab: Lab) -> None:
         raise Skipped(training.watch.uncopied or "its loss_and_grad was never called")
 
 
-@_check("read-only", "train")
+@check("read-only", "train")
 def _read_only(lab: Lab) -> None:
     """it leaves labels, images, index and logits as they are"""
     written = {**lab.train(pixels=True, epochs=2).watch.written, **lab.training().watch.written}
@@ -218,7 +240,7 @@ def _read_only(lab: Lab) -> None:
         raise Failed("\n".join([*lines, f"fix: work on a copy, {first}.clone(); keep corrected labels in a buffer"]))
 
 
-@_check("state", "train")
+@check("state", "train")
 def _state_is_sound(lab: Lab) -> None:
     """`targets` is (N, C), and nothing it keeps holds a graph"""
     method = lab.training().watch.method
@@ -241,7 +263,7 @@ _WANDERS = (
 )
 
 
-@_check("repeat", "train")
+@check("repeat", "train")
 def _repeats(lab: Lab) -> None:
     """the same seed gives the same result bit for bit, another seed another"""
     first = lab.training()
@@ -252,7 +274,7 @@ def _repeats(lab: Lab) -> None:
         raise Failed("two seeds gave the same training: the networks' weights or the order of examples are fixed")
 
 
-@_check("plan", "repeat")
+@check("plan", "repeat")
 def _plans_ahead(lab: Lab) -> None:
     """it trains the same where its batches are drawn three steps ahead"""
     more = 2 * N + 10  # with fewer steps an epoch, a plan may draw all that it needs at its first
@@ -266,7 +288,7 @@ def _plans_ahead(lab: Lab) -> None:
         )
 
 
-@_check("resume", "repeat")
+@check("resume", "repeat")
 def _resumes(lab: Lab) -> None:
     """a training stopped after every epoch ends bit for bit as one that was not"""
     for val in (False, True):
@@ -291,7 +313,7 @@ def _resumes(lab: Lab) -> None:
                          + (culprits(lab, parts, how) or OUT_OF_SIGHT))  # fmt: skip
 
 
-@_check("predict", "repeat")
+@check("predict", "repeat")
 def _predicts(lab: Lab) -> None:
     """predict gives (B, C) finite logits, the same for any batch, and an evaluation leaves no trace"""
     training = lab.training()
@@ -355,7 +377,7 @@ _SUSPECTS = re.compile(
 )
 
 
-@_check("clean-labels", "repeat", "predict")
+@check("clean-labels", "repeat", "predict")
 def _no_clean_label(lab: Lab) -> None:
     """it trains the same with other clean labels and with another test set"""
     gc.collect()  # no older training's labels are left to be found
@@ -370,7 +392,7 @@ def _no_clean_label(lab: Lab) -> None:
             raise Failed(_peeked(lab, f"with {what} it trains differently", seen))
 
 
-@_check("test-labels", "clean-labels")
+@check("test-labels", "clean-labels")
 def _no_test_label(lab: Lab) -> None:
     """it predicts the same, bit for bit, whatever the labels of the test images"""
     gc.collect()

@@ -1,120 +1,176 @@
-"""`nlbench check`: what every method must hold to, tried in the real harness on made-up data. Each check is a function.
-
-A check raises Failed with what was seen, where, and the likely fix. Its docstring is what the command prints beside its
-name. The trainings are short (70 examples of 8x8, a small network, 4 epochs) and shared between the checks.
-"""
+"""Run the checks on a method and report how each ended: what `nlbench check` prints."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from nlbench import registry
 from nlbench.conformance.advice import Failed
-from nlbench.conformance.checks import CHECKS, Skipped, import_file
+from nlbench.conformance.checks import CHECKS, Check, Skipped, import_file
 from nlbench.conformance.lab import Lab, quiet
 from nlbench.errors import SuiteError, did_you_mean, look_up
+
+Status = Literal["ok", "FAIL", "skipped"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """How one check ended."""
+    """How one check ended.
+
+    Attributes:
+        name: the check's name, as `--only` takes it.
+        claim: what the check demands of a method.
+        message: of a failure what was seen and the likely fix, of a skipped check the reason;
+            a check that is ok may add a remark.
+    """
 
     name: str
-    what: str  # the check's first docstring line
-    status: Literal["ok", "FAIL", "skipped"]
-    message: str = ""  # of one that is ok: a remark
+    claim: str
+    status: Status
+    message: str = ""
 
     def lines(self) -> list[str]:
+        """Return the lines that the command prints: one, and for a failure its message below."""
         head = f"{self.status:<8} {self.name:<15} "
-        if self.status != "FAIL":
-            said = [self.what, self.message] if self.status == "ok" else [self.message]
-            return [head + "; ".join(part for part in said if part)]
-        return [head + self.what, *(f"         {line}".rstrip() for line in self.message.splitlines())]
+        if self.status == "skipped":
+            return [head + self.message]
+        if self.status == "ok":
+            return [head + self.claim + (f"; {self.message}" if self.message else "")]
+
+        below = [f"         {line}".rstrip() for line in self.message.splitlines()]
+        return [head + self.claim, *below]
 
 
 def check(
-    source: str | Path, *, params: Mapping[str, Any] | None = None, methods_dir: str | Path | None = None
+    source: str | Path,
+    *,
+    params: Mapping[str, Any] | None = None,
+    methods_dir: str | Path | None = None,
+    only: Sequence[str] = (),
 ) -> list[Result]:
-    """Every check on the method `source`, a name or a file; see `results`."""
-    return list(results(source, params=params, methods_dir=methods_dir))
+    """Run the checks on a method and return all results; see `results` for the arguments."""
+    return list(results(source, params=params, methods_dir=methods_dir, only=only))
 
 
 def results(
-    source: str | Path, *, params: Mapping[str, Any] | None = None, methods_dir: str | Path | None = None
+    source: str | Path,
+    *,
+    params: Mapping[str, Any] | None = None,
+    methods_dir: str | Path | None = None,
+    only: Sequence[str] = (),
 ) -> Iterator[Result]:
-    """Results one by one, as they come.
+    """Run the checks on a method, and yield each result as soon as it is known.
 
     Args:
         source: a method's name, or its file, which may lie anywhere.
-        params: hyperparameters; the rest keep their defaults.
-        methods_dir: a folder of further method files, where `source` is a name.
-    Raises: SuiteError for a method or a hyperparameter that is not there, or a value out of range.
+        params: hyperparameters; the others keep their defaults.
+        methods_dir: a folder of further method files, for a `source` that is a name.
+        only: names of the checks to run. The checks that they depend on run too. Default: all.
+
+    Raises: SuiteError for an unknown method, check or hyperparameter, or a value out of range.
     """
+    chosen = _with_needed(only)
     file = find_method(source, methods_dir)
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab(file, dict(params or {}), Path(folder))
         _refuse_wrong_params(lab)
-        ended: dict[str, str] = {}
-        for name, (function, needs) in CHECKS.items():
-            what = (function.__doc__ or "").partition("\n")[0]
-            missing = next((need for need in needs if ended[need] != "ok"), None)
-            status: Literal["ok", "FAIL", "skipped"] = "ok"
-            message = ""
-            if missing:
-                status, message = "skipped", f"cannot be judged while `{missing}` is not ok"
-            else:
-                try:
-                    with quiet():
-                        message = function(lab) or ""
-                except Failed as error:
-                    status, message = "FAIL", str(error)
-                except Skipped as error:
-                    status, message = "skipped", str(error)
-            ended[name] = status
-            yield Result(name, what, status, message)
+
+        ended: dict[str, Status] = {}
+        for one in chosen:
+            status, message = _run_check(one, lab, ended)
+            ended[one.name] = status
+            yield Result(one.name, one.claim, status, message)
+
+
+def _with_needed(only: Sequence[str]) -> list[Check]:
+    """Return the checks named in `only` and all that they depend on, in their usual order."""
+    if not only:
+        return list(CHECKS.values())
+
+    wanted: set[str] = set()
+    waiting = list(only)
+    while waiting:
+        name = waiting.pop()
+        if name not in CHECKS:
+            hint = did_you_mean(name, CHECKS)
+            raise SuiteError(f"--only {name}: unknown check. There are: {', '.join(CHECKS)}.{hint}")
+        if name not in wanted:
+            wanted.add(name)
+            waiting += CHECKS[name].needs
+    return [check for name, check in CHECKS.items() if name in wanted]
+
+
+def _run_check(check: Check, lab: Lab, ended: Mapping[str, Status]) -> tuple[Status, str]:
+    """Run one check, unless a check that it depends on was not ok. Return its status and message."""
+    for need in check.needs:
+        if ended[need] != "ok":
+            return "skipped", f"cannot be judged while `{need}` is not ok"
+
+    try:
+        with quiet():
+            remark = check.function(lab)
+    except Failed as error:
+        return "FAIL", str(error)
+    except Skipped as error:
+        return "skipped", str(error)
+    return "ok", remark or ""
 
 
 def find_method(source: str | Path, methods_dir: str | Path | None = None) -> registry.MethodFile:
-    """The file of a name or a path. Raises SuiteError for what is not there."""
+    """Return the file of a method given by name or path. Raises SuiteError if there is none."""
     path = Path(source)
     if path.suffix != ".py" and len(path.parts) == 1:
-        known = registry.method_files([Path(methods_dir)] if methods_dir is not None else [])
-        if str(source) not in known and path.exists():
-            raise SuiteError(f"{source}: not a method file; name one file in it, for example {path / 'my_loss.py'}")
-        if str(source) not in known and methods_dir is None:
-            hint = did_you_mean(str(source), known)
-            raise SuiteError(
-                f"unknown method {str(source)!r}. There are: {', '.join(known)}.{hint}\n"
-                f"for one of your own name its file, for example my_methods/my_loss.py, or give --methods-dir"
-            )
-        return look_up("method", str(source), known)
+        return _find_by_name(str(source), methods_dir)
     if not path.is_file():
-        beside = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        what = "not a file" if path.exists() else "there is no such file"
-        raise SuiteError(f"{source}: {what}.{did_you_mean(path.name, beside)}")
-    with contextlib.suppress(SuiteError):  # one that is known by name is imported under its own module's name
+        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        problem = "not a file" if path.exists() else "there is no such file"
+        raise SuiteError(f"{source}: {problem}.{did_you_mean(path.name, siblings)}")
+
+    # A file that is also known by name is imported under its own module's name, not a second time.
+    with contextlib.suppress(SuiteError):
         for file in registry.method_files([]).values():
             if file.path.resolve() == path.resolve():
                 return file
     return registry.MethodFile(path.stem.replace("_", "-"), path.resolve(), "")
 
 
+def _find_by_name(name: str, methods_dir: str | Path | None) -> registry.MethodFile:
+    known = registry.method_files([Path(methods_dir)] if methods_dir is not None else [])
+    if name not in known and Path(name).exists():
+        example = Path(name) / "my_loss.py"
+        raise SuiteError(f"{name}: not a method file; name one file in it, for example {example}")
+    if name not in known and methods_dir is None:
+        hint = did_you_mean(name, known)
+        raise SuiteError(
+            f"unknown method {name!r}. There are: {', '.join(known)}.{hint}\n"
+            "for a method of your own give its file, for example my_methods/my_loss.py, "
+            "or --methods-dir"
+        )
+    return look_up("method", name, known)
+
+
 def _refuse_wrong_params(lab: Lab) -> None:
-    """What was given on the command line and cannot be is no fault of the method. Raises SuiteError."""
+    """Raise SuiteError for a hyperparameter from the command line that cannot be.
+
+    It is no defect of the method, so no check may fail for it. All other errors are ignored here,
+    because a check reports them.
+    """
     with contextlib.suppress(Failed):
         import_file(lab)
+        # Raises SuiteError for an unknown name or a wrong type.
         _ = lab.params
         try:
             with quiet():
                 lab.build()
         except ValueError as error:
-            if named := [name for name in lab.given if re.search(rf"\b{re.escape(name)}\b", str(error))]:
-                raise SuiteError(f"--set {named[0]}: {error}") from None
+            for name in lab.given:
+                if re.search(rf"\b{re.escape(name)}\b", str(error)):
+                    raise SuiteError(f"--set {name}: {error}") from None
         except Exception:
-            return  # a check will say so
+            return

@@ -70,11 +70,26 @@ def complaints(results):
     return [line for r in results if r.status != "ok" and (r.name, r.status, r.message) != fine for line in r.lines()]
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+# A memory and a fast form; a helper network; two networks with teachers. The run without markers checks these in
+# full, and ce with the command.
+ALWAYS = {"elr", "forward", "elr-plus"}
+
+
+@pytest.mark.parametrize("name", [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.methods) for n in SHIPPED])
 def test_a_shipped_method_passes(name):
     results = runner.check(name)
     assert not complaints(results)
     assert [result.name for result in results] == list(checks.CHECKS)
+
+
+def test_the_methods_that_are_always_checked_are_shipped():
+    assert set(SHIPPED) >= ALWAYS
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED.keys() - ALWAYS))
+def test_a_shipped_method_passes_the_checks_that_train_once_or_not_at_all(name):
+    results = runner.check(name, only=["source", "hyperparameters", "state", "fast-form"])
+    assert not complaints(results)
 
 
 # A correct method that uses each part of the interface.
@@ -142,12 +157,9 @@ class Everything(Method):
 """
 
 
-def test_a_correct_method_that_uses_the_whole_interface_passes(tmp_path):
-    assert not complaints(runner.check(write(tmp_path, EVERYTHING)))
-
-
-def test_the_file_that_new_method_writes_passes(tmp_path):
-    assert not complaints(runner.check(template.write("my-loss", tmp_path / "new")))
+@pytest.mark.parametrize("only", [["source", "hyperparameters", "repeat"], pytest.param([], marks=pytest.mark.methods)])
+def test_the_file_that_new_method_writes_passes(tmp_path, only):
+    assert not complaints(runner.check(template.write("my-loss", tmp_path / "new"), only=only))
 
 
 FRAMES = """
@@ -663,10 +675,17 @@ HEADS = {
 @pytest.mark.parametrize("defect", BROKEN)
 def test_a_defect_is_found_by_its_own_check(tmp_path, defect):
     body, name, says = BROKEN[defect]
-    found = failures(write(tmp_path, body, HEADS.get(defect, HEAD)))
+    found = failures(write(tmp_path, body, HEADS.get(defect, HEAD)), only=[name])
     assert set(found) == {name}, found
     for pattern in says:
         assert re.search(pattern, found[name]), found[name]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("defect", BROKEN)
+def test_a_defect_fails_no_other_check(tmp_path, defect):
+    body, name, _ = BROKEN[defect]
+    assert set(failures(write(tmp_path, body, HEADS.get(defect, HEAD)))) == {name}
 
 
 def test_what_cannot_be_judged_says_why(tmp_path):
@@ -730,34 +749,48 @@ CONSTANTS = (
     .replace("class Mine(Method)", "class Mine(Base)")
     .replace("Base", "_Base")
 )
+# body, and the checks that could take it for a defect
 LEGITIMATE = {
-    "a second network that is an average of the first": AVERAGED,
-    "an optimiser that begins late": LATE,
-    "draws of the plan's own, and of the steps' own": DRAWS_IN_PLAN,
-    "constants and a cache in the module and in a class": CONSTANTS,
-    "a fast form": members(FAST_INIT, FAST_LOSS, fast_form()),
-    "a fast form with draws": members(
-        loss(value="torch.rand(()) * np.random.rand() * F.cross_entropy(logits, batch.labels)"),
-        function(
-            "loss_and_grad(self, logits, batch)",
-            "scale = torch.rand(()) * np.random.rand()",
-            "rows = scale * F.cross_entropy(logits, batch.labels, reduction='none')",
-            "return rows, scale * (logits.softmax(1) - F.one_hot(batch.labels, logits.shape[1])) / len(batch)",
+    "every part of the interface": (EVERYTHING, ["learn", "read-only", "state", "plan", "resume"]),
+    "a second network that is an average of the first": (AVERAGED, ["learn", "resume"]),
+    "an optimiser that begins late": (LATE, ["learn"]),
+    "draws of the plan's own, and of the steps' own": (DRAWS_IN_PLAN, ["plan", "resume"]),
+    "constants and a cache in the module and in a class": (CONSTANTS, ["resume"]),
+    "a fast form": (members(FAST_INIT, FAST_LOSS, fast_form()), ["fast-form"]),
+    "a fast form with draws": (
+        members(
+            loss(value="torch.rand(()) * np.random.rand() * F.cross_entropy(logits, batch.labels)"),
+            function(
+                "loss_and_grad(self, logits, batch)",
+                "scale = torch.rand(()) * np.random.rand()",
+                "rows = scale * F.cross_entropy(logits, batch.labels, reduction='none')",
+                "return rows, scale * (logits.softmax(1) - F.one_hot(batch.labels, logits.shape[1])) / len(batch)",
+            ),
         ),
+        ["fast-form"],
     ),
 }
 
 
 @pytest.mark.parametrize("kind", LEGITIMATE)
 def test_what_is_legitimate_passes(tmp_path, kind):
-    results = runner.check(write(tmp_path, LEGITIMATE[kind]))
+    body, names = LEGITIMATE[kind]
+    results = runner.check(write(tmp_path, body), only=names)
     assert not complaints(results)
-    assert [r.message for r in results if r.name == "train"] == [""]
+    assert set(names) <= {result.name for result in results}
+    assert {result.message for result in results if result.name == "train"} <= {""}
+
+
+@pytest.mark.methods
+@pytest.mark.parametrize("kind", LEGITIMATE)
+def test_what_is_legitimate_passes_every_check(tmp_path, kind):
+    assert not complaints(runner.check(write(tmp_path, LEGITIMATE[kind][0])))
 
 
 def test_a_fast_form_without_a_loss_or_a_copy_is_not_compared(tmp_path):
     def skipped(*parts):
-        results = runner.check(write(tmp_path, members(*parts), name=f"m{len(list(tmp_path.iterdir()))}"))
+        path = write(tmp_path, members(*parts), name=f"m{len(list(tmp_path.iterdir()))}")
+        results = runner.check(path, only=["fast-form"])
         assert [r.status for r in results].count("ok") == len(results) - 1
         return next(r.message for r in results if r.name == "fast-form")
 
@@ -796,7 +829,7 @@ def test_what_is_no_source_or_no_year_is_refused(tmp_path, source):
 
 def test_examples_that_are_left_out_are_told(tmp_path):
     few = function("batches(self, run, epoch)", "for index in run.order()[:8].split(4): yield run.batch(index)")
-    results = runner.check(write(tmp_path, members(few, CE)))
+    results = runner.check(write(tmp_path, members(few, CE)), only=["train"])
     assert not complaints(results)
     said = next(result for result in results if result.name == "train").lines()
     assert said[0].endswith("outputs are finite; an epoch's batches hold 8 of 70 examples")
@@ -824,7 +857,7 @@ def test_an_installed_method_is_executed_again_and_no_module_is_left(tmp_path, m
     registry.load_method(registry.method_files()["mine"])
     before = dict(sys.modules)
     try:
-        found = failures("mine")
+        found = failures("mine", only=["resume"])
         assert {name for name in sys.modules.keys() ^ before.keys() if "__" in name} == set()
         assert all(sys.modules[name] is module for name, module in before.items())
     finally:
@@ -837,7 +870,7 @@ def test_an_installed_method_is_executed_again_and_no_module_is_left(tmp_path, m
 def test_a_file_that_cannot_be_executed_twice_is_checked_all_the_same(tmp_path):
     once = "if hasattr(sys, 'was_here'): raise RuntimeError\nsys.was_here = True\n"
     try:
-        assert failures(write(tmp_path, once + members(CE))) == {}
+        assert failures(write(tmp_path, once + members(CE)), only=["resume"]) == {}
     finally:
         del sys.was_here
 
@@ -845,7 +878,13 @@ def test_a_file_that_cannot_be_executed_twice_is_checked_all_the_same(tmp_path):
 def test_what_is_told_may_be_used(tmp_path):
     scale = "(self.task.noise_rate + self.task.T.diagonal().mean())"
     body = members("told = ('noise_rate', 'T')\n", loss(value=f"F.cross_entropy(logits, batch.labels) * {scale}"))
-    assert failures(write(tmp_path, body)) == {}
+    assert failures(write(tmp_path, body), only=["clean-labels"]) == {}
+
+
+def test_a_chosen_check_runs_after_those_it_depends_on(tmp_path):
+    results = runner.check(write(tmp_path, members(CE)), only=["resume", "source"])
+    assert [result.name for result in results] == ["import", "source", "build", "train", "repeat", "resume"]
+    assert {result.status for result in results} == {"ok"}
 
 
 @pytest.fixture
@@ -856,18 +895,17 @@ def cli(tmp_path, monkeypatch):
 
 
 def test_the_command_prints_a_line_a_check_and_says_by_its_status_how_it_went(cli, tmp_path):
-    (tmp_path / "m").mkdir()
-    good = cli(str(write(tmp_path / "m", members(CE))))
+    good = cli("ce")
     assert good.exit_code == 0, good.output
     lines = good.stdout.splitlines()
-    assert lines[-1].endswith("mine.py: 19 ok, 0 failed, 1 skipped")
+    assert lines[-1] == "ce: 19 ok, 0 failed, 1 skipped"
     status = {"fast-form": "skipped"}
     assert [line.split()[:2] for line in lines[:-1]] == [[status.get(name, "ok"), name] for name in checks.CHECKS]
-    bad = cli(str(write(tmp_path / "m", BROKEN["a dict as a plain attribute"][0], name="bad")))
+    bad = cli(str(write(tmp_path, BROKEN["a dict as a plain attribute"][0], name="bad")), "--only", "resume")
     assert bad.exit_code == 1
     assert "FAIL     resume " in bad.stdout
     assert "\n         `self.memory`" in bad.stdout
-    assert bad.stdout.splitlines()[-1].endswith("bad.py: 18 ok, 1 failed, 1 skipped")
+    assert bad.stdout.splitlines()[-1].endswith("bad.py: 4 ok, 1 failed")
 
 
 @pytest.mark.parametrize(
@@ -880,6 +918,7 @@ def test_the_command_prints_a_line_a_check_and_says_by_its_status_how_it_went(cl
         (["gce", "--set", "q=2"], "--set q: q must be in"),
         (["gce", "--set", "q=x"], "--set q: must be a number"),
         (["gce", "--methods-dir", "gone"], "not a folder of method files"),
+        (["gce", "--only", "resumes"], "--only resumes: unknown check. There are: import, .* Did you mean 'resume'?"),
     ],
 )
 def test_what_cannot_be_checked_is_refused(cli, tmp_path, words, says):
@@ -892,7 +931,7 @@ def test_what_cannot_be_checked_is_refused(cli, tmp_path, words, says):
 
 def test_a_hyperparameter_can_be_set(tmp_path):
     body = members(init("self.kind = kind", more=", kind: str = 'good'"), loss("assert self.kind == 'good'"))
-    assert set(failures(write(tmp_path, body), params={"kind": "bad"})) == {"train"}
+    assert set(failures(write(tmp_path, body), params={"kind": "bad"}, only=["train"])) == {"train"}
 
 
 def test_the_callers_generators_and_threads_are_left_alone(tmp_path):
@@ -902,7 +941,7 @@ def test_the_callers_generators_and_threads_are_left_alone(tmp_path):
     torch.manual_seed(3)
     np.random.seed(3)
     expected = torch.random.get_rng_state(), np.random.get_state()[1].copy(), torch.get_num_threads()
-    runner.check(write(tmp_path, members(CE)))
+    runner.check(write(tmp_path, members(CE)), only=["predict"])
     assert torch.equal(torch.random.get_rng_state(), expected[0])
     assert (np.random.get_state()[1] == expected[1]).all()
     assert torch.get_num_threads() == expected[2]
