@@ -33,12 +33,12 @@ _TOLD = ("noise_rate", "T")  # what a method can be told, where it is known
 
 def build_method(cls: type, params: Mapping[str, Any], task: Any) -> Any:
     """The method, told what it declares: on its class before it is built, on the instance afterwards."""
-    secrets = dict(task._told)
+    secrets = dict(task.privileged)
     _check_told(cls, secrets)
-    task._told = {name: secrets[name] for name in cls.told}  # type: ignore[attr-defined]
+    task.privileged = {name: secrets[name] for name in cls.told}  # type: ignore[attr-defined]
     method = cls(task, **params)
     _check_told(method, secrets)
-    task._told = {name: secrets[name] for name in method.told}
+    task.privileged = {name: secrets[name] for name in method.told}
     return method
 
 
@@ -67,5 +67,5 @@ def dummy_task(info: Any) -> Any:
         epochs=100,
         steps_per_epoch=100,
         batch_size=128,
-        _told=told,
+        privileged=told,
     )

@@ -1,8 +1,14 @@
-"""Everything a method may see: its Task, a Batch, the Run, and the base class Method."""
+"""The interface between a method and nlbench: Task, Batch, Run and the base class Method.
+
+A method file imports torch, this module and `nlbench.ops`. Everything that a method may use of the
+benchmark is documented here. The implementation of `Run` is in `nlbench.training.run_state`.
+
+Shapes use these letters: N training examples, B examples in a batch, C classes.
+"""
 
 from __future__ import annotations
 
-import math
+import abc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,24 +16,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nlbench import streams
-from nlbench.data import stratified
-
-Schedule = Callable[[float], float]  # position in epochs, fractions included -> factor on the learning rate
+# Maps the position in epochs, for example 1.5 in the middle of the second epoch, to a factor on
+# the learning rate.
+Schedule = Callable[[float], float]
 
 
 @dataclass
 class Task:
-    """What a method knows when it is built.
+    """Describe the training to a method when it is built.
 
     Attributes:
-        num_train: N, examples in the training part; `index` counts in [0, N).
+        num_train: N, the number of examples in the training part. `batch.index` is in [0, N).
         num_classes: C.
-        labels: (N,) int64, the given, possibly wrong labels of the training part. Read only.
-        epochs: length of the training.
-        steps_per_epoch: batches an epoch in the protocol's own plan.
-        batch_size: the protocol's.
-        device: where networks and batches are.
+        labels: (N,) int64, the given labels of the training part, some of them wrong. Read only.
+        epochs: number of epochs of this training.
+        steps_per_epoch: number of batches in an epoch of the default plan, see `Method.batches`.
+        batch_size: number of examples in a batch, set by the protocol.
+        device: the device of the networks and batches.
+        privileged: the values of `noise_rate` and `T`, as far as the method declares them in
+            `told`. Set by nlbench; a method reads them as `task.noise_rate` and `task.T`.
     """
 
     num_train: int
@@ -37,40 +44,55 @@ class Task:
     steps_per_epoch: int
     batch_size: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    _told: dict[str, Any] = field(default_factory=dict, repr=False)
+    privileged: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def noise_rate(self) -> float:
-        """Fraction of wrong labels in the training part; only for a method that declares it in `told`.
+        """Return the fraction of wrong labels in the training part, in [0, 1].
 
-        As measured; where nobody knows the true labels, the dataset's published estimate.
+        Measured. If the dataset has no true labels, the estimate that its authors published.
+
+        Raises: AttributeError for a method that does not declare "noise_rate" in `told`.
         """
-        return self._tell("noise_rate")
+        rate: float = self._privileged("noise_rate")
+        return rate
 
     @property
     def T(self) -> Tensor:
-        """(C, C) float64, measured T[i, j] = P(noisy j | clean i); only for a method that declares it in `told`."""
-        return self._tell("T")
+        """Return the measured transition matrix (C, C) float64, T[i, j] = P(given j | true i).
 
-    def _tell(self, name: str) -> Any:
-        if name not in self._told:
-            raise AttributeError(f"this method was not told {name}: declare it with `told = ({name!r},)`")
-        return self._told[name]
+        Raises: AttributeError for a method that does not declare "T" in `told`.
+        """
+        matrix: Tensor = self._privileged("T")
+        return matrix
+
+    def _privileged(self, name: str) -> Any:
+        if name not in self.privileged:
+            raise AttributeError(
+                f"this method was not told {name}: declare it with `told = ({name!r},)`"
+            )
+        return self.privileged[name]
 
     def scaled(self, epochs: float, of: float) -> int:
-        """A constant that its paper states in epochs, at the same share of this training.
+        """Scale a number of epochs that a paper gives for a training of `of` epochs to this one.
 
-        `task.scaled(40, of=200)` is 40 in a training of 200 epochs, 8 in one of 40; at least 1, at most `epochs`.
+        `task.scaled(40, of=200)` is 40 in a training of 200 epochs and 8 in one of 40 epochs. The
+        result is at least 1 and at most `epochs`.
         """
         return min(self.epochs, max(1, round(epochs * self.epochs / of)))
 
 
 class Batch:
-    """Some training examples.
+    """Hold some training examples with their given labels. Made by `run.batch`.
 
     Attributes:
         labels: (B,) int64, the given labels.
         index: (B,) int64, positions in the training part, without repeats.
+
+    Args:
+        images: the images of view 0, or a function that returns them when they are first used.
+        views: returns the images (B, ...) at positions `index` under the k-th augmentation draw.
+        strong: as `views`, for the k-th strong augmentation. Default: `views`.
     """
 
     def __init__(
@@ -81,115 +103,109 @@ class Batch:
         views: Callable[[Tensor, int], Tensor],
         strong: Callable[[Tensor, int], Tensor] | None = None,
     ):
-        self._images, self.labels, self.index = images, labels, index
-        self._views, self._strong = views, strong or views
+        self._images = images
+        self.labels = labels
+        self.index = index
+        self._views = views
+        self._strong = strong or views
 
     @property
     def images(self) -> Tensor:
-        """(B, ...) float, augmented and normalised: view 0. Images that are files may still be waited for here."""
+        """Return the augmented and normalised images (B, ...) float32, which are view 0.
+
+        If the images are files, this waits until they are decoded.
+        """
         if not isinstance(self._images, Tensor):
             self._images = self._images()
         return self._images
 
     def view(self, k: int) -> Tensor:
-        """The same examples under the k-th augmentation draw of this epoch; view(0) is `images`."""
+        """Return the same examples under this epoch's k-th augmentation draw, (B, ...) float32.
+
+        `view(0)` is `images`.
+        """
         return self.images if k == 0 else self._views(self.index, k)
 
     def strong(self, k: int = 0) -> Tensor:
-        """The same examples under the k-th strong draw of this epoch: the protocol's crop and flip, AutoAugment's
-        CIFAR-10 policy, and cutout of half the side. Examples that are no uint8 images come as they are.
+        """Return the same examples under this epoch's k-th strong draw, (B, ...) float32.
+
+        A strong augmentation is the protocol's crop and flip, then AutoAugment's policy for
+        CIFAR-10, then a cutout of half the side length. Examples that are not uint8 images are
+        returned without augmentation.
         """
         return self._strong(self.index, k)
+
+    def clone(self) -> Batch:
+        """Return a batch whose images (view 0), labels and index are copies."""
+        return Batch(
+            self.images.clone(), self.labels.clone(), self.index.clone(), self._views, self._strong
+        )
 
     def __len__(self) -> int:
         return len(self.index)
 
 
+# "ce", or a function of (logits (B, C), batch) that returns 0-d or (B,) losses.
 HelperLoss = Literal["ce"] | Callable[[Tensor, Batch], Tensor]
 
 
-class Run:
-    """What a method may touch of the harness. Built by `nlbench.training`; holds no clean label and no test image.
+class Run(abc.ABC):
+    """What a method may use of a training. It gives access to no clean label and no test image.
 
     Attributes:
         task: the method's Task.
-        networks: `num_networks` networks, (B, ...) -> (B, C) float32 logits under the protocol's precision.
-        epoch, step: counted from 0; `step` counts batches over the whole run.
+        networks: `num_networks` networks, each images (B, ...) float32 -> logits (B, C) float32,
+            computed in the protocol's precision.
+        epoch: the current epoch, from 0.
+        step: the number of training steps before the current one, over the whole run.
     """
 
-    def __init__(
-        self,
-        *,
-        task: Task,
-        seed: int,
-        networks: list[nn.Module],
-        images: Any,
-        schedule: Schedule,
-        val_images: Any = None,
-        val_labels: Tensor | None = None,
-        fit: Callable[[Run, str, HelperLoss, int], nn.Module] | None = None,
-        epoch_size: int = 0,
-    ):
-        self.task, self.networks = task, networks
-        self.epoch, self.step = 0, 0
-        self._seed, self._images, self._schedule = seed, images, schedule
-        self._val_images, self._val_labels, self._fit = val_images, val_labels, fit
-        self._optimisers: dict[str, torch.optim.Optimizer] = {}
-        self._replaced: set[str] = set()  # names that were registered again
-        self._schedules: dict[str, Schedule] = {}
-        self._base_rates: dict[str, list[float]] = {}
-        self._taken: dict[str, int] = {}  # steps of each optimiser in this epoch
-        self._epoch_size = epoch_size
-        self._views: dict[int | str, Tensor] = {}  # augmentation draws of this epoch, by view
-        self._views_epoch = -1
-        self._losses: list[tuple[int, Tensor]] = []  # (step, loss) since the last look at them
-        self._bad_step = _NEVER  # the first whose loss was not finite
+    task: Task
+    networks: list[nn.Module]
+    epoch: int
+    step: int
 
-    def generator(self, name: str) -> torch.Generator:
-        """A CPU generator from (seed, name, epoch). The same name in the same epoch starts the same stream again."""
-        generator = torch.Generator()
-        generator.manual_seed(streams.derive(self._seed, "method", name, self.epoch))
-        return generator
+    # ---- Examples -------------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def order(self) -> Tensor:
-        """int64 on the device: this epoch's order of the training examples, the same for every method.
+        """Return this epoch's order of the training examples, int64 on the device.
 
-        All N of them; where the protocol gives an epoch fewer, that many, balanced by given label, drawn anew.
+        It is the same for every method. It holds all N examples; if the protocol's epochs are
+        shorter (`batches_per_epoch`), it holds that many, drawn anew for each epoch and balanced by
+        given label.
         """
-        rng = streams.rng(self._seed, "order", self.epoch)
-        if self._epoch_size:
-            order = stratified.balanced(self.task.labels.cpu().numpy(), self._epoch_size, rng)
-        else:
-            order = rng.permutation(self.task.num_train)
-        return torch.from_numpy(order).to(self.task.device)
 
+    @abc.abstractmethod
+    def part(self) -> Tensor | None:
+        """Return the ascending positions (n,) int64 of the examples in this epoch's order.
+
+        None if the order holds all examples.
+        """
+
+    @abc.abstractmethod
     def batch(self, index: Tensor, *views: int) -> Batch:
-        """The training examples at `index` (B,) int64, augmented by this epoch's draws, which belong to the example.
+        """Return the training examples at positions `index` (B,) int64 as a Batch.
+
+        Augmentation draws belong to (seed, epoch, view, example) and do not depend on the batch.
 
         Args:
-            views: those that will be looked at, by default view 0. Any can be; files of these are decoded ahead.
+            views: the views that the step will use, by default 0. Others can still be used; image
+                files of the named ones are decoded in advance.
         """
-        begun = {k: self._images.request(index, self._draws(k)) for k in views or (0,)}
 
-        def view(index: Tensor, k: int) -> Tensor:
-            return begun.pop(k)() if k in begun else self._augmented(index, k)
+    # ---- Random numbers -------------------------------------------------------------------------
 
-        return Batch(lambda: view(index, 0), self.task.labels[index], index, view, self._strengthened)
+    @abc.abstractmethod
+    def generator(self, name: str) -> torch.Generator:
+        """Return a new CPU generator seeded by (seed, name, epoch).
 
-    def _augmented(self, index: Tensor, view: int) -> Tensor:
-        return self._images.augmented(index, self._draws(view))
+        A second call with the same name in the same epoch returns a generator that starts again.
+        """
 
-    def _strengthened(self, index: Tensor, view: int) -> Tensor:
-        seed = streams.derive(self._seed, "augment", self.epoch, f"policy{view}")
-        return self._images.strong(index, self._draws(f"strong{view}"), seed)
+    # ---- Networks and optimisers ----------------------------------------------------------------
 
-    def _draws(self, view: int | str) -> Tensor:
-        if self._views_epoch != self.epoch:
-            self._views, self._views_epoch = {}, self.epoch
-        if view not in self._views:
-            self._views[view] = self._images.draws(streams.rng(self._seed, "augment", self.epoch, view))
-        return self._views[view]
-
+    @abc.abstractmethod
     def optimise(
         self,
         params: Iterable[Any],
@@ -197,129 +213,106 @@ class Run:
         name: str,
         schedule: Schedule | None = None,
     ) -> torch.optim.Optimizer:
-        """Register `factory(params)` under `name`: scheduled, checkpointed, stepped by `backward_step`.
+        """Register the optimiser `factory(params)` under `name`, and return it.
 
-        The harness registers the networks' own optimisers as "network0", "network1", ... before `prepare`;
-        registering a name again replaces it, which the record says and tables mark. `schedule` maps the position in
-        epochs to a factor on the learning rates the factory set; the default is the protocol's schedule. An optimiser's
-        position within an epoch counts its own steps, so that two networks trained one after the other each go through
-        the whole schedule.
-        """
-        optimiser = factory(params)
-        if name in self._optimisers:
-            self._replaced.add(name)
-        self._optimisers[name] = optimiser
-        self._schedules[name] = schedule or self._schedule
-        self._base_rates[name] = [float(group["lr"]) for group in optimiser.param_groups]
-        return optimiser
+        Registered optimisers are saved in checkpoints, follow a schedule and are stepped by
+        `backward_step`. The networks' own optimisers are registered before `prepare` as "network0",
+        "network1", ... Registering a name again replaces that optimiser; the record says so and
+        tables mark it.
 
-    def backward_step(self, loss: Tensor, *names: str, through: tuple[Tensor, Tensor] | None = None) -> None:
-        """Zero the gradients, differentiate, set the learning rates and step the optimisers `names` (default: all).
+        An optimiser's position within an epoch counts its own steps. So two networks that are
+        trained one after the other each follow the whole schedule.
 
         Args:
-            loss: 0-d; its mean over the epoch is reported, and where it is not finite the run ends as diverged.
-            through: (logits, dlogits), a gradient that is known already: the backward pass starts at `logits`.
+            schedule: maps the position in epochs to a factor on the learning rates that `factory`
+                set. Default: the protocol's schedule.
         """
-        chosen = [name for name in self._optimisers if not names or name in names]
-        unknown = set(names) - set(chosen)
-        if unknown:
-            raise ValueError(f"backward_step: no optimiser {sorted(unknown)}; registered: {list(self._optimisers)}")
-        for name in chosen:
-            self._optimisers[name].zero_grad(set_to_none=True)
-        if through is None:
-            loss.backward()
-        else:
-            through[0].backward(through[1])
-        for name in chosen:
-            taken = self._taken.get(name, 0)
-            position = self.epoch + min(taken / self.task.steps_per_epoch, 1.0)
-            self._taken[name] = taken + 1
-            optimiser, factor = self._optimisers[name], self._schedules[name](position)
-            for group, base in zip(optimiser.param_groups, self._base_rates[name], strict=True):
-                group["lr"] = base * factor
-            optimiser.step()
-        self._losses.append((self.step, loss.detach().reshape(1)))  # looked at once an epoch: no waiting for the device
 
-    def _begin_epoch(self, epoch: int) -> None:
-        self.epoch, self._taken = epoch, {}
+    @abc.abstractmethod
+    def forward(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return `network(images)`, (B, C) float32 logits, for the next `backward_step`.
 
-    def _take_loss(self) -> float:
-        """Mean loss since the last call; sets `_bad_step` where one was not finite."""
-        if not self._losses:
-            return 0.0
-        steps, losses = zip(*self._losses, strict=True)
-        self._losses = []
-        values, total = torch.cat(losses).tolist(), 0.0
-        for step, value in zip(steps, values, strict=True):
-            total += value  # one after the other, as sum() does in some versions of Python and not in others
-            if not math.isfinite(value):
-                self._bad_step = min(self._bad_step, step)
-        return total / len(values)
+        On a GPU this may replay a captured CUDA graph, with the same results. Gradients are then
+        written to memory that the next replay reuses. So call `backward_step` on the result before
+        the next `forward` of the same network.
+        """
 
-    def part(self) -> Tensor | None:
-        """(n,) int64 ascending positions of the examples in this epoch's order; None where they are all there."""
-        return self.order().sort().values if self._epoch_size else None
+    @abc.abstractmethod
+    def backward_step(
+        self, loss: Tensor, *names: str, through: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        """Clear the gradients, differentiate `loss` and step the optimisers `names`.
 
-    @torch.no_grad()
-    def predict_train(self, network: nn.Module, index: Tensor | None = None) -> Tensor:
-        """(N, C) float32 logits of `network` on the training examples, evaluation mode, no augmentation.
+        Learning rates are set from the schedules before the step. The mean of the losses over the
+        epoch is reported. If a loss is not finite, the run ends after this epoch as diverged.
 
         Args:
-            index: (n,) positions, of which alone it is then (n, C).
+            loss: 0-d.
+            names: names of registered optimisers. Default: all.
+            through: (logits, dlogits), both (B, C): a gradient that is known already. The backward
+                pass then starts at `logits`, and `loss` is only reported.
+        Raises: ValueError for a name that is not registered.
         """
-        images = self._images if index is None else self._images.subset(index.cpu().numpy())
-        return predict_all(network, images)
 
-    def validate(self, network: nn.Module) -> float | None:
-        """Accuracy in [0, 1] of `network` on the noisy labels of the validation part, or None where there is none."""
-        if self._val_images is None or self._val_labels is None:
-            return None
-        predicted = predict_all(network, self._val_images).argmax(1)
-        return float((predicted == self._val_labels).float().mean())
-
+    @abc.abstractmethod
     def fit(self, key: str, loss: HelperLoss, epochs: int) -> nn.Module:
-        """Train a helper network from fresh weights; it is in evaluation mode when returned.
+        """Train a helper network from new weights, and return it in evaluation mode.
 
-        Keeps the weights with the lowest validation loss: on the protocol's validation part, else on 10% of the
-        training examples held out from this fit. Kept beside the records under `key` together with all that its
-        result depends on; its seconds count for each run that uses it.
+        The weights with the lowest validation loss are kept. That loss is measured on the
+        protocol's validation part or, if there is none, on 10% of the training examples, which this
+        training holds out. The result is stored beside the records under `key` and everything else
+        that it depends on. Its training time counts for each run that uses it.
 
         Args:
-            loss: "ce", cross entropy with the given labels, whose result all methods with this `key` and length share;
-                or a function of (logits, batch), whose result belongs to this method and its hyperparameters. It may
-                look at the logits and at batch.labels alone.
+            key: a name for the helper network.
+            loss: "ce" is cross entropy with the given labels; all methods with the same `key` and
+                `epochs` share the result. A function of (logits, batch) gives a result that belongs
+                to this method and its hyperparameters; of the batch it may use the labels only.
         """
-        if self._fit is None:
-            raise RuntimeError("this run cannot fit helper networks")
-        return self._fit(self, key, loss, epochs)
 
+    # ---- Predictions ----------------------------------------------------------------------------
 
-_NEVER = 2**62
+    @abc.abstractmethod
+    def predict_train(self, network: nn.Module, index: Tensor | None = None) -> Tensor:
+        """Return the logits (N, C) float32 of `network` on the training examples.
 
+        In evaluation mode, without augmentation and without gradient.
 
-def predict_all(network: Callable[[Tensor], Tensor], images: Any, batch_size: int = 500) -> Tensor:
-    """(N, C) logits over all of `images`, evaluation mode; a module's mode is put back afterwards."""
-    training = network.training if isinstance(network, nn.Module) else False
-    if isinstance(network, nn.Module):
-        network.eval()
-    with torch.no_grad():
-        logits = torch.cat([network(images.plain(i, i + batch_size)) for i in range(0, len(images), batch_size)])
-    if isinstance(network, nn.Module):
-        network.train(training)
-    return logits
+        Args:
+            index: (n,) int64, positions of the examples; the result is then (n, C).
+        """
+
+    @abc.abstractmethod
+    def validate(self, network: nn.Module) -> float | None:
+        """Return the accuracy in [0, 1] of `network` on the noisy labels of the validation part.
+
+        None if the protocol has no validation part.
+        """
 
 
 class Method(nn.Module):
-    """A method: a loss, and where it needs more, any part of a training.
+    """Base class of methods: a loss and, for methods that need more, any part of the training.
 
-    The keyword arguments after `task` are the hyperparameters a suite may set; their annotations give the types and
-    the constructor raises ValueError for a value out of range. State with a row per training example is a buffer
-    indexed by `batch.index`; a buffer named `targets` (N, C) is scored against the clean labels.
+    The keyword arguments after `task` are the hyperparameters that a suite may set. Their
+    annotations give their types, and the constructor raises ValueError for a value out of range.
+
+    State is kept in buffers, which checkpoints save. State with one entry per training example is a
+    buffer with N rows, indexed by `batch.index`. A buffer `targets` (N, C) is compared with the
+    clean labels after each epoch. A buffer `T` (C, C) is stored with the predictions.
+
+    Order of the calls:
+
+        prepare                                      once, before the first epoch and after a resume
+        for each epoch:
+            on_epoch_start
+            for each item of batches: training_step  which calls loss or loss_and_grad
+            on_epoch_end
+            predict                                  on the test images, in evaluation mode
 
     Attributes:
-        told: what the method is given that it could not know: "noise_rate", "T". Tables mark it. A constructor may
-            set it on the instance when it depends on a hyperparameter.
-        num_networks: networks the harness builds and optimises.
+        told: privileged information that the method uses: "noise_rate", "T". Tables mark it. A
+            constructor may set it on the instance, if it depends on a hyperparameter.
+        num_networks: number of networks that the benchmark builds and optimises.
     """
 
     told: tuple[str, ...] = ()
@@ -330,45 +323,69 @@ class Method(nn.Module):
         self.task = task
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """0-d, or (B,) rows that are then averaged. `logits` (B, C) float32."""
+        """Return the loss of `logits` (B, C) float32: 0-d, or (B,) losses whose mean is taken.
+
+        Called by the default `training_step`, with gradients enabled. It must not write to its
+        arguments.
+        """
         raise TypeError(f"{type(self).__name__} has neither loss nor training_step")
 
-    # Optional fast form, used when present: (rows (B,), dlogits (B, C), the gradient of the rows' mean).
+    # Optional faster form of `loss`, used instead of it by the default training_step. It gets
+    # logits (B, C) without a graph, and returns losses (B,) and dlogits (B, C), the gradient of
+    # their mean.
     loss_and_grad: Callable[[Tensor, Batch], tuple[Tensor, Tensor]] | None = None
 
     def prepare(self, run: Run) -> None:
-        """Before epoch 0, and again before a resume: estimate T, register optimisers, make teachers."""
+        """Prepare the training: estimate T, register optimisers, copy a teacher.
+
+        Called before the first epoch. A run that is resumed calls it again, before the state of
+        method, networks and optimisers is restored.
+        """
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
-        """Mixture fits, pruning, label refresh."""
+        """Act before the steps of an epoch: fit a mixture, prune examples, correct labels.
+
+        Called with the method and the networks in training mode.
+        """
 
     def batches(self, run: Run, epoch: int) -> Iterator[Any]:
-        """The epoch's plan: what `training_step` gets, a tuple or a single item. Default: run.order(), once.
+        """Yield an item for each step of the epoch: a Batch, or a tuple that holds Batches.
 
-        Items may be drawn a few steps ahead of their step, so that files are decoded in time: a plan must not depend on
-        what the steps of its own epoch change.
+        Default: `run.order()` once, in batches of the protocol's size.
+
+        Items may be drawn a few steps before they are used, so that image files are decoded in
+        time. Therefore they must not depend on anything that the steps of the same epoch change.
         """
         for index in run.order().split(run.task.batch_size):
             yield run.batch(index)
 
     def training_step(self, run: Run, *item: Any) -> Tensor | None:
-        """One whole step. Returns the logits of the item's first Batch for the online counts, or None."""
+        """Train on one item of `batches`; a tuple is passed as several arguments.
+
+        Returns: the logits (B, C) of the item's first Batch, which are counted for the online
+            metrics, or None if there are none.
+        """
         batch: Batch = item[0]
-        network = run.networks[0]
-        logits = getattr(network, "replay", network)(batch.images)  # backward_step follows: nobody calls in between
+        logits = run.forward(run.networks[0], batch.images)
+
         if self.loss_and_grad is not None:
-            rows, dlogits = self.loss_and_grad(logits.detach(), batch)
-            run.backward_step(rows.mean(), through=(logits, dlogits))
+            losses, dlogits = self.loss_and_grad(logits.detach(), batch)
+            run.backward_step(losses.mean(), through=(logits, dlogits))
         else:
             loss = self.loss(logits, batch)
             run.backward_step(loss.mean())
         return logits
 
     def on_epoch_end(self, run: Run, epoch: int) -> None:
-        """Momentum averages, label memories."""
+        """Act after the steps of an epoch, before its evaluation: move averages, store labels."""
 
     def predict(self, run: Run, images: Tensor) -> Tensor:
-        """(B, C) logits in evaluation mode. Default: the first network; with two, a method says how they vote."""
+        """Return logits (B, C) for `images` (B, ...) float32, in evaluation mode, without gradient.
+
+        Default: the logits of the only network. A method with several networks has to define how
+        they vote.
+        """
         if len(run.networks) > 1:
-            raise TypeError(f"{type(self).__name__} has {len(run.networks)} networks: define predict()")
+            name = type(self).__name__
+            raise TypeError(f"{name} has {len(run.networks)} networks: define predict()")
         return run.networks[0](images)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from nlbench.conformance.snapshot import copied_state, leaves, print, shared, shot
-from nlbench.method import Batch, Method, Run, Task
+from nlbench.method import Batch, Method, Task
+from nlbench.training.run_state import RunState
 from nlbench.training.seeding import seeded
 
 # --- trainings -----------------------------------------------------------------------------------------------------
@@ -83,9 +84,9 @@ class Watch:
                 return
             z = (factor * logits.detach()).requires_grad_()
             with seeded(0, "forms"):
-                rows, dlogits = cls.loss_and_grad(fast, z.detach().clone(), _copied(batch))  # type: ignore
+                rows, dlogits = cls.loss_and_grad(fast, z.detach().clone(), batch.clone())  # type: ignore
             with seeded(0, "forms"):
-                value = cls.loss(slow, z.clone(), _copied(batch)).mean()
+                value = cls.loss(slow, z.clone(), batch.clone()).mean()
             grad = torch.zeros_like(z)
             if value.requires_grad:
                 grad = torch.autograd.grad(value, z, allow_unused=True, materialize_grads=True)[0]
@@ -112,7 +113,7 @@ class Watch:
             (f"batch.{name}", batch, name, getattr(batch, name).clone()) for name in ("images", "labels", "index")
         ]
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: RunState) -> None:
         """Listen to a run: its batches, its optimisers' steps, its losses and its networks' outputs."""
         self.run = run
         batch, backward_step, optimise = run.batch, run.backward_step, run.optimise
@@ -137,7 +138,7 @@ class Watch:
             return optimiser
 
         run.batch, run.backward_step, run.optimise = remembered, checked, counted  # type: ignore[method-assign]
-        for name, optimiser in run._optimisers.items():
+        for name, optimiser in run.optimisers.items():
             optimiser.register_step_post_hook(lambda *_, name=name: self.stepped.add(name))
         for i, network in enumerate(run.networks):
             network.register_forward_hook(functools.partial(_look, self.note, i))
@@ -161,10 +162,6 @@ class Watch:
 
     def note(self, what: str) -> None:
         self.bad = self.bad or f"{self.at()}: {what}"
-
-
-def _copied(batch: Batch) -> Batch:
-    return Batch(batch.images.clone(), batch.labels.clone(), batch.index.clone(), batch._views, batch._strong)
 
 
 def _gap_of_forms(rows: Tensor, dlogits: Tensor, value: Tensor, grad: Tensor, tolerance: float) -> str:
@@ -228,12 +225,12 @@ def watched_training(cls: type[Method], watch: Watch) -> type[Method]:
                     rows: tuple[Tensor, Tensor] = cls.loss_and_grad(self, logits, batch)  # type: ignore
                     return rows
 
-        def prepare(self, run: Run) -> None:
+        def prepare(self, run: RunState) -> None:
             watch.begin(run)
             with watch.hook("prepare"):
                 cls.prepare(self, run)
 
-        def on_epoch_start(self, run: Run, epoch: int) -> None:
+        def on_epoch_start(self, run: RunState, epoch: int) -> None:
             if epoch == watch.stop_at:
                 raise Stop
             watch.begun[epoch] = shot(run, self)
@@ -242,7 +239,7 @@ def watched_training(cls: type[Method], watch: Watch) -> type[Method]:
             with watch.hook("on_epoch_start"):
                 cls.on_epoch_start(self, run, epoch)
 
-        def batches(self, run: Run, epoch: int) -> Iterator[Any]:
+        def batches(self, run: RunState, epoch: int) -> Iterator[Any]:
             drawn: collections.deque[Any] = collections.deque()
             for item in cls.batches(self, run, epoch):
                 drawn.append(item)
@@ -250,7 +247,7 @@ def watched_training(cls: type[Method], watch: Watch) -> type[Method]:
                     yield drawn.popleft()
             yield from drawn
 
-        def training_step(self, run: Run, *item: Any) -> Tensor | None:
+        def training_step(self, run: RunState, *item: Any) -> Tensor | None:
             with watch.hook("training_step", batches=item):
                 logits = cls.training_step(self, run, *item)
             watch._batches.clear()
@@ -259,16 +256,16 @@ def watched_training(cls: type[Method], watch: Watch) -> type[Method]:
                     watch.used.setdefault(run.epoch, set()).update(batch.index.tolist())
             return logits
 
-        def on_epoch_end(self, run: Run, epoch: int) -> None:
+        def on_epoch_end(self, run: RunState, epoch: int) -> None:
             with watch.hook("on_epoch_end"):
                 cls.on_epoch_end(self, run, epoch)
             watch.ended[epoch] = copied_state([network.state_dict() for network in run.networks], self.state_dict())
             if watch.twice:
                 evaluation_mode(run, self)
                 with torch.no_grad():
-                    self.predict(run, torch.randn(30, *run._images.shape, generator=torch.Generator().manual_seed(0)))
+                    self.predict(run, torch.randn(30, *run.images.shape, generator=torch.Generator().manual_seed(0)))
 
-        def predict(self, run: Run, images: Tensor) -> Tensor:
+        def predict(self, run: RunState, images: Tensor) -> Tensor:
             with watch.hook("predict", ("images", images)):
                 return cls.predict(self, run, images)
 
@@ -276,7 +273,7 @@ def watched_training(cls: type[Method], watch: Watch) -> type[Method]:
     return Watched
 
 
-def evaluation_mode(run: Run, method: Method) -> None:
+def evaluation_mode(run: RunState, method: Method) -> None:
     method.eval()
     for network in run.networks:
         network.eval()

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from nlbench.files import write_atomic
-from nlbench.method import Method, Run
+from nlbench.method import Method
 from nlbench.results.store import Store
+from nlbench.training.run_state import RunState
 
 
 class Checkpoint:
@@ -43,19 +44,10 @@ class Checkpoint:
         return state
 
 
-def state_of(run: Run, method: Method) -> dict[str, Any]:
-    return {
-        "method": method.state_dict(),
-        "networks": [network.state_dict() for network in run.networks],
-        "optimisers": {name: optimiser.state_dict() for name, optimiser in run._optimisers.items()},
-        "step": run.step,
-    }
+def state_of(run: RunState, method: Method) -> dict[str, Any]:
+    return {"method": method.state_dict(), **run.state_dict()}
 
 
-def restore_state(state: dict[str, Any], run: Run, method: Method) -> None:
+def restore_state(state: dict[str, Any], run: RunState, method: Method) -> None:
     method.load_state_dict(state["method"])
-    for network, weights in zip(run.networks, state["networks"], strict=True):
-        network.load_state_dict(weights)
-    for name, optimiser in run._optimisers.items():
-        optimiser.load_state_dict(state["optimisers"][name])
-    run.step = state["step"]
+    run.load_state_dict(state)

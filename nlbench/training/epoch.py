@@ -1,39 +1,60 @@
-"""Epoch."""
+"""The training loop over one epoch."""
 
 from __future__ import annotations
 
 import collections
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeVar
 
 from nlbench import ops
-from nlbench.method import Batch, Method, Run
+from nlbench.method import Batch, Method
 from nlbench.training import evaluate
+from nlbench.training.run_state import RunState
 from nlbench.training.seeding import seeded
 
+Item = TypeVar("Item")
 
-def train_epoch(run: Run, method: Method, epoch: int, seed: int, memorisation: evaluate.Memorisation | None) -> float:
-    """One epoch of the method's own plan. Returns the mean loss of its steps."""
-    run._begin_epoch(epoch)
-    with seeded(seed, "epoch", epoch):
+
+def train_epoch(
+    state: RunState,
+    method: Method,
+    epoch: int,
+    memorisation: evaluate.Memorisation | None = None,
+) -> float:
+    """Train one epoch by the method's own plan, and return the mean loss of its steps.
+
+    Changes the networks, optimisers and `step` of `state`, and the method's state. If a loss was
+    not finite, `state.bad_step` is set.
+
+    Args:
+        memorisation: counts the logits that training steps return.
+    Raises: whatever the method raises, and TypeError for a step that returns logits of no Batch.
+    """
+    state.begin_epoch(epoch)
+    with seeded(state.seed, "epoch", epoch):
         method.train()
-        for network in run.networks:
+        for network in state.networks:
             network.train()
-        method.on_epoch_start(run, epoch)
-        for item in drawn_ahead(method.batches(run, epoch), run._images.ahead):
-            item = item if isinstance(item, tuple) else (item,)
-            logits = method.training_step(run, *item)
+
+        method.on_epoch_start(state, epoch)
+        for item in drawn_ahead(method.batches(state, epoch), state.images.ahead):
+            arguments = item if isinstance(item, tuple) else (item,)
+            logits = method.training_step(state, *arguments)
             if logits is not None and memorisation is not None:
-                memorisation.add(logits.detach(), _first_batch(item))
-            run.step += 1
-        method.on_epoch_end(run, epoch)
-    ops.check_faults(run.task.device)
-    return run._take_loss()
+                memorisation.add(logits.detach(), _first_batch(arguments))
+            state.step += 1
+        method.on_epoch_end(state, epoch)
+
+    ops.check_faults(state.task.device)
+    return state.take_loss()
 
 
-def drawn_ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
-    """The same items, each drawn `count` items before it is given: what it must wait for has begun by then."""
-    drawn: collections.deque[Any] = collections.deque()
+def drawn_ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """Yield the items in their order, but draw each of them `count` items before it is yielded.
+
+    Drawing a batch of image files starts to decode them, so they are ready when their step begins.
+    """
+    drawn: collections.deque[Item] = collections.deque()
     for item in items:
         drawn.append(item)
         if len(drawn) > count:
@@ -41,8 +62,10 @@ def drawn_ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
     yield from drawn
 
 
-def _first_batch(item: tuple[Any, ...]) -> Batch:
+def _first_batch(item: tuple[object, ...]) -> Batch:
     for part in item:
         if isinstance(part, Batch):
             return part
-    raise TypeError("training_step returned logits, but its item holds no Batch they could belong to: return None")
+    raise TypeError(
+        "training_step returned logits, but its item holds no Batch they could belong to: return None"
+    )

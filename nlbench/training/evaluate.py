@@ -6,9 +6,30 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nlbench.method import Batch, predict_all
+from nlbench.method import Batch
+from nlbench.training.images import TrainingImages
+
+
+def predict_all(
+    network: Callable[[Tensor], Tensor], images: TrainingImages, batch_size: int = 500
+) -> Tensor:
+    """Return the logits (N, C) of `network` on all of `images`, without augmentation or gradient.
+
+    A module predicts in evaluation mode and is put back into its mode afterwards.
+    """
+    training = network.training if isinstance(network, nn.Module) else False
+    if isinstance(network, nn.Module):
+        network.eval()
+
+    starts = range(0, len(images), batch_size)
+    with torch.no_grad():
+        logits = torch.cat([network(images.plain(i, i + batch_size)) for i in starts])
+
+    if isinstance(network, nn.Module):
+        network.train(training)
+    return logits
 
 
 def accuracies(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -111,7 +132,7 @@ class Diverged(Exception):
         self.epoch, self.step = epoch, step
 
 
-def score(predict: Callable[[Tensor], Tensor], images: Any, labels: Tensor) -> tuple[dict[str, float], Tensor]:
+def score(predict: Callable[[Tensor], Tensor], images: TrainingImages, labels: Tensor) -> tuple[dict[str, float], Tensor]:
     """Accuracies of `predict` over `images` without augmentation, and its predicted classes (N,) int64.
 
     Raises ArithmeticError when an output is not finite: the argmax of NaN is a class like any other.

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nlbench import code_hash, streams
 from nlbench.data import stratified
-from nlbench.method import Batch, HelperLoss, Method, Run, Task, predict_all
+from nlbench.method import Batch, HelperLoss, Method, Run, Task
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec, key_of
 from nlbench.results.lock import hold
@@ -21,7 +21,9 @@ from nlbench.training import evaluate
 from nlbench.training.checkpoint import Checkpoint, restore_state, state_of
 from nlbench.training.context import Context, FitHeld
 from nlbench.training.epoch import train_epoch
+from nlbench.training.evaluate import predict_all
 from nlbench.training.network import Network, Passes
+from nlbench.training.run_state import RunState
 from nlbench.training.setup import make_network, make_sgd
 
 
@@ -50,7 +52,7 @@ class HelperMethod(Method):
 
 
 def fit_helper(
-    run: Run,
+    run: RunState,
     key: str,
     loss: HelperLoss,
     epochs: int,
@@ -91,7 +93,7 @@ def fit_helper(
 
 
 def _train_fit(
-    run: Run,
+    run: RunState,
     key: str,
     loss: HelperLoss,
     protocol: Protocol,
@@ -104,27 +106,27 @@ def _train_fit(
     task, device, epochs = run.task, run.task.device, protocol.epochs
     loss_of: Callable[[Tensor, Batch], Tensor] = _cross_entropy if loss == "ce" else loss
     seed = streams.derive(spec.seed, "fit", key)
-    if run._val_images is not None and run._val_labels is not None:
+    if run.val_images is not None and run.val_labels is not None:
         kept = torch.ones(task.num_train, dtype=torch.bool, device=device)
-        held_images, held_labels = run._val_images, run._val_labels
+        held_images, held_labels = run.val_images, run.val_labels
     else:
         kept = torch.ones(task.num_train, dtype=torch.bool, device=device)
         (held,) = stratified.split(
             task.labels.cpu().numpy(), (round(0.1 * task.num_train),), streams.rng(seed, "holdout")
         )
         kept[held] = False
-        held_images, held_labels = run._images.subset(held), task.labels[held]
-    drawn = (run._epoch_size or task.num_train) * int(kept.sum()) // task.num_train  # an epoch, about
+        held_images, held_labels = run.images.subset(held), task.labels[held]
+    drawn = (run.epoch_size or task.num_train) * int(kept.sum()) // task.num_train  # an epoch, about
     steps = -(-drawn // task.batch_size)
     helper_task = Task(task.num_train, task.num_classes, task.labels, epochs, steps, task.batch_size, device)
     helper = HelperMethod(helper_task, loss_of, kept)
-    sub = Run(
+    sub = RunState(
         task=helper_task,
         seed=seed,
         networks=[network],
-        images=run._images,
+        images=run.images,
         schedule=protocol.factor,
-        epoch_size=run._epoch_size,
+        epoch_size=run.epoch_size,
     )
     sub.optimise(network.parameters(), lambda params: make_sgd(params, protocol), "network0")
     going = Checkpoint(context.store, done.path.with_suffix(".going.pt"), done.tag, context.checkpoint_seconds)
@@ -136,7 +138,7 @@ def _train_fit(
     held_batch = Batch(Tensor(), held_labels, torch.arange(len(held_labels), device=device), lambda index, k: Tensor())
     for epoch in range(first, epochs):
         begun = time.perf_counter()
-        mean = train_epoch(sub, helper, epoch, seed, None)
+        mean = train_epoch(sub, helper, epoch)
         held_loss = float(loss_of(predict_all(network, held_images), held_batch).mean())
         if held_loss < best["loss"]:
             weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
@@ -147,7 +149,7 @@ def _train_fit(
             lambda: {**state_of(sub, helper), "best": best, "seconds": seconds, "epoch": epoch + 1}  # noqa: B023
         )
     if not best["network"]:
-        bad = min(sub._bad_step, sub.step - 1)
+        bad = min(sub.bad_step, sub.step - 1)
         epoch = bad // helper_task.steps_per_epoch
         raise evaluate.Diverged(f"the loss of the helper network {key!r} is not finite", epoch, bad)
     done.save({"network": best["network"], "seconds": seconds})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -43,6 +43,42 @@ def _auto_augment() -> Callable[[Tensor], Tensor]:
 
 
 Augment = Literal["crop-flip", "flip", "none"]
+
+
+class TrainingImages(Protocol):
+    """The images of N examples, from which the batches of a run are made on its device."""
+
+    @property
+    def ahead(self) -> int:
+        """Number of batches that are requested before the step that uses them."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one example as a network gets it."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def draws(self, rng: np.random.Generator) -> Tensor:
+        """Draw an augmentation for each example: (N, 3), or (0, 3) if nothing is augmented."""
+
+    def augmented(self, index: Tensor, draws: Tensor) -> Tensor:
+        """Return the examples at `index` (B,) int64, augmented by their draws, (B, C, H, W) float32."""
+
+    def request(self, index: Tensor, draws: Tensor) -> Callable[[], Tensor]:
+        """Return a function that gives `augmented(index, draws)`; files are decoded in advance."""
+
+    def strong(self, index: Tensor, draws: Tensor, seed: int) -> Tensor:
+        """Return the examples under a strong augmentation, see `Batch.strong`, (B, C, H, W) float32."""
+
+    def plain(self, start: int, stop: int) -> Tensor:
+        """Return the examples from `start` to before `stop`, or to the end, without augmentation.
+
+        (B, C, H, W) float32.
+        """
+
+    def subset(self, index: np.ndarray) -> TrainingImages:
+        """Return the examples at `index` (n,) int64, without augmentation."""
 
 
 def images_of(

@@ -13,19 +13,20 @@ from nlbench import code_hash as code
 from nlbench import models, ops
 from nlbench.data.noise import kinds as noises
 from nlbench.hardware import processor
-from nlbench.method import Method, Run
+from nlbench.method import Method
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
 from nlbench.training import evaluate
 from nlbench.training.context import Context
 from nlbench.training.run_data import RunData
+from nlbench.training.run_state import RunState
 from nlbench.training.setup import uses_graphs
 
 
 def make_record(
     spec: RunSpec,
-    run: Run,
+    run: RunState,
     method: Method,
     data: RunData,
     code_hash: str,
@@ -52,7 +53,7 @@ def make_record(
         method={
             "told": list(method.told),
             "networks": len(run.networks),
-            "own_optimisers": sorted(run._replaced),
+            "own_optimisers": sorted(run.replaced),
         },
         code=code_hash,
         warnings=list(data.warnings),

@@ -16,7 +16,7 @@ from nlbench import code_hash as code
 from nlbench import hardware, registry
 from nlbench.build import build_method
 from nlbench.data.decode import Geometry
-from nlbench.method import _NEVER, Method, Run, Task, predict_all
+from nlbench.method import Method, Task
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
@@ -24,11 +24,13 @@ from nlbench.training import evaluate
 from nlbench.training.checkpoint import Checkpoint, restore_state, state_of
 from nlbench.training.context import Context
 from nlbench.training.epoch import train_epoch
+from nlbench.training.evaluate import predict_all
 from nlbench.training.helper import Fits, fit_helper
 from nlbench.training.images import images_of
 from nlbench.training.network import Passes
 from nlbench.training.record import make_record
 from nlbench.training.run_data import RunData
+from nlbench.training.run_state import NO_BAD_STEP, RunState
 from nlbench.training.seeding import seeded
 from nlbench.training.setup import make_network, make_sgd, own_tensor
 
@@ -89,7 +91,7 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
         steps_per_epoch=-(-seen // protocol.batch_size),
         batch_size=protocol.batch_size,
         device=device,
-        _told={name: value for name, value in told.items() if value is not None},
+        privileged={name: value for name, value in told.items() if value is not None},
     )
     with seeded(spec.seed, "method"):
         method: Method = build_method(registry.load_method(file), spec.params, task).to(device)
@@ -99,7 +101,7 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
         make_network(spec, protocol, info.num_classes, in_shape, context, f"init{i}", passes)
         for i in range(method.num_networks)
     ]
-    run = Run(
+    run = RunState(
         task=task,
         seed=spec.seed,
         networks=networks,
@@ -137,10 +139,10 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
         for epoch in range(first, protocol.epochs):
             begun = time.perf_counter()
             passes.active = True
-            loss = train_epoch(run, method, epoch, spec.seed, memorisation)
+            loss = train_epoch(run, method, epoch, memorisation)
             passes.active = False
-            if run._bad_step != _NEVER:
-                raise evaluate.Diverged("the loss is not finite", epoch, run._bad_step)
+            if run.bad_step != NO_BAD_STEP:
+                raise evaluate.Diverged("the loss is not finite", epoch, run.bad_step)
             online = memorisation.take() if memorisation else {}
             if device.type == "cuda":
                 torch.cuda.synchronize(device)  # so that the time below is the epoch's
@@ -206,7 +208,7 @@ def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -
     return record
 
 
-def _predictor(method: Method, run: Run) -> Callable[[Tensor], Tensor]:
+def _predictor(method: Method, run: RunState) -> Callable[[Tensor], Tensor]:
     for network in run.networks:
         network.eval()
     return lambda images: method.predict(run, images)

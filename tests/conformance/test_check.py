@@ -275,7 +275,7 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
     "test images from a frame": (members(TEST_SET), "clean-labels", ["another test set", "f_locals"]),
     "undeclared noise rate from a frame": (members(SECRET_RATE), "clean-labels", ["clean labels permuted", "told"]),
     "undeclared noise rate from the task": (
-        members(loss("rate = self.task._told['noise_rate']")),
+        members(loss("rate = self.task.privileged['noise_rate']")),
         "train",
         ["`loss` raised in epoch 0, step 0", r"mine\.py:\d+: rate = ", "told = "],
     ),

@@ -32,7 +32,7 @@ def two_networks(task, scale):
 
 def double_run(task, networks, schedule=lambda position: 1.0, lr=0.05):
     run = lab.make_run(task, networks=networks, schedule=schedule, lr=lr)
-    run._images.rows = run._images.rows.double()
+    run.images.rows = run.images.rows.double()
     return run
 
 
@@ -77,7 +77,7 @@ def plain_co_teaching(task, run, networks, rate, ramp, epochs, schedule, lr):
     """Every step's picks (two lists of positions in the batch), losses, and weights after it."""
     velocities = [[None] * len(list(network.parameters())) for network in networks]
     for epoch in range(epochs):
-        run._begin_epoch(epoch)
+        run.begin_epoch(epoch)
         for step, index in enumerate(run.order().split(task.batch_size)):
             images, labels = run.batch(index).images, task.labels[index]
             rate_now = lr * schedule(epoch + step / task.steps_per_epoch)
@@ -197,7 +197,7 @@ def test_a_batch_of_one_takes_a_step():
 
 @pytest.mark.parametrize("C", [2, 10, 1000])
 def test_finite_at_extreme_logits(C):
-    task = Task(6, C, torch.zeros(6, dtype=torch.int64), 6, 1, 6, _told={"noise_rate": 0.0})
+    task = Task(6, C, torch.zeros(6, dtype=torch.int64), 6, 1, 6, privileged={"noise_rate": 0.0})
 
     class Extreme(nn.Module):
         def __init__(self, sign):
@@ -251,7 +251,7 @@ def test_resumed_training_equals_uninterrupted(stop):
         return method, run
 
     def state(method, run):
-        parts = [method, *run.networks, run._optimisers["network0"], run._optimisers["network1"]]
+        parts = [method, *run.networks, run.optimisers["network0"], run.optimisers["network1"]]
         return [part.state_dict() for part in parts]
 
     whole, whole_run = start()
@@ -262,7 +262,7 @@ def test_resumed_training_equals_uninterrupted(stop):
     torch.save(state(first, first_run), file)
     file.seek(0)
     method, run = start()
-    parts = [method, *run.networks, run._optimisers["network0"], run._optimisers["network1"]]
+    parts = [method, *run.networks, run.optimisers["network0"], run.optimisers["network1"]]
     for part, saved in zip(parts, torch.load(file, weights_only=True), strict=True):
         part.load_state_dict(saved)
     train(method, run, range(stop, 6))

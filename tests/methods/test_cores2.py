@@ -18,7 +18,7 @@ CORES2 = registry.load_method(registry.method_files()["cores2"])
 def in_float64(run):
     for network in run.networks:
         network.double()
-    run._images.rows = run._images.rows.double()
+    run.images.rows = run.images.rows.double()
     return run
 
 
@@ -172,7 +172,7 @@ def test_a_training_equals_a_plain_one(sieve_share):
     betas = [0.0, 0.0, 2 / 3, 4 / 3] + [2.0] * 8  # warm-up 1.2 epochs, ramp 3.6
     for epoch in range(12):
         train(method, run, [epoch])
-        plain._begin_epoch(epoch)
+        plain.begin_epoch(epoch)
         for index in plain.order().split(16):
             logits = network(plain.batch(index).images)
             _, dlogits, chosen = by_hand(logits, task.labels[index], prior, betas[epoch], epoch >= sieve)
@@ -205,12 +205,12 @@ def test_a_resumed_training_equals_one_never_stopped(stop):
     first, first_run = start()
     train(first, first_run, range(stop))
     file = io.BytesIO()
-    parts = (first, first_run.networks[0], first_run._optimisers["network0"])
+    parts = (first, first_run.networks[0], first_run.optimisers["network0"])
     torch.save([part.state_dict() for part in parts], file)
     file.seek(0)
     method, run = start()
     saved = torch.load(file, weights_only=True)
-    for part, state in zip((method, run.networks[0], run._optimisers["network0"]), saved, strict=True):
+    for part, state in zip((method, run.networks[0], run.optimisers["network0"]), saved, strict=True):
         part.load_state_dict(state)
     assert (method.weight, method.sieving) == (first.weight, first.sieving)
     train(method, run, range(stop, 6))

@@ -366,7 +366,7 @@ class Sharp(nn.Module):
 def double_run(task, lr=0.1):
     network = Sharp(task).double()
     run = make_run(task, networks=[network], lr=lr)
-    run._images.rows = run._images.rows.double()
+    run.images.rows = run.images.rows.double()
     return run
 
 
@@ -384,7 +384,7 @@ def test_six_epochs_against_a_plain_re_implementation():
     count, idle = {"clean": 0, "hard": 0, "purified": 0, "none": 0}, 0
     for epoch in range(6):
         train(method, run, [epoch])
-        source._begin_epoch(epoch)
+        source.begin_epoch(epoch)
         draws = ref_draws(source)
         for index in source.order().split(B):
             batch = source.batch(index)
@@ -436,12 +436,12 @@ def test_resumed_training_equals_uninterrupted():
         first, first_run = start()
         train(first, first_run, range(stop))
         file = io.BytesIO()
-        parts = first, first_run.networks[0], first_run._optimisers["network0"]
+        parts = first, first_run.networks[0], first_run.optimisers["network0"]
         torch.save([*(part.state_dict() for part in parts), first_run.step], file)
         file.seek(0)
         *states, step = torch.load(file, weights_only=True)
         method, run = start()
-        for part, state in zip((method, run.networks[0], run._optimisers["network0"]), states, strict=True):
+        for part, state in zip((method, run.networks[0], run.optimisers["network0"]), states, strict=True):
             part.load_state_dict(state)
         run.step = step
         train(method, run, range(stop, 6))
@@ -455,11 +455,11 @@ def test_without_a_selected_example_there_is_no_step():
     run = make_run(task)
     method = DISC(task, warmup_share=1 / 6)
     train(method, run, [0])  # gives the optimiser some momentum, which must not move the weights
-    run._take_loss()
+    run.take_loss()
     put_sets(method, ["none"] * 20, method.guess)
     before, of_label = [p.detach().clone() for p in run.networks[0].parameters()], method.of_label.clone()
     train(method, run, [1])
-    assert run._take_loss() == 0.0
+    assert run.take_loss() == 0.0
     assert all(torch.equal(a, b) for a, b in zip(before, run.networks[0].parameters(), strict=True))
     assert not torch.equal(of_label, method.of_label)  # the forward pass counts for the next epoch all the same
     assert "clean" in sets_of(method)
@@ -480,7 +480,7 @@ def test_a_single_selected_example_is_enough(kind):
     found = [(name, int(task.labels[i] + (kind == "purified")) % 4) for i, name in enumerate(names)]
     logits = network(torch.cat(views))
     expected = ref_loss(network, logits, views, batch.labels, found, 1.0, 0.7, ref_draws(run))
-    assert run._take_loss() == pytest.approx(float(expected.detach()), rel=1e-12)
+    assert run.take_loss() == pytest.approx(float(expected.detach()), rel=1e-12)
     expected.backward()
     for mine, theirs in zip(run.networks[0].parameters(), network.parameters(), strict=True):
         assert mine.isfinite().all()
@@ -490,8 +490,8 @@ def test_a_single_selected_example_is_enough(kind):
 def test_alike_views_leave_nothing_hard():
     task = make_task(N=40, C=4, epochs=4)
     run = make_run(task)
-    run._images = Examples(40, 7)
-    run._images.strong = lambda index, draws, seed: run._images.augmented(index, run._draws(0))
+    run.images = Examples(40, 7)
+    run.images.strong = lambda index, draws, seed: run.images.augmented(index, run.draws(0))
     method = DISC(task, warmup_share=0.0)
     clean = 0
     for epoch in range(4):

@@ -22,9 +22,9 @@ def make_run(task, double=False):
     hint = torch.zeros(task.num_train, 6)
     hint[torch.arange(task.num_train), task.labels % 6] = 2.0
     hint[::3] = hint[::3].roll(1, 1)
-    run._images.rows = 0.3 * run._images.rows + hint
+    run.images.rows = 0.3 * run.images.rows + hint
     if double:
-        run._images.rows = run._images.rows.double()
+        run.images.rows = run.images.rows.double()
         for network in run.networks:
             network.double()
     return run
@@ -218,7 +218,7 @@ def test_each_network_gets_the_split_of_the_other():
     method, run = DivideMix(task, warmup_share=1 / 6, ramp_share=0.5, lambda_u=10.0), make_run(task)
     method.clean[0] = torch.where(torch.arange(40) < 22, 0.9, 0.1)
     method.clean[1] = torch.where(torch.arange(40) < 33, 0.5001, 0.5)
-    run._begin_epoch(2)
+    run.begin_epoch(2)
     rows = plan(method, run, 2)
     for i, kept in ((0, 33), (1, 22)):
         own = [row for row in rows if row[0] == i]
@@ -239,7 +239,7 @@ def test_an_empty_split_is_an_epoch_of_warm_up_for_that_network(value, lone):
     method, run = DivideMix(task), make_run(task)
     method.clean[0], method.clean[1, :20], method.clean[1, 20:] = value, 1.0, 0.0
     method.clean[0, 7] = 1 - value if lone else value
-    run._begin_epoch(3)
+    run.begin_epoch(3)
     rows = plan(method, run, 3)
     assert sorted(index for row in rows if row[0] == 1 for index in row[1]) == list(range(40))
     assert all((row[2] is None) == (row[0] == 1) for row in rows)
@@ -253,7 +253,7 @@ def test_warm_up_is_cross_entropy_less_entropy_where_asked(penalty):
     task = lab.make_task(N=16, epochs=300)
     method, run = DivideMix(task, penalty=penalty), make_run(task, double=True)
     other = copy.deepcopy(run.networks[1]).train()
-    run._begin_epoch(0)
+    run.begin_epoch(0)
     item = next(item for item in method.batches(run, 0) if item[0] == 1)
     logits = other(item[1].images)
     loss = 0.0
@@ -291,7 +291,7 @@ class Plain:
     def split(self):
         for i, network in enumerate(self.networks):
             network.eval()
-            rows = self.probabilities(network, self.run._images.rows)
+            rows = self.probabilities(network, self.run.images.rows)
             losses = np.array([-math.log(row[y]) for row, y in zip(rows, self.task.labels.tolist(), strict=True)])
             losses = (losses - losses.min()) / (losses.max() - losses.min())
             seed = int(torch.randint(2**31, (), generator=self.run.generator(f"mixture{i}")))
@@ -400,7 +400,7 @@ def state(method, run):
     return {
         "method": method.state_dict(),
         "networks": [network.state_dict() for network in run.networks],
-        "optimisers": {name: optimiser.state_dict() for name, optimiser in run._optimisers.items()},
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in run.optimisers.items()},
         "step": run.step,
     }
 
@@ -426,7 +426,7 @@ def test_resumed_training_equals_uninterrupted(stop):
     method.load_state_dict(saved["method"])
     for network, weights in zip(run.networks, saved["networks"], strict=True):
         network.load_state_dict(weights)
-    for name, optimiser in run._optimisers.items():
+    for name, optimiser in run.optimisers.items():
         optimiser.load_state_dict(saved["optimisers"][name])
     run.step = saved["step"]
     lab.train(method, run, range(stop, 6))

@@ -45,7 +45,7 @@ def start(task, params=None, *, double=False, **more):
         networks = [network.double() for network in networks]
     run = make_run(task, networks=networks, **more)
     if double:
-        run._images.rows = run._images.rows.double()
+        run.images.rows = run.images.rows.double()
     method.prepare(run)
     return method, run
 
@@ -307,7 +307,7 @@ def test_a_training_equals_a_plain_one(C, params):
     steps, decays = [], []
     keep, method.decay = method.decay, lambda step: (steps.append(step), decays.append(keep(step)))[1] or decays[-1]
     for epoch in range(2):
-        run._begin_epoch(epoch)
+        run.begin_epoch(epoch)
         plain.epoch(plan_of(method, run, epoch))
         lab.train(method, run, [epoch])
         for k, network in enumerate(run.networks):
@@ -329,7 +329,7 @@ def test_without_its_parts_it_is_elr():
     task = make_task(N=40, batch_size=8)
     bare, run = start(task, OFF, double=True)
     elr, elr_run = ELR(task).double(), make_run(task, networks=[small_network(task).double()])
-    elr_run._images.rows = elr_run._images.rows.double()
+    elr_run.images.rows = elr_run.images.rows.double()
     lab.train(bare, run, range(2))
     lab.train(elr, elr_run, range(2))
     assert (run.predict_train(run.networks[0]).softmax(1) > 2e-4).all()
@@ -343,7 +343,7 @@ def test_without_mixup_and_regulariser_it_is_an_ensemble():
     task = make_task(N=40, batch_size=8)
     method, run = start(task, {"mixup_a": 0.0, "lam": 0.0}, double=True)
     other = make_run(task, networks=[small_network(task, 3 + k).double() for k in range(2)])
-    other._images.rows = other._images.rows.double()
+    other.images.rows = other.images.rows.double()
     lab.train(method, run, range(3))
     lab.train(Ensemble(task), other, range(3))
     for one, two in zip(run.networks, other.networks, strict=True):
@@ -359,7 +359,7 @@ def test_each_network_sees_every_example_once_with_its_one_label():
     method, run = start(task)
     seen = {}
     for epoch in range(2):
-        run._begin_epoch(epoch)
+        run.begin_epoch(epoch)
         items = list(method.batches(run, epoch))
         assert [k for _, k, *_ in items] == [0, 0, 0, 1, 1, 1]
         assert [step for _, _, step, *_ in items] == [3 * epoch + i for i in (0, 1, 2, 0, 1, 2)]
@@ -502,7 +502,7 @@ def test_resumed_training_equals_uninterrupted(params):
         return {
             "method": method.state_dict(),
             "networks": [network.state_dict() for network in run.networks],
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in run._optimisers.items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in run.optimisers.items()},
             "step": run.step,
         }
 
@@ -520,7 +520,7 @@ def test_resumed_training_equals_uninterrupted(params):
         method.load_state_dict(saved["method"])
         for network, weights in zip(run.networks, saved["networks"], strict=True):
             network.load_state_dict(weights)
-        for name, optimiser in run._optimisers.items():
+        for name, optimiser in run.optimisers.items():
             optimiser.load_state_dict(saved["optimisers"][name])
         run.step = saved["step"]
         lab.train(method, run, range(stop, 6))
@@ -548,7 +548,7 @@ def test_the_mean_of_the_networks_raw_logits_predicts():
     for networks in (1, 2):
         method, run = start(task, {"networks": networks})
         lab.train(method, run, range(1))
-        images = run._images.rows[:7]
+        images = run.images.rows[:7]
         expected = sum(network.eval()(images) for network in run.networks) / networks
         torch.testing.assert_close(method.predict(run, images), expected)
 

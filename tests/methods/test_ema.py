@@ -45,7 +45,7 @@ def test_the_ramp_scales_with_the_training(epochs, steps, share, ramp):
 
 def double_run(task):
     run = make_run(task, networks=[small_network(task).double()])
-    run._images.rows = run._images.rows.double()
+    run.images.rows = run.images.rows.double()
     return run
 
 
@@ -60,7 +60,7 @@ def test_ten_steps_against_a_plain_re_implementation():
     step = 0
     for epoch in range(5):
         train(method, run, [epoch])
-        source._begin_epoch(epoch)
+        source.begin_epoch(epoch)
         for index in source.order().split(20):
             logits = network(source.batch(index).images)
             loss = sum(torch.logsumexp(z, 0) - z[y] for z, y in zip(logits, task.labels[index], strict=True)) / 20
@@ -149,12 +149,12 @@ def test_resumed_training_equals_uninterrupted():
         first, first_run = start(3)
         train(first, first_run, range(stop))
         file = io.BytesIO()
-        parts = first, first_run.networks[0], first_run._optimisers["network0"]
+        parts = first, first_run.networks[0], first_run.optimisers["network0"]
         torch.save([*(part.state_dict() for part in parts), first_run.step], file)
         file.seek(0)
         *states, step = torch.load(file, weights_only=True)
         method, run = start(4)  # `prepare` sees other weights before a resume
-        for part, state in zip((method, run.networks[0], run._optimisers["network0"]), states, strict=True):
+        for part, state in zip((method, run.networks[0], run.optimisers["network0"]), states, strict=True):
             part.load_state_dict(state)
         run.step = step
         train(method, run, range(stop, 6))

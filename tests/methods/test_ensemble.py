@@ -54,7 +54,7 @@ def test_each_epoch_shows_each_network_every_example_once_in_an_order_of_its_own
     method, run = start(task)
     orders = []
     for epoch in range(3):
-        run._begin_epoch(epoch)
+        run.begin_epoch(epoch)
         pairs = list(method.batches(run, epoch))
         assert [(len(a), len(b)) for a, b in pairs] == [(16, 16), (16, 16), (8, 8)]
         first, second = (torch.cat([pair[k].index for pair in pairs]) for k in (0, 1))
@@ -69,14 +69,14 @@ def test_ten_steps_against_a_plain_re_implementation(which):
     task = make_task(N=40, epochs=5, batch_size=20)
     (method, run), (_, source) = start(task, schedule=falling), start(task)
     for each in (run, source):
-        each._images.rows = each._images.rows.double()
+        each.images.rows = each.images.rows.double()
     run.networks[:] = [network.double() for network in run.networks]
     network = copy.deepcopy(run.networks[which])
     velocity = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     step = 0
     for epoch in range(5):
         train(method, run, [epoch])
-        source._begin_epoch(epoch)
+        source.begin_epoch(epoch)
         order = (
             source.order()
             if which == 0
@@ -111,7 +111,7 @@ def test_the_mean_of_the_raw_logits_predicts():
 def test_a_last_batch_of_one_is_split_alike_for_both():
     task = make_task(N=33)
     method, run = start(task)
-    run._begin_epoch(0)
+    run.begin_epoch(0)
     assert [(len(a), len(b)) for a, b in method.batches(run, 0)] == [(16, 16), (16, 16), (1, 1)]
 
 
@@ -123,11 +123,11 @@ def test_resumed_training_equals_uninterrupted():
         first, first_run = start(task, schedule=falling)
         train(first, first_run, range(stop))
         file = io.BytesIO()
-        torch.save([part.state_dict() for part in (*first_run.networks, *first_run._optimisers.values())], file)
+        torch.save([part.state_dict() for part in (*first_run.networks, *first_run.optimisers.values())], file)
         file.seek(0)
         method, run = start(task, seeds=(8, 9), schedule=falling)
         for part, state in zip(
-            (*run.networks, *run._optimisers.values()), torch.load(file, weights_only=True), strict=True
+            (*run.networks, *run.optimisers.values()), torch.load(file, weights_only=True), strict=True
         ):
             part.load_state_dict(state)
         train(method, run, range(stop, 6))

@@ -104,13 +104,13 @@ def test_ten_steps_of_training(rate):
     run, plain = make_run(task, lr=0.01), make_run(task)
     for r in (run, plain):
         r.networks[0].double()
-        r._images.rows = r._images.rows.double()
+        r.images.rows = r.images.rows.double()
     method = GLS(task, rate=rate)
     train(method, run, range(10))
     network = plain.networks[0]
     speed = [torch.zeros_like(w) for w in network.parameters()]
     for epoch in range(10):
-        plain._begin_epoch(epoch)
+        plain.begin_epoch(epoch)
         batch = plain.batch(plain.order())
         network.train()
         logits = network(batch.images)

@@ -132,7 +132,7 @@ def plain_jocor(task, run, networks, lam, rate, ramp, epochs, schedule, lr):
     weights = [weight for network in networks for weight in network.parameters()]
     velocity = [torch.zeros_like(weight) for weight in weights]  # one optimiser over both, as the authors have it
     for epoch in range(epochs):
-        run._begin_epoch(epoch)
+        run.begin_epoch(epoch)
         for step, index in enumerate(run.order().split(task.batch_size)):
             images, labels = run.batch(index).images, task.labels[index]
             rows = plain_rows(networks[0](images), networks[1](images), labels, lam)
@@ -160,7 +160,7 @@ def test_ten_steps_of_joint_training(lam, factor, scale):
             for network in networks:
                 network[-1].weight.mul_(scale)
         run = lab.make_run(task, networks=networks, schedule=schedule, lr=0.05)
-        run._images.rows = run._images.rows.double()
+        run.images.rows = run.images.rows.double()
         return run, networks
 
     task = told(0.37, N=40, epochs=8, batch_size=16)  # 16, 16 and 8 a batch
@@ -259,7 +259,7 @@ def test_resumed_training_equals_uninterrupted(stop):
         task = told(0.4, epochs=6)
         run, method = lab.make_run(task, 2), JoCoR(task, ramp_share=0.5)
         method.prepare(run)
-        return [method, *run.networks, run._optimisers["network0"], run._optimisers["network1"]], run, task
+        return [method, *run.networks, run.optimisers["network0"], run.optimisers["network1"]], run, task
 
     whole, whole_run, task = start()
     labels = task.labels.clone()

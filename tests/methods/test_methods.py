@@ -205,7 +205,7 @@ def test_resumed_training_equals_uninterrupted(name, params, validation):
         return {
             "method": method.state_dict(),
             "network": run.networks[0].state_dict(),
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in run._optimisers.items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in run.optimisers.items()},
             "step": run.step,
         }
 
@@ -223,7 +223,7 @@ def test_resumed_training_equals_uninterrupted(name, params, validation):
         method, run = start()
         method.load_state_dict(saved["method"])
         run.networks[0].load_state_dict(saved["network"])
-        for which, optimiser in run._optimisers.items():
+        for which, optimiser in run.optimisers.items():
             optimiser.load_state_dict(saved["optimisers"][which])
         run.step = saved["step"]
         train(method, run, range(stop, 6))
@@ -787,7 +787,7 @@ def test_corrections_with_the_identity_are_cross_entropy():
 def test_backward_loss_goes_below_zero_by_a_known_amount():
     """0.6 on the diagonal of three classes: the inverse has rows (2, -0.5, -0.5)."""
     T = torch.full((3, 3), 0.2, dtype=torch.float64) + 0.4 * torch.eye(3, dtype=torch.float64)
-    task = Task(1, 3, torch.tensor([0]), 6, 1, 1, _told={"T": T})
+    task = Task(1, 3, torch.tensor([0]), 6, 1, 1, privileged={"T": T})
     method = ready("backward", {"T": True}, task)
     torch.testing.assert_close(method.inverse[0], torch.tensor([2.0, -0.5, -0.5], dtype=torch.float64))
     for gap, log_p in ((12.0, -12.0 - math.log(2 + math.exp(-12.0))), (20.0, math.log(1e-7))):  # the second clips

@@ -18,7 +18,7 @@ Mixup = registry.load_method(registry.method_files()["mixup"])
 
 def double_run(task, network, **more):
     run = lab.make_run(task, networks=[network.double()], **more)
-    run._images.rows = run._images.rows.double()
+    run.images.rows = run.images.rows.double()
     return run
 
 
@@ -92,7 +92,7 @@ def test_ten_steps(a, scale):
     network, at, shares = plain.networks[0], 0, []
     velocity = [torch.zeros_like(weight) for weight in network.parameters()]
     for epoch in range(4):
-        plain._begin_epoch(epoch)
+        plain.begin_epoch(epoch)
         for number, index in enumerate(plain.order().split(16)):
             images, labels = plain.batch(index).images, task.labels[index].tolist()
             share, perm = unmix(inputs[at], images)
@@ -163,7 +163,7 @@ def test_a_batch_of_one_is_itself():
     run = lab.make_run(task, networks=[nn.Linear(6, 10)])
     inputs = seen_by(run.networks[0])
     train(Mixup(task), run, range(2))
-    run._begin_epoch(1)
+    run.begin_epoch(1)
     torch.testing.assert_close(inputs[1], run.batch(torch.tensor([0])).images)
     assert run.networks[0].weight.isfinite().all()
 
@@ -202,7 +202,7 @@ def test_resumed_training_equals_uninterrupted(stop):
         task = make_task()
         run, method = lab.make_run(task), Mixup(task)
         method.prepare(run)
-        return [method, run.networks[0], run._optimisers["network0"]], run
+        return [method, run.networks[0], run.optimisers["network0"]], run
 
     whole, whole_run = start()
     train(whole[0], whole_run, range(6))

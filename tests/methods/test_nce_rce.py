@@ -123,12 +123,12 @@ def test_ten_steps_of_training():
     run, plain = make_run(task), make_run(task)
     for r in (run, plain):
         r.networks[0].double()
-        r._images.rows = r._images.rows.double()
+        r.images.rows = r.images.rows.double()
     train(NCERCE(task, alpha=2.0, beta=0.5), run, range(10))
     network = plain.networks[0]
     speed = [torch.zeros_like(w) for w in network.parameters()]
     for epoch in range(10):
-        plain._begin_epoch(epoch)
+        plain.begin_epoch(epoch)
         batch = plain.batch(plain.order())
         logits = network(batch.images)
         _, dlogits = by_hand(logits.detach(), batch.labels, 2.0, 0.5)

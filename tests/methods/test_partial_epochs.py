@@ -5,7 +5,7 @@ import torch
 from lab import make_run, make_task, train
 
 from nlbench import registry
-from nlbench.method import predict_all
+from nlbench.training.evaluate import predict_all
 
 FILES = {name: file for name, file in registry.method_files().items() if file.module.startswith("nlbench.methods.")}
 
@@ -18,18 +18,18 @@ def started(name, epochs=8, **params):
     run = make_run(task, method.num_networks, epoch_size=24)
     method.prepare(run)
     train(method, run, range(5))
-    run._begin_epoch(5)
+    run.begin_epoch(5)
     return method, run
 
 
 def test_the_part_of_an_epoch():
     run = make_run(make_task(N=60, C=3), epoch_size=24)
-    run._begin_epoch(2)
+    run.begin_epoch(2)
     part = run.part()
     assert part.tolist() == sorted(run.order().tolist())
     assert len(part) == 24
     assert make_run(make_task()).part() is None
-    everything = predict_all(run.networks[0], run._images)
+    everything = predict_all(run.networks[0], run.images)
     torch.testing.assert_close(run.predict_train(run.networks[0], part), everything[part])
 
 

@@ -48,7 +48,7 @@ def make_run(task, double=False):
     if double:
         images.rows = images.rows.double()
         run.networks[0].double()
-    run._images = images
+    run.images = images
     return run
 
 
@@ -109,7 +109,7 @@ def test_each_phase_trains_what_is_its_own():
     lams = []
     for epoch in range(8):
         before = [p.detach().clone() for p in (*early, *late)]
-        taken = {name: len(optimiser.state) for name, optimiser in run._optimisers.items()}
+        taken = {name: len(optimiser.state) for name, optimiser in run.optimisers.items()}
         lab.train(method, run, [epoch])
         moved = [not torch.equal(a, b) for a, b in zip((*early, *late), before, strict=True)]
         if epoch in (2, 3):
@@ -120,14 +120,14 @@ def test_each_phase_trains_what_is_its_own():
         assert (taken["refine"] > 0) == (epoch > 2)
         assert [p.requires_grad for p in early] == [epoch not in (2, 3)] * len(early)
         assert all(p.requires_grad for p in late)
-        run._begin_epoch(epoch)
+        run.begin_epoch(epoch)
         lams.append([item[2] for item in method.batches(run, epoch) if isinstance(item, tuple)])
     assert lams[:4] == [[]] * 4
     # Three steps an epoch: 5 * (epoch - 4 + step / 3) / 2, and 5 from epoch 6 on.
     assert [lam for row in lams[4:] for lam in row] == pytest.approx(
         [0, 5 / 6, 10 / 6, 15 / 6, 20 / 6, 25 / 6, *[5] * 6]
     )
-    assert {group["lr"] for group in run._optimisers["refine"].param_groups} == {1e-4}
+    assert {group["lr"] for group in run.optimisers["refine"].param_groups} == {1e-4}
 
 
 def test_the_late_layers_start_afresh_once_and_the_same_way_each_time():
@@ -137,7 +137,7 @@ def test_the_late_layers_start_afresh_once_and_the_same_way_each_time():
         method, run = started(task, renew="stage", **PHASES)
         lab.train(method, run, [0, 1])
         before = copy.deepcopy(run.networks[0].body)
-        run._begin_epoch(2)
+        run.begin_epoch(2)
         method.on_epoch_start(run, 2)
         body = run.networks[0].body
         assert torch.equal(body[0].weight, before[0].weight)
@@ -148,7 +148,7 @@ def test_the_late_layers_start_afresh_once_and_the_same_way_each_time():
         assert not torch.equal(body[7].weight, before[7].weight)
         assert body[7].weight.abs().max() <= 72**-0.5  # nn.Linear's default
         renewed.append(copy.deepcopy(body))
-        run._begin_epoch(3)
+        run.begin_epoch(3)
         method.on_epoch_start(run, 3)
         assert torch.equal(body[7].weight, renewed[-1][7].weight)
     assert all(torch.equal(a, b) for a, b in zip(*(body.parameters() for body in renewed), strict=True))
@@ -224,7 +224,7 @@ def test_a_batch_is_shared_by_kept_and_others(kept, sizes):
     task = lab.make_task(N=60, C=4, epochs=8)
     method, run = started(task, **PHASES)
     method.kept.copy_(torch.arange(60) < kept)
-    run._begin_epoch(5)
+    run.begin_epoch(5)
     items = list(method.batches(run, 5))
     assert len(items) == 4
     for labelled, others, _, _ in items:
@@ -239,7 +239,7 @@ def test_an_empty_side_is_an_epoch_of_cross_entropy(kept):
     task = lab.make_task(N=60, C=4, epochs=8)
     method, run = started(task, **PHASES)
     method.kept.copy_(torch.arange(60) < kept)
-    run._begin_epoch(5)
+    run.begin_epoch(5)
     items = list(method.batches(run, 5))
     assert sorted(i for batch in items for i in batch.index.tolist()) == list(range(60))
 
@@ -314,7 +314,7 @@ class Plain:
             return self.cross_entropy(epoch, self.adam)
         labels, C = self.task.labels.tolist(), self.task.num_classes
         self.network.eval()
-        predicted = self.softmax(self.run._images.rows).argmax(1).tolist()
+        predicted = self.softmax(self.run.images.rows).argmax(1).tolist()
         self.network.train()
         self.kept = [a == b for a, b in zip(predicted, labels, strict=True)]
         counts = [sum(k and y == c for k, y in zip(self.kept, labels, strict=True)) for c in range(C)]
@@ -410,7 +410,7 @@ def test_resumed_training_equals_uninterrupted(stop, renew):
         return {
             "method": method.state_dict(),
             "network": run.networks[0].state_dict(),
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in run._optimisers.items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in run.optimisers.items()},
             "step": run.step,
         }
 
@@ -425,7 +425,7 @@ def test_resumed_training_equals_uninterrupted(stop, renew):
     method, run = start()
     method.load_state_dict(saved["method"])
     run.networks[0].load_state_dict(saved["network"])
-    for name, optimiser in run._optimisers.items():
+    for name, optimiser in run.optimisers.items():
         optimiser.load_state_dict(saved["optimisers"][name])
     run.step = saved["step"]
     lab.train(method, run, range(stop, 8))

@@ -235,7 +235,7 @@ def test_consistency_is_finite_where_probabilities_vanish():
 
 def doubled(run):
     """The same run in float64: images and network."""
-    run._images.rows = run._images.rows.double()
+    run.images.rows = run.images.rows.double()
     run.networks[0].double()
     return run
 
@@ -256,7 +256,7 @@ def test_ten_steps_equal_a_plain_training():
     method.prepare(run)
     taken = 0
     for epoch in range(4):
-        run._begin_epoch(epoch)
+        run.begin_epoch(epoch)
         for index in run.order().split(9):
             if taken == 10:
                 break
@@ -306,7 +306,7 @@ def test_a_step_touches_the_batchs_rows_alone_at_constant_rates_of_their_own():
         method.v.fill_(0.2)
     before = method.u.detach().clone(), method.v.detach().clone()
     index = torch.tensor([3, 17, 21, 39])
-    run._begin_epoch(4)
+    run.begin_epoch(4)
     method.training_step(run, run.batch(index))
     others = torch.ones(40, dtype=torch.bool)
     others[index] = False
@@ -316,9 +316,9 @@ def test_a_step_touches_the_batchs_rows_alone_at_constant_rates_of_their_own():
         assert torch.equal(x[others], old[others])
         torch.testing.assert_close(x.detach(), old - lr * x.grad.to_dense())
     assert (method.u.detach() - before[0])[index].abs().min() > 0
-    assert [group["lr"] for group in run._optimisers["network0"].param_groups] == [0.1 * 0.01]
-    assert [group["lr"] for group in run._optimisers["noise"].param_groups] == [3.0, 5.0]
-    for group in run._optimisers["noise"].param_groups:
+    assert [group["lr"] for group in run.optimisers["network0"].param_groups] == [0.1 * 0.01]
+    assert [group["lr"] for group in run.optimisers["noise"].param_groups] == [3.0, 5.0]
+    for group in run.optimisers["noise"].param_groups:
         assert group["momentum"] == group["weight_decay"] == group["dampening"] == 0
 
 
@@ -351,7 +351,7 @@ def test_resumed_training_equals_uninterrupted(stop):
         return method, run
 
     def state(method, run):
-        optimisers = {name: optimiser.state_dict() for name, optimiser in run._optimisers.items()}
+        optimisers = {name: optimiser.state_dict() for name, optimiser in run.optimisers.items()}
         return {"method": method.state_dict(), "network": run.networks[0].state_dict(), "optimisers": optimisers}
 
     whole, whole_run = start()
@@ -365,7 +365,7 @@ def test_resumed_training_equals_uninterrupted(stop):
     method, run = start()
     method.load_state_dict(saved["method"])
     run.networks[0].load_state_dict(saved["network"])
-    for name, optimiser in run._optimisers.items():
+    for name, optimiser in run.optimisers.items():
         optimiser.load_state_dict(saved["optimisers"][name])
     train(method, run, range(stop, 6))
     for a, b in ((method, whole), (run.networks[0], whole_run.networks[0])):
@@ -409,7 +409,7 @@ def test_without_rates_it_is_cross_entropy():
     train(method, run, range(2))
     plain = make_run(task, networks=[small_network(task)])
     for epoch in range(2):
-        plain._begin_epoch(epoch)
+        plain.begin_epoch(epoch)
         for index in plain.order().split(16):
             batch = plain.batch(index)
             plain.backward_step(F.cross_entropy(plain.networks[0](batch.images), batch.labels))

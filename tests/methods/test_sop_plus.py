@@ -69,13 +69,13 @@ def step(C, scale, noise, dtype, params):
     u, v = (x.detach()[index].double().requires_grad_() for x in (method.u, method.v))
     weak, strong = (z.double().requires_grad_() for z in logits.chunk(2))
     method.prepare(run)
-    run._begin_epoch(0)
+    run.begin_epoch(0)
     returned = method.training_step(run, run.batch(index))
     assert torch.equal(returned.detach(), logits[:8])
     expected = reference(weak, strong, task.labels[index], u, v, method.lam_consistency, method.lam_balance)
     expected_grads = torch.autograd.grad(expected, (weak, strong, u, v))
     got = (*network.logits.grad.chunk(2), method.u.grad.to_dense()[index], method.v.grad.to_dense()[index])
-    return run._take_loss(), float(expected.detach()), got, expected_grads
+    return run.take_loss(), float(expected.detach()), got, expected_grads
 
 
 # float32 carries 1e-7 of 1 into probabilities, which is 1e-3 of one at the floor.
@@ -152,7 +152,7 @@ def test_the_second_half_is_the_strong_view_of_the_same_examples():
 def test_ten_steps_equal_a_plain_training():
     task = make_task(N=23, C=4, batch_size=9, epochs=4)
     run = make_run(task, lr=0.1)
-    run._images.rows = run._images.rows.double()
+    run.images.rows = run.images.rows.double()
     run.networks[0].double()
     method = SOPPlus(task, lr_u=0.7, lr_v=1.9).double()
     g = torch.Generator().manual_seed(1)
@@ -166,7 +166,7 @@ def test_ten_steps_equal_a_plain_training():
     method.prepare(run)
     taken = 0
     for epoch in range(4):
-        run._begin_epoch(epoch)
+        run.begin_epoch(epoch)
         for index in run.order().split(9):
             if taken == 10:
                 break
@@ -175,7 +175,7 @@ def test_ten_steps_equal_a_plain_training():
             u.requires_grad_()
             v.requires_grad_()
             batch = run.batch(index)
-            both = network(torch.cat([batch.images, run._images.strong(index, run._draws("strong0"), 0)]))
+            both = network(torch.cat([batch.images, run.images.strong(index, run.draws("strong0"), 0)]))
             loss = reference(both[: len(index)], both[len(index) :], task.labels[index], u[index], v[index], 0.9, 0.1)
             to_u, to_v, *to_weights = torch.autograd.grad(loss, [u, v, *network.parameters()])
             u, v = (u - 0.7 * to_u).detach(), (v - 1.9 * to_v).detach()
@@ -216,7 +216,7 @@ def test_finite_at_extreme_logits(C):
     for _ in range(3):
         method.training_step(run, run.batch(torch.arange(8)))
         assert network.logits.grad.isfinite().all()
-    assert math.isfinite(run._take_loss())
+    assert math.isfinite(run.take_loss())
     assert method.u.isfinite().all()
     assert method.v.isfinite().all()
 
@@ -235,14 +235,14 @@ def test_resumed_training_equals_uninterrupted(stop):
     first, first_run = start()
     train(first, first_run, range(stop))
     file = io.BytesIO()
-    optimisers = {name: optimiser.state_dict() for name, optimiser in first_run._optimisers.items()}
+    optimisers = {name: optimiser.state_dict() for name, optimiser in first_run.optimisers.items()}
     torch.save([first.state_dict(), first_run.networks[0].state_dict(), optimisers], file)
     file.seek(0)
     state, weights, optimisers = torch.load(file, weights_only=True)
     method, run = start()
     method.load_state_dict(state)
     run.networks[0].load_state_dict(weights)
-    for name, optimiser in run._optimisers.items():
+    for name, optimiser in run.optimisers.items():
         optimiser.load_state_dict(optimisers[name])
     train(method, run, range(stop, 6))
     for a, b in ((method, whole), (run.networks[0], whole_run.networks[0])):
@@ -254,9 +254,9 @@ def test_u_and_v_have_constant_rates_and_sparse_gradients():
     task = make_task(N=40)
     method, run = SOPPlus(task, lr_u=3.0, lr_v=5.0), make_run(task, schedule=lambda position: 0.01)
     method.prepare(run)
-    run._begin_epoch(4)
+    run.begin_epoch(4)
     method.training_step(run, run.batch(torch.tensor([3, 17, 21])))
-    assert [group["lr"] for group in run._optimisers["noise"].param_groups] == [3.0, 5.0]
+    assert [group["lr"] for group in run.optimisers["noise"].param_groups] == [3.0, 5.0]
     for x in (method.u, method.v):
         assert x.grad.is_sparse
         assert x.grad._nnz() == 3

@@ -17,7 +17,7 @@ VolMinNet = registry.load_method(registry.method_files()["volminnet"])
 def in_float64(run):
     for network in run.networks:
         network.double()
-    run._images.rows = run._images.rows.double()
+    run.images.rows = run.images.rows.double()
     return run
 
 
@@ -182,8 +182,8 @@ def test_the_rate_of_T_drops_at_the_same_shares_of_the_training(epochs, params, 
     rates = []
     for epoch in range(epochs):
         train(method, run, [epoch])
-        rates.append(run._optimisers["T"].param_groups[0]["lr"])
-        assert run._optimisers["network0"].param_groups[0]["lr"] == 0.1
+        rates.append(run.optimisers["T"].param_groups[0]["lr"])
+        assert run.optimisers["network0"].param_groups[0]["lr"] == 0.1
     assert rates == pytest.approx([0.5 * factor for factor in factors], rel=1e-12)
 
 
@@ -200,7 +200,7 @@ def test_a_training_equals_a_plain_one(optimiser):
     W = torch.full((5, 5), -2.0, dtype=torch.float64)
     first, second, steps = torch.zeros_like(W), torch.zeros_like(W), 0
     for epoch in range(8):
-        plain._begin_epoch(epoch)
+        plain.begin_epoch(epoch)
         rate = 0.3 if epoch < 3 else 0.03 if epoch < 6 else 0.003
         for index in plain.order().split(16):
             logits = network(plain.batch(index).images)
@@ -232,7 +232,7 @@ def test_a_resumed_training_equals_one_never_stopped(stop, optimiser):
         task = make_task()
         method, run = VolMinNet(task, T_optimiser=optimiser), make_run(task)
         method.prepare(run)
-        return method, run, (method, run.networks[0], *run._optimisers.values())
+        return method, run, (method, run.networks[0], *run.optimisers.values())
 
     whole, whole_run, _ = start()
     train(whole, whole_run, range(6))

@@ -1,15 +1,17 @@
-"""A small laboratory for methods: a task, a run on rows of numbers in place of images, and a plain training loop."""
+"""A small laboratory for methods: a task, a run on numbers in place of images, and a training loop."""
 
 import torch
 from torch import nn
 
-from nlbench.method import Batch, Run, Task
+from nlbench.method import Batch, Task
+from nlbench.training.epoch import train_epoch
+from nlbench.training.run_state import RunState
 
 
 def make_task(N=40, C=10, epochs=6, told=None, seed=0, batch_size=16):
     labels = torch.randint(C, (N,), generator=torch.Generator().manual_seed(seed))
     T = 0.6 * torch.eye(C, dtype=torch.float64) + 0.4 / C
-    return Task(N, C, labels, epochs, -(-N // batch_size), batch_size, _told={"T": T} if told is None else told)
+    return Task(N, C, labels, epochs, -(-N // batch_size), batch_size, privileged={"T": T} if told is None else told)
 
 
 def no_views(index, k):
@@ -21,13 +23,19 @@ def make_batch(task, index):
 
 
 class Examples:
-    """Training examples for a Run: rows of numbers in place of images, shifted a little by the augmentation."""
+    """Training examples for a run: numbers (N, 6) in place of images, which augmentation shifts a little."""
+
+    ahead = 0
 
     def __init__(self, N, seed, shape=(6,)):
         self.rows = torch.randn(N, *shape, generator=torch.Generator().manual_seed(seed))
 
     def __len__(self):
         return len(self.rows)
+
+    @property
+    def shape(self):
+        return tuple(self.rows.shape[1:])
 
     def draws(self, rng):
         shift = torch.from_numpy(rng.normal(size=(len(self.rows), 1)).astype("float32"))
@@ -61,7 +69,7 @@ def make_run(
 ):
     """A Run whose networks each have SGD with momentum, registered as the harness does it."""
     networks = networks or [small_network(task, 3 + i) for i in range(num_networks)]
-    run = Run(
+    run = RunState(
         task=task,
         seed=seed,
         networks=networks,
@@ -78,15 +86,6 @@ def make_run(
 
 
 def train(method, run, epochs):
-    """As the harness's loop goes through the epochs; `prepare` is the caller's."""
+    """Train these epochs with nlbench's loop. The caller has called `prepare`."""
     for epoch in epochs:
-        run._begin_epoch(epoch)
-        method.train()
-        for network in run.networks:
-            network.train()
-        method.on_epoch_start(run, epoch)
-        for item in method.batches(run, epoch):
-            item = item if isinstance(item, tuple) else (item,)
-            method.training_step(run, *item)
-            run.step += 1
-        method.on_epoch_end(run, epoch)
+        train_epoch(run, method, epoch)

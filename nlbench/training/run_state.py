@@ -1,0 +1,256 @@
+"""The state of a run during training: what `method.Run` shows to methods, and what only nlbench uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlbench import streams
+from nlbench.data import stratified
+from nlbench.method import Batch, HelperLoss, Run, Schedule, Task
+from nlbench.training.evaluate import predict_all
+from nlbench.training.images import TrainingImages
+from nlbench.training.network import Network
+
+# A step number that no run reaches.
+NO_BAD_STEP = 2**62
+
+
+class RunState(Run):
+    """The implementation of `Run`, with the images, optimisers and losses that it works on.
+
+    Attributes (besides those of `Run`):
+        seed: the run's seed. All draws come from streams of this seed.
+        images: the training images, augmented as the protocol says.
+        val_images: the images of the validation part, or None.
+        val_labels: (n,) int64, the noisy labels of the validation part, or None.
+        epoch_size: number of examples in an epoch, or 0 for all.
+        optimisers: registered optimisers by name.
+        replaced: names of optimisers that were registered a second time.
+        bad_step: the first step whose loss was not finite, or NO_BAD_STEP. Set by `take_loss`.
+
+    Args:
+        schedule: the protocol's factor on the learning rate.
+        fit: trains a helper network; None if helper networks cannot be trained here.
+    """
+
+    seed: int
+    images: TrainingImages
+    val_images: TrainingImages | None
+    val_labels: Tensor | None
+    epoch_size: int
+    optimisers: dict[str, torch.optim.Optimizer]
+    replaced: set[str]
+    bad_step: int
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        seed: int,
+        networks: list[nn.Module],
+        images: TrainingImages,
+        schedule: Schedule,
+        val_images: TrainingImages | None = None,
+        val_labels: Tensor | None = None,
+        fit: Callable[[RunState, str, HelperLoss, int], nn.Module] | None = None,
+        epoch_size: int = 0,
+    ):
+        self.task = task
+        self.networks = networks
+        self.epoch = 0
+        self.step = 0
+
+        self.seed = seed
+        self.images = images
+        self.val_images = val_images
+        self.val_labels = val_labels
+        self.epoch_size = epoch_size
+        self.optimisers = {}
+        self.replaced = set()
+        self.bad_step = NO_BAD_STEP
+        self._fit = fit
+
+        # By name of the optimiser: its schedule, the learning rates of its parameter groups before
+        # any schedule, and the number of its steps in this epoch.
+        self._schedule = schedule
+        self._schedules: dict[str, Schedule] = {}
+        self._base_rates: dict[str, list[float]] = {}
+        self._steps_taken: dict[str, int] = {}
+
+        # Augmentation draws of the epoch `_draws_epoch`, by view.
+        self._draws: dict[int | str, Tensor] = {}
+        self._draws_epoch = -1
+
+        # (step, loss (1,)) of each backward_step since the last call of take_loss.
+        self._losses: list[tuple[int, Tensor]] = []
+
+    # ---- Examples -------------------------------------------------------------------------------
+
+    def order(self) -> Tensor:
+        rng = streams.rng(self.seed, "order", self.epoch)
+        if self.epoch_size:
+            order = stratified.balanced(self.task.labels.cpu().numpy(), self.epoch_size, rng)
+        else:
+            order = rng.permutation(self.task.num_train)
+        return torch.from_numpy(order).to(self.task.device)
+
+    def part(self) -> Tensor | None:
+        return self.order().sort().values if self.epoch_size else None
+
+    def batch(self, index: Tensor, *views: int) -> Batch:
+        requested = {k: self.images.request(index, self.draws(k)) for k in views or (0,)}
+
+        def view(index: Tensor, k: int) -> Tensor:
+            if k in requested:
+                return requested.pop(k)()
+            return self.images.augmented(index, self.draws(k))
+
+        labels = self.task.labels[index]
+        return Batch(lambda: view(index, 0), labels, index, view, self._strong)
+
+    def _strong(self, index: Tensor, view: int) -> Tensor:
+        seed = streams.derive(self.seed, "augment", self.epoch, f"policy{view}")
+        return self.images.strong(index, self.draws(f"strong{view}"), seed)
+
+    def draws(self, view: int | str) -> Tensor:
+        """Return this epoch's augmentation draws of a view, one for each training example."""
+        if self._draws_epoch != self.epoch:
+            self._draws, self._draws_epoch = {}, self.epoch
+        if view not in self._draws:
+            rng = streams.rng(self.seed, "augment", self.epoch, view)
+            self._draws[view] = self.images.draws(rng)
+        return self._draws[view]
+
+    # ---- Random numbers -------------------------------------------------------------------------
+
+    def generator(self, name: str) -> torch.Generator:
+        generator = torch.Generator()
+        generator.manual_seed(streams.derive(self.seed, "method", name, self.epoch))
+        return generator
+
+    # ---- Networks and optimisers ----------------------------------------------------------------
+
+    def optimise(
+        self,
+        params: Iterable[Any],
+        factory: Callable[[Iterable[Any]], torch.optim.Optimizer],
+        name: str,
+        schedule: Schedule | None = None,
+    ) -> torch.optim.Optimizer:
+        optimiser = factory(params)
+        if name in self.optimisers:
+            self.replaced.add(name)
+
+        self.optimisers[name] = optimiser
+        self._schedules[name] = schedule or self._schedule
+        self._base_rates[name] = [float(group["lr"]) for group in optimiser.param_groups]
+        return optimiser
+
+    def forward(self, network: nn.Module, images: Tensor) -> Tensor:
+        if isinstance(network, Network):
+            return network.replay(images)
+        logits: Tensor = network(images)
+        return logits
+
+    def backward_step(
+        self, loss: Tensor, *names: str, through: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        chosen = [name for name in self.optimisers if not names or name in names]
+        unknown = set(names) - set(chosen)
+        if unknown:
+            raise ValueError(
+                f"backward_step: no optimiser {sorted(unknown)}; registered: {list(self.optimisers)}"
+            )
+
+        for name in chosen:
+            self.optimisers[name].zero_grad(set_to_none=True)
+        if through is None:
+            loss.backward()
+        else:
+            logits, dlogits = through
+            logits.backward(dlogits)
+
+        for name in chosen:
+            self._set_learning_rate(name)
+            self.optimisers[name].step()
+
+        # Read back once per epoch. Reading it here would make every step wait for the GPU.
+        self._losses.append((self.step, loss.detach().reshape(1)))
+
+    def _set_learning_rate(self, name: str) -> None:
+        """Set the learning rates for the next step of an optimiser, and count that step."""
+        taken = self._steps_taken.get(name, 0)
+        position = self.epoch + min(taken / self.task.steps_per_epoch, 1.0)
+        self._steps_taken[name] = taken + 1
+
+        factor = self._schedules[name](position)
+        groups = self.optimisers[name].param_groups
+        for group, base in zip(groups, self._base_rates[name], strict=True):
+            group["lr"] = base * factor
+
+    def fit(self, key: str, loss: HelperLoss, epochs: int) -> nn.Module:
+        if self._fit is None:
+            raise RuntimeError("this run cannot fit helper networks")
+        return self._fit(self, key, loss, epochs)
+
+    # ---- Predictions ----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict_train(self, network: nn.Module, index: Tensor | None = None) -> Tensor:
+        images = self.images if index is None else self.images.subset(index.cpu().numpy())
+        return predict_all(network, images)
+
+    def validate(self, network: nn.Module) -> float | None:
+        if self.val_images is None or self.val_labels is None:
+            return None
+        predicted = predict_all(network, self.val_images).argmax(1)
+        return float((predicted == self.val_labels).float().mean())
+
+    # ---- For the training loop ------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the epoch. The schedules go on at its beginning."""
+        self.epoch = epoch
+        self._steps_taken = {}
+
+    def take_loss(self) -> float:
+        """Return the mean loss since the last call, 0 if there was none.
+
+        Sets `bad_step` if one of the losses was not finite.
+        """
+        if not self._losses:
+            return 0.0
+
+        steps, losses = zip(*self._losses, strict=True)
+        self._losses = []
+        values = torch.cat(losses).tolist()
+
+        # Add one by one: since Python 3.12 sum() compensates rounding, so recorded losses would
+        # depend on the Python version.
+        total = 0.0
+        for step, value in zip(steps, values, strict=True):
+            total += value
+            if not math.isfinite(value):
+                self.bad_step = min(self.bad_step, step)
+        return total / len(values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of the networks, the optimisers and the step."""
+        return {
+            "networks": [network.state_dict() for network in self.networks],
+            "optimisers": {name: one.state_dict() for name, one in self.optimisers.items()},
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned, into networks and optimisers of the same names."""
+        for network, weights in zip(self.networks, state["networks"], strict=True):
+            network.load_state_dict(weights)
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self.step = state["step"]
