@@ -87,7 +87,8 @@ class Lab:
     def build(self, classes: int = C) -> Method:
         labels = torch.arange(N) % classes
         told = {"noise_rate": 0.3, "T": torch.eye(classes, dtype=torch.float64) * 0.7 + 0.3 / classes}
-        method: Method = build_method(self.cls, self.params, Task(N, classes, labels, EPOCHS, 5, BATCH, privileged=told))
+        task = Task(N, classes, labels, EPOCHS, 5, BATCH, privileged=told)
+        method: Method = build_method(self.cls, self.params, task)
         return method
 
     @functools.cached_property

@@ -132,7 +132,9 @@ class Diverged(Exception):
         self.epoch, self.step = epoch, step
 
 
-def score(predict: Callable[[Tensor], Tensor], images: TrainingImages, labels: Tensor) -> tuple[dict[str, float], Tensor]:
+def score(
+    predict: Callable[[Tensor], Tensor], images: TrainingImages, labels: Tensor
+) -> tuple[dict[str, float], Tensor]:
     """Accuracies of `predict` over `images` without augmentation, and its predicted classes (N,) int64.
 
     Raises ArithmeticError when an output is not finite: the argmax of NaN is a class like any other.
