@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -166,11 +167,11 @@ def test_stale_records_are_said_and_done_again_when_asked(cli, place):
     kept = cli("run", "trial.yaml", "--out", "store", "--dry-run")
     assert "2 done" in kept.stdout
     assert "0 to do" in kept.stdout
-    assert "code that has changed since: 2 of the records; --stale rerun" in kept.stderr
+    assert "2 records were made by an older version of the code. `--stale rerun` trains them" in kept.stderr
     assert "*" in cli("table", "store").stdout.partition("| ce")[2].partition("\n")[0]
     redone = cli("run", "trial.yaml", "--out", "store", "--stale", "rerun")
     assert "[2/2]" in redone.stderr
-    assert "changed since" not in cli("run", "trial.yaml", "--out", "store", "--dry-run").stderr
+    assert "older version" not in cli("run", "trial.yaml", "--out", "store", "--dry-run").stderr
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_ctrl_c_ends_in_130_and_keeps_what_is_finished(process, place):
     out, err = interrupt(going, lambda: list(place.glob("store/runs/*/checkpoint.pt")))
     assert going.returncode == 130
     assert out == ""
-    assert err == "interrupted; everything finished is kept, the same command goes on from here\n"
+    assert err == "interrupted; everything finished is kept, and the same command continues from here\n"
     assert len(list(place.glob("store/runs/*/record.json"))) == 2
 
 
@@ -458,16 +459,14 @@ def test_doctor_shows_what_is_broken(cli, place):
 
 
 def test_help_answers_at_once(process):
-    seconds = []
-    for _ in range(8):  # the fastest of some, for the machine may be busy
-        begun = time.perf_counter()
-        result = process("--help")
-        seconds.append(time.perf_counter() - begun)
-        assert result.returncode == 0
-        if seconds[-1] < 0.5:
-            break
-    assert min(seconds) < 0.5
-    assert all(name in result.stdout for name in ("run", "table", "list", "show", "data", "noise", "doctor"))
+    # Processor time, because other processes of the machine delay the clock on the wall.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = process("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 0
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.5
+    for name in ("run", "table", "list", "show", "data", "noise", "doctor"):
+        assert name in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -201,4 +201,4 @@ def test_a_folder_cannot_be_fetched_or_exported(cli):
     assert "images of your own" in fetched.stderr
     exported = cli("noise export folder --kind symmetric --rate 0.4 --to x.npy")
     assert exported.exit_code == 2
-    assert "lies where a suite says" in exported.stderr
+    assert "its place is named by a suite" in exported.stderr

@@ -1,4 +1,4 @@
-"""What `nlbench doctor` says."""
+"""The command `doctor`: what is installed here, and does it work?"""
 
 from __future__ import annotations
 
@@ -6,53 +6,107 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
+import typer
 
-from nlbench import hardware, ops, registry
-from nlbench.data import catalogue
-from nlbench.data.places import Places
-from nlbench.errors import SuiteError
-from nlbench.hardware import processor
+from nlbench.cli.app import DataDir, MethodsDir, app, guarded
 
-_PACKAGES = ("nlbench", "torch", "torchvision", "numpy", "pandas", "scikit-learn", "timm")
+PACKAGES = ("nlbench", "torch", "torchvision", "numpy", "pandas", "scikit-learn", "timm")
+
+
+@app.command()
+@guarded
+def doctor(data_dir: DataDir = None, methods_dir: MethodsDir = None) -> None:
+    """Report versions, hardware, kernels, data and broken methods.
+
+    Exit status: 0 everything works; 1 the kernels or a method cannot be used.
+    """
+    lines, healthy = report(data_dir, methods_dir)
+    print("\n".join(lines))
+    if not healthy:
+        raise typer.Exit(1)
 
 
 def report(data_dir: Path | None, methods_dir: Path | None) -> tuple[list[str], bool]:
-    """The lines, and whether everything that is installed works."""
-    lines = [f"python {platform.python_version()} on {platform.platform(terse=True)}"]
-    lines.append(", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
-    cpu, gpus = torch.device("cpu"), [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-    lines.append(
-        f"processor: {processor()}, {hardware.cores()} cores, torch uses {torch.get_num_threads()} threads; "
+    """Return the lines that `doctor` prints, and whether everything that is installed works."""
+    from nlbench import ops
+
+    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    methods, broken = _methods(methods_dir)
+    lines = [
+        f"python {platform.python_version()} on {platform.platform(terse=True)}",
+        versions,
+        *_hardware(),
+        *_kernels(),
+        *_data(data_dir),
+        methods,
+        *broken,
+    ]
+    return lines, not broken and not ops.why_no_extension()
+
+
+def _hardware() -> list[str]:
+    import torch
+
+    from nlbench import hardware
+
+    cpu = torch.device("cpu")
+    lines = [
+        f"processor: {hardware.processor()}, {hardware.cores()} cores, "
+        f"torch uses {torch.get_num_threads()} threads; "
         f"precision auto is {hardware.precision([cpu])}"
-    )
-    if torch.cuda.is_available():
-        lines += [
-            f"GPU {gpu.index}: {torch.cuda.get_device_name(gpu)}; precision auto is {hardware.precision([gpu])}"
-            for gpu in gpus
-        ]
-    else:
-        lines.append("GPU: none that torch can use")
+    ]
+    if not torch.cuda.is_available():
+        return [*lines, "GPU: none that torch can use"]
+
+    for i in range(torch.cuda.device_count()):
+        gpu = torch.device("cuda", i)
+        name = torch.cuda.get_device_name(gpu)
+        lines.append(f"GPU {i}: {name}; precision auto is {hardware.precision([gpu])}")
+    return lines
+
+
+def _kernels() -> list[str]:
+    import torch
+
+    from nlbench import ops
+
     why = ops.why_no_extension()
-    built = f"compiled for {ops.cpu_isa()} on the CPU, sources {ops.source_hash()[:16]}"
-    lines.append(f"kernels: {why or built}")
-    no_cuda = "" if why else ops.why_no_cuda()
-    lines.append(f"kernels for CUDA: {no_cuda or why or f'compiled for {ops.cuda_architectures()}'}")
-    lines.append(f"kernels on cpu: {ops.backend(torch.device('cpu'))}; on cuda: {ops.backend(torch.device('cuda'))}")
+    on_cpu = why or f"compiled for {ops.cpu_isa()} on the CPU, sources {ops.source_hash()[:16]}"
+    # Without the extension nothing can be said about CUDA kernels, which it opens.
+    on_gpu = why or ops.why_no_cuda() or f"compiled for {ops.cuda_architectures()}"
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    return [
+        f"kernels: {on_cpu}",
+        f"kernels for CUDA: {on_gpu}",
+        f"kernels on cpu: {ops.backend(cpu)}; on cuda: {ops.backend(cuda)}",
+    ]
+
+
+def _data(data_dir: Path | None) -> list[str]:
+    from nlbench.data import catalogue
+    from nlbench.data.places import Places
+
     places = Places.of_user(data_dir)
-    lines.append(f"data directory: {places.data_dir}{'' if places.data_dir.is_dir() else ' (not there)'}")
-    lines.append(f"cache: {places.cache_dir}")
+    missing = "" if places.data_dir.is_dir() else " (not there)"
+    lines = [f"data directory: {places.data_dir}{missing}", f"cache: {places.cache_dir}"]
     for name in catalogue.dataset_files():
         lines.append(f"  {name}: {catalogue.in_short(name, places.data_dir)}")
-    broken = []
+    return lines
+
+
+def _methods(methods_dir: Path | None) -> tuple[str, list[str]]:
+    """Return a line about all methods, and the errors of those that cannot be used."""
+    from nlbench import registry
+    from nlbench.errors import SuiteError
+
     files = registry.method_files([methods_dir] if methods_dir else [])
+    broken = []
     for file in files.values():
         try:
             registry.hyperparameters(registry.load_method(file))
         except SuiteError as error:
             broken.append(str(error))
-    lines.append(f"methods: {len(files) - len(broken)} of {len(files)} can be used")
-    return lines + broken, not broken and not why
+    return f"methods: {len(files) - len(broken)} of {len(files)} can be used", broken
 
 
 def _version(package: str) -> str:

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bars
 
 from nlbench.executors.base import Listener
@@ -98,7 +105,11 @@ class Progress:
             result = f"{100 * record.metrics['last']:.2f}% ({seconds:.1f} s)"
         else:
             result = f"{record.status}: {(record.error or {}).get('message', '')}"
-        self._console.print(f"[{self._done}/{self._total}] {self._named(spec)}: {result}", markup=False, soft_wrap=True)
+        self._console.print(
+            f"[{self._done}/{self._total}] {self._named(spec)}: {result}",
+            markup=False,
+            soft_wrap=True,
+        )
         for warning in record.warnings:
             if warning not in self._warned:
                 self._console.print(f"warning: {warning}", markup=False, soft_wrap=True)
@@ -125,7 +136,13 @@ def _console() -> Console:
 def download_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar for a download; yields update(done_bytes, total_bytes)."""
     console = _console()
-    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
         task = bars.add_task(name, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total or None)

@@ -118,16 +118,12 @@ def _download(source: Source, target: Path, progress: Progress) -> None:
         done = total = start
 
     if done < total:
-        raise ConnectionError(
-            f"broke off after {done} of {total} bytes; fetch again to go on from there"
-        )
+        raise ConnectionError(f"broke off after {done} of {total} bytes; fetch again to go on from there")
     _verify(source, part)
     os.replace(part, target)
 
 
-def _copy(
-    response: HTTPResponse, file: IO[bytes], done: int, total: int, progress: Progress
-) -> int:
+def _copy(response: HTTPResponse, file: IO[bytes], done: int, total: int, progress: Progress) -> int:
     """Copy the response to the file. Returns the bytes that the file has then."""
     progress(done, total)
     while chunk := response.read(_CHUNK_BYTES):

@@ -22,8 +22,7 @@ def check(package: str, name: str) -> None:
     if name not in known:
         hint = did_you_mean(f"{package}/{name}", [f"{package}/{other}" for other in known])
         raise SuiteError(
-            f"unknown model '{package}/{name}': {package} has {len(known)} models, "
-            f"none of that name.{hint}"
+            f"unknown model '{package}/{name}': {package} has {len(known)} models, none of that name.{hint}"
         )
 
 
@@ -115,16 +114,11 @@ def _names(package: str) -> list[str]:
     return names
 
 
-def _torchvision(
-    name: str, num_classes: int, in_shape: tuple[int, ...], pretrained: bool
-) -> nn.Module:
+def _torchvision(name: str, num_classes: int, in_shape: tuple[int, ...], pretrained: bool) -> nn.Module:
     from torchvision import models
 
     if in_shape[0] != 3:
-        raise ValueError(
-            f"torchvision models take 3 channels, got {in_shape[0]}; "
-            f"timm/{name} may take any number"
-        )
+        raise ValueError(f"torchvision models take 3 channels, got {in_shape[0]}; timm/{name} may take any number")
 
     options = {}
     if name in ("googlenet", "inception_v3"):
@@ -155,9 +149,7 @@ def _import_timm() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise
-        raise SuiteError(
-            "timm models need timm, which is not installed: pip install 'nlbench[timm]'"
-        ) from None
+        raise SuiteError("timm models need timm, which is not installed: pip install 'nlbench[timm]'") from None
 
 
 def _try(model: nn.Module, num_classes: int, in_shape: tuple[int, ...]) -> None:

@@ -178,9 +178,7 @@ def _conditions(suite: Suite, base: Path, infos: Mapping[str, Any], problems: Pr
     return conditions
 
 
-def _fingerprints(
-    conditions: Sequence[Condition], places: Places
-) -> tuple[dict[tuple[str, str], str], dict[str, Any]]:
+def _fingerprints(conditions: Sequence[Condition], places: Places) -> tuple[dict[tuple[str, str], str], dict[str, Any]]:
     """(dataset, label set) -> fingerprint, and dataset -> what was counted when it was read.
 
     Raises DataMissing for all datasets that are not there at once.

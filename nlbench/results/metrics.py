@@ -166,6 +166,4 @@ def check_metric(name: str) -> None:
     """Raise SuiteError for a name that is none of METRICS."""
     if name in METRICS:
         return
-    raise SuiteError(
-        f"--metric {name}: unknown. There are: {', '.join(METRICS)}.{did_you_mean(name, METRICS)}"
-    )
+    raise SuiteError(f"--metric {name}: unknown. There are: {', '.join(METRICS)}.{did_you_mean(name, METRICS)}")

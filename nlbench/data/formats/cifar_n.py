@@ -46,9 +46,7 @@ def find(labels: LabelFile, layout: cifar.Layout, data_dir: Path) -> Found:
     )
 
 
-def read(
-    info: Info, labels: LabelFile, layout: cifar.Layout, sources: Sequence[Source], places: Places
-) -> Dataset:
+def read(info: Info, labels: LabelFile, layout: cifar.Layout, sources: Sequence[Source], places: Places) -> Dataset:
     """The images with every label set.
 
     Raises: DataMissing when something is not there; DataError, naming the file, when it cannot be used or when its

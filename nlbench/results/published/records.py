@@ -48,6 +48,7 @@ SELECTIONS = {
     "": "epoch not stated",
 }
 
+
 @dataclass(frozen=True)
 class Published:
     """One cell of a source's table."""

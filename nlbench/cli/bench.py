@@ -1,0 +1,66 @@
+"""The command `bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nlbench.cli.app import app, guarded, warn
+
+
+@app.command()
+@guarded
+def bench(
+    op: Annotated[str, typer.Option(help="The op to time: elr")] = "elr",
+    shapes: Annotated[
+        str,
+        typer.Option(help="Rows x classes, for example 128x10,1024x1000. The default is six usual ones."),
+    ] = "",
+    dtypes: Annotated[
+        str, typer.Option(help="Data types of the logits; float16 is possible too.")
+    ] = "float32,bfloat16",
+    seconds: Annotated[float, typer.Option(help="Seconds of timing per variant, shape and data type.")] = 1.0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. The default is torch's.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1")] = "cpu",
+    compile_: Annotated[bool, typer.Option("--compile/--no-compile", help="Also time torch.compile.")] = True,
+    csv: Annotated[Path | None, typer.Option(help="Write a line per measurement to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw a figure into this .png, .pdf or .svg file.")] = None,
+) -> None:
+    """Time the fused kernels against PyTorch, eager and compiled."""
+    import torch
+
+    from nlbench.bench import measure, report, variants
+    from nlbench.bench import plot as figure
+    from nlbench.bench import setting as settings
+
+    setting = settings.Setting.read(op, shapes, dtypes, seconds, threads, device, compile_)
+    if csv:
+        settings.check_writable("--csv", csv)
+    if plot:
+        settings.check_writable("--plot", plot, variants.PICTURES)
+    if threads:
+        torch.set_num_threads(threads)
+
+    measurements = []
+    interrupted = False
+    try:
+        for cell in measure.run(setting):
+            warn(f"{cell[0].shape} {cell[0].dtype}: timed")
+            measurements += cell
+    except KeyboardInterrupt:
+        interrupted = True
+        warn("interrupted; the measurements made so far follow")
+
+    if measurements:
+        print(report.render(setting, measurements), end="")
+    if csv and measurements:
+        report.write_csv(csv, setting, measurements)
+    if plot and measurements:
+        figure.plot(plot, setting, measurements)
+
+    if interrupted:
+        raise typer.Exit(130)
+    if any(m.why.startswith("wrong") for m in measurements):
+        raise typer.Exit(1)

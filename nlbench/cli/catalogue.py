@@ -1,0 +1,193 @@
+"""Commands about names and data: `list`, `data status`, `data fetch` and `noise export`."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nlbench.cli.app import DataDir, MethodsDir, app, guarded
+from nlbench.errors import DataMissing, SuiteError
+
+data_app = typer.Typer(help="Where the datasets are, and how to get them.", no_args_is_help=True)
+noise_app = typer.Typer(help="Noisy labels for use in other programs.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(noise_app, name="noise")
+
+
+class Listed(StrEnum):
+    methods = "methods"
+    datasets = "datasets"
+    models = "models"
+    protocols = "protocols"
+    suites = "suites"
+
+
+@app.command("list")
+@guarded
+def list_names(
+    what: Annotated[Listed, typer.Argument()],
+    methods_dir: MethodsDir = None,
+) -> None:
+    """List the names that a suite can use."""
+    lines = _described(what, methods_dir)
+    width = max(map(len, lines), default=0)
+    for name, line in lines.items():
+        print(f"{name:<{width}}  {line}".rstrip())
+
+
+def _described(what: Listed, methods_dir: Path | None) -> dict[str, str]:
+    """Return each name of one sort with a line about it."""
+    from nlbench import registry
+
+    if what is Listed.methods:
+        files = registry.method_files([methods_dir] if methods_dir else [])
+        return {name: registry.first_line(file.path) for name, file in files.items()}
+
+    if what is Listed.datasets:
+        from nlbench.data.catalogue import dataset_files
+
+        return {name: _describe_dataset(name) for name in dataset_files()}
+
+    if what is Listed.models:
+        from nlbench import models
+
+        packages = {
+            "torchvision/NAME": "any classifier of torchvision",
+            "timm/NAME": "any model of timm",
+        }
+        return {**models.names(), **packages}
+
+    if what is Listed.protocols:
+        from nlbench.plan.presets import PRESETS
+
+        return {name: f"v{values['version']}: {line}" for name, (line, values, _) in PRESETS.items()}
+
+    from nlbench.plan.suite_file import read_suite
+
+    return {name: read_suite(path)[0].description for name, path in registry.suite_files().items()}
+
+
+def _describe_dataset(name: str) -> str:
+    from nlbench.data.catalogue import dataset
+
+    info = dataset(name).INFO
+    if info.located_by == "suite":
+        return f"{info.title}, named by its path; labels: given, and clean where you know them"
+
+    sizes = "the images are counted when they are read"
+    if info.num_train:
+        sizes = f"{info.num_train:,} training, {info.num_test:,} test examples"
+    labels = ", ".join(info.label_sets)
+    return f"{info.title}: {info.num_classes} classes, {sizes}; labels: {labels}"
+
+
+@data_app.command("status")
+@guarded
+def data_status(
+    name: Annotated[str | None, typer.Argument(help="A dataset. The default is all of them.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Report which datasets are there.
+
+    Say where nlbench looked for each, and which file goes where.
+    """
+    from nlbench.data import catalogue
+    from nlbench.data.places import Places
+    from nlbench.errors import look_up
+
+    known = catalogue.dataset_files()
+    if name is not None:
+        look_up("dataset", name, known)
+    places = Places.of_user(data_dir)
+    print(f"data directory: {places.data_dir}\ncache:          {places.cache_dir}\n")
+    names = list(known) if name is None else [name]
+    for each in names:
+        print(catalogue.advice(each, places.data_dir), end="\n\n")
+
+
+@data_app.command("fetch")
+@guarded
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A dataset of `nlbench list datasets`.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Download a dataset into the data directory.
+
+    A partial download is continued, and checksums are verified.
+    """
+    from nlbench.cli.progress import download_bar
+    from nlbench.data import catalogue
+    from nlbench.data.fetch import fetch
+    from nlbench.data.places import Places
+    from nlbench.errors import look_up
+
+    look_up("dataset", name, catalogue.dataset_files())
+    folder = Places.of_user(data_dir).data_dir
+    with download_bar(name) as update:
+        fetch(name, folder, update)
+    print(catalogue.advice(name, folder))
+
+
+@noise_app.command("export")
+@guarded
+def noise_export(
+    dataset: Annotated[str, typer.Argument(help="A dataset of `nlbench list datasets`.")],
+    kind: Annotated[str, typer.Option(help="A kind of noise, for example symmetric.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to write: .npy, .csv, .json (a list) or .pt")],
+    rate: Annotated[float | None, typer.Option(help="The noise rate to ask for.")] = None,
+    path: Annotated[Path | None, typer.Option(help="The file that the kinds `matrix` and `file` read.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="The entry to read from a .pt file with several, for the kind `file`."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The run's seed.")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Write the labels that a run with this seed trains on.
+
+    The file holds all N labels in the dataset's order.
+    """
+    from nlbench.data import catalogue
+    from nlbench.data.base import ImageFiles
+    from nlbench.data.noise import label_files, measure, resolve
+    from nlbench.data.places import Places
+    from nlbench.errors import look_up
+
+    look_up("dataset", dataset, catalogue.dataset_files())
+    info = catalogue.dataset(dataset).INFO
+    places = Places.of_user(data_dir)
+    if info.located_by == "suite":
+        raise SuiteError(
+            f"{dataset}: its place is named by a suite; only the noise of datasets in the data directory can be written"
+        )
+    if "clean" not in info.label_sets:
+        raise SuiteError(f"{dataset}: its true labels are unknown, so that no noise can be drawn")
+
+    options = {"kind": kind, "rate": rate, "path": None if path is None else str(path), "key": key}
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        resolved = resolve.resolve(given, info, Path())
+    except ValueError as error:
+        raise SuiteError(re.sub(r"^noise\.", "--", str(error), flags=re.MULTILINE)) from None
+    if not catalogue.status(dataset, places.data_dir).there:
+        raise DataMissing(catalogue.advice(dataset, places.data_dir))
+
+    data = catalogue.open_dataset(dataset, "", places, seed)
+    clean = data.clean_labels
+    if clean is None:
+        raise RuntimeError(f"{dataset} has a label set `clean`, and no clean labels")
+    images = data.train_images
+    pixels = None if isinstance(images, ImageFiles) else images
+    labels = resolve.apply(resolved, clean, data.info, seed, pixels)
+    try:
+        label_files.write_labels(to, labels)
+    except ValueError as error:
+        raise SuiteError(f"--to {error}") from None
+
+    rate_found = measure.noise_rate(clean, labels)
+    digest = label_files.labels_hash(labels)
+    print(f"{to}: {len(labels)} labels, {100 * rate_found:.3f}% wrong, hash {digest}")

@@ -1,0 +1,70 @@
+"""Commands for people who write a method: `check` and `new-method`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nlbench.cli.app import MethodsDir, app, guarded
+
+
+@app.command()
+@guarded
+def check(
+    method: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A method's name, or the path of its file.")],
+    methods_dir: MethodsDir = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A hyperparameter, for example q=0.5. Repeatable. All others keep their defaults.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECK", help="Run only this check and those it depends on. Repeatable."),
+    ] = None,
+) -> None:
+    """Test a method: report what fails, where, and the likely fix.
+
+    The method is trained in the real harness, on made-up data.
+
+    Exit status: 0 all checks passed; 1 a check failed; 2 there is no such method, file or
+    hyperparameter.
+    """
+    from nlbench.conformance import runner as conformance
+    from nlbench.plan.options import parse_set
+
+    count = {"ok": 0, "FAIL": 0, "skipped": 0}
+    results = conformance.results(method, params=parse_set(set_ or []), methods_dir=methods_dir, only=only or ())
+    for result in results:
+        print(*result.lines(), sep="\n", flush=True)
+        count[result.status] += 1
+
+    skipped = f", {count['skipped']} skipped" if count["skipped"] else ""
+    print(f"{method}: {count['ok']} ok, {count['FAIL']} failed{skipped}")
+    if count["FAIL"]:
+        raise typer.Exit(1)
+
+
+@app.command("new-method")
+@guarded
+def new_method(
+    name: Annotated[str, typer.Argument(help="The method's name in suites and tables, for example my-loss.")],
+    dir_: Annotated[Path, typer.Option("--dir", help="The folder for the new file.")] = Path("my_methods"),
+) -> None:
+    """Write a commented method file to start from.
+
+    The file passes `nlbench check` as it is.
+    """
+    from nlbench.conformance import template
+
+    path = template.write(name, dir_)
+    row = path.stem.replace("_", "-")
+    print(
+        f"wrote {path}; next:\n"
+        f"  nlbench check {path}\n"
+        f"  nlbench run my.yaml --methods-dir {dir_}    # my.yaml: a suite with the row `{row}`"
+    )

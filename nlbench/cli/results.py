@@ -1,0 +1,188 @@
+"""Commands that print records: `table`, `agreement`, `published` and `show`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nlbench.cli.app import MethodsDir, Out, PlainFormat, app, guarded, warn
+
+if TYPE_CHECKING:
+    from nlbench.results.cells import Results
+    from nlbench.results.record import RunRecord
+
+# `show` lists at most so many runs when a key is ambiguous or unknown.
+MOST_LISTED = 20
+
+
+class TableFormat(StrEnum):
+    md = "md"
+    csv = "csv"
+    latex = "latex"
+
+
+@app.command()
+@guarded
+def table(
+    out: Annotated[Path, typer.Argument(help="The folder that holds the records.")] = Path("results"),
+    suite: Annotated[
+        str | None,
+        typer.Option(help="One of the suites in that folder. The default is all of them."),
+    ] = None,
+    format_: Annotated[TableFormat, typer.Option("--format")] = TableFormat.md,
+    metric: Annotated[str | None, typer.Option(help="last, last10, best, selected, top5, memorised, ...")] = None,
+    against: Annotated[str | None, typer.Option(help="Row to compare all others with (paired differences).")] = None,
+    details: Annotated[bool, typer.Option("--details", help="Every metric; one table per dataset and noise.")] = False,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published",
+            help="Published numbers beside the measured ones; one table per dataset and noise.",
+        ),
+    ] = False,
+    methods_dir: MethodsDir = None,
+) -> None:
+    """Print the tables of the suites in a folder of records."""
+    from nlbench import registry
+    from nlbench.errors import look_up
+    from nlbench.results import table as tables
+    from nlbench.results.store import Store
+
+    store = Store(out, warn)
+    plans = store.plans()
+    if suite is not None:
+        plans = {suite: look_up("suite of this store", suite, plans)}
+    else:
+        # The tries of a tuned suite are printed only when their name is given.
+        plans = {name: plan for name, plan in plans.items() if not plan["tries"]} or plans
+
+    methods = registry.method_files([methods_dir] if methods_dir else [])
+    blocks: list[str] = []
+    for plan in plans.values():
+        block = tables.render(
+            plan,
+            store,
+            fmt=format_.value,
+            metric=metric,
+            against=against,
+            details=details,
+            published=published,
+            methods=methods,
+        )
+        if format_ is TableFormat.csv and blocks:
+            # All tables share the header of the first one.
+            block = block.partition("\n")[2]
+        blocks.append(block)
+
+    separator = "" if format_ is TableFormat.csv else "\n"
+    print(separator.join(blocks), end="")
+
+
+@app.command()
+@guarded
+def agreement(
+    a: Annotated[str, typer.Argument(metavar="A", help="A suite in the folder of records.")],
+    b: Annotated[
+        str,
+        typer.Argument(metavar="B", help="Another suite; or `published`: each published source on its own."),
+    ],
+    out: Out = Path("results"),
+    out_b: Annotated[Path | None, typer.Option(help="The folder with the records of B. The default is --out.")] = None,
+    metric: Annotated[str, typer.Option(help="last, last10, best, selected, memorised, ...")] = "last",
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='A dataset with its labels as tables print it, for example "CIFAR-10N worst". '
+            "Give it twice for one of A and one of B. The default is all that both share."
+        ),
+    ] = None,
+    methods_dir: MethodsDir = None,
+) -> None:
+    """Compare the order of methods in two suites (Kendall's tau-b)."""
+    from nlbench import registry
+    from nlbench.errors import look_up
+    from nlbench.results import agreement as agreements
+    from nlbench.results.cells import Results
+    from nlbench.results.store import Store
+
+    methods = registry.method_files([methods_dir] if methods_dir else [])
+
+    def results(folder: Path, suite: str) -> Results:
+        store = Store(folder, warn)
+        plan = look_up(f"suite of {folder}", suite, store.plans())
+        return Results(plan, store, methods)
+
+    first = results(out, a)
+    conditions = condition or ()
+    if b == "published":
+        report = agreements.with_published(first, metric=metric, conditions=conditions)
+    else:
+        second = results(out_b or out, b)
+        report = agreements.between(first, second, metric=metric, conditions=conditions)
+    print(report, end="")
+
+
+@app.command("published")
+@guarded
+def published_numbers(
+    dataset: Annotated[str | None, typer.Option(help="cifar10, cifar10n, clothing1m, ...")] = None,
+    method: Annotated[str | None, typer.Option(help="elr, dividemix, ...")] = None,
+    noise: Annotated[str | None, typer.Option(help="sym, sym-0.4, asym, worst, symmetric-inclusive, ...")] = None,
+    model: Annotated[str | None, typer.Option(help="resnet34, preact_resnet18, ...")] = None,
+    format_: Annotated[PlainFormat, typer.Option("--format")] = PlainFormat.md,
+) -> None:
+    """Print published numbers with their sources; no run is needed."""
+    from nlbench.results import table as tables
+    from nlbench.results.published import records
+
+    found = records.select(dataset=dataset, method=method, noise=noise, model=model)
+    print(tables.listing(found, format_.value), end="")
+
+
+@app.command()
+@guarded
+def show(
+    key: Annotated[str, typer.Argument(help="A run's key, or its first characters.")],
+    out: Out = Path("results"),
+) -> None:
+    """Print one run's whole record."""
+    import json
+
+    from nlbench.errors import StoreError
+    from nlbench.results.store import Store
+
+    store = Store(out, warn)
+    keys = [k for k in store.run_keys() if k.startswith(key)]
+    if len(keys) != 1:
+        found = f"begins {len(keys)} runs" if keys else "begins no run"
+        candidates = keys or store.run_keys()
+        lines = [f"key {key!r} {found} in {out}" + ("; there are:" if candidates else "")]
+        for other in candidates[:MOST_LISTED]:
+            record = store.read(other)
+            if record is not None:
+                lines.append(_in_a_line(record))
+        if len(candidates) > MOST_LISTED:
+            lines.append(f"and {len(candidates) - MOST_LISTED} more")
+        raise StoreError("\n".join(lines))
+
+    record = store.read(keys[0])
+    if record is None:
+        raise StoreError(f"{keys[0]}: its record could not be read; run its suite again")
+    values = record.as_json()
+    trace = (values["error"] or {}).pop("traceback", "")
+    print(json.dumps(values, indent=2))
+    # A traceback is readable only outside of the JSON text.
+    if trace:
+        print(trace, end="")
+
+
+def _in_a_line(record: RunRecord) -> str:
+    spec = record.spec
+    labels = spec["labels"]
+    if spec["noise"]:
+        labels = f"{spec['noise']['kind']} {spec['noise'].get('rate', '')}".strip()
+    run = f"{spec['method']} · {spec['dataset']} {labels} · seed {spec['seed']}"
+    return f"{record.key}  {run} · {record.status}"

@@ -1,0 +1,223 @@
+"""The command `run`."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from nlbench.cli.app import DataDir, MethodsDir, Out, app, guarded, warn
+from nlbench.errors import DataMissing, SuiteError, UserError
+
+if TYPE_CHECKING:
+    from nlbench.api import Sweep
+
+
+class Stale(StrEnum):
+    keep = "keep"
+    rerun = "rerun"
+
+
+@app.command()
+@guarded
+def run(
+    suite: Annotated[str, typer.Argument(help="A suite file, or the name of a suite that comes with nlbench.")],
+    out: Out = Path("results"),
+    only: Annotated[str | None, typer.Option(help="Train these rows only: ce,elr")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Train these seeds only: 0,1 or 0-4")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a value of the protocol: epochs=2. Repeatable."),
+    ] = None,
+    data_dir: DataDir = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    gpus: Annotated[str | None, typer.Option(help="Distribute the runs over these GPUs: 0,2")] = None,
+    jobs: Annotated[
+        str,
+        typer.Option(
+            help="Number of runs to train in parallel on each device, or `auto` (as many as the CPU cores allow)."
+        ),
+    ] = "1",
+    cuda_graphs: Annotated[
+        bool | None,
+        typer.Option(
+            "--cuda-graphs/--no-cuda-graphs",
+            help="On a GPU, replay default training steps as CUDA graphs: the same results, "
+            "sooner. The default is on for nlbench's own models and off for others.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only count the runs that are done, missing and failed."),
+    ] = False,
+    methods_dir: MethodsDir = None,
+    stale: Annotated[
+        Stale,
+        typer.Option(help="Keep or train again the records made by an older version of the code."),
+    ] = Stale.keep,
+    debug: Annotated[bool, typer.Option("--debug", help="Train one run only; open pdb where it fails.")] = False,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints of a run.")] = 10.0,
+) -> None:
+    """Train the runs that a suite still lacks, then print its table.
+
+    Exit status: 0 all runs are done; 1 a run failed or diverged; 2 the suite or its data is
+    wrong and nothing ran; 130 interrupted, with everything finished kept.
+    """
+    from nlbench import api
+    from nlbench.executors import base
+    from nlbench.plan.options import parse_seeds, parse_set
+    from nlbench.results import table as tables
+
+    prepare = functools.partial(
+        api.prepare,
+        suite,
+        out=out,
+        only=_rows(only),
+        seeds=None if seeds is None else parse_seeds(seeds),
+        overrides=parse_set(set_ or []),
+        data_dir=data_dir,
+        device=_devices(device, gpus),
+        methods_dir=methods_dir,
+        stale=stale.value,
+        warn=warn,
+    )
+    parallel_jobs = _jobs(jobs)
+    try:
+        sweep = prepare()
+    except DataMissing as error:
+        raise DataMissing(f"the suite's data is not there; nothing was trained\n{error}") from None
+
+    if sweep.state.stale and stale is Stale.keep:
+        _warn_of_stale(len(sweep.state.stale))
+    if dry_run:
+        print(_counts(sweep))
+        return
+    # A device that is not there is an error even where no run is left to train.
+    base.pick_devices(sweep.device)
+    if debug:
+        _debug(sweep)
+        return
+
+    sweep = _train(sweep, prepare, checkpoint_seconds, parallel_jobs, cuda_graphs)
+    print(tables.render(sweep.plan.as_json(), sweep.store, methods=sweep.methods), end="")
+    if sweep.failures():
+        _report_failures(sweep, out)
+        raise typer.Exit(1)
+
+
+def _train(
+    sweep: Sweep,
+    prepare: Callable[[], Sweep],
+    checkpoint_seconds: float,
+    jobs: int | Literal["auto"],
+    cuda_graphs: bool | None,
+) -> Sweep:
+    """Train with a progress display. Return the sweep whose table is the result.
+
+    A tuned suite has two sweeps: first the tries, then the runs with the settings that
+    the tries chose.
+    """
+    from nlbench.cli.progress import Progress
+
+    while True:
+        with Progress(len(sweep.state.todo)) as progress:
+            sweep.run(
+                progress.listener(),
+                checkpoint_seconds=checkpoint_seconds,
+                jobs=jobs,
+                cuda_graphs=cuda_graphs,
+            )
+        # After a failed try there would be fewer settings to choose from. The choice waits for
+        # the next call, which repeats that try.
+        failed = any(record.status == "failed" for record in sweep.failures())
+        if not sweep.plan.tries or failed:
+            return sweep
+        sweep = prepare()
+
+
+def _rows(only: str | None) -> list[str] | None:
+    if only is None:
+        return None
+    rows = [row.strip() for row in only.split(",")]
+    if not all(rows):
+        raise SuiteError(f"--only {only!r}: write rows as ce,elr")
+    return rows
+
+
+def _devices(device: str, gpus: str | None) -> str:
+    if gpus is None:
+        return device
+    if device != "auto":
+        raise SuiteError(f"--gpus {gpus} and --device {device} exclude each other; give one of them")
+    if not re.fullmatch(r"\d+(,\d+)*", gpus):
+        raise SuiteError(f"--gpus {gpus!r}: write the numbers of GPUs as 0,2")
+    return ",".join(f"cuda:{number}" for number in gpus.split(","))
+
+
+def _jobs(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) == 0:
+        raise SuiteError(f"--jobs {text!r}: must be auto or a number from 1 on")
+    return int(text)
+
+
+def _warn_of_stale(count: int) -> None:
+    records = "1 record was" if count == 1 else f"{count} records were"
+    them = "it" if count == 1 else "them"
+    warn(f"{records} made by an older version of the code. `--stale rerun` trains {them} again.")
+
+
+def _counts(sweep: Sweep) -> str:
+    """Describe in one line how many runs are done, missing, failed, diverged and to do."""
+    state = sweep.state
+    keys = {spec.key for spec in sweep.specs}
+    missing = len(keys - state.done - state.diverged - state.failed)
+    return (
+        f"{sweep.plan.name}: {len(keys)} run{'s' * (len(keys) != 1)}: {len(state.done)} done, "
+        f"{missing} missing, {len(state.failed)} failed, {len(state.diverged)} diverged; "
+        f"{len(state.todo)} to do"
+    )
+
+
+def _report_failures(sweep: Sweep, out: Path) -> None:
+    failures = sweep.failures()
+    for record in failures:
+        message = (record.error or {}).get("message", "").partition("\n")[0]
+        run = f"{record.spec['method']} seed {record.spec['seed']} [{record.key}]"
+        warn(f"{record.status}: {run}: {message}")
+    warn(
+        f"{len(failures)} of {len(sweep.specs)} runs failed or diverged; "
+        f"`nlbench show KEY --out {out}` prints the whole record"
+    )
+
+
+def _debug(sweep: Sweep) -> None:
+    import pdb
+
+    if not sweep.state.todo:
+        warn("every run is done, so there is nothing to debug; give another --out or --stale rerun")
+        return
+
+    try:
+        sweep.run(debug=True)
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        warn(f"{type(error).__name__}: {error}")
+        pdb.post_mortem(error.__traceback__)
+        raise typer.Exit(1) from None
+
+    record = sweep.store.read(sweep.state.todo[0].key)
+    if record is None:
+        raise RuntimeError("a run that ended without an error has no record")
+    run = f"{record.spec['method']} seed {record.spec['seed']} [{record.key}]"
+    warn(f"{run}: {record.status}")
+    if record.status != "done":
+        raise typer.Exit(1)
