@@ -1,31 +1,53 @@
-"""Files of the data layer: digests, and writes that are whole or not there."""
+"""Files and hashes: writes that are whole or not there, digests, and the lock of an open file."""
+
+from __future__ import annotations
 
 import hashlib
 import os
 import secrets
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Literal
 
 
-def digest(path: Path, algorithm: str) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+def short_hash(*parts: bytes | memoryview) -> str:
+    """Return the first 16 hex digits of the sha256 over the parts, one after the other."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(part)
+    return hashed.hexdigest()[:16]
+
+
+def digest(content: Path | bytes, algorithm: str) -> str:
+    """Return the hex digest of a file's bytes, or of bytes in memory.
+
+    Args:
+        algorithm: as hashlib names it, for example "sha256". md5 only recognises published files
+            and protects nothing.
+    """
+    hashed = hashlib.new(algorithm, usedforsecurity=False)
+    if isinstance(content, bytes):
+        hashed.update(content)
+        return hashed.hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashed).hexdigest()
 
 
 def sync(file: IO[bytes]) -> None:
-    """Bring everything written so far to the disk."""
+    """Bring everything that was written to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write into; it takes the place of `path` when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    """Yield a binary file that takes the place of `path` when the block ends without an error.
+
+    The file has a temporary name in the same folder, is fsynced and renamed. So `path` is always
+    whole: the old content, or the new one.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
             yield file
@@ -36,14 +58,25 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write under a temporary name in the same folder, fsync, rename: the file is whole or not there."""
+    """Call `write` on a file as `replacing` yields it, and make the folder of `path` before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    with replacing(path) as file:
+        write(file)
+
+
+def flock(file: IO[Any], *, wait: bool) -> Literal["held", "busy", "unsupported"]:
+    """Lock an open file against other processes. Closing the file releases the lock.
+
+    Args:
+        wait: for the process that holds it. Without `wait` the answer is then "busy".
+    Returns: "unsupported" on a file system without locks.
+    """
+    import fcntl
+
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "busy"
+    except OSError:
+        return "unsupported"
+    return "held"

@@ -184,7 +184,7 @@ def test_without_flock_the_heartbeat_decides_and_nobody_waits_for_ever(tmp_path,
     def none(*args):
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(lock.fcntl, "flock", none)
+    monkeypatch.setattr("fcntl.flock", none)
     store = Store(tmp_path)
     with store.lock(KEY) as mine:
         assert mine is True

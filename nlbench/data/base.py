@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from nlbench.data.places import Places
+from nlbench.files import short_hash
 
 
 class DatasetModule(Protocol):
@@ -137,6 +138,15 @@ class Dataset:
     def clean_labels(self) -> np.ndarray | None:
         """(N,) int64; None where they are unknown."""
         return self.label_sets.get("clean")
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """Return 16 hex digits over the arrays' values, little-endian, one array after the other."""
+    return short_hash(*map(_little_endian, arrays))
+
+
+def _little_endian(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data
 
 
 @dataclass(frozen=True)

@@ -1,67 +1,85 @@
-"""Decoded data, kept per user: decoded once, memory-mapped afterwards."""
+"""Keep decoded data per user: decode it once, and map it into memory afterwards."""
 
-import contextlib
-import hashlib
+from __future__ import annotations
+
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nlbench.errors import DataError
-from nlbench.files import sync
+from nlbench.files import flock, short_hash, sync
 
-_FORMAT = 1  # of the entries; raising it decodes everything again
+# Of the entries. A higher number decodes everything again.
+_FORMAT = 1
 
 Arrays = Mapping[str, np.ndarray]
+Facts = dict[str, Any]
 
 
 def cached(
-    cache_dir: Path, name: str, files: Sequence[Path], decode: Callable[[], tuple[Arrays, dict[str, Any]]]
-) -> tuple[Arrays, dict[str, Any]]:
-    """What `decode()` returns, from the cache where `files` have not changed since: arrays by name, and facts.
+    cache_dir: Path, name: str, files: Sequence[Path], decode: Callable[[], tuple[Arrays, Facts]]
+) -> tuple[Arrays, Facts]:
+    """Return what `decode()` returns, from the cache where `files` have not changed since.
 
-    An entry belongs to the paths, sizes and modification times of `files`. It appears whole or not at all; a second
-    process that needs it waits for the first one.
+    An entry belongs to the paths, sizes and modification times of `files`. It appears whole or not
+    at all. A second process that needs it waits for the first one.
 
-    Returns: memory-mapped read-only arrays, and the facts, which must be JSON.
+    Args:
+        name: of the entry, for people who look into the cache.
+        decode: returns arrays by name, and facts, which must be JSON.
+    Returns: memory-mapped read-only arrays, and the facts.
     Raises: DataError when the cache cannot be written; what `decode` raises.
     """
-    entry = cache_dir / f"{name}-{_key(files)}"
+    entry = cache_dir / f"{name}-{file_state(files, _FORMAT)}"
     found = _open(entry)
-    if found is None:
-        try:
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            with _lock(cache_dir / f"{entry.name}.lock"):
-                found = _open(entry) or _write(entry, *decode())
-        except OSError as error:
-            raise DataError(
-                f"{cache_dir}: the decoded data cannot be kept there ({error}); set NLBENCH_CACHE to a folder that "
-                f"can be written"
-            ) from error
-    return found
+    if found is not None:
+        return found
+
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with _lock(cache_dir / f"{entry.name}.lock"):
+            # Another process may have written it while this one waited.
+            return _open(entry) or _write(entry, *decode())
+    except OSError as error:
+        raise DataError(
+            f"{cache_dir}: the decoded data cannot be kept there ({error}); set NLBENCH_CACHE to a "
+            f"folder that can be written"
+        ) from error
 
 
-def _key(files: Sequence[Path]) -> str:
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps([_FORMAT, stats]).encode()).hexdigest()[:16]
+def file_state(files: Sequence[Path], version: int | None = None) -> str:
+    """Return 16 hex digits that change with the path, size or modification time of a file.
+
+    Args:
+        version: of what is made from the files; another one gives other digits.
+    """
+    stats = []
+    for path in files:
+        stat = path.stat()
+        stats.append((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
+    value = stats if version is None else [version, stats]
+    return short_hash(json.dumps(value).encode())
 
 
-def _open(entry: Path) -> tuple[Arrays, dict[str, Any]] | None:
-    """None for an entry that is not there or not whole."""
+def _open(entry: Path) -> tuple[Arrays, Facts] | None:
+    """Map an entry into memory. Returns None where it is not there or not whole."""
     try:
         facts = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in facts.pop("arrays")}
+        names = facts.pop("arrays")
+        arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in names}
     except (OSError, ValueError, KeyError):
         return None
     return arrays, facts
 
 
-def _write(entry: Path, arrays: Arrays, facts: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+def _write(entry: Path, arrays: Arrays, facts: Facts) -> tuple[Arrays, Facts]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
         for name, array in arrays.items():
@@ -71,22 +89,22 @@ def _write(entry: Path, arrays: Arrays, facts: dict[str, Any]) -> tuple[Arrays, 
         with (temporary / "meta.json").open("wb") as file:
             file.write(json.dumps({**facts, "arrays": list(arrays)}, indent=1).encode())
             sync(file)
-        shutil.rmtree(entry, ignore_errors=True)  # damaged, or it would have been opened
+
+        # An entry that is there now is damaged, or _open would have returned it.
+        shutil.rmtree(entry, ignore_errors=True)
         os.rename(temporary, entry)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
     written = _open(entry)
     if written is None:
         raise OSError(f"{entry} was written and cannot be read back")
     return written
 
 
-@contextlib.contextmanager
+@contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time. Only saves double work: entries are whole without it."""
-    import fcntl
-
+    """Let one process at a time in. Without the lock two would decode, and entries stay whole."""
     with path.open("w") as file:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+        flock(file, wait=True)
         yield

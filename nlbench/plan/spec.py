@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nlbench.files import short_hash
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.suite_file import Suite
 
@@ -87,7 +87,7 @@ class RunSpec:
 def key_of(identity: Mapping[str, Any]) -> str:
     """Return 16 hex digits of the sha256 of `identity` as canonical JSON."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return short_hash(text.encode())
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import threading
@@ -11,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from nlbench.files import flock
 
 HEARTBEAT_SECONDS = 30.0
 
@@ -31,17 +32,12 @@ def hold(path: Path, leftovers: str = "") -> Iterator[bool]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+") as file:
-        flocked = True
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        state = flock(file, wait=False)
+        if state == "busy":
             yield False
             return
-        except OSError:
-            # The file system has no flock.
-            flocked = False
 
-        if _held_by_another(file, flocked):
+        if _held_by_another(file, flocked=state == "held"):
             yield False
             return
 

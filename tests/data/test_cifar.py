@@ -118,7 +118,7 @@ def test_unknown_checksum_is_a_warning_and_a_known_one_is_recorded(small10, tmp_
     assert "data_batch_1" in dataset.warnings[0]
     known = {name: text.removeprefix("md5:") for name, text in dataset.checksums.items()}
     layout = replace(cifar10.LAYOUT, md5=known)
-    again = cifar.read(cifar10.INFO, layout, cifar10.SOURCES, tmp_path, tmp_path / "cache2")
+    again = cifar.read(cifar10.INFO, layout, cifar10.SOURCES, Places(tmp_path, tmp_path / "cache2"))
     assert again.warnings == ()
     assert again.checksums == dataset.checksums
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nlbench.data.base import Dataset, Found, Info, Source
+from nlbench.data.base import Dataset, Found, Info, Source, fingerprint
 from nlbench.data.cache import cached
-from nlbench.data.fingerprint import fingerprint
 from nlbench.data.formats import image_lists
 from nlbench.data.missing import require
 from nlbench.data.places import Places

@@ -9,8 +9,7 @@ import numpy as np
 
 from nlbench import streams
 from nlbench.data import stratified
-from nlbench.data.base import Dataset, Found, Info, Source
-from nlbench.data.fingerprint import fingerprint
+from nlbench.data.base import Dataset, Found, Info, Source, fingerprint
 from nlbench.data.places import Places
 
 INFO = Info(name="digits", title="Digits", num_classes=10, num_train=1397, num_test=400, shape=(1, 8, 8), redrawn=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -18,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from nlbench.data.base import Dataset, Found, Info, Source
+from nlbench.data.cache import file_state
 from nlbench.data.formats import image_lists
 from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing, did_you_mean
+from nlbench.files import short_hash
 
 INFO = Info(
     name="folder",
@@ -213,8 +214,7 @@ def _csv(path: Path) -> Part:
 
 def _parquet(files: list[Path], cache_dir: Path) -> Part:
     """Images that a parquet file holds, written out as files once, beside the decoded data of other datasets."""
-    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    entry = cache_dir / f"folder-{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:16]}"
+    entry = cache_dir / f"folder-{file_state(files)}"
     if not (entry / "list.json").is_file():
         cache_dir.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=cache_dir))
@@ -267,7 +267,7 @@ def _class_names(schema: Any, label: str) -> dict[Any, str]:
 def _write_out(row: tuple[bytes, list[str]], number: int, folder: Path) -> list[str]:
     """Its name holds a hash of the image, so that the fingerprint, which is of names, knows other images."""
     content, labels = row
-    name = f"{number // 1000:04}/{number:07}-{hashlib.sha256(content).hexdigest()[:16]}"
+    name = f"{number // 1000:04}/{number:07}-{short_hash(content)}"
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
     return [name, *labels]

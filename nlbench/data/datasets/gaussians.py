@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nlbench import streams
-from nlbench.data.base import Dataset, Found, Info, Source
-from nlbench.data.fingerprint import fingerprint
+from nlbench.data.base import Dataset, Found, Info, Source, fingerprint
 from nlbench.data.places import Places
 
 P = 450  # dimensions

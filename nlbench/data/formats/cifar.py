@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nlbench.data.base import Dataset, Found, Info, Source
+from nlbench.data.base import Dataset, Found, Info, Source, fingerprint
 from nlbench.data.cache import cached
-from nlbench.data.fingerprint import fingerprint
 from nlbench.data.formats import cifar_batches, cifar_parquet
 from nlbench.data.missing import require
 from nlbench.data.noise.label_files import check_labels
@@ -159,7 +158,7 @@ def _decode_batches(copy: Copy, layout: Layout, info: Info) -> tuple[_Part, _Par
         batches = [cifar_batches.decode(contents[n], place + n, layout.label_key, info.shape) for n in files]
         return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
 
-    digests = {name: cifar_batches.md5(contents[name]) for name in names}
+    digests = {name: digest(contents[name], "md5") for name in names}
     return part(layout.train), part(layout.test), digests, ""
 
 

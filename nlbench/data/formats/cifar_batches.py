@@ -1,6 +1,5 @@
 """CIFAR as its home page publishes it: Python pickles of rows of pixels, in a folder or still in the tar file."""
 
-import hashlib
 import tarfile
 import zlib
 from collections.abc import Iterable
@@ -37,10 +36,6 @@ def from_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, byt
     if missing:
         raise DataError(f"{path}: has no {', '.join(missing)} in it; get the file again")
     return contents
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def decode(content: bytes, where: str, label_key: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

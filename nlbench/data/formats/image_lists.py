@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 
 from nlbench.data.base import ImageFiles
 from nlbench.errors import DataError
+from nlbench.files import short_hash
 
 MOST_MISSING = 0.01  # of the training images; an archive of which more is missing was not unpacked whole
 
@@ -120,8 +120,8 @@ def image_files(root: Path, names: Sequence[str]) -> ImageFiles:
 
 def list_fingerprint(*parts: tuple[Sequence[str], np.ndarray]) -> str:
     """16 hex digits over names and true or given labels, in order; pixels of so many files are not read for it."""
-    hashed = hashlib.sha256()
+    content = []
     for names, labels in parts:
-        hashed.update("\n".join(names).encode("utf-8", "surrogateescape"))
-        hashed.update(labels.astype("<i8").tobytes())
-    return hashed.hexdigest()[:16]
+        content.append("\n".join(names).encode("utf-8", "surrogateescape"))
+        content.append(labels.astype("<i8").tobytes())
+    return short_hash(*content)

@@ -1,7 +1,6 @@
 """Label arrays: checks, hash, and the files that people keep them in."""
 
 import csv
-import hashlib
 import io
 import json
 import zipfile
@@ -13,7 +12,7 @@ import numpy as np
 
 from nlbench.data.formats.safe_pickle import read_torch
 from nlbench.errors import DataError, did_you_mean
-from nlbench.files import replacing
+from nlbench.files import replacing, short_hash
 
 
 def as_labels(values: Any, where: str | Path) -> np.ndarray:
@@ -41,7 +40,7 @@ def check_labels(labels: np.ndarray, num_examples: int, num_classes: int, where:
 
 def labels_hash(labels: np.ndarray) -> str:
     """First 16 hex digits of the sha256 over the labels as little-endian int64."""
-    return hashlib.sha256(np.ascontiguousarray(labels, "<i8").tobytes()).hexdigest()[:16]
+    return short_hash(np.ascontiguousarray(labels, "<i8").data)
 
 
 def read_labels(path: Path, key: str = "") -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from nlbench.data.noise.kinds import KINDS, Kind
 from nlbench.data.noise.label_files import as_labels, check_labels, read_labels
 from nlbench.data.noise.matrix_files import read_matrix
 from nlbench.errors import DataError, did_you_mean
+from nlbench.files import digest
 
 # --- what the rest of nlbench calls ------------------------------------------------------------------------------
 
@@ -80,14 +80,10 @@ def _check_file(resolved: dict[str, Any], info: Info) -> list[str]:
             read_matrix(path, info.num_classes)
         else:
             check_labels(read_labels(path, resolved["key"]), info.num_train, info.num_classes, path)
-        resolved["sha256"] = _sha256(path)
+        resolved["sha256"] = digest(path, "sha256")
     except DataError as error:
         return [f"noise.path: {error}"]
     return []
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def identity(noise: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +117,6 @@ def apply(
 
 def _digest_now(path: str) -> str:
     try:
-        return _sha256(Path(path))
+        return digest(Path(path), "sha256")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
