@@ -86,43 +86,62 @@ def _name(stem: str) -> str:
     return stem.replace("_", "-")
 
 
+class NotOneMethod(SuiteError):
+    """A method file holds no Method, or several."""
+
+
 def load_method(file: MethodFile) -> type[Method]:
-    """The one Method subclass of a file. Raises SuiteError with the whole traceback when the import fails."""
+    """Import a method's file and return the one Method subclass in it.
+
+    Raises: SuiteError with the whole traceback if the import fails; NotOneMethod.
+    """
     from nlbench.method import Method
 
     module = _import(file)
-    classes = {
-        value: None  # once, whatever names it has
-        for key, value in vars(module).items()
-        if inspect.isclass(value)
-        and issubclass(value, Method)
-        and value.__module__ == module.__name__
-        and not key.startswith("_")
-        and file.cls in ("", key)
-    }
+    # A list, as the class may have several names and the message keeps the order of the file.
+    classes: list[type[Method]] = []
+    for name, value in vars(module).items():
+        if not (inspect.isclass(value) and issubclass(value, Method)):
+            continue
+        imported = value.__module__ != module.__name__
+        if imported or name.startswith("_") or file.cls not in ("", name) or value in classes:
+            continue
+        classes.append(value)
+
     if len(classes) != 1:
         names = ", ".join(cls.__name__ for cls in classes) or "none"
-        raise SuiteError(f"{file.path}: expected exactly one Method subclass, found {len(classes)}: {names}")
-    return next(iter(classes))
+        raise NotOneMethod(
+            f"{file.path}: expected exactly one Method subclass, found {len(classes)}: {names}"
+        )
+    return classes[0]
 
 
 def _import(file: MethodFile) -> ModuleType:
     name = file.module or f"nlbench_methods_{file.path.stem}_{abs(hash(str(file.path))):x}"
     if name in sys.modules:
         return sys.modules[name]
+
     try:
-        if file.module:
-            return importlib.import_module(file.module)
-        spec = importlib.util.spec_from_file_location(name, file.path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"not a Python file: {file.path}")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return module
+        return importlib.import_module(name) if file.module else execute(file.path, name)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
-        raise SuiteError(f"{file.path}: cannot be imported\n{traceback.format_exc().rstrip()}") from error
+        text = traceback.format_exc().rstrip()
+        raise SuiteError(f"{file.path}: cannot be imported\n{text}") from error
+
+
+def execute(path: Path, name: str) -> ModuleType:
+    """Execute a Python file as a new module, and return it. sys.modules holds it under `name`.
+
+    Raises: whatever the file raises. The module then stays in sys.modules.
+    """
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"not a Python file: {path}")
+
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def import_file(lab: Lab) -> None:
         lines = str(error).splitlines()
         own = [i for i, line in enumerate(lines) if str(lab.file.path) in line]
         message = "\n".join([lines[0], *(lines[own[-1] :] if len(own) > 1 else lines[1:])])
-        if "exactly one Method" in message:
+        if isinstance(error, registry.NotOneMethod):
             message += "\nfix: a method is a public subclass of nlbench.method.Method; rename helpers to begin with _"
         raise Failed(message) from None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib.util
 import itertools
 import sys
 import traceback
@@ -231,11 +230,7 @@ def _executed_again(file: registry.MethodFile) -> Iterator[type[Method] | None]:
     name = f"{file.module or file.path.stem}__{next(_executions)}"  # beside the original, for its relative imports
     try:
         try:
-            spec = importlib.util.spec_from_file_location(name, file.path)
-            if spec is None or spec.loader is None:
-                raise ImportError(f"not a Python file: {file.path}")
-            sys.modules[name] = module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+            registry.execute(file.path, name)
             cls = registry.load_method(dataclasses.replace(file, module=name))
         except (Exception, SystemExit):  # whatever executing it raises
             cls = None
