@@ -9,7 +9,7 @@ import typer
 
 from nlbench.cli.app import app
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 SHOWN = [line for block in BLOCKS for line in block.splitlines() if line.startswith("nlbench ")]
 

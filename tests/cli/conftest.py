@@ -1,0 +1,72 @@
+"""Fixtures of the commands' tests."""
+
+import subprocess
+
+import pytest
+from trial import FAILING, NLBENCH, SUITE
+from typer.testing import CliRunner
+
+import nlbench
+from nlbench.cli import app
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Work in a folder that holds trial.yaml; data and methods of the machine are out of sight."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NLBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NLBENCH_DATA", str(tmp_path / "no-data"))
+    monkeypatch.delenv("NLBENCH_METHODS", raising=False)
+    (tmp_path / "trial.yaml").write_text(SUITE)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "failing.py").write_text(FAILING)
+    return tmp_path
+
+
+@pytest.fixture
+def cli(place):
+    """cli("run", "trial.yaml") -> the result, in this process; an error that is no exit is raised."""
+
+    def call(*arguments):
+        return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+    return call
+
+
+@pytest.fixture
+def refused(cli):
+    """refused(*arguments) -> the message of a command that ends with status 2 and prints nothing else."""
+
+    def call(*arguments):
+        result = cli(*arguments)
+        assert result.exit_code == 2, result.output
+        assert result.stdout == ""
+        return result.stderr
+
+    return call
+
+
+@pytest.fixture
+def process(place):
+    """process("run", "trial.yaml") -> the finished process of the installed command."""
+
+    def call(*arguments, **options):
+        return subprocess.run(
+            [NLBENCH, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=120,
+            **options,
+        )
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store with the trial suite's two runs."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "trial.yaml").write_text(SUITE)
+    nlbench.run(folder / "trial.yaml", out=folder / "store")
+    return folder / "store"

@@ -1,0 +1,125 @@
+"""The commands about names and data: `list`, `data` and `noise`."""
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from nlbench.data.noise.label_files import labels_hash, read_labels
+
+
+@pytest.mark.parametrize(
+    ("what", "some"),
+    [
+        ("methods", ["elr ", "bootstrap "]),
+        ("datasets", ["cifar10n ", "worst", "1,397 training, 400 test"]),
+        ("models", ["resnet34 ", "torchvision/NAME"]),
+        ("protocols", ["cifar-cpu ", "v1"]),
+        ("suites", ["quick ", "cifar10n-cpu "]),
+    ],
+)
+def test_list(cli, what, some):
+    result = cli("list", what)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert all(word in result.stdout for word in some)
+    assert all(
+        len(line.split()) > 1 for line in result.stdout.splitlines()
+    )  # each has a line about it
+
+
+def test_list_shows_methods_of_ones_own(cli):
+    assert re.search(
+        r"^failing +Fails in its",
+        cli("list", "methods", "--methods-dir", "own").stdout,
+        re.MULTILINE,
+    )
+
+
+def test_list_of_something_else(refused):
+    assert "'suites'" in refused("list", "nothings")
+
+
+def test_data_status_says_where_each_file_goes(cli, place):
+    text = cli("data", "status").stdout
+    assert f"data directory: {place / 'no-data'}" in text
+    assert "digits: there" in text
+    assert "get CIFAR-10_human.pt" in text
+    assert f"put it, as it is, at {place / 'no-data' / 'cifar-n' / 'CIFAR-10_human.pt'}" in text
+    one = cli("data", "status", "cifar10", "--data-dir", "elsewhere").stdout
+    assert "cifar10: missing in elsewhere" in one
+    assert "digits" not in one
+
+
+def test_data_of_an_unknown_name(refused):
+    for command in ("status", "fetch"):
+        assert "Did you mean 'cifar10'" in refused("data", command, "cifr10")
+    assert "Did you mean 'digits'" in refused(
+        "noise", "export", "digit", "--kind", "symmetric", "--to", "x.npy"
+    )
+
+
+def test_data_fetch_without_a_network_gives_the_advice(refused, monkeypatch):
+    def no_network(*arguments, **options):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    begun = time.monotonic()
+    message = refused("data", "fetch", "cifar10")
+    assert time.monotonic() - begun < 5
+    assert "no connection (Name or service not known)" in message
+    assert "get cifar-10-python.tar.gz" in message
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".json", ".pt"])
+def test_noise_export_writes_what_a_run_trains_on(cli, place, trained, suffix):
+    result = cli(
+        "noise", "export", "digits", "--kind", "symmetric", "--rate", 0.4, "--to", f"labels{suffix}"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"1397 labels, 39\.\d+% wrong, hash \w{16}", result.stdout)
+    record = json.loads(next(trained.glob("runs/*/record.json")).read_text())
+    assert record["noise"]["labels_hash"] in result.stdout
+    assert labels_hash(read_labels(place / f"labels{suffix}")) in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--kind", "symetric", "--rate", "0.4"],
+            "--kind: unknown kind 'symetric'.*Did you mean 'symmetric'",
+        ),
+        (["--kind", "symmetric"], "--rate: is required"),
+        (["--kind", "symmetric", "--rate", "1.4"], r"--rate: must be in \[0, 1\], got 1.4"),
+        (["--kind", "symmetric", "--rate", "nan"], "--rate: must be in"),
+        (["--kind", "symmetric", "--rate", "0.4", "--seed", "-1"], "--seed"),
+        (["--kind", "matrix", "--path", "nowhere"], "--path: there is no file"),
+        (
+            ["--kind", "file", "--path", "x.npy"],
+            "--kind: file needs a fixed order of images, and digits draws its own",
+        ),
+        (["--kind", "asymmetric", "--rate", "0.4"], "--kind: asymmetric is defined for cifar10"),
+        (
+            ["--kind", "symmetric", "--rate", "0.4", "--to", "labels.txt"],
+            "--to labels.txt: labels are written as .npy",
+        ),
+        (
+            ["--kind", "symmetric", "--rate", "0.4", "--to", "nowhere/x.npy"],
+            "nowhere/x.npy: cannot be written",
+        ),
+    ],
+)
+def test_noise_that_cannot_be_exported_says_why(refused, arguments, said):
+    to = [] if "--to" in arguments else ["--to", "labels.npy"]
+    message = refused("noise", "export", "digits", *arguments, *to)
+    assert re.search(said, message), message
+
+
+def test_noise_export_without_the_data_gives_the_advice(refused):
+    message = refused(
+        "noise", "export", "cifar10", "--kind", "symmetric", "--rate", "0.4", "--to", "x.npy"
+    )
+    assert "get cifar-10-python.tar.gz" in message

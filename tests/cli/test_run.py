@@ -1,0 +1,264 @@
+"""`nlbench run` as a user meets it: what it prints and where, its exit statuses, and no traceback."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from trial import ENDLESS, NLBENCH, SUITE
+
+
+def test_run_prints_the_table_alone_on_standard_output(cli):
+    first = cli("run", "trial.yaml", "--out", "store")
+    assert first.exit_code == 0, first.stderr
+    assert first.stdout.startswith("**trial: Digits symmetric 0.4")
+    # The table's heads, its rule and two lines.
+    assert first.stdout.count("\n| ") == 4
+    assert [line.partition(":")[0] for line in first.stderr.splitlines()] == [
+        "[1/2] ce · Digits symmetric 0.4 · seed 0",
+        "[2/2] gce · Digits symmetric 0.4 · seed 0",
+    ]
+
+    second = cli("run", "trial.yaml", "--out", "store")
+    assert (second.exit_code, second.stdout, second.stderr) == (0, first.stdout, "")
+    assert cli("table", "store").stdout == first.stdout
+
+
+@pytest.mark.story
+def test_colours_stay_out_of_what_is_no_terminal(process):
+    result = process("run", "trial.yaml", "--out", "store", env=os.environ | {"FORCE_COLOR": "1"})
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("**trial: Digits symmetric 0.4")
+    assert len(result.stderr.splitlines()) == 2
+    assert not re.search(r"[\r\x1b]", result.stderr + result.stdout)
+
+
+def test_a_failed_run_ends_in_status_1_and_the_others_go_on(cli, place):
+    (place / "trial.yaml").write_text(SUITE.replace("ce: {}", "failing: {}", 1))
+    result = cli("run", "trial.yaml", "--out", "store", "--methods-dir", "own")
+    assert result.exit_code == 1
+    assert "| failing |" in result.stdout
+    assert "!1" in result.stdout
+    assert (
+        'raise KeyError("nothing under this key")' in result.stderr
+    )  # the traceback of the method's own file
+    assert "[2/2] gce" in result.stderr
+    key = re.search(r"failed: failing seed 0 \[(\w+)\]: KeyError", result.stderr)[1]
+    shown = cli("show", key[:6], "--out", "store")
+    assert shown.exit_code == 0
+    assert "nothing under this key" in shown.stdout
+    again = cli("run", "trial.yaml", "--out", "store", "--methods-dir", "own", "--only", "failing")
+    assert again.exit_code == 1
+    assert "[1/1] failing" in again.stderr  # a failure is tried again
+
+
+def test_a_diverged_run_ends_in_status_1(cli):
+    result = cli("run", "trial.yaml", "--out", "store", "--set", "lr=1e300", "--only", "ce")
+    assert result.exit_code == 1
+    assert re.search(r"diverged: ce seed 0 .*not finite in epoch 0, step \d", result.stderr)
+
+
+def test_dry_run_counts_and_trains_nothing(cli, place):
+    assert (
+        "trial: 2 runs: 0 done, 2 missing, 0 failed, 0 diverged; 2 to do"
+        in cli("run", "trial.yaml", "--out", "store", "--dry-run").stdout
+    )
+    assert not (place / "store").exists()
+    assert cli("run", "trial.yaml", "--out", "store", "--only", "ce").exit_code == 0
+    assert "1 done, 1 missing" in cli("run", "trial.yaml", "--out", "store", "--dry-run").stdout
+    assert (
+        ": 3 runs: 0 done"
+        in cli(
+            "run", "trial.yaml", "--out", "store", "--dry-run", "--only", "ce", "--seeds", "1-3"
+        ).stdout
+    )
+    assert "trial+epochs=2+schedule.rise=0.2: 1 run: 0 done, 1 missing" in cli(
+        "run", "trial.yaml", "--out", "store", "--dry-run", "--only", "ce", "--set", "epochs=2", "--set",
+        "schedule.rise=0.2",
+    ).stdout  # fmt: skip
+
+
+def test_stale_records_are_said_and_done_again_when_asked(cli, place):
+    assert cli("run", "trial.yaml", "--out", "store").exit_code == 0
+    for path in (place / "store" / "runs").glob("*/record.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"code": "another"}))
+    kept = cli("run", "trial.yaml", "--out", "store", "--dry-run")
+    assert "2 done" in kept.stdout
+    assert "0 to do" in kept.stdout
+    assert (
+        "2 records were made by an older version of the code. `--stale rerun` trains them"
+        in kept.stderr
+    )
+    assert "*" in cli("table", "store").stdout.partition("| ce")[2].partition("\n")[0]
+    redone = cli("run", "trial.yaml", "--out", "store", "--stale", "rerun")
+    assert "[2/2]" in redone.stderr
+    assert "older version" not in cli("run", "trial.yaml", "--out", "store", "--dry-run").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["quik"], "unknown suite 'quik'.*Did you mean 'quick'"),
+        (["nothing.yaml"], "there is no such file"),
+        (["own"], "that is a folder"),
+        (["trial.yaml", "--only", "cee"], "--only cee: no such row. The suite has: ce, gce.*'ce'"),
+        (["trial.yaml", "--only", ""], "--only '': write rows as ce,elr"),
+        (["trial.yaml", "--seeds", "a"], "--seeds a: write seeds as"),
+        (["trial.yaml", "--seeds", ""], "write seeds as"),
+        (["trial.yaml", "--set", "epoch=2"], "--set epoch: unknown key.*Did you mean 'epochs'"),
+        (["trial.yaml", "--set", "epochs"], "write it as KEY=VALUE"),
+        (["trial.yaml", "--set", "epochs=two"], "--set epochs: must be an integer, got 'two'"),
+        (["trial.yaml", "--set", "schedule.gamma=1"], "--set schedule.gamma: unknown key"),
+        (["trial.yaml", "--set", "lr=.inf"], "--set lr: must be finite"),
+        (
+            ["trial.yaml", "--set", "model=resnett8"],
+            "--set model: unknown model 'resnett8'.*'resnet8'",
+        ),
+        (["trial.yaml", "--device", "gpu"], "--device gpu: must be auto, cpu, cuda or cuda:NUMBER"),
+        (["trial.yaml", "--device", "cuda:99"], "--device cuda:99: torch sees .* here; use cpu"),
+        (["trial.yaml", "--methods-dir", "nowhere"], "nowhere: not a folder of method files"),
+        (["trial.yaml", "--out", "trial.yaml"], "trial.yaml"),
+        (["trial.yaml", "--stale", "maybe"], "keep"),
+        (["trial.yaml", "--nothing"], "--nothing"),
+        (["trial.yaml", "--jobs", "0"], "--jobs '0': must be auto or a number from 1 on"),
+        (["trial.yaml", "--jobs", "many"], "--jobs 'many': must be auto or a number from 1 on"),
+        (["trial.yaml", "--gpus", "0;2"], "--gpus '0;2': write the numbers of GPUs as 0,2"),
+        (["trial.yaml", "--gpus", "97"], "--device cuda:97: torch sees"),
+        (
+            ["trial.yaml", "--gpus", "0", "--device", "cpu"],
+            "--gpus 0 and --device cpu exclude each other",
+        ),
+        (["cifar10n-cpu"], "data is not there; nothing was trained(.|\n)*get CIFAR-10_human.pt"),
+        (["cifar10n-cpu", "--dry-run"], "data is not there; nothing was trained"),
+        (["cifar10n-cpu", "--data-dir", "trial.yaml"], "data is not there"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_run_says_why(refused, place, arguments, said):
+    message = refused("run", *arguments)
+    assert re.search(said, message), message
+    assert not list(place.glob("results/runs/*"))
+
+
+def test_every_problem_of_a_suite_is_said_with_its_line(refused, place):
+    (place / "trial.yaml").write_text(
+        SUITE.replace("0.4", "1.4").replace("gce: {}", "gce: {q: 7}").replace("1}", "0}")
+    )
+    assert refused("run", "trial.yaml").splitlines() == [
+        "error: trial.yaml:4: datasets.0.noise.rate: must be in [0, 1], got 1.4",
+        "  trial.yaml:7: methods.gce.q: must be in (0, 1], got 7.0",
+        "  trial.yaml:9: overrides.epochs: must be at least 1, got 0",
+    ]
+
+
+def test_a_broken_method_is_shown_whole_when_it_is_asked_for(refused, cli, place):
+    (place / "own" / "broken.py").write_text('"""Broken."""\nimport no_such_package\n')
+    assert "error" not in cli("list", "methods", "--methods-dir", "own").stderr
+    (place / "trial.yaml").write_text(SUITE.replace("gce: {}", "broken: {}"))
+    message = refused("run", "trial.yaml", "--methods-dir", "own")
+    assert "own/broken.py: cannot be imported" in message
+    assert "No module named 'no_such_package'" in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_store_that_cannot_be_written(refused, place):
+    (place / "closed").mkdir(mode=0o500)
+    assert "cannot write the records there" in refused("run", "trial.yaml", "--out", "closed/store")
+
+
+def interrupt(started, seen):
+    """Wait for the sweep to have begun, then do as Ctrl-C does."""
+    deadline = time.monotonic() + 240
+    while not seen() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    try:
+        assert seen(), "the run did not begin"
+        started.send_signal(signal.SIGINT)
+        return started.communicate(timeout=120)
+    except BaseException:
+        started.kill()  # it would train for ever
+        raise
+
+
+@pytest.mark.story
+def test_ctrl_c_ends_in_130_and_keeps_what_is_finished(process, place):
+    assert process("run", "trial.yaml", "--out", "store").returncode == 0
+    (place / "trial.yaml").write_text(ENDLESS)
+    going = subprocess.Popen(
+        [NLBENCH, "run", "trial.yaml", "--out", "store", "--checkpoint-seconds", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    out, err = interrupt(going, lambda: list(place.glob("store/runs/*/checkpoint.pt")))
+    assert going.returncode == 130
+    assert out == ""
+    assert (
+        err
+        == "interrupted; everything finished is kept, and the same command continues from here\n"
+    )
+    assert len(list(place.glob("store/runs/*/record.json"))) == 2
+
+
+@pytest.mark.story
+def test_several_runs_at_once_print_the_same_table(process, place):
+    one = process("run", "trial.yaml", "--out", "one")
+    several = process("run", "trial.yaml", "--out", "several", "--jobs", "auto")
+    assert (several.returncode, several.stdout) == (0, one.stdout)
+    assert several.stderr.count("\n") == one.stderr.count("\n") == 2
+
+
+@pytest.mark.story
+def test_a_terminal_gets_live_lines_and_is_left_clean(place):
+    (place / "trial.yaml").write_text(SUITE.replace("epochs: 1", "epochs: 30"))
+    parent, child = pty.openpty()
+    with subprocess.Popen(
+        [NLBENCH, "run", "trial.yaml", "--out", "store", "--only", "ce"],
+        stdout=subprocess.PIPE, stderr=child, env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+    ) as going:  # fmt: skip
+        os.close(child)
+        seen = b""
+        while True:
+            try:
+                chunk = os.read(parent, 65536)
+            except OSError:  # Linux says so when the other end is closed
+                break
+            if not chunk:
+                break
+            seen += chunk
+        assert going.wait(60) == 0
+    os.close(parent)
+    text = seen.decode()
+    assert re.search(r"suite.*0 of 1 runs · Digits symmetric 0.4", text)
+    assert re.search(r"ce · seed 0.*epoch \d+/30  loss \d", text)
+    assert "[1/1] ce · Digits symmetric 0.4 · seed 0:" in text
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h")  # the cursor is back
+
+
+@pytest.mark.story
+def test_debug_opens_pdb_where_a_run_fails(process, place):
+    (place / "trial.yaml").write_text(SUITE.replace("ce: {}", "failing: {}", 1))
+    result = process(
+        "run",
+        "trial.yaml",
+        "--out",
+        "store",
+        "--methods-dir",
+        "own",
+        "--debug",
+        input="p 6 * 7\nq\n",
+    )
+    assert result.returncode == 1
+    assert "(Pdb)" in result.stdout
+    assert "42" in result.stdout
+    assert "failing.py" in result.stdout
+    assert "KeyError: 'nothing under this key'" in result.stderr
+
+
+def test_debug_trains_one_run_and_says_how_it_ended(cli, place):
+    result = cli("run", "trial.yaml", "--out", "store", "--debug")
+    assert result.exit_code == 0
+    assert re.search(r"ce seed 0 \[\w+\]: done", result.stderr)
+    assert len(list(place.glob("store/runs/*/record.json"))) == 1
