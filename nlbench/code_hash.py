@@ -1,43 +1,70 @@
-"""Which code a record's numbers depend on, as a hash that comments and docstrings do not change. Without torch."""
+"""Hash the code that a record's numbers depend on. Comments, docstrings and layout do not count.
+
+The folders below are the list: a new file in `training/` or `data/noise/` counts because it is there.
+Everything here is read from the sources, without importing them and without torch.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
 import hashlib
+import io
+import tokenize
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nlbench import models
 
 _PACKAGE = Path(__file__).parent
-_HARNESS = (
-    "method.py",
-    "streams.py",
-    "plan/protocol.py",
-    "plan/schedules.py",
-    "data/decode.py",
-    "data/stratified.py",
-    "data/datasets/digits.py",
-    "data/datasets/gaussians.py",
+
+# What a run computes with, whatever its method, model and dataset are.
+HARNESS = (
     "training/*.py",
     "data/noise/*.py",
+    "data/decode.py",
+    "data/stratified.py",
+    "plan/protocol.py",
+    "plan/schedules.py",
+    "build.py",
+    "method.py",
+    "streams.py",
 )
 
 
-def code_hash(method_file: Path | None, model: str) -> str:
-    """16 hex digits over the harness's numeric modules, the kernels' sources, the model's file and the method's."""
-    files = [path for name in _HARNESS for path in sorted(_PACKAGE.glob(name))]
-    files += sorted((_PACKAGE / "ops").glob("*.py"))
-    files.append(models.model_file(model) or _PACKAGE / "models" / "_external.py")
-    files += [method_file] if method_file else []
+def code_hash(method_file: Path | None, model: str, dataset: str) -> str:
+    """Hash the code that a run of this method, model and dataset computes with, as 16 hex digits.
+
+    Args:
+        method_file: None for a helper network, which no method's code trains.
+        model: as a protocol names it. torchvision's and timm's share one file.
+        dataset: as a run's identity names it.
+
+    Raises: SuiteError for an unknown model.
+    """
     digest = hashlib.sha256(kernels_hash().encode())
-    for path in files:
-        digest.update(_essence(path).encode())
+    for path in hashed_files(method_file, model, dataset):
+        digest.update(file_hash(path))
     return digest.hexdigest()[:16]
 
 
+def hashed_files(method_file: Path | None, model: str, dataset: str) -> list[Path]:
+    """List the files that `code_hash` reads. See there for the arguments."""
+    files = [path for pattern in HARNESS for path in sorted(_PACKAGE.glob(pattern))]
+    files.append(models.model_file(model) or _PACKAGE / "models" / "_external.py")
+
+    # The fingerprint in a run's key covers data from files, however they are read. Data that code
+    # draws for each seed has the fingerprint of one draw, so that its code counts as well.
+    dataset_file = _PACKAGE / "data" / "datasets" / f"{dataset}.py"
+    if dataset_file.is_file() and _is_redrawn(dataset_file):
+        files.append(dataset_file)
+    if method_file is not None:
+        files.append(method_file)
+    return [*files, *_used_ops(files)]
+
+
 def kernels_hash() -> str:
-    """Hash of the kernels' sources that the compiled extension was built from; empty without the extension."""
+    """Return the hash of the sources that the compiled extension was built from, or ""."""
     try:
         from nlbench import _core
     except ImportError:
@@ -46,16 +73,116 @@ def kernels_hash() -> str:
 
 
 @functools.cache
-def _essence(path: Path) -> str:
-    """A file's lines without docstrings, comment lines and blank lines."""
-    text = path.read_text(encoding="utf-8")
-    lines = text.splitlines()
-    for node in ast.walk(ast.parse(text)):
-        body = getattr(node, "body", None)
-        if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
+def file_hash(path: Path) -> bytes:
+    """Hash the tokens of a file, which is read once in a process."""
+    return hashlib.sha256("\0".join(code_tokens(path)).encode()).digest()
+
+
+def code_tokens(path: Path) -> tuple[str, ...]:
+    """Return what a file says to Python, token by token.
+
+    Line breaks and indentation stay as bare markers, since they are part of the program. Comments,
+    blank lines, the wrapping of lines, the width of an indentation, and statements that are nothing
+    but a string, as docstrings are, do not appear.
+    """
+    kept: list[str] = []
+    statement: list[tokenize.TokenInfo] = []
+    for token in _whole_strings(path.read_text(encoding="utf-8")):
+        if token.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER):
             continue
-        value = body[0].value
-        if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            for line in range(body[0].lineno - 1, body[0].end_lineno or body[0].lineno):
-                lines[line] = ""
-    return "\n".join(line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+        if token.type in (tokenize.INDENT, tokenize.DEDENT):
+            kept.append(tokenize.tok_name[token.type])
+        elif token.type == tokenize.NEWLINE:
+            if not all(_is_plain_string(part) for part in statement):
+                kept += [*(part.string for part in statement), "NEWLINE"]
+            statement = []
+        else:
+            statement.append(token)
+    return tuple(kept)
+
+
+def _whole_strings(text: str) -> Iterator[tokenize.TokenInfo]:
+    """Yield a file's tokens, each f-string as one, as Python did before 3.12.
+
+    A record is compared with the code of whatever Python reads it, so that the tokens must not
+    depend on Python's version.
+    """
+    lines = list(io.StringIO(text))
+    depth, start = 0, (0, 0)
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        kind = tokenize.tok_name[token.type]
+        if kind.endswith("STRING_START"):
+            if depth == 0:
+                start = token.start
+            depth += 1
+        elif kind.endswith("STRING_END"):
+            depth -= 1
+            if depth == 0:
+                source = _between(lines, start, token.end)
+                yield tokenize.TokenInfo(tokenize.STRING, source, start, token.end, token.line)
+        elif depth == 0:
+            yield token
+
+
+def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+    """Return the source text between two positions, (line from 1, column from 0)."""
+    part = lines[start[0] - 1 : end[0]]
+    part[-1] = part[-1][: end[1]]
+    part[0] = part[0][start[1] :]
+    return "".join(part)
+
+
+def _is_plain_string(token: tokenize.TokenInfo) -> bool:
+    """Tell whether a token is a string without values in it, which as a statement does nothing."""
+    prefix = token.string.partition(token.string[-1])[0].lower()
+    return token.type == tokenize.STRING and not {"f", "t"} & set(prefix)
+
+
+def _used_ops(files: Iterable[Path]) -> list[Path]:
+    """List the files of `ops` that `files` import, directly or through another file of `ops`.
+
+    `nlbench.ops` itself brings the kernels. A module that it does not import, such as `mixmatch`,
+    counts for those methods only that import it.
+    """
+    found: dict[Path, None] = {}
+    waiting = list(files)
+    while waiting:
+        for name in sorted(_imported_names(waiting.pop())):
+            path = _ops_file(name)
+            if path is not None and path not in found:
+                found[path] = None
+                waiting.append(path)
+    return sorted(found)
+
+
+def _ops_file(name: str) -> Path | None:
+    """Return the file of the module `nlbench.ops` or of one in it; None for any other name."""
+    if name != "nlbench.ops" and not name.startswith("nlbench.ops."):
+        return None
+    stem = name.removeprefix("nlbench.ops").removeprefix(".") or "__init__"
+    path = _PACKAGE / "ops" / f"{stem}.py"
+    return path if path.is_file() else None
+
+
+@functools.cache
+def _imported_names(path: Path) -> frozenset[str]:
+    """Return the modules that a file imports, the names from them, and what it reads from `ops`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "ops":
+            names.add(f"nlbench.ops.{node.attr}")
+    return frozenset(names)
+
+
+@functools.cache
+def _is_redrawn(dataset_file: Path) -> bool:
+    """Tell whether a dataset says of itself that it is drawn anew for each seed."""
+    for node in ast.walk(ast.parse(dataset_file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg == "redrawn":
+            return isinstance(node.value, ast.Constant) and node.value.value is True
+    return False

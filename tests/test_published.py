@@ -383,7 +383,7 @@ def record(row, seed, metrics, spec, *, num_train=45000, status="done", noise=No
         timing={},
         environment={"device": device, "precision": "bfloat16"},
         method={"told": [], "networks": 1, "forward_passes": 1.0},
-        code=code or code_hash(method_files()[spec["method"]].path, "resnet34"),
+        code=code or code_hash(method_files()[spec["method"]].path, "resnet34", spec["dataset"]),
     )
 
 

@@ -24,7 +24,8 @@ VALUES = {  # row -> last by seed
 
 
 def record(row, seed, last=None, status="done", **changes):
-    spec = {"method": row, "seed": seed, "params": {}, "protocol": {"model": "digits_cnn"}}
+    spec = {"method": row, "seed": seed, "params": {}, "dataset": "digits"}
+    spec["protocol"] = {"model": "digits_cnn"}
     environment = {"device": "cpu", "precision": "float32", **changes.pop("environment", {})}
     noise = {
         "noise_rate_train": 0.4,
@@ -43,7 +44,7 @@ def record(row, seed, last=None, status="done", **changes):
         timing={},
         environment=environment,
         method={"told": [], "networks": 1, "forward_passes": 1.0},
-        code=changes.pop("code", None) or code_hash(method_files()[row].path, "digits_cnn"),
+        code=changes.pop("code", None) or code_hash(method_files()[row].path, "digits_cnn", spec["dataset"]),
         **changes,
     )
 

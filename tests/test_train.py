@@ -1,6 +1,5 @@
 """One run: seeded streams, the whole method interface, resume, divergence, helper networks."""
 
-import ast
 import csv
 import textwrap
 import threading
@@ -298,7 +297,7 @@ def test_changed_code_marks_a_record_and_stale_rerun_redoes_it(tmp_path):
 
     for text, stale in ((path.read_text() + "\n# a comment\n", 0), (path.read_text() + "\nX = 1\n", 1)):
         path.write_text(text)
-        code_hash._essence.cache_clear()
+        code_hash.file_hash.cache_clear()
         state = sweep(tmp_path, {"mine": {}}, 1, methods_dir=folder).state
         assert (len(state.done), len(state.stale), len(state.todo)) == (1, stale, 0)
     redo = api.prepare(
@@ -512,30 +511,3 @@ def test_global_generators_are_the_runs_own(tmp_path):
         sw.run()
     assert outcome(sweeps[0]) == outcome(sweeps[1])
     assert np.random.rand() == expected  # and the caller's are left alone
-
-
-def test_every_module_a_run_computes_with_is_in_the_code_hash():
-    """What train and the data layer import of ours, apart from what only names, stores or checks."""
-    from nlbench import code_hash
-
-    seen, todo = set(), ["training/train.py", "data/noise/resolve.py"]
-    package = Path(train.__file__).parents[1]
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for node in ast.walk(ast.parse((package / name).read_text())):
-            parts = []
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nlbench"):
-                parts = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for part in parts:
-                path = part.removeprefix("nlbench").lstrip(".").replace(".", "/") + ".py"
-                todo += [path] if (package / path).is_file() else []
-    bookkeeping = {"code_hash", "hardware", "registry", "errors", "files", "build", "results"}
-    bookkeeping |= {"data/base", "data/formats/safe_pickle", "data/fingerprint", "data/places", "plan/spec"}
-    bookkeeping |= {"plan/suite_file", "plan/problems", "plan/yaml_lines", "plan/presets"}
-    own = {name for name in seen if not name.startswith(("ops/", "models/"))}
-    hashed = {str(path.relative_to(package)) for name in code_hash._HARNESS for path in package.glob(name)}
-    known = hashed | {name for name in own if any(name.startswith(part) for part in bookkeeping)}
-    assert own - known == set()

@@ -53,7 +53,8 @@ def state(specs: list[RunSpec], store: Store, methods: dict[str, registry.Method
         record = store.read(spec.key)
         if record is not None:
             by_status[record.status].add(spec.key)
-            if record.code != code_hash.code_hash(methods[spec.method].path, spec.protocol.model):
+            method_file, model = methods[spec.method].path, spec.protocol.model
+            if record.code != code_hash.code_hash(method_file, model, spec.condition.dataset):
                 result.stale.add(spec.key)
         if record is None or record.status == "failed" or (stale == "rerun" and spec.key in result.stale):
             result.todo.append(spec)

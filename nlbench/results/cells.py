@@ -138,7 +138,8 @@ class Results:
         if file is None:  # a method of a folder that was not named here cannot be compared
             return False
         try:
-            return record.code != code_hash.code_hash(file.path, record.spec["protocol"]["model"])
+            model, dataset = record.spec["protocol"]["model"], record.spec["dataset"]
+            return record.code != code_hash.code_hash(file.path, model, dataset)
         except SuiteError:  # the model is gone
             return True
 

@@ -59,7 +59,7 @@ def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
 def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -> RunRecord:
     device, store = context.device, context.store
     file = context.methods[spec.method]
-    code_hash = code.code_hash(file.path, protocol.model)
+    code_hash = code.code_hash(file.path, protocol.model, spec.condition.dataset)
     info = data.info
     geometry = Geometry(protocol.resize, protocol.crop)
     images = images_of(data.train_images, info, device, protocol.augment, geometry)

@@ -1,0 +1,231 @@
+"""Which changes of the code make records stale: those that can change a number, and no others."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nlbench import code_hash, registry
+
+PACKAGE = Path(code_hash.__file__).parent
+METHODS = registry.method_files()
+
+SOURCE = '''"""What a method file says first."""
+import torch
+from nlbench.method import Method
+
+
+class Mine(Method):
+    """Weighs the loss."""
+
+    def loss(self, logits, batch):
+        weight = 0.5
+        if logits.shape[0] > 1:
+            weight = weight * 2
+            self.seen = True
+        return weight * torch.nn.functional.cross_entropy(logits, batch.labels)
+'''
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Write SOURCE with one text in place of another, and return its hash as a method file."""
+
+    def write(old="", new=""):
+        assert old in SOURCE
+        path = tmp_path / "mine.py"
+        path.write_text(SOURCE.replace(old, new, 1) if old else SOURCE)
+        code_hash.file_hash.cache_clear()
+        return code_hash.code_hash(path, "digits_cnn", "digits")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("weight = 0.5\n", "weight = 0.5  # half of it\n"),
+        ("        weight = 0.5\n", "        # Half of it.\n        weight = 0.5\n"),
+        ("        weight = 0.5\n", "    # At another indentation.\n        weight = 0.5\n"),
+        ('"""Weighs the loss."""', '"""Weighs the loss.\n\n    With a reason.\n    """'),
+        ('    """Weighs the loss."""\n', ""),
+        ('"""What a method file says first."""\n', ""),
+        ("        weight = 0.5\n", "\n\n        weight = 0.5\n\n"),
+        ("entropy(logits, batch.labels)", "entropy(\n            logits, batch.labels\n        )"),
+        ("weight = weight * 2", "weight = \\\n                weight * 2"),
+        ("weight = weight * 2\n            self", "weight = weight  *  2\n            self"),
+        ("            weight = weight * 2\n            self", "          weight = weight * 2\n          self"),
+        ("batch.labels)\n", "batch.labels)"),
+    ],
+    ids=[
+        "a trailing comment",
+        "a comment line",
+        "a comment line at another indentation",
+        "the words of a docstring",
+        "no docstring of the class",
+        "no docstring of the module",
+        "blank lines",
+        "a wrapped call",
+        "a wrapped assignment",
+        "spaces within a line",
+        "a narrower indentation",
+        "no line break at the end",
+    ],
+)
+def test_words_and_layout_keep_the_hash(changed, old, new):
+    assert changed(old, new) == changed()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.5", "0.6"),
+        ("weight * 2", "weight + 2"),
+        ("weight * 2\n            self.seen", "weight * 2\n        self.seen"),
+        ("batch.labels)\n", "batch.labels)\n\n    def predict(self, run, images):\n        return images\n"),
+        ("self.seen", "self.saw"),
+        ("            self.seen = True\n", ""),
+        ('"""Weighs the loss."""', 'text = """Weighs the loss."""'),
+        ('"""Weighs the loss."""', 'f"""{print()}"""'),
+    ],
+    ids=[
+        "a number",
+        "an operator",
+        "a statement that leaves an if",
+        "a further function",
+        "a name",
+        "a missing statement",
+        "a string that is used",
+        "a string that calls something",
+    ],
+)
+def test_another_program_has_another_hash(changed, old, new):
+    assert changed(old, new) != changed()
+
+
+def test_a_record_is_compared_alike_by_every_python(tmp_path):
+    """From 3.12 on an f-string is several tokens, of which some lose what the source says."""
+    path = tmp_path / "strings.py"
+    path.write_text('x = f\'a {{b}} { 1 + 1 !r:>{width}} c\' + rf"""{x:\n}"""\n')
+    expected = ("x", "=", "f'a {{b}} { 1 + 1 !r:>{width}} c'", "+", 'rf"""{x:\n}"""', "NEWLINE")
+    assert code_hash.code_tokens(path) == expected
+
+
+# ---- Which files count ------------------------------------------------------------------------
+
+
+def files_of(method, model="digits_cnn", dataset="digits"):
+    """The files that a run's hash covers, relative to the package."""
+    files = code_hash.hashed_files(METHODS[method].path, model, dataset)
+    return {path.name if path == METHODS[method].path else str(path.relative_to(PACKAGE)) for path in files}
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("mixmatch", {"dividemix", "pes"}),
+        ("transition", {"forward", "backward"}),
+        ("over_parameterisation", {"sop", "sop-plus"}),
+        ("elr", set(METHODS)),
+        ("reference", set(METHODS)),
+    ],
+)
+def test_a_module_of_ops_counts_for_the_methods_that_import_it(module, expected):
+    assert {name for name in METHODS if f"ops/{module}.py" in files_of(name)} == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from nlbench.ops import mixmatch",
+        "from nlbench.ops.mixmatch import sharpen",
+        "import nlbench.ops.mixmatch",
+        "from nlbench import ops\nX = ops.mixmatch",
+        "def late():\n    from nlbench.ops import mixmatch",
+    ],
+)
+def test_every_way_of_importing_a_module_of_ops_is_seen(tmp_path, line):
+    path = tmp_path / "mine.py"
+    path.write_text(f"{line}\n")
+    assert PACKAGE / "ops" / "mixmatch.py" in code_hash.hashed_files(path, "digits_cnn", "digits")
+
+
+def test_a_helper_network_that_methods_share_has_none_of_their_code():
+    files = code_hash.hashed_files(None, "digits_cnn", "digits")
+    assert not {path.name for path in files} & {"forward.py", "backward.py", "transition.py"}
+
+
+def test_a_run_has_its_own_model_and_its_own_drawn_dataset():
+    assert "models/cnn.py" in files_of("ce")
+    assert "models/cnn.py" not in files_of("ce", model="resnet34")
+    assert "models/_external.py" in files_of("ce", model="torchvision/resnet50")
+    assert "models/_external.py" not in files_of("ce")
+
+    drawn = {"data/datasets/digits.py", "data/datasets/gaussians.py"}
+    assert files_of("ce") & drawn == {"data/datasets/digits.py"}
+    assert files_of("ce", dataset="gaussians") & drawn == {"data/datasets/gaussians.py"}
+    for name in registry.dataset_files():
+        expected = registry.dataset(name).INFO.redrawn
+        assert (f"data/datasets/{name}.py" in files_of("ce", dataset=name)) == expected
+    assert "data/datasets/folder.py" not in files_of("ce", dataset="folder:birds")
+
+
+# What training imports without computing with it, and why its code need not count.
+BOOKKEEPING = {
+    "code_hash.py": "names the code",
+    "data/base.py": "holds what a dataset read, whose fingerprint is in the key",
+    "data/datasets/": "reads files, whose fingerprint is in the key; drawn datasets count by themselves",
+    "data/formats/": "reads files, whose content is in the key",
+    "data/sources.py": "finds datasets",
+    "errors.py": "words",
+    "files.py": "writes files",
+    "hardware.py": "asks the machine; what it answers is in the key or in the record",
+    "plan/": "makes run keys, which hold all values; protocol.py and schedules.py count",
+    "registry.py": "finds files",
+    "results/": "keeps what came out",
+}
+
+
+def test_every_module_that_training_imports_counts_or_is_bookkeeping():
+    counted = files_of("ce")
+    imported, waiting = set(), ["training/train.py", "training/run_data.py"]
+    while waiting:
+        file = waiting.pop()
+        if file not in imported:
+            imported.add(file)
+            waiting += imports(file)
+
+    assert len(imported) > 25
+    elsewhere = ("models/", "ops/", *BOOKKEEPING)
+    beyond = {file for file in imported - counted if not file.startswith(elsewhere)}
+    assert {file for file in beyond if code_hash.code_tokens(PACKAGE / file)} == set()
+
+
+def imports(file):
+    """The package's files that a file imports, read from its source by the test's own rule."""
+    names = set()
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nlbench":
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    paths = {name.removeprefix("nlbench").lstrip(".").replace(".", "/") for name in names}
+    found = {f"{path}.py" for path in paths} | {f"{path}/__init__.py" for path in paths if path}
+    return {path for path in found if (PACKAGE / path).is_file()}
+
+
+def test_every_file_of_the_numeric_folders_counts():
+    for folder in ("training", "data/noise"):
+        for path in (PACKAGE / folder).glob("*.py"):
+            assert str(path.relative_to(PACKAGE)) in files_of("ce")
+    for pattern in code_hash.HARNESS:
+        assert list(PACKAGE.glob(pattern)), f"{pattern} matches no file"
+
+
+def test_the_hash_needs_no_torch():
+    code = (
+        "import sys; from pathlib import Path; from nlbench.code_hash import hashed_files\n"
+        "assert hashed_files(None, 'digits_cnn', 'digits')\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
