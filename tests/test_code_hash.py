@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nlbench import code_hash, registry
+from nlbench.data import catalogue
 
 PACKAGE = Path(code_hash.__file__).parent
 METHODS = registry.method_files()
@@ -166,8 +167,8 @@ def test_a_run_has_its_own_model_and_its_own_drawn_dataset():
     drawn = {"data/datasets/digits.py", "data/datasets/gaussians.py"}
     assert files_of("ce") & drawn == {"data/datasets/digits.py"}
     assert files_of("ce", dataset="gaussians") & drawn == {"data/datasets/gaussians.py"}
-    for name in registry.dataset_files():
-        expected = registry.dataset(name).INFO.redrawn
+    for name in catalogue.dataset_files():
+        expected = catalogue.dataset(name).INFO.redrawn
         assert (f"data/datasets/{name}.py" in files_of("ce", dataset=name)) == expected
     assert "data/datasets/folder.py" not in files_of("ce", dataset="folder:birds")
 
@@ -178,7 +179,7 @@ BOOKKEEPING = {
     "data/base.py": "holds what a dataset read, whose fingerprint is in the key",
     "data/datasets/": "reads files, whose fingerprint is in the key; drawn datasets count by themselves",
     "data/formats/": "reads files, whose content is in the key",
-    "data/sources.py": "finds datasets",
+    "data/places.py": "says where datasets lie",
     "errors.py": "words",
     "files.py": "writes files",
     "hardware.py": "asks the machine; what it answers is in the key or in the record",

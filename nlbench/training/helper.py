@@ -71,7 +71,9 @@ def fit_helper(
     identity, method_file = spec.identity(), context.methods[spec.method].path
     if loss == "ce":  # depends on no method: theirs to share
         identity = {k: v for k, v in identity.items() if k not in ("method", "params")}
-    hashed = code_hash.code_hash(None if loss == "ce" else method_file, protocol.model, spec.condition.dataset)
+    hashed = code_hash.code_hash(
+        None if loss == "ce" else method_file, protocol.model, spec.condition.dataset
+    )
     fit_key = key_of({**identity, "fit": key, "epochs": epochs, "code": hashed})
     path = context.store.root / "fits" / f"{fit_key}.pt"
     task = run.task

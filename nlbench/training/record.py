@@ -77,7 +77,9 @@ def failed(spec: RunSpec, error: BaseException, context: Context) -> RunRecord:
         timing={},
         environment=environment(context, spec.protocol),
         method={},
-        code=code.code_hash(context.methods[spec.method].path, spec.protocol.model, spec.condition.dataset),
+        code=code.code_hash(
+            context.methods[spec.method].path, spec.protocol.model, spec.condition.dataset
+        ),
         error={
             "message": f"{type(error).__name__}: {error}",
             "traceback": "".join(traceback.format_exception(error)) if error.__traceback__ else "",
