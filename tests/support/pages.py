@@ -106,7 +106,8 @@ def follow(page: Path, place: Path, call: Shell) -> None:
 
     A block `sh` is run. It must succeed, unless it is marked `refused`. A block `text` is what the command
     before it printed; marked `figures` it is a table whose numbers may differ, marked `later` it is not run.
-    Every other block is a file: written whole, or, marked `append`, added at the end of one that exists.
+    A block `diff` is applied to the files that it names. Every other block is a file: written whole, or,
+    marked `append`, added at the end of one that exists.
     """
     printed = ""
     for block in blocks(page):
@@ -122,8 +123,24 @@ def follow(page: Path, place: Path, call: Shell) -> None:
             assert table_frame(printed) == table_frame(block.text)
         elif block.kind == "text":
             assert plain(printed) == plain(block.text)
+        elif block.kind == "diff":
+            apply(block, place)
         else:
             write(block, place)
+
+
+def apply(block: Block, place: Path) -> None:
+    """Apply a diff to a file in `place`. Raises unless the old lines of each hunk occur exactly once."""
+    head, *hunks = re.split(r"(?m)^@@.*\n", block.text)
+    path = place / re.search(r"(?m)^\+\+\+ b/(.+)$", head)[1]
+    text = path.read_text(encoding="utf-8")
+    for hunk in hunks:
+        lines = hunk.rstrip("\n").split("\n")
+        old = "\n".join(line[1:] for line in lines if not line.startswith("+"))
+        new = "\n".join(line[1:] for line in lines if not line.startswith("-"))
+        assert text.count(old) == 1, f"{path.name} has these lines {text.count(old)} times:\n{old}"
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
 
 
 def write(block: Block, place: Path) -> None:
