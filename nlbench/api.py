@@ -151,7 +151,16 @@ def prepare(
     def pending(part: Plan) -> bool:
         return bool(base.state(part.specs, store, methods, stale).todo)
 
-    plan = tuning.stage(checked, only, planned, pending, store) if checked.track == "tuned" else planned(checked)
+    def score(spec: RunSpec) -> float | None:
+        record = store.read(spec.key)
+        if record is None or record.status != "done":
+            return None
+        return record.metrics["val_last"]
+
+    if checked.track == "tuned":
+        plan = tuning.stage(checked, problems, only, planned, pending, score)
+    else:
+        plan = planned(checked)
     chosen = plan.specs
     if not plan.tries:
         chosen = [s for s in chosen if (not only or s.row in only) and (seeds is None or s.seed in seeds)]

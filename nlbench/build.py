@@ -1,22 +1,33 @@
-"""Build."""
+"""From a method's class and a suite's values to a method that can be trained."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from nlbench.errors import in_words, shown
+from nlbench.errors import Problem, in_words, shown
+
+if TYPE_CHECKING:
+    from nlbench.data.base import Info
+    from nlbench.method import Method, Task
+
+M = TypeVar("M", bound="Method")
 
 
 def typed_value(value: Any, annotation: Any) -> Any:
-    """A hyperparameter's value in its annotated type. Raises ValueError saying what it must be."""
+    """Return a hyperparameter's value in its annotated type.
+
+    Raises: ValueError, saying what the value must be.
+    """
     try:
         typed = TypeAdapter(annotation).validate_python(value, strict=True)
-        json.dumps(typed, allow_nan=False)  # it becomes part of a run's key
+        # The value becomes part of a run's key, which is hashed as JSON.
+        json.dumps(typed, allow_nan=False)
     except PydanticUserError:
         raise ValueError(f"is annotated as {annotation}, which a suite cannot give") from None
     except ValidationError as error:
@@ -24,42 +35,77 @@ def typed_value(value: Any, annotation: Any) -> Any:
     except ValueError:
         raise ValueError(f"must be finite, got {shown(value)}") from None
     except TypeError:
-        raise ValueError(f"must be numbers, text, lists and mappings, got {shown(value)}") from None
+        message = f"must be numbers, text, lists and mappings, got {shown(value)}"
+        raise ValueError(message) from None
     return typed
 
 
-_TOLD = ("noise_rate", "T")  # what a method can be told, where it is known
+# Privileged information that exists for any dataset whose true labels are known.
+_MEASURED = ("noise_rate", "T")
 
 
-def build_method(cls: type, params: Mapping[str, Any], task: Any) -> Any:
-    """The method, told what it declares: on its class before it is built, on the instance afterwards."""
-    secrets = dict(task.privileged)
-    _check_told(cls, secrets)
-    task.privileged = {name: secrets[name] for name in cls.told}  # type: ignore[attr-defined]
+def build_method(cls: type[M], params: Mapping[str, Any], task: Task) -> M:
+    """Build the method on `task`, which is left with the privileged information it declares.
+
+    The constructor sees what the class declares in `told`, a training what the instance declares.
+
+    Args:
+        params: every hyperparameter.
+        task: holds all privileged information there is.
+    Raises: ValueError for a value that the method refuses, and for information that it declares
+        and nobody can give. Whatever else the constructor raises.
+    """
+    known = dict(task.privileged)
+    task.privileged = _declared(cls.told, known)
     method = cls(task, **params)
-    _check_told(method, secrets)
-    task.privileged = {name: secrets[name] for name in method.told}
+    task.privileged = _declared(method.told, known)
     return method
 
 
-def _check_told(method: Any, secrets: Mapping[str, Any]) -> None:
-    for name in method.told:
-        if name in _TOLD and name not in secrets:
-            raise ValueError(f"needs to be told {name}, which is unknown: the dataset has no true training labels")
-        if name not in secrets:
-            raise ValueError(f"told names {name!r}; a method can be told: {', '.join(secrets)}")
+def _declared(told: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the privileged information `known` that a method declares."""
+    values = {}
+    for name in told:
+        if name in known:
+            values[name] = known[name]
+        elif name in _MEASURED:
+            raise ValueError(
+                f"needs to be told {name}, which is unknown: the dataset has no true training labels"
+            )
+        else:
+            raise ValueError(f"told names {name!r}; a method can be told: {', '.join(known)}")
+    return values
 
 
-def dummy_task(info: Any) -> Any:
-    """A task of the dataset's size with made-up labels, on which a method can be built to check its arguments."""
+def problem_of(error: ValueError, given: Iterable[str]) -> Problem:
+    """Return a constructor's error as a problem of the hyperparameter that its message names.
+
+    Its path is empty when the message names none of `given`. A name at the beginning of the message
+    counts before others, and is then left out of the problem's message.
+    """
+    message = str(error)
+    named = [name for name in given if re.search(rf"\b{re.escape(name)}\b", message)]
+    if not named:
+        return Problem((), message)
+
+    first = min(named, key=lambda name: not message.startswith(f"{name} "))
+    return Problem((first,), message.removeprefix(f"{first} "))
+
+
+def dummy_task(info: Info) -> Task:
+    """Return a task of the dataset's size with made-up labels, on which arguments can be checked."""
     import torch
 
     from nlbench.method import Task
 
     N, C = info.num_train or 1000, info.num_classes
-    told = {"noise_rate": 0.2, "T": torch.eye(C, dtype=torch.float64) * 0.8 + 0.2 / C}
-    if "clean" not in info.label_sets:
-        told = {"noise_rate": told["noise_rate"]} if info.estimated_noise_rate else {}
+    known: dict[str, Any] = {}
+    if "clean" in info.label_sets:
+        known["noise_rate"] = 0.2
+        known["T"] = torch.eye(C, dtype=torch.float64) * 0.8 + 0.2 / C
+    elif info.estimated_noise_rate:
+        known["noise_rate"] = 0.2
+
     return Task(
         num_train=N,
         num_classes=C,
@@ -67,5 +113,5 @@ def dummy_task(info: Any) -> Any:
         epochs=100,
         steps_per_epoch=100,
         batch_size=128,
-        privileged=told,
+        privileged=known,
     )

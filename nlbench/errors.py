@@ -1,19 +1,36 @@
-"""Errors a user can cause. The command line prints their message alone, without a traceback."""
+"""Errors that a user can cause, and the words in which they are told.
+
+The command line prints the message of such an error alone, without a traceback.
+"""
+
+from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 
 
 class UserError(Exception):
-    """What a user can cause and mend. The message names the file, key or argument, and the fix."""
+    """Something that a user can cause and mend. The message names the file, key or argument, and the fix."""
 
 
 class SuiteError(UserError):
-    """A suite, a method or an option asks for something that cannot be. Holds every problem found, one a line."""
+    """A suite, a method or an option asks for something that cannot be done.
+
+    Attributes:
+        problems: what is wrong, where it is known key by key. The message then has a line for each.
+    """
+
+    def __init__(self, message: str = "", problems: Iterable[Problem] = ()):
+        self.problems = tuple(problems)
+        super().__init__(message or "\n".join(str(problem) for problem in self.problems))
 
 
 class DataError(UserError):
@@ -21,15 +38,42 @@ class DataError(UserError):
 
 
 class DataMissing(DataError):
-    """Data is not there. The message says where it was looked for and which file from which page goes where."""
+    """Data is not there. The message says where it was looked for, and which file from which page goes where."""
 
 
 class StoreError(UserError):
     """The record store cannot be read or written."""
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One thing that a user has to mend.
+
+    Attributes:
+        path: keys and positions that lead to the value, from the top of what was checked.
+        message: what is wrong and what is allowed, without the place.
+        option: the command-line option that gave the value, for example "--set epochs"; then `path` is empty.
+    """
+
+    path: tuple[str | int, ...]
+    message: str
+    option: str = ""
+
+    def under(self, *prefix: str | int) -> Problem:
+        """Return the same problem, seen from further up."""
+        return replace(self, path=(*prefix, *self.path))
+
+    @property
+    def place(self) -> str:
+        """The path in words, for example "datasets.0.noise.rate", or the option."""
+        return self.option or ".".join(str(part) for part in self.path)
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence such as " Did you mean 'elr'?" for a near miss, else an empty string; appended to a message."""
+    """Return a sentence such as " Did you mean 'elr'?" for a near miss, to append to a message, else ""."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
@@ -37,12 +81,28 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def look_up(kind: str, name: str, known: Mapping[str, T]) -> T:
     """Return known[name]. Raises SuiteError that lists the known names and suggests the nearest one."""
     if name not in known:
-        raise SuiteError(f"unknown {kind} {name!r}. There are: {', '.join(known)}.{did_you_mean(name, known)}")
+        raise SuiteError(unknown_name(kind, name, known))
     return known[name]
 
 
-pass
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
+    """Return "unknown KIND NAME. There are: ...", with a guess at what was meant."""
+    names = list(known)
+    return f"unknown {kind} {name!r}. There are: {', '.join(names)}.{did_you_mean(str(name), names)}"
 
+
+def unknown_key(key: object, takes: Mapping[str, str] | Iterable[str]) -> str:
+    """Return "unknown key. It takes: ...", with a guess at what was meant.
+
+    Args:
+        takes: the known keys; of a mapping the values are shown, for example "lam (3.0)".
+    """
+    shown_keys = list(takes.values()) if isinstance(takes, Mapping) else list(takes)
+    known = ", ".join(shown_keys) or "nothing"
+    return f"unknown key. It takes: {known}.{did_you_mean(str(key), takes)}"
+
+
+# pydantic's name of an error -> our words, which may name the limits of the field.
 _WORDS = {
     "missing": "is required",
     "string_type": "must be text",
@@ -64,26 +124,32 @@ _WORDS = {
 }
 
 
-def in_words(problem: Any) -> str:
-    """One of the `errors()` of a pydantic ValidationError as a sentence without its place."""
-    kind, context = problem["type"], problem.get("ctx", {})
-    if problem["loc"] and problem["loc"][-1] == "[key]":
-        return f"the key {problem['input']!r} must be text; put it in quotes"
+def in_words(detail: ErrorDetails) -> str:
+    """Return one of the `errors()` of a pydantic ValidationError as a sentence, without its place."""
+    kind, given = detail["type"], detail["input"]
+    context: dict[str, Any] = detail.get("ctx", {})
+
+    if detail["loc"] and detail["loc"][-1] == "[key]":
+        return f"the key {given!r} must be text; put it in quotes"
+
     if kind == "union_tag_invalid":
-        known = [name.strip("'") for name in context["expected_tags"].split(", ")]
-        return f"unknown kind {context['tag']!r}. There are: {', '.join(known)}.{did_you_mean(context['tag'], known)}"
+        tags = [name.strip("'") for name in context["expected_tags"].split(", ")]
+        return unknown_name("kind", context["tag"], tags)
+
     if kind == "literal_error":
         known = re.findall(r"'([^']*)'", context["expected"])
-        hint = did_you_mean(problem["input"], known) if isinstance(problem["input"], str) else ""
-        return f"must be {context['expected']}, got {shown(problem['input'])}{hint and '.' + hint}"
+        hint = did_you_mean(given, known) if isinstance(given, str) else ""
+        words = f"must be {context['expected']}, got {shown(given)}"
+        return f"{words}.{hint}" if hint else words
+
     if kind in _WORDS:
         words = _WORDS[kind].format(**context)
     else:
-        words = problem["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
-    return words if kind in ("missing", "too_short") else f"{words}, got {shown(problem['input'])}"
+        words = detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+    return words if kind in ("missing", "too_short") else f"{words}, got {shown(given)}"
 
 
-def shown(value: Any) -> str:
-    """A value as a message quotes it."""
+def shown(value: object) -> str:
+    """Return a value as a message quotes it: its repr, shortened to 80 characters."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

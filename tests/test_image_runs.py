@@ -411,7 +411,7 @@ def test_the_key_of_a_folder_is_of_its_content(tmp_path):
         ),
         ("{name: folder, path: birds, noise: {kind: symmetric, rate: 0.4}}", "the true labels of birds are unknown"),
         ("{name: folder, path: birds}\n  - {name: folder, path: ../birds}", "two folders are called birds: rename one"),
-        ("{name: folder, path: birds}\n  - {name: folder, path: ./birds}", "birds stands here twice; keep one"),
+        ("{name: folder, path: birds}\n  - {name: folder, path: ./birds}", "birds is listed twice; keep one"),
     ],
 )
 def test_wrong_folders(tmp_path, entry, message):

@@ -267,7 +267,7 @@ def without_data(monkeypatch):
     def fingerprints(conditions, *_):
         return {(c.dataset, c.labels): "0" for c in conditions}, {}
 
-    monkeypatch.setattr("nlbench.plan.expand._fingerprints", fingerprints)
+    monkeypatch.setattr("nlbench.plan.expand.read_fingerprints", fingerprints)
 
 
 def test_every_shipped_suite_is_counted():
@@ -497,7 +497,7 @@ NOISE = "{kind: symmetric, rate: 0.4}"
         (("rate: 0.4", "rate: [0.2, 1.4]"), "4: datasets.0.noise.rate", r"must be in \[0, 1\], got 1.4"),
         (("rate: 0.4", "rate: []"), "4: datasets.0.noise.rate", "must be a number"),
         (("rate: 0.4", "rate: .nan"), "4: datasets.0.noise.rate", "got nan"),
-        (("rate: 0.4", "rate: [0.2, 0.2]"), "4: datasets.0", "Digits symmetric 0.2 stands here twice"),
+        (("rate: 0.4", "rate: [0.2, 0.2]"), "4: datasets.0", "Digits symmetric 0.2 is listed twice"),
         (("kind: symmetric", "kind: symetric"), "4: datasets.0.noise.kind", "Did you mean 'symmetric'"),
         (("seeds: [0, 1]", "seeds: []"), "8: seeds", r"must not be empty; for example \[0, 1, 2, 3, 4\]"),
         (("seeds: [0, 1]", "seeds: 0-4"), "8: seeds", r"must be a list, got '0-4'; for example"),

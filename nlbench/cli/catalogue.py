@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nlbench.cli.app import DataDir, MethodsDir, app, guarded
-from nlbench.errors import DataMissing, SuiteError
+from nlbench.errors import DataMissing, Problem, SuiteError
 
 data_app = typer.Typer(help="Where the datasets are, and how to get them.", no_args_is_help=True)
 noise_app = typer.Typer(help="Noisy labels for use in other programs.", no_args_is_help=True)
@@ -64,7 +63,7 @@ def _described(what: Listed, methods_dir: Path | None) -> dict[str, str]:
     if what is Listed.protocols:
         from nlbench.plan.presets import PRESETS
 
-        return {name: f"v{values['version']}: {line}" for name, (line, values, _) in PRESETS.items()}
+        return {name: f"v{p.values['version']}: {p.description}" for name, p in PRESETS.items()}
 
     from nlbench.plan.suite_file import read_suite
 
@@ -171,8 +170,10 @@ def noise_export(
     given = {name: value for name, value in options.items() if value is not None}
     try:
         resolved = resolve.resolve(given, info, Path())
-    except ValueError as error:
-        raise SuiteError(re.sub(r"^noise\.", "--", str(error), flags=re.MULTILINE)) from None
+    except SuiteError as error:
+        # The keys of a noise are options of this command.
+        problems = [Problem((), p.message, f"--{p.path[-1]}") for p in error.problems]
+        raise SuiteError(problems=problems) from None
     if not catalogue.status(dataset, places.data_dir).there:
         raise DataMissing(catalogue.advice(dataset, places.data_dir))
 

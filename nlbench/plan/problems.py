@@ -1,46 +1,65 @@
-"""What is wrong with a suite, in our words: YAML that keeps its lines, pydantic's findings, and a collector of both."""
+"""The collector of a suite's problems. It alone turns a problem into text, with file and line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nlbench.errors import SuiteError
-
-Where = Sequence[str | int]  # keys and positions, from the top of a suite
+from nlbench.errors import Problem, SuiteError
 
 
 class Problems:
-    """Collects every problem of a suite, each with file, line and key."""
+    """Collects every problem of a suite, so that all are reported at once.
+
+    Args:
+        source: the suite's file, or "suite" for a mapping.
+        tree: the suite as ruamel read it, whose nodes know their lines; a plain mapping has no lines.
+    """
 
     def __init__(self, source: str, tree: Any = None):
-        self.source, self._tree, self.lines = source, tree, list[str]()
+        self.source, self._tree = source, tree
+        self.found: list[Problem] = []
 
-    def add(self, path: Where, message: str) -> None:
-        """`message` may have several lines: those after the first belong to it and are indented."""
-        place = ".".join(str(part) for part in path)
-        line = self._line(path)
-        head = f"{self.source}:{line}: " if line else f"{self.source}: "
-        self.lines.append(f"{head}{place}: {_indented(message)}" if place else head + _indented(message))
+    def add(self, path: Sequence[str | int], message: str) -> None:
+        """Add a problem of the value at `path`, from the top of the suite.
+
+        Lines of `message` after the first are indented when they are printed.
+        """
+        self.found.append(Problem(tuple(path), message))
 
     def add_option(self, option: str, message: str) -> None:
-        """A problem of the command line, for example of "--set epochs"."""
-        self.lines.append(f"{option}: {_indented(message)}")
+        """Add a problem of the command line, for example of "--set epochs"."""
+        self.found.append(Problem((), message, option))
 
-    def _line(self, path: Where) -> int:
-        node, line = self._tree, 0
+    def extend(self, found: Iterable[Problem]) -> None:
+        """Add problems whose paths count from the top of the suite."""
+        self.found += found
+
+    def raise_if_any(self) -> None:
+        """Raise SuiteError with a line for each problem that was added."""
+        if self.found:
+            raise self.error(self.found)
+
+    def error(self, found: Sequence[Problem]) -> SuiteError:
+        """Return the error that reports `found`, each problem once."""
+        lines = [self._line(problem) for problem in found]
+        return SuiteError("\n".join(dict.fromkeys(lines)), found)
+
+    def _line(self, problem: Problem) -> str:
+        text = str(problem).replace("\n", "\n    ")
+        if problem.option:
+            return text
+
+        number = self._line_number(problem.path)
+        return f"{self.source}:{number}: {text}" if number else f"{self.source}: {text}"
+
+    def _line_number(self, path: Sequence[str | int]) -> int:
+        """Return the line of the deepest part of `path` that the file has, from 1; 0 where none is known."""
+        node, number = self._tree, 0
         for part in path:
             try:
-                line = node.lc.data[part][0] + 1
+                number = node.lc.data[part][0] + 1
                 node = node[part]
             except (AttributeError, KeyError, IndexError, TypeError):
                 break
-        return line
-
-    def raise_if_any(self) -> None:
-        if self.lines:
-            raise SuiteError("\n".join(dict.fromkeys(self.lines)))
-
-
-def _indented(message: str) -> str:
-    return message.replace("\n", "\n    ")
+        return number

@@ -1,4 +1,4 @@
-"""Protocol."""
+"""A training protocol: everything about a training but the method. Presets become protocols here."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from nlbench.errors import SuiteError, did_you_mean, in_words
+from nlbench.errors import Problem, SuiteError, in_words, unknown_key, unknown_name
 from nlbench.plan.presets import PRESETS
 from nlbench.plan.schedules import SCHEDULE_KINDS, FrozenModel, Schedule
 
+# Keys of a preset that nothing may override.
+FIXED_KEYS = ("name", "version")
+
+# Keys that place a schedule in a training, or choose another one. A schedule with one of them in
+# the overrides is meant for the number of epochs there.
+_POSITIONS = {"kind", "milestones", "period"}
+
 
 def merge_values(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`; of a schedule single values, unless `over` names its kind and so gives it whole."""
+    """Return `base` with the values of `over` on top.
+
+    Two schedules are merged value by value, unless the one in `over` names its kind.
+    """
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -24,38 +34,53 @@ def merge_values(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-FIXED_KEYS = ("name", "version")  # of the preset
-
-
 class Protocol(FrozenModel):
-    """A fully resolved protocol. SGD is the optimiser of all of them."""
+    """A fully resolved protocol. All of them use SGD.
+
+    Attributes:
+        batch_size: the last, shorter batch of an epoch is kept.
+        augment: "crop-flip" for arrays of pixels: a random crop after padding with 4 zero pixels,
+            and a random flip; for image files: a random crop of the resized image, and a random
+            flip. "flip": a random flip alone, of the centre of a file. "none".
+        resize: short side of image files in pixels; 0 leaves them as they are.
+        crop: side of the part of an image file that a network sees; 0 where the dataset has no
+            image files.
+        weights: what networks start from: "" for random weights, "imagenet", or a file. In a run's
+            protocol the file is named by its digest, "sha256:...".
+        batches_per_epoch: batches of an epoch that are balanced by given label; 0 trains on every
+            example once.
+        val_fraction: part of all training images that is held out, with the noisy labels.
+        subset: training images to keep, stratified; 0 keeps all.
+        stratify: the labels whose proportions the split and the subset keep.
+        precision: "auto" is bfloat16 on hardware that has it, else float32. A run's protocol holds
+            the one that it stands for.
+        compile: whether full batches of a training go through torch.compile. The results are the
+            same up to rounding.
+        threads: CPU threads of a run. They are part of the key, because they change the order in
+            which sums are taken.
+    """
 
     name: str
     version: int
     model: str
     epochs: int = Field(ge=1, le=1_000_000)
-    batch_size: int = Field(ge=2, le=1_000_000)  # the last, shorter batch of an epoch is kept
+    batch_size: int = Field(ge=2, le=1_000_000)
     lr: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(ge=0)
     schedule: Schedule
-    # crop-flip: pixels: 4 zero pixels around, a random crop, a random flip; files: a random crop of the resized image,
-    # a random flip. flip: a random flip alone, of a file's centre.
     augment: Literal["crop-flip", "flip", "none"]
-    resize: int = Field(default=0, ge=0, le=4096)  # short side of files' images in pixels; 0 leaves them as they are
-    crop: int = Field(default=0, ge=0, le=4096)  # side of what a network sees of a file; 0: the dataset is no files
-    weights: str = ""  # what networks start from: "" random, "imagenet", "sha256:..." of a file
-    batches_per_epoch: int = Field(default=0, ge=0, le=10_000_000)  # balanced by given label; 0: every example once
-    val_fraction: float = Field(default=0.0, ge=0, lt=1)  # of all training images, held out with their noisy labels
-    subset: int = Field(default=0, ge=0)  # training images kept, stratified; 0 keeps all
-    stratify: Literal["clean", "given"] = "given"  # the labels that split and subset keep in proportion
-    # auto is bfloat16 on hardware that has it, else float32; a run's key holds the one it stands for.
+    resize: int = Field(default=0, ge=0, le=4096)
+    crop: int = Field(default=0, ge=0, le=4096)
+    weights: str = ""
+    batches_per_epoch: int = Field(default=0, ge=0, le=10_000_000)
+    val_fraction: float = Field(default=0.0, ge=0, lt=1)
+    subset: int = Field(default=0, ge=0)
+    stratify: Literal["clean", "given"] = "given"
     precision: Literal["float32", "bfloat16", "auto"]
-    compile: bool = False  # full batches of a training through torch.compile: the same up to rounding
-    threads: int = Field(
-        ge=1, le=1024
-    )  # CPU threads of a run: part of the numbers, since they change the order of sums
+    compile: bool = False
+    threads: int = Field(ge=1, le=1024)
 
     @field_validator("nesterov")
     @classmethod
@@ -78,53 +103,55 @@ class Protocol(FrozenModel):
         return values
 
 
-def resolve(name: str, dataset: str, overrides: dict[str, Any] | None = None) -> Protocol:
-    """The protocol `name` on `dataset`, with `overrides`; a `schedule` without its `kind` changes single values of it.
+def resolve(name: str, dataset: str, overrides: Mapping[str, Any] | None = None) -> Protocol:
+    """Return the protocol `name` on `dataset`, with `overrides`.
 
-    A changed `epochs` scales the schedule's positions, unless the overrides set those too.
+    A `schedule` in the overrides that does not name its `kind` changes single values of the
+    preset's. Changing `epochs` scales the schedule's positions, unless the overrides set those too.
 
-    Raises SuiteError for an unknown name or key, a wrong type or a value out of range; a problem a line.
+    Raises: SuiteError for an unknown name; with `problems` for every unknown key, wrong type or
+        value out of range.
     """
     if name not in PRESETS:
-        raise SuiteError(unknown(name))
-    _, values, per_dataset = PRESETS[name]
-    preset = {**values, **per_dataset.get(dataset, {}), "name": name}
+        raise SuiteError(unknown_name("protocol", name, PRESETS))
+    preset = PRESETS[name].on(dataset)
     given = dict(overrides or {})
-    problems = [f"{key}: belongs to the preset and cannot be overridden" for key in FIXED_KEYS if key in given]
-    given = {key: value for key, value in given.items() if key not in FIXED_KEYS}
+
+    problems = []
+    for key in FIXED_KEYS:
+        if key in given:
+            del given[key]
+            problems.append(Problem((key,), "belongs to the preset and cannot be overridden"))
+
     schedule = given.get("schedule")
-    own_positions = isinstance(schedule, dict) and not {"kind", "milestones", "period"}.isdisjoint(schedule)
-    if isinstance(schedule, dict) and "kind" not in schedule:
-        given["schedule"] = {**preset["schedule"], **schedule}
+    sets_positions = isinstance(schedule, dict) and not _POSITIONS.isdisjoint(schedule)
     try:
-        protocol = Protocol.model_validate({**preset, **given})
+        protocol = Protocol.model_validate(merge_values(preset, given))
     except ValidationError as error:
-        problems += explain(error)
+        problems += _problems_of(error)
     if problems:
-        raise SuiteError("\n".join(problems))
-    if protocol.epochs != preset["epochs"] and not own_positions:
+        raise SuiteError(problems=problems)
+
+    if protocol.epochs != preset["epochs"] and not sets_positions:
         ratio = protocol.epochs / preset["epochs"]
         protocol = protocol.model_copy(update={"schedule": protocol.schedule.scaled(ratio)})
     return protocol
 
 
-def unknown(name: str) -> str:
-    """What to say of a protocol that is none."""
-    return f"unknown protocol {name!r}. There are: {', '.join(PRESETS)}.{did_you_mean(name, PRESETS)}"
+def _problems_of(error: ValidationError) -> list[Problem]:
+    """Return pydantic's findings about a Protocol as problems, in our words."""
+    problems = []
+    for detail in error.errors():
+        # pydantic puts the chosen schedule's kind into the path. The suite has no such key.
+        path = [part for part in detail["loc"] if part not in (*SCHEDULE_KINDS, "[key]")]
 
-
-def explain(error: ValidationError) -> list[str]:
-    """A pydantic error about a Protocol in our words, a line per problem: "key: what is wrong"."""
-    lines = []
-    for problem in error.errors():
-        # pydantic puts the chosen schedule's kind into the path; a reader of the suite knows no such key.
-        path = [str(part) for part in problem["loc"] if part not in (*SCHEDULE_KINDS, "[key]")]
-        message = in_words(problem)
-        if problem["type"] == "extra_forbidden":
-            model = Protocol if len(path) == 1 else SCHEDULE_KINDS[str(problem["loc"][-2])]
+        if detail["type"] == "extra_forbidden":
+            model = Protocol if len(path) == 1 else SCHEDULE_KINDS[str(detail["loc"][-2])]
             known = [key for key in model.model_fields if key not in FIXED_KEYS]
-            message = f"unknown key. It takes: {', '.join(known)}.{did_you_mean(path[-1], known)}"
-        elif path == ["schedule"] and problem["type"] != "union_tag_invalid":
+            message = unknown_key(path[-1], known)
+        elif path == ["schedule"] and detail["type"] != "union_tag_invalid":
             message = f"must be a mapping with a kind: {', '.join(SCHEDULE_KINDS)}"
-        lines.append(f"{'.'.join(path)}: {message}")
-    return lines
+        else:
+            message = in_words(detail)
+        problems.append(Problem(tuple(path), message))
+    return problems

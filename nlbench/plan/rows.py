@@ -1,128 +1,228 @@
-"""Rows."""
+"""Check a suite's rows: the method exists, and can be built with these hyperparameters on every dataset."""
 
 from __future__ import annotations
 
-import re
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nlbench import registry
-from nlbench.build import build_method, dummy_task, typed_value
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.build import build_method, dummy_task, problem_of, typed_value
+from nlbench.data.base import Info
+from nlbench.errors import SuiteError, did_you_mean, unknown_key, unknown_name
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import STAND_IN
 from nlbench.plan.suite_file import MethodEntry, Suite
 
+if TYPE_CHECKING:
+    from nlbench.method import Method
+
 
 @dataclass(frozen=True)
 class CheckedRow:
-    """A method row, checked by building it on every dataset of the suite."""
+    """A row whose method has been built on every dataset of the suite.
+
+    Attributes:
+        method: the method's name in the registry.
+        params: every hyperparameter, by dataset.
+        told: the privileged information that the method declares.
+        networks: the number of networks that it trains.
+    """
 
     method: str
-    params: dict[str, dict[str, Any]]  # by dataset, fully resolved
+    params: dict[str, dict[str, Any]]
     told: tuple[str, ...]
     networks: int
 
-    @classmethod
-    def check(
-        cls,
-        row: str,
-        entry: MethodEntry,
-        suite: Suite,
-        files: Mapping[str, registry.MethodFile],
-        infos: Mapping[str, Any],
-        problems: Problems,
-    ) -> CheckedRow | None:
-        where = ["methods", row]
-        if not row.strip() or not row.isprintable() or set(row) & set(",|"):  # --only and tables could not have it
-            problems.add(where, f"{row!r} cannot be a row's name: it must be text without ',' and '|'")
-        name = entry.method or row
-        own = [[*where, "protocol"]] if entry.protocol else []
-        own += [
-            [*where, "per_dataset", d, "protocol"] for d, values in entry.per_dataset.items() if "protocol" in values
-        ]
-        for path in own if not suite.own_protocols else ():
-            message = "only the track as-published gives a method its own protocol"
-            problems.add(path, f"{message}; this suite is {suite.track}")
-        if entry.search and suite.track != "tuned":
-            problems.add([*where, "search"], f"only the track tuned searches; this suite is {suite.track}")
-        if name not in files:
-            path = [*where, "method"] if entry.method else where
-            hint = did_you_mean(name, files)
-            problems.add(path, f"unknown method {name!r}. There are: {', '.join(files)}.{hint}")
-            return None
-        try:
-            method_class = registry.load_method(files[name])
-            takes = registry.hyperparameters(method_class)
-        except SuiteError as error:
-            problems.add(where, str(error))
-            return None
+
+class _Given(NamedTuple):
+    """A hyperparameter's value, and the path of keys to it in the suite."""
+
+    value: Any
+    path: list[str]
+
+
+def check_row(
+    row: str,
+    entry: MethodEntry,
+    suite: Suite,
+    files: Mapping[str, registry.MethodFile],
+    infos: Mapping[str, Info],
+    problems: Problems,
+) -> CheckedRow | None:
+    """Check a row of the suite.
+
+    Args:
+        files: the methods by name.
+        infos: the suite's datasets.
+    Returns: None where the method cannot be loaded. With any problem the result is not to be used.
+    """
+    where = ["methods", row]
+    # The option --only splits names at commas, and tables use "|".
+    if not row.strip() or not row.isprintable() or set(row) & set(",|"):
+        message = f"{row!r} cannot be a row's name: it must be text without ',' and '|'"
+        problems.add(where, message)
+    _check_track(row, entry, suite, problems)
+
+    loaded = _load(row, entry, files, problems)
+    if loaded is None:
+        return None
+    file, method_class, takes = loaded
+
+    # Without a usable dataset in the suite, nobody knows which names are wrong.
+    if STAND_IN not in infos:
         for dataset in entry.per_dataset:
-            if dataset not in infos and STAND_IN not in infos:
-                problems.add(
-                    [*where, "per_dataset", dataset],
-                    f"this suite has no dataset {dataset!r}. It has: {', '.join(infos)}.{did_you_mean(dataset, infos)}",
-                )
-        params: dict[str, dict[str, Any]] = {}
-        told, networks = tuple[str, ...](), 1
-        for dataset, info in infos.items():
-            own_values = {k: v for k, v in entry.per_dataset.get(dataset, {}).items() if k != "protocol"}
-            given = {**{k: (v, [*where, k]) for k, v in (entry.model_extra or {}).items()},
-                     **{k: (v, [*where, "per_dataset", dataset, k]) for k, v in own_values.items()}}  # fmt: skip
-            params[dataset] = _check_params(given, takes, where, problems)
-            values = dict(params[dataset])
-            while values.keys() == takes.keys():  # again without the value that was wrong: there may be others
-                try:
-                    method = build_method(method_class, values, dummy_task(info))
-                    told, networks = method.told, method.num_networks
-                    break
-                except ValueError as error:
-                    wrong = _blame(str(error), given)
-                    path, message = (
-                        (given[wrong][1], str(error).removeprefix(f"{wrong} ")) if wrong else (where, str(error))
-                    )
-                    problems.add(path, message)
-                    if wrong is None or takes[wrong].required or values[wrong] == takes[wrong].default:
-                        break
-                    values[wrong] = takes[wrong].default
-                except Exception as error:  # a mistake in the method's file, which may be anybody's
-                    spot = traceback.extract_tb(error.__traceback__)[-1]
-                    message = f"{files[name].path}: cannot be built: {type(error).__name__}: {error}"
-                    problems.add(where, f"{message} ({spot.filename}:{spot.lineno})")
-                    break
-        return cls(name, params, told, networks)
+            if dataset not in infos:
+                known, hint = ", ".join(infos), did_you_mean(dataset, infos)
+                message = f"this suite has no dataset {dataset!r}. It has: {known}.{hint}"
+                problems.add([*where, "per_dataset", dataset], message)
+
+    params: dict[str, dict[str, Any]] = {}
+    told: tuple[str, ...] = ()
+    networks = 1
+    for dataset, info in infos.items():
+        given = _given(row, entry, dataset)
+        params[dataset] = _check_params(row, given, takes, problems)
+
+        # A required hyperparameter without a value has been reported.
+        if params[dataset].keys() == takes.keys():
+            check = _BuildCheck(file, method_class, takes, given, row, problems)
+            method = check.build(params[dataset], info)
+            if method is not None:
+                told, networks = method.told, method.num_networks
+    return CheckedRow(file.name, params, told, networks)
 
 
-def _blame(message: str, given: Iterable[str]) -> str | None:
-    """The given key that a constructor's message begins with, or else names."""
-    named = [key for key in given if re.search(rf"\b{re.escape(key)}\b", message)]
-    return min(named, key=lambda key: not message.startswith(f"{key} "), default=None)
+def _check_track(row: str, entry: MethodEntry, suite: Suite, problems: Problems) -> None:
+    """Report what a row of this suite's track may not have."""
+    where = ["methods", row]
+    if not suite.own_protocols:
+        with_protocol = [where] if entry.protocol else []
+        for dataset, values in entry.per_dataset.items():
+            if "protocol" in values:
+                with_protocol.append([*where, "per_dataset", dataset])
+        message = (
+            "only the track as-published gives a method its own protocol; "
+            f"this suite is {suite.track}"
+        )
+        for path in with_protocol:
+            problems.add([*path, "protocol"], message)
+
+    if entry.search and suite.track != "tuned":
+        message = f"only the track tuned searches; this suite is {suite.track}"
+        problems.add([*where, "search"], message)
+
+
+def _load(
+    row: str, entry: MethodEntry, files: Mapping[str, registry.MethodFile], problems: Problems
+) -> tuple[registry.MethodFile, type[Method], dict[str, registry.Hyperparameter]] | None:
+    """Import the row's method. Return its file, its class and what its constructor takes."""
+    where = ["methods", row]
+    name = entry.method or row
+    if name not in files:
+        path = [*where, "method"] if entry.method else where
+        problems.add(path, unknown_name("method", name, files))
+        return None
+
+    file = files[name]
+    try:
+        method_class = registry.load_method(file)
+        return file, method_class, registry.hyperparameters(method_class)
+    except SuiteError as error:
+        problems.add(where, str(error))
+        return None
+
+
+# --- Hyperparameters ---------------------------------------------------------------------------
+
+
+def _given(row: str, entry: MethodEntry, dataset: str) -> dict[str, _Given]:
+    """Return the hyperparameters that the row gives on a dataset."""
+    given = {}
+    for key, value in (entry.model_extra or {}).items():
+        given[key] = _Given(value, ["methods", row, key])
+    for key, value in entry.per_dataset.get(dataset, {}).items():
+        if key != "protocol":
+            given[key] = _Given(value, ["methods", row, "per_dataset", dataset, key])
+    return given
 
 
 def _check_params(
-    given: Mapping[str, tuple[Any, list[str]]],
+    row: str,
+    given: Mapping[str, _Given],
     takes: Mapping[str, registry.Hyperparameter],
-    where: list[str],
     problems: Problems,
 ) -> dict[str, Any]:
-    """Given values by type, defaults for the rest; in the order of the constructor."""
-    known = ", ".join(p.name if p.required else f"{p.name} ({p.default})" for p in takes.values()) or "nothing"
+    """Return the given values in their types and defaults for the rest, in the constructor's order."""
+    where = ["methods", row]
+    known = {name: name if p.required else f"{name} ({p.default})" for name, p in takes.items()}
     for key, (_, path) in given.items():
         if key not in takes:
-            problems.add(path, f"unknown key. It takes: {known}.{did_you_mean(key, takes)}")
+            problems.add(path, unknown_key(key, known))
+
     values = {}
-    for p in takes.values():
-        if p.required and p.name not in given:
-            problems.add(where, f"needs {p.name}, which has no default")
+    for name, parameter in takes.items():
+        if parameter.required and name not in given:
+            problems.add(where, f"needs {name}, which has no default")
             continue
-        # Defaults go through the same door: `lam: float = 3` and a suite's `lam: 3.0` are one run.
-        value, path = given.get(p.name, (p.default, where))
+
+        # Defaults are converted too: `lam: float = 3` and a suite's `lam: 3.0` are one run.
+        value, path = given.get(name, _Given(parameter.default, where))
         try:
-            values[p.name] = typed_value(value, p.annotation)
+            values[name] = typed_value(value, parameter.annotation)
         except ValueError as error:
-            problems.add(path, f"{'' if p.name in given else f'the default of {p.name} '}{error}")
-            if not p.required:
-                values[p.name] = p.default
+            message = str(error) if name in given else f"the default of {name} {error}"
+            problems.add(path, message)
+            if not parameter.required:
+                values[name] = parameter.default
     return values
+
+
+@dataclass(frozen=True)
+class _BuildCheck:
+    """Builds a row's method on a made-up task, and reports every value that it refuses."""
+
+    file: registry.MethodFile
+    method_class: type[Method]
+    takes: Mapping[str, registry.Hyperparameter]
+    given: Mapping[str, _Given]
+    row: str
+    problems: Problems
+
+    def build(self, params: Mapping[str, Any], info: Info) -> Method | None:
+        """Return the method, or None after a problem that no default can stand in for."""
+        values = dict(params)
+        while True:
+            try:
+                return build_method(self.method_class, values, dummy_task(info))
+            except ValueError as error:
+                wrong = self._report(error)
+            except Exception as error:
+                self._report_mistake(error)
+                return None
+
+            # Replace the refused value by its default and try again, so that all wrong values are
+            # reported at once.
+            if wrong is None or self.takes[wrong].required:
+                return None
+            if values[wrong] == self.takes[wrong].default:
+                return None
+            values[wrong] = self.takes[wrong].default
+
+    def _report(self, error: ValueError) -> str | None:
+        """Report what the constructor refused. Return the given hyperparameter that it names, if any."""
+        problem = problem_of(error, self.given)
+        if not problem.path:
+            self.problems.add(["methods", self.row], problem.message)
+            return None
+
+        name = str(problem.path[0])
+        self.problems.add(self.given[name].path, problem.message)
+        return name
+
+    def _report_mistake(self, error: Exception) -> None:
+        """Report a mistake in the method's file, which may be a user's own."""
+        spot = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{self.file.path}: cannot be built: {type(error).__name__}: {error}"
+        self.problems.add(["methods", self.row], f"{what} ({spot.filename}:{spot.lineno})")

@@ -1,180 +1,286 @@
-"""The track `tuned`: for every row the same number of tries, chosen on noisy validation labels, then run as any suite.
+"""The track `tuned`: every row gets the same number of tries, then runs with the settings they chose.
 
-A tuned suite becomes two ordinary ones. The first holds the tries: per row `tries` settings drawn from the product of
-the suite's protocol values and the row's own, plain cross entropy included, on one seed apart from the suite's seeds.
-The second gives each row the setting with the highest validation accuracy at the last epoch, on average over the labels
-and noises of a dataset: one setting per dataset, never one per noise level.
+A tuned suite becomes two ordinary ones. The first holds the tries: per row `tries` settings drawn
+from the product of the suite's protocol values and the row's own, on one seed that is not among the
+suite's. Plain cross entropy is tuned like the others. The second suite gives each row the setting
+with the highest validation accuracy at the last epoch, on average over the labels and noises of a
+dataset: one setting per dataset, never one per noise level.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nlbench import streams
-from nlbench.errors import SuiteError
+from nlbench.errors import Problem, SuiteError
 
 if TYPE_CHECKING:
-    from nlbench.plan.spec import Plan
+    from nlbench.plan.problems import Problems
+    from nlbench.plan.spec import Plan, RunSpec
     from nlbench.plan.suite_file import MethodEntry, Suite, Tuning
-    from nlbench.results.store import Store
 
-Setting = dict[str, dict[str, Any]]  # {"protocol": {...}, "params": {...}}
+# Ends the name of a suite of tries.
+TRIES = "#tries"
 
 
-TRIES = "#tries"  # a suite's name with this is the plan of its tries
+@dataclass(frozen=True)
+class Setting:
+    """Values that a try gives to the protocol and to the method."""
+
+    protocol: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+# row -> dataset -> the setting that the tries chose
+Chosen = dict[str, dict[str, Setting]]
 
 
 def stage(
     suite: Suite,
+    problems: Problems,
     only: Sequence[str] | None,
     planned: Callable[[Suite], Plan],
     pending: Callable[[Plan], bool],
-    store: Store,
+    score: Callable[[RunSpec], float | None],
 ) -> Plan:
-    """The plan of the tries while one of them is to do, then the plan with the settings they chose.
+    """Return the plan of the tries while one of them is to do, then the plan with their choice.
 
     Args:
-        only: rows that the suite is narrowed to.
-        planned: expands a suite; called on the suite as it stands first, so that its problems name file and line.
-        pending: whether a plan's runs are still to do.
+        problems: the collector of the suite's problems.
+        only: the rows that the suite is narrowed to.
+        planned: expands a suite.
+        pending: whether some of a plan's runs are still to do.
+        score: the validation accuracy of a run at its last epoch; None for one that diverged.
     Raises: SuiteError.
     """
+    # Expand the whole suite first: a mistake in it is then reported with its own row names.
     whole = planned(suite)
-    count, seed = _tuning(suite).tries, _tuning(suite).seed
-    if seed in {spec.seed for spec in whole.specs}:
-        raise SuiteError(f"tuning.seed: {seed} is one of the suite's seeds, on which settings must not be chosen")
+    tuning = _tuning(suite, problems)
+    if tuning.seed in {spec.seed for spec in whole.specs}:
+        message = f"{tuning.seed} is one of the suite's seeds, on which settings must not be chosen"
+        raise problems.error([Problem(("tuning", "seed"), message)])
+
     if only:
         suite = suite.model_copy(update={"methods": {row: suite.methods[row] for row in only}})
+    drawn = settings(suite, problems)
     try:
-        planned(_single_values(suite))
-        plan = planned(tries(suite))
+        planned(_single_values(suite, tuning))
+        plan = planned(tries(suite, tuning, drawn))
     except SuiteError as error:
-        lines = (re.sub(r"(methods\..+?)#\d+", r"\1", line) for line in str(error).splitlines())
-        raise SuiteError("\n".join(dict.fromkeys(lines))) from None
+        raise problems.error([_in_own_row(problem) for problem in error.problems]) from None
     plan.tries = True
-    if any(not spec.protocol.val_fraction for spec in plan.specs):
-        raise SuiteError(
-            f"tuning: protocol {suite.protocol} holds out no validation part to choose by; "
-            f"add overrides: {{val_fraction: 0.1}}"
+
+    if not all(spec.protocol.val_fraction for spec in plan.specs):
+        message = (
+            f"protocol {suite.protocol} holds out no validation part to choose by; "
+            "add overrides: {val_fraction: 0.1}"
         )
+        raise problems.error([Problem(("tuning",), message)])
     if pending(plan):
         return plan
-    settled, chosen = final(suite, plan, store)
-    plan = planned(settled)
-    plan.notes = describe(chosen, count)
+
+    chosen = choose(plan, drawn, score, problems)
+    plan = planned(settled(suite, chosen))
+    plan.notes = describe(chosen, tuning.tries)
     return plan
 
 
-def _tuning(suite: Suite) -> Tuning:
+def _tuning(suite: Suite, problems: Problems) -> Tuning:
     if suite.tuning is None:
-        raise SuiteError(
-            "tuning: is required by the track tuned; for example {tries: 12, protocol: {lr: [0.01, 0.02, 0.05, 0.1]}}"
+        message = (
+            "is required by the track tuned; for example "
+            "{tries: 12, protocol: {lr: [0.01, 0.02, 0.05, 0.1]}}"
         )
+        raise problems.error([Problem(("tuning",), message)])
     return suite.tuning
 
 
-def settings(suite: Suite) -> dict[str, list[Setting]]:
-    """`tries` different settings for each row, drawn from its grid by the tuning seed.
+# --- The tries ---------------------------------------------------------------------------------
 
-    Raises SuiteError for a row whose grid is smaller than `tries`: tries are equal or the comparison is not.
+
+class _Axis(NamedTuple):
+    """One dimension of a row's grid."""
+
+    part: str  # "protocol" or "params"
+    key: str
+    values: list[Any]
+
+
+def settings(suite: Suite, problems: Problems) -> dict[str, list[Setting]]:
+    """Draw `tries` different settings for each row from its grid, by the tuning seed.
+
+    Raises: SuiteError for a row whose grid is smaller than `tries`. With fewer tries for one row
+        the comparison would not be fair.
     """
-    tuning = _tuning(suite)
+    tuning = _tuning(suite, problems)
     drawn = {}
     for row, entry in suite.methods.items():
-        axes = [("protocol", key, values) for key, values in tuning.protocol.items()]
-        axes += [("params", key, values) for key, values in entry.search.items()]
-        size = math.prod(len(values) for _, _, values in axes)
+        axes = [_Axis("protocol", key, values) for key, values in tuning.protocol.items()]
+        axes += [_Axis("params", key, values) for key, values in entry.search.items()]
+
+        size = math.prod(len(axis.values) for axis in axes)
         if size < tuning.tries:
-            raise SuiteError(
-                f"methods.{row}: its grid has {size} settings, fewer than the {tuning.tries} tries each row gets: "
+            message = (
+                f"its grid has {size} settings, fewer than the {tuning.tries} tries each row gets: "
                 f"give tuning.protocol or methods.{row}.search more values, or lower tuning.tries"
             )
+            raise problems.error([Problem(("methods", row), message)])
+
         picked = streams.rng(tuning.seed, "tuning", row).choice(size, tuning.tries, replace=False)
-        grid = list(itertools.product(*(values for _, _, values in axes)))
+        grid = list(itertools.product(*(axis.values for axis in axes)))
         drawn[row] = [_setting(axes, grid[i]) for i in sorted(picked)]
     return drawn
 
 
-def _setting(axes: list[tuple[str, str, list[Any]]], values: tuple[Any, ...]) -> Setting:
-    setting: Setting = {"protocol": {}, "params": {}}
-    for (part, key, _), value in zip(axes, values, strict=True):
-        setting[part][key] = value
+def _setting(axes: Sequence[_Axis], values: Sequence[Any]) -> Setting:
+    setting = Setting()
+    for axis, value in zip(axes, values, strict=True):
+        part = setting.protocol if axis.part == "protocol" else setting.params
+        part[axis.key] = value
     return setting
 
 
-def tries(suite: Suite) -> Suite:
-    """The suite of the tries: a row `NAME#i` for the i-th setting of each row, on the tuning seed."""
-    rows = {
-        f"{row}#{i}": _with(suite.methods[row], row, setting)
-        for row, drawn in settings(suite).items()
-        for i, setting in enumerate(drawn)
-    }
-    seeds = [_tuning(suite).seed]
-    return suite.model_copy(update={"name": suite.name + TRIES, "methods": rows, "seeds": seeds, "tuning": None})
+def tries(suite: Suite, tuning: Tuning, drawn: Mapping[str, Sequence[Setting]]) -> Suite:
+    """Return the suite of the tries: a row for each setting of each row, on the tuning seed."""
+    return _one_row_each(suite, drawn, [tuning.seed])
 
 
-def _single_values(suite: Suite) -> Suite:
-    """A row for each value of each list, so that a wrong one is found even where no try drew it."""
-    tuning = _tuning(suite)
-    rows: dict[str, MethodEntry] = {}
-    for row, entry in suite.methods.items():
-        parts: list[Setting] = [{"protocol": {k: v}, "params": {}} for k, vs in tuning.protocol.items() for v in vs]
-        parts += [{"protocol": {}, "params": {k: v}} for k, vs in entry.search.items() for v in vs]
-        rows |= {f"{row}#{i}": _with(entry, row, part) for i, part in enumerate(parts)}
-    return suite.model_copy(update={"name": suite.name + TRIES, "methods": rows or suite.methods, "tuning": None})
+def _single_values(suite: Suite, tuning: Tuning) -> Suite:
+    """Return a suite with a row for each value of each list.
 
-
-def _with(entry: MethodEntry, row: str, setting: Setting, dataset: str = "") -> MethodEntry:
-    """The row with a setting, everywhere or on one dataset."""
-    own = {"method": entry.method or row, "search": {}}
-    if dataset:
-        merged = {**entry.per_dataset.get(dataset, {}), **setting["params"], "protocol": setting["protocol"]}
-        return entry.model_copy(update={**own, "per_dataset": {**entry.per_dataset, dataset: merged}})
-    per_dataset = {
-        name: {key: value for key, value in values.items() if key not in setting["params"]}
-        for name, values in entry.per_dataset.items()
-    }
-    return entry.model_copy(
-        update={**own, "per_dataset": per_dataset, "protocol": setting["protocol"], **setting["params"]}
-    )
-
-
-def final(suite: Suite, plan: Plan, store: Store) -> tuple[Suite, dict[str, dict[str, Setting]]]:
-    """The suite with each row's chosen settings, and those by row and dataset.
-
-    A try that diverged has lost. Raises SuiteError when every try of a row diverged on a dataset.
+    Expanding it finds every wrong value, even one that no try has drawn.
     """
-    scores: dict[tuple[str, str, int], list[float]] = {}
+    single: dict[str, list[Setting]] = {}
+    for row, entry in suite.methods.items():
+        single[row] = []
+        for key, values in tuning.protocol.items():
+            single[row] += [Setting(protocol={key: value}) for value in values]
+        for key, values in entry.search.items():
+            single[row] += [Setting(params={key: value}) for value in values]
+    return _one_row_each(suite, single, suite.seeds)
+
+
+def _one_row_each(suite: Suite, wanted: Mapping[str, Sequence[Setting]], seeds: list[int]) -> Suite:
+    rows: dict[str, MethodEntry] = {}
+    for row, of_row in wanted.items():
+        for i, setting in enumerate(of_row):
+            rows[_try_name(row, i)] = _everywhere(suite.methods[row], row, setting)
+    changes = {
+        "name": suite.name + TRIES,
+        "methods": rows or suite.methods,
+        "seeds": seeds,
+        "tuning": None,
+    }
+    return suite.model_copy(update=changes)
+
+
+def _try_name(row: str, number: int) -> str:
+    return f"{row}#{number}"
+
+
+def _row_and_number(try_name: str) -> tuple[str, int]:
+    row, _, number = try_name.rpartition("#")
+    return row, int(number)
+
+
+def _in_own_row(problem: Problem) -> Problem:
+    """Return the problem of a try as one of the row that the suite has."""
+    match problem.path:
+        case ("methods", str(name), *rest) if "#" in name:
+            row, _ = _row_and_number(name)
+            return Problem(("methods", row, *rest), problem.message)
+    return problem
+
+
+# --- The choice --------------------------------------------------------------------------------
+
+
+def choose(
+    plan: Plan,
+    drawn: Mapping[str, Sequence[Setting]],
+    score: Callable[[RunSpec], float | None],
+    problems: Problems,
+) -> Chosen:
+    """Return the best setting of each row on each dataset; of equal ones the first.
+
+    Args:
+        plan: of the tries, all of them done.
+    Raises: SuiteError when every try of a row diverged on a dataset.
+    """
+    scores: dict[tuple[str, str], dict[int, list[float]]] = {}
     for spec in plan.specs:
-        record = store.read(spec.key)
-        row, _, number = spec.row.rpartition("#")
-        score = record.metrics["val_last"] if record and record.status == "done" else -math.inf
-        scores.setdefault((row, spec.condition.dataset, int(number)), []).append(score)
-    drawn = settings(suite)
-    chosen: dict[str, dict[str, Setting]] = {row: {} for row in suite.methods}
-    for row, dataset in dict.fromkeys((row, dataset) for row, dataset, _ in scores):
-        means = {i: sum(s) / len(s) for (r, d, i), s in scores.items() if (r, d) == (row, dataset)}
-        best = max(means, key=lambda i: (means[i], -i))
+        row, number = _row_and_number(spec.row)
+        accuracy = score(spec)
+        of_try = scores.setdefault((row, spec.condition.dataset), {}).setdefault(number, [])
+        # A try that diverged under one condition has lost on the dataset.
+        of_try.append(-math.inf if accuracy is None else accuracy)
+
+    chosen: Chosen = {}
+    for (row, dataset), by_number in scores.items():
+        means = {number: sum(values) / len(values) for number, values in by_number.items()}
+        best = max(means, key=lambda number: (means[number], -number))
         if means[best] == -math.inf:
-            raise SuiteError(f"methods.{row}: every try on {dataset} diverged; give it other values to try")
-        chosen[row][dataset] = drawn[row][best]
+            message = f"every try on {dataset} diverged; give it other values to try"
+            raise problems.error([Problem(("methods", row), message)])
+        chosen.setdefault(row, {})[dataset] = drawn[row][best]
+    return chosen
+
+
+def settled(suite: Suite, chosen: Chosen) -> Suite:
+    """Return the suite with each row's chosen settings."""
     rows = dict(suite.methods)
     for row, by_dataset in chosen.items():
-        name = rows[row].method or row
         for dataset, setting in by_dataset.items():
-            rows[row] = _with(rows[row], name, setting, dataset)
-    return suite.model_copy(update={"methods": rows, "tuning": None}), chosen
+            rows[row] = _on_dataset(rows[row], row, setting, dataset)
+    return suite.model_copy(update={"methods": rows, "tuning": None})
 
 
-def describe(chosen: Mapping[str, Mapping[str, Setting]], count: int) -> list[str]:
-    """Notes for a table: what each row was given."""
-    notes = [f"Tuned: every row had {count} tries, chosen by accuracy on noisy validation labels at the last epoch."]
+def describe(chosen: Chosen, count: int) -> list[str]:
+    """Return the notes of a table: which settings each row got."""
+    notes = [
+        f"Tuned: every row had {count} tries, chosen by accuracy on noisy validation labels at the "
+        "last epoch."
+    ]
     for row, by_dataset in chosen.items():
         for dataset, setting in by_dataset.items():
-            values = {**setting["protocol"], **setting["params"]}
-            notes.append(f"{row} on {dataset}: " + ", ".join(f"{key} {value}" for key, value in values.items()) + ".")
+            values = {**setting.protocol, **setting.params}
+            text = ", ".join(f"{key} {value}" for key, value in values.items())
+            notes.append(f"{row} on {dataset}: {text}.")
     return notes
+
+
+# --- A row with a setting ----------------------------------------------------------------------
+
+
+def _everywhere(entry: MethodEntry, row: str, setting: Setting) -> MethodEntry:
+    """Return the row with a setting on every dataset, over the row's own values for single ones."""
+    per_dataset = {}
+    for dataset, values in entry.per_dataset.items():
+        per_dataset[dataset] = {k: v for k, v in values.items() if k not in setting.params}
+    changes = {
+        "method": entry.method or row,
+        "search": {},
+        "per_dataset": per_dataset,
+        "protocol": setting.protocol,
+        **setting.params,
+    }
+    return entry.model_copy(update=changes)
+
+
+def _on_dataset(entry: MethodEntry, row: str, setting: Setting, dataset: str) -> MethodEntry:
+    """Return the row with a setting on one dataset."""
+    values = {
+        **entry.per_dataset.get(dataset, {}),
+        **setting.params,
+        "protocol": setting.protocol,
+    }
+    changes = {
+        "method": entry.method or row,
+        "search": {},
+        "per_dataset": {**entry.per_dataset, dataset: values},
+    }
+    return entry.model_copy(update=changes)

@@ -17,7 +17,7 @@ from nlbench.data.noise.label_files import labels_hash
 from nlbench.data.noise.measure import noise_rate, transition_matrix
 from nlbench.data.noise.resolve import apply, identity, resolve
 from nlbench.data.places import Places
-from nlbench.errors import DataError
+from nlbench.errors import DataError, SuiteError
 
 C10 = np.repeat(np.arange(10), 5000)
 C100 = np.repeat(np.arange(100), 500)
@@ -283,7 +283,7 @@ def test_file_that_changed_after_the_suite_was_read(tmp_path):
 )
 def test_file_that_does_not_fit(tmp_path, labels, words):
     np.save(tmp_path / "labels.npy", labels)
-    with pytest.raises(ValueError, match=rf"noise\.path: .*labels\.npy: .*{words}"):
+    with pytest.raises(SuiteError, match=rf"noise\.path: .*labels\.npy: .*{words}"):
         resolve({"kind": "file", "path": "labels.npy"}, SMALL, tmp_path)
     with pytest.raises(DataError, match=rf"labels\.npy: .*{words}"):
         apply({"kind": "file", "path": str(tmp_path / "labels.npy"), "key": ""}, np.zeros(20, int), SMALL, 0)
@@ -325,7 +325,7 @@ def test_every_format_of_a_matrix_gives_the_same_labels(tmp_path):
 )
 def test_matrices_that_are_none(tmp_path, T, words):
     (tmp_path / "T.json").write_text(json.dumps(T))
-    with pytest.raises(ValueError, match=rf"noise\.path: .*T\.json: .*{words}"):
+    with pytest.raises(SuiteError, match=rf"noise\.path: .*T\.json: .*{words}"):
         resolve({"kind": "matrix", "path": "T.json"}, SMALL, tmp_path)
 
 
@@ -363,12 +363,12 @@ def test_resolved_noise_is_plain_and_complete(tmp_path):
     ],
 )
 def test_wrong_noise_is_refused_with_its_key(tmp_path, noise, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SuiteError, match=message):
         resolve(noise, cifar10.INFO, tmp_path)
 
 
 def test_all_problems_of_a_mapping_come_together(tmp_path):
-    with pytest.raises(ValueError, match=r"noise\.kind") as caught:
+    with pytest.raises(SuiteError, match=r"noise\.kind") as caught:
         resolve({"kind": "asymmetric", "rate": 2, "seed": 3}, cifar100.INFO, tmp_path)
     assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
         "noise.kind",

@@ -13,7 +13,7 @@ from nlbench.data.base import Info
 from nlbench.data.noise.kinds import KINDS, Kind
 from nlbench.data.noise.label_files import as_labels, check_labels, read_labels
 from nlbench.data.noise.matrix_files import read_matrix
-from nlbench.errors import DataError, did_you_mean
+from nlbench.errors import DataError, Problem, SuiteError, did_you_mean, unknown_name
 from nlbench.files import digest
 
 # --- what the rest of nlbench calls ------------------------------------------------------------------------------
@@ -27,53 +27,63 @@ def resolve(noise: Mapping[str, Any], info: Info, base_dir: Path) -> dict[str, A
 
     Args:
         base_dir: relative paths count from here, the suite's folder.
-    Raises: ValueError with every problem of the mapping, one a line, such as
+    Raises: SuiteError with every problem of the mapping, such as
         "noise.rate: must be in [0, 1], got 1.4".
     """
     name = noise.get("kind")
     if not isinstance(name, str) or name not in KINDS:
-        problem = f"unknown kind {name!r}" if "kind" in noise else "is required"
-        raise ValueError(f"noise.kind: {problem}. There are: {', '.join(KINDS)}.{did_you_mean(str(name), KINDS)}")
+        message = f"is required. There are: {', '.join(KINDS)}."
+        if "kind" in noise:
+            message = unknown_name("kind", name, KINDS)
+        raise SuiteError(problems=[_problem("kind", message)])
     kind = KINDS[name]
-    problems = []
+    problems: list[Problem] = []
     if kind.datasets and info.name not in kind.datasets:
-        problems.append(f"noise.kind: {name} is defined for {' and '.join(kind.datasets)}, not for {info.name}")
+        message = f"{name} is defined for {' and '.join(kind.datasets)}, not for {info.name}"
+        problems.append(_problem("kind", message))
     if not kind.redrawn and info.redrawn:
-        problems.append(
-            f"noise.kind: {name} needs a fixed order of images, and {info.name} draws its own for each seed"
-        )
+        message = f"{name} needs a fixed order of images, and {info.name} draws its own for each seed"
+        problems.append(_problem("kind", message))
     if kind.needs_images and not info.shape:
-        problems.append(f"noise.kind: {name} needs images in memory, and those of {info.title} are files")
+        message = f"{name} needs images in memory, and those of {info.title} are files"
+        problems.append(_problem("kind", message))
     resolved: dict[str, Any] = {"kind": name}
     for param in kind.params:
         if param.name in noise:
             try:
                 resolved[param.name] = param.parse(noise[param.name], base_dir.absolute())
             except ValueError as error:
-                problems.append(f"noise.{param.name}: {error}")
+                problems.append(_problem(param.name, str(error)))
         elif param.default is None:
-            problems.append(f"noise.{param.name}: is required: {param.doc}")
+            problems.append(_problem(param.name, f"is required: {param.doc}"))
         else:
             resolved[param.name] = param.default
     problems += _unknown_keys(noise, kind)
     if not problems and "path" in resolved:
         problems += _check_file(resolved, info)
     if problems:
-        raise ValueError("\n".join(problems))
+        raise SuiteError(problems=problems)
     return resolved
 
 
-def _unknown_keys(noise: Mapping[str, Any], kind: Kind) -> list[str]:
-    known = ["kind", *(param.name for param in kind.params)]
-    return [
-        f"noise.{key}: unknown key. {kind.name} takes: {', '.join(known[1:])}.{did_you_mean(str(key), known)}"
-        for key in noise
-        if key not in known
-    ]
+def _problem(key: object, message: str) -> Problem:
+    return Problem(("noise", str(key)), message)
 
 
-def _check_file(resolved: dict[str, Any], info: Info) -> list[str]:
-    """Reads the file of a resolved noise, adds its digest, and returns what is wrong with it."""
+def _unknown_keys(noise: Mapping[str, Any], kind: Kind) -> list[Problem]:
+    params = [param.name for param in kind.params]
+    known = ["kind", *params]
+    problems = []
+    for key in noise:
+        if key not in known:
+            hint = did_you_mean(str(key), known)
+            message = f"unknown key. {kind.name} takes: {', '.join(params)}.{hint}"
+            problems.append(_problem(key, message))
+    return problems
+
+
+def _check_file(resolved: dict[str, Any], info: Info) -> list[Problem]:
+    """Read the file of a resolved noise, add its digest, and return what is wrong with it."""
     path = Path(resolved["path"])
     try:
         if resolved["kind"] == "matrix":
@@ -82,7 +92,7 @@ def _check_file(resolved: dict[str, Any], info: Info) -> list[str]:
             check_labels(read_labels(path, resolved["key"]), info.num_train, info.num_classes, path)
         resolved["sha256"] = digest(path, "sha256")
     except DataError as error:
-        return [f"noise.path: {error}"]
+        return [_problem("path", str(error))]
     return []
 
 

@@ -1,0 +1,201 @@
+"""The datasets of a suite: the conditions they stand for, and the fingerprints of their data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nlbench.data import catalogue
+from nlbench.data.base import Info
+from nlbench.data.places import Places
+from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unknown_name
+from nlbench.plan.problems import Problems
+from nlbench.plan.spec import STAND_IN, Condition
+from nlbench.plan.suite_file import DatasetEntry, Suite
+
+# --- What is known before the data is read -----------------------------------------------------
+
+
+def known_infos(suite: Suite, base: Path, places: Places, problems: Problems) -> dict[str, Info]:
+    """Return what is known of each dataset of the suite, by `DatasetEntry.id`.
+
+    Where none can be used, the result holds a stand-in, so that rows and protocols can be checked.
+
+    Args:
+        base: the folder that paths in the suite are relative to.
+    """
+    infos: dict[str, Info] = {}
+    folders: dict[str, Path] = {}
+    for i, entry in enumerate(suite.datasets):
+        found = _info(entry, ("datasets", i), base, places, folders, problems)
+        if found is not None:
+            infos[entry.id] = found
+    if infos:
+        return infos
+    return {STAND_IN: replace(catalogue.dataset("digits").INFO, name=STAND_IN, num_train=0)}
+
+
+def _info(
+    entry: DatasetEntry,
+    where: tuple[str | int, ...],
+    base: Path,
+    places: Places,
+    folders: dict[str, Path],
+    problems: Problems,
+) -> Info | None:
+    """Return what is known of one dataset, or None after reporting why it cannot be used.
+
+    Args:
+        folders: the folder of each dataset with a path so far; this one is added.
+    """
+    known = catalogue.dataset_files()
+    if entry.name not in known:
+        # A missing name has been reported already, and stands here as "".
+        if entry.name:
+            problems.add([*where, "name"], unknown_name("dataset", entry.name, known))
+        return None
+
+    info = catalogue.dataset(entry.name).INFO
+    located_by_suite = info.located_by == "suite"
+    if not entry.path:
+        if located_by_suite:
+            problems.add(where, f"{entry.name} needs a path, the folder it lies in")
+            return None
+        return info
+
+    folder = entry.folder(base)
+    if not located_by_suite:
+        message = f"{entry.name} takes no path; --data-dir says where"
+    elif Path(entry.path).name in ("", ".."):
+        message = "must end with the folder's own name, which tables and records show"
+    elif folders.setdefault(entry.id, folder) != folder:
+        message = f"two folders are called {Path(entry.path).name}: rename one of them"
+    else:
+        try:
+            return catalogue.info(entry.name, folder, places)
+        except UserError as error:
+            message = str(error)
+    problems.add([*where, "path"], message)
+    return None
+
+
+# --- Conditions --------------------------------------------------------------------------------
+
+
+def conditions_of(
+    suite: Suite, base: Path, infos: Mapping[str, Info], problems: Problems
+) -> list[Condition]:
+    """Return every dataset with each of its label sets or noises, in the suite's order."""
+    conditions: list[Condition] = []
+    folders: dict[str, Path] = {}
+    for i, entry in enumerate(suite.datasets):
+        where = ("datasets", i)
+        folder = entry.folder(base)
+        # A second folder of one name has been reported already.
+        if entry.id not in infos or folders.setdefault(entry.id, folder) != folder:
+            continue
+
+        info = infos[entry.id]
+        found = _with_label_sets(entry, info, where, problems)
+        found += _with_noises(entry, info, where, base, problems)
+        for condition in found:
+            if entry.path:
+                condition = replace(condition, data_path=str(folder))
+            condition = _titled_apart(condition, conditions)
+            if condition in conditions:
+                problems.add(where, f"{condition.title} is listed twice; keep one")
+            conditions.append(condition)
+    return conditions
+
+
+def _with_label_sets(
+    entry: DatasetEntry, info: Info, where: tuple[str | int, ...], problems: Problems
+) -> list[Condition]:
+    found = []
+    for labels in entry.label_sets(info):
+        if labels not in info.label_sets:
+            known = ", ".join(info.label_sets)
+            hint = did_you_mean(labels, info.label_sets)
+            message = f"{entry.name} has no label set {labels!r}. It has: {known}.{hint}"
+            problems.add([*where, "labels"], message)
+            continue
+
+        is_default = labels == info.label_sets[0]
+        title = info.title if is_default else f"{info.title} {labels}"
+        found.append(Condition(entry.id, labels, None, title))
+    return found
+
+
+def _with_noises(
+    entry: DatasetEntry,
+    info: Info,
+    where: tuple[str | int, ...],
+    base: Path,
+    problems: Problems,
+) -> list[Condition]:
+    from nlbench.data.noise import resolve
+
+    noises = entry.noises()
+    if noises and "clean" not in info.label_sets:
+        message = f"the true labels of {info.title} are unknown, so no noise can be drawn"
+        problems.add([*where, "noise"], message)
+        return []
+
+    found = []
+    for given in noises:
+        try:
+            resolved = resolve.resolve(given, info, base)
+        except SuiteError as error:
+            problems.extend(problem.under(*where) for problem in error.problems)
+            continue
+
+        path = str(resolved.get("path", ""))
+        noise = resolve.identity(resolved)
+        detail = f"{noise['rate']:g}" if "rate" in noise else Path(path).name
+        title = f"{info.title} {noise['kind']} {detail}"
+        found.append(Condition(entry.id, "clean", noise, title, path))
+    return found
+
+
+def _titled_apart(condition: Condition, others: Sequence[Condition]) -> Condition:
+    """Return the condition with a title that no other condition in `others` has."""
+    if any(condition.title == other.title and condition != other for other in others):
+        more = (condition.noise or {}).get("key") or condition.noise_path
+        return replace(condition, title=f"{condition.title} ({more})")
+    return condition
+
+
+# --- What is known after reading the data ------------------------------------------------------
+
+
+def read_fingerprints(
+    conditions: Sequence[Condition], places: Places
+) -> tuple[dict[tuple[str, str], str], dict[str, Info]]:
+    """Read each dataset, and return its fingerprints and what was counted in it.
+
+    Returns: (dataset, label set) -> fingerprint, and dataset -> info.
+    Raises: DataMissing, for all datasets that are not there at once; DataError.
+    """
+    from nlbench.data.noise import label_files
+
+    in_data_dir = dict.fromkeys(c.dataset for c in conditions if not c.data_path)
+    missing = [
+        catalogue.advice(name, places.data_dir)
+        for name in in_data_dir
+        if not catalogue.status(name, places.data_dir).there
+    ]
+    if missing:
+        raise DataMissing("\n".join(missing))
+
+    fingerprints: dict[tuple[str, str], str] = {}
+    infos: dict[str, Info] = {}
+    for dataset, path in dict.fromkeys((c.dataset, c.data_path) for c in conditions):
+        data = catalogue.open_dataset(dataset, path, places, seed=0)
+        infos[dataset] = data.info
+        for labels in dict.fromkeys(c.labels for c in conditions if c.dataset == dataset):
+            fingerprint = data.fingerprint
+            if labels != "clean":
+                fingerprint += "-" + label_files.labels_hash(data.label_sets[labels])
+            fingerprints[dataset, labels] = fingerprint
+    return fingerprints, infos
