@@ -1,12 +1,15 @@
-"""Exact stratified parts: how many of each class, and which."""
+"""Exact stratified parts: how many examples of each class, and which."""
+
+from __future__ import annotations
 
 import numpy as np
 
 
 def allocate(counts: np.ndarray, total: int) -> np.ndarray:
-    """Shares of `total` in proportion to `counts` (C,), integers that add up to it exactly.
+    """Share `total` in proportion to `counts` (C,), in integers that add up to it exactly.
 
-    Largest remainder, in whole numbers; equal remainders go to the lower class. No share exceeds its count.
+    Largest remainder, in whole numbers; of equal remainders the lower class is first. No share
+    exceeds its count.
 
     Returns: (C,) int64.
     Raises: ValueError when `total` is not in [0, sum(counts)].
@@ -15,6 +18,7 @@ def allocate(counts: np.ndarray, total: int) -> np.ndarray:
     available = int(counts.sum())
     if not 0 <= total <= available:
         raise ValueError(f"cannot take {total} of {available} examples")
+
     shares, remainders = np.divmod(counts * total, max(available, 1))
     largest = np.argsort(-remainders, kind="stable")[: total - int(shares.sum())]
     shares[largest] += 1
@@ -22,10 +26,10 @@ def allocate(counts: np.ndarray, total: int) -> np.ndarray:
 
 
 def balanced(labels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """`size` positions, as many of each class as can be, in random order, none twice.
+    """Draw `size` positions, as equal over the classes as possible, in random order, none twice.
 
-    A class that has fewer than its share gives all it has, and the others share what is left; what does not divide is
-    drawn.
+    A class that has fewer than its share gives all it has, and the others share what is left. A
+    remainder that does not divide goes to classes that are drawn.
 
     Args:
         labels: (N,) int64.
@@ -34,22 +38,30 @@ def balanced(labels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndar
     classes, counts = np.unique(labels, return_counts=True)
     if not 0 <= size <= len(labels):
         raise ValueError(f"cannot take {size} of {len(labels)} examples")
+
+    # Classes that can still give have equal shares, so that each round raises all of them alike.
     shares = np.zeros(len(classes), np.int64)
     while left := size - int(shares.sum()):
-        open_ = np.flatnonzero(shares < counts)  # these have equal shares
+        open_ = np.flatnonzero(shares < counts)
         if left < len(open_):
             shares[rng.permutation(open_)[:left]] += 1
         else:
             shares[open_] = np.minimum(shares[open_] + left // len(open_), counts[open_])
-    members = (np.flatnonzero(labels == c) for c in classes)
-    taken = [rng.permutation(own)[:share] for own, share in zip(members, shares, strict=True)]
-    return rng.permutation(np.concatenate([*taken, np.empty(0, np.int64)]))
+
+    # Begins with an empty array, because concatenate needs one where there is no class.
+    taken = [np.empty(0, np.int64)]
+    for label, share in zip(classes, shares, strict=True):
+        taken.append(rng.permutation(np.flatnonzero(labels == label))[:share])
+    return rng.permutation(np.concatenate(taken))
 
 
-def split(labels: np.ndarray, sizes: tuple[int, ...], rng: np.random.Generator) -> list[np.ndarray]:
-    """Disjoint stratified parts of the positions 0..N-1, of exactly these sizes.
+def split(
+    labels: np.ndarray, sizes: tuple[int, ...], rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Part the positions 0..N-1 into disjoint stratified parts of exactly these sizes.
 
-    Each class is shuffled once and dealt out in order, so that a part does not depend on the sizes of later ones.
+    Each class is shuffled once and dealt out in order, so that a part does not depend on the sizes
+    of later ones.
 
     Args:
         labels: (N,) the classes to keep in proportion.
@@ -57,10 +69,13 @@ def split(labels: np.ndarray, sizes: tuple[int, ...], rng: np.random.Generator) 
     """
     classes, members = np.unique(labels, return_inverse=True)
     queues = [rng.permutation(np.flatnonzero(members == c)) for c in range(len(classes))]
+
     parts = []
     for size in sizes:
         shares = allocate(np.array([len(queue) for queue in queues]), size)
-        taken = [queue[:share] for queue, share in zip(queues, shares, strict=True)]
-        queues = [queue[share:] for queue, share in zip(queues, shares, strict=True)]
-        parts.append(np.sort(np.concatenate(taken)) if taken else np.empty(0, np.int64))
+        taken = [np.empty(0, np.int64)]
+        for c, share in enumerate(shares):
+            taken.append(queues[c][:share])
+            queues[c] = queues[c][share:]
+        parts.append(np.sort(np.concatenate(taken)))
     return parts

@@ -13,10 +13,11 @@ INFO = Info(
     num_train=50_000,
     num_test=10_000,
     shape=(32, 32, 3),
-    # The constants of ELR, DivideMix and CIFAR-N. The pixels' own deviation is .2470 .2435 .2616; this one is kept
-    # because most published numbers used it. It only rescales the input.
+    # The constants of ELR, DivideMix and CIFAR-N. The pixels' own deviation is .2470 .2435 .2616;
+    # this one is kept because most published numbers used it. It only rescales the input.
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2023, 0.1994, 0.2010),
+    class_ids="cifar10",
 )
 IMAGES = Source(
     file="cifar-10-python.tar.gz",
@@ -35,7 +36,8 @@ LAYOUT = cifar.Layout(
     test=("test_batch",),
     label_key="labels",
     label_columns=("label",),
-    places=("cifar10", "cifar-10", "cifar10/plain_text"),  # the last as in the Hugging Face repository
+    # The last one as in the Hugging Face repository.
+    places=("cifar10", "cifar-10", "cifar10/plain_text"),
     md5={
         "data_batch_1": "c99cafc152244af753f735de768cd75f",
         "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -51,10 +53,10 @@ LAYOUT = cifar.Layout(
 
 
 def find(data_dir: Path) -> Found:
-    """Where the images are."""
+    """Look for the images in any of their layouts."""
     return cifar.find(LAYOUT, data_dir)
 
 
 def load(places: Places, seed: int) -> Dataset:
-    """50,000 / 10,000 images; nothing depends on `seed`."""
+    """Read the 50,000 / 10,000 images."""
     return cifar.read(INFO, LAYOUT, SOURCES, places)

@@ -13,8 +13,10 @@ INFO = Info(
     num_train=50_000,
     num_test=10_000,
     shape=(32, 32, 3),
-    mean=(0.5071, 0.4867, 0.4408),  # the constants of ELR and CIFAR-N
+    # The constants of ELR and CIFAR-N.
+    mean=(0.5071, 0.4867, 0.4408),
     std=(0.2675, 0.2565, 0.2761),
+    class_ids="cifar100",
 )
 IMAGES = Source(
     file="cifar-100-python.tar.gz",
@@ -33,16 +35,17 @@ LAYOUT = cifar.Layout(
     test=("test",),
     label_key="fine_labels",
     label_columns=("fine_label", "label"),
-    places=("cifar100", "cifar-100", "cifar100/cifar100"),  # the last as in the Hugging Face repository
+    # The last one as in the Hugging Face repository.
+    places=("cifar100", "cifar-100", "cifar100/cifar100"),
     md5={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
 )
 
 
 def find(data_dir: Path) -> Found:
-    """Where the images are."""
+    """Look for the images in any of their layouts."""
     return cifar.find(LAYOUT, data_dir)
 
 
 def load(places: Places, seed: int) -> Dataset:
-    """50,000 / 10,000 images; nothing depends on `seed`."""
+    """Read the 50,000 / 10,000 images."""
     return cifar.read(INFO, LAYOUT, SOURCES, places)

@@ -11,7 +11,10 @@ from nlbench.data.places import Places
 LABELS = cifar_n.LabelFile(
     file="CIFAR-100_human.pt",
     sets={"clean": "clean_label", "noisy": "noisy_label"},
-    known_bad={1_600_879: "is the file of the 2022 challenge with wrong coarse labels, corrected in March 2023"},
+    known_bad={
+        1_600_879: "is the file of the 2022 challenge with wrong coarse labels, corrected in March "
+        "2023"
+    },
 )
 INFO = replace(cifar100.INFO, name="cifar100n", title="CIFAR-100N", label_sets=tuple(LABELS.sets))
 SOURCES = (
@@ -30,10 +33,10 @@ SOURCES = (
 
 
 def find(data_dir: Path) -> Found:
-    """Where the images and the label file are."""
+    """Look for the images and the label file."""
     return cifar_n.find(LABELS, cifar100.LAYOUT, data_dir)
 
 
 def load(places: Places, seed: int) -> Dataset:
-    """CIFAR-100 with two label sets; nothing depends on `seed`."""
+    """Read CIFAR-100 with its two label sets."""
     return cifar_n.read(INFO, LABELS, cifar100.LAYOUT, SOURCES, places)

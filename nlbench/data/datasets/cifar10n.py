@@ -8,7 +8,8 @@ from nlbench.data.datasets import cifar10
 from nlbench.data.formats import cifar_n
 from nlbench.data.places import Places
 
-# random1..3 are the workers' labels; aggregate is their majority; worst is a wrong one wherever any of them is wrong.
+# random1 to random3 are the workers' labels, and aggregate is their majority. worst is a wrong label
+# wherever one of the workers is wrong; the papers call it worst, the file worse.
 LABELS = cifar_n.LabelFile(
     file="CIFAR-10_human.pt",
     sets={
@@ -17,7 +18,7 @@ LABELS = cifar_n.LabelFile(
         "random1": "random_label1",
         "random2": "random_label2",
         "random3": "random_label3",
-        "worst": "worse_label",  # the papers say worst, the file says worse
+        "worst": "worse_label",
     },
 )
 INFO = replace(cifar10.INFO, name="cifar10n", title="CIFAR-10N", label_sets=tuple(LABELS.sets))
@@ -37,10 +38,10 @@ SOURCES = (
 
 
 def find(data_dir: Path) -> Found:
-    """Where the images and the label file are."""
+    """Look for the images and the label file."""
     return cifar_n.find(LABELS, cifar10.LAYOUT, data_dir)
 
 
 def load(places: Places, seed: int) -> Dataset:
-    """CIFAR-10 with six label sets; nothing depends on `seed`."""
+    """Read CIFAR-10 with its six label sets."""
     return cifar_n.read(INFO, LABELS, cifar10.LAYOUT, SOURCES, places)

@@ -12,31 +12,47 @@ from nlbench.data import stratified
 from nlbench.data.base import Dataset, Found, Info, Source, fingerprint
 from nlbench.data.places import Places
 
-INFO = Info(name="digits", title="Digits", num_classes=10, num_train=1397, num_test=400, shape=(1, 8, 8), redrawn=True)
+INFO = Info(
+    name="digits",
+    title="Digits",
+    num_classes=10,
+    num_train=1397,
+    num_test=400,
+    shape=(1, 8, 8),
+    redrawn=True,
+)
 SOURCES: tuple[Source, ...] = ()
 
 
 def find(data_dir: Path) -> Found:
-    """Always there: it comes with scikit-learn."""
+    """Find them always: they come with scikit-learn."""
     return Found(paths=(), looked=(), missing=())
 
 
 def load(places: Places, seed: int) -> Dataset:
-    """1,397 / 400 examples (N, 1, 8, 8) float32 in [0, 1]; the test part is stratified and redrawn for each seed."""
+    """Read 1,397 / 400 examples (N, 1, 8, 8) float32 in [0, 1].
+
+    The test part is stratified and drawn anew for each seed.
+    """
     from sklearn.datasets import load_digits
 
+    # Grey levels 0 to 16 are exact in float32.
     bunch = load_digits()
-    images = (bunch.images / 16).astype(np.float32)[:, None]  # grey levels 0..16: exact in float32
+    images = (bunch.images / 16).astype(np.float32)[:, None]
     labels = bunch.target.astype(np.int64)
-    test, train = stratified.split(labels, (INFO.num_test, INFO.num_train), streams.rng(seed, "split-test"))
+
+    sizes = (INFO.num_test, INFO.num_train)
+    test, train = stratified.split(labels, sizes, streams.rng(seed, "split-test"))
     arrays = [images[train], images[test], labels[train], labels[test]]
     for array in arrays:
         array.flags.writeable = False
+
+    train_images, test_images, train_labels, test_labels = arrays
     return Dataset(
         info=INFO,
-        train_images=arrays[0],
-        test_images=arrays[1],
-        test_labels=arrays[3],
-        label_sets={"clean": arrays[2]},
+        train_images=train_images,
+        test_images=test_images,
+        test_labels=test_labels,
+        label_sets={"clean": train_labels},
         fingerprint=fingerprint(images, labels),
     )

@@ -1,14 +1,15 @@
-"""CIFAR-10 and CIFAR-100 on disk: which layout lies where, and how it becomes one Dataset."""
+"""CIFAR-10 and CIFAR-100 on disk: find a copy in any layout, and read it into one Dataset."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nlbench.data.base import Dataset, Found, Info, Source, fingerprint
-from nlbench.data.cache import cached
+from nlbench.data.cache import Facts, cached
 from nlbench.data.formats import cifar_batches, cifar_parquet
 from nlbench.data.missing import require
 from nlbench.data.noise.label_files import check_labels
@@ -19,52 +20,73 @@ from nlbench.files import digest
 
 @dataclass(frozen=True)
 class Layout:
-    """How the files of one CIFAR are called."""
+    """The names of the files of one CIFAR.
 
-    name: str  # of the decoded copy, which cifar10 and cifar10n share
-    folder: str  # torchvision's, also inside the archive
+    Attributes:
+        name: of the decoded copy, which cifar10 and cifar10n share.
+        folder: torchvision's folder, also inside the archive.
+        train, test: the files in the folder, in the canonical order of the images.
+        label_key: the key of the labels in these files.
+        label_columns: the columns of parquet files that hold them, best first.
+        places: folders of the data directory that belong to this dataset alone.
+        md5: of published copies, by file name.
+    """
+
+    name: str
+    folder: str
     archive: str
-    train: tuple[str, ...]  # files in the folder, in the canonical order of the images
+    train: tuple[str, ...]
     test: tuple[str, ...]
-    label_key: str  # in these files
-    label_columns: tuple[str, ...]  # of parquet files, best first
-    places: tuple[str, ...]  # folders of the data directory that are this dataset's own
-    md5: Mapping[str, str]  # by file name, of published copies
+    label_key: str
+    label_columns: tuple[str, ...]
+    places: tuple[str, ...]
+    md5: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One copy of the images on disk."""
+    """One copy of the images on disk.
 
-    form: str  # "folder", "archive" or "parquet"
+    Attributes:
+        form: "folder", "archive" or "parquet".
+        missing: what it lacks, in words.
+    """
+
+    form: str
     train: tuple[Path, ...]
     test: tuple[Path, ...]
     missing: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
+        """All files, each once: an archive holds both parts."""
         return tuple(dict.fromkeys((*self.train, *self.test)))
 
 
 def find(layout: Layout, data_dir: Path) -> Found:
-    """Where the images are: the first whole copy, those with the official pixels before parquet."""
+    """Look for the images. Takes the first whole copy; the official pixels come before parquet."""
     looked = tuple(place for place, _ in _places(layout, data_dir))
     copy = _copy(layout, data_dir)
     if copy is None:
         what = f"{layout.folder}/, {layout.archive}, or train-*.parquet with test-*.parquet"
         return Found((), looked, (f"the images ({what})",), (layout.archive,))
-    return Found(copy.files, looked, copy.missing, (layout.archive,) if copy.missing else ())
+    needs = (layout.archive,) if copy.missing else ()
+    return Found(copy.files, looked, copy.missing, needs)
 
 
 def read(info: Info, layout: Layout, sources: Sequence[Source], places: Places) -> Dataset:
-    """The images and true labels, decoded once into the cache.
+    """Read the images and true labels. They are decoded once, into the cache.
 
-    Raises: DataMissing when they are not there; DataError, naming the file, when they cannot be used.
+    Raises: DataMissing when they are not there; DataError, naming the file, when they cannot be
+        used.
     """
     require(info, sources, find(layout, places.data_dir), places.data_dir)
     copy = _copy(layout, places.data_dir)
     assert copy is not None
-    arrays, facts = cached(places.cache_dir, layout.name, copy.files, lambda: _decode(copy, layout, info))
+
+    arrays, facts = cached(
+        places.cache_dir, layout.name, copy.files, lambda: _decode(copy, layout, info)
+    )
     return Dataset(
         info=info,
         train_images=arrays["train_images"],
@@ -78,26 +100,38 @@ def read(info: Info, layout: Layout, sources: Sequence[Source], places: Places) 
     )
 
 
+# ---- Which copy ----------------------------------------------------------------------------------
+
+
 def _places(layout: Layout, data_dir: Path) -> list[tuple[Path, bool]]:
-    """Folders to look in, and whether a folder is this dataset's own."""
-    return [(data_dir / place, True) for place in layout.places] + [(data_dir, False)]
+    """Return the folders to search, each with whether it belongs to this dataset alone."""
+    places = [(data_dir / place, True) for place in layout.places]
+    return [*places, (data_dir, False)]
 
 
 def _copy(layout: Layout, data_dir: Path) -> Copy | None:
+    """Return the first whole copy, else the first one that lacks something, else None."""
     places = _places(layout, data_dir)
     copies = [_folder(layout, place) for place, _ in places]
     copies += [_archive(layout, place) for place, _ in places]
     copies += [_parquet(layout, place, own) for place, own in places]
-    found = [copy for copy in copies if copy is not None]
-    return next((copy for copy in found if not copy.missing), found[0] if found else None)
+
+    incomplete = None
+    for copy in copies:
+        if copy is not None and not copy.missing:
+            return copy
+        incomplete = incomplete or copy
+    return incomplete
 
 
 def _folder(layout: Layout, place: Path) -> Copy | None:
     folder = place if place.name == layout.folder else place / layout.folder
     if not folder.is_dir():
         return None
-    train, test = (tuple(folder / name for name in names) for names in (layout.train, layout.test))
-    return Copy("folder", train, test, tuple(f"{path.name} in {folder}" for path in train + test if not path.is_file()))
+    train = tuple(folder / name for name in layout.train)
+    test = tuple(folder / name for name in layout.test)
+    missing = tuple(f"{path.name} in {folder}" for path in train + test if not path.is_file())
+    return Copy("folder", train, test, missing)
 
 
 def _archive(layout: Layout, place: Path) -> Copy | None:
@@ -110,42 +144,78 @@ def _parquet(layout: Layout, place: Path, own: bool) -> Copy | None:
     test, missing_test = cifar_parquet.shards(place, "test")
     if not train and not test:
         return None
-    # In a folder that is not this dataset's own, the label column says whose files these are.
-    if not own and not cifar_parquet.has_column((train or test)[0], layout.label_columns[0]):
+
+    # In a shared folder the files may be another dataset's. The label column tells.
+    first = (train or test)[0]
+    if not own and not cifar_parquet.has_column(first, layout.label_columns[0]):
         return None
     return Copy("parquet", train, test, missing_train + missing_test)
 
 
-def _decode(copy: Copy, layout: Layout, info: Info) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+# ---- Decoding it ---------------------------------------------------------------------------------
+
+# Images and labels.
+_Part = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What a copy holds: both parts, the md5 of its files, and how the pixels differ."""
+
+    train: _Part
+    test: _Part
+    digests: dict[str, str]
+    variant: str = ""
+
+
+def _decode(copy: Copy, layout: Layout, info: Info) -> tuple[dict[str, np.ndarray], Facts]:
+    """Decode and check a copy. Returns what the cache keeps: arrays by name, and facts."""
     decode = _decode_parquet if copy.form == "parquet" else _decode_batches
     try:
-        train, test, digests, variant = decode(copy, layout, info)
+        decoded = decode(copy, layout, info)
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    _check(*train, info, info.num_train, copy.train, "training")
-    _check(*test, info, info.num_test, copy.test, "test")
+
+    train_images, train_labels = decoded.train
+    test_images, test_labels = decoded.test
+    _check(decoded.train, info, info.num_train, copy.train, "training")
+    _check(decoded.test, info, info.num_test, copy.test, "test")
+
+    digests = decoded.digests
+    warnings = []
     unknown = [name for name, md5 in digests.items() if layout.md5.get(name) != md5]
-    facts = {
-        "fingerprint": fingerprint(train[0], test[0], train[1], test[1]),
-        "variant": variant,
-        "checksums": {name: f"md5:{md5}" for name, md5 in digests.items()},
-        "warnings": [f"unknown checksum of {', '.join(unknown)}: not a published copy of {info.title}"] * bool(unknown),
+    if unknown:
+        names = ", ".join(unknown)
+        warnings.append(f"unknown checksum of {names}: not a published copy of {info.title}")
+
+    arrays = {
+        "train_images": train_images,
+        "train_labels": train_labels,
+        "test_images": test_images,
+        "test_labels": test_labels,
     }
-    names = ("train_images", "train_labels", "test_images", "test_labels")
-    return dict(zip(names, (*train, *test), strict=True)), facts
+    facts = {
+        "fingerprint": fingerprint(train_images, test_images, train_labels, test_labels),
+        "variant": decoded.variant,
+        "checksums": {name: f"md5:{md5}" for name, md5 in digests.items()},
+        "warnings": warnings,
+    }
+    return arrays, facts
 
 
-_Part = tuple[np.ndarray, np.ndarray]  # images, labels
+def _decode_parquet(copy: Copy, layout: Layout, info: Info) -> _Decoded:
+    columns, shape = layout.label_columns, info.shape
+    train_images, train_labels, train_jpeg = cifar_parquet.decode(copy.train, columns, shape)
+    test_images, test_labels, test_jpeg = cifar_parquet.decode(copy.test, columns, shape)
+    return _Decoded(
+        train=(train_images, train_labels),
+        test=(test_images, test_labels),
+        digests={path.name: digest(path, "md5") for path in copy.files},
+        variant="JPEG" if train_jpeg or test_jpeg else "",
+    )
 
 
-def _decode_parquet(copy: Copy, layout: Layout, info: Info) -> tuple[_Part, _Part, dict[str, str], str]:
-    *train, train_jpeg = cifar_parquet.decode(copy.train, layout.label_columns, info.shape)
-    *test, test_jpeg = cifar_parquet.decode(copy.test, layout.label_columns, info.shape)
-    digests = {path.name: digest(path, "md5") for path in copy.files}
-    return (train[0], train[1]), (test[0], test[1]), digests, "JPEG" if train_jpeg or test_jpeg else ""
-
-
-def _decode_batches(copy: Copy, layout: Layout, info: Info) -> tuple[_Part, _Part, dict[str, str], str]:
+def _decode_batches(copy: Copy, layout: Layout, info: Info) -> _Decoded:
     names = layout.train + layout.test
     if copy.form == "archive":
         contents = cifar_batches.from_archive(copy.train[0], layout.folder, names)
@@ -155,22 +225,33 @@ def _decode_batches(copy: Copy, layout: Layout, info: Info) -> tuple[_Part, _Par
         place = f"{copy.train[0].parent}/"
 
     def part(files: tuple[str, ...]) -> _Part:
-        batches = [cifar_batches.decode(contents[n], place + n, layout.label_key, info.shape) for n in files]
-        return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
+        images, labels = [], []
+        for name in files:
+            batch = cifar_batches.decode(
+                contents[name], place + name, layout.label_key, info.shape
+            )
+            images.append(batch[0])
+            labels.append(batch[1])
+        return np.concatenate(images), np.concatenate(labels)
 
     digests = {name: digest(contents[name], "md5") for name in names}
-    return part(layout.train), part(layout.test), digests, ""
+    return _Decoded(part(layout.train), part(layout.test), digests)
 
 
-def _check(
-    images: np.ndarray, labels: np.ndarray, info: Info, expected: int, files: tuple[Path, ...], part: str
-) -> None:
+def _check(part: _Part, info: Info, expected: int, files: tuple[Path, ...], name: str) -> None:
+    """Raise DataError unless the part has the right number of images, and all classes."""
+    images, labels = part
     where = ", ".join(str(path) for path in files)
     if len(images) != expected:
-        raise DataError(f"{where}: {len(images)} {part} images, {info.title} has {expected}; get the files again")
+        raise DataError(
+            f"{where}: {len(images)} {name} images, {info.title} has {expected}; "
+            f"get the files again"
+        )
     check_labels(labels, expected, info.num_classes, where)
+
     present = len(np.unique(labels))
     if present < info.num_classes:
         raise DataError(
-            f"{where}: only {present} of {info.num_classes} classes among the {part} labels; is this {info.title}?"
+            f"{where}: only {present} of {info.num_classes} classes among the {name} labels; "
+            f"is this {info.title}?"
         )

@@ -1,7 +1,10 @@
 """CIFAR-10N and CIFAR-100N: the images of CIFAR under the labels that people gave them.
 
-Wei et al., "Learning with noisy labels revisited", ICLR 2022, arXiv:2110.12088; the files of UCSC-REAL/cifar-10-100n.
+Wei et al., "Learning with noisy labels revisited", ICLR 2022, arXiv:2110.12088; the files of
+UCSC-REAL/cifar-10-100n.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,62 +28,88 @@ LICENCE = "CC BY-NC 4.0: no commercial use"
 
 @dataclass(frozen=True)
 class LabelFile:
-    """One of the published label files."""
+    """One of the published label files.
+
+    Attributes:
+        sets: label set -> its key in the file. "clean" is compared with the images' own labels.
+        known_bad: size in bytes -> what is wrong with the file of that size.
+    """
 
     file: str
-    sets: Mapping[str, str]  # label set -> its key in the file; "clean" is compared with the images' own labels
-    known_bad: Mapping[int, str] = field(default_factory=dict)  # size in bytes -> what is wrong with that file
+    sets: Mapping[str, str]
+    known_bad: Mapping[int, str] = field(default_factory=dict)
 
 
 def find(labels: LabelFile, layout: cifar.Layout, data_dir: Path) -> Found:
-    """Where the images and the label file are."""
+    """Look for the images and the label file."""
     images = cifar.find(layout, data_dir)
     places = (data_dir / labels.file, data_dir / "cifar-n" / labels.file)
-    path = next((place for place in places if place.is_file()), None)
     looked = (*images.looked, *(place.parent for place in places))
-    return Found(
-        paths=images.paths + ((path,) if path else ()),
-        looked=tuple(dict.fromkeys(looked)),
-        missing=images.missing + (() if path else (f"the labels ({labels.file})",)),
-        needs=images.needs + (() if path else (labels.file,)),
+    looked = tuple(dict.fromkeys(looked))
+
+    for place in places:
+        if place.is_file():
+            return replace(images, paths=(*images.paths, place), looked=looked)
+    return replace(
+        images,
+        looked=looked,
+        missing=(*images.missing, f"the labels ({labels.file})"),
+        needs=(*images.needs, labels.file),
     )
 
 
-def read(info: Info, labels: LabelFile, layout: cifar.Layout, sources: Sequence[Source], places: Places) -> Dataset:
-    """The images with every label set.
+def read(
+    info: Info,
+    labels: LabelFile,
+    layout: cifar.Layout,
+    sources: Sequence[Source],
+    places: Places,
+) -> Dataset:
+    """Read the images with every label set.
 
-    Raises: DataMissing when something is not there; DataError, naming the file, when it cannot be used or when its
-    clean labels are not those of the images one by one, so that its labels would land on other images.
+    Raises: DataMissing when something is not there; DataError, naming the file, when it cannot be
+        used, or when its clean labels are not those of the images one by one, so that its labels
+        would belong to other images.
     """
     found = find(labels, layout, places.data_dir)
     require(info, sources, found, places.data_dir)
     path = found.paths[-1]
+
     images = cifar.read(info, layout, sources, places)
     label_sets = _label_sets(path, labels, info)
     _check_order(label_sets["clean"], images.label_sets["clean"], path)
+
     md5 = digest(path, "md5")
-    published = md5 in {source.md5 for source in sources}
+    warnings = images.warnings
+    if md5 not in {source.md5 for source in sources}:
+        warnings += (f"unknown checksum of {path.name}: not the published file",)
     return replace(
         images,
         label_sets=label_sets,
         checksums={**images.checksums, path.name: f"md5:{md5}"},
-        warnings=images.warnings + (() if published else (f"unknown checksum of {path.name}: not the published file",)),
+        warnings=warnings,
     )
 
 
 def _label_sets(path: Path, labels: LabelFile, info: Info) -> dict[str, np.ndarray]:
     size = path.stat().st_size
     if size in labels.known_bad:
-        raise DataError(f"{path}: {labels.known_bad[size]}; get the corrected file from {HOME} (folder data)")
+        raise DataError(
+            f"{path}: {labels.known_bad[size]}; get the corrected file from {HOME} (folder data)"
+        )
     content = read_torch(path)
     if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}, not label sets by name; get the file again")
+        raise DataError(
+            f"{path}: holds a {type(content).__name__}, not label sets by name; get the file again"
+        )
     return {name: _label_set(content, key, path, info) for name, key in labels.sets.items()}
 
 
 def _label_set(content: dict[Any, Any], key: str, path: Path, info: Info) -> np.ndarray:
+    """Return one label set (N,) int64, read-only."""
     if key not in content:
-        raise DataError(f"{path}: has no {key!r}, only {', '.join(map(repr, content))}; is this the right file?")
+        known = ", ".join(map(repr, content))
+        raise DataError(f"{path}: has no {key!r}, only {known}; is this the right file?")
     where = f"{path}: {key}"
     labels = as_labels(content[key], where)
     check_labels(labels, info.num_train, info.num_classes, where)
@@ -89,10 +118,12 @@ def _label_set(content: dict[Any, Any], key: str, path: Path, info: Info) -> np.
 
 
 def _check_order(given: np.ndarray, clean: np.ndarray, path: Path) -> None:
+    """Raise DataError unless the file's clean labels are those of the images."""
     different = int((given != clean).sum())
     if different:
         raise DataError(
-            f"{path}: its clean labels differ from the images' labels in {different} of {len(clean)} places, so the "
-            f"images are in another order (or are other images). The labels go by the order of torchvision's CIFAR: "
-            f"data_batch_1 to 5, one after the other; for CIFAR-100 that of its file train"
+            f"{path}: its clean labels differ from the images' labels in {different} of "
+            f"{len(clean)} places, so the images are in another order (or are other images). The "
+            f"labels go by the order of torchvision's CIFAR: data_batch_1 to 5, one after the "
+            f"other; for CIFAR-100 that of its file train"
         )

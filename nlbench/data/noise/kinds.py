@@ -1,11 +1,15 @@
-"""Label noise. One function a kind; every flip is drawn from the clean labels, once, from the stream (seed, "noise").
+"""Kinds of label noise, one function for each.
 
-What a kind draws depends on the labels (and for instance-dependent on the images), its parameters and the seed, and
-on nothing else. All draws go through uniform numbers in [0, 1): one for each example says who flips, a second one
-says where to. So the same seed flips the same examples first at every rate.
+Every flip is drawn from the clean labels, once, from the stream (seed, "noise"). What a kind draws
+depends on the labels, its parameters and the seed, for instance-dependent noise also on the images,
+and on nothing else. All draws go through uniform numbers in [0, 1): one per example decides whether
+it flips, a second one decides the class it flips to. So for one seed the same examples flip first at
+every rate.
 
-Counts are exact: r * n is taken in decimal, as the rate is written, and a half goes to the even number. So 0.07 of
-100 is 7, while the binary product 7.000000000000001 has the ceiling 8.
+Counts are exact: rate * n is taken in decimal, as the rate is written, and a half goes to the even
+number. So 0.07 of 100 is 7, while the binary product 7.000000000000001 has the ceiling 8.
+
+To add a kind, write a function under the decorator `_kind`, and a test beside the others.
 """
 
 from __future__ import annotations
@@ -15,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,87 +26,116 @@ from nlbench.data.base import Info
 from nlbench.data.noise.label_files import check_labels, read_labels
 from nlbench.data.noise.matrix_files import read_matrix
 
-CIFAR10_PAIRS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}  # truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog
-CIFAR100_SUPERCLASSES = (  # fine ids of each true superclass, in the order of the coarse ids
-    (4, 30, 55, 72, 95), (1, 32, 67, 73, 91), (54, 62, 70, 82, 92), (9, 10, 16, 28, 61), (0, 51, 53, 57, 83),
-    (22, 39, 40, 86, 87), (5, 20, 25, 84, 94), (6, 7, 14, 18, 24), (3, 42, 43, 88, 97), (12, 17, 37, 68, 76),
-    (23, 33, 49, 60, 71), (15, 19, 21, 31, 38), (34, 63, 64, 66, 75), (26, 45, 77, 79, 99), (2, 11, 35, 46, 98),
-    (27, 29, 44, 78, 93), (36, 50, 65, 74, 80), (47, 52, 56, 59, 96), (8, 13, 48, 58, 90), (41, 69, 81, 85, 89),
+# truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog
+CIFAR10_PAIRS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
+
+# The fine ids of each true superclass, in the order of the coarse ids.
+CIFAR100_SUPERCLASSES = (
+    (4, 30, 55, 72, 95), (1, 32, 67, 73, 91), (54, 62, 70, 82, 92), (9, 10, 16, 28, 61),
+    (0, 51, 53, 57, 83), (22, 39, 40, 86, 87), (5, 20, 25, 84, 94), (6, 7, 14, 18, 24),
+    (3, 42, 43, 88, 97), (12, 17, 37, 68, 76), (23, 33, 49, 60, 71), (15, 19, 21, 31, 38),
+    (34, 63, 64, 66, 75), (26, 45, 77, 79, 99), (2, 11, 35, 46, 98), (27, 29, 44, 78, 93),
+    (36, 50, 65, 74, 80), (47, 52, 56, 59, 96), (8, 13, 48, 58, 90), (41, 69, 81, 85, 89),
 )  # fmt: skip
+
+Rng = np.random.Generator
+Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Param:
-    """What a suite may set for a kind. The type is float, str or Path (a file that must be there)."""
+    """A parameter that a suite may set for a kind.
+
+    Attributes:
+        type: float, str, or Path for a file that must exist.
+        low, high: the range of a float.
+        default: None where the parameter is required.
+    """
 
     name: str
     type: type
     doc: str
     low: float = -math.inf
     high: float = math.inf
-    default: Any = None  # None: the parameter is required
+    default: float | str | None = None
 
-    def parse(self, value: Any, base_dir: Path) -> Any:
-        """The value in its canonical type. Raises ValueError saying what it must be."""
+    def parse(self, value: object, base_dir: Path) -> float | str:
+        """Return the value in its canonical type. Raises ValueError that says what it must be."""
         if self.type is float:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"must be a number, got {value!r}")
-            if not self.low <= value <= self.high:
-                raise ValueError(f"must be in [{self.low:g}, {self.high:g}], got {value!r}")
-            return float(value)
+            return self._parse_number(value)
         if not isinstance(value, str | Path):
             raise ValueError(f"must be text, got {value!r}")
         if self.type is str:
             return str(value)
+
         path = base_dir / Path(value).expanduser()
         if not path.is_file():
             raise ValueError(f"there is no file {path}")
         return str(path)
 
+    def _parse_number(self, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"must be a number, got {value!r}")
+        if not self.low <= value <= self.high:
+            raise ValueError(f"must be in [{self.low:g}, {self.high:g}], got {value!r}")
+        return float(value)
+
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of noise. `draw(rng, clean, C, **params)` returns the given labels (N,), integers.
+    """A kind of noise.
 
-    A kind that needs images gets the keywords `images` and `info` as well.
+    Attributes:
+        draw: called as draw(rng, clean, C, **params) with the true labels (N,) int64; returns the
+            given labels (N,), integers, and leaves `clean` alone. A kind that needs images gets the
+            keywords `images` and `info` as well.
+        class_ids: the kind is defined for datasets whose `Info.class_ids` is this one. Empty: for
+            all datasets.
+        redrawn: whether each seed draws its own labels. False for labels from a file.
     """
 
     name: str
     doc: str
-    draw: Callable[..., np.ndarray]
+    draw: Callable[..., Array]
     params: tuple[Param, ...]
-    datasets: tuple[str, ...] = ()  # where it means something; empty: anywhere
+    class_ids: str = ""
     needs_images: bool = False
-    redrawn: bool = True  # for each seed; not so for labels from a file
+    redrawn: bool = True
 
 
 KINDS: dict[str, Kind] = {}
 
-Rng = np.random.Generator
-Array = np.ndarray
-
 RATE = Param("rate", float, "share of the labels to change", 0, 1)
 PATH = Param("path", Path, "the file, relative to the suite's folder")
-CIFAR10 = ("cifar10", "cifar10n")
-CIFAR100 = ("cifar100", "cifar100n")
+KEY = Param("key", str, "which entry, where a .pt holds several", default="")
 
 
-def _kind(name: str, *params: Param, **more: Any) -> Callable[[Callable[..., np.ndarray]], Callable[..., np.ndarray]]:
-    """Registers a function as a kind; its docstring's first line describes it."""
+def _kind(
+    name: str,
+    *params: Param,
+    class_ids: str = "",
+    needs_images: bool = False,
+    redrawn: bool = True,
+) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
+    """Register a function as a kind. The first line of its docstring describes it to users."""
 
-    def register(draw: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-        KINDS[name] = Kind(name, (draw.__doc__ or "").partition("\n")[0], draw, params, **more)
+    def register(draw: Callable[..., Array]) -> Callable[..., Array]:
+        doc = (draw.__doc__ or "").partition("\n")[0]
+        KINDS[name] = Kind(name, doc, draw, params, class_ids, needs_images, redrawn)
         return draw
 
     return register
 
 
-# --- the kinds ---------------------------------------------------------------------------------------------------
+# ---- The kinds -----------------------------------------------------------------------------------
 
 
 @_kind("symmetric", RATE)
 def _symmetric(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
-    """round(rate * n_c) of each class, uniform over the other classes (SL, APL; Patrini in expectation)."""
+    """Flip round(rate * n_c) labels of each class, uniformly to the other classes.
+
+    As in SL and APL; as in Patrini's codes in expectation.
+    """
     who, where = rng.random(len(clean)), rng.random(len(clean))
     # Offset 1..C-1 from the true class, so that the true class cannot come back.
     other = (clean + 1 + _choice(where, C - 1)) % C
@@ -112,45 +144,57 @@ def _symmetric(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
 
 @_kind("symmetric-inclusive", RATE)
 def _symmetric_inclusive(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
-    """ceil(rate * N) labels, uniform over all classes, the true one too (ELR eq. 1, DivideMix): rate (C-1)/C wrong."""
+    """Redraw ceil(rate * N) labels uniformly over all classes, the true one too.
+
+    As in ELR, equation 1, and DivideMix. So rate * (C - 1) / C of the labels are wrong.
+    """
     who, where = rng.random(len(clean)), rng.random(len(clean))
-    drawn = np.argsort(who, kind="stable")[: math.ceil(Decimal(str(rate)) * len(clean))]
+    count = math.ceil(Decimal(str(rate)) * len(clean))
+    drawn = np.argsort(who, kind="stable")[:count]
+
     given = clean.copy()
     given[drawn] = _choice(where[drawn], C)
     return given
 
 
-@_kind("asymmetric", RATE, datasets=CIFAR10)
+@_kind("asymmetric", RATE, class_ids="cifar10")
 def _asymmetric(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
-    """CIFAR-10: round(rate * n_c) of truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog; rate/2 wrong.
+    """Flip round(rate * n_c) of truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog.
 
-    All are chosen before any is changed. Several public codes pick the dogs after cats became dogs, and so flip
-    some cats back: r - r^2 of them end up wrong there.
+    Five of the ten classes flip, so rate / 2 of the labels are wrong. All are chosen before any is
+    changed. Several public codes pick the dogs after cats became dogs, and so flip some cats back:
+    r - r^2 of them end up wrong there.
     """
     target = np.arange(C)
     target[list(CIFAR10_PAIRS)] = list(CIFAR10_PAIRS.values())
     return _map(rng, clean, target, rate)
 
 
-@_kind("asymmetric-superclass", RATE, datasets=CIFAR100)
+@_kind("asymmetric-superclass", RATE, class_ids="cifar100")
 def _asymmetric_superclass(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
-    """CIFAR-100: round(rate * n_c) of each class to the next fine id inside its true superclass, circular."""
+    """Flip round(rate * n_c) of each class to the next fine id in its true superclass, circular."""
     target = np.arange(C)
     for members in CIFAR100_SUPERCLASSES:
         target[list(members)] = np.roll(members, -1)
     return _map(rng, clean, target, rate)
 
 
-@_kind("asymmetric-block", RATE, datasets=CIFAR100)
+@_kind("asymmetric-block", RATE, class_ids="cifar100")
 def _asymmetric_block(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
-    """CIFAR-100: round(rate * n_c) of each class to the next of five consecutive fine ids, circular (Patrini, ELR)."""
+    """Flip round(rate * n_c) of each class to the next of five consecutive fine ids, circular.
+
+    As in Patrini's and ELR's codes.
+    """
     classes = np.arange(C)
     return _map(rng, clean, classes - classes % 5 + (classes + 1) % 5, rate)
 
 
-@_kind("asymmetric-swap", RATE, datasets=CIFAR100)
+@_kind("asymmetric-swap", RATE, class_ids="cifar100")
 def _asymmetric_swap(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
-    """CIFAR-100: in each block of five consecutive ids two random classes swap round(rate * n_c) labels (SL, SOP)."""
+    """Swap round(rate * n_c) labels of two random classes in each block of five consecutive ids.
+
+    As in SL's and SOP's codes.
+    """
     target = np.arange(C)
     for block in target.reshape(-1, 5).copy():
         first, second = block[np.argsort(rng.random(5), kind="stable")[:2]]
@@ -160,13 +204,16 @@ def _asymmetric_swap(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
 
 @_kind("pair-flip", RATE)
 def _pair_flip(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
-    """round(rate * n_c) of each class c to class (c + 1) mod C."""
+    """Flip round(rate * n_c) labels of each class c to class (c + 1) mod C."""
     return _map(rng, clean, (np.arange(C) + 1) % C, rate)
 
 
 @_kind("matrix", PATH)
 def _matrix(rng: Rng, clean: Array, C: int, *, path: str) -> Array:
-    """An explicit T[i, j] = P(noisy j | clean i) from .npy, .csv, .txt or .json; each label drawn independently."""
+    """Draw each label from row T[clean] of a transition matrix in a .npy, .csv, .txt or .json file.
+
+    T[i, j] = P(noisy j | clean i). The labels are drawn independently.
+    """
     cumulated = read_matrix(Path(path), C).cumsum(1)
     cumulated /= cumulated[:, -1:]
     # The last class takes what the others leave, so that no rounding can lead out of range.
@@ -174,51 +221,65 @@ def _matrix(rng: Rng, clean: Array, C: int, *, path: str) -> Array:
 
 
 @_kind("instance-dependent", RATE, needs_images=True)
-def _instance_dependent(rng: Rng, clean: Array, C: int, *, rate: float, images: Array, info: Info) -> Array:
-    """Own flip rate for each example around `rate`, the wrong class from its pixels (Xia et al., NeurIPS 2020).
+def _instance_dependent(
+    rng: Rng, clean: Array, C: int, *, rate: float, images: Array, info: Info
+) -> Array:
+    """Draw a flip rate around `rate` for each example, and the wrong class from its pixels.
 
-    Example i of class y with features x, its standardised pixels: q from a normal (rate, 0.1) truncated to [0, 1];
-    W_y, features x C, of standard normals; s = x W_y without its entry y; the label is y with probability 1 - q,
-    else drawn from softmax(s). Float64 throughout. Near 0 and 1 the truncation moves the mean rate inwards (to 0.92
-    at 1); a rate of 0 changes nothing.
+    As in Xia et al., NeurIPS 2020. Example i of class y has features x, its standardised pixels:
+
+        q    from a normal (rate, 0.1) truncated to [0, 1]
+        W_y  (features, C) of standard normals
+        s    x W_y without its entry y
+        the label is y with probability 1 - q, else drawn from softmax(s)
+
+    Float64 throughout. Near 0 and 1 the truncation moves the mean rate inwards (to 0.92 at 1). A
+    rate of 0 changes nothing.
     """
     given = clean.copy()
     if rate == 0:
         return given
+
     flip_rate, uniform = _truncated_normal(rng, rate, len(clean)), rng.random(len(clean))
     mean, std = _pixel_scale(images, info)
     for c in range(C):
         members = np.flatnonzero(clean == c)
-        features = _standardised(images[members], mean, std).reshape(len(members), -1)
+        pixels = (images[members].astype(np.float64) - mean) / std
+        features = pixels.reshape(len(members), -1)
+
         scores = features @ rng.standard_normal((math.prod(images.shape[1:]), C))
         scores[:, c] = -np.inf
         chances = np.exp(scores - scores.max(1, keepdims=True))
         chances *= (flip_rate[members] / chances.sum(1))[:, None]
-        # One draw from (1 - q on the true class, q * softmax elsewhere): below q it is one of the others.
+
+        # One draw from (1 - q on the true class, q * softmax elsewhere): below q it is another one.
         other = np.minimum((uniform[members, None] >= chances.cumsum(1)).sum(1), C - 1)
         given[members] = np.where(uniform[members] < flip_rate[members], other, c)
     return given
 
 
-@_kind("file", PATH, Param("key", str, "which entry, where a .pt holds several", default=""), redrawn=False)
+@_kind("file", PATH, KEY, redrawn=False)
 def _file(rng: Rng, clean: Array, C: int, *, path: str, key: str) -> Array:
-    """Labels from .npy, .pt, .csv or DivideMix's .json, in the order of the training images; the same for all seeds."""
+    """Read the labels from .npy, .pt, .csv or DivideMix's .json; all seeds get the same.
+
+    They are in the order of the training images.
+    """
     labels = read_labels(Path(path), key)
     check_labels(labels, len(clean), C, path)
     return labels
 
 
-# --- what they share ---------------------------------------------------------------------------------------------
+# ---- What they share -----------------------------------------------------------------------------
 
 
 def _map(rng: Rng, clean: Array, target: Array, rate: float) -> Array:
-    """round(rate * n_c) of each class c to target[c]."""
+    """Flip round(rate * n_c) labels of each class c to target[c]."""
     flipped = _first_of_each_class(rng.random(len(clean)), clean, len(target), rate)
     return np.where(flipped, target[clean], clean)
 
 
 def _first_of_each_class(who: Array, clean: Array, C: int, rate: float) -> Array:
-    """(N,) bool: in each class the round(rate * n_c) examples with the lowest `who`."""
+    """Return (N,) bool: in each class the round(rate * n_c) examples with the lowest `who`."""
     chosen = np.zeros(len(clean), bool)
     for c in range(C):
         members = np.flatnonzero(clean == c)
@@ -228,12 +289,12 @@ def _first_of_each_class(who: Array, clean: Array, C: int, rate: float) -> Array
 
 
 def _choice(uniform: Array, n: int) -> Array:
-    """Integers in [0, n) from uniform numbers in [0, 1)."""
+    """Return integers in [0, n) from uniform numbers in [0, 1)."""
     return np.minimum((uniform * n).astype(np.int64), n - 1)
 
 
 def _truncated_normal(rng: Rng, mean: float, size: int) -> Array:
-    """Normal (mean, 0.1), drawn again where it falls outside [0, 1]."""
+    """Draw from a normal (mean, 0.1), again where a value falls outside [0, 1]."""
     values = rng.normal(mean, 0.1, size)
     while len(outside := np.flatnonzero((values < 0) | (values > 1))):
         values[outside] = rng.normal(mean, 0.1, len(outside))
@@ -241,12 +302,13 @@ def _truncated_normal(rng: Rng, mean: float, size: int) -> Array:
 
 
 def _pixel_scale(images: Array, info: Info) -> tuple[Array, Array]:
-    """Mean and std per channel, ready to broadcast: the dataset's constants, or those of float features."""
-    if images.dtype == np.uint8:  # (N, H, W, C)
+    """Return mean and std per channel, ready to broadcast.
+
+    They are the dataset's constants for uint8 images (N, H, W, C), and measured for float features
+    (N, C, ...).
+    """
+    if images.dtype == np.uint8:
         return 255 * np.array(info.mean), 255 * np.array(info.std)
-    axes = (0, *range(2, images.ndim))  # (N, C, ...)
-    return images.mean(axes, np.float64, keepdims=True), images.std(axes, np.float64, keepdims=True)
-
-
-def _standardised(images: Array, mean: Array, std: Array) -> Array:
-    return (images.astype(np.float64) - mean) / std
+    axes = (0, *range(2, images.ndim))
+    mean = images.mean(axes, np.float64, keepdims=True)
+    return mean, images.std(axes, np.float64, keepdims=True)

@@ -1,4 +1,6 @@
-"""Label arrays: checks, hash, and the files that people keep them in."""
+"""Label arrays: checks, a hash, and the file formats that people keep them in."""
+
+from __future__ import annotations
 
 import csv
 import io
@@ -15,96 +17,142 @@ from nlbench.errors import DataError, did_you_mean
 from nlbench.files import replacing, short_hash
 
 
-def as_labels(values: Any, where: str | Path) -> np.ndarray:
-    """Integers of any kind, an array or a list, as (N,) int64. Raises DataError naming `where`."""
+def as_labels(values: object, where: str | Path) -> np.ndarray:
+    """Return integers of any type, an array or a list, as (N,) int64.
+
+    Raises: DataError, naming `where`.
+    """
     try:
         labels = np.asarray(values)
     except ValueError as error:
         raise DataError(f"{where}: labels must be one integer per example ({error})") from None
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(f"{where}: labels must be integers of shape (N,), got {labels.dtype} of shape {labels.shape}")
+        raise DataError(
+            f"{where}: labels must be integers of shape (N,), "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
     return labels.astype(np.int64)
 
 
-def check_labels(labels: np.ndarray, num_examples: int, num_classes: int, where: str | Path) -> None:
-    """Raises DataError unless there is a label in [0, num_classes) for each of `num_examples`."""
+def check_labels(
+    labels: np.ndarray, num_examples: int, num_classes: int, where: str | Path
+) -> None:
+    """Raise DataError unless each of `num_examples` has a label in [0, num_classes)."""
     if len(labels) != num_examples:
-        raise DataError(f"{where}: {len(labels)} labels, it must have one for each of {num_examples} training examples")
+        raise DataError(
+            f"{where}: {len(labels)} labels, it must have one for each of {num_examples} training "
+            f"examples"
+        )
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise DataError(
-            f"{where}: labels must be in [0, {num_classes}), got {labels[wrong[0]]} at position {wrong[0]}"
-            f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}"
+            f"{where}: labels must be in [0, {num_classes}), "
+            f"got {labels[wrong[0]]} at position {wrong[0]}{more}"
         )
 
 
 def labels_hash(labels: np.ndarray) -> str:
-    """First 16 hex digits of the sha256 over the labels as little-endian int64."""
+    """Return the first 16 hex digits of the sha256 over the labels as little-endian int64."""
     return short_hash(np.ascontiguousarray(labels, "<i8").data)
 
 
-def read_labels(path: Path, key: str = "") -> np.ndarray:
-    """(N,) int64 from .npy, .pt (array, list or tensor, or under `key` in a dict), .csv or .json.
+# ---- Reading -------------------------------------------------------------------------------------
 
-    A .csv has a column `label`, and possibly `index` with each position 0..N-1 once, or is one column of numbers
-    without a header. A .json is a plain list of integers, as DivideMix saves its noise.
+
+def read_labels(path: Path, key: str = "") -> np.ndarray:
+    """Read labels (N,) int64; the suffix of the file decides how.
+
+    - .npy: an array of integers.
+    - .pt: an array, list or tensor, or one under `key` in a dict.
+    - .csv: a column `label`, and possibly `index` with each position 0..N-1 once; or one column of
+      numbers without a header.
+    - .json: a plain list of integers, as DivideMix saves its noise.
 
     Raises: DataError, naming the file, when it cannot be read or holds anything else.
     """
     reader = _READERS.get(path.suffix)
     if reader is None:
-        raise DataError(f"{path}: labels are read from {', '.join(_READERS)}, not from {path.suffix or 'such files'!r}")
+        raise DataError(
+            f"{path}: labels are read from {', '.join(_READERS)}, "
+            f"not from {path.suffix or 'such files'!r}"
+        )
     try:
         content = reader(path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    return as_labels(_under(content, key, path), path)
+    return as_labels(_entry(content, key, path), path)
 
 
-def _under(content: Any, key: str, path: Path) -> Any:
-    """What stands under `key` in a dict; the content itself where it is none."""
+def _entry(content: object, key: str, path: Path) -> object:
+    """Return content[key] where the content is a dict, else the content itself."""
     if not isinstance(content, dict):
         if key:
-            raise DataError(f"{path}: key {key!r} was asked for, but the file holds labels alone; leave the key out")
+            raise DataError(
+                f"{path}: key {key!r} was asked for, but the file holds labels alone; "
+                f"leave the key out"
+            )
         return content
+
     if key not in content:
         known = [str(name) for name in content]
         problem = f"has no key {key!r}" if key else "holds several things by name"
-        raise DataError(f"{path}: {problem}; set key to one of: {', '.join(known)}.{did_you_mean(key, known)}")
+        raise DataError(
+            f"{path}: {problem}; set key to one of: {', '.join(known)}.{did_you_mean(key, known)}"
+        )
     return content[key]
 
 
 def _read_npy(path: Path) -> np.ndarray:
     labels = np.load(path, allow_pickle=False)
     if not isinstance(labels, np.ndarray):
-        raise DataError(f"{path}: is an archive of arrays; save the labels alone, with numpy.save")
+        raise DataError(
+            f"{path}: is an archive of arrays; save the labels alone, with numpy.save"
+        )
     return labels
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> list[Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, list):
-        raise DataError(f"{path}: must be a plain list of integers, got a JSON {type(content).__name__}")
+        raise DataError(
+            f"{path}: must be a plain list of integers, got a JSON {type(content).__name__}"
+        )
     return content
 
 
 def _read_csv(path: Path) -> np.ndarray:
-    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")))]
-    rows = [row for row in rows if any(row)]
+    lines = _csv_cells(path)
+
+    # A first line of numbers is no header: then the file is one column of labels.
     names = ["label"]
-    if rows and not all(_is_number(cell) for cell in rows[0]):
-        names = rows.pop(0)
+    if lines and not all(_is_number(cell) for cell in lines[0]):
+        names = lines.pop(0)
     if "label" not in names:
         raise DataError(f"{path}: has no column 'label', only {', '.join(map(repr, names))}")
-    labels = _column(rows, names, "label", path)
+
+    labels = _column(lines, names, "label", path)
     if "index" not in names:
         return labels
-    index = _column(rows, names, "index", path)
+
+    index = _column(lines, names, "index", path)
     if not np.array_equal(np.sort(index), np.arange(len(index))):
-        raise DataError(f"{path}: 'index' must hold every position 0..{len(index) - 1} exactly once")
+        raise DataError(
+            f"{path}: 'index' must hold every position 0..{len(index) - 1} exactly once"
+        )
     ordered = np.empty_like(labels)
     ordered[index] = labels
     return ordered
+
+
+def _csv_cells(path: Path) -> list[list[str]]:
+    """Read the lines that are not empty, without spaces around a cell."""
+    lines = []
+    for line in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))):
+        cells = [cell.strip() for cell in line]
+        if any(cells):
+            lines.append(cells)
+    return lines
 
 
 def _is_number(cell: str) -> bool:
@@ -115,19 +163,28 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _column(rows: Sequence[Sequence[str]], names: Sequence[str], name: str, path: Path) -> np.ndarray:
-    place, values = names.index(name), np.empty(len(rows), np.int64)
-    for i, row in enumerate(rows):
-        if len(row) != len(names):
-            raise DataError(f"{path}: row {i} has {len(row)} columns, expected {len(names)}: {', '.join(names)}")
+def _column(
+    lines: Sequence[Sequence[str]], names: Sequence[str], name: str, path: Path
+) -> np.ndarray:
+    """Return one column as int64. Raises DataError, naming the line by its number from 0."""
+    place = names.index(name)
+    values = np.empty(len(lines), np.int64)
+    for i, cells in enumerate(lines):
+        if len(cells) != len(names):
+            raise DataError(
+                f"{path}: row {i} has {len(cells)} columns, "
+                f"expected {len(names)}: {', '.join(names)}"
+            )
         try:
-            values[i] = int(row[place])
+            values[i] = int(cells[place])
         except (ValueError, OverflowError):
-            raise DataError(f"{path}: {name} in row {i} must be an integer, got {row[place]!r}") from None
+            raise DataError(
+                f"{path}: {name} in row {i} must be an integer, got {cells[place]!r}"
+            ) from None
     return values
 
 
-_READERS: dict[str, Callable[[Path], Any]] = {
+_READERS: dict[str, Callable[[Path], object]] = {
     ".npy": _read_npy,
     ".pt": read_torch,
     ".csv": _read_csv,
@@ -135,17 +192,25 @@ _READERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def write_labels(path: Path, labels: np.ndarray) -> None:
-    """Write labels (N,) for other people's code, whole or not at all; the suffix says how.
+# ---- Writing -------------------------------------------------------------------------------------
 
-    .npy is int64; .csv has the columns index and label; .json is a plain list, as DivideMix reads its noise file;
-    .pt is an int64 tensor that torch.load(weights_only=True) reads.
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write labels (N,) for other people's code, whole or not at all; the suffix decides how.
+
+    - .npy: int64.
+    - .csv: the columns index and label.
+    - .json: a plain list, as DivideMix reads its noise file.
+    - .pt: an int64 tensor that torch.load(weights_only=True) reads.
 
     Raises: ValueError for another suffix; DataError when the file cannot be written.
     """
     writer = _WRITERS.get(path.suffix)
     if writer is None:
-        raise ValueError(f"{path}: labels are written as {', '.join(_WRITERS)}, not as {path.suffix or 'such files'!r}")
+        raise ValueError(
+            f"{path}: labels are written as {', '.join(_WRITERS)}, "
+            f"not as {path.suffix or 'such files'!r}"
+        )
     try:
         with replacing(path) as file:
             writer(file, as_labels(labels, "labels"))
@@ -158,7 +223,9 @@ def _write_npy(file: IO[bytes], labels: np.ndarray) -> None:
 
 
 def _write_csv(file: IO[bytes], labels: np.ndarray) -> None:
-    file.write(b"index,label\n" + b"".join(b"%d,%d\n" % (i, label) for i, label in enumerate(labels)))
+    file.write(b"index,label\n")
+    for i, label in enumerate(labels):
+        file.write(b"%d,%d\n" % (i, label))
 
 
 def _write_json(file: IO[bytes], labels: np.ndarray) -> None:

@@ -1,11 +1,12 @@
-"""Transition matrices from files."""
+"""Read transition matrices from files."""
+
+from __future__ import annotations
 
 import csv
 import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,42 +14,62 @@ from nlbench.errors import DataError
 
 
 def read_matrix(path: Path, num_classes: int) -> np.ndarray:
-    """T (C, C) float64, T[i, j] = P(noisy j | clean i), from .npy, .json (list of rows), .csv (commas), .txt (spaces).
+    """Read T (C, C) float64, T[i, j] = P(noisy j | clean i).
 
-    Raises: DataError, naming the file, unless it is square of the right size, not negative, and each row adds up to 1
-    within 1e-6.
+    The suffix decides: .npy, .json (a list of lists), .csv (commas) or .txt (spaces).
+
+    Raises: DataError, naming the file, unless it is square of the right size, not negative, and
+        each line of it adds up to 1 within 1e-6.
     """
     reader = _READERS.get(path.suffix)
     if reader is None:
         raise DataError(
-            f"{path}: a matrix is read from {', '.join(_READERS)}, not from {path.suffix or 'such files'!r}"
+            f"{path}: a matrix is read from {', '.join(_READERS)}, "
+            f"not from {path.suffix or 'such files'!r}"
         )
     try:
         T = np.asarray(reader(path), np.float64)
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a matrix of numbers ({error})") from error
+
     if T.shape != (num_classes, num_classes):
         raise DataError(f"{path}: T must be {num_classes} x {num_classes}, got shape {T.shape}")
-    if not (T >= 0).all():  # NaN is not >= 0 either
-        raise DataError(f"{path}: T holds probabilities, from 0 to 1; its smallest entry is {T.min()}")
+    # Written this way because a NaN is not >= 0 either.
+    if not (T >= 0).all():
+        raise DataError(
+            f"{path}: T holds probabilities, from 0 to 1; its smallest entry is {T.min()}"
+        )
+
     sums = T.sum(1)
     worst = int(abs(sums - 1).argmax())
     if not abs(sums[worst] - 1) <= 1e-6:
-        raise DataError(f"{path}: each row of T must add up to 1, row {worst} adds up to {sums[worst]:.8g}")
+        raise DataError(
+            f"{path}: each row of T must add up to 1, row {worst} adds up to {sums[worst]:.8g}"
+        )
     return T
 
 
+def _read_npy(path: Path) -> object:
+    return np.load(path, allow_pickle=False)
+
+
 def _read_csv(path: Path) -> list[list[str]]:
-    return [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return [cells for cells in csv.reader(lines) if cells]
 
 
 def _read_txt(path: Path) -> list[list[str]]:
-    return [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return [line.split() for line in lines if line.strip()]
 
 
-_READERS: dict[str, Callable[[Path], Any]] = {
-    ".npy": lambda path: np.load(path, allow_pickle=False),
+def _read_json(path: Path) -> object:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+_READERS: dict[str, Callable[[Path], object]] = {
+    ".npy": _read_npy,
     ".csv": _read_csv,
     ".txt": _read_txt,
-    ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
+    ".json": _read_json,
 }

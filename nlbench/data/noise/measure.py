@@ -6,12 +6,16 @@ import numpy as np
 
 
 def noise_rate(clean: np.ndarray, given: np.ndarray) -> float:
-    """The fraction of given labels that are wrong."""
+    """Return the fraction of given labels that are wrong."""
     return float(np.mean(clean != given))
 
 
 def transition_matrix(clean: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:
-    """T (C, C) float64 as counted, T[i, j] = P(given j | clean i). A class without examples keeps its label."""
-    counts = np.bincount(clean * num_classes + given, minlength=num_classes**2).reshape(num_classes, num_classes)
+    """Count T (C, C) float64, T[i, j] = P(given j | clean i).
+
+    A class without examples keeps its label.
+    """
+    pairs = np.bincount(clean * num_classes + given, minlength=num_classes**2)
+    counts = pairs.reshape(num_classes, num_classes)
     totals = counts.sum(1, keepdims=True)
     return np.where(totals > 0, counts / np.maximum(totals, 1), np.eye(num_classes))
