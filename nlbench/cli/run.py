@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nlbench.cli.app import DataDir, MethodsDir, Out, app, guarded, warn
-from nlbench.errors import DataMissing, SuiteError, UserError
+from nlbench.errors import DataMissing, UserError
 
 if TYPE_CHECKING:
     from nlbench.api import Sweep
+    from nlbench.plan.options import Jobs
 
 
 class Stale(StrEnum):
@@ -71,23 +71,23 @@ def run(
     """
     from nlbench import api
     from nlbench.executors import base
-    from nlbench.plan.options import parse_seeds, parse_set
+    from nlbench.plan.options import devices_of_gpus, parse_jobs, parse_only, parse_seeds, parse_set
     from nlbench.results import table as tables
 
     prepare = functools.partial(
         api.prepare,
         suite,
         out=out,
-        only=_rows(only),
+        only=None if only is None else parse_only(only),
         seeds=None if seeds is None else parse_seeds(seeds),
         overrides=parse_set(set_ or []),
         data_dir=data_dir,
-        device=_devices(device, gpus),
+        device=device if gpus is None else devices_of_gpus(gpus, device),
         methods_dir=methods_dir,
         stale=stale.value,
         warn=warn,
     )
-    parallel_jobs = _jobs(jobs)
+    parallel_jobs = parse_jobs(jobs)
     try:
         sweep = prepare()
     except DataMissing as error:
@@ -115,7 +115,7 @@ def _train(
     sweep: Sweep,
     prepare: Callable[[], Sweep],
     checkpoint_seconds: float,
-    jobs: int | Literal["auto"],
+    jobs: Jobs,
     cuda_graphs: bool | None,
 ) -> Sweep:
     """Train with a progress display. Return the sweep whose table is the result.
@@ -139,33 +139,6 @@ def _train(
         if not sweep.plan.tries or failed:
             return sweep
         sweep = prepare()
-
-
-def _rows(only: str | None) -> list[str] | None:
-    if only is None:
-        return None
-    rows = [row.strip() for row in only.split(",")]
-    if not all(rows):
-        raise SuiteError(f"--only {only!r}: write rows as ce,elr")
-    return rows
-
-
-def _devices(device: str, gpus: str | None) -> str:
-    if gpus is None:
-        return device
-    if device != "auto":
-        raise SuiteError(f"--gpus {gpus} and --device {device} exclude each other; give one of them")
-    if not re.fullmatch(r"\d+(,\d+)*", gpus):
-        raise SuiteError(f"--gpus {gpus!r}: write the numbers of GPUs as 0,2")
-    return ",".join(f"cuda:{number}" for number in gpus.split(","))
-
-
-def _jobs(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) == 0:
-        raise SuiteError(f"--jobs {text!r}: must be auto or a number from 1 on")
-    return int(text)
 
 
 def _warn_of_stale(count: int) -> None:

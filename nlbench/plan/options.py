@@ -1,48 +1,119 @@
-"""Options."""
+"""Command-line options as text, turned into plain values. Each has one parser, and it is here."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from nlbench.errors import SuiteError
 from nlbench.plan.yaml_lines import NotYaml, parse_yaml, plain
 
+# Runs to train at once on each device. "auto" is as many as the CPU cores allow.
+Jobs = int | Literal["auto"]
+
+# More seeds than this are a typing mistake, and would fill the memory with runs.
+_MOST_SEEDS = 10_000
+
 
 def parse_set(settings: Iterable[str]) -> dict[str, Any]:
-    """`--set` options ("epochs=2", "schedule.gamma=0.1") as protocol overrides. Raises SuiteError."""
+    """Return `--set` options such as "epochs=2" and "schedule.gamma=0.1" as protocol overrides.
+
+    Raises: SuiteError.
+    """
     overrides: dict[str, Any] = {}
     for setting in settings:
         key, _, text = (part.strip() for part in setting.partition("="))
         *parents, last = key.split(".")
         if not text or not all([*parents, last]):
-            raise SuiteError(f"--set {setting}: write it as KEY=VALUE, for example --set epochs=2")
+            message = f"--set {setting}: write it as KEY=VALUE, for example --set epochs=2"
+            raise SuiteError(message)
         try:
             value = plain(parse_yaml(text))
         except NotYaml as error:
-            raise SuiteError(f"--set {setting}: {text!r} cannot be read as a value: {error}") from None
+            message = f"--set {setting}: {text!r} cannot be read as a value: {error}"
+            raise SuiteError(message) from None
+
         node = overrides
         for part in parents:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise SuiteError(f"--set {setting}: another --set gives {part!r} a value of its own; keep one of them")
+                raise SuiteError(
+                    f"--set {setting}: another --set gives {part!r} a single value; keep one of them"
+                )
         node[last] = value
     return overrides
 
 
-_MOST_SEEDS = 10_000
-
-
 def parse_seeds(text: str) -> list[int]:
-    """`--seeds`: "0,1,4" or "0-4". Raises SuiteError."""
+    """Return the seeds of `--seeds`, written as "0,1,4" or "0-4". Raises SuiteError."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
+        if match is None:
             raise SuiteError(f"--seeds {text}: write seeds as 0,1 or as 0-4")
-        if last - first >= _MOST_SEEDS:
-            raise SuiteError(f"--seeds {text}: {part} are {last - first + 1:,} seeds; at most {_MOST_SEEDS:,} can be")
+
+        first, last = int(match[1]), int(match[2] or match[1])
+        count = last - first + 1
+        if count < 1:
+            raise SuiteError(f"--seeds {text}: write seeds as 0,1 or as 0-4")
+        if count > _MOST_SEEDS:
+            message = f"{part} are {count:,} seeds; at most {_MOST_SEEDS:,} can be given"
+            raise SuiteError(f"--seeds {text}: {message}")
         seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))
+
+
+def parse_only(text: str) -> list[str]:
+    """Return the rows of `--only`, written as "ce,elr". Raises SuiteError."""
+    rows = [row.strip() for row in text.split(",")]
+    if not all(rows):
+        raise SuiteError(f"--only {text!r}: write rows as ce,elr")
+    return rows
+
+
+def parse_jobs(text: str) -> Jobs:
+    """Return the number of `--jobs`, or "auto". Raises SuiteError."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) == 0:
+        raise SuiteError(f"--jobs {text!r}: must be auto or a number from 1 on")
+    return int(text)
+
+
+def parse_devices(text: str) -> tuple[str, ...]:
+    """Return the names of `--device`: one of auto, cpu, cuda and cuda:1, or "cuda:0,cuda:2" as two.
+
+    Whether the devices exist is for torch to say, see `executors.base`.
+
+    Raises: SuiteError.
+    """
+    names = tuple(text.split(","))
+    if names == ("auto",):
+        return names
+
+    for name in names:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+            raise SuiteError(f"--device {name}: must be auto, cpu, cuda or cuda:NUMBER")
+
+    if len(names) > 1:
+        numbers = {int(name.partition(":")[2]) for name in names if ":" in name}
+        if len(numbers) < len(names):
+            message = "of several devices each must be another cuda:NUMBER"
+            raise SuiteError(f"--device {text}: {message}")
+    return names
+
+
+def devices_of_gpus(gpus: str, device: str = "auto") -> str:
+    """Return `--gpus 0,2` as a text for `--device`.
+
+    Args:
+        device: `--device`, which excludes `--gpus`.
+    Raises: SuiteError.
+    """
+    if device != "auto":
+        message = f"--gpus {gpus} and --device {device} exclude each other; give one of them"
+        raise SuiteError(message)
+    if not re.fullmatch(r"\d+(,\d+)*", gpus):
+        raise SuiteError(f"--gpus {gpus!r}: write the numbers of GPUs as 0,2")
+    return ",".join(f"cuda:{number}" for number in gpus.split(","))

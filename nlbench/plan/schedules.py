@@ -1,4 +1,4 @@
-"""Schedules."""
+"""The learning rate's schedules. `factor` is what the base learning rate is multiplied by."""
 
 from __future__ import annotations
 
@@ -9,54 +9,79 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class FrozenModel(BaseModel):
+    """Values that are complete, known and finite, and that nobody changes afterwards."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Constant(FrozenModel):
-    """The learning rate stays."""
+    """The learning rate stays as it is."""
 
     kind: Literal["constant"]
 
     def factor(self, position: float, epochs: int, lr: float) -> float:
+        """Return 1.
+
+        Args:
+            position: in epochs, with fractions.
+            epochs: of the whole training.
+            lr: the base learning rate.
+        """
         return 1.0
 
     def scaled(self, ratio: float) -> Constant:
+        """Return the schedule for a training that is `ratio` times as long."""
         return self
 
 
 class MultiStep(FrozenModel):
-    """Times gamma from each milestone on (positions in epochs, as torch's MultiStepLR counts them)."""
+    """The learning rate is multiplied by gamma at each milestone, in epochs.
+
+    The same as torch's MultiStepLR.
+    """
 
     kind: Literal["multistep"]
     milestones: list[float]
     gamma: float = Field(gt=0, le=1)
 
     def factor(self, position: float, epochs: int, lr: float) -> float:
+        """Return gamma to the power of the number of milestones that lie behind."""
         return self.gamma ** sum(position >= milestone for milestone in self.milestones)
 
     def scaled(self, ratio: float) -> MultiStep:
+        """Return the schedule with its milestones moved by `ratio`."""
         return self.model_copy(update={"milestones": [m * ratio for m in self.milestones]})
 
 
 class CosineRestarts(FrozenModel):
-    """Half a cosine from lr to `floor` every `period` epochs, stepped once an epoch (CosineAnnealingWarmRestarts)."""
+    """Half a cosine from the base learning rate to `floor` every `period` epochs.
+
+    Changes once per epoch. The same as torch's CosineAnnealingWarmRestarts.
+
+    Attributes:
+        floor: a learning rate, not a factor.
+    """
 
     kind: Literal["cosine-restarts"]
     period: float = Field(gt=0)
-    floor: float = Field(ge=0)  # a learning rate, not a factor
+    floor: float = Field(ge=0)
 
     def factor(self, position: float, epochs: int, lr: float) -> float:
+        """Return the factor of the epoch that `position` is in."""
         part = (math.floor(position) % self.period) / self.period
         return (self.floor + (lr - self.floor) * (1 + math.cos(math.pi * part)) / 2) / lr
 
     def scaled(self, ratio: float) -> CosineRestarts:
+        """Return the schedule with as many restarts in a training `ratio` times as long."""
         return self.model_copy(update={"period": self.period * ratio})
 
 
 class OneCycle(FrozenModel):
-    """A cosine from lr / start_div up to lr over the share `rise`, then down to lr / (start_div * end_div), each step.
+    """A cosine up to the base learning rate, then one down to nearly 0.
 
-    OneCycleLR of torch with its momentum left alone (Smith & Topin 2019, arXiv:1708.07120).
+    The first rises from lr / start_div over the share `rise` of the training, the second falls to
+    lr / (start_div * end_div). Changes with every step. The same as torch's OneCycleLR that leaves
+    the momentum alone (Smith & Topin 2019, arXiv:1708.07120).
     """
 
     kind: Literal["one-cycle"]
@@ -65,13 +90,17 @@ class OneCycle(FrozenModel):
     end_div: float = Field(default=1e4, ge=1)
 
     def factor(self, position: float, epochs: int, lr: float) -> float:
+        """Return the factor at `position` of `epochs`."""
         part = min(position / epochs, 1.0)
         low, end = 1 / self.start_div, 1 / (self.start_div * self.end_div)
+
         if part < self.rise:
             return low + (1 - low) * (1 - math.cos(math.pi * part / self.rise)) / 2
-        return end + (1 - end) * (1 + math.cos(math.pi * (part - self.rise) / (1 - self.rise))) / 2
+        fallen = (part - self.rise) / (1 - self.rise)
+        return end + (1 - end) * (1 + math.cos(math.pi * fallen)) / 2
 
     def scaled(self, ratio: float) -> OneCycle:
+        """Return the same schedule, whose positions are shares of the training."""
         return self
 
 

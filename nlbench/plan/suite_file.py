@@ -1,63 +1,89 @@
-"""Suite file."""
+"""The structure of a suite file, and reading one. Names and values are checked by `expand`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nlbench import registry
-from nlbench.errors import SuiteError, did_you_mean, in_words
+from nlbench.errors import Problem, SuiteError, did_you_mean, in_words, unknown_key
 from nlbench.plan.problems import Problems
 from nlbench.plan.protocol import merge_values
 from nlbench.plan.yaml_lines import plain, read_yaml
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from nlbench.data.base import Info
 
 Track = Literal["identical", "tuned", "as-published"]
 
 
 class StrictModel(BaseModel):
+    """A mapping of a suite file, without unknown keys."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class DatasetEntry(StrictModel):
-    """`labels` names label sets the dataset carries, `noise` draws synthetic labels; neither means its first set."""
+    """A dataset of the suite, with the labels to train on.
+
+    Attributes:
+        path: the folder of a dataset that a suite locates, relative to the suite's file.
+        labels: label sets of the dataset. Without labels and noise, its first set is used.
+        noise: noises to draw on the clean labels.
+    """
 
     name: str
-    path: str = ""  # of the dataset `folder`: where it lies, relative to the suite's file
+    path: str = ""
     labels: list[str] = Field(default_factory=list, min_length=1)
     noise: list[dict[str, Any]] = Field(default_factory=list, min_length=1)
 
     @field_validator("labels", "noise", mode="before")
     @classmethod
     def _single(cls, value: Any) -> Any:
+        """Accept one label set or noise without the brackets of a list."""
         return [value] if isinstance(value, str | dict) else value
 
     @property
     def id(self) -> str:
-        """The dataset's name; of a folder together with the folder's, which tables and records show."""
+        """The dataset's name, with the folder's after a colon if there is one. Records show it."""
         return f"{self.name}:{Path(self.path).name}" if self.path else self.name
 
     def folder(self, base: Path) -> Path:
-        """Where a dataset with a path lies, in a suite whose file is in `base`."""
+        """Return where a dataset with a path is, for a suite whose file is in `base`."""
         return base / Path(self.path).expanduser()
 
-    def label_sets(self, info: Any) -> list[str]:
-        return self.labels or ([] if self.noise else [info.label_sets[0]])
+    def label_sets(self, info: Info) -> list[str]:
+        """Return the label sets to train on."""
+        if self.labels or self.noise:
+            return self.labels
+        return [info.label_sets[0]]
 
     def noises(self) -> list[dict[str, Any]]:
-        """Each noise of the entry; a list as `rate` stands for one noise per rate."""
-        spread = []
+        """Return each noise to draw. A list as `rate` stands for one noise per rate."""
+        noises = []
         for entry in self.noise:
             rates = entry.get("rate")
-            spread += [{**entry, "rate": rate} for rate in rates] if isinstance(rates, list) and rates else [entry]
-        return spread
+            if isinstance(rates, list) and rates:
+                noises += [{**entry, "rate": rate} for rate in rates]
+            else:
+                noises.append(entry)
+        return noises
 
 
 class Tuning(StrictModel):
-    """What every row of a tuned suite gets: as many tries, over these protocol values and its own `search`."""
+    """The track `tuned`: the tries of each row, over these protocol values and the row's `search`.
+
+    Attributes:
+        tries: per row.
+        seed: of the tries' runs and of their draw from the grid.
+        protocol: key -> the values to try.
+    """
 
     tries: int = Field(ge=2, le=1000)
     seed: int = Field(default=1000, ge=0, lt=2**63)
@@ -65,22 +91,29 @@ class Tuning(StrictModel):
 
 
 class MethodEntry(BaseModel):
-    """A row of the table. What is not named here is a hyperparameter of the method."""
+    """A row of the suite. Every key that is not named here is a hyperparameter of the method.
+
+    Attributes:
+        method: the method's name in the registry; the row's name where empty.
+        per_dataset: dataset -> hyperparameters and `protocol` values that differ on it.
+        protocol: values over the suite's own, on the track as-published.
+        search: hyperparameter -> the values to try, on the track tuned.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    method: str = ""  # registry name; the row's own name where absent
+    method: str = ""
     per_dataset: dict[str, dict[str, Any]] = Field(default_factory=dict)
     protocol: dict[str, Any] = Field(default_factory=dict)
-    search: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)  # track tuned
+    search: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
 
     def own_protocol(self, dataset: str) -> dict[str, Any]:
-        """The row's protocol values, with those of one dataset on top."""
+        """Return the row's protocol values, with those for one dataset on top."""
         return merge_values(self.protocol, self.per_dataset.get(dataset, {}).get("protocol", {}))
 
 
 class Suite(StrictModel):
-    """A suite file, its structure checked; names and values are checked by `expand`."""
+    """A suite file whose structure has been checked."""
 
     name: str
     description: str = ""
@@ -94,20 +127,24 @@ class Suite(StrictModel):
 
     @property
     def own_protocols(self) -> bool:
-        """Whether rows may have their own protocol values: as published, and once tuning has chosen them."""
+        """Whether rows may have protocol values: if as published, and once tuning has chosen them."""
         return self.track == "as-published" or (self.track == "tuned" and self.tuning is None)
 
     @field_validator("name")
     @classmethod
     def _file_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):  # a file of the store has it
+        # The store has a file of this name.
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
             raise ValueError("must be of letters, digits, '.', '_' and '-', and begin with a letter or digit")
         return value
 
     @field_validator("methods", mode="before")
     @classmethod
     def _bare_rows(cls, value: Any) -> Any:
-        return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+        """Accept a row without any value, as in `ce:`."""
+        if not isinstance(value, dict):
+            return value
+        return {row: {} if entry is None else entry for row, entry in value.items()}
 
     @field_validator("seeds")
     @classmethod
@@ -117,7 +154,7 @@ class Suite(StrictModel):
         return value
 
 
-# What a suite's key may look like, for those who wrote something else.
+# Added to the message when a key's value has the wrong structure.
 _EXAMPLES = {
     "datasets": "[{name: digits, noise: {kind: symmetric, rate: 0.4}}]",
     "methods": "{ce: {}, elr: {lam: 3.0}}",
@@ -128,24 +165,29 @@ _EXAMPLES = {
 
 
 def find_suite(name: str | Path) -> Path:
-    """A suite by path or by the bare name of one that comes with nlbench."""
+    """Return the path of a suite, given by its path or by the name of a shipped suite.
+
+    Raises: SuiteError.
+    """
     path = Path(name)
     if path.is_file():
         return path
     known = registry.suite_files()
     if str(name) in known:
         return known[str(name)]
+
     what = "that is a folder" if path.is_dir() else "there is no such file"
-    beside = {p.name: p for p in path.parent.glob("*.y*ml")} if path.parent.is_dir() else {}
-    hint = did_you_mean(path.name, beside) or did_you_mean(str(name), known)
-    raise SuiteError(f"unknown suite {str(name)!r}: {what}, and nlbench comes with: {', '.join(known)}.{hint}")
+    neighbours = [file.name for file in path.parent.glob("*.y*ml")]
+    hint = did_you_mean(path.name, neighbours) or did_you_mean(str(name), known)
+    shipped = ", ".join(known)
+    raise SuiteError(f"unknown suite {str(name)!r}: {what}, and nlbench comes with: {shipped}.{hint}")
 
 
 def read_suite(source: str | Path | Mapping[str, Any]) -> tuple[Suite, Problems]:
-    """A suite from a file, a bare name or a mapping.
+    """Read a suite from a file, the name of a shipped suite, or a mapping.
 
-    Returns: the suite, and the collector that knows its file and lines. A wrong structure is in the collector, for
-        `expand` to raise together with what it finds in the parts that are sound.
+    Returns: the suite, and the collector that knows its file and lines. Problems of the structure
+        are in the collector. `expand` raises them together with those in the parts that are sound.
     Raises: SuiteError for unreadable YAML or a duplicate key, with line and column.
     """
     if isinstance(source, Mapping):
@@ -153,52 +195,65 @@ def read_suite(source: str | Path | Mapping[str, Any]) -> tuple[Suite, Problems]
     else:
         path = find_suite(source)
         where, tree = str(path), read_yaml(path)
+
     problems = Problems(where, tree)
     given = plain(tree)
     try:
         return Suite.model_validate(given), problems
     except ValidationError as error:
-        for problem in error.errors():
-            _structure_problem(problems, problem)
+        for detail in error.errors():
+            problems.extend([_structure_problem(detail)])
         return _sound_parts(given, error), problems
 
 
-def _structure_problem(problems: Problems, problem: Any) -> None:
-    path = list(problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = DatasetEntry.model_fields if path[0] == "datasets" else Suite.model_fields
-        message = f"unknown key. It takes: {', '.join(known)}.{did_you_mean(str(path[-1]), known)}"
+def _structure_problem(detail: ErrorDetails) -> Problem:
+    """Return what pydantic found as a problem of the suite, in our words."""
+    path = detail["loc"]
+    if detail["type"] == "extra_forbidden":
+        model = DatasetEntry if path[0] == "datasets" else Suite
+        message = unknown_key(path[-1], model.model_fields.keys())
     else:
-        message = in_words(problem)
+        message = in_words(detail)
         if len(path) == 1 and path[0] in _EXAMPLES:
-            message += f"; for example {_EXAMPLES[path[0]]}"
-    problems.add([part for part in path if part != "[key]"], message)
+            message += f"; for example {_EXAMPLES[str(path[0])]}"
+    return Problem(tuple(part for part in path if part != "[key]"), message)
 
 
 def _sound_parts(given: dict[str, Any], error: ValidationError) -> Suite:
-    """What is well formed of a suite that is not, with stand-ins for the rest, so that its values are checked too."""
-    bad = {problem["loc"][: 3 if problem["loc"][0] in ("datasets", "methods") else 1] for problem in error.errors()}
+    """Return a suite of the well-formed parts, so that their values are checked too.
 
-    def sound(path: tuple[Any, ...], entry: Any) -> dict[str, Any]:
+    The other parts are replaced by stand-ins.
+    """
+    bad = set()
+    for detail in error.errors():
+        path = detail["loc"]
+        # One wrong key does not spoil its whole dataset or row.
+        depth = 3 if path[0] in ("datasets", "methods") else 1
+        bad.add(path[:depth])
+
+    def sound(path: tuple[int | str, ...], entry: Any) -> dict[str, Any]:
         if path in bad or not isinstance(entry, dict):
             return {}
         return {k: v for k, v in entry.items() if isinstance(k, str) and (*path, k) not in bad}
 
     top = sound((), given)
-    datasets, methods = top.get("datasets", []), top.get("methods", {})
+    datasets = []
+    for i, entry in enumerate(top.get("datasets", [])):
+        values = {"name": "", **sound(("datasets", i), entry)}
+        datasets.append(DatasetEntry.model_validate(values))
+
+    rows = {}
+    for row, entry in top.get("methods", {}).items():
+        is_sound = bad.isdisjoint({("methods", row), ("methods", row, "method")})
+        if isinstance(row, str) and is_sound:
+            rows[row] = MethodEntry.model_validate(sound(("methods", row), entry))
+
     return Suite.model_construct(
         name=top.get("name", "suite"),
         track=top.get("track", "identical"),
         protocol=top.get("protocol", ""),
-        datasets=[
-            DatasetEntry.model_validate({"name": "", **sound(("datasets", i), entry)})
-            for i, entry in enumerate(datasets)
-        ],
-        methods={
-            row: MethodEntry.model_validate(sound(("methods", row), entry))
-            for row, entry in methods.items()
-            if isinstance(row, str) and bad.isdisjoint({("methods", row), ("methods", row, "method")})
-        },
+        datasets=datasets,
+        methods=rows,
         seeds=top.get("seeds", [0]),
         overrides=top.get("overrides", {}),
         tuning=None,

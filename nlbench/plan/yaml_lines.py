@@ -1,4 +1,4 @@
-"""Yaml lines."""
+"""YAML 1.2 that keeps its line numbers, and errors that name line and column."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from nlbench.errors import SuiteError, shown
 
 
 class NotYaml(Exception):
-    """Text that is not one YAML document: `str()` says why, line and column (from 1, or 0) say where."""
+    """Text that is not one YAML document.
+
+    Attributes:
+        line, column: where, from 1; 0 where unknown.
+    """
 
     def __init__(self, message: str, line: int = 0, column: int = 0):
         super().__init__(message)
@@ -24,53 +28,64 @@ class NotYaml(Exception):
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML 1.2 as ruamel's containers, which know their lines. Raises NotYaml."""
+    """Return `text` as ruamel's containers, which know their lines. Raises NotYaml."""
     try:
         return YAML(typ="rt").load(text)
-    except DuplicateKeyError as error:
-        mark = error.problem_mark
-        key = re.search(r'duplicate key "?([^"\s]+)"?', str(error.problem))
-        raise NotYaml(
-            f"duplicate key {key.group(1) if key else ''!r}; keep one", mark.line + 1, mark.column + 1
-        ) from None
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        words = f"not valid YAML: {error.problem or error.context}"
-        if "\\t" in words:
-            words += "; indent with spaces, not with tabs"
-        elif error.context_mark and error.context_mark.line != mark.line:
-            words += f", in what begins in line {error.context_mark.line + 1}"
-        raise NotYaml(words, mark.line + 1, mark.column + 1) from None
+        raise _not_yaml(error) from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
-        raise NotYaml(f"not valid YAML: the character {chr(error.character)!r} is not allowed", line, column) from None
-    except (YAMLError, ValueError, RecursionError) as error:  # a date such as 2020-13-45, or lists in lists without end
-        raise NotYaml(f"not valid YAML: {str(error).partition(chr(10))[0]}") from None
+        message = f"not valid YAML: the character {chr(error.character)!r} is not allowed"
+        raise NotYaml(message, line, column) from None
+    # For example a date such as 2020-13-45, or lists nested without end.
+    except (YAMLError, ValueError, RecursionError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise NotYaml(f"not valid YAML: {first_line}") from None
 
 
-def read_yaml(path: Path) -> Any:
-    """A suite file's mapping. Raises SuiteError with line and column."""
+def _not_yaml(error: MarkedYAMLError) -> NotYaml:
+    """Return an error of ruamel that knows its place, in our words."""
+    mark = error.problem_mark or error.context_mark
+    if isinstance(error, DuplicateKeyError):
+        key = re.search(r'duplicate key "?([^"\s]+)"?', str(error.problem))
+        message = f"duplicate key {key.group(1) if key else ''!r}; keep one"
+        return NotYaml(message, mark.line + 1, mark.column + 1)
+
+    message = f"not valid YAML: {error.problem or error.context}"
+    if "\\t" in message:
+        message += "; indent with spaces, not with tabs"
+    elif error.context_mark and error.context_mark.line != mark.line:
+        message += f", in what begins in line {error.context_mark.line + 1}"
+    return NotYaml(message, mark.line + 1, mark.column + 1)
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """Return the mapping in a suite file. Raises SuiteError with line and column."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read ({error.strerror})") from None
+
     try:
         tree = parse_yaml(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise SuiteError(f"{path}:{line}: not UTF-8 text (byte 0x{data[error.start]:02x}); save it as UTF-8") from None
+        what = f"not UTF-8 text (byte 0x{data[error.start]:02x}); save it as UTF-8"
+        raise SuiteError(f"{path}:{line}: {what}") from None
     except NotYaml as error:
         spot = f":{error.line}:{error.column}" if error.line else ""
         raise SuiteError(f"{path}{spot}: {error}") from None
+
     if not isinstance(tree, dict):
         got = "the file is empty" if tree is None else f"this is {shown(plain(tree))}"
-        raise SuiteError(f"{path}: a suite is a mapping with name, protocol, datasets, methods and seeds; {got}")
+        needs = "a suite is a mapping with name, protocol, datasets, methods and seeds"
+        raise SuiteError(f"{path}: {needs}; {got}")
     return tree
 
 
 def plain(node: Any) -> Any:
-    """ruamel's containers and scalars as Python's own."""
+    """Return ruamel's containers and scalars as Python's own."""
     if isinstance(node, Mapping):
         return {plain(k): plain(v) for k, v in node.items()}
     if isinstance(node, list | tuple):
