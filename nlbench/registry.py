@@ -1,4 +1,4 @@
-"""Names: the folder is the registry. Methods and suites are listed without importing torch."""
+"""Methods and suites by name. The folder is the registry, and is listed without importing torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -21,16 +21,14 @@ from nlbench.errors import SuiteError
 if TYPE_CHECKING:
     from nlbench.method import Method
 
-_PACKAGE = Path(__file__).parent
-
 
 @dataclass(frozen=True)
 class MethodFile:
-    """Where a method lives.
+    """The file that a method is in.
 
     Attributes:
-        module: an importable name, or empty for a lone file.
-        cls: the class in it, where an entry point names one.
+        module: an importable name, or "" for a file outside any package.
+        cls: the class in it, if an entry point names one.
     """
 
     name: str
@@ -40,7 +38,7 @@ class MethodFile:
 
 
 def _folder(name: str) -> list[Path]:
-    """Folders of a package that the build may have mapped elsewhere, as `nlbench.methods` in an editable install."""
+    """Return the folders of the package nlbench.NAME. The build may have mapped it elsewhere."""
     spec = importlib.util.find_spec(f"nlbench.{name}")
     found = list(spec.submodule_search_locations or []) if spec else []
     return [Path(p) for p in found]
@@ -51,35 +49,60 @@ def _python_files(folder: Path) -> list[Path]:
 
 
 def method_files(extra: Iterable[Path] = ()) -> dict[str, MethodFile]:
-    """Every method by name: shipped, in NLBENCH_METHODS, in `extra` folders, and of installed packages.
+    """Return every method by name.
 
-    Raises SuiteError for a folder that is not there and for two files with one name.
+    They are the shipped ones, and those of installed packages, of the folders in NLBENCH_METHODS,
+    and of `extra` folders.
+
+    Raises: SuiteError for a folder that is not there and for two files with one name.
     """
-    found: list[MethodFile] = []
-    for folder in _folder("methods"):
-        found += [MethodFile(_name(p.stem), p, f"nlbench.methods.{p.stem}") for p in _python_files(folder)]
-    asked = [Path(p) for p in os.environ.get("NLBENCH_METHODS", "").split(os.pathsep) if p]
-    for folder in {p.resolve(): p for p in [*asked, *extra]}.values():
-        if not folder.is_dir():
-            raise SuiteError(f"{folder}: not a folder of method files (from --methods-dir or NLBENCH_METHODS)")
-        found += [MethodFile(_name(p.stem), p.resolve(), "") for p in _python_files(folder)]
-    for point in entry_points(group="nlbench.methods"):
-        found.append(MethodFile(_name(point.name), _origin(point.module), point.module, point.attr or ""))
+    found = [*_shipped_methods(), *_methods_in_folders(extra), *_installed_methods()]
     by_name: dict[str, MethodFile] = {}
     for file in found:
+        # The same file may be found twice, for example in a folder that two options name.
         other = by_name.setdefault(file.name, file)
         if other.path.resolve() != file.path.resolve():
-            raise SuiteError(f"two methods are named {file.name!r}: {other.path} and {file.path}; rename one of them")
+            both = f"{other.path} and {file.path}"
+            raise SuiteError(f"two methods are named {file.name!r}: {both}; rename one of them")
     return dict(sorted(by_name.items()))
 
 
+def _shipped_methods() -> Iterator[MethodFile]:
+    for folder in _folder("methods"):
+        for path in _python_files(folder):
+            yield MethodFile(_name(path.stem), path, f"nlbench.methods.{path.stem}")
+
+
+def _methods_in_folders(extra: Iterable[Path]) -> Iterator[MethodFile]:
+    named = os.environ.get("NLBENCH_METHODS", "").split(os.pathsep)
+    folders = [*(Path(name) for name in named if name), *extra]
+    for folder in {folder.resolve(): folder for folder in folders}.values():
+        if not folder.is_dir():
+            source = "from --methods-dir or NLBENCH_METHODS"
+            raise SuiteError(f"{folder}: not a folder of method files ({source})")
+        for path in _python_files(folder):
+            yield MethodFile(_name(path.stem), path.resolve(), "")
+
+
+def _installed_methods() -> Iterator[MethodFile]:
+    for point in entry_points(group="nlbench.methods"):
+        name, path = _name(point.name), _origin(point.module)
+        yield MethodFile(name, path, point.module, point.attr or "")
+
+
 def _origin(module: str) -> Path:
-    """The file of an installed module. One that cannot be found says so when its method is asked for, not here."""
+    """Return the file of an installed module, or a likely one where it cannot be found.
+
+    A module that cannot be found is an error when its method is loaded. Listing must work without.
+    """
+    # find_spec imports the packages around the module, which may raise anything.
     try:
-        spec = importlib.util.find_spec(module)  # imports the packages around it
+        spec = importlib.util.find_spec(module)
     except Exception:
         spec = None
-    return Path(spec.origin) if spec and spec.origin else Path(f"{module.replace('.', '/')}.py")
+    if spec is not None and spec.origin:
+        return Path(spec.origin)
+    return Path(f"{module.replace('.', '/')}.py")
 
 
 def _name(stem: str) -> str:
@@ -154,40 +177,57 @@ class Hyperparameter:
 
     @property
     def required(self) -> bool:
+        """Whether it has no default."""
         return self.default is inspect.Parameter.empty
 
 
 def hyperparameters(cls: type[Method]) -> dict[str, Hyperparameter]:
-    """What a suite may set on a method, from its constructor's signature."""
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[2:]
+    """Return what a suite may set on a method, from its constructor's signature.
+
+    Raises: SuiteError for an argument without a name or a type.
+    """
+    constructor = cls.__init__
+    where = f"{inspect.getfile(cls)}: {cls.__name__}.__init__"
+    # Evaluating an annotation may raise anything.
     try:
-        hints = get_type_hints(cls.__init__)
-    except Exception as error:  # whatever evaluating an annotation raises
-        raise SuiteError(
-            f"{inspect.getfile(cls)}: {cls.__name__}.__init__: an annotation cannot be read: {error}"
-        ) from None
-    for p in parameters:
+        hints = get_type_hints(constructor)
+    except Exception as error:
+        raise SuiteError(f"{where}: an annotation cannot be read: {error}") from None
+
+    found = {}
+    # The first two are self and task.
+    for p in list(inspect.signature(constructor).parameters.values())[2:]:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) or p.name not in hints:
             raise SuiteError(
-                f"{inspect.getfile(cls)}: {cls.__name__}.__init__: argument {p.name!r} must be a named argument "
-                f"with a type annotation, because suites set it"
+                f"{where}: argument {p.name!r} must be a named argument with a type annotation, "
+                "because suites set it"
             )
-    return {p.name: Hyperparameter(p.name, hints[p.name], p.default) for p in parameters}
+        found[p.name] = Hyperparameter(p.name, hints[p.name], p.default)
+    return found
 
 
 def first_line(path: Path, function: str = "") -> str:
-    """First docstring line of a Python file, or of one function in it; read without importing it."""
+    """Return the first docstring line of a Python file, or of one function in it.
+
+    The file is not imported.
+    """
+    # ValueError: the file is not UTF-8, or has a null byte.
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError) as error:  # ValueError: not UTF-8, or a null byte
+    except (SyntaxError, ValueError, OSError) as error:
         return f"(cannot be read: {error})"
-    node: Any = tree
+
+    node: ast.Module | ast.FunctionDef = tree
     if function:
-        node = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+        functions = (n for n in tree.body if isinstance(n, ast.FunctionDef))
+        node = next(n for n in functions if n.name == function)
     return (ast.get_docstring(node) or "").partition("\n")[0]
 
 
 def suite_files() -> dict[str, Path]:
-    """The suites that come with nlbench, by bare name."""
-    folders = _folder("suites")
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    """Return the shipped suites by name."""
+    found = {}
+    for folder in _folder("suites"):
+        for path in sorted(folder.glob("*.yaml")):
+            found[path.stem] = path
+    return found

@@ -157,9 +157,9 @@ def _check_params(
     """Return the given values in their types and defaults for the rest, in the constructor's order."""
     where = ["methods", row]
     known = {name: name if p.required else f"{name} ({p.default})" for name, p in takes.items()}
-    for key, (_, path) in given.items():
+    for key, unknown in given.items():
         if key not in takes:
-            problems.add(path, unknown_key(key, known))
+            problems.add(unknown.path, unknown_key(key, known))
 
     values = {}
     for name, parameter in takes.items():
@@ -168,12 +168,12 @@ def _check_params(
             continue
 
         # Defaults are converted too: `lam: float = 3` and a suite's `lam: 3.0` are one run.
-        value, path = given.get(name, _Given(parameter.default, where))
+        used = given.get(name, _Given(parameter.default, where))
         try:
-            values[name] = typed_value(value, parameter.annotation)
+            values[name] = typed_value(used.value, parameter.annotation)
         except ValueError as error:
             message = str(error) if name in given else f"the default of {name} {error}"
-            problems.add(path, message)
+            problems.add(used.path, message)
             if not parameter.required:
                 values[name] = parameter.default
     return values
