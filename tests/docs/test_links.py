@@ -46,3 +46,11 @@ def test_the_picture_of_the_layout_shows_every_folder():
     assert folders
     for folder in folders:
         assert f">{folder}</text>" in picture, f"docs/layout.svg does not show nlbench/{folder}"
+
+
+def test_the_map_of_the_code_names_files_that_exist():
+    page = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+    lines = re.findall(r"(?m)^\| `(\w+)` \| .* \| `([\w/]+\.py)` \|$", page)
+    assert len(lines) >= 8
+    for folder, file in lines:
+        assert (ROOT / "nlbench" / folder / file).is_file(), f"nlbench/{folder}/{file}"
