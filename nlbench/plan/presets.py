@@ -13,18 +13,17 @@ class Preset:
 
     Attributes:
         description: one line for `nlbench list`.
-        values: those of `Protocol`. Raise `version` when a preset changes what it stands for.
+        values: those of `Protocol` but the name. Raise `version` when a preset changes what it stands for.
         per_dataset: dataset -> the values that differ on it.
     """
 
-    name: str
     description: str
     values: Mapping[str, Any]
     per_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def on(self, dataset: str) -> dict[str, Any]:
         """Return the preset's values on a dataset."""
-        return {**self.values, **self.per_dataset.get(dataset, {}), "name": self.name}
+        return {**self.values, **self.per_dataset.get(dataset, {})}
 
 
 # --- Values that several presets share ---------------------------------------------------------
@@ -105,11 +104,10 @@ _IMAGES: dict[str, Any] = {
 
 # --- The presets -------------------------------------------------------------------------------
 
-_ALL = [
+PRESETS: dict[str, Preset] = {
     # Our own. One thread: so small a network gains nothing from a second one, and loses much where
     # a core is busy.
-    Preset(
-        "digits",
+    "digits": Preset(
         "scikit-learn's digits, small CNN, 40 epochs: seconds a run",
         {
             "version": 1,
@@ -128,8 +126,7 @@ _ALL = [
     # Our own. A batch holds all 500 examples, so that an epoch is a step. lr: about a quarter of
     # where gradient descent on cross entropy stops being stable. epochs: until the classifier has
     # memorised nearly all of 40% wrong labels.
-    Preset(
-        "linear",
+    "linear": Preset(
         "full-batch gradient descent on a linear classifier, 500 steps on gaussians: a second a run",
         {
             "version": 1,
@@ -145,14 +142,12 @@ _ALL = [
             "threads": 1,
         },
     ),
-    Preset(
-        "cifar",
+    "cifar": Preset(
         "ELR's split and schedule: ResNet-34, 45,000 / 5,000, x0.01 twice",
         {**_CIFAR, **_ELR_10},
         _ON_100_CLASSES,
     ),
-    Preset(
-        "cifar-cosine",
+    "cifar-cosine": Preset(
         "cifar with ELR's cosine schedule: warm restarts every 10 epochs, 150 epochs",
         {
             **_CIFAR,
@@ -160,25 +155,21 @@ _ALL = [
             "schedule": {"kind": "cosine-restarts", "period": 10.0, "floor": 0.001},
         },
     ),
-    Preset(
-        "cifarn",
+    "cifarn": Preset(
         "the CIFAR-N leaderboard's: ResNet-34, lr 0.1, 100 epochs, no validation part",
         _CIFARN,
     ),
-    Preset(
-        "cifarn-02",
+    "cifarn-02": Preset(
         "cifarn with lr 0.02 and the schedule of cifar",
         {**_CIFARN, "lr": 0.02, **_ELR_10},
         _ON_100_CLASSES,
     ),
-    Preset(
-        "cifarn-val",
+    "cifarn-val": Preset(
         "cifarn with 10% held out by noisy label",
         {**_CIFARN, "val_fraction": 0.1},
     ),
     # Our own.
-    Preset(
-        "cifar-cpu",
+    "cifar-cpu": Preset(
         "for machines without a GPU: cnn3, 20,000 images, 20 epochs, in the regime where CE "
         "memorises",
         {
@@ -195,8 +186,7 @@ _ALL = [
         },
     ),
     # Our own.
-    Preset(
-        "cifar-fast",
+    "cifar-fast": Preset(
         "for a GPU in a hurry: resnet9, all 50,000 images, 30 epochs",
         {
             **_SGD,
@@ -211,8 +201,7 @@ _ALL = [
     ),
     # shengliu66/ELR, ELR_plus/config_clothing1m.json, the only complete public recipe. Its balanced
     # subset is drawn once; here it is drawn anew for each epoch, the same for all methods.
-    Preset(
-        "clothing1m",
+    "clothing1m": Preset(
         "ELR+'s recipe: ResNet-50 from ImageNet weights, 15 epochs of 3,000 batches balanced by given "
         "label",
         {
@@ -231,19 +220,16 @@ _ALL = [
             "augment": "crop-flip",
         },
     ),
-    Preset(
-        "webvision-mini",
+    "webvision-mini": Preset(
         "ELR+'s recipe: InceptionResNetV2 from scratch, 227 pixels, 100 epochs",
         {**_WEBVISION, "model": "timm/inception_resnet_v2"},
     ),
-    Preset(
-        "webvision-mini-r50",
+    "webvision-mini-r50": Preset(
         "webvision-mini with a ResNet-50, as later papers use it",
         {**_WEBVISION, "model": "torchvision/resnet50"},
     ),
     # pxiangwu/PLC: SGD without momentum, weight decay 1e-3, batch 128, divided by 5 at 50 and 75.
-    Preset(
-        "animal10n",
+    "animal10n": Preset(
         "PLC's recipe: VGG-19 with batch norm from scratch, flips only, 100 epochs",
         {
             **_SGD,
@@ -257,8 +243,7 @@ _ALL = [
             "augment": "flip",
         },
     ),
-    Preset(
-        "images-224",
+    "images-224": Preset(
         "a folder of your own: ResNet-50 from ImageNet weights, 224 pixels, 30 epochs",
         {
             **_IMAGES,
@@ -269,12 +254,9 @@ _ALL = [
             "lr": 0.01,
         },
     ),
-    Preset(
-        "images-32",
+    "images-32": Preset(
         "a folder of your own, shrunk to 32 pixels: ResNet-18 in its CIFAR form from scratch, 30 "
         "epochs",
         {**_IMAGES, "model": "resnet18", "resize": 36, "crop": 32, "lr": 0.05},
     ),
-]
-
-PRESETS = {preset.name: preset for preset in _ALL}
+}

@@ -114,7 +114,7 @@ def resolve(name: str, dataset: str, overrides: Mapping[str, Any] | None = None)
     """
     if name not in PRESETS:
         raise SuiteError(unknown_name("protocol", name, PRESETS))
-    preset = PRESETS[name].on(dataset)
+    preset = {"name": name, **PRESETS[name].on(dataset)}
     given = dict(overrides or {})
 
     problems = []
