@@ -299,7 +299,7 @@ def test_webvision(tmp_path):
     assert "ILSVRC12 top-5 |" in table
     assert "memorised |" not in table
     assert (
-        "mini-WebVision: how many of the training labels are wrong is unknown, for nobody has the true ones; 100 "
+        "mini-WebVision: noise rate unknown (this dataset has no true labels); 100 "
         "training, 50 test examples." in table
     )
     assert ": top-5 accuracy on them" in tables.render(sw.plan.as_json(), sw.store, metric="ilsvrc12-top5")
@@ -344,7 +344,7 @@ def test_a_folder_relative_to_the_suites_file(tmp_path, monkeypatch):
     assert {"selected", "val_last", "last"} <= set(record.metrics)
     assert "last_top5" not in record.metrics  # three classes
     assert (record.noise["num_train"], record.noise["num_val"]) == (27, 3)
-    assert "birds: how many of the training labels are wrong is unknown" in tables.render(sw.plan.as_json(), sw.store)
+    assert "birds: noise rate unknown" in tables.render(sw.plan.as_json(), sw.store)
     frame = api.load(tmp_path / "out")
     assert frame.loc[record.key, "dataset"] == "folder:birds"
 

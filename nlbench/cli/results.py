@@ -135,11 +135,10 @@ def published_numbers(
     format_: Annotated[PlainFormat, typer.Option("--format")] = PlainFormat.md,
 ) -> None:
     """Print published numbers with their sources; no run is needed."""
-    from nlbench.results import table as tables
-    from nlbench.results.published import records
+    from nlbench.results.published import listing, records
 
     found = records.select(dataset=dataset, method=method, noise=noise, model=model)
-    print(tables.listing(found, format_.value), end="")
+    print(listing.render(found, format_.value), end="")
 
 
 @app.command()

@@ -1,218 +1,269 @@
-"""Cells."""
+"""The cells of a table: values over seeds, and differences to a reference row."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nlbench import code_hash, registry
 from nlbench.errors import SuiteError
+from nlbench.results import statistics
+from nlbench.results.formats import p_value
 from nlbench.results.metrics import METRICS
-from nlbench.results.statistics import holm, paired_p
 
 if TYPE_CHECKING:
     from nlbench.results.record import RunRecord
     from nlbench.results.store import Store
 
+# Marks behind a cell; results.notes explains them.
+STALE = "*"
+MIXED = "‡"
 
-@dataclass
+
+@dataclass(frozen=True)
 class Cell:
-    """One row of the table under one condition: a value per seed."""
+    """One row of the suite under one condition.
+
+    Attributes:
+        planned: how many seeds the plan has.
+        values: the value of each seed that is done, in [0, 1].
+        failed: how many seeds failed or diverged.
+    """
 
     planned: int
     values: dict[int, float] = field(default_factory=dict)
-    failed: int = 0  # diverged ones too
+    failed: int = 0
     marks: str = ""
 
     @property
     def mean(self) -> float | None:
-        return statistics.fmean(self.values.values()) if self.values else None
+        """The mean over seeds; None where no seed is done."""
+        return statistics.mean(list(self.values.values()))
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation over seeds (ddof 1); None for fewer than two."""
-        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+        """The sample standard deviation over seeds; None for fewer than two."""
+        return statistics.sample_std(list(self.values.values()))
 
-    def text(self, plus_minus: str = "±") -> str:
-        """Percent. `-` where nothing is there, `!` with how many where runs failed; n/planned where seeds lack."""
+    def text(self) -> str:
+        """Return mean±std in percent, followed by what is missing and by the marks.
+
+        "(2/5)" means that 2 of 5 seeds are done, "!1" that one failed, "-" that there is none.
+        """
         if self.mean is None:
-            return (f"!{self.failed}" if self.failed else "-") + self.marks
-        text = f"{100 * self.mean:.2f}"
-        if self.std is not None:
-            text += f"{plus_minus}{100 * self.std:.2f}"
-        short = [f"{len(self.values)}/{self.planned}"] if len(self.values) < self.planned else []
-        short += [f"!{self.failed}"] if self.failed else []
-        return text + (f" ({', '.join(short)})" if short else "") + self.marks
+            empty = f"!{self.failed}" if self.failed else "-"
+            return empty + self.marks
+
+        missing = []
+        if len(self.values) < self.planned:
+            missing.append(f"{len(self.values)}/{self.planned}")
+        if self.failed:
+            missing.append(f"!{self.failed}")
+
+        text = _percent(self.mean, self.std)
+        if missing:
+            text += f" ({', '.join(missing)})"
+        return text + self.marks
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A row minus the reference, seed by seed: the same seed means the same data, weights, order and draws."""
+    """A row minus the reference row, seed by seed.
+
+    Runs of one seed have the same data, initial weights, order of batches and draws.
+
+    Attributes:
+        mean: over the `n` seeds that both rows have.
+        std: the sample standard deviation; None for one seed.
+        p: the two-sided p-value of the paired t test; None for one seed.
+    """
 
     mean: float
     std: float | None
     n: int
-    p: float | None  # two-sided paired t test
+    p: float | None
     marks: str = ""
 
-    def text(self, plus_minus: str = "±") -> str:
-        text = f"{100 * self.mean:+.2f}"
-        if self.std is not None:
-            text += f"{plus_minus}{100 * self.std:.2f}"
-        return (text if self.p is None else f"{text} (p {format_p(self.p)})") + self.marks
+    def text(self) -> str:
+        """Return the difference in percentage points, with its p-value and marks."""
+        text = _percent(self.mean, self.std, signed=True)
+        if self.p is not None:
+            text += f" (p {p_value(self.p)})"
+        return text + self.marks
 
 
-def format_p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+def _percent(mean: float, std: float | None, signed: bool = False) -> str:
+    text = f"{100 * mean:+.2f}" if signed else f"{100 * mean:.2f}"
+    if std is not None:
+        text += f"±{100 * std:.2f}"
+    return text
 
 
 def difference(cell: Cell, reference: Cell) -> Difference | None:
-    """Over the seeds both have; None when there is none."""
-    deltas = [cell.values[s] - reference.values[s] for s in cell.values if s in reference.values]
-    if not deltas:
+    """Return `cell` minus `reference` over the seeds that both have; None where there is none."""
+    deltas = []
+    for seed, value in cell.values.items():
+        if seed in reference.values:
+            deltas.append(value - reference.values[seed])
+
+    mean = statistics.mean(deltas)
+    if mean is None:
         return None
-    mean = statistics.fmean(deltas)
-    if len(deltas) < 2:
-        return Difference(mean, None, 1, None)
-    std = statistics.stdev(deltas)
-    return Difference(mean, std, len(deltas), paired_p(mean, std, len(deltas)))
+    std = statistics.sample_std(deltas)
+    p = None if std is None else statistics.paired_p(mean, std, len(deltas))
+    return Difference(mean, std, len(deltas), p)
+
+
+@dataclass(frozen=True)
+class SuiteRow:
+    """A row of the suite.
+
+    Attributes:
+        told: names of the privileged information that its method is given.
+        networks: how many networks its method trains.
+    """
+
+    name: str
+    method: str
+    told: list[str]
+    networks: int
+
+    @property
+    def label(self) -> str:
+        """The name as tables print it, with the privileged information."""
+        return f"{self.name} [told {', '.join(self.told)}]" if self.told else self.name
 
 
 class Results:
-    """A plan and the records it names, read once."""
+    """A plan and the records that it names, read once.
 
-    def __init__(self, plan: Mapping[str, Any], store: Store, methods: Mapping[str, registry.MethodFile]):
-        self.plan, self._methods = plan, methods
-        self.rows: list[dict[str, Any]] = plan["rows"]
+    A condition is given as its place in `conditions`, a row as its name.
+
+    Args:
+        plan: what Plan.as_json() returns.
+        methods: the method files that records are compared with, to mark stale ones.
+    """
+
+    def __init__(
+        self, plan: Mapping[str, Any], store: Store, methods: Mapping[str, registry.MethodFile]
+    ) -> None:
+        self.suite: str = plan["suite"]
+        self.track: str = plan["track"]
+        self.protocol: str = plan["protocol"]
+        self.seeds = len(plan["seeds"])
+        self.plan_notes: list[str] = plan.get("notes", [])
         self.conditions: list[str] = plan["conditions"]
-        self.records: dict[tuple[str, int, int], RunRecord | None] = {}
-        self.planned: dict[tuple[str, int], int] = {}
+        self.rows = [
+            SuiteRow(row["row"], row["method"], row["told"], row["networks"])
+            for row in plan["rows"]
+        ]
+        self._methods = methods
+
+        # In the order of the plan: (condition, record), and the records of each cell by seed.
+        self._records: list[tuple[int, RunRecord]] = []
+        self._cells: dict[tuple[str, int], dict[int, RunRecord | None]] = {}
         for cell in plan["cells"]:
-            where = cell["row"], cell["condition"]
-            self.records[(*where, cell["seed"])] = store.read(cell["key"])
-            self.planned[where] = self.planned.get(where, 0) + 1
+            record = store.read(cell["key"])
+            by_seed = self._cells.setdefault((cell["row"], cell["condition"]), {})
+            by_seed[cell["seed"]] = record
+            if record is not None:
+                self._records.append((cell["condition"], record))
 
-    @staticmethod
-    def _kind(record: RunRecord) -> tuple[str, str]:
-        return record.environment["device"], record.environment["precision"]
+        # The code hash of today by method, model and dataset.
+        self._hashes: dict[tuple[str, str, str], str] = {}
 
-    def of(self, row: str, condition: int) -> list[RunRecord]:
-        return [r for (name, c, _), r in self.records.items() if (name, c) == (row, condition) and r]
+    # ---- Records --------------------------------------------------------------------------------
 
-    def cell(self, row: str, condition: int, metric: str) -> Cell:
-        """The values of one metric (a name of METRICS)."""
-        cell = Cell(self.planned.get((row, condition), 0))
-        key = METRICS[metric].key
-        for (name, c, seed), record in self.records.items():
-            if (name, c) != (row, condition) or record is None:
-                continue
-            if record.status != "done":
-                cell.failed += 1
-            elif (value := record.metrics.get(key)) is not None:
-                cell.values[seed] = value
-        records = self.of(row, condition)
-        if any(self._stale(record) for record in records):
-            cell.marks += "*"
-        if len({self._kind(record) for record in records}) > 1:
-            cell.marks += "‡"
-        return cell
+    def records_of(self, row: str, condition: int) -> list[RunRecord]:
+        """Return the records of one cell, in the order of the plan."""
+        by_seed = self._cells.get((row, condition), {})
+        return [record for record in by_seed.values() if record is not None]
 
-    def difference(self, row: str, reference: str, condition: int, metric: str = "last") -> Difference | None:
-        """`row` minus `reference`, paired; marked where their runs differ in precision or device class."""
-        found = difference(self.cell(row, condition, metric), self.cell(reference, condition, metric))
-        kinds = {self._kind(record) for name in (row, reference) for record in self.of(name, condition)}
-        return replace(found, marks="‡") if found and len(kinds) > 1 else found
+    def records_under(self, condition: int) -> list[RunRecord]:
+        """Return the records of all rows under one condition."""
+        return [record for place, record in self._records if place == condition]
 
-    def differences(self, reference: str, condition: int) -> dict[str, Difference]:
-        """Every other row minus `reference`, with Holm's p over the rows."""
-        names = [row["row"] for row in self.rows if row["row"] != reference]
-        found = {name: d for name in names if (d := self.difference(name, reference, condition))}
-        tested = [name for name, d in found.items() if d.p is not None]
-        adjusted = dict(zip(tested, holm([found[name].p or 0.0 for name in tested]), strict=True))
-        return {name: replace(d, p=adjusted.get(name)) for name, d in found.items()}
-
-    def _stale(self, record: RunRecord) -> bool:
-        file = self._methods.get(record.spec["method"])
-        if file is None:  # a method of a folder that was not named here cannot be compared
-            return False
-        try:
-            model, dataset = record.spec["protocol"]["model"], record.spec["dataset"]
-            return record.code != code_hash.code_hash(file.path, model, dataset)
-        except SuiteError:  # the model is gone
-            return True
+    def all_records(self) -> list[RunRecord]:
+        """Return every record of the plan."""
+        return [record for _, record in self._records]
 
     def has(self, metric: str) -> bool:
-        return any(r and r.metrics.get(METRICS[metric].key) is not None for r in self.records.values())
+        """Return whether any record has a value of this metric."""
+        key = METRICS[metric].key
+        return any(record.metrics.get(key) is not None for record in self.all_records())
 
-    def label(self, row: Mapping[str, Any]) -> str:
-        told = f" [told {', '.join(row['told'])}]" if row["told"] else ""
-        return row["row"] + told
+    # ---- Cells ----------------------------------------------------------------------------------
 
-    def notes(self, condition: int) -> list[str]:
-        """What was measured of the data, and what a reader must know of the cells."""
-        records = [r for (_, c, _), r in self.records.items() if c == condition and r and r.noise]
-        notes = []
-        if records:
-            rates = [r.noise["noise_rate_train"] for r in records]
-            full = [r.noise["noise_rate_full"] for r in records]
-            wrong = "how many of the training labels are wrong is unknown, for nobody has the true ones"
-            if None not in (*rates, *full):
-                drawn = "redrawn for each seed" if records[0].noise["redrawn"] else "the same for all seeds"
-                wrong = f"{_range(rates)} of the training labels are wrong as measured "
-                wrong += f"({_range(full)} of all labels), {drawn}"
-            sizes = {(r.noise["num_train"], r.noise["num_val"], r.noise["num_test"]) for r in records}
-            parts = "; ".join(
-                f"{train} training" + (f", {val} validation" if val else "") + f", {test} test examples"
-                for train, val, test in sorted(sizes)
-            )
-            notes.append(f"{self.conditions[condition]}: {wrong}; {parts}.")
-            estimates = {r.noise["estimated_rate"] for r in records if r.noise.get("estimated_rate")}
-            if estimates and any("noise_rate" in row["told"] for row in self.rows):
-                given = ", ".join(f"{100 * rate:g}%" for rate in sorted(estimates))
-                notes.append(f"told noise_rate: a published estimate, {given}, and not a measurement.")
-            if any(r.metrics.get("selected_clean") is not None for r in records):
-                notes.append("selected on clean val: at the epoch that true labels of a validation set choose.")
-            if variants := {r.noise["variant"] for r in records if r.noise.get("variant")}:
-                notes.append(
-                    f"The images are a {', '.join(sorted(variants))} copy, not the official pixels: "
-                    f"not comparable to the last decimal with numbers from those."
-                )
-        return notes
+    def cell(self, row: str, condition: int, metric: str) -> Cell:
+        """Return the values of one metric, a name of METRICS, with marks."""
+        key = METRICS[metric].key
+        by_seed = self._cells.get((row, condition), {})
 
-    def marks(self) -> list[str]:
-        notes = []
-        cells = [self.cell(row["row"], c, "last") for row in self.rows for c in range(len(self.conditions))]
-        records = [record for record in self.records.values() if record]
-        if own := dict.fromkeys(r.spec["method"] for r in records if r.method.get("own_optimisers")):
-            notes.append(f"An optimiser of its own in place of the protocol's: {', '.join(own)}.")
-        if any("*" in cell.marks for cell in cells):
-            notes.append("* made by code that has changed since; `nlbench run --stale rerun` redoes it.")
-        kinds = {self._kind(record) for record in self.records.values() if record}
-        if len(kinds) > 1:
-            notes.append("‡ holds, or compares, runs of different precision or device class.")
-        if any(cell.failed for cell in cells):
-            notes.append("! runs that failed or diverged; they are in no average.")
-        if any(len(cell.values) < cell.planned for cell in cells):
-            notes.append("(n/m) n of m seeds; - none yet.")
-        return notes
+        values = {}
+        failed = 0
+        for seed, record in by_seed.items():
+            if record is None:
+                continue
+            value = record.metrics.get(key)
+            if record.status != "done":
+                failed += 1
+            elif value is not None:
+                values[seed] = value
+
+        records = self.records_of(row, condition)
+        marks = ""
+        if any(self._is_stale(record) for record in records):
+            marks += STALE
+        if len(set(map(hardware_kind, records))) > 1:
+            marks += MIXED
+        return Cell(len(by_seed), values, failed, marks)
+
+    def difference(
+        self, row: str, reference: str, condition: int, metric: str = "last"
+    ) -> Difference | None:
+        """Return `row` minus `reference`, marked where their runs are of several hardware kinds."""
+        found = difference(
+            self.cell(row, condition, metric), self.cell(reference, condition, metric)
+        )
+        records = self.records_of(row, condition) + self.records_of(reference, condition)
+        if found is not None and len(set(map(hardware_kind, records))) > 1:
+            return replace(found, marks=MIXED)
+        return found
+
+    def differences(self, reference: str, condition: int) -> dict[str, Difference]:
+        """Return each other row minus `reference`, with p-values after Holm over the rows."""
+        found = {}
+        for row in self.rows:
+            if row.name == reference:
+                continue
+            delta = self.difference(row.name, reference, condition)
+            if delta is not None:
+                found[row.name] = delta
+
+        ps = {name: delta.p for name, delta in found.items() if delta.p is not None}
+        adjusted = dict(zip(ps, statistics.holm(list(ps.values())), strict=True))
+        return {name: replace(delta, p=adjusted.get(name)) for name, delta in found.items()}
+
+    def _is_stale(self, record: RunRecord) -> bool:
+        """Return whether the code that the record's numbers depend on is another one today."""
+        spec = record.spec
+        file = self._methods.get(spec["method"])
+        if file is None:
+            # A method of a folder that the command line did not name cannot be compared.
+            return False
+
+        model, dataset = spec["protocol"]["model"], spec["dataset"]
+        key = (spec["method"], model, dataset)
+        if key not in self._hashes:
+            try:
+                self._hashes[key] = code_hash.code_hash(file.path, model, dataset)
+            except SuiteError:
+                # The model does not exist any more.
+                self._hashes[key] = ""
+        return record.code != self._hashes[key]
 
 
-def _range(values: Sequence[float]) -> str:
-    low, high = f"{100 * min(values):.2f}%", f"{100 * max(values):.2f}%"
-    return low if low == high else f"{low} to {high}"
-
-
-@dataclass
-class Keys:
-    """Short keys for what stands in the notes below a table: the n-th new text gets the n-th key."""
-
-    keys: Sequence[str]
-    texts: list[str] = field(default_factory=list)
-
-    def of(self, text: str) -> str:
-        if text not in self.texts:
-            self.texts.append(text)
-        place = self.texts.index(text)
-        return self.keys[place] if place < len(self.keys) else f"{self.keys[-1]}{place}"
+def hardware_kind(record: RunRecord) -> tuple[str, str]:
+    """Return device class and precision. Runs that differ in them are not compared unmarked."""
+    return record.environment["device"], record.environment["precision"]

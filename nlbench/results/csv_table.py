@@ -1,18 +1,35 @@
-"""Csv table."""
+"""The table as CSV, for programs: one line for each row, condition and metric."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
 from typing import Any
 
-from nlbench.results import statistics
-from nlbench.results.cells import Results
+from nlbench.results.cells import Results, SuiteRow
 from nlbench.results.metrics import MEASURES, METRICS, Reported
-from nlbench.results.with_published import beside
+from nlbench.results.with_published import nearest_published
 
-_CSV_PUBLISHED = [
+_COLUMNS = (
+    "suite",
+    "condition",
+    "row",
+    "method",
+    "told",
+    "metric",
+    "mean",
+    "std",
+    "n",
+    "planned",
+    "failed",
+    "networks",
+    "reference",
+    "difference",
+    "difference_std",
+    "p_unadjusted",
+    "marks",
+)
+_PUBLISHED_COLUMNS = (
     "published",
     "published_std",
     "published_n",
@@ -23,62 +40,83 @@ _CSV_PUBLISHED = [
     "p_welch",
     "why_not_or_marks",
     "also_published",
-]
+)
+# The metric of lines for published numbers whose source does not say which epoch they are of.
+_UNSTATED = "unstated"
 
 
-def csv_text(results: Results, reference: str | None, published: bool = False) -> str:
-    """A line per row, condition and metric; numbers are fractions in [0, 1], unrounded; p is unadjusted.
+def render(results: Results, reference: str | None, published: bool = False) -> str:
+    """Return the CSV text. Numbers are fractions in [0, 1], unrounded; p-values are not corrected.
 
-    With `published` the nearest published number of each, and lines of the metric `unstated` for numbers whose source
-    names no rule, or one that is not measured here.
+    Args:
+        reference: the row that differences are taken to.
+        published: adds the nearest published number to each line, and lines of the metric
+            `unstated` for numbers whose source names no rule.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = [
-        "suite",
-        "condition",
-        "row",
-        "method",
-        "told",
-        "metric",
-        "mean",
-        "std",
-        "n",
-        "planned",
-        "failed",
-        "networks",
-    ]
-    head += ["reference", "difference", "difference_std", "p_unadjusted", "marks"]
-    writer.writerow(head + _CSV_PUBLISHED if published else head)
-    for c, condition in enumerate(results.conditions):
-        for metric in (m for m in METRICS if results.has(m)):
+    writer.writerow(_COLUMNS + _PUBLISHED_COLUMNS if published else _COLUMNS)
+
+    metrics = [name for name in METRICS if results.has(name)]
+    for condition in range(len(results.conditions)):
+        for metric in metrics:
             for row in results.rows:
-                cell = results.cell(row["row"], c, metric)
-                own = [results.plan["suite"], condition, row["row"], row["method"], " ".join(row["told"]), metric]
-                delta = results.difference(row["row"], reference, c, metric) if reference else None
-                delta = None if row["row"] == reference else delta
-                compared = [reference, delta.mean, delta.std, delta.p] if delta else ["", "", "", ""]
-                values = [cell.mean, cell.std, len(cell.values), cell.planned, cell.failed, row["networks"]]
-                more = _csv_published(results, row, c, metric) if published else []
-                writer.writerow([*own, *values, *compared, cell.marks, *more])
+                line = _first_columns(results, row, condition, metric)
+                line += _measured(results, row, condition, metric, reference)
+                if published:
+                    line += _published(results, row, condition, MEASURES.get(metric))
+                writer.writerow(line)
+
         for row in results.rows if published else ():
-            if any(more := _csv_published(results, row, c, "unstated")):
-                own = [results.plan["suite"], condition, row["row"], row["method"], " ".join(row["told"]), "unstated"]
-                empty = [""] * (len(head) - len(own))
-                writer.writerow([*own, *empty, *more])
+            numbers = _published(results, row, condition, Reported("top1", ""))
+            if any(numbers):
+                line = _first_columns(results, row, condition, _UNSTATED)
+                line += [""] * (len(_COLUMNS) - len(line))
+                writer.writerow(line + numbers)
     return text.getvalue()
 
 
-def _csv_published(results: Results, row: Mapping[str, Any], condition: int, metric: str) -> list[Any]:
-    reported = Reported("top1", "") if metric == "unstated" else MEASURES.get(metric)
-    cell = None if reported is None else beside(results, row, condition, reported)
-    if cell is None or not cell.records:
-        return [""] * len(_CSV_PUBLISHED)
-    first, found = cell.records[0], cell.differences[0]
+def _first_columns(results: Results, row: SuiteRow, condition: int, metric: str) -> list[Any]:
+    told = " ".join(row.told)
+    return [results.suite, results.conditions[condition], row.name, row.method, told, metric]
+
+
+def _measured(
+    results: Results, row: SuiteRow, condition: int, metric: str, reference: str | None
+) -> list[Any]:
+    cell = results.cell(row.name, condition, metric)
+    values = [cell.mean, cell.std, len(cell.values), cell.planned, cell.failed, row.networks]
+
+    delta = None
+    if reference is not None and row.name != reference:
+        delta = results.difference(row.name, reference, condition, metric)
+    if delta is None:
+        return [*values, "", "", "", "", cell.marks]
+    return [*values, reference, delta.mean, delta.std, delta.p, cell.marks]
+
+
+def _published(
+    results: Results, row: SuiteRow, condition: int, reported: Reported | None
+) -> list[Any]:
+    """Return the columns of the nearest published number, empty where there is none."""
+    if reported is None:
+        return [""] * len(_PUBLISHED_COLUMNS)
+    cell = nearest_published(results, row, condition, reported)
+    if not cell.nearest:
+        return [""] * len(_PUBLISHED_COLUMNS)
+
+    first = cell.nearest[0]
+    record, test = first.record, first.test
     tested: list[Any] = ["", "", "", ""]
-    if isinstance(found, statistics.Welch):
-        tested = [found.difference / 100, None if found.se is None else found.se / 100, found.df, found.p]
-    std = None if first.std is None else round(first.std / 100, 9)  # as printed, without what binary fractions add
-    why = "; ".join(found) if isinstance(found, list) else cell.marks
-    also = "; ".join(f"{r.text()} {r.table}" for r in cell.records[1:])
-    return [round(first.mean / 100, 9), std, first.seeds, f"{first.table}: {first.source}", *tested, why, also]
+    remark = "; ".join(first.reasons)
+    if test is not None:
+        se = None if test.se is None else test.se / 100
+        tested = [test.difference / 100, se, test.df, test.p]
+        remark = cell.marks
+
+    # Rounded to what the source prints: dividing by 100 adds digits.
+    mean = round(record.mean / 100, 9)
+    std = None if record.std is None else round(record.std / 100, 9)
+    others = [f"{other.record.text()} {other.record.table}" for other in cell.nearest[1:]]
+    source = f"{record.table}: {record.source}"
+    return [mean, std, record.seeds, source, *tested, remark, "; ".join(others)]

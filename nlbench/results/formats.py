@@ -1,4 +1,4 @@
-"""Formats."""
+"""Tables as Markdown and LaTeX: a title, headings, lines of cells, and notes below them."""
 
 from __future__ import annotations
 
@@ -7,53 +7,65 @@ from typing import Literal
 
 Format = Literal["md", "csv", "latex"]
 
-
-def escaped(notes: list[str], fmt: Format) -> list[str]:
-    return [note.replace("%", "\\%").replace("±", "$\\pm$") for note in notes] if fmt == "latex" else notes
-
-
-def markdown(title: str, heads: list[str], rows: list[list[str]], notes: list[str]) -> str:
-    widths = [max(len(line[i]) for line in [heads, *rows]) for i in range(len(heads))]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = (
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "| " + " | ".join([first, *rest]) + " |"
-
-    rule = "| " + " | ".join("-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)) + " |"
-    return "\n".join([f"**{title}**", "", line(heads), rule, *map(line, rows), "", *(f"- {n}" for n in notes), ""])
+_LATEX = {
+    "_": r"\_",
+    "%": r"\%",
+    "&": r"\&",
+    "#": r"\#",
+    "‡": r"$\ddagger$",
+    "†": r"$\dagger$",
+    "<": "$<$",
+    "±": r"$\pm$",
+}
 
 
-def latex(title: str, heads: list[str], rows: list[list[str]], notes: list[str]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(_escape(cell) for cell in cells) + r" \\"
-
-    return "\n".join(
-        [
-            f"% {title}",
-            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
-            r"\toprule",
-            line(heads),
-            r"\midrule",
-            *map(line, rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(f"% {note}" for note in notes),
-            "",
-        ]
-    )
+def p_value(p: float) -> str:
+    """Return a p-value with three digits, or "<0.001"."""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
-def _escape(text: str) -> str:
-    for char, safe in {
-        "_": r"\_",
-        "%": r"\%",
-        "&": r"\&",
-        "#": r"\#",
-        "‡": r"$\ddagger$",
-        "†": r"$\dagger$",
-        "<": "$<$",
-    }.items():
-        text = text.replace(char, safe)
+def markdown(
+    title: str, headings: list[str], lines: Sequence[list[str]], notes: Sequence[str]
+) -> str:
+    """Return a Markdown table. The first column is aligned to the left, the others to the right."""
+    columns = zip(headings, *lines, strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+
+    text = [f"**{title}**", "", _markdown_line(headings, widths), _markdown_line(rules, widths)]
+    text += [_markdown_line(line, widths) for line in lines]
+    text.append("")
+    text += [f"- {note}" for note in notes]
+    return "\n".join([*text, ""])
+
+
+def _markdown_line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [cells[0].ljust(widths[0])]
+    padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return "| " + " | ".join(padded) + " |"
+
+
+def latex(title: str, headings: list[str], lines: Sequence[list[str]], notes: Sequence[str]) -> str:
+    """Return a tabular for the package booktabs, with title and notes as comments."""
+    text = [
+        f"% {title}",
+        rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
+        r"\toprule",
+        _latex_line(headings),
+        r"\midrule",
+    ]
+    text += [_latex_line(line) for line in lines]
+    text += [r"\bottomrule", r"\end{tabular}"]
+    # A note can be copied into a caption, so what LaTeX would not print there is escaped.
+    text += ["% " + note.replace("%", r"\%").replace("±", r"$\pm$") for note in notes]
+    return "\n".join([*text, ""])
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    return " & ".join(_escaped(cell) for cell in cells) + r" \\"
+
+
+def _escaped(text: str) -> str:
+    for character, safe in _LATEX.items():
+        text = text.replace(character, safe)
     return text

@@ -1,38 +1,24 @@
-"""Records -> mean±std and paired differences, as Markdown, CSV or LaTeX. Reads plan and records only, without torch."""
+"""`nlbench table`: the records of a suite as Markdown, LaTeX or CSV.
+
+Reads the plan and the records only. Needs no torch and no data.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from nlbench import registry
 from nlbench.errors import SuiteError, did_you_mean
+from nlbench.results import csv_table, formats, notes, statistics, with_published
 from nlbench.results.cells import Results
-from nlbench.results.csv_table import csv_text
-from nlbench.results.formats import Format, escaped, latex, markdown
-from nlbench.results.metrics import DETAILS, METRICS, check_metric
-from nlbench.results.published import comparable
-from nlbench.results.published import records as numbers
-from nlbench.results.with_published import beside_published
+from nlbench.results.formats import Format
+from nlbench.results.metrics import DETAILS, METRICS, Metric, check_metric
 
 if TYPE_CHECKING:
     from nlbench.results.store import Store
 
-
-def choose_reference(results: Results, against: str | None) -> str | None:
-    """The row differences are taken to: `against`, else ce where it is there, else none. Raises SuiteError."""
-    names = [row["row"] for row in results.rows]
-    if against is None:
-        return "ce" if "ce" in names else None
-    if against not in names:
-        raise SuiteError(
-            f"--against {against}: no such row. There are: {', '.join(names)}.{did_you_mean(against, names)}"
-        )
-    return against
+Lines = list[list[str]]
 
 
 def render(
@@ -46,130 +32,173 @@ def render(
     published: bool = False,
     methods: Mapping[str, registry.MethodFile] | None = None,
 ) -> str:
-    """The table of a plan.
+    """Return the table of a plan.
 
-    With one condition its details; with several a column for each, and their paired differences. A `metric` gives that
-    one alone, `details` every metric, a table for each condition. `published` gives a table for each condition with the
-    published numbers beside the measured ones.
+    With one condition the table has a column for each metric; with several it has a column for each
+    condition, and a second table the paired differences.
 
     Args:
-        methods: the files that records are compared with to mark stale ones; the shipped and installed by default.
+        metric: a name of METRICS; shows this metric alone.
+        against: the row that differences are taken to; `ce` by default.
+        details: gives every condition a table of its own, with all metrics.
+        published: the same, with published numbers beside the measured ones.
+        methods: the files that records are compared with, to mark stale ones; by default those that
+            are shipped and installed.
+
     Raises: SuiteError for an unknown metric or reference row.
     """
     if metric is not None:
         check_metric(metric)
-    results = Results(plan, store, registry.method_files() if methods is None else methods)
+    if methods is None:
+        methods = registry.method_files()
+    results = Results(plan, store, methods)
     reference = choose_reference(results, against)
     if fmt == "csv":
-        return csv_text(results, reference, published)
-    write = markdown if fmt == "md" else latex
-    pm = "±" if fmt == "md" else "$\\pm$"
-    conditions = range(len(results.conditions))
+        return csv_table.render(results, reference, published)
+
+    write = formats.markdown if fmt == "md" else formats.latex
+
     blocks = []
     if published:
-        for c in conditions:
-            heads, rows, notes = beside_published(results, c, metric, details, pm)
-            title = _title(plan, f"{results.conditions[c]}; test accuracy beside published numbers")
-            blocks.append(write(title, heads, rows, escaped(notes, fmt)))
-    elif metric is not None or (len(conditions) > 1 and not details):
-        heads, rows = _wide(results, metric or "last", pm)
-        blocks.append(write(_title(plan, METRICS[metric or "last"].meaning), heads, rows, _notes(results, fmt, None)))
-        if metric is None and reference is not None and len(results.rows) > 1:
-            heads, rows = _wide_differences(results, reference, pm)
-            note = escaped(["p of paired t tests, after Holm within each column."], fmt)
-            blocks.append(write(_title(plan, f"last epoch, minus {reference}, paired over seeds"), heads, rows, note))
-    else:
-        for c in conditions:
-            heads, rows = _details(results, c, reference, pm)
-            title = _title(plan, f"{results.conditions[c]}; test accuracy")
-            blocks.append(write(title, heads, rows, _notes(results, fmt, c, reference)))
+        for condition, name in enumerate(results.conditions):
+            headings, lines, below = with_published.render(results, condition, metric, details)
+            subject = f"{name}; test accuracy beside published numbers"
+            blocks.append(write(_title(results, subject), headings, lines, below))
+        return "\n".join(blocks)
+
+    if metric is None and (details or len(results.conditions) == 1):
+        for condition, name in enumerate(results.conditions):
+            headings, lines = _details(results, condition, reference)
+            below = _notes_of_details(results, condition, reference)
+            blocks.append(write(_title(results, f"{name}; test accuracy"), headings, lines, below))
+        return "\n".join(blocks)
+
+    shown = METRICS[metric or "last"]
+    headings, lines = _by_condition(results, shown)
+    blocks.append(write(_title(results, shown.meaning), headings, lines, _notes(results)))
+    if metric is None and reference is not None and len(results.rows) > 1:
+        headings, lines = _differences_by_condition(results, reference)
+        below = ["p: paired t test over seeds, Holm-corrected within each column."]
+        subject = f"last epoch, minus {reference}, paired over seeds"
+        blocks.append(write(_title(results, subject), headings, lines, below))
     return "\n".join(blocks)
 
 
-def _title(plan: Mapping[str, Any], subject: str) -> str:
-    seeds = len(plan["seeds"])
+def choose_reference(results: Results, against: str | None) -> str | None:
+    """Return the row that differences are taken to: `against`, else `ce`, else None.
+
+    Raises: SuiteError for a row that the suite does not have.
+    """
+    names = [row.name for row in results.rows]
+    if against is None:
+        return "ce" if "ce" in names else None
+    if against not in names:
+        raise SuiteError(
+            f"--against {against}: no such row. There are: {', '.join(names)}."
+            f"{did_you_mean(against, names)}"
+        )
+    return against
+
+
+def _title(results: Results, subject: str) -> str:
+    seeds = f"{results.seeds} seed" if results.seeds == 1 else f"{results.seeds} seeds"
     return (
-        f"{plan['suite']}: {subject} in %, mean±sample std over {seeds} seed{'s' if seeds > 1 else ''}; "
-        f"protocol {plan['protocol']}, track {plan['track']}"
+        f"{results.suite}: {subject} in %, mean±sample std over {seeds}; "
+        f"protocol {results.protocol}, track {results.track}"
     )
 
 
-def _wide(results: Results, metric: str, pm: str) -> tuple[list[str], list[list[str]]]:
-    """A column for each condition."""
-    rows = []
+# ---- Several conditions: a column for each --------------------------------------------------------
+
+
+def _by_condition(results: Results, metric: Metric) -> tuple[list[str], Lines]:
+    lines = []
     for row in results.rows:
-        cells = [results.cell(row["row"], c, metric).text(pm) for c in range(len(results.conditions))]
-        rows.append([results.label(row), *cells, str(row["networks"])])
-    return ["method", *results.conditions, "nets"], rows
+        line = [row.label]
+        for condition in range(len(results.conditions)):
+            line.append(results.cell(row.name, condition, metric.name).text())
+        lines.append([*line, str(row.networks)])
+    return ["method", *results.conditions, "nets"], lines
 
 
-def _wide_differences(results: Results, reference: str, pm: str) -> tuple[list[str], list[list[str]]]:
-    columns = [results.differences(reference, c) for c in range(len(results.conditions))]
-    rows = [
-        [results.label(row), *(column[row["row"]].text(pm) if row["row"] in column else "-" for column in columns)]
-        for row in results.rows
-        if row["row"] != reference
-    ]
-    return ["method", *results.conditions], rows
+def _differences_by_condition(results: Results, reference: str) -> tuple[list[str], Lines]:
+    columns = []
+    for condition in range(len(results.conditions)):
+        columns.append(results.differences(reference, condition))
 
-
-def _details(results: Results, condition: int, reference: str | None, pm: str) -> tuple[list[str], list[list[str]]]:
-    files = any(r.spec["protocol"].get("crop") for row in results.rows for r in results.of(row["row"], condition))
-    metrics = [m for m in (metric.name for metric in DETAILS) if results.has(m) and (m != "top5" or files)] or ["last"]
-    heads = ["method", *(METRICS[m].heading for m in metrics)]
-    differences = results.differences(reference, condition) if reference is not None else {}
-    heads += [f"last, minus {reference}"] if reference is not None else []
-    heads += ["nets", "passes"]
-    rows = []
+    lines = []
     for row in results.rows:
-        name = row["row"]
-        line = [results.label(row), *(results.cell(name, condition, m).text(pm) for m in metrics)]
+        if row.name == reference:
+            continue
+        line = [row.label]
+        for differences in columns:
+            found = differences.get(row.name)
+            line.append("-" if found is None else found.text())
+        lines.append(line)
+    return ["method", *results.conditions], lines
+
+
+def _notes(results: Results) -> list[str]:
+    found = []
+    for condition in range(len(results.conditions)):
+        found += notes.of_condition(results, condition)
+    return notes.once([*found, *results.plan_notes, *notes.of_marks(results)])
+
+
+# ---- One condition: a column for each metric ------------------------------------------------------
+
+
+def _details(results: Results, condition: int, reference: str | None) -> tuple[list[str], Lines]:
+    metrics = _shown_metrics(results, condition)
+    headings = ["method", *(metric.heading for metric in metrics)]
+    differences = {}
+    if reference is not None:
+        headings.append(f"last, minus {reference}")
+        differences = results.differences(reference, condition)
+    headings += ["nets", "passes"]
+
+    lines = []
+    for row in results.rows:
+        line = [row.label]
+        line += [results.cell(row.name, condition, metric.name).text() for metric in metrics]
         if reference is not None:
-            line.append(differences[name].text(pm) if name in differences else "")
-        passes = [r.method["forward_passes"] for r in results.of(name, condition) if r.status == "done"]
-        line += [str(row["networks"]), f"{statistics.fmean(passes):.3g}" if passes else "-"]
-        rows.append(line)
-    return heads, rows
+            found = differences.get(row.name)
+            line.append("" if found is None else found.text())
+        lines.append([*line, str(row.networks), _passes(results, row.name, condition)])
+    return headings, lines
 
 
-def _notes(results: Results, fmt: Format, condition: int | None, reference: str | None = None) -> list[str]:
-    chosen: Iterable[int] = range(len(results.conditions)) if condition is None else [condition]
-    notes = [note for c in chosen for note in results.notes(c)]
-    if condition is not None:
-        shares = (
-            "clean right, memorised: of the correctly and of the wrongly labelled training examples, the share "
-            "predicted as labelled at the end, without augmentation. "
+def _shown_metrics(results: Results, condition: int) -> list[Metric]:
+    # Top-5 accuracy is for the datasets of image files, whose protocols crop.
+    crops = any(
+        record.spec["protocol"].get("crop") for record in results.records_under(condition)
+    )
+    found = []
+    for metric in DETAILS:
+        if results.has(metric.name) and (crops or metric.name != "top5"):
+            found.append(metric)
+    return found or [METRICS["last"]]
+
+
+def _passes(results: Results, row: str, condition: int) -> str:
+    passes = []
+    for record in results.records_of(row, condition):
+        if record.status == "done":
+            passes.append(record.method["forward_passes"])
+    mean = statistics.mean(passes)
+    return "-" if mean is None else f"{mean:.3g}"
+
+
+def _notes_of_details(results: Results, condition: int, reference: str | None) -> list[str]:
+    found = notes.of_condition(results, condition)
+    if results.has("clean-right") or results.has("memorised"):
+        found.append(notes.SHARES)
+    found.append(notes.COUNTS)
+    if results.has("best"):
+        found.append(notes.BEST)
+    if reference is not None:
+        found.append(
+            f"last, minus {reference}: difference to {reference} seed by seed (mean±std), with "
+            "the Holm-corrected p-value of a paired t test."
         )
-        known = results.has("clean-right") or results.has("memorised")
-        notes.append(
-            f"{shares if known else ''}nets: networks. passes: forward passes for each training example and epoch, "
-            f"helper networks apart."
-        )
-        if results.has("best"):
-            notes.append("best (oracle) is chosen on the test set and says what a method could have reached.")
-        if reference is not None:
-            notes.append("minus: paired over seeds, mean±std of the differences, p of a paired t test after Holm.")
-    notes = list(dict.fromkeys([*notes, *results.plan.get("notes", []), *results.marks()]))
-    return escaped(notes, fmt)
-
-
-def listing(records: Sequence[numbers.Published], fmt: Literal["md", "csv"] = "md") -> str:
-    """Published numbers as they are: a line each, the sources below; as CSV every field, under the sources' own ids."""
-    if fmt == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        names = [f.name for f in fields(numbers.Published)]
-        writer.writerow(names)
-        writer.writerows([getattr(record, name) for name in names] for record in records)
-        return text.getvalue()
-    keyed = {line: i for i, line in enumerate(dict.fromkeys((r.table, r.source) for r in records), 1)}
-    rows = []
-    for r in records:
-        method = f"{r.name('method')} ({r.variant})" if r.variant else r.name("method")
-        noise = f"{r.noise} {comparable.definition(r)}".rstrip()
-        head = [method, r.name("dataset"), noise, r.name("model")]
-        rule = numbers.SELECTIONS[r.selection] + (", top-5" if r.metric == "top5" else "")
-        rows.append([*head, rule, r.text(), str(r.seeds or "-"), f"[{keyed[r.table, r.source]}]"])
-    heads = ["method", "dataset", "noise", "network", "epoch", "accuracy", "runs", "source"]
-    title = f"Published numbers: {len(records)}, test accuracy in %, mean±std as printed"
-    return markdown(title, heads, rows, [f"[{i}] {line}" for i, line in enumerate(numbers.sources(records), 1)])
+    return notes.once([*found, *results.plan_notes, *notes.of_marks(results)])

@@ -1,72 +1,24 @@
-"""With published."""
+"""Measured cells with the published numbers that come nearest to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import string
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from nlbench.results import statistics
-from nlbench.results.cells import Cell, Keys, Results, format_p
+from nlbench.results import notes, statistics
+from nlbench.results.cells import Cell, Results, SuiteRow
+from nlbench.results.formats import p_value
 from nlbench.results.metrics import MEASURES, METRICS, Reported
-from nlbench.results.published import comparable
-from nlbench.results.published import records as numbers
+from nlbench.results.published import comparable, records
+from nlbench.results.published.comparable import MeasuredSetting
+from nlbench.results.published.records import Published
+from nlbench.results.statistics import Sample, Welch
 
+COPY = "†"
 
-@dataclass(frozen=True)
-class Beside:
-    """A measured cell and the published numbers that come nearest to it.
-
-    Attributes:
-        differences: a measured minus a published mean with its test, or why there is none, per record.
-        further: how many more records there are of this method and metric.
-        marks: of the measured cell, and of runs that its mean leaves out or whose images are a copy.
-    """
-
-    records: list[numbers.Published]
-    differences: list[statistics.Welch | list[str]]
-    further: int
-    marks: str = ""
-
-
-def beside(results: Results, row: Mapping[str, Any], condition: int, reported: Reported) -> Beside:
-    """Published numbers of what is `reported`; see published.MEASURES."""
-    name = row["row"]
-    setting, own = _setting(results, row, condition), results.of(name, condition)
-    measure, selection, test_set = reported
-    known = setting.records(test_set) if setting else []
-    records = [r for r in known if (r.metric, r.selection) == (measure, selection)]
-    if not setting or not records:
-        return Beside([], [], 0)
-    metric = next((m for m, what in MEASURES.items() if what == reported), None)
-    cell = results.cell(name, condition, metric) if metric else Cell(0)
-    nearest = comparable.nearest(records, setting)
-    differences: list[statistics.Welch | list[str]] = []
-    for record in nearest:
-        against = [reason for part in setting.differences(record) for reason in part]
-        if cell.mean is None or against:
-            differences.append(against if cell.mean is not None else [])
-        else:
-            std = None if cell.std is None else 100 * cell.std
-            differences.append(statistics.welch(100 * cell.mean, std, len(cell.values), record))
-    copies = "†" if any(r.noise.get("variant") for r in own) else ""
-    marks = cell.marks + copies + ("!" if cell.failed else "")
-    return Beside(nearest, differences, len(records) - len(nearest), marks)
-
-
-def _setting(results: Results, row: Mapping[str, Any], condition: int) -> comparable.Setting | None:
-    """What a cell was trained on, from its records; of a cell without any, from another row's of the same condition."""
-    if own := results.of(row["row"], condition):
-        return comparable.Setting.of(own[0].spec, next((r.noise for r in own if r.noise), {}))
-    others = [r for (_, c, _), r in results.records.items() if c == condition and r]
-    if not others:
-        return None
-    setting = comparable.Setting.of(others[0].spec, next((r.noise for r in others if r.noise), {}))
-    return replace(setting, method=row["method"], params={})
-
-
-# What sources report and no measured column follows: an epoch they do not state, the best one of another measure.
-_NOT_MEASURED = [
+# What sources report although no measured column follows the same rule.
+_NOT_MEASURED = (
     Reported("top1", ""),
     Reported("top5", ""),
     Reported("top5", "best"),
@@ -74,99 +26,269 @@ _NOT_MEASURED = [
     Reported("top5", "", "ilsvrc12"),
     Reported("top1", "best", "ilsvrc12"),
     Reported("top5", "best", "ilsvrc12"),
-]
+)
+# The name of those in place of a metric's.
+_OTHER = ""
 
 
-def _unmeasured(results: Results, row: Mapping[str, Any], condition: int) -> Beside:
-    cells = [beside(results, row, condition, reported) for reported in _NOT_MEASURED]
-    records = [record for cell in cells for record in cell.records]
-    return Beside(records, [[] for _ in records], sum(cell.further for cell in cells))
+@dataclass(frozen=True)
+class Compared:
+    """One published number beside a measured cell.
+
+    Attributes:
+        test: measured minus published, in percentage points; None where no difference is taken.
+        reasons: why none is taken; empty also where nothing was measured.
+    """
+
+    record: Published
+    test: Welch | None = None
+    reasons: tuple[str, ...] = ()
 
 
-def _of_what(record: numbers.Published) -> str:
-    """What tells numbers of one column apart that are not of one measure."""
-    return " top-5" * (record.metric == "top5") + " on ILSVRC12" * (record.dataset == "ilsvrc12")
+@dataclass(frozen=True)
+class PublishedCell:
+    """The published numbers beside one measured cell.
+
+    Attributes:
+        nearest: those with the most similar setting.
+        further: how many more there are of this method and metric.
+        marks: those of the measured cell, "!" where its mean leaves out runs that failed, and COPY.
+    """
+
+    nearest: tuple[Compared, ...] = ()
+    further: int = 0
+    marks: str = ""
 
 
-def beside_published(
-    results: Results, condition: int, metric: str | None, details: bool, pm: str
+# ---- One cell -------------------------------------------------------------------------------------
+
+
+def nearest_published(
+    results: Results, row: SuiteRow, condition: int, reported: Reported
+) -> PublishedCell:
+    """Return the published numbers of what is `reported`, compared with the measured cell."""
+    setting = _setting(results, row, condition)
+    if setting is None:
+        return PublishedCell()
+    known = setting.records(reported.test_set)
+    rule = (reported.measure, reported.selection)
+    same_rule = [record for record in known if (record.metric, record.selection) == rule]
+    if not same_rule:
+        return PublishedCell()
+
+    cell = Cell(planned=0)
+    for name, measure in MEASURES.items():
+        if measure == reported:
+            cell = results.cell(row.name, condition, name)
+
+    nearest = comparable.nearest(same_rule, setting)
+    compared = tuple(_compared(cell, record, setting) for record in nearest)
+    marks = cell.marks
+    own = results.records_of(row.name, condition)
+    if any(record.noise.get("variant") for record in own):
+        marks += COPY
+    if cell.failed:
+        marks += "!"
+    return PublishedCell(compared, len(same_rule) - len(nearest), marks)
+
+
+def _compared(cell: Cell, record: Published, setting: MeasuredSetting) -> Compared:
+    if cell.mean is None:
+        return Compared(record)
+    known, unknown = setting.differences(record)
+    if known or unknown:
+        return Compared(record, reasons=(*known, *unknown))
+
+    std = None if cell.std is None else 100 * cell.std
+    measured = Sample(100 * cell.mean, std, len(cell.values))
+    published = Sample(record.mean, record.sample_std, record.seeds)
+    return Compared(record, statistics.welch(measured, published))
+
+
+def _setting(results: Results, row: SuiteRow, condition: int) -> MeasuredSetting | None:
+    """Describe how a cell was trained, from its records.
+
+    For a cell without records, take those of another row under the same condition.
+    """
+    own = results.records_of(row.name, condition)
+    found = own or results.records_under(condition)
+    if not found:
+        return None
+    # A run that failed has no facts.
+    facts = next((record.noise for record in found if record.noise), found[0].noise)
+    setting = MeasuredSetting.of(found[0].spec, facts)
+    return setting if own else replace(setting, method=row.method, params={})
+
+
+def _not_measured(results: Results, row: SuiteRow, condition: int) -> PublishedCell:
+    cells = [nearest_published(results, row, condition, other) for other in _NOT_MEASURED]
+    compared = tuple(Compared(found.record) for cell in cells for found in cell.nearest)
+    return PublishedCell(compared, sum(cell.further for cell in cells))
+
+
+# ---- One table ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The published numbers of one condition.
+
+    Attributes:
+        cells: by metric, and by _OTHER: a cell for each row of the suite.
+        shown: the metrics whose columns are shown.
+        numbers: the number of each source in brackets.
+        letters: the letters of the reasons why no difference is taken.
+    """
+
+    cells: dict[str, list[PublishedCell]]
+    shown: list[str]
+    numbers: dict[tuple[str, str], int]
+    letters: notes.Keys
+
+    def has_numbers(self, metric: str) -> bool:
+        return any(cell.nearest for cell in self.cells.get(metric, ()))
+
+    def source(self, record: Published) -> str:
+        return f"[{self.numbers[record.table, record.source]}]"
+
+
+def render(
+    results: Results, condition: int, metric: str | None, details: bool
 ) -> tuple[list[str], list[list[str]], list[str]]:
-    """Heads, rows and notes: beside each measured column the published one of its selection rule, and the rest."""
-    found: dict[tuple[str, str], Beside] = {}
-    for row in results.rows:
-        for name, what in MEASURES.items():
-            found[row["row"], name] = beside(results, row, condition, what)
-        found[row["row"], ""] = _unmeasured(results, row, condition)
-    known = {name for (_, name), cell in found.items() if cell.records}
-    if metric is not None:
-        shown = [metric]
-    else:
-        shown = [m for m in MEASURES if m == "last" or ((details or m in known) and results.has(m))]
-    records = [r for (_, name), cell in found.items() if name in (*shown, "") for r in cell.records]
-    keyed = {line: i for i, line in enumerate(dict.fromkeys((r.table, r.source) for r in records), 1)}
-    reasons = Keys("abcdefghijklmnopqrstuvwxyz")
+    """Return headings, lines and notes of the table of one condition.
 
-    def key(record: numbers.Published) -> str:
-        return f"[{keyed[record.table, record.source]}]"
+    Each measured column is followed by the numbers that were published for the same rule. Numbers
+    of another rule are in a column of their own.
+    """
+    cells = {}
+    for name, reported in MEASURES.items():
+        cells[name] = [
+            nearest_published(results, row, condition, reported) for row in results.rows
+        ]
+    cells[_OTHER] = [_not_measured(results, row, condition) for row in results.rows]
 
-    heads, columns = ["method"], [[results.label(row) for row in results.rows]]
+    shown = _shown(results, cells, metric, details)
+    listed = _listed(cells, shown)
+    columns = _Columns(cells, shown, records.numbered(listed), notes.Keys(string.ascii_lowercase))
+
+    headings = ["method"]
+    content = [[row.label for row in results.rows]]
     for name in shown:
-        heads.append(METRICS[name].heading)
-        columns.append([results.cell(row["row"], condition, name).text(pm) for row in results.rows])
-        if name in known:
-            heads += ["published", "minus published"]
-            cells = [found[row["row"], name] for row in results.rows]
-            columns.append(["; ".join(f"{r.text(pm)} {key(r)}" for r in cell.records) or "-" for cell in cells])
-            columns.append([_minus(cell, key, reasons) for cell in cells])
-    if "" in known:
-        heads.append("published, by another or no stated rule")
-        cells = [found[row["row"], ""] for row in results.rows]
-        columns.append(
-            ["; ".join(f"{r.text(pm)}{_of_what(r)} {key(r)}" for r in cell.records) or "-" for cell in cells]
-        )
-    heads.append("nets")
-    columns.append([str(row["networks"]) for row in results.rows])
-    notes = [*results.notes(condition), *_published_notes(records, list(found.values()), reasons)]
+        headings.append(METRICS[name].heading)
+        content.append([results.cell(row.name, condition, name).text() for row in results.rows])
+        if columns.has_numbers(name):
+            headings += ["published", "minus published"]
+            content.append([_published(cell, columns) for cell in cells[name]])
+            content.append([_minus(cell, columns) for cell in cells[name]])
+    if columns.has_numbers(_OTHER):
+        headings.append("published, by another or no stated rule")
+        content.append([_published(cell, columns, _qualified) for cell in cells[_OTHER]])
+    headings.append("nets")
+    content.append([str(row.networks) for row in results.rows])
+
+    below = [*notes.of_condition(results, condition), *_notes(columns, listed)]
     if "best" in shown:
-        notes.append("best (oracle) is chosen on the test set and says what a method could have reached.")
-    notes += [*results.plan.get("notes", []), *results.marks()]
-    return heads, [list(line) for line in zip(*columns, strict=True)], list(dict.fromkeys(notes))
+        below.append(notes.BEST)
+    below += [*results.plan_notes, *notes.of_marks(results)]
+    return headings, [list(line) for line in zip(*content, strict=True)], notes.once(below)
 
 
-def _minus(cell: Beside, key: Callable[[numbers.Published], str], reasons: Keys) -> str:
-    parts = []
-    for found in cell.differences:
-        if isinstance(found, statistics.Welch):
-            test = "not testable" if found.p is None else f"p {format_p(found.p)}"
-            parts.append(f"{found.difference:+.2f}{cell.marks} ({test})")
-        else:
-            parts.append(",".join(sorted(map(reasons.of, found))))
+def _shown(
+    results: Results, cells: dict[str, list[PublishedCell]], metric: str | None, details: bool
+) -> list[str]:
+    if metric is not None:
+        return [metric]
+    shown = []
+    for name in MEASURES:
+        wanted = details or any(cell.nearest for cell in cells[name])
+        if name == "last" or (wanted and results.has(name)):
+            shown.append(name)
+    return shown
+
+
+def _listed(cells: dict[str, list[PublishedCell]], shown: Sequence[str]) -> list[Published]:
+    """Return the records that the table shows, row by row."""
+    listed = []
+    for of_one_row in zip(*cells.values(), strict=True):
+        for name, cell in zip(cells, of_one_row, strict=True):
+            if name in shown or name == _OTHER:
+                listed += [found.record for found in cell.nearest]
+    return listed
+
+
+# ---- Cells as text --------------------------------------------------------------------------------
+
+
+def _published(
+    cell: PublishedCell, columns: _Columns, text: Callable[[Published], str] = Published.text
+) -> str:
+    numbers = [f"{text(found.record)} {columns.source(found.record)}" for found in cell.nearest]
+    return "; ".join(numbers) or "-"
+
+
+def _qualified(record: Published) -> str:
+    """Return a number of the last column, with measure and test set where they are not the usual."""
+    text = record.text()
+    if record.metric == "top5":
+        text += " top-5"
+    if record.dataset == "ilsvrc12":
+        text += " on ILSVRC12"
+    return text
+
+
+def _minus(cell: PublishedCell, columns: _Columns) -> str:
+    parts = [_difference(found, cell.marks, columns.letters) for found in cell.nearest]
     if len(set(parts)) < 2:
         return "".join(parts[:1])
-    return "; ".join(f"{part} {key(record)}" for part, record in zip(parts, cell.records, strict=True))
+    with_sources = []
+    for part, found in zip(parts, cell.nearest, strict=True):
+        with_sources.append(f"{part} {columns.source(found.record)}")
+    return "; ".join(with_sources)
 
 
-def _published_notes(records: list[numbers.Published], cells: list[Beside], reasons: Keys) -> list[str]:
-    if not records:
-        return ["No published number is known of these methods on this data."]
-    notes = [f"[{i}] {line}" for i, line in enumerate(numbers.sources(records), 1)]
-    notes.append(
-        "published: as the source prints it, of the epoch that the column before it is of; of several the nearest. "
-        "Hyperparameters of a method may differ."
+def _difference(found: Compared, marks: str, letters: notes.Keys) -> str:
+    if found.test is None:
+        return ",".join(sorted(map(letters.of, found.reasons)))
+    test = "not testable" if found.test.p is None else f"p {p_value(found.test.p)}"
+    return f"{found.test.difference:+.2f}{marks} ({test})"
+
+
+# ---- Notes ----------------------------------------------------------------------------------------
+
+
+def _notes(columns: _Columns, listed: Sequence[Published]) -> list[str]:
+    if not listed:
+        return ["No published numbers are known for these methods on this data."]
+    found = [f"[{i}] {line}" for i, line in enumerate(records.sources(listed), 1)]
+    found.append(
+        "published: the number as its source prints it, for the same choice of the epoch as the "
+        "column before it; of several numbers, those with the most similar setting. "
+        "Hyperparameters of the method may differ."
     )
-    found = [difference for cell in cells for difference in cell.differences]
-    if any(isinstance(difference, statistics.Welch) for difference in found):
-        notes.append(
-            "minus published: in points; p of Welch's t test, two-sided, unadjusted; not testable: a std or the number "
-            "of runs is not known, or there is one run."
+
+    cells = [cell for of_metric in columns.cells.values() for cell in of_metric]
+    tested = [cell for cell in cells if any(found.test is not None for found in cell.nearest)]
+    if tested:
+        found.append(
+            "minus published: measured minus published in percentage points, with the p-value of "
+            "Welch's t test (two-sided, not corrected). not testable: a std or the number of runs "
+            "is not known, or there is one run."
         )
-    if reasons.texts:
-        listed = "; ".join(f"({reasons.of(text)}) {text}" for text in reasons.texts)
-        notes.append(f"A letter says why no difference is taken: {listed}.")
-    if any("†" in cell.marks and isinstance(d, statistics.Welch) for cell in cells for d in cell.differences):
-        notes.append("† measured on a copy of the images, not on the official pixels.")
-    if any(record.table == "CIFAR-N Table 2" for cell in cells for record in cell.records):
-        notes += numbers.CIFARN_WARNINGS
-    if further := sum(cell.further + len(cell.records) for cell in cells) - len(records):
-        notes.append(f"Published numbers that are further away and not shown: {further}; `nlbench published` has them.")
-    return notes
+    if columns.letters.texts:
+        reasons = [f"({columns.letters.of(text)}) {text}" for text in columns.letters.texts]
+        found.append(f"A letter gives a reason why there is no difference: {'; '.join(reasons)}.")
+    if any(COPY in cell.marks for cell in tested):
+        found.append(f"{COPY} measured on a copy of the images, not on the official pixels.")
+    if any(record.table == records.CIFARN for record in _all(cells)):
+        found += records.CIFARN_WARNINGS
+    further = sum(cell.further for cell in cells) + len(_all(cells)) - len(listed)
+    if further:
+        found.append(
+            f"Published numbers that are not shown, because their setting is less similar: "
+            f"{further}; `nlbench published` lists them."
+        )
+    return found
+
+
+def _all(cells: Iterable[PublishedCell]) -> list[Published]:
+    return [found.record for cell in cells for found in cell.nearest]

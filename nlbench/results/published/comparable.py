@@ -1,49 +1,89 @@
-"""Comparable."""
+"""When a measured number may be compared with a published one.
+
+A difference is taken only where everything agrees that is known to move the number. What a source
+does not say counts as unknown, never as equal.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from nlbench.results.published.recipes import recipe
 from nlbench.results.published.records import PRETRAINED, WEB, Published, load
 
-# Hyperparameters of ours that make another method of one, in words; KeyError where a run's record does not hold them.
-FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "bootstrap": lambda p: str(p["kind"]),
-    "gce": lambda p: "truncated" if p["truncate"] else "untruncated",
-    "forward": lambda p: "T given" if p["T"] else "T estimated",
-    "backward": lambda p: "T given" if p["T"] else "T estimated",
-    "gls": lambda p: "positive rate" if p["rate"] > 0 else "negative rate" if p["rate"] < 0 else "rate 0",
-    "elr-plus": lambda p: (
-        f"{p['networks']} network{'s' * (p['networks'] > 1)}, {'' if p['mixup_a'] else 'no '}mixup, "
-        f"{'' if p['ema'] else 'no '}weight averaging{'' if p['lam'] else ', no regulariser'}"
-    ),
+# ---- Forms of a method ----------------------------------------------------------------------------
+
+Params = Mapping[str, Any]
+
+
+def _gce(params: Params) -> str:
+    return "truncated" if params["truncate"] else "untruncated"
+
+
+def _loss_correction(params: Params) -> str:
+    return "T given" if params["T"] else "T estimated"
+
+
+def _gls(params: Params) -> str:
+    if params["rate"] == 0:
+        return "rate 0"
+    return "positive rate" if params["rate"] > 0 else "negative rate"
+
+
+def _elr_plus(params: Params) -> str:
+    networks = "1 network" if params["networks"] == 1 else f"{params['networks']} networks"
+    mixup = "mixup" if params["mixup_a"] else "no mixup"
+    averaging = "weight averaging" if params["ema"] else "no weight averaging"
+    regulariser = "" if params["lam"] else ", no regulariser"
+    return f"{networks}, {mixup}, {averaging}{regulariser}"
+
+
+# Methods whose hyperparameters make several methods of one, and the form in words. A function
+# raises KeyError where the record of a run does not have the hyperparameter.
+FORMS: dict[str, Callable[[Params], str]] = {
+    "bootstrap": lambda params: str(params["kind"]),
+    "gce": _gce,
+    "forward": _loss_correction,
+    "backward": _loss_correction,
+    "gls": _gls,
+    "elr-plus": _elr_plus,
 }
-_FORMS_THERE = {  # by a source's id, alone or with its table; a source that does not say is not here
+
+# The form in a source, by the source's name of the method, alone or with the table. A source that
+# does not say which form it ran is not here.
+_FORMS_OF_SOURCES: dict[str | tuple[str, str], str] = {
     "els": "positive rate",
     "negative-ls": "negative rate",
     "elr-plus": "2 networks, mixup, weight averaging",
-    ("CIFAR-N Table 2", "forward"): "T estimated",  # appendix E.3
+    # Appendix E.3.
+    ("CIFAR-N Table 2", "forward"): "T estimated",
     ("CIFAR-N Table 2", "backward"): "T estimated",
-    ("epsilon-softmax Table 2", "gce"): "untruncated",  # its config.py
+    # Its config.py.
+    ("epsilon-softmax Table 2", "gce"): "untruncated",
     ("epsilon-softmax Table 5", "gce"): "untruncated",
 }
 
 
 def form(record: Published) -> str | None:
-    """Which form of a method with several a record is of, in the words of FORMS; None where the source does not say."""
+    """Return which form of its method a source ran, in the words of FORMS; None where unknown."""
     if record.method == "elr-plus-ablation":
         return record.variant
-    return _FORMS_THERE.get((record.table, record.method)) or _FORMS_THERE.get(record.method)
+    of_table = _FORMS_OF_SOURCES.get((record.table, record.method))
+    return of_table or _FORMS_OF_SOURCES.get(record.method)
 
+
+# ---- Definitions of noise -------------------------------------------------------------------------
 
 _FLIP_BACK = "asymmetric with flips taken back"
-# What `asymmetric` is in the code behind a table: CIFAR-10, CIFAR-100. Dogs are chosen after cats were turned into dogs
-# in shengliu66/ELR (issue 16), cswjl/eps-softmax (datasets/data_method1) and HanxunH/SCELoss-Reproduce.
+
+# What `asymmetric` is in the code behind a table, for CIFAR-10 and for CIFAR-100. In
+# shengliu66/ELR (issue 16), cswjl/eps-softmax (datasets/data_method1) and
+# HanxunH/SCELoss-Reproduce, dogs are chosen after cats were turned into dogs.
 _ASYMMETRIC = {
-    "ELR Table 1": (_FLIP_BACK, ""),  # its code has blocks, its numbers look like the milder swap: unknown
+    # On CIFAR-100 its code flips within blocks, but its numbers look like the milder swap: unknown.
+    "ELR Table 1": (_FLIP_BACK, ""),
     "ELR official README": (_FLIP_BACK, ""),
     "ELR Table 2": (_FLIP_BACK, ""),
     "epsilon-softmax Table 2": (_FLIP_BACK, "asymmetric-block"),
@@ -52,43 +92,70 @@ _ASYMMETRIC = {
 
 
 def definition(record: Published) -> str:
-    """The noise in nlbench's words; empty where the source does not say, and for labels that are not drawn."""
+    """Return the kind of noise in nlbench's words.
+
+    Empty where the source does not say it, and for labels that are not drawn.
+    """
     copied = record.note.startswith("copied")
     if record.noise.startswith("asym-") and not copied and record.table in _ASYMMETRIC:
-        return _ASYMMETRIC[record.table][0 if record.dataset == "cifar10" else 1]
+        cifar10, cifar100 = _ASYMMETRIC[record.table]
+        return cifar10 if record.dataset == "cifar10" else cifar100
     return record.noise_definition
 
 
-# --- comparing ----------------------------------------------------------------------------------------------------
+# ---- Comparing ------------------------------------------------------------------------------------
+
+
+class Differences(NamedTuple):
+    """What speaks against comparing, in words: what is known to differ, and what is not known."""
+
+    known: list[str]
+    unknown: list[str]
+
+
+class _Pair(NamedTuple):
+    """One property of the measured and of the published number; None where it is not known."""
+
+    what: str
+    here: Any
+    there: Any
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a measured cell was trained on and how; what a record does not hold is None."""
+class MeasuredSetting:
+    """What a measured cell was trained on, and how. What its records do not say is None.
+
+    Attributes:
+        noise: as the sources name it; empty for a noise that none of them has.
+        definition: the kind of noise.
+        num_train: how many training examples there were.
+    """
 
     method: str
     dataset: str
-    noise: str  # as the sources name it; empty for a noise that none of them has
+    noise: str
     definition: str
     params: Mapping[str, Any] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     num_train: int | None = None
 
     @classmethod
-    def of(cls, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> Setting:
-        """From a record's spec and noise facts, whatever they hold."""
-        dataset, labels = str(spec.get("dataset", "")), str(spec.get("labels") or "clean")
+    def of(cls, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> MeasuredSetting:
+        """Read the setting from a record's spec and noise facts, of any version."""
+        dataset = str(spec.get("dataset", ""))
+        labels = str(spec.get("labels") or "clean")
         noise = spec.get("noise")
         name, kind = "", ""
         if isinstance(noise, Mapping):
-            kind, rate = str(noise.get("kind", "")), noise.get("rate")
-            family = {"symmetric": "sym", "asymmetric": "asym"}.get(kind.partition("-")[0])
-            name = f"{family}-{rate:g}" if family and isinstance(rate, int | float) else ""
+            kind = str(noise.get("kind", ""))
+            name = _source_name(kind, noise.get("rate"))
         elif not noise:
             name = "real" if dataset in WEB else labels
             if labels == "clean":
+                # The clean labels of CIFAR-N are the official labels.
                 dataset = {"cifar10n": "cifar10", "cifar100n": "cifar100"}.get(dataset, dataset)
-        train = facts.get("num_train")
+
+        num_train = facts.get("num_train")
         return cls(
             method=str(spec.get("method", "")),
             dataset=dataset,
@@ -96,72 +163,106 @@ class Setting:
             definition=kind,
             params=_mapping(spec.get("params")),
             protocol=_mapping(spec.get("protocol")),
-            num_train=train if isinstance(train, int) else None,
+            num_train=num_train if isinstance(num_train, int) else None,
         )
 
     @property
     def schedule(self) -> str | None:
+        """The kind of the learning rate's schedule."""
         return _mapping(self.protocol.get("schedule")).get("kind")
 
     @property
     def form(self) -> str | None:
-        """Which form of its method was run; None where the record does not hold it, or where there is but one."""
+        """Which form of its method was run.
+
+        None where the record does not say it, and for a method with one form.
+        """
         try:
             return FORMS[self.method](self.params)
         except (KeyError, TypeError):
             return None
 
     def records(self, test_set: str = "") -> list[Published]:
-        """Every published number of this method on this data, whatever network and epoch it is of.
+        """Return the published numbers of this method on this data, of any network and epoch.
 
         Args:
-            test_set: another than the data's own, which sources list as a dataset: "ilsvrc12".
+            test_set: a test set that is not the dataset's own, and that sources list as a dataset:
+                "ilsvrc12".
         """
         if test_set and self.dataset != "webvision":
             return []
-        return [
-            r
-            for r in load()
-            if (r.name("method"), r.name("dataset"), r.noise) == (self.method, test_set or self.dataset, self.noise)
-            and (self.form is None or form(r) in (None, self.form))
-        ]
+        wanted = (self.method, test_set or self.dataset, self.noise)
+        form_here = self.form
 
-    def differences(self, record: Published) -> tuple[list[str], list[str]]:
-        """What stands against comparing: (what is known to differ, what is not known), in words."""
+        found = []
+        for record in load():
+            names = (record.name("method"), record.name("dataset"), record.noise)
+            if names == wanted and (form_here is None or form(record) in (None, form_here)):
+                found.append(record)
+        return found
+
+    def differences(self, record: Published) -> Differences:
+        """Return what speaks against comparing this setting with a published number."""
+        known, not_there, not_here = [], [], []
+        for what, here, there in [*self._required(record), *self._optional(record)]:
+            if there is None:
+                not_there.append(f"{what}: not known of the source")
+            elif here is None:
+                not_here.append(f"{what}: not in the record here")
+            elif here != there:
+                known.append(f"{what}: {_shown(here)} here, {_shown(there)} there")
+
+        other = recipe(record).other
+        if other:
+            known.append(other)
+        return Differences(known, not_there + not_here)
+
+    def _required(self, record: Published) -> list[_Pair]:
+        """Return the properties that speak against comparing also where one is not known."""
         theirs = recipe(record)
         drawn = record.noise.startswith(("sym-", "asym-"))
+        noise_there = definition(record) or (None if drawn else "")
         network = None if record.architecture == "unknown" else record.name("model")
-        pairs: list[tuple[str, Any, Any]] = [
-            ("noise", self.definition if drawn else "", definition(record) or (None if drawn else "")),
-            ("network", self.protocol.get("model"), network),
-            ("epochs", self.protocol.get("epochs"), theirs.epochs),
-            ("training images", self.num_train, theirs.num_train),
+        pairs = [
+            _Pair("noise", self.definition if drawn else "", noise_there),
+            _Pair("network", self.protocol.get("model"), network),
+            _Pair("epochs", self.protocol.get("epochs"), theirs.epochs),
+            _Pair("training images", self.num_train, theirs.num_train),
         ]
         if self.method in FORMS:
-            pairs.append(("form of the method", self.form, form(record)))
+            pairs.append(_Pair("form of the method", self.form, form(record)))
         if self.form == "T estimated":
-            pairs.append(("trainings before, to estimate T", self.params.get("warmup_share"), theirs.warmup))
+            share = self.params.get("warmup_share")
+            pairs.append(_Pair("trainings before, to estimate T", share, theirs.warmup))
         if network == "torchvision/resnet50":
-            # What a file of the user's holds is not known.
-            ours = {"": "without", "imagenet": "with"}.get(self.protocol.get("weights", ""))
+            # It is not known what a user's own file of weights contains.
+            weights = self.protocol.get("weights", "")
+            here = {"": "without", "imagenet": "with"}.get(weights)
             there = "with" if record.architecture in PRETRAINED else "without"
-            pairs.append(("ImageNet weights", ours, there))
-        # Only where both are known: a source that gives epochs and split seldom hides the rest.
-        optional = [
-            ("learning rate", self.protocol.get("lr"), theirs.lr),
-            ("weight decay", self.protocol.get("weight_decay"), theirs.weight_decay),
-            ("schedule", self.schedule, theirs.schedule),
-            ("optimiser", "SGD" if self.protocol else None, theirs.optimiser),
+            pairs.append(_Pair("ImageNet weights", here, there))
+        return pairs
+
+    def _optional(self, record: Published) -> list[_Pair]:
+        """Return the properties that count only where both are known.
+
+        A source that states its epochs and its split rarely keeps the rest to itself.
+        """
+        theirs = recipe(record)
+        pairs = [
+            _Pair("learning rate", self.protocol.get("lr"), theirs.lr),
+            _Pair("weight decay", self.protocol.get("weight_decay"), theirs.weight_decay),
+            _Pair("schedule", self.schedule, theirs.schedule),
+            _Pair("optimiser", "SGD" if self.protocol else None, theirs.optimiser),
         ]
-        pairs += [pair for pair in optional if None not in pair]
-        known = [
-            f"{what}: {_shown(a)} here, {_shown(b)} there" for what, a, b in pairs if None not in (a, b) and a != b
-        ]
-        unknown = [f"{what}: not known of the source" for what, a, b in pairs if b is None]
-        unknown += [f"{what}: not in the record here" for what, a, b in pairs if a is None and b is not None]
-        if theirs.other:
-            known.append(theirs.other)
-        return known, unknown
+        return [pair for pair in pairs if None not in pair]
+
+
+def _source_name(kind: str, rate: object) -> str:
+    """Return the sources' name of a drawn noise; empty where they have none."""
+    family = {"symmetric": "sym", "asymmetric": "asym"}.get(kind.partition("-")[0])
+    if family is None or not isinstance(rate, int | float):
+        return ""
+    return f"{family}-{rate:g}"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -169,19 +270,29 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
 
 
-def nearest(records: Iterable[Published], setting: Setting) -> list[Published]:
-    """Those that agree with the setting best: at most three, and two where nothing can be compared.
+def nearest(records: Iterable[Published], setting: MeasuredSetting) -> list[Published]:
+    """Return the numbers whose setting is most similar: at most three, two if none is comparable.
 
-    One number that several sources print counts once, as the first of them in the file.
+    A number that several sources print counts once, as the first of them in the file.
     """
     ranked: list[tuple[tuple[int, int], Published]] = []
+    printed: set[tuple[tuple[int, int], float, float | None]] = set()
     for record in records:
         known, unknown = setting.differences(record)
         rank = len(known), len(unknown)
-        if not any(rank == other and (record.mean, record.std) == (r.mean, r.std) for other, r in ranked):
+        if (rank, record.mean, record.std) not in printed:
+            printed.add((rank, record.mean, record.std))
             ranked.append((rank, record))
-    best = min((rank for rank, _ in ranked), default=None)
-    return [record for rank, record in ranked if rank == best][: 3 if best == (0, 0) else 2]
+
+    if not ranked:
+        return []
+    best = min(rank for rank, _ in ranked)
+    most = 3 if best == (0, 0) else 2
+    return [record for rank, record in ranked if rank == best][:most]

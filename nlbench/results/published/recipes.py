@@ -1,4 +1,4 @@
-"""Recipes."""
+"""How the published numbers were trained, where their sources say it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 
 from nlbench.results.published.records import Published
 
-# --- what the sources trained -------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a record was trained, where it is known; what is None was not found.
+    """How a published number was trained. What was not found is None.
 
     Attributes:
-        num_train: training examples: all of them, or what a validation part left.
+        num_train: training examples: all of them, or those that a validation part left.
+        schedule: a kind of nlbench.plan.schedules, or the source's own.
         warmup: how long the network that estimates T was trained, in lengths of the training.
         other: something about it that no run of nlbench has.
     """
@@ -23,24 +22,42 @@ class Recipe:
     num_train: int | None = None
     lr: float | None = None
     weight_decay: float | None = None
-    schedule: str | None = None  # a kind of nlbench.plan.schedules, or the source's own
+    schedule: str | None = None
     optimiser: str | None = None
     other: str = ""
     warmup: float | None = None
 
 
 _STEPS, _RESTARTS = "multistep", "cosine-restarts"
-_ALL, _ELR_PART = 50_000, 45_000  # of CIFAR's training images: all, and ELR's 90%
+
+# Training images of CIFAR: all, and the 90% that ELR trains on.
+_ALL, _ELR_PART = 50_000, 45_000
+
+_CLIPS = "it clips gradients"
+_DREW_TWICE = "its two networks each drew their own noise and split"
+
 _CIFARN = Recipe(100, _ALL, 0.1, 5e-4, _STEPS, "SGD")
 _ELR = Recipe(120, _ELR_PART, 0.02, 1e-3, _STEPS, "SGD")
-_ELR_PLUS = Recipe(200, _ELR_PART, 0.02, 5e-4, _STEPS, "SGD", "its two networks each drew their own noise and split")
-# KlemenVovk/noisy-labels, rescience/tables/hyperparameters34.tex and hyperparametersPreAct.tex: method -> CIFAR-10(N),
-# CIFAR-100(N). Trained on all 50,000 images (src/noisypy/configs/data/cifar10n.py, Split(1)).
+_ELR_PLUS = Recipe(200, _ELR_PART, 0.02, 5e-4, _STEPS, "SGD", _DREW_TWICE)
+
+# From a method to its recipes on CIFAR-10(N) and on CIFAR-100(N).
+# Source: KlemenVovk/noisy-labels, rescience/tables/hyperparameters34.tex and
+# hyperparametersPreAct.tex. Trained on all 50,000 images (src/noisypy/configs/data/cifar10n.py,
+# Split(1)).
 _RESCIENCE = {
     "ce": (_CIFARN, _CIFARN),
-    "elr": (Recipe(120, _ALL, 0.02, 1e-3, _RESTARTS, "SGD"), Recipe(150, _ALL, 0.02, 1e-3, _STEPS, "SGD")),
-    "elr-plus": (Recipe(200, _ALL, 0.02, 5e-4, _STEPS, "SGD"), Recipe(250, _ALL, 0.02, 5e-4, _STEPS, "SGD")),
-    "sop": (Recipe(120, _ALL, 0.02, 5e-4, _STEPS, "SGD"), Recipe(150, _ALL, 0.02, 5e-4, _STEPS, "SGD")),
+    "elr": (
+        Recipe(120, _ALL, 0.02, 1e-3, _RESTARTS, "SGD"),
+        Recipe(150, _ALL, 0.02, 1e-3, _STEPS, "SGD"),
+    ),
+    "elr-plus": (
+        Recipe(200, _ALL, 0.02, 5e-4, _STEPS, "SGD"),
+        Recipe(250, _ALL, 0.02, 5e-4, _STEPS, "SGD"),
+    ),
+    "sop": (
+        Recipe(120, _ALL, 0.02, 5e-4, _STEPS, "SGD"),
+        Recipe(150, _ALL, 0.02, 5e-4, _STEPS, "SGD"),
+    ),
     "sop-plus": (Recipe(300, _ALL, 0.02, 5e-4, "cosine", "SGD"),) * 2,
     "dividemix": (Recipe(300, _ALL, 0.02, 5e-4, _STEPS, "SGD"),) * 2,
     "pes-semi": (Recipe(300, _ALL, 0.02, 5e-4, "cosine", "SGD"),) * 2,
@@ -52,41 +69,80 @@ _RESCIENCE = {
 
 
 def recipe(record: Published) -> Recipe:
-    """What is known of how a record was trained: one table, each line with its source."""
+    """Return what is known of how a number was trained, each with its source."""
     table, method = record.table, record.method
     small = record.dataset in ("cifar10", "cifar10n")
-    if table == "ELR Table 1" and method == "elr":
-        # Paper, appendix, and the configs of shengliu66/ELR (commit 934af53): 45,000 / 5,000, 120 epochs, CIFAR-100
-        # 150; the cosine row is config_cifar10.json, 150 epochs. How long cosine ran on CIFAR-100 is not known.
+
+    if table.startswith("ELR Table"):
+        return _elr(record, small)
+    if table == "CIFAR-N Table 2":
+        return _cifar_n(method)
+    if table.startswith("ReScience"):
+        return _rescience(table, method, small)
+
+    if table == "epsilon-softmax Table 2":
+        # cswjl/eps-softmax, main.py (commit 1b9efb5): no validation part, cosine to 0.
+        if small:
+            return Recipe(120, _ALL, 0.01, 1e-4, "cosine", "SGD", _CLIPS)
+        return Recipe(200, _ALL, 0.1, 1e-5, "cosine", "SGD", _CLIPS)
+    if table == "epsilon-softmax Table 5":
+        # The paper.
+        if record.dataset == "clothing1m":
+            return Recipe(epochs=10, lr=0.005)
+        return Recipe(epochs=250, lr=0.4)
+    if table == "SCELoss-Reproduce README":
+        # HanxunH/SCELoss-Reproduce, train.py and README (commit c81fb33).
+        epochs = 120 if small else 150
+        return Recipe(epochs, None, 0.01, None, _STEPS, "SGD", _CLIPS)
+    return Recipe()
+
+
+def _elr(record: Published, small: bool) -> Recipe:
+    """Return the recipe of a number in the ELR paper."""
+    if record.table == "ELR Table 1" and record.method == "elr":
+        # Paper, appendix, and the configs of shengliu66/ELR (commit 934af53): 45,000 training and
+        # 5,000 validation images, 120 epochs, on CIFAR-100 150. The cosine line of the table is
+        # config_cifar10.json, 150 epochs. How long it ran on CIFAR-100 is not known.
         if record.variant == "cosine schedule":
             return replace(_ELR, epochs=150 if small else None, schedule=_RESTARTS)
         return _ELR if small else replace(_ELR, epochs=150)
-    if table == "ELR Table 5" and record.variant.startswith("2 networks"):
-        return Recipe(other=_ELR_PLUS.other)  # the same code
-    if table == "ELR Table 2" and method == "elr-plus":
-        # shengliu66/ELR, ELR_plus/config_cifar10.json and config_cifar100.json; train.py builds two data sets.
+
+    if record.table == "ELR Table 5" and record.variant.startswith("2 networks"):
+        # The code is that of Table 2.
+        return Recipe(other=_DREW_TWICE)
+    if record.table == "ELR Table 2" and record.method == "elr-plus":
+        # shengliu66/ELR, ELR_plus/config_cifar10.json and config_cifar100.json. train.py builds two
+        # data sets.
         return _ELR_PLUS if small else replace(_ELR_PLUS, epochs=250)
-    if table == "CIFAR-N Table 2":
-        # Starter code UCSC-REAL/cifar-10-100n (commit 49df7d8): 100 epochs, all 50,000. The paper describes that for
-        # all rows; a reproduction (ReScience C 11(1), 2026) reaches several of them only with their authors' recipes.
-        # Appendix E.3, as KlemenVovk/noisy-labels quotes it, has 200 epochs before Forward-T's 100; Backward-T's are
-        # not known.
-        if method == "forward":
-            return replace(_CIFARN, warmup=2.0)
-        return _CIFARN if method in ("ce", "backward") else Recipe(num_train=_ALL)
-    if table == "ReScience comparison table" and method not in ("elr", "elr-plus", "dividemix"):
-        return _CIFARN  # section 3.4 of that paper: one recipe for all but these three
-    if table.startswith("ReScience") and method in _RESCIENCE:
-        known = _RESCIENCE[method][0 if small else 1]
-        return replace(known, num_train=_ELR_PART) if "benchmark" in table else known  # there Split(0.9)
-    if table == "epsilon-softmax Table 2":
-        # cswjl/eps-softmax main.py (commit 1b9efb5): no validation part, cosine to 0.
-        clipped = "it clips gradients"
-        if small:
-            return Recipe(120, _ALL, 0.01, 1e-4, "cosine", "SGD", clipped)
-        return Recipe(200, _ALL, 0.1, 1e-5, "cosine", "SGD", clipped)
-    if table == "epsilon-softmax Table 5":  # the paper
-        return Recipe(epochs=10, lr=0.005) if record.dataset == "clothing1m" else Recipe(epochs=250, lr=0.4)
-    if table == "SCELoss-Reproduce README":  # HanxunH/SCELoss-Reproduce train.py and README (commit c81fb33)
-        return Recipe(120 if small else 150, None, 0.01, None, _STEPS, "SGD", "it clips gradients")
     return Recipe()
+
+
+def _cifar_n(method: str) -> Recipe:
+    """Return the recipe of a number in CIFAR-N Table 2.
+
+    Starter code UCSC-REAL/cifar-10-100n (commit 49df7d8): 100 epochs on all 50,000 images. The
+    paper describes that for all methods, but a reproduction (ReScience C 11(1), 2026) reaches
+    several numbers only with the recipes of the methods' authors.
+    """
+    if method == "forward":
+        # Appendix E.3, as KlemenVovk/noisy-labels quotes it, has 200 epochs before the 100 of
+        # Forward-T. Those of Backward-T are not known.
+        return replace(_CIFARN, warmup=2.0)
+    if method in ("ce", "backward"):
+        return _CIFARN
+    return Recipe(num_train=_ALL)
+
+
+def _rescience(table: str, method: str, small: bool) -> Recipe:
+    """Return the recipe of a number in the ReScience paper."""
+    if table == "ReScience comparison table" and method not in ("elr", "elr-plus", "dividemix"):
+        # Section 3.4 of that paper: one recipe for all but these three.
+        return _CIFARN
+    if method not in _RESCIENCE:
+        return Recipe()
+    cifar10, cifar100 = _RESCIENCE[method]
+    known = cifar10 if small else cifar100
+    if "benchmark" in table:
+        # There with Split(0.9).
+        return replace(known, num_train=_ELR_PART)
+    return known

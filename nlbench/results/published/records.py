@@ -1,8 +1,7 @@
-"""Published numbers with their sources, and when a measured one may be compared with one of them. Without torch.
+"""The published numbers with their sources, read from published.csv.
 
-published.csv holds a line per table cell of a source, under the source's own ids; a cell that could not be sourced is
-absent. Means and standard deviations are percent. A difference is taken only where everything that is known to move the
-number agrees; what a source does not say counts as unknown, never as equal.
+The file has one line for each cell of a source's table, under the source's own names. A cell whose
+source could not be found is left out. Means and standard deviations are in percent.
 """
 
 from __future__ import annotations
@@ -16,12 +15,15 @@ from pathlib import Path
 
 from nlbench.errors import SuiteError, did_you_mean
 
-# The sources' ids -> nlbench's names. An id that is not here is the same in both, or has no counterpart and stays.
+# From the sources' names to nlbench's. A name that is not here is the same in both, or nlbench has
+# nothing like it, and then the source's name is kept.
 NAMES: dict[str, dict[str, str]] = {
     "method": {
-        "cores": "cores2",  # the first phase; cores-star is the second, semi-supervised one
+        # The first phase. The second, semi-supervised one is cores-star.
+        "cores": "cores2",
         "pes-semi": "pes",
-        "els": "gls",  # label smoothing, a positive rate
+        # Label smoothing with a positive rate.
+        "els": "gls",
         "negative-ls": "gls",
         "elr-plus-ablation": "elr-plus",
     },
@@ -30,15 +32,19 @@ NAMES: dict[str, dict[str, str]] = {
         "preactresnet18": "preact_resnet18",
         "resnet34-imagenet-stem": "torchvision/resnet34",
         "resnet50": "torchvision/resnet50",
-        "resnet50-imagenet": "torchvision/resnet50",  # from ImageNet weights, see PRETRAINED
+        # Begins with ImageNet weights, see PRETRAINED.
+        "resnet50-imagenet": "torchvision/resnet50",
         "vgg19-bn": "torchvision/vgg19_bn",
         "inceptionresnetv2": "timm/inception_resnet_v2",
     },
     "dataset": {"webvision-mini": "webvision"},
 }
 PRETRAINED = {"resnet50-imagenet"}
-WEB = {"clothing1m", "webvision", "animal10n"}  # their own labels are the noisy ones: `real` in the sources
 
+# Datasets whose own labels are the noisy ones. Sources call these labels `real`.
+WEB = {"clothing1m", "webvision", "animal10n"}
+
+# How the epoch of a number was chosen.
 SELECTIONS = {
     "last": "last epoch",
     "last10": "last 10 epochs",
@@ -48,29 +54,57 @@ SELECTIONS = {
     "": "epoch not stated",
 }
 
+# A table that needs warnings beside it.
+CIFARN = "CIFAR-N Table 2"
+CIFARN_WARNINGS = (
+    "CIFAR-N Table 2 reports the best epoch on the test set. Its numbers are shown beside the best "
+    "epoch here, never beside the last one.",
+    "CIFAR-N Table 2's number for CE is unexplained: at the best epoch, an independent re-run "
+    "(ReScience C 11(1), 2026) is 3.7 to 6.2 points above it, and the authors' own starter code "
+    "3.9 to 6.3. A correct run of CE is above it, too, and that is no progress.",
+)
+
+# In a line about a source: what is known of the estimator of its standard deviations.
+_STD_KINDS = {
+    "": "not stated whether its std is of the sample or the population",
+    "population": "its std is the population std; tests use the sample std that it implies",
+    "sample": "",
+}
+
 
 @dataclass(frozen=True)
 class Published:
-    """One cell of a source's table."""
+    """One cell of a source's table.
+
+    Attributes:
+        noise: sym-RATE, asym-RATE, a label set, real, real+clean or clean.
+        noise_definition: symmetric or symmetric-inclusive where the source says so.
+        variant: distinguishes several lines of one method in one table.
+        metric: top1 or top5.
+        selection: a key of SELECTIONS.
+        std_kind: population or sample where the source says so.
+        note: remarks, separated by "; ".
+    """
 
     table: str
     source: str
     dataset: str
-    noise: str  # sym-R, asym-R, a label set, real, real+clean or clean
-    noise_definition: str  # symmetric or symmetric-inclusive where the source says so
+    noise: str
+    noise_definition: str
     architecture: str
     method: str
-    variant: str  # what tells a source's rows of one method apart
-    metric: str  # top1 or top5
-    selection: str  # a key of SELECTIONS
+    variant: str
+    metric: str
+    selection: str
     mean: float
     std: float | None
-    std_kind: str  # population or sample where the source says so
+    std_kind: str
     seeds: int | None
     note: str
 
     @classmethod
     def read(cls, line: Mapping[str, str]) -> Published:
+        """Read one line of the file."""
         numbers = {
             "mean": float(line["mean"]),
             "std": float(line["std"]) if line["std"] else None,
@@ -79,97 +113,123 @@ class Published:
         return cls(**{**line, **numbers})  # type: ignore[arg-type]
 
     def name(self, what: str) -> str:
-        """nlbench's name of the method, model or dataset."""
-        own = self.architecture if what == "model" else getattr(self, what)
+        """Return nlbench's name of the method, model or dataset."""
         if what == "method" and self.variant == "1 network, no mixup, no weight averaging":
-            return "elr"  # ELR Table 5's row without any part of ELR+
+            # The line of ELR Table 5 without any part of ELR+.
+            return "elr"
+        own = self.architecture if what == "model" else getattr(self, what)
         return NAMES[what].get(own, own)
 
     @property
     def sample_std(self) -> float | None:
-        """A population std as the sample std that it implies; one of an unknown kind as it stands."""
-        if self.std is not None and self.std_kind == "population" and self.seeds and self.seeds > 1:
-            return self.std * math.sqrt(self.seeds / (self.seeds - 1))
-        return self.std
+        """The sample std that a population std implies. A std of unknown kind is not changed."""
+        if self.std is None or self.std_kind != "population":
+            return self.std
+        if self.seeds is None or self.seeds < 2:
+            return self.std
+        return self.std * math.sqrt(self.seeds / (self.seeds - 1))
 
-    def text(self, plus_minus: str = "±") -> str:
-        return f"{self.mean:.2f}" + (f"{plus_minus}{self.std:.2f}" if self.std is not None else "")
+    def text(self) -> str:
+        """Return mean±std as the source prints them."""
+        if self.std is None:
+            return f"{self.mean:.2f}"
+        return f"{self.mean:.2f}±{self.std:.2f}"
 
 
 @functools.cache
 def load() -> tuple[Published, ...]:
-    """All of them, in the order of the file."""
-    with open(Path(__file__).with_name("published.csv"), encoding="utf-8", newline="") as file:
+    """Return all published numbers, in the order of the file."""
+    path = Path(__file__).with_name("published.csv")
+    with open(path, encoding="utf-8", newline="") as file:
         return tuple(map(Published.read, csv.DictReader(file)))
 
 
 def select(
-    *, dataset: str | None = None, method: str | None = None, noise: str | None = None, model: str | None = None
+    *,
+    dataset: str | None = None,
+    method: str | None = None,
+    noise: str | None = None,
+    model: str | None = None,
 ) -> list[Published]:
-    """Those of a dataset, method, noise and model, named as in nlbench or as in the sources.
+    """Return the numbers that have all the given names, of nlbench or of the sources.
 
-    Raises: SuiteError for a name that no record has, with a guess at what was meant.
+    Raises: SuiteError for a name that no number has, with a suggestion.
     """
-    names: dict[str, tuple[str | None, Callable[[Published], set[str]]]] = {
-        "dataset": (dataset, lambda r: {r.dataset, r.name("dataset")}),
-        "method": (method, lambda r: {r.method, r.name("method")}),
-        "noise": (noise, lambda r: {r.noise, r.noise.partition("-")[0], r.noise_definition} - {""}),
-        "model": (model, lambda r: {r.architecture, r.name("model")}),
-    }
+    asked = {"dataset": dataset, "method": method, "noise": noise, "model": model}
     found = list(load())
-    for option, (asked, of) in names.items():
-        if asked is None:
+    for option, name in asked.items():
+        if name is None:
             continue
-        known = dict.fromkeys(name for record in load() for name in sorted(of(record)))
-        if asked not in known:
+        names_of = _NAMES_OF[option]
+        known = dict.fromkeys(known for record in load() for known in sorted(names_of(record)))
+        if name not in known:
             raise SuiteError(
-                f"--{option} {asked}: no published number has it. There are: {', '.join(known)}."
-                f"{did_you_mean(asked, known)}"
+                f"--{option} {name}: no published number has it. There are: {', '.join(known)}."
+                f"{did_you_mean(name, known)}"
             )
-        found = [record for record in found if asked in of(record)]
+        found = [record for record in found if name in names_of(record)]
+
     if not found:
-        given = ", ".join(f"--{option} {asked}" for option, (asked, _) in names.items() if asked is not None)
-        raise SuiteError(f"no published number has all of {given}")
+        given = [f"--{option} {name}" for option, name in asked.items() if name is not None]
+        raise SuiteError(f"no published number has all of {', '.join(given)}")
     return found
 
 
-CIFARN_WARNINGS = (
-    "CIFAR-N Table 2 reports the best epoch on the test set: its rows stand beside the best epoch here, never beside "
-    "the last one.",
-    "CIFAR-N Table 2's CE row is unexplained: best over epochs, an independent re-run (ReScience C 11(1), 2026) is 3.7 "
-    "to 6.2 points above it and the authors' own starter code 3.9 to 6.3. So will a correct CE run be: no progress.",
-)
+def _noise_names(record: Published) -> set[str]:
+    return {record.noise, record.noise.partition("-")[0], record.noise_definition} - {""}
+
+
+# From an option to the names that a number has for it.
+_NAMES_OF: dict[str, Callable[[Published], set[str]]] = {
+    "dataset": lambda record: {record.dataset, record.name("dataset")},
+    "method": lambda record: {record.method, record.name("method")},
+    "noise": _noise_names,
+    "model": lambda record: {record.architecture, record.name("model")},
+}
+
+
+# ---- Sources --------------------------------------------------------------------------------------
+
+
+def _by_source(records: Sequence[Published]) -> dict[tuple[str, str], list[Published]]:
+    grouped: dict[tuple[str, str], list[Published]] = {}
+    for record in records:
+        grouped.setdefault((record.table, record.source), []).append(record)
+    return grouped
+
+
+def numbered(records: Sequence[Published]) -> dict[tuple[str, str], int]:
+    """Return a number from 1 on for each (table, source), in the order of `sources`."""
+    return {key: number for number, key in enumerate(_by_source(records), 1)}
+
+
+def sources(records: Sequence[Published]) -> list[str]:
+    """Describe each (table, source), in the order of their first record."""
+    lines = []
+    for (table, source), found in _by_source(records).items():
+        seeds = sorted({record.seeds for record in found if record.seeds})
+        remarks = ["number of runs not stated"]
+        if seeds:
+            remarks = [f"{', '.join(map(str, seeds))} runs"]
+        kinds = {record.std_kind for record in found if record.std is not None}
+        remarks += [_STD_KINDS[kind] for kind in sorted(kinds)]
+        remarks += remarks_on(found)
+        lines.append(f"{table}: {source}; {'; '.join(filter(None, remarks))}.")
+    return lines
 
 
 def remarks_on(records: Sequence[Published]) -> list[str]:
-    """Each remark once, with the methods that it is about where it is not about all of them."""
+    """Return each remark once, with the methods it is about unless it is about all of them."""
     about: dict[str, dict[str, None]] = {}
     for record in records:
         for remark in filter(None, record.note.split("; ")):
             about.setdefault(remark, {})[record.name("method")] = None
+
     everything = {record.name("method") for record in records}
-    return [
-        remark if methods.keys() == everything else f"{remark} ({', '.join(methods)})"
-        for remark, methods in about.items()
-    ]
-
-
-def sources(records: Sequence[Published]) -> list[str]:
-    """A line per (table, source) in the order of their first record: where from, what kind of std, its remarks."""
-    grouped: dict[tuple[str, str], list[Published]] = {}
-    for record in records:
-        grouped.setdefault((record.table, record.source), []).append(record)
-    lines = []
-    for (table, source), found in grouped.items():
-        stds = {r.std_kind for r in found if r.std is not None}
-        kinds = {
-            "": "estimator of its std unknown",
-            "population": "its std is the population std; tests use the sample std that this implies",
-            "sample": "",
-        }
-        remarks = [kinds[kind] for kind in sorted(stds)]
-        remarks += remarks_on(found)
-        ran = sorted({r.seeds for r in found if r.seeds})
-        runs = f"{', '.join(map(str, ran))} runs" if ran else "number of runs not stated"
-        lines.append(f"{table}: {source}; " + "; ".join([runs, *filter(None, remarks)]) + ".")
-    return lines
+    remarks = []
+    for remark, methods in about.items():
+        if methods.keys() == everything:
+            remarks.append(remark)
+        else:
+            remarks.append(f"{remark} ({', '.join(methods)})")
+    return remarks

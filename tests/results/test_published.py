@@ -17,13 +17,14 @@ from nlbench.code_hash import code_hash
 from nlbench.errors import SuiteError
 from nlbench.plan.spec import key_of
 from nlbench.registry import method_files
-from nlbench.results import cells, statistics
+from nlbench.results import notes, statistics
 from nlbench.results import table as tables
 from nlbench.results.published import comparable
 from nlbench.results.published import records as published
-from nlbench.results.published.comparable import Setting
+from nlbench.results.published.comparable import MeasuredSetting
 from nlbench.results.published.records import Published
 from nlbench.results.record import RunRecord
+from nlbench.results.statistics import Sample
 from nlbench.results.store import Store
 
 # Our methods, and the sources' that have no counterpart and keep their names.
@@ -129,7 +130,7 @@ SPEC = {
     "method": "elr", "params": {"beta": 0.7, "lam": 3.0}, "dataset": "cifar10", "labels": "clean",
     "noise": {"kind": "symmetric-inclusive", "rate": 0.4}, "protocol": CIFAR,
 }  # fmt: skip
-SETTING = Setting.of(SPEC, {"num_train": 45000})
+SETTING = MeasuredSetting.of(SPEC, {"num_train": 45000})
 
 
 def test_what_agrees_in_all_may_be_compared():
@@ -168,13 +169,13 @@ def test_each_reason_against_a_difference(setting, record, known, unknown):
 def test_asymmetric_noise_is_not_one_thing():
     spec = {**SPEC, "noise": {"kind": "asymmetric", "rate": 0.4}}
     elr = one(table="ELR Table 1", dataset="cifar10", noise="asym-0.4", method="elr", variant="step schedule")
-    setting = Setting.of(spec, {"num_train": 45000})
+    setting = MeasuredSetting.of(spec, {"num_train": 45000})
     assert elr in setting.records()
     assert setting.differences(elr) == (["noise: asymmetric here, asymmetric with flips taken back there"], [])
     hundred = one(table="ELR Table 1", dataset="cifar100", noise="asym-0.4", method="elr", variant="step schedule")
     for kind in ("superclass", "block", "swap"):
         spec = {**SPEC, "dataset": "cifar100", "noise": {"kind": f"asymmetric-{kind}", "rate": 0.4}}
-        known, unknown = Setting.of(spec, {"num_train": 45000}).differences(hundred)
+        known, unknown = MeasuredSetting.of(spec, {"num_train": 45000}).differences(hundred)
         assert unknown == ["noise: not known of the source"]
         assert known == ["epochs: 120 here, 150 there"]
 
@@ -196,7 +197,7 @@ def test_forms_of_a_method_are_not_mixed(method, params, known, unknown, shown):
     record = one(table=table, dataset=dataset, noise=noise, method=method)
     spec = {"method": method, "params": params, "dataset": dataset, "protocol": CIFARN}
     spec |= {"noise": SPEC["noise"]} if method == "bootstrap" else {"labels": "worst", "noise": None}
-    setting = Setting.of(spec, {"num_train": 50000})
+    setting = MeasuredSetting.of(spec, {"num_train": 50000})
     against = setting.differences(record)
     assert [r for r in against[0] if "form" in r] == known
     assert [r for r in against[1] if "form" in r] == unknown
@@ -206,7 +207,7 @@ def test_forms_of_a_method_are_not_mixed(method, params, known, unknown, shown):
 def test_the_warm_up_that_estimates_T_is_compared():
     def differences(method, share):
         spec = {"method": method, "dataset": "cifar10n", "labels": "worst", "noise": None, "protocol": CIFARN}
-        setting = Setting.of({**spec, "params": {"T": False, "warmup_share": share}}, {"num_train": 50000})
+        setting = MeasuredSetting.of({**spec, "params": {"T": False, "warmup_share": share}}, {"num_train": 50000})
         return setting.differences(one(table="CIFAR-N Table 2", dataset="cifar10n", noise="worst", method=method))
 
     assert differences("forward", 2.0) == ([], [])
@@ -216,14 +217,14 @@ def test_the_warm_up_that_estimates_T_is_compared():
 
 def test_smoothing_and_the_parts_of_elr_plus_find_their_own_rows():
     gls = {"method": "gls", "params": {"rate": -1.0}, "dataset": "cifar10n", "labels": "worst"}
-    assert [r.method for r in Setting.of(gls, {}).records()] == ["negative-ls"]
-    assert [r.method for r in Setting.of({**gls, "params": {"rate": 0.1}}, {}).records()] == ["els"]
+    assert [r.method for r in MeasuredSetting.of(gls, {}).records()] == ["negative-ls"]
+    assert [r.method for r in MeasuredSetting.of({**gls, "params": {"rate": 0.1}}, {}).records()] == ["els"]
     parts = {"networks": 1, "mixup_a": 1.0, "ema": True, "lam": 3.0}
     plus = {**SPEC, "method": "elr-plus", "params": parts}
-    assert [r.text() for r in Setting.of(plus, {}).records()] == ["93.04±0.12"]  # Table 5, one network
-    whole = Setting.of({**plus, "params": {**parts, "networks": 2}}, {}).records()
+    assert [r.text() for r in MeasuredSetting.of(plus, {}).records()] == ["93.04±0.12"]  # Table 5, one network
+    whole = MeasuredSetting.of({**plus, "params": {**parts, "networks": 2}}, {}).records()
     assert [r.text() for r in whole] == ["93.68±0.51"]
-    assert Setting.of({**plus, "params": {**parts, "lam": 0.0}}, {}).records() == []
+    assert MeasuredSetting.of({**plus, "params": {**parts, "lam": 0.0}}, {}).records() == []
 
 
 def test_elr_plus_drew_noise_twice():
@@ -232,15 +233,15 @@ def test_elr_plus_drew_noise_twice():
     params = {"networks": 2, "mixup_a": 1.0, "ema": True, "lam": 3.0}
     spec = {**SPEC, "method": "elr-plus", "params": params, "protocol": protocol}
     spec["noise"] = {"kind": "symmetric-inclusive", "rate": 0.5}
-    setting = Setting.of(spec, {"num_train": 45000})
+    setting = MeasuredSetting.of(spec, {"num_train": 45000})
     assert setting.differences(record) == (["its two networks each drew their own noise and split"], [])
 
 
 def test_clean_labels_of_a_human_dataset_are_the_official_ones():
-    setting = Setting.of({"method": "ce", "dataset": "cifar10n", "labels": "clean", "noise": None}, {})
+    setting = MeasuredSetting.of({"method": "ce", "dataset": "cifar10n", "labels": "clean", "noise": None}, {})
     assert {r.dataset for r in setting.records()} == {"cifar10"}
     assert {r.noise for r in setting.records()} == {"clean"}
-    web = Setting.of({"method": "ce", "dataset": "clothing1m", "labels": "noisy", "noise": None}, {})
+    web = MeasuredSetting.of({"method": "ce", "dataset": "clothing1m", "labels": "noisy", "noise": None}, {})
     assert {r.noise for r in web.records()} == {"real"}
 
 
@@ -256,15 +257,19 @@ def test_clean_labels_of_a_human_dataset_are_the_official_ones():
 )  # fmt: skip
 def test_a_record_of_an_unknown_kind_is_compared_with_nothing(spec):
     spec = {"method": "elr", "dataset": "cifar10", **spec}
-    setting = Setting.of(spec, {})
+    setting = MeasuredSetting.of(spec, {})
     assert any(setting.differences(ELR))
     if spec.get("noise") or not spec["dataset"]:
         assert setting.records() == []
 
 
+def sample(record):
+    return Sample(record.mean, record.sample_std, record.seeds)
+
+
 def test_the_welch_test_by_hand():
     # 0.05 / 5 + 0.0289 / 5 = 0.01578; its square over (0.01^2 + 0.00578^2) / 4 is 7.466 degrees of freedom.
-    found = statistics.welch(89.10, 0.05**0.5, 5, ELR)
+    found = statistics.welch(Sample(89.10, 0.05**0.5, 5), sample(ELR))
     assert found.difference == pytest.approx(-0.05)
     assert found.se == pytest.approx(0.01578**0.5)
     assert found.df == pytest.approx(7.4660, abs=1e-4)
@@ -276,7 +281,7 @@ def test_a_population_std_is_made_a_sample_std():
     assert (record.std, record.seeds, record.std_kind) == (0.08, 3, "population")
     assert record.sample_std == pytest.approx(0.08 * 1.5**0.5)
     other = ttest_ind_from_stats(84.0, 0.5, 3, 83.91, 0.08 * 1.5**0.5, 3, equal_var=False)
-    assert statistics.welch(84.0, 0.5, 3, record).p == pytest.approx(other.pvalue)
+    assert statistics.welch(Sample(84.0, 0.5, 3), sample(record)).p == pytest.approx(other.pvalue)
     assert replace(record, seeds=None).sample_std == 0.08
 
 
@@ -288,7 +293,7 @@ def test_a_population_std_is_made_a_sample_std():
     ],
 )  # fmt: skip
 def test_what_cannot_be_tested(std, n, changes):
-    found = statistics.welch(90.0, std, n, replace(ELR, **changes))
+    found = statistics.welch(Sample(90.0, std, n), sample(replace(ELR, **changes)))
     assert found.difference == pytest.approx(0.85)
     assert (found.se, found.df, found.p) == (None, None, None)
 
@@ -315,7 +320,7 @@ def test_the_command_prints_numbers_with_their_sources():
     assert text.startswith("**Published numbers: 5, test accuracy in %")
     assert "| best (oracle) | 77.69±1.55 |    5 |    [1] |" in text
     assert "- [1] CIFAR-N Table 2: Wei, Zhu, Cheng, Liu, Niu, Liu, ICLR 2022 (arXiv 2110.12088)" in text
-    assert "estimator of its std unknown" in text
+    assert "not stated whether its std is of the sample or the population" in text
     rows = list(csv.DictReader(io.StringIO(call("--format", "csv").stdout)))
     assert len(rows) == 1193
     with open(Path(published.__file__).with_name("published.csv"), newline="", encoding="utf-8") as file:
@@ -435,11 +440,11 @@ def test_elr_beside_its_paper(store):
         "88.10±0.22", "89.10±0.22", "89.15±0.17 [1]", "-0.05 (p 0.702)", "89.15 [2]; 91.43 [2]", "1",
     ]  # fmt: skip
     assert "- [1] ELR Table 1: Liu, Niles-Weed, Razavian, Fernandez-Granda, NeurIPS 2020 (arXiv 2007.00151)" in text
-    assert "5 runs; estimator of its std unknown" in text
+    assert "5 runs; not stated whether its std is of the sample or the population" in text
     assert "- [2] ELR official README" in text
-    assert "p of Welch's t test, two-sided, unadjusted" in text
-    assert "Published numbers that are further away and not shown: 2;" in text  # the cosine row
-    assert "A letter says" not in text
+    assert "p-value of Welch's t test (two-sided, not corrected)" in text
+    assert "Published numbers that are not shown, because their setting is less similar: 2;" in text  # the cosine row
+    assert "A letter gives" not in text
     assert "CIFAR-N" not in text
 
 
@@ -492,8 +497,8 @@ def test_copies_stale_and_failed_runs_are_marked(store):
     assert table(text)[1]["elr"][1] == "89.10±0.26 (4/5, !1)*"  # squares of the deviations 0.20, over 3
     assert table(text)[1]["elr"][3].startswith("-0.05*†! (p 0.7")
     assert "† measured on a copy of the images, not on the official pixels." in text
-    assert "* made by code that has changed since" in text
-    assert "! runs that failed or diverged" in text
+    assert "* made by another version of the code" in text
+    assert "! number of runs that failed or diverged" in text
 
 
 WORST = {"method": "ce", "params": {}, "dataset": "cifar10n", "labels": "worst", "noise": None, "protocol": CIFARN}
@@ -521,7 +526,7 @@ def test_ce_beside_several_sources(store):
     ]  # fmt: skip
     for warning in published.CIFARN_WARNINGS:
         assert warning in text
-    assert "its std is the population std; tests use the sample std that this implies" in text
+    assert "its std is the population std; tests use the sample std that it implies" in text
     assert "not testable: a std or the number of runs is not known" in text
 
 
@@ -551,7 +556,7 @@ def test_data_without_published_numbers_says_so(store):
     spec = {**SPEC, "dataset": "digits", "noise": {"kind": "symmetric", "rate": 0.4}}
     text = tables.render(planned(store, elr_runs(spec=spec)), store, published=True)
     assert table(text)[0] == ["method", "last epoch", "nets"]
-    assert "- No published number is known of these methods on this data." in text
+    assert "- No published numbers are known for these methods on this data." in text
     empty = tables.render(planned(store, [], rows=("ce",)), store, published=True)
     assert table(empty)[1]["ce"] == ["-", "1"]
 
@@ -572,7 +577,7 @@ def test_an_unexpected_record_does_no_harm(store, spec, form):
 
 
 def test_letters_go_on_after_z():
-    keys = cells.Keys("ab")
+    keys = notes.Keys("ab")
     assert [keys.of(text) for text in ("x", "y", "z", "x", "w")] == ["a", "b", "b2", "a", "b3"]
 
 
@@ -582,7 +587,7 @@ def test_an_unknown_metric_is_refused_as_ever(store):
 
 
 def test_what_webvision_is_also_tested_on_stands_beside_its_own_column(store):
-    web = Setting.of({"method": "ce", "dataset": "webvision", "labels": "noisy", "noise": None}, {})
+    web = MeasuredSetting.of({"method": "ce", "dataset": "webvision", "labels": "noisy", "noise": None}, {})
     assert {r.dataset for r in web.records()} == {"webvision-mini"}
     assert {r.dataset for r in web.records("ilsvrc12")} == {"ilsvrc12"}
     assert replace(web, dataset="clothing1m").records("ilsvrc12") == []

@@ -139,7 +139,7 @@ def test_missing_and_failed_runs_are_shown_and_never_averaged(store):
     assert cells(table["ce"])[1] == "50.00 (1/3, !1)"
     assert cells(table["sl"])[1] == "!1"
     assert cells(table["mae [told T]"])[1] == "-"
-    assert "! runs that failed or diverged" in text
+    assert "! number of runs that failed or diverged" in text
 
 
 def test_several_conditions_are_columns_and_details_on_request(store):
@@ -159,7 +159,7 @@ def test_precisions_and_devices_are_not_mixed_unmarked(store):
     records = {("ce", 0, 0): record("ce", 0, 0.5), ("ce", 0, 1): record("ce", 1, 0.5, environment={"device": "cuda"})}
     text = tables.render(plan(store, records, seeds=(0, 1)), store)
     assert cells(lines(text)["ce"])[1] == "50.00±0.00‡"
-    assert "‡ holds, or compares, runs of different precision or device class" in text
+    assert "‡ contains or compares runs of different precision or device class" in text
 
 
 def test_a_difference_across_device_classes_is_marked(store):
@@ -168,7 +168,7 @@ def test_a_difference_across_device_classes_is_marked(store):
     text = tables.render(plan(store, records, seeds=(0, 1)), store)
     assert cells(lines(text)["elr"])[4].endswith("‡")
     assert cells(lines(text)["elr"])[1] == "65.00±7.07"
-    assert "‡ holds, or compares" in text
+    assert "‡ contains or compares" in text
 
 
 def test_one_metric_alone_with_one_condition(store, three):
@@ -178,17 +178,17 @@ def test_one_metric_alone_with_one_condition(store, three):
 
 
 def test_a_record_of_other_code_is_marked(store, three):
-    assert "made by code that has changed since" not in tables.render(three, store)
+    assert "made by another version of the code" not in tables.render(three, store)
     records = {("ce", 0, s): record("ce", s, 0.5, code="other" if s else "") for s in (0, 1)}
     text = tables.render(plan(store, records, seeds=(0, 1)), store)
     assert cells(lines(text)["ce"])[1] == "50.00±0.00*"
-    assert "* made by code that has changed since" in text
+    assert "* made by another version of the code" in text
 
 
 def test_lossy_pixels_and_measured_noise_are_said(store):
     records = {("ce", 0, 0): record("ce", 0, 0.5, noise={"variant": "JPEG"})}
     text = tables.render(plan(store, records, seeds=(0,)), store)
-    assert "40.00% of the training labels are wrong as measured (40.20% of all labels), redrawn for each seed" in text
+    assert "measured noise rate 40.00% of the training labels (40.20% of all labels), drawn anew for each seed" in text
     assert "The images are a JPEG copy" in text
 
 
@@ -203,4 +203,4 @@ def test_a_method_that_replaced_the_protocols_optimiser_is_named(store):
     own = {("gce", 0, 0): record("gce", 0, 0.8), ("ce", 0, 0): record("ce", 0, 0.7)}
     own["gce", 0, 0].method["own_optimisers"] = ["network0"]
     text = tables.render(plan(store, own, seeds=(0,)), store)
-    assert "- An optimiser of its own in place of the protocol's: gce.\n" in text
+    assert "- Methods that replace the protocol's optimiser: gce.\n" in text

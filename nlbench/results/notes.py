@@ -1,0 +1,127 @@
+"""The notes below a table: what was measured of the data, and what the marks mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from nlbench.results.cells import MIXED, STALE, Results, hardware_kind
+from nlbench.results.record import NoiseFacts
+
+BEST = (
+    "best (oracle): highest test accuracy of any epoch. It uses the test labels, so it is an "
+    "upper bound and not a result."
+)
+SHARES = (
+    "clean right: share of the correctly labelled training examples that the final network "
+    "predicts as labelled, without augmentation. memorised: the same for the wrongly labelled "
+    "ones; lower is better."
+)
+COUNTS = (
+    "nets: number of networks. passes: forward passes for each training example and epoch, not "
+    "counting helper networks."
+)
+
+
+def of_condition(results: Results, condition: int) -> list[str]:
+    """Describe the data of one condition, as its records measured it."""
+    records = [record for record in results.records_under(condition) if record.noise]
+    if not records:
+        return []
+    facts = [record.noise for record in records]
+    notes = [f"{results.conditions[condition]}: {_noise_rate(facts)}; {_sizes(facts)}."]
+
+    estimates = {found for fact in facts if (found := fact.get("estimated_rate"))}
+    if estimates and any("noise_rate" in row.told for row in results.rows):
+        given = ", ".join(f"{100 * rate:g}%" for rate in sorted(estimates))
+        notes.append(
+            f"told noise_rate: the methods are given a published estimate, {given}; the rate of "
+            "this dataset cannot be measured."
+        )
+    if any(record.metrics.get("selected_clean") is not None for record in records):
+        notes.append(
+            "selected on clean val: test accuracy at the epoch that is best on a validation set "
+            "with true labels."
+        )
+    variants = {fact.get("variant", "") for fact in facts} - {""}
+    if variants:
+        notes.append(
+            f"The images are a {', '.join(sorted(variants))} copy, not the official pixels: "
+            "small differences from numbers on the official images may come from that."
+        )
+    return notes
+
+
+def _noise_rate(facts: Sequence[NoiseFacts]) -> str:
+    train = [fact["noise_rate_train"] for fact in facts]
+    full = [fact["noise_rate_full"] for fact in facts]
+    train_rates = [rate for rate in train if rate is not None]
+    full_rates = [rate for rate in full if rate is not None]
+    if len(train_rates) < len(train) or len(full_rates) < len(full):
+        return "noise rate unknown (this dataset has no true labels)"
+
+    drawn = "drawn anew for each seed" if facts[0]["redrawn"] else "the same for all seeds"
+    return (
+        f"measured noise rate {_span(train_rates)} of the training labels "
+        f"({_span(full_rates)} of all labels), {drawn}"
+    )
+
+
+def _span(rates: Sequence[float]) -> str:
+    low, high = f"{100 * min(rates):.2f}%", f"{100 * max(rates):.2f}%"
+    return low if low == high else f"{low} to {high}"
+
+
+def _sizes(facts: Sequence[NoiseFacts]) -> str:
+    sizes = {(fact["num_train"], fact["num_val"], fact["num_test"]) for fact in facts}
+    parts = []
+    for train, val, test in sorted(sizes):
+        validation = f", {val} validation" if val else ""
+        parts.append(f"{train} training{validation}, {test} test examples")
+    return "; ".join(parts)
+
+
+def of_marks(results: Results) -> list[str]:
+    """Explain the marks that cells of these results have, and name methods with own optimisers."""
+    records = results.all_records()
+    cells = []
+    for row in results.rows:
+        for condition in range(len(results.conditions)):
+            cells.append(results.cell(row.name, condition, "last"))
+    notes = []
+
+    own = [record.spec["method"] for record in records if record.method.get("own_optimisers")]
+    if own:
+        notes.append(f"Methods that replace the protocol's optimiser: {', '.join(once(own))}.")
+    if any(STALE in cell.marks for cell in cells):
+        notes.append(
+            f"{STALE} made by another version of the code; `nlbench run --stale rerun` trains "
+            "it again."
+        )
+    if len(set(map(hardware_kind, records))) > 1:
+        notes.append(f"{MIXED} contains or compares runs of different precision or device class.")
+    if any(cell.failed for cell in cells):
+        notes.append("! number of runs that failed or diverged; no mean contains them.")
+    if any(len(cell.values) < cell.planned for cell in cells):
+        notes.append("(n/m) n of m seeds are done; - none is done yet.")
+    return notes
+
+
+def once(texts: Iterable[str]) -> list[str]:
+    """Return each text once, in the order of the first."""
+    return list(dict.fromkeys(texts))
+
+
+@dataclass
+class Keys:
+    """Short keys in cells for texts in the notes: the n-th new text gets the n-th key."""
+
+    keys: Sequence[str]
+    texts: list[str] = field(default_factory=list)
+
+    def of(self, text: str) -> str:
+        """Return the key of a text. When the keys run out, the last one gets a number."""
+        if text not in self.texts:
+            self.texts.append(text)
+        place = self.texts.index(text)
+        return self.keys[place] if place < len(self.keys) else f"{self.keys[-1]}{place}"
