@@ -13,7 +13,6 @@ from nlbench.errors import unknown_name
 from nlbench.plan.conditions import conditions_of, known_infos, read_fingerprints
 from nlbench.plan.presets import PRESETS
 from nlbench.plan.problems import Problems
-from nlbench.plan.protocol import Protocol
 from nlbench.plan.row_protocol import RowProtocols
 from nlbench.plan.rows import CheckedRow, check_row
 from nlbench.plan.spec import Plan, RunSpec
@@ -55,31 +54,20 @@ def expand(
     infos = known_infos(suite, base, places, problems)
     conditions = conditions_of(suite, base, infos, problems)
     rows: dict[str, CheckedRow] = {}
-    for row, entry in suite.methods.items():
-        checked = check_row(row, entry, suite, files, infos, problems)
+    for row in suite.methods:
+        checked = check_row(row, suite, files, infos, problems)
         if checked is not None:
             rows[row] = checked
 
-    row_protocols = RowProtocols(suite, base, settings, problems)
-    protocols: dict[tuple[str, str], tuple[Protocol, str]] = {}
-    for row, entry in suite.methods.items():
-        for dataset, info in infos.items():
-            resolved = row_protocols.of(row, entry, dataset, info)
-            if resolved is None:
-                continue
-            protocol, weights_path = resolved
-            if protocol.precision == "auto":
-                protocol = protocol.model_copy(update={"precision": auto_precision()})
-            protocols[row, dataset] = protocol, weights_path
+    row_protocols = RowProtocols(suite, base, settings, auto_precision, problems)
+    protocols = row_protocols.on(infos)
     problems.raise_if_any()
 
     # ---- Data ---------------------------------------------------------------------------------
     fingerprints, counted = read_fingerprints(conditions, places)
-    for dataset, info in counted.items():
-        # Some datasets are counted only when they are read: do the protocols still fit?
-        if info != infos[dataset]:
-            for row, entry in suite.methods.items():
-                row_protocols.of(row, entry, dataset, info)
+    # Some datasets are counted only when they are read: do the protocols still fit?
+    changed = {dataset: info for dataset, info in counted.items() if info != infos[dataset]}
+    row_protocols.on(changed)
     problems.raise_if_any()
 
     # ---- Runs ---------------------------------------------------------------------------------
@@ -87,15 +75,15 @@ def expand(
     for seed in dict.fromkeys([*suite.seeds, *(seeds or ())]):
         for condition in conditions:
             for row, checked in rows.items():
-                protocol, weights_path = protocols[row, condition.dataset]
+                resolved = protocols[row, condition.dataset]
                 spec = RunSpec(
                     row=row,
                     method=checked.method,
                     params=checked.params[condition.dataset],
                     condition=condition,
                     fingerprint=fingerprints[condition.dataset, condition.labels],
-                    protocol=protocol,
-                    weights_path=weights_path,
+                    protocol=resolved.protocol,
+                    weights_path=resolved.weights_path,
                     seed=seed,
                 )
                 specs.append(spec)

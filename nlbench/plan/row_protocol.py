@@ -1,11 +1,11 @@
-"""The protocol of a row on a dataset, with every problem reported at the key that caused it."""
+"""The protocols of a suite's rows, with every problem reported at the key that caused it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nlbench.data.base import Info
 from nlbench.errors import Problem, SuiteError
@@ -14,7 +14,19 @@ from nlbench.plan.presets import PRESETS
 from nlbench.plan.problems import Problems
 from nlbench.plan.protocol import Protocol, merge_values, resolve
 from nlbench.plan.spec import STAND_IN
-from nlbench.plan.suite_file import MethodEntry, Suite
+from nlbench.plan.suite_file import Suite
+
+
+class RowProtocol(NamedTuple):
+    """The protocol of a row on a dataset.
+
+    Attributes:
+        protocol: fully resolved. Its weights are named by their digest.
+        weights_path: the file of those weights, else "".
+    """
+
+    protocol: Protocol
+    weights_path: str
 
 
 @dataclass(frozen=True)
@@ -24,28 +36,34 @@ class RowProtocols:
     Attributes:
         base: the folder of the suite's file.
         settings: protocol values from the command line, over the suite's own.
+        auto_precision: returns what precision "auto" stands for where the runs will be trained.
         problems: collects what is wrong.
     """
 
     suite: Suite
     base: Path
     settings: Mapping[str, Any]
+    auto_precision: Callable[[], str]
     problems: Problems
 
-    def of(
-        self, row: str, entry: MethodEntry, dataset: str, info: Info
-    ) -> tuple[Protocol, str] | None:
-        """Resolve the row's protocol on a dataset.
+    def on(self, infos: Mapping[str, Info]) -> dict[tuple[str, str], RowProtocol]:
+        """Return (row, dataset) -> protocol, for every row on each dataset in `infos`.
 
-        Returns: the protocol, with its weights named by their digest, and the path of the weights'
-            file, if there is one; or None after a problem.
+        Where something is wrong, the entry is missing and the problem reported.
         """
-        own = merge_values(self.suite.overrides, entry.own_protocol(dataset))
+        found = {}
+        for row in self.suite.methods:
+            for dataset, info in infos.items():
+                resolved = self._of(row, dataset, info)
+                if resolved is not None:
+                    found[row, dataset] = resolved
+        return found
 
+    def _of(self, row: str, dataset: str, info: Info) -> RowProtocol | None:
         # Check the suite's own values first, so that an error in the file is not blamed on --set.
-        protocol = self._resolve(own, {}, row, entry, dataset, info)
+        protocol = self._resolve({}, row, dataset, info)
         if protocol is not None and self.settings:
-            protocol = self._resolve(own, self.settings, row, entry, dataset, info)
+            protocol = self._resolve(self.settings, row, dataset, info)
 
         # With a stand-in nothing that depends on the dataset can be checked.
         if protocol is None or info.name == STAND_IN:
@@ -55,38 +73,33 @@ class RowProtocols:
         base = Path() if "weights" in self.settings else self.base
         found = misfits(protocol, info, base)
         for problem in found:
-            self._report(problem, self.settings, row, entry, dataset)
+            self._report(problem, self.settings, row, dataset)
         if found:
             return None
 
         weights = read_weights(protocol, base)
-        return protocol.model_copy(update={"weights": weights.identity}), weights.path
+        changes = {"weights": weights.identity}
+        if protocol.precision == "auto":
+            changes["precision"] = self.auto_precision()
+        return RowProtocol(protocol.model_copy(update=changes), weights.path)
 
     def _resolve(
-        self,
-        own: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        row: str,
-        entry: MethodEntry,
-        dataset: str,
-        info: Info,
+        self, settings: Mapping[str, Any], row: str, dataset: str, info: Info
     ) -> Protocol | None:
+        """Resolve the suite's own values with `settings` on top."""
+        entry = self.suite.methods[row]
+        own = merge_values(self.suite.overrides, entry.own_protocol(dataset))
         # An unknown protocol has been reported already. Values are checked on another one.
         name = self.suite.protocol if self.suite.protocol in PRESETS else "digits"
         try:
             return resolve(name, info.name, merge_values(own, settings))
         except SuiteError as error:
             for problem in error.problems:
-                self._report(problem, settings, row, entry, dataset)
+                self._report(problem, settings, row, dataset)
             return None
 
     def _report(
-        self,
-        problem: Problem,
-        settings: Mapping[str, Any],
-        row: str,
-        entry: MethodEntry,
-        dataset: str,
+        self, problem: Problem, settings: Mapping[str, Any], row: str, dataset: str
     ) -> None:
         """Report the problem of a protocol's key where its value was given."""
         key = problem.path[0]
@@ -94,6 +107,7 @@ class RowProtocols:
             self.problems.add_option(f"--set {problem.place}", problem.message)
             return
 
+        entry = self.suite.methods[row]
         if key in entry.per_dataset.get(dataset, {}).get("protocol", {}):
             problem = problem.under("methods", row, "per_dataset", dataset, "protocol")
         elif key in entry.protocol:

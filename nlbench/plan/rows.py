@@ -45,25 +45,25 @@ class _Given(NamedTuple):
 
 def check_row(
     row: str,
-    entry: MethodEntry,
     suite: Suite,
     files: Mapping[str, registry.MethodFile],
     infos: Mapping[str, Info],
     problems: Problems,
 ) -> CheckedRow | None:
-    """Check a row of the suite.
+    """Check a row of the suite by building its method on every dataset.
 
     Args:
         files: the methods by name.
         infos: the suite's datasets.
     Returns: None where the method cannot be loaded. With any problem the result is not to be used.
     """
-    where = ["methods", row]
+    entry, where = suite.methods[row], ["methods", row]
+
     # The option --only splits names at commas, and tables use "|".
     if not row.strip() or not row.isprintable() or set(row) & set(",|"):
         message = f"{row!r} cannot be a row's name: it must be text without ',' and '|'"
         problems.add(where, message)
-    _check_track(row, entry, suite, problems)
+    _check_track(row, suite, problems)
 
     loaded = _load(row, entry, files, problems)
     if loaded is None:
@@ -94,9 +94,9 @@ def check_row(
     return CheckedRow(file.name, params, told, networks)
 
 
-def _check_track(row: str, entry: MethodEntry, suite: Suite, problems: Problems) -> None:
+def _check_track(row: str, suite: Suite, problems: Problems) -> None:
     """Report what a row of this suite's track may not have."""
-    where = ["methods", row]
+    entry, where = suite.methods[row], ["methods", row]
     if not suite.own_protocols:
         with_protocol = [where] if entry.protocol else []
         for dataset, values in entry.per_dataset.items():
