@@ -70,12 +70,10 @@ class Side:
         return sign(found.mean)
 
 
-# ---- What the command prints ----------------------------------------------------------------------
+# ---- What the command prints --------------------------------------------------------------------
 
 
-def between(
-    a: Results, b: Results, *, metric: str = "last", conditions: Sequence[str] = ()
-) -> str:
+def between(a: Results, b: Results, *, metric: str = "last", conditions: Sequence[str] = ()) -> str:
     """Compare two suites; return Markdown with a block for each condition that both have.
 
     Args:
@@ -135,7 +133,7 @@ def _no_source(a: Results, places: Sequence[int], metric: str) -> SuiteError:
     )
 
 
-# ---- Conditions -----------------------------------------------------------------------------------
+# ---- Conditions ---------------------------------------------------------------------------------
 
 
 def _place(results: Results, title: str) -> int:
@@ -167,7 +165,7 @@ def _pairs(a: Results, b: Results, given: Sequence[str]) -> list[tuple[int, int]
     return [(a.conditions.index(title), b.conditions.index(title)) for title in common]
 
 
-# ---- Two suites -----------------------------------------------------------------------------------
+# ---- Two suites ---------------------------------------------------------------------------------
 
 
 def _sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, Side]:
@@ -246,7 +244,7 @@ def _side(results: Results, condition: int, metric: str, rows: Sequence[str]) ->
     return Side(title, kept, tuple(notes.of_marks(results)))
 
 
-# ---- A suite and the sources of published numbers -------------------------------------------------
+# ---- A suite and the sources of published numbers -----------------------------------------------
 
 # Table, source and network.
 _Source = tuple[str, str, str]
@@ -301,7 +299,7 @@ def _numbers_by_source(
     return found
 
 
-# ---- One block ------------------------------------------------------------------------------------
+# ---- One block ----------------------------------------------------------------------------------
 
 
 def _render(a: Side, b: Side) -> str:

@@ -37,7 +37,7 @@ class Metric:
         heading: the heading of its column in a table.
         meaning: what it measures, as the title of its table says it.
         details: its place among the columns of the table of one condition; 0 leaves it out there.
-        reported_as: the published numbers that may stand beside it; None where no source reports it.
+        reported_as: the published numbers that may be shown beside it; None if there are none.
     """
 
     name: str
@@ -166,4 +166,6 @@ def check_metric(name: str) -> None:
     """Raise SuiteError for a name that is none of METRICS."""
     if name in METRICS:
         return
-    raise SuiteError(f"--metric {name}: unknown. There are: {', '.join(METRICS)}.{did_you_mean(name, METRICS)}")
+    raise SuiteError(
+        f"--metric {name}: unknown. There are: {', '.join(METRICS)}.{did_you_mean(name, METRICS)}"
+    )

@@ -98,7 +98,7 @@ def welch(first: Sample, second: Sample) -> Welch:
     return Welch(difference, se, df, _student_p(difference / se, df))
 
 
-# ---- The order of methods -------------------------------------------------------------------------
+# ---- The order of methods -----------------------------------------------------------------------
 
 
 def sign(value: float) -> int:

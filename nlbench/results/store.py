@@ -77,7 +77,8 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise StoreError(
-                f"{self.root}: cannot write the records there ({error.strerror}): choose another folder with --out"
+                f"{self.root}: cannot write the records there ({error.strerror}): "
+                "choose another folder with --out"
             ) from None
 
     # ---- Runs -----------------------------------------------------------------------------------
@@ -106,7 +107,9 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(f"{self.root}: cannot be read as a record store ({error.strerror})") from None
+            raise StoreError(
+                f"{self.root}: cannot be read as a record store ({error.strerror})"
+            ) from None
         except ValidationError as error:
             self._report_corrupt(path, error.errors()[0]["msg"])
         except ValueError as error:
@@ -117,7 +120,10 @@ class Store:
         if path in self._reported:
             return
         self._reported.add(path)
-        self.warn(f"{path}: corrupt record: {reason}; it counts as missing, and its run will be trained again")
+        self.warn(
+            f"{path}: corrupt record: {reason}; it counts as missing, "
+            "and its run will be trained again"
+        )
 
     def write(
         self,
@@ -147,7 +153,9 @@ class Store:
 
             # The stubs of numpy take a keyword for one of the options.
             arrays: dict[str, Any] = dict(predictions)
-            write_atomic(folder / "predictions.npz", lambda file: np.savez_compressed(file, **arrays))
+            write_atomic(
+                folder / "predictions.npz", lambda file: np.savez_compressed(file, **arrays)
+            )
 
         payload = _json_bytes(record.as_json())
         write_atomic(folder / "record.json", lambda file: file.write(payload))
@@ -179,11 +187,15 @@ class Store:
         try:
             plan = json.loads(path.read_bytes())
             if not isinstance(plan, dict) or not plan.keys() >= set(_PLAN_KEYS):
-                raise ValueError(f"not a plan of this version of nlbench, with {', '.join(_PLAN_KEYS)}")
+                raise ValueError(
+                    f"not a plan of this version of nlbench, with {', '.join(_PLAN_KEYS)}"
+                )
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise StoreError(f"{path}: not readable ({error}); remove it and run the suite again") from None
+            raise StoreError(
+                f"{path}: not readable ({error}); remove it and run the suite again"
+            ) from None
         return plan
 
     def plans(self) -> dict[str, dict[str, Any]]:
@@ -199,7 +211,8 @@ class Store:
 
         if not plans:
             raise StoreError(
-                f"{self.root}: has no results of any suite; `nlbench run SUITE --out {self.root}` makes them"
+                f"{self.root}: has no results of any suite; "
+                f"`nlbench run SUITE --out {self.root}` makes them"
             )
         return plans
 

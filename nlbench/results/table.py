@@ -108,7 +108,7 @@ def _title(results: Results, subject: str) -> str:
     )
 
 
-# ---- Several conditions: a column for each --------------------------------------------------------
+# ---- Several conditions: a column for each ------------------------------------------------------
 
 
 def _by_condition(results: Results, metric: Metric) -> tuple[list[str], Lines]:
@@ -145,7 +145,7 @@ def _notes(results: Results) -> list[str]:
     return notes.once([*found, *results.plan_notes, *notes.of_marks(results)])
 
 
-# ---- One condition: a column for each metric ------------------------------------------------------
+# ---- One condition: a column for each metric ----------------------------------------------------
 
 
 def _details(results: Results, condition: int, reference: str | None) -> tuple[list[str], Lines]:
@@ -170,9 +170,7 @@ def _details(results: Results, condition: int, reference: str | None) -> tuple[l
 
 def _shown_metrics(results: Results, condition: int) -> list[Metric]:
     # Top-5 accuracy is for the datasets of image files, whose protocols crop.
-    crops = any(
-        record.spec["protocol"].get("crop") for record in results.records_under(condition)
-    )
+    crops = any(record.spec["protocol"].get("crop") for record in results.records_under(condition))
     found = []
     for metric in DETAILS:
         if results.has(metric.name) and (crops or metric.name != "top5"):

@@ -60,7 +60,7 @@ class PublishedCell:
     marks: str = ""
 
 
-# ---- One cell -------------------------------------------------------------------------------------
+# ---- One cell -----------------------------------------------------------------------------------
 
 
 def nearest_published(
@@ -126,7 +126,7 @@ def _not_measured(results: Results, row: SuiteRow, condition: int) -> PublishedC
     return PublishedCell(compared, sum(cell.further for cell in cells))
 
 
-# ---- One table ------------------------------------------------------------------------------------
+# ---- One table ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,7 @@ def render(
     """
     cells = {}
     for name, reported in MEASURES.items():
-        cells[name] = [
-            nearest_published(results, row, condition, reported) for row in results.rows
-        ]
+        cells[name] = [nearest_published(results, row, condition, reported) for row in results.rows]
     cells[_OTHER] = [_not_measured(results, row, condition) for row in results.rows]
 
     shown = _shown(results, cells, metric, details)
@@ -216,7 +214,7 @@ def _listed(cells: dict[str, list[PublishedCell]], shown: Sequence[str]) -> list
     return listed
 
 
-# ---- Cells as text --------------------------------------------------------------------------------
+# ---- Cells as text ------------------------------------------------------------------------------
 
 
 def _published(
@@ -227,7 +225,7 @@ def _published(
 
 
 def _qualified(record: Published) -> str:
-    """Return a number of the last column, with measure and test set where they are not the usual."""
+    """Return a number of the last column, with measure and test set if they are unusual."""
     text = record.text()
     if record.metric == "top5":
         text += " top-5"
@@ -253,7 +251,7 @@ def _difference(found: Compared, marks: str, letters: notes.Keys) -> str:
     return f"{found.test.difference:+.2f}{marks} ({test})"
 
 
-# ---- Notes ----------------------------------------------------------------------------------------
+# ---- Notes --------------------------------------------------------------------------------------
 
 
 def _notes(columns: _Columns, listed: Sequence[Published]) -> list[str]:

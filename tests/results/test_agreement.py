@@ -17,7 +17,12 @@ from nlbench.results.record import RunRecord
 from nlbench.results.statistics import tau_b
 from nlbench.results.store import Store
 
-SPEC = {"dataset": "cifar10n", "labels": "worst", "noise": None, "protocol": {"model": "resnet34", "epochs": 100}}
+SPEC = {
+    "dataset": "cifar10n",
+    "labels": "worst",
+    "noise": None,
+    "protocol": {"model": "resnet34", "epochs": 100},
+}
 # Row -> a value per seed. Of the six pairs B reverses sl and gce, and ties ce with mae.
 A = {"ce": [0.50, 0.52], "mae": [0.60, 0.62], "gce": [0.70, 0.72], "sl": [0.80, 0.82]}
 B = {"ce": [0.40, 0.42], "mae": [0.42, 0.40], "gce": [0.90, 0.93], "sl": [0.80, 0.82]}
@@ -28,7 +33,9 @@ def suite(tmp_path):
     """suite(name, values, ...) -> Results of a suite of that name in the store, rows named as their methods."""
     store = Store(tmp_path)
 
-    def make(name, values, *, title="CIFAR-10N worst", params=None, noise=(), spec=SPEC, methods=None):
+    def make(
+        name, values, *, title="CIFAR-10N worst", params=None, noise=(), spec=SPEC, methods=None
+    ):
         methods = methods or {}
         cells = []
         for row, by_seed in values.items():
@@ -40,7 +47,8 @@ def suite(tmp_path):
                     store.write(record(own, metrics, dict(noise)), [])
                 cells.append({"row": row, "condition": 0, "seed": seed, "key": key_of(own)})
         rows = [
-            {"row": row, "method": methods.get(row, row), "told": [], "networks": 1} for row in values
+            {"row": row, "method": methods.get(row, row), "told": [], "networks": 1}
+            for row in values
         ]
         plan = {
             "suite": name, "track": "identical", "protocol": f"of-{name}", "rows": rows, "conditions": [title],
@@ -64,7 +72,11 @@ def side(values):
 
 
 def table(text):
-    lines = [[part.strip() for part in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
+    lines = [
+        [part.strip() for part in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line[:2] == "| "
+    ]
     return {line[0]: line[1:] for line in lines[2:]}
 
 
@@ -96,7 +108,10 @@ def test_tau_b_is_scipys():
 
 
 def test_the_interval_draws_seeds_and_keeps_what_methods_share():
-    shared = {"ce": [0.1, 0.5, 0.9], "elr": [0.2, 0.6, 1.0]}  # seeds differ much, but elr is above on each
+    shared = {
+        "ce": [0.1, 0.5, 0.9],
+        "elr": [0.2, 0.6, 1.0],
+    }  # seeds differ much, but elr is above on each
     assert interval(side(shared), side(shared)) == (1, 1)
     # elr is above on seed 0 and below on seed 1; a quarter of the draws take one of them alone.
     torn = {"ce": [0.5, 0.5], "elr": [0.6, 0.3]}
@@ -115,12 +130,20 @@ def test_no_interval_without_seeds_to_draw_or_with_tau_undefined():
 def test_report_of_two_suites(suite):
     text = between(suite("full", A), suite("fast", B))
     # Untied in A: 6, in B: 5; four pairs agree, one is reversed.
-    assert text.startswith(f"**Kendall's tau-b over 4 methods: {3 / math.sqrt(30):.2f} (95% interval ")
+    assert text.startswith(
+        f"**Kendall's tau-b over 4 methods: {3 / math.sqrt(30):.2f} (95% interval "
+    )
     assert table(text)["gce"] == ["71.00±1.41*", "2", "91.50±2.12*", "1"]
     assert table(text)["ce"] == ["51.00±1.41*", "4", "41.00±1.41*", "3"]
     assert table(text)["mae"][3] == "3"
-    assert "Of 6 pairs of methods 4 are in the same order, 1 in the opposite order, 1 tie on a side." in text
-    assert "- A: full, CIFAR-10N worst; last epoch, protocol of-full, track identical; seeds 0, 1." in text
+    assert (
+        "Of 6 pairs of methods 4 are in the same order, 1 in the opposite order, 1 tie on a side."
+        in text
+    )
+    assert (
+        "- A: full, CIFAR-10N worst; last epoch, protocol of-full, track identical; seeds 0, 1."
+        in text
+    )
     assert "with 2 seeds it is too narrow." in text
     assert "* made by another version of the code" in text
 
@@ -130,7 +153,10 @@ def test_pairs_within_noise_are_counted_by_themselves(suite):
     # In A every difference is the same for both seeds (p 0). In B ce - mae is -.02 and .02 (p 1); the others: ce - sl
     # -.40 twice; gce - sl .10, .11; ce - gce -.50, -.51; mae - sl -.38, -.42; mae - gce -.48, -.53. With one degree of
     # freedom the least t of these, 20, has p .03.
-    assert "Pairs whose order may be chance on a side (paired t test over seeds, uncorrected p of 0.05 or" in text
+    assert (
+        "Pairs whose order may be chance on a side (paired t test over seeds, uncorrected p of 0.05 or"
+        in text
+    )
     assert "or more): 1. Of the other 5" in text
     assert "Of the other 5, 4 are in the same order, reversed: gce and sl." in text
     noisy = between(suite("full", A), suite("noisy", {**B, "gce": [0.90, 0.81]}))
@@ -154,7 +180,8 @@ def test_only_seeds_that_all_rows_have_count(suite):
     assert table(text)["sl"][:2] == ["80.00 (1/2)*", "2"]
     assert "seeds 0.\n" in text
     with pytest.raises(
-        SuiteError, match=r"torn, CIFAR-10N worst: no seed has a finished run of every row \(ce has 0; "
+        SuiteError,
+        match=r"torn, CIFAR-10N worst: no seed has a finished run of every row \(ce has 0; ",
     ):
         between(suite("torn", {**A, "ce": [0.9, None], "sl": [None, 0.9]}), suite("fast", B))
 
@@ -171,15 +198,22 @@ def test_rows_that_are_not_the_same_are_left_out_and_named(suite):
 def test_methods_that_tie_have_no_tau(suite):
     level = {row: [0.5, 0.5] for row in A}
     text = between(suite("full", A), suite("fast", level))
-    assert text.startswith("**Kendall's tau-b over 4 methods: undefined, because all methods of one side tie**")
+    assert text.startswith(
+        "**Kendall's tau-b over 4 methods: undefined, because all methods of one side tie**"
+    )
 
 
 def test_conditions_by_name(suite):
     full, other = suite("full", A), suite("fast", B, title="Digits")
-    with pytest.raises(SuiteError, match="no condition is in both suites: full has CIFAR-10N worst; fast has Digits"):
+    with pytest.raises(
+        SuiteError,
+        match="no condition is in both suites: full has CIFAR-10N worst; fast has Digits",
+    ):
         between(full, other)
     assert "over 4 methods" in between(full, other, conditions=["CIFAR-10N worst", "Digits"])
-    with pytest.raises(SuiteError, match=r"'Digit': full has no such condition. It has: CIFAR-10N worst"):
+    with pytest.raises(
+        SuiteError, match=r"'Digit': full has no such condition. It has: CIFAR-10N worst"
+    ):
         between(full, other, conditions=["Digit"])
     with pytest.raises(SuiteError, match="got it 3 times"):
         between(full, other, conditions=["a", "b", "c"])
@@ -189,10 +223,13 @@ def test_errors_of_between(suite):
     with pytest.raises(SuiteError, match=r"--metric lst: unknown.*Did you mean 'last'"):
         between(suite("full", A), suite("fast", B), metric="lst")
     with pytest.raises(
-        SuiteError, match=r"there is ce; --condition chooses another noise\nLeft out: mae, gce, sl \(no"
+        SuiteError,
+        match=r"there is ce; --condition chooses another noise\nLeft out: mae, gce, sl \(no",
     ):
         between(suite("full", A), suite("fast", {"ce": [0.1, 0.2]}))
-    with pytest.raises(SuiteError, match=r"memorised: an order needs two rows .* and there is none"):
+    with pytest.raises(
+        SuiteError, match=r"memorised: an order needs two rows .* and there is none"
+    ):
         between(suite("full", A), suite("fast", B), metric="memorised")
 
 
@@ -201,7 +238,9 @@ MEASURED = {"ce": [0.70, 0.71], "gce": [0.85, 0.86], "elr": [0.80, 0.81], "mae":
 
 
 def test_beside_published_numbers_of_the_same_rule(suite):
-    text = with_published(suite("full", MEASURED, params={"gce": {"truncate": False}}), metric="best")
+    text = with_published(
+        suite("full", MEASURED, params={"gce": {"truncate": False}}), metric="best"
+    )
     (block,) = [part for part in text.split("**Kendall's")[1:] if "B: CIFAR-N Table 2" in part]
     assert block.startswith(f" tau-b over 3 methods: {1 / 3:.2f} (95%")
     assert table(block) == {
@@ -216,9 +255,13 @@ def test_beside_published_numbers_of_the_same_rule(suite):
 
 def test_published_errors(suite):
     full = suite("full", MEASURED)
-    with pytest.raises(SuiteError, match=r"--metric memorised: no source reports it. Sources report: last, last10"):
+    with pytest.raises(
+        SuiteError, match=r"--metric memorised: no source reports it. Sources report: last, last10"
+    ):
         with_published(full, metric="memorised")
-    with pytest.raises(SuiteError, match=r"by the same rule of selection. There is one for --metric best$"):
+    with pytest.raises(
+        SuiteError, match=r"by the same rule of selection. There is one for --metric best$"
+    ):
         with_published(full, metric="last")
     with pytest.raises(SuiteError, match="`nlbench published` lists what there is"):
         with_published(suite("digits", MEASURED, spec={**SPEC, "dataset": "digits"}))
@@ -244,7 +287,9 @@ def test_command(suite, tmp_path):
     suite("full", A), suite("fast", B)
 
     def call(*arguments):
-        return CliRunner().invoke(app, ["agreement", *arguments, "--out", str(tmp_path)], catch_exceptions=False)
+        return CliRunner().invoke(
+            app, ["agreement", *arguments, "--out", str(tmp_path)], catch_exceptions=False
+        )
 
     there = call("full", "fast")
     assert there.exit_code == 0

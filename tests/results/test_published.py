@@ -43,7 +43,16 @@ MODELS = {
     "resnet34", "preact_resnet18", "torchvision/resnet34", "torchvision/resnet50", "torchvision/vgg19_bn",
     "timm/inception_resnet_v2", "unknown", "cnn8", "densenet-25-12", "preact-resnet32", "vgg19", "wrn-28-10",
 }  # fmt: skip
-DATASETS = {"cifar10", "cifar100", "cifar10n", "cifar100n", "clothing1m", "webvision", "ilsvrc12", "animal10n"}
+DATASETS = {
+    "cifar10",
+    "cifar100",
+    "cifar10n",
+    "cifar100n",
+    "clothing1m",
+    "webvision",
+    "ilsvrc12",
+    "animal10n",
+}
 TEXT = [f for f in Published.__dataclass_fields__ if f not in ("mean", "std", "seeds")]
 
 
@@ -65,7 +74,9 @@ def test_every_record_is_sound():
         assert r.std_kind in ("", "population", "sample")
         assert "alr" not in (r.method, r.name("method"))  # none could be obtained
         assert not any(word in r.note for word in ("/work", ".md", "selection="))
-    assert len({tuple(getattr(r, f) for f in TEXT if f != "note") for r in records}) == 1193  # none stands twice
+    assert (
+        len({tuple(getattr(r, f) for f in TEXT if f != "note") for r in records}) == 1193
+    )  # none stands twice
 
 
 @pytest.mark.parametrize(
@@ -82,7 +93,8 @@ def test_some_cells(table, method, noise, selection, printed):
     found = [
         r
         for r in published.load()
-        if (r.table, r.method, r.noise, r.selection) == wanted and r.dataset in ("cifar10", "cifar10n")
+        if (r.table, r.method, r.noise, r.selection) == wanted
+        and r.dataset in ("cifar10", "cifar10n")
     ]
     assert [r.text() for r in found] == [printed]
 
@@ -120,7 +132,9 @@ def one(**wanted):
     return found[0]
 
 
-ELR = one(table="ELR Table 1", dataset="cifar10", noise="sym-0.4", method="elr", variant="step schedule")
+ELR = one(
+    table="ELR Table 1", dataset="cifar10", noise="sym-0.4", method="elr", variant="step schedule"
+)
 CIFAR = {
     "model": "resnet34", "epochs": 120, "lr": 0.02, "weight_decay": 1e-3, "val_fraction": 0.1, "subset": 0,
     "schedule": {"kind": "multistep", "milestones": [40.0, 80.0], "gamma": 0.01},
@@ -168,11 +182,26 @@ def test_each_reason_against_a_difference(setting, record, known, unknown):
 
 def test_asymmetric_noise_is_not_one_thing():
     spec = {**SPEC, "noise": {"kind": "asymmetric", "rate": 0.4}}
-    elr = one(table="ELR Table 1", dataset="cifar10", noise="asym-0.4", method="elr", variant="step schedule")
+    elr = one(
+        table="ELR Table 1",
+        dataset="cifar10",
+        noise="asym-0.4",
+        method="elr",
+        variant="step schedule",
+    )
     setting = MeasuredSetting.of(spec, {"num_train": 45000})
     assert elr in setting.records()
-    assert setting.differences(elr) == (["noise: asymmetric here, asymmetric with flips taken back there"], [])
-    hundred = one(table="ELR Table 1", dataset="cifar100", noise="asym-0.4", method="elr", variant="step schedule")
+    assert setting.differences(elr) == (
+        ["noise: asymmetric here, asymmetric with flips taken back there"],
+        [],
+    )
+    hundred = one(
+        table="ELR Table 1",
+        dataset="cifar100",
+        noise="asym-0.4",
+        method="elr",
+        variant="step schedule",
+    )
     for kind in ("superclass", "block", "swap"):
         spec = {**SPEC, "dataset": "cifar100", "noise": {"kind": f"asymmetric-{kind}", "rate": 0.4}}
         known, unknown = MeasuredSetting.of(spec, {"num_train": 45000}).differences(hundred)
@@ -187,7 +216,13 @@ def test_asymmetric_noise_is_not_one_thing():
         ("gce", {"truncate": False}, [], ["form of the method: not known of the source"], True),
         ("gce", {}, [], ["form of the method: not known of the source"], True),
         ("forward", {"T": False}, [], [], True),
-        ("forward", {"T": True}, ["form of the method: T given here, T estimated there"], [], False),
+        (
+            "forward",
+            {"T": True},
+            ["form of the method: T given here, T estimated there"],
+            [],
+            False,
+        ),
         ("forward", {}, [], ["form of the method: not in the record here"], True),
     ],
 )
@@ -196,7 +231,9 @@ def test_forms_of_a_method_are_not_mixed(method, params, known, unknown, shown):
     dataset, noise = ("cifar10", "sym-0.4") if method == "bootstrap" else ("cifar10n", "worst")
     record = one(table=table, dataset=dataset, noise=noise, method=method)
     spec = {"method": method, "params": params, "dataset": dataset, "protocol": CIFARN}
-    spec |= {"noise": SPEC["noise"]} if method == "bootstrap" else {"labels": "worst", "noise": None}
+    spec |= (
+        {"noise": SPEC["noise"]} if method == "bootstrap" else {"labels": "worst", "noise": None}
+    )
     setting = MeasuredSetting.of(spec, {"num_train": 50000})
     against = setting.differences(record)
     assert [r for r in against[0] if "form" in r] == known
@@ -206,42 +243,72 @@ def test_forms_of_a_method_are_not_mixed(method, params, known, unknown, shown):
 
 def test_the_warm_up_that_estimates_T_is_compared():
     def differences(method, share):
-        spec = {"method": method, "dataset": "cifar10n", "labels": "worst", "noise": None, "protocol": CIFARN}
-        setting = MeasuredSetting.of({**spec, "params": {"T": False, "warmup_share": share}}, {"num_train": 50000})
-        return setting.differences(one(table="CIFAR-N Table 2", dataset="cifar10n", noise="worst", method=method))
+        spec = {
+            "method": method,
+            "dataset": "cifar10n",
+            "labels": "worst",
+            "noise": None,
+            "protocol": CIFARN,
+        }
+        setting = MeasuredSetting.of(
+            {**spec, "params": {"T": False, "warmup_share": share}}, {"num_train": 50000}
+        )
+        return setting.differences(
+            one(table="CIFAR-N Table 2", dataset="cifar10n", noise="worst", method=method)
+        )
 
     assert differences("forward", 2.0) == ([], [])
     assert differences("forward", 1.0) == (["trainings before, to estimate T: 1 here, 2 there"], [])
-    assert differences("backward", 2.0) == ([], ["trainings before, to estimate T: not known of the source"])
+    assert differences("backward", 2.0) == (
+        [],
+        ["trainings before, to estimate T: not known of the source"],
+    )
 
 
 def test_smoothing_and_the_parts_of_elr_plus_find_their_own_rows():
     gls = {"method": "gls", "params": {"rate": -1.0}, "dataset": "cifar10n", "labels": "worst"}
     assert [r.method for r in MeasuredSetting.of(gls, {}).records()] == ["negative-ls"]
-    assert [r.method for r in MeasuredSetting.of({**gls, "params": {"rate": 0.1}}, {}).records()] == ["els"]
+    assert [
+        r.method for r in MeasuredSetting.of({**gls, "params": {"rate": 0.1}}, {}).records()
+    ] == ["els"]
     parts = {"networks": 1, "mixup_a": 1.0, "ema": True, "lam": 3.0}
     plus = {**SPEC, "method": "elr-plus", "params": parts}
-    assert [r.text() for r in MeasuredSetting.of(plus, {}).records()] == ["93.04±0.12"]  # Table 5, one network
+    assert [r.text() for r in MeasuredSetting.of(plus, {}).records()] == [
+        "93.04±0.12"
+    ]  # Table 5, one network
     whole = MeasuredSetting.of({**plus, "params": {**parts, "networks": 2}}, {}).records()
     assert [r.text() for r in whole] == ["93.68±0.51"]
     assert MeasuredSetting.of({**plus, "params": {**parts, "lam": 0.0}}, {}).records() == []
 
 
 def test_elr_plus_drew_noise_twice():
-    record = one(table="ELR Table 2", dataset="cifar10", noise="sym-0.5", method="elr-plus", selection="noisy-val")
+    record = one(
+        table="ELR Table 2",
+        dataset="cifar10",
+        noise="sym-0.5",
+        method="elr-plus",
+        selection="noisy-val",
+    )
     protocol = {**CIFAR, "model": "preact_resnet18", "epochs": 200, "weight_decay": 5e-4}
     params = {"networks": 2, "mixup_a": 1.0, "ema": True, "lam": 3.0}
     spec = {**SPEC, "method": "elr-plus", "params": params, "protocol": protocol}
     spec["noise"] = {"kind": "symmetric-inclusive", "rate": 0.5}
     setting = MeasuredSetting.of(spec, {"num_train": 45000})
-    assert setting.differences(record) == (["its two networks each drew their own noise and split"], [])
+    assert setting.differences(record) == (
+        ["its two networks each drew their own noise and split"],
+        [],
+    )
 
 
 def test_clean_labels_of_a_human_dataset_are_the_official_ones():
-    setting = MeasuredSetting.of({"method": "ce", "dataset": "cifar10n", "labels": "clean", "noise": None}, {})
+    setting = MeasuredSetting.of(
+        {"method": "ce", "dataset": "cifar10n", "labels": "clean", "noise": None}, {}
+    )
     assert {r.dataset for r in setting.records()} == {"cifar10"}
     assert {r.noise for r in setting.records()} == {"clean"}
-    web = MeasuredSetting.of({"method": "ce", "dataset": "clothing1m", "labels": "noisy", "noise": None}, {})
+    web = MeasuredSetting.of(
+        {"method": "ce", "dataset": "clothing1m", "labels": "noisy", "noise": None}, {}
+    )
     assert {r.noise for r in web.records()} == {"real"}
 
 
@@ -273,7 +340,9 @@ def test_the_welch_test_by_hand():
     assert found.difference == pytest.approx(-0.05)
     assert found.se == pytest.approx(0.01578**0.5)
     assert found.df == pytest.approx(7.4660, abs=1e-4)
-    assert found.p == pytest.approx(ttest_ind_from_stats(89.1, 0.05**0.5, 5, 89.15, 0.17, 5, equal_var=False).pvalue)
+    assert found.p == pytest.approx(
+        ttest_ind_from_stats(89.1, 0.05**0.5, 5, 89.15, 0.17, 5, equal_var=False).pvalue
+    )
 
 
 def test_a_population_std_is_made_a_sample_std():
@@ -316,16 +385,25 @@ def call(*arguments):
 
 
 def test_the_command_prints_numbers_with_their_sources():
-    text = call("--dataset", "cifar10n", "--method", "ce", "--noise", "worst", "--model", "resnet34").stdout
+    text = call(
+        "--dataset", "cifar10n", "--method", "ce", "--noise", "worst", "--model", "resnet34"
+    ).stdout
     assert text.startswith("**Published numbers: 5, test accuracy in %")
     assert "| best (oracle) | 77.69±1.55 |    5 |    [1] |" in text
-    assert "- [1] CIFAR-N Table 2: Wei, Zhu, Cheng, Liu, Niu, Liu, ICLR 2022 (arXiv 2110.12088)" in text
+    assert (
+        "- [1] CIFAR-N Table 2: Wei, Zhu, Cheng, Liu, Niu, Liu, ICLR 2022 (arXiv 2110.12088)"
+        in text
+    )
     assert "not stated whether its std is of the sample or the population" in text
     rows = list(csv.DictReader(io.StringIO(call("--format", "csv").stdout)))
     assert len(rows) == 1193
-    with open(Path(published.__file__).with_name("published.csv"), newline="", encoding="utf-8") as file:
+    with open(
+        Path(published.__file__).with_name("published.csv"), newline="", encoding="utf-8"
+    ) as file:
         for printed, there in zip(rows, csv.DictReader(file), strict=True):
-            assert {k: v for k, v in printed.items() if k in TEXT} == {k: v for k, v in there.items() if k in TEXT}
+            assert {k: v for k, v in printed.items() if k in TEXT} == {
+                k: v for k, v in there.items() if k in TEXT
+            }
 
 
 @pytest.mark.parametrize(
@@ -365,7 +443,9 @@ def test_the_command_does_without_torch_and_at_once():
         "assert not {'torch', 'pandas', 'scipy'} & set(sys.modules)\n"
         "print(time.process_time(), file=sys.stderr)\n"  # of the whole process; the machine may be busy with others
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert float(result.stderr) < 0.6  # 0.24 as measured
 
@@ -373,7 +453,9 @@ def test_the_command_does_without_torch_and_at_once():
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def record(row, seed, metrics, spec, *, num_train=45000, status="done", noise=None, code=None, device="cpu"):
+def record(
+    row, seed, metrics, spec, *, num_train=45000, status="done", noise=None, code=None, device="cpu"
+):
     spec = {**spec, "method": spec.get("method", row), "seed": seed}
     facts = {
         "noise_rate_train": 0.36, "noise_rate_full": 0.36, "redrawn": True, "num_train": num_train,
@@ -397,7 +479,9 @@ def store(tmp_path):
     return Store(tmp_path)
 
 
-def planned(store, records, rows=(), seeds=(0, 1, 2, 3, 4), title="CIFAR-10 symmetric-inclusive 0.4"):
+def planned(
+    store, records, rows=(), seeds=(0, 1, 2, 3, 4), title="CIFAR-10 symmetric-inclusive 0.4"
+):
     """A plan of one condition with a cell for each row and seed; `records` are (row, record)."""
     for _, r in records:
         store.write(r, [])
@@ -416,17 +500,30 @@ def planned(store, records, rows=(), seeds=(0, 1, 2, 3, 4), title="CIFAR-10 symm
 
 def table(text):
     """Heads and rows of the table, by row; what stands twice in the heads is numbered."""
-    lines = [[part.strip() for part in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
+    lines = [
+        [part.strip() for part in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line[:2] == "| "
+    ]
     return lines[0], {line[0]: line[1:] for line in lines[2:]}
 
 
-SELECTED = [0.8900, 0.8920, 0.8910, 0.8940, 0.8880]  # mean 89.10, squares of the deviations 0.20, std 0.2236
+SELECTED = [
+    0.8900,
+    0.8920,
+    0.8910,
+    0.8940,
+    0.8880,
+]  # mean 89.10, squares of the deviations 0.20, std 0.2236
 
 
 def elr_runs(**changes):
     spec = {**SPEC, **changes.pop("spec", {})}
     return [
-        ("elr", record("elr", s, {"last": v - 0.01, "best": v + 0.01, "selected": v}, spec, **changes))
+        (
+            "elr",
+            record("elr", s, {"last": v - 0.01, "best": v + 0.01, "selected": v}, spec, **changes),
+        )
         for s, v in enumerate(SELECTED)
     ]
 
@@ -435,15 +532,28 @@ def test_elr_beside_its_paper(store):
     text = tables.render(planned(store, elr_runs()), store, published=True)
     heads, rows = table(text)
     unstated = "published, by another or no stated rule"
-    assert heads == ["method", "last epoch", "selected", "published", "minus published", unstated, "nets"]
+    assert heads == [
+        "method",
+        "last epoch",
+        "selected",
+        "published",
+        "minus published",
+        unstated,
+        "nets",
+    ]
     assert rows["elr"] == [
         "88.10±0.22", "89.10±0.22", "89.15±0.17 [1]", "-0.05 (p 0.702)", "89.15 [2]; 91.43 [2]", "1",
     ]  # fmt: skip
-    assert "- [1] ELR Table 1: Liu, Niles-Weed, Razavian, Fernandez-Granda, NeurIPS 2020 (arXiv 2007.00151)" in text
+    assert (
+        "- [1] ELR Table 1: Liu, Niles-Weed, Razavian, Fernandez-Granda, NeurIPS 2020 (arXiv 2007.00151)"
+        in text
+    )
     assert "5 runs; not stated whether its std is of the sample or the population" in text
     assert "- [2] ELR official README" in text
     assert "p-value of Welch's t test (two-sided, not corrected)" in text
-    assert "Published numbers that are not shown, because their setting is less similar: 2;" in text  # the cosine row
+    assert (
+        "Published numbers that are not shown, because their setting is less similar: 2;" in text
+    )  # the cosine row
     assert "A letter gives" not in text
     assert "CIFAR-N" not in text
 
@@ -452,7 +562,11 @@ def test_the_same_as_csv_and_latex(store):
     plan = planned(store, elr_runs())
     rows = list(csv.DictReader(io.StringIO(tables.render(plan, store, fmt="csv", published=True))))
     selected = next(r for r in rows if r["metric"] == "selected")
-    assert (selected["published"], selected["published_std"], selected["published_n"]) == ("0.8915", "0.0017", "5")
+    assert (selected["published"], selected["published_std"], selected["published_n"]) == (
+        "0.8915",
+        "0.0017",
+        "5",
+    )
     assert selected["published_from"].startswith("ELR Table 1: Liu")
     assert float(selected["minus_published"]) == pytest.approx(-0.0005)
     assert float(selected["se"]) == pytest.approx(0.01578**0.5 / 100)
@@ -462,7 +576,11 @@ def test_the_same_as_csv_and_latex(store):
     last = next(r for r in rows if r["metric"] == "last")
     assert (last["published"], last["minus_published"]) == ("", "")
     unstated = next(r for r in rows if r["metric"] == "unstated")
-    assert (unstated["mean"], unstated["published"], unstated["minus_published"]) == ("", "0.8915", "")
+    assert (unstated["mean"], unstated["published"], unstated["minus_published"]) == (
+        "",
+        "0.8915",
+        "",
+    )
     assert unstated["also_published"] == "91.43 ELR official README"
     plain = tables.render(plan, store, fmt="csv").splitlines()[0]
     assert "published" not in plain
@@ -474,14 +592,22 @@ def test_the_same_as_csv_and_latex(store):
 
 def test_one_metric_alone(store):
     plan = planned(store, elr_runs())
-    assert table(tables.render(plan, store, published=True, metric="best"))[0][:2] == ["method", "best (oracle)"]
+    assert table(tables.render(plan, store, published=True, metric="best"))[0][:2] == [
+        "method",
+        "best (oracle)",
+    ]
     heads, _ = table(tables.render(plan, store, published=True, details=True))
     assert heads[:4] == ["method", "last epoch", "best (oracle)", "selected"]
 
 
 def test_letters_say_why_there_is_no_difference(store):
-    spec = {"protocol": {**CIFAR, "model": "cnn3", "epochs": 20}, "noise": {"kind": "symmetric", "rate": 0.4}}
-    text = tables.render(planned(store, elr_runs(spec=spec, num_train=20000)), store, published=True)
+    spec = {
+        "protocol": {**CIFAR, "model": "cnn3", "epochs": 20},
+        "noise": {"kind": "symmetric", "rate": 0.4},
+    }
+    text = tables.render(
+        planned(store, elr_runs(spec=spec, num_train=20000)), store, published=True
+    )
     assert table(text)[1]["elr"][3] == "a,b,c,d"
     assert (
         "(a) noise: symmetric here, symmetric-inclusive there; (b) network: cnn3 here, resnet34 there; "
@@ -494,20 +620,38 @@ def test_copies_stale_and_failed_runs_are_marked(store):
     runs = elr_runs(noise={"variant": "JPEG"}, code="other")
     runs[2] = ("elr", record("elr", 2, {}, SPEC, status="diverged"))
     text = tables.render(planned(store, runs), store, published=True)
-    assert table(text)[1]["elr"][1] == "89.10±0.26 (4/5, !1)*"  # squares of the deviations 0.20, over 3
+    assert (
+        table(text)[1]["elr"][1] == "89.10±0.26 (4/5, !1)*"
+    )  # squares of the deviations 0.20, over 3
     assert table(text)[1]["elr"][3].startswith("-0.05*†! (p 0.7")
     assert "† measured on a copy of the images, not on the official pixels." in text
     assert "* made by another version of the code" in text
     assert "! number of runs that failed or diverged" in text
 
 
-WORST = {"method": "ce", "params": {}, "dataset": "cifar10n", "labels": "worst", "noise": None, "protocol": CIFARN}
+WORST = {
+    "method": "ce",
+    "params": {},
+    "dataset": "cifar10n",
+    "labels": "worst",
+    "noise": None,
+    "protocol": CIFARN,
+}
 
 
 def ce_runs(seeds=(0, 1, 2), **spec):
     values = [(0.68, 0.835), (0.685, 0.84), (0.69, 0.845)]
     return [
-        ("ce", record("ce", s, {"last": values[s][0], "best": values[s][1]}, {**WORST, **spec}, num_train=50000))
+        (
+            "ce",
+            record(
+                "ce",
+                s,
+                {"last": values[s][0], "best": values[s][1]},
+                {**WORST, **spec},
+                num_train=50000,
+            ),
+        )
         for s in seeds
     ]
 
@@ -535,7 +679,10 @@ def test_remarks_name_the_methods_they_are_about(store):
     text = tables.render(plan, store, published=True)
     line = next(line for line in text.splitlines() if line.startswith("- [1] ELR Table 1"))
     assert "selection rule from the official code (elr); noise redrawn for each run; " in line
-    assert "copied from the GCE paper (gce); its selection rule is not verified (gce); printed as GSE (gce)" in line
+    assert (
+        "copied from the GCE paper (gce); its selection rule is not verified (gce); printed as GSE (gce)"
+        in line
+    )
     assert line.endswith("re-run by the ELR authors (sl).")
 
 
@@ -545,7 +692,9 @@ def test_one_run_is_not_testable(store):
 
 
 def test_a_row_that_did_not_run_still_has_its_published_number(store):
-    plan = planned(store, ce_runs(), rows=("elr", "alr", "gce"), seeds=(0, 1, 2), title="CIFAR-10N worst")
+    plan = planned(
+        store, ce_runs(), rows=("elr", "alr", "gce"), seeds=(0, 1, 2), title="CIFAR-10N worst"
+    )
     rows = table(tables.render(plan, store, published=True))[1]
     assert rows["elr"][3:6] == ["-", "83.58±1.13 [3]", ""]
     assert rows["gce"][3:6] == ["-", "80.66±0.35 [3]", ""]
@@ -573,7 +722,9 @@ def test_data_without_published_numbers_says_so(store):
 )  # fmt: skip
 def test_an_unexpected_record_does_no_harm(store, spec, form):
     runs = elr_runs(spec=spec)
-    assert "elr" in tables.render(planned(store, runs), store, published=True, fmt=form, metric=None)
+    assert "elr" in tables.render(
+        planned(store, runs), store, published=True, fmt=form, metric=None
+    )
 
 
 def test_letters_go_on_after_z():
@@ -587,15 +738,23 @@ def test_an_unknown_metric_is_refused_as_ever(store):
 
 
 def test_what_webvision_is_also_tested_on_stands_beside_its_own_column(store):
-    web = MeasuredSetting.of({"method": "ce", "dataset": "webvision", "labels": "noisy", "noise": None}, {})
+    web = MeasuredSetting.of(
+        {"method": "ce", "dataset": "webvision", "labels": "noisy", "noise": None}, {}
+    )
     assert {r.dataset for r in web.records()} == {"webvision-mini"}
     assert {r.dataset for r in web.records("ilsvrc12")} == {"ilsvrc12"}
     assert replace(web, dataset="clothing1m").records("ilsvrc12") == []
     spec = {**SPEC, "dataset": "webvision", "labels": "noisy", "noise": None, "params": {}}
     metrics = {"last": 0.6, "last_top5": 0.85, "ilsvrc12_last": 0.6, "ilsvrc12_last_top5": 0.84}
-    runs = [(row, record(row, 0, metrics, {**spec, "method": row})) for row in ("ce", "co-teaching")]
-    text = tables.render(planned(store, runs, seeds=[0], title="mini-WebVision"), store, published=True)
-    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| c")}
+    runs = [
+        (row, record(row, 0, metrics, {**spec, "method": row})) for row in ("ce", "co-teaching")
+    ]
+    text = tables.render(
+        planned(store, runs, seeds=[0], title="mini-WebVision"), store, published=True
+    )
+    lines = {
+        line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| c")
+    }
     # Table 5 of epsilon-softmax, last epoch, under the column of ILSVRC12.
     columns = [cell.strip() for cell in text.splitlines()[2].split("|")]
     beside = lines["ce"].split("|")[columns.index("ILSVRC12") + 1]
@@ -606,7 +765,14 @@ def test_what_webvision_is_also_tested_on_stands_beside_its_own_column(store):
 
 
 def test_numbers_selected_on_clean_labels_stand_beside_that_column(store):
-    spec = {**SPEC, "method": "elr-plus", "dataset": "clothing1m", "labels": "noisy", "noise": None, "params": {}}
+    spec = {
+        **SPEC,
+        "method": "elr-plus",
+        "dataset": "clothing1m",
+        "labels": "noisy",
+        "noise": None,
+        "params": {},
+    }
     runs = [("elr-plus", record("elr-plus", 0, {"last": 0.7, "selected_clean": 0.74}, spec))]
     text = tables.render(planned(store, runs, seeds=[0], title="Clothing1M"), store, published=True)
     columns = [cell.strip() for cell in text.splitlines()[2].split("|")]

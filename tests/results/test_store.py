@@ -35,8 +35,16 @@ def test_what_is_written_is_read_back(tmp_path):
     history = [{"epoch": 0, "loss": 1.5}, {"epoch": 1, "loss": None}]
     store.write(make(), history, {"test": [1, 2]})
     assert store.read(KEY) == make()
-    assert (store.run_dir(KEY) / "history.csv").read_text().splitlines() == ["epoch,loss", "0,1.5", "1,"]
-    assert sorted(p.name for p in store.run_dir(KEY).iterdir()) == ["history.csv", "predictions.npz", "record.json"]
+    assert (store.run_dir(KEY) / "history.csv").read_text().splitlines() == [
+        "epoch,loss",
+        "0,1.5",
+        "1,",
+    ]
+    assert sorted(p.name for p in store.run_dir(KEY).iterdir()) == [
+        "history.csv",
+        "predictions.npz",
+        "record.json",
+    ]
     assert store.run_keys() == [KEY]
 
 

@@ -44,7 +44,8 @@ def record(row, seed, last=None, status="done", **changes):
         timing={},
         environment=environment,
         method={"told": [], "networks": 1, "forward_passes": 1.0},
-        code=changes.pop("code", None) or code_hash(method_files()[row].path, "digits_cnn", spec["dataset"]),
+        code=changes.pop("code", None)
+        or code_hash(method_files()[row].path, "digits_cnn", spec["dataset"]),
         **changes,
     )
 
@@ -59,7 +60,9 @@ def plan(store, records, conditions=("Digits symmetric 0.4",), seeds=(0, 1, 2)):
                 r = records.get((row, c, seed))
                 if r is not None:
                     store.write(r, [])
-                cells.append({"row": row, "condition": c, "seed": seed, "key": r.key if r else "0" * 16})
+                cells.append(
+                    {"row": row, "condition": c, "seed": seed, "key": r.key if r else "0" * 16}
+                )
     listed = [{"row": row, "method": row, "told": [], "networks": 1} for row in rows]
     return {
         "suite": "s", "track": "identical", "protocol": "digits", "rows": listed, "conditions": list(conditions),
@@ -74,7 +77,9 @@ def store(tmp_path):
 
 @pytest.fixture
 def three(store):
-    return plan(store, {(row, 0, s): record(row, s, v) for row, by in VALUES.items() for s, v in by.items()})
+    return plan(
+        store, {(row, 0, s): record(row, s, v) for row, by in VALUES.items() for s, v in by.items()}
+    )
 
 
 def lines(text):
@@ -151,12 +156,20 @@ def test_several_conditions_are_columns_and_details_on_request(store):
     assert cells(lines(head)["elr"]) == ["elr", "80.00", "90.00", "1"]
     assert cells(lines(differences)["elr"]) == ["elr", "+20.00", "+20.00"]
     assert "over 1 seed;" in text
-    assert cells(lines(tables.render(p, store, metric="best"))["ce"]) == ["ce", "61.00", "71.00", "1"]
+    assert cells(lines(tables.render(p, store, metric="best"))["ce"]) == [
+        "ce",
+        "61.00",
+        "71.00",
+        "1",
+    ]
     assert tables.render(p, store, details=True).count("\n| method") == 2
 
 
 def test_precisions_and_devices_are_not_mixed_unmarked(store):
-    records = {("ce", 0, 0): record("ce", 0, 0.5), ("ce", 0, 1): record("ce", 1, 0.5, environment={"device": "cuda"})}
+    records = {
+        ("ce", 0, 0): record("ce", 0, 0.5),
+        ("ce", 0, 1): record("ce", 1, 0.5, environment={"device": "cuda"}),
+    }
     text = tables.render(plan(store, records, seeds=(0, 1)), store)
     assert cells(lines(text)["ce"])[1] == "50.00±0.00‡"
     assert "‡ contains or compares runs of different precision or device class" in text
@@ -164,7 +177,10 @@ def test_precisions_and_devices_are_not_mixed_unmarked(store):
 
 def test_a_difference_across_device_classes_is_marked(store):
     records = {("ce", 0, s): record("ce", s, 0.5) for s in (0, 1)}
-    records |= {("elr", 0, s): record("elr", s, 0.6 + s / 10, environment={"device": "cuda"}) for s in (0, 1)}
+    records |= {
+        ("elr", 0, s): record("elr", s, 0.6 + s / 10, environment={"device": "cuda"})
+        for s in (0, 1)
+    }
     text = tables.render(plan(store, records, seeds=(0, 1)), store)
     assert cells(lines(text)["elr"])[4].endswith("‡")
     assert cells(lines(text)["elr"])[1] == "65.00±7.07"
@@ -188,7 +204,10 @@ def test_a_record_of_other_code_is_marked(store, three):
 def test_lossy_pixels_and_measured_noise_are_said(store):
     records = {("ce", 0, 0): record("ce", 0, 0.5, noise={"variant": "JPEG"})}
     text = tables.render(plan(store, records, seeds=(0,)), store)
-    assert "measured noise rate 40.00% of the training labels (40.20% of all labels), drawn anew for each seed" in text
+    assert (
+        "measured noise rate 40.00% of the training labels (40.20% of all labels), drawn anew for each seed"
+        in text
+    )
     assert "The images are a JPEG copy" in text
 
 

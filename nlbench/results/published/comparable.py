@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from nlbench.results.published.recipes import recipe
 from nlbench.results.published.records import PRETRAINED, WEB, Published, load
 
-# ---- Forms of a method ----------------------------------------------------------------------------
+# ---- Forms of a method --------------------------------------------------------------------------
 
 Params = Mapping[str, Any]
 
@@ -74,7 +74,7 @@ def form(record: Published) -> str | None:
     return of_table or _FORMS_OF_SOURCES.get(record.method)
 
 
-# ---- Definitions of noise -------------------------------------------------------------------------
+# ---- Definitions of noise -----------------------------------------------------------------------
 
 _FLIP_BACK = "asymmetric with flips taken back"
 
@@ -103,7 +103,7 @@ def definition(record: Published) -> str:
     return record.noise_definition
 
 
-# ---- Comparing ------------------------------------------------------------------------------------
+# ---- Comparing ----------------------------------------------------------------------------------
 
 
 class Differences(NamedTuple):

@@ -188,7 +188,7 @@ _NAMES_OF: dict[str, Callable[[Published], set[str]]] = {
 }
 
 
-# ---- Sources --------------------------------------------------------------------------------------
+# ---- Sources ------------------------------------------------------------------------------------
 
 
 def _by_source(records: Sequence[Published]) -> dict[tuple[str, str], list[Published]]:

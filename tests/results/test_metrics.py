@@ -1,0 +1,76 @@
+"""The one list of metrics, and that an entry in it is all that a table needs."""
+
+import json
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+import nlbench
+from nlbench.errors import SuiteError
+from nlbench.results import metrics, record, table
+from nlbench.results.metrics import DETAILS, MEASURES, METRICS, Metric, check_metric
+from nlbench.results.published import records as published
+from nlbench.results.record import RunRecord
+from nlbench.results.store import Store
+
+DONE = Path(__file__).parent / "records" / "0.1-done.json"
+
+
+def test_names_keys_and_places_are_each_given_once():
+    assert all(name == metric.name for name, metric in METRICS.items())
+    assert len({metric.key for metric in METRICS.values()}) == len(METRICS)
+    places = [metric.details for metric in METRICS.values() if metric.details]
+    assert sorted(places) == list(range(1, len(places) + 1))
+    assert [metric.details for metric in DETAILS] == sorted(places)
+
+
+def test_a_metrics_key_is_no_other_column_of_a_data_frame():
+    others = {"key", "status", "dataset", "labels", "seed", "protocol", "model", "params", "error"}
+    for part in (record.NoiseFacts, record.MethodFacts, record.Environment):
+        others |= set(get_type_hints(part))
+    assert not others & {metric.key for metric in METRICS.values()}
+
+
+def test_what_sources_report_is_told_apart():
+    assert len(set(MEASURES.values())) == len(MEASURES)
+    for reported in MEASURES.values():
+        assert reported.measure in ("top1", "top5")
+        assert reported.selection in published.SELECTIONS
+    tested_on = {number.dataset for number in published.load()}
+    assert {reported.test_set for reported in MEASURES.values()} <= {"", *tested_on}
+
+
+def test_an_unknown_metric_is_named_with_a_suggestion():
+    check_metric("last")
+    with pytest.raises(
+        SuiteError, match=r"--metric lst: unknown. There are: last, .*Did you mean 'last'"
+    ):
+        check_metric("lst")
+
+
+def test_one_entry_brings_a_metric_into_table_csv_and_data_frame(tmp_path, monkeypatch):
+    entry = Metric(
+        "calibration",
+        key="expected_calibration_error",
+        heading="calibration error",
+        meaning="expected calibration error after the last epoch",
+        details=len(DETAILS) + 1,
+    )
+    monkeypatch.setitem(metrics.METRICS, "calibration", entry)
+    monkeypatch.setattr(table, "DETAILS", (*DETAILS, entry))
+    values = json.loads(DONE.read_bytes())
+    values["metrics"]["expected_calibration_error"] = 0.0625
+    run = RunRecord.model_validate(values)
+    store = Store(tmp_path)
+    store.write(run, [])
+    plan = {
+        "suite": "s", "track": "identical", "protocol": "digits", "conditions": ["Digits"], "seeds": [0],
+        "rows": [{"row": "co-teaching", "method": "co-teaching", "told": [], "networks": 2}],
+        "cells": [{"row": "co-teaching", "condition": 0, "seed": 0, "key": run.key}],
+    }  # fmt: skip
+
+    assert "| calibration error |" in table.render(plan, store)
+    assert "6.25" in table.render(plan, store, metric="calibration")
+    assert ",calibration,0.0625," in table.render(plan, store, fmt="csv")
+    assert nlbench.load(tmp_path)["expected_calibration_error"].tolist() == [0.0625]
