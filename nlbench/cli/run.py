@@ -23,46 +23,70 @@ class Stale(StrEnum):
     rerun = "rerun"
 
 
+# ---- Options -----------------------------------------------------------------------------------
+
+SuiteName = Annotated[
+    str, typer.Argument(help="A suite file, or the name of a suite that comes with nlbench.")
+]
+Only = Annotated[str | None, typer.Option(help="Train these rows only: ce,elr")]
+Seeds = Annotated[str | None, typer.Option(help="Train these seeds only: 0,1 or 0-4")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a value of the protocol: epochs=2. Repeatable."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
+Gpus = Annotated[str | None, typer.Option(help="Distribute the runs over these GPUs: 0,2")]
+ParallelJobs = Annotated[
+    str,
+    typer.Option(
+        help="Number of runs to train in parallel on each device, or `auto` (as many as the CPU "
+        "cores allow)."
+    ),
+]
+CudaGraphs = Annotated[
+    bool | None,
+    typer.Option(
+        "--cuda-graphs/--no-cuda-graphs",
+        help="On a GPU, replay default training steps as CUDA graphs: the same results, sooner. "
+        "The default is on for nlbench's own models and off for others.",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only count the runs that are done, missing and failed.")
+]
+StaleRecords = Annotated[
+    Stale,
+    typer.Option(help="Keep or train again the records made by an older version of the code."),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Train one run only; open pdb where it fails.")
+]
+CheckpointSeconds = Annotated[
+    float, typer.Option(min=0, help="Seconds between two checkpoints of a run.")
+]
+
+# ---- The command -------------------------------------------------------------------------------
+
+
 @app.command()
 @guarded
 def run(
-    suite: Annotated[str, typer.Argument(help="A suite file, or the name of a suite that comes with nlbench.")],
+    suite: SuiteName,
     out: Out = Path("results"),
-    only: Annotated[str | None, typer.Option(help="Train these rows only: ce,elr")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Train these seeds only: 0,1 or 0-4")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a value of the protocol: epochs=2. Repeatable."),
-    ] = None,
+    only: Only = None,
+    seeds: Seeds = None,
+    set_: Settings = None,
     data_dir: DataDir = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
-    gpus: Annotated[str | None, typer.Option(help="Distribute the runs over these GPUs: 0,2")] = None,
-    jobs: Annotated[
-        str,
-        typer.Option(
-            help="Number of runs to train in parallel on each device, or `auto` (as many as the CPU cores allow)."
-        ),
-    ] = "1",
-    cuda_graphs: Annotated[
-        bool | None,
-        typer.Option(
-            "--cuda-graphs/--no-cuda-graphs",
-            help="On a GPU, replay default training steps as CUDA graphs: the same results, "
-            "sooner. The default is on for nlbench's own models and off for others.",
-            show_default=False,
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Only count the runs that are done, missing and failed."),
-    ] = False,
+    device: Device = "auto",
+    gpus: Gpus = None,
+    jobs: ParallelJobs = "1",
+    cuda_graphs: CudaGraphs = None,
+    dry_run: DryRun = False,
     methods_dir: MethodsDir = None,
-    stale: Annotated[
-        Stale,
-        typer.Option(help="Keep or train again the records made by an older version of the code."),
-    ] = Stale.keep,
-    debug: Annotated[bool, typer.Option("--debug", help="Train one run only; open pdb where it fails.")] = False,
-    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints of a run.")] = 10.0,
+    stale: StaleRecords = Stale.keep,
+    debug: Debug = False,
+    checkpoint_seconds: CheckpointSeconds = 10.0,
 ) -> None:
     """Train the runs that a suite still lacks, then print its table.
 
