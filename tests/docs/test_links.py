@@ -29,6 +29,15 @@ def test_every_link_of_a_page_leads_somewhere(page):
             assert anchor in anchors(target), f"{path} has no heading #{anchor}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_exists(page):
+    text = page.read_text(encoding="utf-8")
+    made_here = set(re.findall(r"(?m)^(?:#|//) (\S+)$", text))
+    named = re.findall(r"`((?:nlbench|methods|suites|csrc|tests|docs)/[\w./-]+\.\w+)`", text)
+    for path in set(named) - made_here:
+        assert (ROOT / path).exists(), f"{path} does not exist"
+
+
 def test_every_page_can_be_reached_from_the_readme():
     waiting, seen = [ROOT / "README.md"], set()
     while waiting:
