@@ -386,7 +386,7 @@ def test_the_key_of_a_folder_is_of_its_content(tmp_path):
     other.given[0] = 2
     other.write_csv(tmp_path / "birds")
     assert key() != before
-    folder._cached_read.cache_clear()
+    folder._read.cache_clear()
     (tmp_path / "birds").rename(tmp_path / "other")
     (tmp_path / "old").rename(tmp_path / "birds")
     assert key() == before

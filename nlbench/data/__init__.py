@@ -1,1 +1,1 @@
-"""Datasets, noise, and where the files come from. A file here is a dataset when it defines `load`."""
+"""Datasets, label noise, and the files they come from. `catalogue` leads from names to datasets."""

@@ -38,7 +38,7 @@ class DatasetModule(Protocol):
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of a dataset. `INFO` holds what is known before reading it, `Dataset.info` the rest.
+    """What is known of a dataset: in `INFO` before it is read, in `Dataset.info` afterwards.
 
     Attributes:
         title: how tables print it, for example "CIFAR-10N".
@@ -79,7 +79,7 @@ class ImageFiles:
 
     Attributes:
         root: the folder that the names are relative to.
-        names: (N,) bytes, file-system encoded. An array, because lists of a million names are usual.
+        names: (N,) bytes, file-system encoded. An array, since lists of a million are usual.
     """
 
     root: Path

@@ -1,4 +1,4 @@
-"""Decode image files, in worker processes where there are several cores. Workers import this module.
+"""Decode image files, in worker processes where there are several cores.
 
 The workers come from the standard library's pool and not from a DataLoader, because a DataLoader
 owns the order of what it loads, while methods ask by index: batches of their own, several views,
@@ -148,7 +148,7 @@ class Pending:
         self._parts = parts
 
     def take(self) -> list[np.ndarray]:
-        """Wait for the images. Returns arrays (b, 3, crop, crop) uint8, in the order of the request.
+        """Wait for the images. Returns arrays (b, 3, crop, crop) uint8, in the requested order.
 
         Raises: DataError, naming the file, or when a worker was killed.
         """

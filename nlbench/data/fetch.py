@@ -98,7 +98,7 @@ def _reason(error: Exception) -> str:
 
 
 def _download(source: Source, target: Path, progress: Progress) -> None:
-    """Download to `target`.part, continue an earlier part, and rename it when its checksum is right."""
+    """Download to `target`.part, from where an earlier one stopped, and rename it when whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     start = part.stat().st_size if part.exists() else 0
@@ -118,12 +118,16 @@ def _download(source: Source, target: Path, progress: Progress) -> None:
         done = total = start
 
     if done < total:
-        raise ConnectionError(f"broke off after {done} of {total} bytes; fetch again to go on from there")
+        raise ConnectionError(
+            f"broke off after {done} of {total} bytes; fetch again to go on from there"
+        )
     _verify(source, part)
     os.replace(part, target)
 
 
-def _copy(response: HTTPResponse, file: IO[bytes], done: int, total: int, progress: Progress) -> int:
+def _copy(
+    response: HTTPResponse, file: IO[bytes], done: int, total: int, progress: Progress
+) -> int:
     """Copy the response to the file. Returns the bytes that the file has then."""
     progress(done, total)
     while chunk := response.read(_CHUNK_BYTES):

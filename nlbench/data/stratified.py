@@ -55,9 +55,7 @@ def balanced(labels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndar
     return rng.permutation(np.concatenate(taken))
 
 
-def split(
-    labels: np.ndarray, sizes: tuple[int, ...], rng: np.random.Generator
-) -> list[np.ndarray]:
+def split(labels: np.ndarray, sizes: tuple[int, ...], rng: np.random.Generator) -> list[np.ndarray]:
     """Part the positions 0..N-1 into disjoint stratified parts of exactly these sizes.
 
     Each class is shuffled once and dealt out in order, so that a part does not depend on the sizes

@@ -97,8 +97,8 @@ def test_parquet(load, small, tmp_path, data, clean, named):
 def test_parquet_is_written_out_once(load, small, tmp_path, monkeypatch):
     path = small.write_parquet(tmp_path / "birds")
     before = load(path)
-    folder._cached_read.cache_clear()
-    monkeypatch.setattr(folder, "_parquet_rows", lambda files: pytest.fail("written out again"))
+    folder._read.cache_clear()
+    monkeypatch.setattr(folder, "_parquet_images", lambda files: pytest.fail("written out again"))
     assert load(path).fingerprint == before.fingerprint
 
 
@@ -189,7 +189,7 @@ def test_missing_training_images(load, refused, tmp_path):
     assert f"{path}/train.csv:5: no image {path}/pictures/train/no 3, ñ.jpg (the first of 2 of 210)" in warning
     assert len(dataset.train_images) == len(dataset.label_sets["given"]) == len(dataset.clean_labels) == 208
     (path / "pictures" / "train" / "no 100, ñ.jpg").unlink()
-    folder._cached_read.cache_clear()  # within a process images may be thought to stay
+    folder._read.cache_clear()  # within a process images may be thought to stay
     refused(path, "train.csv:5: no image", "the first of 3 of 210", "more than 1%")
 
 

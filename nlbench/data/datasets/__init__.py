@@ -1,1 +1,1 @@
-"""Datasets: a file each, which is the registry."""
+"""The datasets, one file for each. The folder is the registry."""

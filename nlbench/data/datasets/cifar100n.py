@@ -22,7 +22,7 @@ SOURCES = (
     Source(
         file=LABELS.file,
         home=cifar_n.HOME,
-        url="https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/CIFAR-100_human.pt",
+        url=f"{cifar_n.FILES}/CIFAR-100_human.pt",
         md5="a67b45c1d7992051865b5c755bd68bb1",
         sha256="bd2d80409754d420292d622e15e25248ba21e37d27429efac49c8da723f44394",
         size=1_000_959,

@@ -8,8 +8,8 @@ from nlbench.data.datasets import cifar10
 from nlbench.data.formats import cifar_n
 from nlbench.data.places import Places
 
-# random1 to random3 are the workers' labels, and aggregate is their majority. worst is a wrong label
-# wherever one of the workers is wrong; the papers call it worst, the file worse.
+# random1 to random3 are the workers' labels, and aggregate is their majority. worst is a wrong
+# label wherever one of the workers is wrong; the papers call it worst, the file worse.
 LABELS = cifar_n.LabelFile(
     file="CIFAR-10_human.pt",
     sets={
@@ -27,7 +27,7 @@ SOURCES = (
     Source(
         file=LABELS.file,
         home=cifar_n.HOME,
-        url="https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/CIFAR-10_human.pt",
+        url=f"{cifar_n.FILES}/CIFAR-10_human.pt",
         md5="96644db5574813cae939af5f7f2a0aec",
         sha256="873e69c39cb9b5e97fb6bae2d60bb59b38a5cbc31d2b868f7903dcb2b9dd2310",
         size=2_401_007,

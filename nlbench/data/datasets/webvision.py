@@ -1,6 +1,7 @@
-"""Mini-WebVision: the first 50 classes of WebVision 1.0's Google images (Li et al. 2017, arXiv:1708.02862).
+"""Mini-WebVision: the first 50 classes of WebVision 1.0's Google images.
 
-Tested on WebVision's validation images of these classes and, as `ilsvrc12`, on ImageNet's, mapped by WordNet id.
+Li et al. 2017, arXiv:1708.02862. Tested on WebVision's validation images of these classes and, as
+`ilsvrc12`, on ImageNet's, mapped by WordNet id.
 """
 
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.formats import image_lists
+from nlbench.data.formats.image_lists import ImageList
 from nlbench.data.missing import require
 from nlbench.data.places import Places
 from nlbench.errors import DataError
@@ -25,49 +27,56 @@ INFO = Info(
     label_sets=("noisy",),
     mean=image_lists.IMAGENET_MEAN,
     std=image_lists.IMAGENET_STD,
-    estimated_noise_rate=0.2,  # as ELR's authors quote it
+    # As ELR's authors quote it.
+    estimated_noise_rate=0.2,
 )
 _TERMS = "terms: see the page"
+_LISTS = ("info/train_filelist_google.txt", "info/val_filelist.txt", "info/synsets.txt")
+_FOLDERS = ("google", "val_images_256", "ilsvrc12")
 SOURCES = (
     *(
         Source(file=file, home=HOME, goes_to=f"webvision/{file}", licence=_TERMS)
-        for file in (
-            "info/train_filelist_google.txt",
-            "info/val_filelist.txt",
-            "info/synsets.txt",
-            "google",
-            "val_images_256",
-        )
+        for file in (*_LISTS, "google", "val_images_256")
     ),
     Source(
         file="ilsvrc12",
-        home="https://image-net.org (an account; ILSVRC2012_img_val.tar, unpacked into a folder for each WordNet id)",
+        home="https://image-net.org (an account; ILSVRC2012_img_val.tar, unpacked into a folder "
+        "for each WordNet id)",
         goes_to="webvision/ilsvrc12",
         licence=_TERMS,
     ),
 )
-_LISTS = tuple(source.file for source in SOURCES if source.file.startswith("info/"))
 _PLACES = ("webvision", "WebVision", "webvision1.0", "")
 _SUFFIXES = (".jpeg", ".jpg", ".png")
-_IMAGENET_PER_CLASS = 50  # validation images
+
+# Classes in WebVision's lists, of which mini-WebVision takes the first 50.
+_ALL_CLASSES = 1000
+
+# Validation images of each class in ImageNet.
+_IMAGENET_PER_CLASS = 50
 
 
 def find(data_dir: Path) -> Found:
-    """The lists in info/, the images in the folders that the lists name, ImageNet's validation images in ilsvrc12/."""
+    """Look for the lists and the folders of images. Takes the place that lacks least.
+
+    The lists are in info/, the images in the folders that the lists name, and ImageNet's validation
+    images in ilsvrc12/.
+    """
     looked = tuple(data_dir / place for place in _PLACES)
-    best: Found | None = None
-    for place in looked:
-        missing = [file for file in _LISTS if not (place / file).is_file()]
-        missing += [folder for folder in ("google", "val_images_256", "ilsvrc12") if not (place / folder).is_dir()]
-        if best is None or len(missing) < len(best.missing):
-            paths = tuple(place / source.file for source in SOURCES if source.file not in missing)
-            best = Found(paths, looked, tuple(missing), tuple(missing))
-    assert best is not None
-    return best
+    return min((_find_in(place, looked) for place in looked), key=lambda found: len(found.missing))
+
+
+def _find_in(place: Path, looked: tuple[Path, ...]) -> Found:
+    missing = [file for file in _LISTS if not (place / file).is_file()]
+    missing += [folder for folder in _FOLDERS if not (place / folder).is_dir()]
+    paths = tuple(place / source.file for source in SOURCES if source.file not in missing)
+    return Found(paths, looked, tuple(missing), tuple(missing))
 
 
 def load(places: Places, seed: int) -> Dataset:
-    """Images with labels below 50; how many there are is counted, not taken from papers, which disagree.
+    """Read the images with labels below 50.
+
+    They are counted, because papers disagree about their number.
 
     Raises: DataMissing; DataError, naming file and line.
     """
@@ -75,50 +84,83 @@ def load(places: Places, seed: int) -> Dataset:
     require(INFO, SOURCES, found, places.data_dir)
     root = next(path for path in found.paths if path.name == "google").parent
     train_list, val_list, synsets = (root / file for file in _LISTS)
-    names, labels, lines = _mini(train_list)
-    kept, warnings = image_lists.usable(root, names, train_list, lines)
-    names, labels = [name for name, keep in zip(names, kept, strict=True) if keep], labels[kept]
-    tests, test_labels, test_lines = _mini(val_list)
-    tests = [name if name.startswith("val_images_256/") else f"val_images_256/{name}" for name in tests]
-    image_lists.require_whole(root, tests, val_list, test_lines)
-    imagenet, imagenet_labels = _imagenet(root / "ilsvrc12", synsets)
-    if odd := {int(count) for count in np.bincount(imagenet_labels)} - {_IMAGENET_PER_CLASS}:
-        warnings += (f"{root / 'ilsvrc12'}: {min(odd)} images of a class; ILSVRC 2012 has {_IMAGENET_PER_CLASS}",)
+
+    train = _mini(train_list, root)
+    kept, warnings = image_lists.usable(train)
+    train = train.select(kept)
+
+    test = _mini(val_list, root)
+    test = replace(test, names=[_in_val_folder(name) for name in test.names])
+    image_lists.require_whole(test)
+
+    imagenet = _imagenet(root / "ilsvrc12", synsets)
+    counts = np.bincount(imagenet.labels)
+    odd = counts[counts != _IMAGENET_PER_CLASS]
+    if len(odd):
+        warnings += (
+            f"{imagenet.root}: {odd.min()} images of a class; "
+            f"ILSVRC 2012 has {_IMAGENET_PER_CLASS}",
+        )
+
     return Dataset(
-        info=replace(INFO, num_train=len(names), num_test=len(tests)),
-        train_images=image_lists.image_files(root, names),
-        test_images=image_lists.image_files(root, tests),
-        test_labels=test_labels,
-        label_sets={"noisy": labels},
-        fingerprint=image_lists.list_fingerprint((names, labels), (tests, test_labels), (imagenet, imagenet_labels)),
+        info=replace(INFO, num_train=len(train.names), num_test=len(test.names)),
+        train_images=train.files(),
+        test_images=test.files(),
+        test_labels=test.labels,
+        label_sets={"noisy": train.labels},
+        fingerprint=image_lists.list_fingerprint(
+            (train.names, train.labels),
+            (test.names, test.labels),
+            (imagenet.names, imagenet.labels),
+        ),
         warnings=warnings,
-        scored={"ilsvrc12": (image_lists.image_files(root / "ilsvrc12", imagenet), imagenet_labels)},
+        scored={"ilsvrc12": (imagenet.files(), imagenet.labels)},
     )
 
 
-def _mini(path: Path) -> tuple[list[str], np.ndarray, list[int]]:
-    """The lines of a list with a label below 50."""
-    names, labels, lines = image_lists.names_and_labels(path, 1000)
-    first = np.flatnonzero(labels < INFO.num_classes)
-    if len(present := np.unique(labels[first])) < INFO.num_classes:
-        raise DataError(f"{path}: only {len(present)} of the first {INFO.num_classes} classes are in it")
-    return [names[i] for i in first], labels[first], [lines[i] for i in first]
+def _mini(path: Path, root: Path) -> ImageList:
+    """Read the lines of a list whose label is below 50. Raises DataError when a class is absent."""
+    listed = image_lists.read_list(path, _ALL_CLASSES, root)
+    first = listed.select(listed.labels < INFO.num_classes)
+    present = len(np.unique(first.labels))
+    if present < INFO.num_classes:
+        raise DataError(f"{path}: only {present} of the first {INFO.num_classes} classes are in it")
+    return first
 
 
-def _imagenet(folder: Path, synsets: Path) -> tuple[list[str], np.ndarray]:
-    """ImageNet's validation images of the 50 classes: line i of synsets.txt says which WordNet id is class i."""
-    wordnet = [line.split()[0] for line in image_lists.read_lines(synsets)[: INFO.num_classes] if line.strip()]
-    if len(wordnet) < INFO.num_classes:
-        raise DataError(f"{synsets}: holds {len(wordnet)} of the first {INFO.num_classes} WordNet ids")
-    for line, name in enumerate(wordnet, 1):
-        if (first := wordnet.index(name) + 1) != line:
-            raise DataError(f"{synsets}:{line}: {name} is the class of line {first} already")
+def _in_val_folder(name: str) -> str:
+    """Return the name with its folder, which some copies of the list leave out."""
+    return name if name.startswith("val_images_256/") else f"val_images_256/{name}"
+
+
+def _imagenet(folder: Path, synsets: Path) -> ImageList:
+    """List ImageNet's validation images of the 50 classes, class by class."""
     names: list[str] = []
     labels: list[int] = []
-    for label, name in enumerate(wordnet):
-        own = sorted(path.name for path in (folder / name).glob("[!.]*") if path.suffix.lower() in _SUFFIXES)
-        if not own:
-            raise DataError(f"{folder / name}: no images of class {label} there ({synsets}:{label + 1} is {name})")
-        names += [f"{name}/{file}" for file in own]
-        labels += [label] * len(own)
-    return names, np.array(labels, np.int64)
+    for label, wordnet in enumerate(_wordnet_ids(synsets)):
+        files = [path for path in (folder / wordnet).glob("[!.]*") if _is_image(path)]
+        if not files:
+            raise DataError(
+                f"{folder / wordnet}: no images of class {label} there "
+                f"({synsets}:{label + 1} is {wordnet})"
+            )
+        names += sorted(f"{wordnet}/{path.name}" for path in files)
+        labels += [label] * len(files)
+    return ImageList(folder, names, np.array(labels, np.int64), [0] * len(names), folder)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES
+
+
+def _wordnet_ids(synsets: Path) -> list[str]:
+    """Return the WordNet ids of the 50 classes; line i of synsets.txt holds that of class i."""
+    lines = image_lists.read_lines(synsets)[: INFO.num_classes]
+    ids = [line.split()[0] for line in lines if line.strip()]
+    if len(ids) < INFO.num_classes:
+        raise DataError(f"{synsets}: holds {len(ids)} of the first {INFO.num_classes} WordNet ids")
+    for line, name in enumerate(ids, 1):
+        first = ids.index(name) + 1
+        if first != line:
+            raise DataError(f"{synsets}:{line}: {name} is the class of line {first} already")
+    return ids

@@ -1,1 +1,1 @@
-"""Readers of the file formats that datasets share."""
+"""Readers of file formats that datasets share."""

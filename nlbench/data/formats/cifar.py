@@ -227,9 +227,7 @@ def _decode_batches(copy: Copy, layout: Layout, info: Info) -> _Decoded:
     def part(files: tuple[str, ...]) -> _Part:
         images, labels = [], []
         for name in files:
-            batch = cifar_batches.decode(
-                contents[name], place + name, layout.label_key, info.shape
-            )
+            batch = cifar_batches.decode(contents[name], place + name, layout.label_key, info.shape)
             images.append(batch[0])
             labels.append(batch[1])
         return np.concatenate(images), np.concatenate(labels)

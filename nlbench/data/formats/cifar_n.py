@@ -23,6 +23,7 @@ from nlbench.errors import DataError
 from nlbench.files import digest
 
 HOME = "https://github.com/UCSC-REAL/cifar-10-100n"
+FILES = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data"
 LICENCE = "CC BY-NC 4.0: no commercial use"
 
 

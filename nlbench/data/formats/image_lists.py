@@ -1,10 +1,11 @@
-"""Lists of image files: reading them, and seeing what of them is there."""
+"""Lists of image files: read them, and compare them with the files that are there."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +14,78 @@ from nlbench.data.base import ImageFiles
 from nlbench.errors import DataError
 from nlbench.files import short_hash
 
-MOST_MISSING = 0.01  # of the training images; an archive of which more is missing was not unpacked whole
+# Of the training images. An archive of which more is missing was not unpacked whole.
+MOST_MISSING = 0.01
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+@dataclass(frozen=True)
+class ImageList:
+    """Images with labels, as a list file names them.
+
+    Attributes:
+        source: the list file, or the folder that was listed.
+        names: N names, relative to `root`.
+        labels: (N,) int64.
+        lines: the line of each image in `source`, from 1; 0 in a folder, which has no lines.
+        root: the folder of the images.
+    """
+
+    source: Path
+    names: list[str]
+    labels: np.ndarray
+    lines: list[int]
+    root: Path = Path()
+
+    def select(self, mask: np.ndarray) -> ImageList:
+        """Return the list of the images where `mask` (N,) bool is true."""
+        index = np.flatnonzero(mask)
+        names = [self.names[i] for i in index]
+        lines = [self.lines[i] for i in index]
+        return replace(self, names=names, labels=self.labels[index], lines=lines)
+
+    def files(self) -> ImageFiles:
+        """Return the images as a dataset holds them."""
+        return image_files(self.root, self.names)
+
+
+def image_files(root: Path, names: Sequence[str]) -> ImageFiles:
+    """Return images of `root` as a dataset holds them."""
+    return ImageFiles(root, np.array([os.fsencode(name) for name in names], dtype="S"))
+
+
+def list_fingerprint(*parts: tuple[Sequence[str], np.ndarray]) -> str:
+    """Return 16 hex digits over names and labels, in order.
+
+    The pixels are not in it: to read those of a million files would take too long.
+    """
+    content = []
+    for names, labels in parts:
+        content.append("\n".join(names).encode("utf-8", "surrogateescape"))
+        content.append(labels.astype("<i8").tobytes())
+    return short_hash(*content)
+
+
+# ---- Reading -------------------------------------------------------------------------------------
+
+
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file without their ends. Raises DataError, naming the file."""
+    """Return the lines of a text file without their ends. Raises DataError, naming the file."""
     try:
-        return path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would also split inside some names
+        # Not splitlines(), which would split inside some names as well.
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is no UTF-8; is this the list?") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def names_and_labels(path: Path, num_classes: int) -> tuple[list[str], np.ndarray, list[int]]:
-    """A list whose lines are "name label", label being an integer from 0.
+def read_list(path: Path, num_classes: int, root: Path = Path()) -> ImageList:
+    """Read a list whose lines are "name label", where the label is an integer from 0.
 
-    Returns: names, labels (N,) int64, and the line that each stands in, from 1. Empty lines are passed over.
+    Empty lines are skipped.
+
     Raises: DataError, naming file and line.
     """
     names, labels, lines = [], [], []
@@ -40,88 +94,96 @@ def names_and_labels(path: Path, num_classes: int) -> tuple[list[str], np.ndarra
             continue
         match = re.fullmatch(r"(.*\S)[ \t]+(\d+)", line.strip())
         if not match:
-            raise DataError(f"{path}:{number}: must be a file and a label from 0, got {line[:80]!r}")
+            raise DataError(
+                f"{path}:{number}: must be a file and a label from 0, got {line[:80]!r}"
+            )
+
+        # A label of more digits could be too large for int().
         name, label = match.groups()
         if len(label) > 9 or int(label) >= num_classes:
-            raise DataError(f"{path}:{number}: label {label[:20]} of {name} is not below the {num_classes} classes")
+            raise DataError(
+                f"{path}:{number}: label {label[:20]} of {name} is not below the "
+                f"{num_classes} classes"
+            )
         names.append(name)
         labels.append(int(label))
         lines.append(number)
-    return names, np.array(labels, np.int64), lines
+    return ImageList(path, names, np.array(labels, np.int64), lines, root)
 
 
-def present(root: Path, names: Sequence[str]) -> np.ndarray:
-    """(N,) bool: which files there are under `root`. Reads each folder once instead of asking for a million files."""
+# ---- Checking ------------------------------------------------------------------------------------
+
+
+def require_whole(images: ImageList) -> None:
+    """Raise DataError, naming file and line, unless each image is there and listed once.
+
+    Test parts must be whole.
+    """
+    absent, repeated = ~_present(images), _repeated(images.names)
+    if absent.any():
+        message = _first_of(absent, images, lambda i: f"no image {images.root / images.names[i]}")
+        raise DataError(f"{message}; every image of this part must be there")
+    if repeated.any():
+        message = _first_of(repeated, images, lambda i: f"{images.names[i]} stands there already")
+        raise DataError(f"{message}; keep one")
+
+
+def usable(images: ImageList) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Tell which training images to keep: those that are there, at their first mention.
+
+    Copies lack some images. An image that is listed twice could be trained on and held out at once.
+
+    Returns: (N,) bool, and warnings for the record.
+    Raises: DataError when more than MOST_MISSING of them are absent.
+    """
+    absent, repeated = ~_present(images), _repeated(images.names)
+    warnings = []
+    if absent.any():
+        message = _first_of(absent, images, lambda i: f"no image {images.root / images.names[i]}")
+        if absent.mean() > MOST_MISSING:
+            raise DataError(
+                f"{message}; more than {MOST_MISSING:.0%} are missing: "
+                f"was all of the archive unpacked?"
+            )
+        warnings.append(f"{message}; left out")
+    if repeated.any():
+        message = _first_of(repeated, images, lambda i: f"{images.names[i]} stands there already")
+        warnings.append(f"{message}; left out")
+    return ~absent & ~repeated, tuple(warnings)
+
+
+def at(source: Path, line: int) -> str:
+    """Return file:line, or the file alone where it has no lines (0)."""
+    return f"{source}:{line}" if line else str(source)
+
+
+def _present(images: ImageList) -> np.ndarray:
+    """Return (N,) bool: which files exist. Lists each folder once, for up to a million files."""
     folders: dict[str, set[str]] = {}
-    found = np.zeros(len(names), bool)
-    for i, name in enumerate(names):
+    found = np.zeros(len(images.names), bool)
+    for i, name in enumerate(images.names):
         folder, _, file = name.rpartition("/")
         if folder not in folders:
             try:
-                folders[folder] = set(os.listdir(root / folder))
+                folders[folder] = set(os.listdir(images.root / folder))
             except (FileNotFoundError, NotADirectoryError):
                 folders[folder] = set()
         found[i] = file in folders[folder]
     return found
 
 
-def require_whole(root: Path, names: Sequence[str], where: Path, lines: Sequence[int]) -> None:
-    """Raises DataError, naming file and line, unless every listed image is there, once: tests must be whole."""
-    found, new = present(root, names), _first_mentions(names)
-    if not found.all():
-        said = _first_of(~found, where, lines, lambda i: f"no image {root / names[i]}")
-        raise DataError(f"{said}; every image of this part must be there")
-    if not new.all():
-        raise DataError(_first_of(~new, where, lines, lambda i: f"{names[i]} stands there already; keep one"))
+def _repeated(names: Sequence[str]) -> np.ndarray:
+    """Return (N,) bool: which names stand earlier in the list already."""
+    seen: set[str] = set()
+    repeated = np.zeros(len(names), bool)
+    for i, name in enumerate(names):
+        repeated[i] = name in seen
+        seen.add(name)
+    return repeated
 
 
-def usable(root: Path, names: Sequence[str], where: Path, lines: Sequence[int]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Training images: those that are listed but not there, and a second mention of one, are left out and counted.
-
-    Copies lack some images; an image that is listed twice could be trained on and held out at once.
-
-    Returns: (N,) bool, which to keep; warnings for the record.
-    Raises: DataError when more than MOST_MISSING of them lack.
-    """
-    found, new = present(root, names), _first_mentions(names)
-    warnings = []
-    if not found.all():
-        said = _first_of(~found, where, lines, lambda i: f"no image {root / names[i]}")
-        if (~found).mean() > MOST_MISSING:
-            raise DataError(f"{said}; more than {MOST_MISSING:.0%} are missing: was all of the archive unpacked?")
-        warnings.append(f"{said}; left out")
-    if not new.all():
-        said = _first_of(~new, where, lines, lambda i: f"{names[i]} stands there already")
-        warnings.append(f"{said}; left out")
-    return found & new, tuple(warnings)
-
-
-def _first_mentions(names: Sequence[str]) -> np.ndarray:
-    """(N,) bool."""
-    first: dict[str, int] = {}
-    return np.array([first.setdefault(name, i) == i for i, name in enumerate(names)], bool)
-
-
-def at(where: Path, line: int) -> str:
-    """file:line, or the file alone where it has no lines (0)."""
-    return f"{where}:{line}" if line else str(where)
-
-
-def _first_of(wrong: np.ndarray, where: Path, lines: Sequence[int], what: Callable[[int], str]) -> str:
+def _first_of(wrong: np.ndarray, images: ImageList, describe: Callable[[int], str]) -> str:
+    """Return a message about the first wrong image, with the number of them."""
     first, count = int(np.flatnonzero(wrong)[0]), int(wrong.sum())
     more = f" (the first of {count} of {len(wrong)})" if count > 1 else ""
-    return f"{at(where, lines[first])}: {what(first)}{more}"
-
-
-def image_files(root: Path, names: Sequence[str]) -> ImageFiles:
-    """The images as a dataset holds them."""
-    return ImageFiles(root, np.array([os.fsencode(name) for name in names], dtype="S"))
-
-
-def list_fingerprint(*parts: tuple[Sequence[str], np.ndarray]) -> str:
-    """16 hex digits over names and true or given labels, in order; pixels of so many files are not read for it."""
-    content = []
-    for names, labels in parts:
-        content.append("\n".join(names).encode("utf-8", "surrogateescape"))
-        content.append(labels.astype("<i8").tobytes())
-    return short_hash(*content)
+    return f"{at(images.source, images.lines[first])}: {describe(first)}{more}"

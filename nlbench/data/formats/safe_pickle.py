@@ -1,9 +1,12 @@
-"""Pickles of other people, read without running anything in them.
+"""Read other people's pickles without running anything in them.
 
-A pickle is a program that may call any function it can name. Here it can name the dozen of `_GLOBALS` and nothing
-else, and none of those is the real one: each stand-in checks what it gets and builds plain NumPy arrays of numbers.
-So not even NumPy's own unpickling code, written for trusted input, sees the file.
+A pickle is a program that may call any function it can name. Here it can name the dozen of
+`_GLOBALS` and nothing else, and none of those is the real function: each stand-in checks its
+arguments and builds plain NumPy arrays of numbers. So not even NumPy's own unpickling code, which
+is written for trusted input, sees the file.
 """
+
+from __future__ import annotations
 
 import io
 import math
@@ -18,14 +21,31 @@ import numpy as np
 
 from nlbench.errors import DataError
 
-_NUMBER = re.compile("[<>=|]?[biuf][1248]")  # dtype codes: bool, signed, unsigned, float
-_TORCH_STORAGES = {"LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1",
-                   "ByteStorage": "u1", "FloatStorage": "f4", "DoubleStorage": "f8"}  # fmt: skip
-_OLD_TORCH = 0x1950A86A20F9469CFC6C  # the first object in a file of torch.save before version 1.6
+# The codes of dtypes that are read: bool, signed, unsigned, float.
+_NUMBER = re.compile("[<>=|]?[biuf][1248]")
+
+_TORCH_STORAGES = {
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+}
+
+# The first object in a file of torch.save before version 1.6.
+_OLD_TORCH = 0x1950A86A20F9469CFC6C
+
+
+# ---- Stand-ins for what a pickle may name --------------------------------------------------------
 
 
 class _Call:
-    """What the pickle may call in place of a real function. Without a __dict__, so the pickle cannot change it."""
+    """Stand in for a function that the pickle calls.
+
+    It has no __dict__, so that the pickle cannot change it.
+    """
 
     __slots__ = ("_function",)
     _function: Callable[..., Any]
@@ -41,24 +61,22 @@ class _Call:
 
 
 class _Dtype:
-    """numpy.dtype: a number type from its code, such as "i8"; the byte order arrives later, as its state."""
+    """Stand in for numpy.dtype: a type of numbers from its code, such as "i8".
+
+    The byte order arrives later, as its state.
+    """
 
     __slots__ = ("dtype",)
 
     def __init__(self, code: str | bytes, align: bool = False, copy: bool = True):
-        if not _NUMBER.fullmatch(_text(code)):
-            raise pickle.UnpicklingError(f"dtype {_text(code)!r}: only arrays of numbers are read")
-        self.dtype = np.dtype(_text(code))
+        self.dtype = _number_type(_text(code))
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        code = _text(state[1]) + self.dtype.str[1:]
-        if not _NUMBER.fullmatch(code):
-            raise pickle.UnpicklingError(f"dtype {code!r}: only arrays of numbers are read")
-        self.dtype = np.dtype(code)
+        self.dtype = _number_type(_text(state[1]) + self.dtype.str[1:])
 
 
 class _Array:
-    """numpy.ndarray: empty at first, its content arrives as its state."""
+    """Stand in for numpy.ndarray: empty at first, its content arrives as its state."""
 
     __slots__ = ("array",)
 
@@ -71,13 +89,21 @@ def _text(value: str | bytes) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 
+def _number_type(code: str) -> np.dtype[Any]:
+    if not _NUMBER.fullmatch(code):
+        raise pickle.UnpicklingError(f"dtype {code!r}: only arrays of numbers are read")
+    return np.dtype(code)
+
+
 def _array(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
+    """Return a copy of the content as an array in this machine's byte order."""
     if not all(isinstance(n, int) and n >= 0 for n in shape):
         raise pickle.UnpicklingError(f"impossible array shape {shape!r}")
     if math.prod(shape) * dtype.dtype.itemsize != len(content):
         raise pickle.UnpicklingError(f"an array of shape {shape} has {len(content)} bytes")
-    values = np.frombuffer(content, dtype.dtype)
-    return values.reshape(shape, order="F" if order == "F" else "C").astype(dtype.dtype.newbyteorder("="))
+
+    values = np.frombuffer(content, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
+    return values.astype(dtype.dtype.newbyteorder("="))
 
 
 def _reconstruct(*ignored: Any) -> _Array:
@@ -102,23 +128,32 @@ def _no_bytes() -> bytes:
     return b""
 
 
-def _rebuild_tensor(storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Any:
+def _rebuild_tensor(
+    storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> np.ndarray:
+    """Return a tensor that is a whole storage, or a contiguous part of one, as an array."""
     dense = tuple(math.prod(size[i + 1 :]) for i in range(len(size)))
     length = math.prod(size)
     if tuple(stride) != dense or offset < 0 or offset + length > len(storage):
-        raise pickle.UnpicklingError("a tensor that is a view of another: save it again with tensor.clone()")
+        raise pickle.UnpicklingError(
+            "a tensor that is a view of another: save it again with tensor.clone()"
+        )
     return storage[offset : offset + length].reshape(size)
 
 
+# Everything that a pickle may name, by module and name.
 _GLOBALS: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): "ndarray",  # only ever an argument of _reconstruct
+    # Only ever an argument of _reconstruct.
+    ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): _Call(_Dtype),
     ("_codecs", "encode"): _Call(_encode),
-    ("__builtin__", "bytes"): _Call(_no_bytes),  # how Python 3 writes b"" for Python 2
+    # Python 3 writes b"" for Python 2 as a call of bytes().
+    ("__builtin__", "bytes"): _Call(_no_bytes),
     ("collections", "OrderedDict"): _Call(dict),
     ("torch._utils", "_rebuild_tensor_v2"): _Call(_rebuild_tensor),
 }
-for _core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
+# NumPy 1 and 2.
+for _core in ("numpy.core", "numpy._core"):
     _GLOBALS[f"{_core}.multiarray", "_reconstruct"] = _Call(_reconstruct)
     _GLOBALS[f"{_core}.multiarray", "scalar"] = _Call(_scalar)
     _GLOBALS[f"{_core}.numeric", "_frombuffer"] = _Call(_from_buffer)
@@ -126,12 +161,20 @@ for _name, _code in _TORCH_STORAGES.items():
     _GLOBALS["torch", _name] = _code
 
 
+# ---- Reading -------------------------------------------------------------------------------------
+
+
 class _Forbidden(Exception):
     """The pickle names a global that is not allowed."""
 
 
 class _Unpickler(pickle.Unpickler):
-    """`storages` gives the bytes of a torch storage by its key; without it a pickle may not refer to any."""
+    """Unpickle with the stand-ins.
+
+    Args:
+        storages: returns the bytes of a torch storage by its key. Without it a pickle may not refer
+            to storages.
+    """
 
     def __init__(self, content: bytes, storages: Callable[[str], bytes] | None = None):
         super().__init__(io.BytesIO(content), encoding="bytes")
@@ -145,29 +188,32 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, reference: Any) -> np.ndarray:
         kind, code, key, _, _ = reference
-        if self._storages is None or _text(kind) != "storage" or code not in _TORCH_STORAGES.values():
+        known = _text(kind) == "storage" and code in _TORCH_STORAGES.values()
+        if self._storages is None or not known:
             raise pickle.UnpicklingError(f"unexpected reference {reference!r}")
         return np.frombuffer(self._storages(key), np.dtype(code).newbyteorder("<"))
 
 
 def read_pickle(content: bytes, where: str | Path) -> Any:
-    """The object in a pickle of numbers, text, lists, dicts and NumPy arrays; what NumPy wrote as bytes stays bytes.
+    """Read a pickle of numbers, text, lists, dicts and NumPy arrays. Bytes stay bytes.
 
     Args:
         where: names the file in errors.
-    Raises: DataError when the pickle is truncated, broken, or names anything else, which is never called.
+    Raises: DataError when the pickle is truncated, broken, or names anything else, which is never
+        called.
     """
     return _read(content, where, None)
 
 
 def read_torch(path: Path) -> Any:
-    """The object in a file of torch.save, or in a plain pickle; tensors come as NumPy arrays. Torch is not needed.
+    """Read a file of torch.save, or a plain pickle, without torch. Tensors become NumPy arrays.
 
     Raises: DataError as read_pickle, and for a file that cannot be read.
     """
     try:
         if not zipfile.is_zipfile(path):
             return _read(path.read_bytes(), path, None)
+
         with zipfile.ZipFile(path) as archive:
             root = _root(archive, path)
 
@@ -180,33 +226,43 @@ def read_torch(path: Path) -> Any:
 
 
 def _root(archive: zipfile.ZipFile, path: Path) -> str:
-    """The folder inside a torch file that holds everything, named after the file it was first saved as."""
-    roots = [name.removesuffix("/data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
-    if len(roots) != 1:
+    """Return the one folder in a torch file, named after the file as it was first saved."""
+    pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
         raise DataError(f"{path}: is a zip file, but not one of torch.save (no data.pkl in it)")
-    order = f"{roots[0]}/byteorder"
+    root = pickles[0].removesuffix("/data.pkl")
+
+    order = f"{root}/byteorder"
     if order in archive.namelist() and archive.read(order) != b"little":
         raise DataError(f"{path}: was saved on a big-endian machine; save it again as .npy")
-    return roots[0]
+    return root
 
 
 def _read(content: bytes, where: str | Path, storages: Callable[[str], bytes] | None) -> Any:
+    """Unpickle, with every failure as a DataError."""
     try:
         value = _plain(_Unpickler(content, storages).load())
     except _Forbidden as error:
         raise DataError(
-            f"{where}: refused, because its pickle asks for {error}, which data has no use for; nothing in it was "
-            f"run. Get the file again from its home page"
+            f"{where}: refused, because its pickle asks for {error}, which data has no use for; "
+            f"nothing in it was run. Get the file again from its home page"
         ) from None
-    except Exception as error:  # a pickle is a program: a broken one can fail in any way
-        raise DataError(f"{where}: not a readable pickle, truncated or damaged ({error}); get the file again") from None
+    # A pickle is a program, and a broken one can fail in any way.
+    except Exception as error:
+        raise DataError(
+            f"{where}: not a readable pickle, truncated or damaged ({error}); get the file again"
+        ) from None
+
     if isinstance(value, int) and value == _OLD_TORCH:
-        raise DataError(f"{where}: is in the format torch used before 1.6; load and save it again with a newer torch")
+        raise DataError(
+            f"{where}: is in the format torch used before 1.6; load and save it again with a newer "
+            f"torch"
+        )
     return value
 
 
 def _plain(value: Any) -> Any:
-    """The value with real arrays in place of stand-ins."""
+    """Return the value with real arrays in place of stand-ins."""
     if isinstance(value, _Array):
         return value.array
     if isinstance(value, Mapping):

@@ -3,8 +3,8 @@
 Every flip is drawn from the clean labels, once, from the stream (seed, "noise"). What a kind draws
 depends on the labels, its parameters and the seed, for instance-dependent noise also on the images,
 and on nothing else. All draws go through uniform numbers in [0, 1): one per example decides whether
-it flips, a second one decides the class it flips to. So for one seed the same examples flip first at
-every rate.
+it flips, a second one decides the class it flips to. So for one seed the same examples flip first
+at every rate.
 
 Counts are exact: rate * n is taken in decimal, as the rate is written, and a half goes to the even
 number. So 0.07 of 100 is 7, while the binary product 7.000000000000001 has the ceiling 8.

@@ -106,9 +106,7 @@ def _entry(content: object, key: str, path: Path) -> object:
 def _read_npy(path: Path) -> np.ndarray:
     labels = np.load(path, allow_pickle=False)
     if not isinstance(labels, np.ndarray):
-        raise DataError(
-            f"{path}: is an archive of arrays; save the labels alone, with numpy.save"
-        )
+        raise DataError(f"{path}: is an archive of arrays; save the labels alone, with numpy.save")
     return labels
 
 

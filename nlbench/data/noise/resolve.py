@@ -57,7 +57,7 @@ def resolve(noise: Mapping[str, Any], info: Info, base_dir: Path) -> dict[str, A
 
 
 def identity(noise: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a resolved noise that can change a result: all but the path of its file."""
+    """Return what can change a result in a resolved noise: all but the path of its file."""
     return {key: value for key, value in noise.items() if key != "path"}
 
 
