@@ -1,6 +1,6 @@
 """Hash the code that a record's numbers depend on. Comments, docstrings and layout do not count.
 
-The folders below are the list: a new file in `training/` or `data/noise/` counts because it is there.
+The folders below are the list: a new file in `training/` or `data/noise/` counts by lying there.
 Everything here is read from the sources, without importing them and without torch.
 """
 
@@ -50,7 +50,9 @@ def code_hash(method_file: Path | None, model: str, dataset: str) -> str:
 
 def hashed_files(method_file: Path | None, model: str, dataset: str) -> list[Path]:
     """List the files that `code_hash` reads. See there for the arguments."""
-    files = [path for pattern in HARNESS for path in sorted(_PACKAGE.glob(pattern))]
+    files: list[Path] = []
+    for pattern in HARNESS:
+        files += sorted(_PACKAGE.glob(pattern))
     files.append(models.model_file(model) or _PACKAGE / "models" / "_external.py")
 
     # The fingerprint in a run's key covers data from files, however they are read. Data that code
@@ -58,6 +60,7 @@ def hashed_files(method_file: Path | None, model: str, dataset: str) -> list[Pat
     dataset_file = _PACKAGE / "data" / "datasets" / f"{dataset}.py"
     if dataset_file.is_file() and _is_redrawn(dataset_file):
         files.append(dataset_file)
+
     if method_file is not None:
         files.append(method_file)
     return [*files, *_used_ops(files)]
@@ -87,6 +90,7 @@ def code_tokens(path: Path) -> tuple[str, ...]:
     """
     kept: list[str] = []
     statement: list[tokenize.TokenInfo] = []
+
     for token in _whole_strings(path.read_text(encoding="utf-8")):
         if token.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER):
             continue
@@ -98,6 +102,7 @@ def code_tokens(path: Path) -> tuple[str, ...]:
             statement = []
         else:
             statement.append(token)
+
     return tuple(kept)
 
 
@@ -109,6 +114,7 @@ def _whole_strings(text: str) -> Iterator[tokenize.TokenInfo]:
     """
     lines = list(io.StringIO(text))
     depth, start = 0, (0, 0)
+
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         kind = tokenize.tok_name[token.type]
         if kind.endswith("STRING_START"):
