@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Method")
 
 
-def typed_value(value: Any, annotation: Any) -> Any:
+def typed_value(value: object, annotation: Any) -> object:
     """Return a hyperparameter's value in its annotated type.
 
     Raises: ValueError, saying what the value must be.
     """
     try:
-        typed = TypeAdapter(annotation).validate_python(value, strict=True)
+        typed: object = TypeAdapter(annotation).validate_python(value, strict=True)
         # The value becomes part of a run's key, which is hashed as JSON.
         json.dumps(typed, allow_nan=False)
     except PydanticUserError:
@@ -44,7 +44,7 @@ def typed_value(value: Any, annotation: Any) -> Any:
 _MEASURED = ("noise_rate", "T")
 
 
-def build_method(cls: type[M], params: Mapping[str, Any], task: Task) -> M:
+def build_method(cls: type[M], params: Mapping[str, object], task: Task) -> M:
     """Build the method on `task`, which is left with the privileged information it declares.
 
     The constructor sees what the class declares in `told`, a training what the instance declares.
@@ -62,16 +62,15 @@ def build_method(cls: type[M], params: Mapping[str, Any], task: Task) -> M:
     return method
 
 
-def _declared(told: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
+def _declared(told: Iterable[str], known: Mapping[str, object]) -> dict[str, object]:
     """Return the part of the privileged information `known` that a method declares."""
     values = {}
     for name in told:
         if name in known:
             values[name] = known[name]
         elif name in _MEASURED:
-            raise ValueError(
-                f"needs to be told {name}, which is unknown: the dataset has no true training labels"
-            )
+            why = "the dataset has no true training labels"
+            raise ValueError(f"needs to be told {name}, which is unknown: {why}")
         else:
             raise ValueError(f"told names {name!r}; a method can be told: {', '.join(known)}")
     return values
@@ -93,13 +92,13 @@ def problem_of(error: ValueError, given: Iterable[str]) -> Problem:
 
 
 def dummy_task(info: Info) -> Task:
-    """Return a task of the dataset's size with made-up labels, on which arguments can be checked."""
+    """Return a task of the dataset's size with made-up labels, to check arguments on."""
     import torch
 
     from nlbench.method import Task
 
     N, C = info.num_train or 1000, info.num_classes
-    known: dict[str, Any] = {}
+    known: dict[str, object] = {}
     if "clean" in info.label_sets:
         known["noise_rate"] = 0.2
         known["T"] = torch.eye(C, dtype=torch.float64) * 0.8 + 0.2 / C

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class UserError(Exception):
-    """Something that a user can cause and mend. The message names the file, key or argument, and the fix."""
+    """A user can cause and mend it. The message names the file, key or argument, and the fix."""
 
 
 class SuiteError(UserError):
@@ -34,11 +34,18 @@ class SuiteError(UserError):
 
 
 class DataError(UserError):
-    """Data is there but cannot be used: truncated, wrong length or order, labels out of range, unsafe pickle."""
+    """Data is there but cannot be used.
+
+    For example it is truncated, has another length or order, labels out of range, or an unsafe
+    pickle.
+    """
 
 
 class DataMissing(DataError):
-    """Data is not there. The message says where it was looked for, and which file from which page goes where."""
+    """Data is not there.
+
+    The message says where it was looked for, and which file from which page goes where.
+    """
 
 
 class StoreError(UserError):
@@ -52,7 +59,8 @@ class Problem:
     Attributes:
         path: keys and positions that lead to the value, from the top of what was checked.
         message: what is wrong and what is allowed, without the place.
-        option: the command-line option that gave the value, for example "--set epochs"; then `path` is empty.
+        option: the command-line option that gave the value, for example "--set epochs". Then
+            `path` is empty.
     """
 
     path: tuple[str | int, ...]
@@ -73,13 +81,16 @@ class Problem:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence such as " Did you mean 'elr'?" for a near miss, to append to a message, else ""."""
+    """Return " Did you mean 'elr'?" for a near miss, to append to a message, else ""."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def look_up(kind: str, name: str, known: Mapping[str, T]) -> T:
-    """Return known[name]. Raises SuiteError that lists the known names and suggests the nearest one."""
+    """Return known[name].
+
+    Raises: SuiteError, which lists the known names and suggests the nearest one.
+    """
     if name not in known:
         raise SuiteError(unknown_name(kind, name, known))
     return known[name]
@@ -88,7 +99,8 @@ def look_up(kind: str, name: str, known: Mapping[str, T]) -> T:
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """Return "unknown KIND NAME. There are: ...", with a guess at what was meant."""
     names = list(known)
-    return f"unknown {kind} {name!r}. There are: {', '.join(names)}.{did_you_mean(str(name), names)}"
+    hint = did_you_mean(str(name), names)
+    return f"unknown {kind} {name!r}. There are: {', '.join(names)}.{hint}"
 
 
 def unknown_key(key: object, takes: Mapping[str, str] | Iterable[str]) -> str:
@@ -125,7 +137,7 @@ _WORDS = {
 
 
 def in_words(detail: ErrorDetails) -> str:
-    """Return one of the `errors()` of a pydantic ValidationError as a sentence, without its place."""
+    """Return one of the `errors()` of a ValidationError as a sentence, without its place."""
     kind, given = detail["type"], detail["input"]
     context: dict[str, Any] = detail.get("ctx", {})
 

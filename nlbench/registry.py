@@ -173,7 +173,7 @@ class Hyperparameter:
 
     name: str
     annotation: Any
-    default: Any
+    default: object
 
     @property
     def required(self) -> bool:

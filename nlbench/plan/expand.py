@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nlbench import registry
 from nlbench.data.places import Places
@@ -24,7 +23,7 @@ def expand(
     problems: Problems,
     *,
     places: Places,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     seeds: Sequence[int] | None = None,
     methods_dirs: Sequence[Path] = (),
     auto_precision: Callable[[], str] = lambda: "float32",
@@ -97,15 +96,15 @@ def expand(
     )
 
 
-def _name_of(settings: Mapping[str, Any]) -> str:
+def _name_of(settings: Mapping[str, object]) -> str:
     """Return settings as a part of a plan's name, for example "+epochs=1+schedule.rise=0.2"."""
     text = "".join(f"+{key}={value}" for key, value in _flat(settings).items())
     return re.sub(r"[^A-Za-z0-9._+=-]", "_", text)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Return nested values under keys joined with dots."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in values.items():
         if isinstance(value, dict):
             flat.update(_flat(value, f"{prefix}{key}."))

@@ -49,7 +49,7 @@ def read_weights(protocol: Protocol, base: Path) -> Weights:
 
 @functools.cache
 def _digest(path: Path, size: int, modified: int) -> str:
-    """Return the file's sha256. Cached, because all rows may start from one file of 100 MB or more."""
+    """Return the file's sha256. Cached, because all rows may start from one large file."""
     from nlbench.files import digest
 
     return digest(path, "sha256")
@@ -85,8 +85,8 @@ def _crop_problems(protocol: Protocol, info: Info) -> list[Problem]:
         message = f"resize and crop are for datasets of image files; {info.title} has shape {shape}"
     elif not protocol.crop:
         message = (
-            f"{info.title} is image files, and protocol {protocol.name} does not say what a network "
-            "sees of them: for example resize: 256, crop: 224"
+            f"{info.title} is image files, and protocol {protocol.name} does not say what a "
+            "network sees of them: for example resize: 256, crop: 224"
         )
     elif 0 < protocol.resize < protocol.crop:
         message = f"must be at most resize, {protocol.resize}, got {protocol.crop}"
@@ -96,7 +96,7 @@ def _crop_problems(protocol: Protocol, info: Info) -> list[Problem]:
 
 
 def split_problems(protocol: Protocol, info: Info) -> list[Problem]:
-    """Return why a dataset has too few examples for its protocol to hold out, to keep or to draw."""
+    """Return why a dataset has too few examples to hold out, to keep or to draw."""
     # In decimals, as a suite writes it: 0.1 of 45 is exactly 4.5, which rounds to the even number.
     held = round(Decimal(str(protocol.val_fraction)) * info.num_train)
     left = info.num_train - held
@@ -122,7 +122,9 @@ def split_problems(protocol: Protocol, info: Info) -> list[Problem]:
 # --- Models ------------------------------------------------------------------------------------
 
 
-def _model_problems(protocol: Protocol, info: Info, weights: Weights | None = None) -> list[Problem]:
+def _model_problems(
+    protocol: Protocol, info: Info, weights: Weights | None = None
+) -> list[Problem]:
     """Return why the model cannot be used on the dataset's examples, with the weights of a file."""
     shape = _shape_for_network(protocol, info)
     if weights is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 from nlbench.errors import SuiteError
 from nlbench.plan.yaml_lines import NotYaml, parse_yaml, plain
@@ -16,12 +16,12 @@ Jobs = int | Literal["auto"]
 _MOST_SEEDS = 10_000
 
 
-def parse_set(settings: Iterable[str]) -> dict[str, Any]:
+def parse_set(settings: Iterable[str]) -> dict[str, object]:
     """Return `--set` options such as "epochs=2" and "schedule.gamma=0.1" as protocol overrides.
 
     Raises: SuiteError.
     """
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, object] = {}
     for setting in settings:
         key, _, text = (part.strip() for part in setting.partition("="))
         *parents, last = key.split(".")
@@ -36,11 +36,11 @@ def parse_set(settings: Iterable[str]) -> dict[str, Any]:
 
         node = overrides
         for part in parents:
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                raise SuiteError(
-                    f"--set {setting}: another --set gives {part!r} a single value; keep one of them"
-                )
+            inner = node.setdefault(part, {})
+            if not isinstance(inner, dict):
+                message = f"another --set gives {part!r} a single value; keep one of them"
+                raise SuiteError(f"--set {setting}: {message}")
+            node = inner
         node[last] = value
     return overrides
 

@@ -13,13 +13,14 @@ class Preset:
 
     Attributes:
         description: one line for `nlbench list`.
-        values: those of `Protocol` but the name. Raise `version` when a preset changes what it stands for.
+        values: those of `Protocol` but the name. Raise `version` when a value changes, because a
+            run's key has the version in it.
         per_dataset: dataset -> the values that differ on it.
     """
 
     description: str
-    values: Mapping[str, Any]
-    per_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    values: Mapping[str, object]
+    per_dataset: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def on(self, dataset: str) -> dict[str, Any]:
         """Return the preset's values on a dataset."""
@@ -32,12 +33,12 @@ class Preset:
 _ONE_CYCLE = {"kind": "one-cycle"}
 
 
-def _steps(*milestones: float, gamma: float) -> dict[str, Any]:
+def _steps(*milestones: float, gamma: float) -> dict[str, object]:
     """Return a schedule that multiplies the learning rate by gamma at each milestone."""
     return {"kind": "multistep", "milestones": list(milestones), "gamma": gamma}
 
 
-_SGD: dict[str, Any] = {
+_SGD: dict[str, object] = {
     "momentum": 0.9,
     "batch_size": 128,
     "precision": "bfloat16",
@@ -46,7 +47,7 @@ _SGD: dict[str, Any] = {
 
 # shengliu66/ELR: ResNet-34, lr 0.02, weight decay 1e-3, batch 128, 45,000 / 5,000 images split by
 # clean class, noisy validation labels.
-_CIFAR: dict[str, Any] = {
+_CIFAR: dict[str, object] = {
     **_SGD,
     "version": 1,
     "model": "resnet34",
@@ -56,13 +57,13 @@ _CIFAR: dict[str, Any] = {
     "val_fraction": 0.1,
     "stratify": "clean",
 }
-_ELR_10: dict[str, Any] = {"epochs": 120, "schedule": _steps(40.0, 80.0, gamma=0.01)}
-_ELR_100: dict[str, Any] = {"epochs": 150, "schedule": _steps(80.0, 120.0, gamma=0.01)}
+_ELR_10: dict[str, object] = {"epochs": 120, "schedule": _steps(40.0, 80.0, gamma=0.01)}
+_ELR_100: dict[str, object] = {"epochs": 150, "schedule": _steps(80.0, 120.0, gamma=0.01)}
 _ON_100_CLASSES = {"cifar100": _ELR_100, "cifar100n": _ELR_100}
 
 # UCSC-REAL/cifar-10-100n: ResNet-34, lr 0.1, weight decay 5e-4, 100 epochs, x0.1 after 60, all
 # 50,000 labels.
-_CIFARN: dict[str, Any] = {
+_CIFARN: dict[str, object] = {
     **_SGD,
     "version": 1,
     "model": "resnet34",
@@ -75,7 +76,7 @@ _CIFARN: dict[str, Any] = {
 
 # shengliu66/ELR, ELR_plus/config_webvision.json: lr 0.02, weight decay 5e-4, batch 32, x0.1 at 50
 # of 100 epochs.
-_WEBVISION: dict[str, Any] = {
+_WEBVISION: dict[str, object] = {
     **_SGD,
     "version": 1,
     "epochs": 100,
@@ -90,7 +91,7 @@ _WEBVISION: dict[str, Any] = {
 
 # Our own: no recipe is published for a user's images. 10% of the given labels are held out, to
 # select by. One thread, because the processes that decode images need the other cores.
-_IMAGES: dict[str, Any] = {
+_IMAGES: dict[str, object] = {
     **_SGD,
     "version": 1,
     "epochs": 30,
@@ -127,7 +128,8 @@ PRESETS: dict[str, Preset] = {
     # where gradient descent on cross entropy stops being stable. epochs: until the classifier has
     # memorised nearly all of 40% wrong labels.
     "linear": Preset(
-        "full-batch gradient descent on a linear classifier, 500 steps on gaussians: a second a run",
+        "full-batch gradient descent on a linear classifier, 500 steps on gaussians: a second a "
+        "run",
         {
             "version": 1,
             "model": "linear",
@@ -202,8 +204,8 @@ PRESETS: dict[str, Preset] = {
     # shengliu66/ELR, ELR_plus/config_clothing1m.json, the only complete public recipe. Its balanced
     # subset is drawn once; here it is drawn anew for each epoch, the same for all methods.
     "clothing1m": Preset(
-        "ELR+'s recipe: ResNet-50 from ImageNet weights, 15 epochs of 3,000 batches balanced by given "
-        "label",
+        "ELR+'s recipe: ResNet-50 from ImageNet weights, 15 epochs of 3,000 batches balanced by "
+        "given label",
         {
             **_SGD,
             "version": 1,

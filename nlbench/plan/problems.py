@@ -13,7 +13,7 @@ class Problems:
 
     Args:
         source: the suite's file, or "suite" for a mapping.
-        tree: the suite as ruamel read it, whose nodes know their lines; a plain mapping has no lines.
+        tree: the suite as ruamel read it, whose nodes know their lines. A plain mapping has none.
     """
 
     def __init__(self, source: str, tree: Any = None):
@@ -54,7 +54,7 @@ class Problems:
         return f"{self.source}:{number}: {text}" if number else f"{self.source}: {text}"
 
     def _line_number(self, path: Sequence[str | int]) -> int:
-        """Return the line of the deepest part of `path` that the file has, from 1; 0 where none is known."""
+        """Return the line, from 1, of the deepest part of `path` that the file has, else 0."""
         node, number = self._tree, 0
         for part in path:
             try:

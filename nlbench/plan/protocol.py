@@ -1,9 +1,9 @@
-"""A training protocol: everything about a training but the method. Presets become protocols here."""
+"""The protocol of a training, which is everything but the method; and from presets to protocols."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
@@ -19,7 +19,7 @@ FIXED_KEYS = ("name", "version")
 _POSITIONS = {"kind", "milestones", "period"}
 
 
-def merge_values(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge_values(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
     """Return `base` with the values of `over` on top.
 
     Two schedules are merged value by value, unless the one in `over` names its kind.
@@ -93,7 +93,7 @@ class Protocol(FrozenModel):
         """Return the factor on the learning rate at `position`, in epochs with fractions."""
         return self.schedule.factor(position, self.epochs, self.lr)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """Return the values as plain data, as a run's key hashes them."""
         values = self.model_dump(mode="json")
 
@@ -103,7 +103,7 @@ class Protocol(FrozenModel):
         return values
 
 
-def resolve(name: str, dataset: str, overrides: Mapping[str, Any] | None = None) -> Protocol:
+def resolve(name: str, dataset: str, overrides: Mapping[str, object] | None = None) -> Protocol:
     """Return the protocol `name` on `dataset`, with `overrides`.
 
     A `schedule` in the overrides that does not name its `kind` changes single values of the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nlbench.data.base import Info
 from nlbench.errors import Problem, SuiteError
@@ -42,7 +42,7 @@ class RowProtocols:
 
     suite: Suite
     base: Path
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     auto_precision: Callable[[], str]
     problems: Problems
 
@@ -84,7 +84,7 @@ class RowProtocols:
         return RowProtocol(protocol.model_copy(update=changes), weights.path)
 
     def _resolve(
-        self, settings: Mapping[str, Any], row: str, dataset: str, info: Info
+        self, settings: Mapping[str, object], row: str, dataset: str, info: Info
     ) -> Protocol | None:
         """Resolve the suite's own values with `settings` on top."""
         entry = self.suite.methods[row]
@@ -99,7 +99,7 @@ class RowProtocols:
             return None
 
     def _report(
-        self, problem: Problem, settings: Mapping[str, Any], row: str, dataset: str
+        self, problem: Problem, settings: Mapping[str, object], row: str, dataset: str
     ) -> None:
         """Report the problem of a protocol's key where its value was given."""
         key = problem.path[0]

@@ -1,11 +1,11 @@
-"""Check a suite's rows: the method exists, and can be built with these hyperparameters on every dataset."""
+"""Check a suite's rows by building each method with its hyperparameters on every dataset."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nlbench import registry
 from nlbench.build import build_method, dummy_task, problem_of, typed_value
@@ -31,7 +31,7 @@ class CheckedRow:
     """
 
     method: str
-    params: dict[str, dict[str, Any]]
+    params: dict[str, dict[str, object]]
     told: tuple[str, ...]
     networks: int
 
@@ -39,7 +39,7 @@ class CheckedRow:
 class _Given(NamedTuple):
     """A hyperparameter's value, and the path of keys to it in the suite."""
 
-    value: Any
+    value: object
     path: list[str]
 
 
@@ -78,7 +78,7 @@ def check_row(
                 message = f"this suite has no dataset {dataset!r}. It has: {known}.{hint}"
                 problems.add([*where, "per_dataset", dataset], message)
 
-    params: dict[str, dict[str, Any]] = {}
+    params: dict[str, dict[str, object]] = {}
     told: tuple[str, ...] = ()
     networks = 1
     for dataset, info in infos.items():
@@ -153,8 +153,8 @@ def _check_params(
     given: Mapping[str, _Given],
     takes: Mapping[str, registry.Hyperparameter],
     problems: Problems,
-) -> dict[str, Any]:
-    """Return the given values in their types and defaults for the rest, in the constructor's order."""
+) -> dict[str, object]:
+    """Return every hyperparameter in its type, in the constructor's order: given, or its default."""
     where = ["methods", row]
     known = {name: name if p.required else f"{name} ({p.default})" for name, p in takes.items()}
     for key, unknown in given.items():
@@ -190,7 +190,7 @@ class _BuildCheck:
     row: str
     problems: Problems
 
-    def build(self, params: Mapping[str, Any], info: Info) -> Method | None:
+    def build(self, params: Mapping[str, object], info: Info) -> Method | None:
         """Return the method, or None after a problem that no default can stand in for."""
         values = dict(params)
         while True:
@@ -211,7 +211,7 @@ class _BuildCheck:
             values[wrong] = self.takes[wrong].default
 
     def _report(self, error: ValueError) -> str | None:
-        """Report what the constructor refused. Return the given hyperparameter that it names, if any."""
+        """Report what the constructor refused. Return the hyperparameter that it names, if any."""
         problem = problem_of(error, self.given)
         if not problem.path:
             self.problems.add(["methods", self.row], problem.message)

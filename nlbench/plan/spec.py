@@ -1,4 +1,4 @@
-"""The runs of a suite as typed values: Condition, RunSpec and its key, and the Plan that holds them."""
+"""The runs of a suite as typed values: Condition, RunSpec with its key, and Plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from nlbench.files import short_hash
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.suite_file import Suite
 
-# The version of what a run key hashes. Raise it when a value keeps its name but changes its meaning.
+# The version of what a run key hashes. Raise it when a value keeps its name but changes its
+# meaning.
 SCHEMA = 1
 
 # Name of the dataset that is checked against when the suite has none that can be used.
@@ -57,14 +58,14 @@ class RunSpec:
 
     row: str
     method: str
-    params: dict[str, Any]
+    params: dict[str, object]
     condition: Condition
     fingerprint: str
     protocol: Protocol
     seed: int
     weights_path: str = ""
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """Return everything that can change the run's result, and nothing else, as plain data."""
         return {
             "schema": SCHEMA,
@@ -84,7 +85,7 @@ class RunSpec:
         return key_of(self.identity())
 
 
-def key_of(identity: Mapping[str, Any]) -> str:
+def key_of(identity: Mapping[str, object]) -> str:
     """Return 16 hex digits of the sha256 of `identity` as canonical JSON."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return short_hash(text.encode())
@@ -113,8 +114,8 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     tries: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        """Return what `nlbench table` needs, so that it works without torch and without the data."""
+    def as_json(self) -> dict[str, object]:
+        """Return what `nlbench table` needs. It then works without torch and without the data."""
         position = {condition: i for i, condition in enumerate(self.conditions)}
         return {
             "schema": SCHEMA,

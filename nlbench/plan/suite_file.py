@@ -41,11 +41,11 @@ class DatasetEntry(StrictModel):
     name: str
     path: str = ""
     labels: list[str] = Field(default_factory=list, min_length=1)
-    noise: list[dict[str, Any]] = Field(default_factory=list, min_length=1)
+    noise: list[dict[str, object]] = Field(default_factory=list, min_length=1)
 
     @field_validator("labels", "noise", mode="before")
     @classmethod
-    def _single(cls, value: Any) -> Any:
+    def _single(cls, value: object) -> object:
         """Accept one label set or noise without the brackets of a list."""
         return [value] if isinstance(value, str | dict) else value
 
@@ -64,7 +64,7 @@ class DatasetEntry(StrictModel):
             return self.labels
         return [info.label_sets[0]]
 
-    def noises(self) -> list[dict[str, Any]]:
+    def noises(self) -> list[dict[str, object]]:
         """Return each noise to draw. A list as `rate` stands for one noise per rate."""
         noises = []
         for entry in self.noise:
@@ -87,7 +87,7 @@ class Tuning(StrictModel):
 
     tries: int = Field(ge=2, le=1000)
     seed: int = Field(default=1000, ge=0, lt=2**63)
-    protocol: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    protocol: dict[str, Annotated[list[object], Field(min_length=1)]] = Field(default_factory=dict)
 
 
 class MethodEntry(BaseModel):
@@ -104,10 +104,10 @@ class MethodEntry(BaseModel):
 
     method: str = ""
     per_dataset: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    protocol: dict[str, Any] = Field(default_factory=dict)
-    search: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    protocol: dict[str, object] = Field(default_factory=dict)
+    search: dict[str, Annotated[list[object], Field(min_length=1)]] = Field(default_factory=dict)
 
-    def own_protocol(self, dataset: str) -> dict[str, Any]:
+    def own_protocol(self, dataset: str) -> dict[str, object]:
         """Return the row's protocol values, with those for one dataset on top."""
         return merge_values(self.protocol, self.per_dataset.get(dataset, {}).get("protocol", {}))
 
@@ -122,12 +122,12 @@ class Suite(StrictModel):
     datasets: list[DatasetEntry] = Field(min_length=1)
     methods: dict[str, MethodEntry] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
-    overrides: dict[str, Any] = Field(default_factory=dict)
+    overrides: dict[str, object] = Field(default_factory=dict)
     tuning: Tuning | None = None
 
     @property
     def own_protocols(self) -> bool:
-        """Whether rows may have protocol values: if as published, and once tuning has chosen them."""
+        """Whether rows may have protocol values: as published, and once tuning has chosen."""
         return self.track == "as-published" or (self.track == "tuned" and self.tuning is None)
 
     @field_validator("name")
@@ -135,12 +135,14 @@ class Suite(StrictModel):
     def _file_name(cls, value: str) -> str:
         # The store has a file of this name.
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
-            raise ValueError("must be of letters, digits, '.', '_' and '-', and begin with a letter or digit")
+            raise ValueError(
+                "must be of letters, digits, '.', '_' and '-', and begin with a letter or digit"
+            )
         return value
 
     @field_validator("methods", mode="before")
     @classmethod
-    def _bare_rows(cls, value: Any) -> Any:
+    def _bare_rows(cls, value: object) -> object:
         """Accept a row without any value, as in `ce:`."""
         if not isinstance(value, dict):
             return value
@@ -179,19 +181,20 @@ def find_suite(name: str | Path) -> Path:
     what = "that is a folder" if path.is_dir() else "there is no such file"
     neighbours = [file.name for file in path.parent.glob("*.y*ml")]
     hint = did_you_mean(path.name, neighbours) or did_you_mean(str(name), known)
-    shipped = ", ".join(known)
-    raise SuiteError(f"unknown suite {str(name)!r}: {what}, and nlbench comes with: {shipped}.{hint}")
+    offer = f"nlbench comes with: {', '.join(known)}.{hint}"
+    raise SuiteError(f"unknown suite {str(name)!r}: {what}, and {offer}")
 
 
-def read_suite(source: str | Path | Mapping[str, Any]) -> tuple[Suite, Problems]:
+def read_suite(source: str | Path | Mapping[str, object]) -> tuple[Suite, Problems]:
     """Read a suite from a file, the name of a shipped suite, or a mapping.
 
     Returns: the suite, and the collector that knows its file and lines. Problems of the structure
         are in the collector. `expand` raises them together with those in the parts that are sound.
     Raises: SuiteError for unreadable YAML or a duplicate key, with line and column.
     """
+    tree: Mapping[Any, object]
     if isinstance(source, Mapping):
-        where, tree = "suite", dict(source)
+        where, tree = "suite", source
     else:
         path = find_suite(source)
         where, tree = str(path), read_yaml(path)
@@ -231,7 +234,7 @@ def _sound_parts(given: dict[str, Any], error: ValidationError) -> Suite:
         depth = 3 if path[0] in ("datasets", "methods") else 1
         bad.add(path[:depth])
 
-    def sound(path: tuple[int | str, ...], entry: Any) -> dict[str, Any]:
+    def sound(path: tuple[int | str, ...], entry: object) -> dict[str, Any]:
         if path in bad or not isinstance(entry, dict):
             return {}
         return {k: v for k, v in entry.items() if isinstance(k, str) and (*path, k) not in bad}

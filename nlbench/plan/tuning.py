@@ -1,4 +1,4 @@
-"""The track `tuned`: every row gets the same number of tries, then runs with the settings they chose.
+"""The track `tuned`: every row gets as many tries, then runs with the settings they chose.
 
 A tuned suite becomes two ordinary ones. The first holds the tries: per row `tries` settings drawn
 from the product of the suite's protocol values and the row's own, on one seed that is not among the
@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nlbench import streams
 from nlbench.errors import Problem, SuiteError
@@ -31,8 +31,8 @@ TRIES = "#tries"
 class Setting:
     """Values that a try gives to the protocol and to the method."""
 
-    protocol: dict[str, Any] = field(default_factory=dict)
-    params: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, object] = field(default_factory=dict)
+    params: dict[str, object] = field(default_factory=dict)
 
 
 # row -> dataset -> the setting that the tries chose
@@ -107,7 +107,7 @@ class _Axis(NamedTuple):
 
     part: str  # "protocol" or "params"
     key: str
-    values: list[Any]
+    values: list[object]
 
 
 def settings(suite: Suite, problems: Problems) -> dict[str, list[Setting]]:
@@ -136,7 +136,7 @@ def settings(suite: Suite, problems: Problems) -> dict[str, list[Setting]]:
     return drawn
 
 
-def _setting(axes: Sequence[_Axis], values: Sequence[Any]) -> Setting:
+def _setting(axes: Sequence[_Axis], values: Sequence[object]) -> Setting:
     setting = Setting()
     for axis, value in zip(axes, values, strict=True):
         part = setting.protocol if axis.part == "protocol" else setting.params

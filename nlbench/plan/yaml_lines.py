@@ -27,7 +27,7 @@ class NotYaml(Exception):
         self.line, self.column = line, column
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> object:
     """Return `text` as ruamel's containers, which know their lines. Raises NotYaml."""
     try:
         return YAML(typ="rt").load(text)
@@ -60,7 +60,7 @@ def _not_yaml(error: MarkedYAMLError) -> NotYaml:
     return NotYaml(message, mark.line + 1, mark.column + 1)
 
 
-def read_yaml(path: Path) -> dict[Any, Any]:
+def read_yaml(path: Path) -> dict[object, object]:
     """Return the mapping in a suite file. Raises SuiteError with line and column."""
     try:
         data = path.read_bytes()
@@ -84,7 +84,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     return tree
 
 
-def plain(node: Any) -> Any:
+def plain(node: object) -> Any:
     """Return ruamel's containers and scalars as Python's own."""
     if isinstance(node, Mapping):
         return {plain(k): plain(v) for k, v in node.items()}
