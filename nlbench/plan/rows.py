@@ -154,7 +154,7 @@ def _check_params(
     takes: Mapping[str, registry.Hyperparameter],
     problems: Problems,
 ) -> dict[str, object]:
-    """Return every hyperparameter in its type, in the constructor's order: given, or its default."""
+    """Return every hyperparameter in its type, as given or by default, in the constructor's order."""
     where = ["methods", row]
     known = {name: name if p.required else f"{name} ({p.default})" for name, p in takes.items()}
     for key, unknown in given.items():
