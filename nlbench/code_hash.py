@@ -180,9 +180,12 @@ def _imported_names(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names.add(node.module)
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id == "ops":
-                names.add(f"nlbench.ops.{node.attr}")
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "ops"
+        ):
+            names.add(f"nlbench.ops.{node.attr}")
     return frozenset(names)
 
 

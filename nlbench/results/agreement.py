@@ -43,7 +43,7 @@ class Side:
 
     title: str
     cells: dict[str, Cell]
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     @property
     def seeds(self) -> list[int]:
@@ -55,8 +55,7 @@ class Side:
         """Return the mean of each row over `seeds`, which may repeat."""
         means = []
         for cell in self.cells.values():
-            values = [cell.values[seed] for seed in seeds]
-            means.append(fmean(values))
+            means.append(fmean([cell.values[seed] for seed in seeds]))
         return means
 
     def order(self, first: str, second: str) -> int:
@@ -109,7 +108,9 @@ def with_published(a: Results, *, metric: str = "last", conditions: Sequence[str
             f"--condition: give at most one with published numbers, got it {len(conditions)} times"
         )
 
-    places = [_place(a, title) for title in conditions] or list(range(len(a.conditions)))
+    places: Sequence[int] = range(len(a.conditions))
+    if conditions:
+        places = [_place(a, conditions[0])]
     blocks = []
     for place in places:
         for left, right in _sides_of_sources(a, place, metric):
@@ -156,13 +157,16 @@ def _pairs(a: Results, b: Results, given: Sequence[str]) -> list[tuple[int, int]
     if given:
         return [(_place(a, given[0]), _place(b, given[-1]))]
 
-    common = [title for title in a.conditions if title in b.conditions]
+    common = []
+    for place, title in enumerate(a.conditions):
+        if title in b.conditions:
+            common.append((place, b.conditions.index(title)))
     if not common:
         raise SuiteError(
             f"no condition is in both suites: {a.suite} has {'; '.join(a.conditions)}; "
             f"{b.suite} has {'; '.join(b.conditions)}. Choose one of each: --condition, twice"
         )
-    return [(a.conditions.index(title), b.conditions.index(title)) for title in common]
+    return common
 
 
 # ---- Two suites ---------------------------------------------------------------------------------
@@ -198,7 +202,7 @@ def _sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, S
         )
         raise SuiteError("\n".join([message, *below]))
     left, right = _side(a, i, metric, rows), _side(b, j, metric, rows)
-    return left, replace(right, notes=(*right.notes, *below))
+    return left, replace(right, notes=[*right.notes, *below])
 
 
 def _spec(results: Results, row: str, condition: int) -> dict[str, Any]:
@@ -241,7 +245,7 @@ def _side(results: Results, condition: int, metric: str, rows: Sequence[str]) ->
         f"; {METRICS[metric].heading}, protocol {results.protocol}, track {results.track}; "
         f"seeds {', '.join(map(str, sorted(common)))}"
     )
-    return Side(title, kept, tuple(notes.of_marks(results)))
+    return Side(title, kept, notes.of_marks(results))
 
 
 # ---- A suite and the sources of published numbers -----------------------------------------------
@@ -270,7 +274,7 @@ def _sides_of_sources(results: Results, condition: int, metric: str) -> list[tup
         selection = records.SELECTIONS[MEASURES[metric].selection]
         title = f"{table}, {selection}, network {network}; means as printed"
         measured = _side(results, condition, metric, list(alone))
-        sides.append((measured, Side(title, published, tuple(below))))
+        sides.append((measured, Side(title, published, below)))
     return sides
 
 
@@ -359,27 +363,39 @@ def _counts(a: Side, b: Side, x: Sequence[float], y: Sequence[float]) -> str:
             "value for each method."
         )
 
-    # The pairs whose order is beyond chance on both sides: 1 for the same order, else -1.
-    clear = {}
+    # Pairs whose order is beyond chance on both sides, and those of them that are reversed.
+    clear = 0
+    reverse = []
     for m, n in itertools.combinations(a.cells, 2):
         product = a.order(m, n) * b.order(m, n)
         if product:
-            clear[m, n] = product
-    reverse = [f"{m} and {n}" for (m, n), product in clear.items() if product < 0]
+            clear += 1
+        if product < 0:
+            reverse.append(f"{m} and {n}")
     text += (
         " Pairs whose order may be chance on a side (paired t test over seeds, uncorrected p of "
-        f"{LEVEL} or more): {len(products) - len(clear)}. Of the other {len(clear)}, "
-        f"{len(clear) - len(reverse)} are in the same order"
+        f"{LEVEL} or more): {len(products) - clear}. Of the other {clear}, "
+        f"{clear - len(reverse)} are in the same order"
     )
-    return f"{text}, reversed: {', '.join(reverse)}." if reverse else f"{text}."
+    if reverse:
+        text += f", reversed: {', '.join(reverse)}"
+    return text + "."
 
 
 def _of_interval(a: Side, b: Side, around: tuple[float, float] | None) -> str:
     """Describe how the interval was found, and whether it is too narrow."""
     if around is None:
         return "No interval: it is drawn from the seeds, and no side has two."
-    several = {name: len(side.seeds) for name, side in (("A", a), ("B", b)) if len(side.seeds) > 1}
-    few = min(several.values())
-    of_one = f" of {next(iter(several))} alone, so it is too narrow" if len(several) == 1 else ""
-    small = f"; with {few} seeds it is too narrow" if few < 5 else ""
-    return f"interval: bootstrap over the seeds{of_one}, {DRAWS:,} draws{small}."
+    text = "interval: bootstrap over the seeds"
+    several = []
+    for name, side in (("A", a), ("B", b)):
+        if len(side.seeds) > 1:
+            several.append(name)
+    if len(several) == 1:
+        text += f" of {several[0]} alone, so it is too narrow"
+    text += f", {DRAWS:,} draws"
+
+    few = min(len(side.seeds) for side in (a, b) if len(side.seeds) > 1)
+    if few < 5:
+        text += f"; with {few} seeds it is too narrow"
+    return text + "."

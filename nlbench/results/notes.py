@@ -31,7 +31,15 @@ def of_condition(results: Results, condition: int) -> list[str]:
     facts = [record.noise for record in records]
     notes = [f"{results.conditions[condition]}: {_noise_rate(facts)}; {_sizes(facts)}."]
 
-    estimates = {found for fact in facts if (found := fact.get("estimated_rate"))}
+    estimates = set()
+    variants = set()
+    for fact in facts:
+        estimate, variant = fact.get("estimated_rate"), fact.get("variant")
+        if estimate:
+            estimates.add(estimate)
+        if variant:
+            variants.add(variant)
+
     if estimates and any("noise_rate" in row.told for row in results.rows):
         given = ", ".join(f"{100 * rate:g}%" for rate in sorted(estimates))
         notes.append(
@@ -43,7 +51,6 @@ def of_condition(results: Results, condition: int) -> list[str]:
             "selected on clean val: test accuracy at the epoch that is best on a validation set "
             "with true labels."
         )
-    variants = {fact.get("variant", "") for fact in facts} - {""}
     if variants:
         notes.append(
             f"The images are a {', '.join(sorted(variants))} copy, not the official pixels: "
@@ -53,12 +60,13 @@ def of_condition(results: Results, condition: int) -> list[str]:
 
 
 def _noise_rate(facts: Sequence[NoiseFacts]) -> str:
-    train = [fact["noise_rate_train"] for fact in facts]
-    full = [fact["noise_rate_full"] for fact in facts]
-    train_rates = [rate for rate in train if rate is not None]
-    full_rates = [rate for rate in full if rate is not None]
-    if len(train_rates) < len(train) or len(full_rates) < len(full):
-        return "noise rate unknown (this dataset has no true labels)"
+    train_rates, full_rates = [], []
+    for fact in facts:
+        train, full = fact["noise_rate_train"], fact["noise_rate_full"]
+        if train is None or full is None:
+            return "noise rate unknown (this dataset has no true labels)"
+        train_rates.append(train)
+        full_rates.append(full)
 
     drawn = "drawn anew for each seed" if facts[0]["redrawn"] else "the same for all seeds"
     return (
@@ -90,7 +98,10 @@ def of_marks(results: Results) -> list[str]:
             cells.append(results.cell(row.name, condition, "last"))
     notes = []
 
-    own = [record.spec["method"] for record in records if record.method.get("own_optimisers")]
+    own = []
+    for record in records:
+        if record.method.get("own_optimisers"):
+            own.append(record.spec["method"])
     if own:
         notes.append(f"Methods that replace the protocol's optimiser: {', '.join(once(own))}.")
     if any(STALE in cell.marks for cell in cells):

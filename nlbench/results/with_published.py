@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nlbench.results import notes, statistics
@@ -59,6 +60,16 @@ class PublishedCell:
     further: int = 0
     marks: str = ""
 
+    @property
+    def records(self) -> list[Published]:
+        """The published numbers themselves."""
+        return [compared.record for compared in self.nearest]
+
+    @property
+    def tested(self) -> bool:
+        """Whether a difference to any of them is taken."""
+        return any(compared.test is not None for compared in self.nearest)
+
 
 # ---- One cell -----------------------------------------------------------------------------------
 
@@ -70,9 +81,10 @@ def nearest_published(
     setting = _setting(results, row, condition)
     if setting is None:
         return PublishedCell()
-    known = setting.records(reported.test_set)
-    rule = (reported.measure, reported.selection)
-    same_rule = [record for record in known if (record.metric, record.selection) == rule]
+    same_rule = []
+    for record in setting.records(reported.test_set):
+        if (record.metric, record.selection) == (reported.measure, reported.selection):
+            same_rule.append(record)
     if not same_rule:
         return PublishedCell()
 
@@ -115,38 +127,37 @@ def _setting(results: Results, row: SuiteRow, condition: int) -> MeasuredSetting
     if not found:
         return None
     # A run that failed has no facts.
-    facts = next((record.noise for record in found if record.noise), found[0].noise)
-    setting = MeasuredSetting.of(found[0].spec, facts)
-    return setting if own else replace(setting, method=row.method, params={})
+    with_facts = [record for record in found if record.noise] or found
+    setting = MeasuredSetting.of(found[0].spec, with_facts[0].noise)
+    if own:
+        return setting
+    return replace(setting, method=row.method, params={})
 
 
 def _not_measured(results: Results, row: SuiteRow, condition: int) -> PublishedCell:
-    cells = [nearest_published(results, row, condition, other) for other in _NOT_MEASURED]
-    compared = tuple(Compared(found.record) for cell in cells for found in cell.nearest)
-    return PublishedCell(compared, sum(cell.further for cell in cells))
+    """Return the published numbers that follow another rule than any measured column."""
+    found: list[Compared] = []
+    further = 0
+    for reported in _NOT_MEASURED:
+        cell = nearest_published(results, row, condition, reported)
+        found += map(Compared, cell.records)
+        further += cell.further
+    return PublishedCell(tuple(found), further)
 
 
 # ---- One table ----------------------------------------------------------------------------------
 
 
+# By metric, and by _OTHER: a cell for each row of the suite.
+_Columns = dict[str, list[PublishedCell]]
+
+
 @dataclass(frozen=True)
-class _Columns:
-    """The published numbers of one condition.
+class _Keys:
+    """What refers from cells to notes: numbers of sources, and letters of reasons."""
 
-    Attributes:
-        cells: by metric, and by _OTHER: a cell for each row of the suite.
-        shown: the metrics whose columns are shown.
-        numbers: the number of each source in brackets.
-        letters: the letters of the reasons why no difference is taken.
-    """
-
-    cells: dict[str, list[PublishedCell]]
-    shown: list[str]
     numbers: dict[tuple[str, str], int]
     letters: notes.Keys
-
-    def has_numbers(self, metric: str) -> bool:
-        return any(cell.nearest for cell in self.cells.get(metric, ()))
 
     def source(self, record: Published) -> str:
         return f"[{self.numbers[record.table, record.source]}]"
@@ -160,57 +171,71 @@ def render(
     Each measured column is followed by the numbers that were published for the same rule. Numbers
     of another rule are in a column of their own.
     """
-    cells = {}
-    for name, reported in MEASURES.items():
-        cells[name] = [nearest_published(results, row, condition, reported) for row in results.rows]
-    cells[_OTHER] = [_not_measured(results, row, condition) for row in results.rows]
-
-    shown = _shown(results, cells, metric, details)
-    listed = _listed(cells, shown)
-    columns = _Columns(cells, shown, records.numbered(listed), notes.Keys(string.ascii_lowercase))
+    columns = _columns(results, condition)
+    shown = _shown(results, columns, metric, details)
+    listed = _listed(columns, shown)
+    keys = _Keys(records.numbered(listed), notes.Keys(string.ascii_lowercase))
 
     headings = ["method"]
-    content = [[row.label for row in results.rows]]
+    lines = [[row.label] for row in results.rows]
+    # Column by column, so that the letters are in the order in which the columns are read.
     for name in shown:
         headings.append(METRICS[name].heading)
-        content.append([results.cell(row.name, condition, name).text() for row in results.rows])
-        if columns.has_numbers(name):
-            headings += ["published", "minus published"]
-            content.append([_published(cell, columns) for cell in cells[name]])
-            content.append([_minus(cell, columns) for cell in cells[name]])
-    if columns.has_numbers(_OTHER):
+        for row, line in zip(results.rows, lines, strict=True):
+            line.append(results.cell(row.name, condition, name).text())
+        if not _any_numbers(columns, name):
+            continue
+        headings += ["published", "minus published"]
+        for cell, line in zip(columns[name], lines, strict=True):
+            line += [_published(cell, keys), _minus(cell, keys)]
+    if _any_numbers(columns, _OTHER):
         headings.append("published, by another or no stated rule")
-        content.append([_published(cell, columns, _qualified) for cell in cells[_OTHER]])
+        for cell, line in zip(columns[_OTHER], lines, strict=True):
+            line.append(_published(cell, keys, _qualified))
     headings.append("nets")
-    content.append([str(row.networks) for row in results.rows])
+    for row, line in zip(results.rows, lines, strict=True):
+        line.append(str(row.networks))
 
-    below = [*notes.of_condition(results, condition), *_notes(columns, listed)]
+    below = [*notes.of_condition(results, condition), *_notes(columns, listed, keys)]
     if "best" in shown:
         below.append(notes.BEST)
     below += [*results.plan_notes, *notes.of_marks(results)]
-    return headings, [list(line) for line in zip(*content, strict=True)], notes.once(below)
+    return headings, lines, notes.once(below)
 
 
-def _shown(
-    results: Results, cells: dict[str, list[PublishedCell]], metric: str | None, details: bool
-) -> list[str]:
+def _columns(results: Results, condition: int) -> _Columns:
+    columns: _Columns = {}
+    for name, reported in MEASURES.items():
+        columns[name] = [
+            nearest_published(results, row, condition, reported) for row in results.rows
+        ]
+    columns[_OTHER] = [_not_measured(results, row, condition) for row in results.rows]
+    return columns
+
+
+def _any_numbers(columns: _Columns, name: str) -> bool:
+    return any(cell.nearest for cell in columns.get(name, ()))
+
+
+def _shown(results: Results, columns: _Columns, metric: str | None, details: bool) -> list[str]:
+    """Return the metrics that the table shows."""
     if metric is not None:
         return [metric]
     shown = []
     for name in MEASURES:
-        wanted = details or any(cell.nearest for cell in cells[name])
+        wanted = details or _any_numbers(columns, name)
         if name == "last" or (wanted and results.has(name)):
             shown.append(name)
     return shown
 
 
-def _listed(cells: dict[str, list[PublishedCell]], shown: Sequence[str]) -> list[Published]:
-    """Return the records that the table shows, row by row."""
+def _listed(columns: _Columns, shown: Sequence[str]) -> list[Published]:
+    """Return the published numbers that the table shows, row by row."""
     listed = []
-    for of_one_row in zip(*cells.values(), strict=True):
-        for name, cell in zip(cells, of_one_row, strict=True):
+    for of_one_row in zip(*columns.values(), strict=True):
+        for name, cell in zip(columns, of_one_row, strict=True):
             if name in shown or name == _OTHER:
-                listed += [found.record for found in cell.nearest]
+                listed += cell.records
     return listed
 
 
@@ -218,9 +243,9 @@ def _listed(cells: dict[str, list[PublishedCell]], shown: Sequence[str]) -> list
 
 
 def _published(
-    cell: PublishedCell, columns: _Columns, text: Callable[[Published], str] = Published.text
+    cell: PublishedCell, keys: _Keys, text: Callable[[Published], str] = Published.text
 ) -> str:
-    numbers = [f"{text(found.record)} {columns.source(found.record)}" for found in cell.nearest]
+    numbers = [f"{text(record)} {keys.source(record)}" for record in cell.records]
     return "; ".join(numbers) or "-"
 
 
@@ -234,13 +259,13 @@ def _qualified(record: Published) -> str:
     return text
 
 
-def _minus(cell: PublishedCell, columns: _Columns) -> str:
-    parts = [_difference(found, cell.marks, columns.letters) for found in cell.nearest]
+def _minus(cell: PublishedCell, keys: _Keys) -> str:
+    parts = [_difference(compared, cell.marks, keys.letters) for compared in cell.nearest]
     if len(set(parts)) < 2:
         return "".join(parts[:1])
     with_sources = []
-    for part, found in zip(parts, cell.nearest, strict=True):
-        with_sources.append(f"{part} {columns.source(found.record)}")
+    for part, record in zip(parts, cell.records, strict=True):
+        with_sources.append(f"{part} {keys.source(record)}")
     return "; ".join(with_sources)
 
 
@@ -254,39 +279,37 @@ def _difference(found: Compared, marks: str, letters: notes.Keys) -> str:
 # ---- Notes --------------------------------------------------------------------------------------
 
 
-def _notes(columns: _Columns, listed: Sequence[Published]) -> list[str]:
+def _notes(columns: _Columns, listed: Sequence[Published], keys: _Keys) -> list[str]:
     if not listed:
         return ["No published numbers are known for these methods on this data."]
+    cells = list(itertools.chain(*columns.values()))
+    known = list(itertools.chain(*(cell.records for cell in cells)))
+    tested = [cell for cell in cells if cell.tested]
+
     found = [f"[{i}] {line}" for i, line in enumerate(records.sources(listed), 1)]
     found.append(
         "published: the number as its source prints it, for the same choice of the epoch as the "
         "column before it; of several numbers, those with the most similar setting. "
         "Hyperparameters of the method may differ."
     )
-
-    cells = [cell for of_metric in columns.cells.values() for cell in of_metric]
-    tested = [cell for cell in cells if any(found.test is not None for found in cell.nearest)]
     if tested:
         found.append(
             "minus published: measured minus published in percentage points, with the p-value of "
             "Welch's t test (two-sided, not corrected). not testable: a std or the number of runs "
             "is not known, or there is one run."
         )
-    if columns.letters.texts:
-        reasons = [f"({columns.letters.of(text)}) {text}" for text in columns.letters.texts]
+    if keys.letters.texts:
+        reasons = [f"({keys.letters.of(text)}) {text}" for text in keys.letters.texts]
         found.append(f"A letter gives a reason why there is no difference: {'; '.join(reasons)}.")
     if any(COPY in cell.marks for cell in tested):
         found.append(f"{COPY} measured on a copy of the images, not on the official pixels.")
-    if any(record.table == records.CIFARN for record in _all(cells)):
+    if any(record.table == records.CIFARN for record in known):
         found += records.CIFARN_WARNINGS
-    further = sum(cell.further for cell in cells) + len(_all(cells)) - len(listed)
+
+    further = sum(cell.further for cell in cells) + len(known) - len(listed)
     if further:
         found.append(
-            f"Published numbers that are not shown, because their setting is less similar: "
+            "Published numbers that are not shown, because their setting is less similar: "
             f"{further}; `nlbench published` lists them."
         )
     return found
-
-
-def _all(cells: Iterable[PublishedCell]) -> list[Published]:
-    return [found.record for cell in cells for found in cell.nearest]

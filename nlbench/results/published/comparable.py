@@ -18,6 +18,10 @@ from nlbench.results.published.records import PRETRAINED, WEB, Published, load
 Params = Mapping[str, Any]
 
 
+def _with_or_without(flag: object, word: str) -> str:
+    return word if flag else f"no {word}"
+
+
 def _gce(params: Params) -> str:
     return "truncated" if params["truncate"] else "untruncated"
 
@@ -33,11 +37,14 @@ def _gls(params: Params) -> str:
 
 
 def _elr_plus(params: Params) -> str:
-    networks = "1 network" if params["networks"] == 1 else f"{params['networks']} networks"
-    mixup = "mixup" if params["mixup_a"] else "no mixup"
-    averaging = "weight averaging" if params["ema"] else "no weight averaging"
-    regulariser = "" if params["lam"] else ", no regulariser"
-    return f"{networks}, {mixup}, {averaging}{regulariser}"
+    parts = [f"{params['networks']} networks"]
+    if params["networks"] == 1:
+        parts = ["1 network"]
+    parts.append(_with_or_without(params["mixup_a"], "mixup"))
+    parts.append(_with_or_without(params["ema"], "weight averaging"))
+    if not params["lam"]:
+        parts.append("no regulariser")
+    return ", ".join(parts)
 
 
 # Methods whose hyperparameters make several methods of one, and the form in words. A function
@@ -294,5 +301,7 @@ def nearest(records: Iterable[Published], setting: MeasuredSetting) -> list[Publ
     if not ranked:
         return []
     best = min(rank for rank, _ in ranked)
-    most = 3 if best == (0, 0) else 2
+    most = 2
+    if best == (0, 0):
+        most = 3
     return [record for rank, record in ranked if rank == best][:most]
