@@ -55,6 +55,7 @@ def build_method(cls: type[M], params: Mapping[str, object], task: Task) -> M:
     Raises: ValueError for a value that the method refuses, and for information that it declares
         and nobody can give. Whatever else the constructor raises.
     """
+    # Only what is declared can be read, so that a table's note on privileged information is true.
     known = dict(task.privileged)
     task.privileged = _declared(cls.told, known)
     method = cls(task, **params)

@@ -136,6 +136,7 @@ def _with_noises(
 ) -> list[Condition]:
     from nlbench.data.noise import resolve
 
+    # Noise is drawn from the true labels.
     noises = entry.noises()
     if noises and "clean" not in info.label_sets:
         message = f"the true labels of {info.title} are unknown, so no noise can be drawn"
@@ -150,6 +151,7 @@ def _with_noises(
             problems.extend(problem.under(*where) for problem in error.problems)
             continue
 
+        # Where a file lies cannot change a result. Its digest is in the identity.
         path = str(resolved.get("path", ""))
         noise = resolve.identity(resolved)
         detail = f"{noise['rate']:g}" if "rate" in noise else Path(path).name
@@ -160,6 +162,7 @@ def _with_noises(
 
 def _titled_apart(condition: Condition, others: Sequence[Condition]) -> Condition:
     """Return the condition with a title that no other condition in `others` has."""
+    # For example two files of one name in different folders.
     if any(condition.title == other.title and condition != other for other in others):
         more = (condition.noise or {}).get("key") or condition.noise_path
         return replace(condition, title=f"{condition.title} ({more})")
@@ -190,10 +193,12 @@ def read_fingerprints(
 
     fingerprints: dict[tuple[str, str], str] = {}
     infos: dict[str, Info] = {}
+    # Several conditions share a dataset, and reading one takes seconds.
     for dataset, path in dict.fromkeys((c.dataset, c.data_path) for c in conditions):
         data = catalogue.open_dataset(dataset, path, places, seed=0)
         infos[dataset] = data.info
         for labels in dict.fromkeys(c.labels for c in conditions if c.dataset == dataset):
+            # Clean labels are part of the dataset's own fingerprint. Human labels are not.
             fingerprint = data.fingerprint
             if labels != "clean":
                 fingerprint += "-" + label_files.labels_hash(data.label_sets[labels])

@@ -60,6 +60,7 @@ def expand(
 
     row_protocols = RowProtocols(suite, base, settings, auto_precision, problems)
     protocols = row_protocols.on(infos)
+    # Reading the data may take minutes, so everything else is checked before.
     problems.raise_if_any()
 
     # ---- Data ---------------------------------------------------------------------------------
@@ -70,6 +71,7 @@ def expand(
     problems.raise_if_any()
 
     # ---- Runs ---------------------------------------------------------------------------------
+    # Seed by seed, so that every method has a result early.
     specs = []
     for seed in dict.fromkeys([*suite.seeds, *(seeds or ())]):
         for condition in conditions:
@@ -98,6 +100,7 @@ def expand(
 
 def _name_of(settings: Mapping[str, object]) -> str:
     """Return settings as a part of a plan's name, for example "+epochs=1+schedule.rise=0.2"."""
+    # The store has a file of this name, so only characters that any file system takes are kept.
     text = "".join(f"+{key}={value}" for key, value in _flat(settings).items())
     return re.sub(r"[^A-Za-z0-9._+=-]", "_", text)
 

@@ -28,6 +28,7 @@ def parse_set(settings: Iterable[str]) -> dict[str, object]:
         if not text or not all([*parents, last]):
             message = f"--set {setting}: write it as KEY=VALUE, for example --set epochs=2"
             raise SuiteError(message)
+        # Read as YAML, so that a value means the same here as in a suite.
         try:
             value = plain(parse_yaml(text))
         except NotYaml as error:
@@ -49,6 +50,7 @@ def parse_seeds(text: str) -> list[int]:
     """Return the seeds of `--seeds`, written as "0,1,4" or "0-4". Raises SuiteError."""
     seeds: list[int] = []
     for part in text.split(","):
+        # Any number of 18 digits fits an int64, as a seed must.
         match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
         if match is None:
             raise SuiteError(f"--seeds {text}: write seeds as 0,1 or as 0-4")
@@ -61,6 +63,7 @@ def parse_seeds(text: str) -> list[int]:
             message = f"{part} are {count:,} seeds; at most {_MOST_SEEDS:,} can be given"
             raise SuiteError(f"--seeds {text}: {message}")
         seeds += range(first, last + 1)
+    # Overlapping ranges name a seed twice. It is trained once.
     return list(dict.fromkeys(seeds))
 
 

@@ -42,10 +42,12 @@ class Problems:
 
     def error(self, found: Sequence[Problem]) -> SuiteError:
         """Return the error that reports `found`, each problem once."""
+        # Rows share the suite's protocol, so a wrong value in it is found once for each row.
         lines = [self._line(problem) for problem in found]
         return SuiteError("\n".join(dict.fromkeys(lines)), found)
 
     def _line(self, problem: Problem) -> str:
+        # Indented, the lines of a traceback cannot be mistaken for further problems.
         text = str(problem).replace("\n", "\n    ")
         if problem.option:
             return text
@@ -57,6 +59,7 @@ class Problems:
         """Return the line, from 1, of the deepest part of `path` that the file has, else 0."""
         node, number = self._tree, 0
         for part in path:
+            # A key that is missing in the file has no line, so its parent's is the best there is.
             try:
                 number = node.lc.data[part][0] + 1
                 node = node[part]

@@ -85,6 +85,7 @@ class Protocol(FrozenModel):
     @field_validator("nesterov")
     @classmethod
     def _has_momentum(cls, value: bool, info: ValidationInfo) -> bool:
+        # torch refuses it too, but only when the first run starts.
         if value and info.data.get("momentum") == 0:
             raise ValueError("must be false where momentum is 0")
         return value
@@ -132,6 +133,7 @@ def resolve(name: str, dataset: str, overrides: Mapping[str, object] | None = No
     if problems:
         raise SuiteError(problems=problems)
 
+    # A preset's milestones are meant for the preset's number of epochs.
     if protocol.epochs != preset["epochs"] and not sets_positions:
         ratio = protocol.epochs / preset["epochs"]
         protocol = protocol.model_copy(update={"schedule": protocol.schedule.scaled(ratio)})

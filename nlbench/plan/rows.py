@@ -85,7 +85,7 @@ def check_row(
         given = _given(row, entry, dataset)
         params[dataset] = _check_params(row, given, takes, problems)
 
-        # A required hyperparameter without a value has been reported.
+        # A required hyperparameter without a value has been reported, and nothing can be built.
         if params[dataset].keys() == takes.keys():
             check = _BuildCheck(file, method_class, takes, given, row, problems)
             method = check.build(params[dataset], info)
@@ -95,7 +95,10 @@ def check_row(
 
 
 def _check_track(row: str, suite: Suite, problems: Problems) -> None:
-    """Report what a row of this suite's track may not have."""
+    """Report what a row of this suite's track may not have.
+
+    The track identical compares methods only, so every row trains under the same protocol.
+    """
     entry, where = suite.methods[row], ["methods", row]
     if not suite.own_protocols:
         with_protocol = [where] if entry.protocol else []
@@ -154,7 +157,7 @@ def _check_params(
     takes: Mapping[str, registry.Hyperparameter],
     problems: Problems,
 ) -> dict[str, object]:
-    """Return every hyperparameter in its type, as given or by default, in the constructor's order."""
+    """Return every hyperparameter in its type, given or default, in the constructor's order."""
     where = ["methods", row]
     known = {name: name if p.required else f"{name} ({p.default})" for name, p in takes.items()}
     for key, unknown in given.items():

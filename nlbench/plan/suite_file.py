@@ -151,6 +151,7 @@ class Suite(StrictModel):
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, value: list[int]) -> list[int]:
+        # Random generators take seeds below 2**63.
         if len(set(value)) != len(value) or min(value) < 0 or max(value) >= 2**63:
             raise ValueError("must be different integers from 0 up")
         return value
@@ -171,6 +172,7 @@ def find_suite(name: str | Path) -> Path:
 
     Raises: SuiteError.
     """
+    # A file comes first, so that a suite of the user's may have the name of a shipped one.
     path = Path(name)
     if path.is_file():
         return path
@@ -251,6 +253,7 @@ def _sound_parts(given: dict[str, Any], error: ValidationError) -> Suite:
         if isinstance(row, str) and is_sound:
             rows[row] = MethodEntry.model_validate(sound(("methods", row), entry))
 
+    # model_construct does not validate: the stand-ins need not be allowed values.
     return Suite.model_construct(
         name=top.get("name", "suite"),
         track=top.get("track", "identical"),

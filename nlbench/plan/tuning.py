@@ -83,6 +83,7 @@ def stage(
     if pending(plan):
         return plan
 
+    # All tries are done. Which settings did they choose?
     chosen = choose(plan, drawn, score, problems)
     plan = planned(settled(suite, chosen))
     plan.notes = describe(chosen, tuning.tries)
@@ -130,6 +131,7 @@ def settings(suite: Suite, problems: Problems) -> dict[str, list[Setting]]:
             )
             raise problems.error([Problem(("methods", row), message)])
 
+        # Sorted, so that the numbers of the tries follow the grid and not the draw.
         picked = streams.rng(tuning.seed, "tuning", row).choice(size, tuning.tries, replace=False)
         grid = list(itertools.product(*(axis.values for axis in axes)))
         drawn[row] = [_setting(axes, grid[i]) for i in sorted(picked)]
@@ -222,6 +224,7 @@ def choose(
     chosen: Chosen = {}
     for (row, dataset), by_number in scores.items():
         means = {number: sum(values) / len(values) for number, values in by_number.items()}
+        # Of equal means the lowest number wins, so that the choice never depends on the order.
         best = max(means, key=lambda number: (means[number], -number))
         if means[best] == -math.inf:
             message = f"every try on {dataset} diverged; give it other values to try"
@@ -258,6 +261,7 @@ def describe(chosen: Chosen, count: int) -> list[str]:
 
 def _everywhere(entry: MethodEntry, row: str, setting: Setting) -> MethodEntry:
     """Return the row with a setting on every dataset, over the row's own values for single ones."""
+    # A value that is being tried must not be overruled on a single dataset.
     per_dataset = {}
     for dataset, values in entry.per_dataset.items():
         per_dataset[dataset] = {k: v for k, v in values.items() if k not in setting.params}
