@@ -109,8 +109,8 @@ def unknown_key(key: object, takes: Mapping[str, str] | Iterable[str]) -> str:
     Args:
         takes: the known keys; of a mapping the values are shown, for example "lam (3.0)".
     """
-    shown_keys = list(takes.values()) if isinstance(takes, Mapping) else list(takes)
-    known = ", ".join(shown_keys) or "nothing"
+    texts = takes.values() if isinstance(takes, Mapping) else takes
+    known = ", ".join(texts) or "nothing"
     return f"unknown key. It takes: {known}.{did_you_mean(str(key), takes)}"
 
 
@@ -141,6 +141,7 @@ def in_words(detail: ErrorDetails) -> str:
     kind, given = detail["type"], detail["input"]
     context: dict[str, Any] = detail.get("ctx", {})
 
+    # pydantic marks a wrong key of a mapping, as opposed to its value, in this way.
     if detail["loc"] and detail["loc"][-1] == "[key]":
         return f"the key {given!r} must be text; put it in quotes"
 
@@ -150,18 +151,25 @@ def in_words(detail: ErrorDetails) -> str:
 
     if kind == "literal_error":
         known = re.findall(r"'([^']*)'", context["expected"])
-        hint = did_you_mean(given, known) if isinstance(given, str) else ""
         words = f"must be {context['expected']}, got {shown(given)}"
-        return f"{words}.{hint}" if hint else words
+        hint = did_you_mean(given, known) if isinstance(given, str) else ""
+        if hint:
+            words += f".{hint}"
+        return words
 
     if kind in _WORDS:
         words = _WORDS[kind].format(**context)
     else:
         words = detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
-    return words if kind in ("missing", "too_short") else f"{words}, got {shown(given)}"
+
+    # Of these the given value says nothing: it is the mapping around the key, or an empty list.
+    if kind in ("missing", "too_short"):
+        return words
+    return f"{words}, got {shown(given)}"
 
 
 def shown(value: object) -> str:
     """Return a value as a message quotes it: its repr, shortened to 80 characters."""
+    # A reader of YAML knows an empty value as nothing, and not as None.
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,9 +1,6 @@
 """A suite file -> runs and their keys; every problem with file, line and key, all at once."""
 
-import json
-import math
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +9,7 @@ from nlbench import registry
 from nlbench.data.places import Places
 from nlbench.errors import DataMissing, SuiteError
 from nlbench.plan.expand import expand
-from nlbench.plan.options import parse_seeds, parse_set
-from nlbench.plan.protocol import resolve
-from nlbench.plan.schedules import OneCycle
-from nlbench.plan.spec import Condition, RunSpec, key_of
+from nlbench.plan.options import parse_set
 from nlbench.plan.suite_file import read_suite
 
 GOOD = """\
@@ -65,105 +59,7 @@ def changed(*pairs, text=GOOD):
     return text
 
 
-# --- keys ---------------------------------------------------------------------------------------------------------
-
-CONDITION = Condition("digits", "clean", {"kind": "symmetric", "rate": 0.4})
-SPEC = RunSpec(
-    row="elr",
-    method="elr",
-    params={"beta": 0.7, "lam": 3.0},
-    condition=CONDITION,
-    fingerprint="abc",
-    protocol=resolve("digits", "digits", {"epochs": 2}),
-    seed=0,
-)
-
-
-def key(**changes):
-    return replace(SPEC, **changes).key
-
-
-def under(**changes):
-    """Change the condition of SPEC."""
-    return {"condition": replace(CONDITION, **changes)}
-
-
-def by(**changes):
-    """Change the protocol of SPEC."""
-    return {"protocol": SPEC.protocol.model_copy(update=changes)}
-
-
-def test_a_key_is_the_same_in_every_version():
-    """A changed literal here makes every record of every store one of another run: raise SCHEMA instead."""
-    identity = {
-        "schema": 1,
-        "method": "elr",
-        "params": {"beta": 0.7, "lam": 3.0},
-        "dataset": "digits",
-        "labels": "clean",
-        "noise": {"kind": "symmetric", "rate": 0.4},
-        "fingerprint": "abc",
-        "protocol": {"name": "digits", "version": 1, "epochs": 2, "precision": "float32", "threads": 1,
-                     "schedule": {"kind": "one-cycle", "rise": 0.3}},
-        "seed": 0,
-    }  # fmt: skip
-    assert key_of(identity) == "b721643852ae79dd"
-    assert key_of({"a": 1, "b": [1.5, None, "ä"]}) == "c1f22e448cc0c959"
-    assert key() == "1b4af786faa46be7"  # as in version 0.1
-
-
-def test_an_identity_is_plain_data_and_leaves_out_a_compile_that_is_false():
-    identity = SPEC.identity()
-    assert json.loads(json.dumps(identity)) == identity
-    assert "compile" not in identity["protocol"]
-    assert replace(SPEC, **by(compile=True)).identity()["protocol"]["compile"] is True
-
-
-def test_what_cannot_change_a_result_is_not_in_the_key():
-    assert key(params={"lam": 3.0, "beta": 0.7}) == key()
-    assert key(row="another name") == key()
-    assert key(weights_path="/somewhere/else") == key()
-    for name in ("title", "noise_path", "data_path"):
-        assert key(**under(**{name: "another"})) == key()
-
-
-def test_a_condition_is_its_dataset_labels_and_noise():
-    """Records and plans are found by it, wherever its files lie and however a table prints it."""
-    same = replace(CONDITION, noise={"rate": 0.4, "kind": "symmetric"}, title="Digits", data_path="/x")
-    assert {CONDITION: 1}[same] == 1
-    for other in ({"dataset": "cifar10"}, {"labels": "worst"}, {"noise": None}, {"noise": {"kind": "symmetric"}}):
-        assert replace(CONDITION, **other) != CONDITION
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"method": "alr"},
-        {"params": {"beta": 0.7, "lam": 3.1}},
-        {"params": {"beta": 0.9, "lam": 3.0}},
-        under(dataset="cifar10"),
-        under(labels="worst"),
-        under(noise={"kind": "symmetric", "rate": 0.2}),
-        under(noise={"kind": "pair-flip", "rate": 0.4}),
-        under(noise=None),
-        {"fingerprint": "abd"},
-        {"seed": 1},
-        by(name="cifar"),
-        by(version=2),
-        by(epochs=3),
-        by(precision="bfloat16"),
-        by(threads=2),
-        by(weights="sha256:0"),
-        by(schedule=OneCycle(kind="one-cycle", rise=0.31)),
-    ],
-)
-def test_what_can_change_a_result_is_in_the_key(changes):
-    assert key(**changes) != key()
-
-
-def test_a_key_takes_no_number_that_json_has_not():
-    with pytest.raises(ValueError, match="JSON"):
-        key_of({"lam": math.nan})
+# --- the same run, another run ------------------------------------------------------------------------------------
 
 
 def keys(plan):
@@ -668,38 +564,3 @@ def test_a_suite_that_is_not_there(tmp_path):
         read_suite(tmp_path / "mysuit.yaml")
     with pytest.raises(SuiteError, match="that is a folder"):
         read_suite(tmp_path)
-
-
-# --- options ------------------------------------------------------------------------------------------------------
-
-
-def test_settings_are_read_as_yaml():
-    given = ["epochs=2", "lr=5e-3", "schedule.gamma=0.1", "schedule.milestones=[1, 2]", "model=cnn3", "nesterov=true"]
-    assert parse_set(given) == {
-        "epochs": 2, "lr": 0.005, "schedule": {"gamma": 0.1, "milestones": [1, 2]}, "model": "cnn3", "nesterov": True,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [["epochs"], ["epochs="], ["=2"], ["a..b=1"], [".a=1"], ["lr=[1"], ["lr=*x"], ["lr={a: 1, a: 2}"],
-     ["epochs=2", "epochs.x=1"], ["lr=2020-13-45"]],
-)  # fmt: skip
-def test_a_setting_that_cannot_be_read_is_quoted(settings):
-    with pytest.raises(SuiteError) as caught:
-        parse_set(settings)
-    assert str(caught.value).startswith(f"--set {settings[-1]}: ")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "seeds"), [("0", [0]), ("0,1,4", [0, 1, 4]), ("0-4", [0, 1, 2, 3, 4]), (" 3 , 0-1,3", [3, 0, 1])]
-)
-def test_seeds_are_lists_and_ranges(text, seeds):
-    assert parse_seeds(text) == seeds
-
-
-@pytest.mark.parametrize("text", ["", "a", "-1", "4-0", "0,,1", "0-", "1.5", "0-99999999", "0 1", "9" * 30])
-def test_seeds_that_cannot_be_read_are_quoted(text):
-    with pytest.raises(SuiteError, match=r"^--seeds .*seeds"):
-        parse_seeds(text)
