@@ -6,13 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from nlbench.data import cache
 from nlbench.data.datasets import cifar10, cifar10n, cifar100, cifar100n
+from nlbench.data.formats import cifar, cifar_parquet
 from nlbench.data.places import Places
+from nlbench.files import short_hash
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -106,15 +110,24 @@ def encode_image():
 
 
 @pytest.fixture(scope="session")
-def real_cifar10(real_data, tmp_path_factory):
-    """The real CIFAR-10, decoded once for all tests."""
-    return cifar10.load(Places(real_data, real_cache(tmp_path_factory)), 0)
+def real_places(real_data, request, tmp_path_factory) -> Places:
+    """The real data, and a cache that stays between test runs: decoding 60,000 images takes long.
+
+    Its name changes with the code and the library that decode. nlbench's own cache sees to the
+    rest: an entry belongs to the size and time of the files, and two test workers decode once.
+    """
+    if not hasattr(request.config, "cache"):  # pytest -p no:cacheprovider
+        return Places(real_data, tmp_path_factory.getbasetemp() / "real-cifar")
+    sources = [Path(module.__file__).read_bytes() for module in (cifar10, cifar, cifar_parquet, cache)]
+    version = short_hash(PIL.__version__.encode(), *sources)
+    return Places(real_data, request.config.cache.mkdir(f"real-cifar-{version}"))
 
 
 @pytest.fixture(scope="session")
-def real_cifar10n(real_data, real_cifar10, tmp_path_factory):
-    return cifar10n.load(Places(real_data, real_cache(tmp_path_factory)), 0)
+def real_cifar10(real_places):
+    return cifar10.load(real_places, 0)
 
 
-def real_cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.getbasetemp() / "real-cache"
+@pytest.fixture(scope="session")
+def real_cifar10n(real_places):
+    return cifar10n.load(real_places, 0)
