@@ -62,6 +62,11 @@ def keep_freed_memory() -> bool:
     return all(done)
 
 
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or of the processor for any other device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+
+
 def processor() -> str:
     """The CPU's name as the system gives it."""
     cpuinfo = Path("/proc/cpuinfo")

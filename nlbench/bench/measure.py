@@ -1,14 +1,12 @@
-"""`nlbench bench`: the fused kernels against what a user would write instead, in one process and in turn."""
+"""Time the variants of an op, in one process and in turn."""
 
 from __future__ import annotations
 
 import gc
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,15 +14,29 @@ import torch
 from torch import Tensor
 
 from nlbench import ops
-from nlbench.bench.setting import ROUNDS, Setting, num_examples
-from nlbench.bench.variants import TARGET_BYTES, VARIANTS, Call, Cell, Shape, first_line, official_elr, short_name
+from nlbench.bench.load import Span, busy_elsewhere, crowded, work_now
+from nlbench.bench.options import BenchOptions, num_examples
+from nlbench.bench.variants import TARGET_BYTES, VARIANTS, Call, Shape, Workload, disagreement
 
-COPY_BYTES = 256 << 20  # far more than a processor's caches hold
+# Far more than a processor's caches hold.
+COPY_BYTES = 256 << 20
+
+ROUNDS = 20
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One variant of one shape and dtype. `why` says why there are no numbers; n is 0 then."""
+    """The times of one variant of one shape and dtype.
+
+    Attributes:
+        copy_gb_per_s: what a copy_ of COPY_BYTES moved in the same rounds.
+        median_us, p25_us, p75_us: microseconds of one call; NaN if n is 0.
+        n: number of timed calls.
+        compile_seconds: for compiling and the first call; None for variants that are not compiled.
+        busy_elsewhere: cores that other programs kept busy; None where it is not known.
+        why: the reason why there are no times, or an empty string.
+        wrong: whether the variant's results were wrong.
+    """
 
     shape: Shape
     dtype: str
@@ -37,8 +49,9 @@ class Measurement:
     p75_us: float = float("nan")
     n: int = 0
     compile_seconds: float | None = None
-    busy_elsewhere: float | None = None  # cores that other programs kept busy meanwhile
+    busy_elsewhere: float | None = None
     why: str = ""
+    wrong: bool = False
 
     @property
     def bytes_moved(self) -> int:
@@ -54,153 +67,211 @@ class Measurement:
 
 
 def backend(variant: str, device: torch.device) -> str:
-    """Which code runs a variant."""
-    return {"eager": "torch eager", "compile": "torch inductor"}.get(variant) or ops.backend(device)
+    """Return the name of the code that runs a variant."""
+    own = {"eager": "torch eager", "compile": "torch inductor"}
+    return own.get(variant) or ops.backend(device)
 
 
 def bytes_moved(shape: Shape, dtype: str) -> int:
-    """What one step must move: logits read, target rows read and written, gradient written."""
+    """Return the bytes that one step must move.
+
+    These are logits read, rows of the targets read and written, and the gradient written.
+    """
     logit = getattr(torch, dtype).itemsize
     return shape.B * shape.C * (2 * logit + 2 * TARGET_BYTES)
 
 
 def times_faster(measurements: Iterable[Measurement], one: Measurement, base: str) -> float | None:
-    """Median of `base` over the median of `one`, at its shape and dtype; None where either is missing."""
+    """Return the median of `base` over that of `one`, at its shape and dtype.
+
+    None if one of them was not timed.
+    """
     for other in measurements:
-        if (other.shape, other.dtype, other.variant) == (one.shape, one.dtype, base) and other.n and one.n:
+        same = (other.shape, other.dtype) == (one.shape, one.dtype)
+        if same and other.variant == base and other.n and one.n:
             return other.median_us / one.median_us
     return None
 
 
-def run(setting: Setting) -> Iterator[list[Measurement]]:
-    """The variants of one shape and dtype after another."""
-    rows = {shape: num_examples(shape, setting.device) for shape in setting.shapes}
-    copy = _copier(setting.device)
-    for dtype, shape in itertools.product(setting.dtypes, setting.shapes):
-        cell = Cell(shape, getattr(torch, dtype), setting.device, rows[shape])
-        yield measure(cell, setting.variants, setting.seconds, copy)
-        torch.compiler.reset()  # the next shape is compiled as the first was
+def run(options: BenchOptions) -> Iterator[list[Measurement]]:
+    """Measure each dtype and shape in turn, and yield the measurements of its variants."""
+    # Computed for all shapes first, so that one that does not fit is refused at once.
+    sizes = {shape: num_examples(shape, options.device) for shape in options.shapes}
+    copy = _copier(options.device)
+    for dtype, shape in itertools.product(options.dtypes, options.shapes):
+        work = Workload(shape, getattr(torch, dtype), options.device, sizes[shape])
+        yield measure(work, dtype, options.variants, options.seconds, copy)
+        # The next shape is compiled as the first one was.
+        torch.compiler.reset()
 
 
-def measure(cell: Cell, names: Sequence[str], seconds: float, copy: Callable[[], Any]) -> list[Measurement]:
-    """Check each variant against the formula in float64, then time them in turn."""
-    calls: dict[str, Call] = {}
-    why: dict[str, str] = {}
-    compile_seconds: dict[str, float] = {}
-    device = cell.logits.device
-    for name in names:
-        start = time.perf_counter()
-        try:
-            call = VARIANTS[name].build(cell)
-            disagreement = disagrees(name, call, cell)
-        except Exception as error:
-            if name != "compile":
-                raise
-            why[name] = f"torch.compile failed: {first_line(error)}"
-            continue
-        if name == "compile":
-            compile_seconds[name] = time.perf_counter() - start
-        if disagreement:
-            why[name] = disagreement
-        else:
-            calls[name] = call
+class _Built(NamedTuple):
+    """A variant that is ready to be timed; without a call, the reason why it is not."""
 
+    call: Call | None
+    why: str = ""
+    wrong: bool = False
+    compile_seconds: float | None = None
+
+
+def measure(
+    work: Workload, dtype: str, names: Sequence[str], seconds: float, copy: Callable[[], Any]
+) -> list[Measurement]:
+    """Compare each variant with the formula in float64, then time them in turn."""
+    built = {name: _build(name, work) for name in names}
+    calls = {name: one.call for name, one in built.items() if one.call is not None}
+
+    device = work.logits.device
     timed = _timed_cuda if device.type == "cuda" else _timed_cpu
-    times, copies, busy_elsewhere = _in_turn(calls, copy, cell, seconds, timed)
-    copy_gb_per_s = 2 * COPY_BYTES / float(np.median(copies)) / 1e3
+    timings = time_in_turn(calls, copy, work, seconds, timed)
+    copy_gb_per_s = 2 * COPY_BYTES / float(np.median(timings.copies)) / 1e3
 
     measurements = []
-    for name in names:
-        facts = Measurement(
-            cell.shape, short_name(cell.dtype), name, cell.num_examples, backend(name, device), copy_gb_per_s
+    for name, one in built.items():
+        numbers: dict[str, Any] = {}
+        if name in timings.times:
+            p25, median, p75 = np.percentile(timings.times[name], [25, 50, 75]).tolist()
+            count = len(timings.times[name])
+            numbers = {"median_us": median, "p25_us": p25, "p75_us": p75, "n": count}
+        measurements.append(
+            Measurement(
+                shape=work.shape,
+                dtype=dtype,
+                variant=name,
+                num_examples=work.num_examples,
+                backend=backend(name, device),
+                copy_gb_per_s=copy_gb_per_s,
+                compile_seconds=one.compile_seconds,
+                busy_elsewhere=timings.busy_elsewhere,
+                why=one.why,
+                wrong=one.wrong,
+                **numbers,
+            )
         )
-        numbers: dict[str, Any] = {"why": why.get(name, ""), "compile_seconds": compile_seconds.get(name)}
-        numbers |= {"busy_elsewhere": busy_elsewhere}
-        if name in times:
-            p25, median, p75 = np.percentile(times[name], [25, 50, 75]).tolist()
-            numbers |= {"median_us": median, "p25_us": p25, "p75_us": p75, "n": len(times[name])}
-        measurements.append(Measurement(**(vars(facts) | numbers)))
     return measurements
 
 
-def disagrees(name: str, call: Call, cell: Cell) -> str:
-    """Why the variant's loss, gradient or targets differ from the formula in float64; "" when they do not."""
-    labels, index = cell.batches[0]
-    before = cell.targets[index]
-    cell.logits.grad = None
-    result = call(labels, index)
-    if name == "step":
-        loss, gradient = result
-    else:
-        assert cell.logits.grad is not None
-        loss, gradient = result, cell.logits.grad
-    after = cell.targets[index]
-    cell.targets[index] = before
-
-    exact = cell.logits.detach().double().requires_grad_()
-    memory = before.double()
-    exact_loss = official_elr(exact, labels, torch.arange(len(index), device=index.device), memory)
-    exact_loss.backward()
-    assert exact.grad is not None
-    # A gradient is rounded to the dtype of the logits; where p is on the clamp's bound, float32 may see it off the
-    # bound, which moves an entry by up to 1e-3 of the largest.
-    rounding = max(1e-3, 2 * torch.finfo(cell.dtype).eps)
-    for what, got, want, allowed in (
-        ("loss", loss.detach().double().mean(), exact_loss.detach(), 1e-4),
-        ("gradient", gradient.double(), exact.grad, rounding),
-        ("targets", after.double(), memory, 1e-4),
-    ):
-        difference = float((got - want).abs().max() / want.abs().max())
-        if not difference <= allowed:
-            return f"wrong, so not timed: {what} off by {difference:.1e} of its largest entry, {allowed:.0e} is allowed"
-    return ""
-
-
-def _in_turn(
-    calls: Mapping[str, Call], copy: Callable[[], Any], cell: Cell, seconds: float, timed: Callable[..., float]
-) -> tuple[dict[str, list[float]], list[float], float | None]:
-    """Microseconds of single calls and of copies, and how many cores other programs kept busy meanwhile.
-
-    A round is a few copies, then a slice of time for every variant, so that drift hits all alike. A crowded round is
-    repeated; where the quiet ones stay in the minority, all count.
-    """
-    batches = {name: cell.epochs() for name in calls}
-    quiet: list[tuple[dict[str, list[float]], list[float], Span]] = []
-    loud: list[tuple[dict[str, list[float]], list[float], Span]] = []
-    order = list(calls)
-    collecting = gc.isenabled()
-    gc.disable()  # no cyclic garbage collection falls into a call, as with timeit
+def _build(name: str, work: Workload) -> _Built:
+    """Build a variant, call it once, and compare its results with the formula."""
+    start = time.perf_counter()
     try:
-        for name in order:  # warm up
-            for _ in range(5):
-                cell.logits.grad = None
-                calls[name](*next(batches[name]))
+        call = VARIANTS[name].build(work)
+        wrong = disagreement(name, call, work)
+    except Exception as error:
+        # Only torch.compile needs a compiler, which a machine may lack.
+        if name != "compile":
+            raise
+        return _Built(None, f"torch.compile failed: {_first_line(error)}")
+
+    compile_seconds = time.perf_counter() - start if name == "compile" else None
+    if wrong:
+        return _Built(None, wrong, True, compile_seconds)
+    return _Built(call, compile_seconds=compile_seconds)
+
+
+def _first_line(error: BaseException) -> str:
+    for line in str(error).splitlines():
+        if line.strip():
+            return f"{type(error).__name__}: {line.strip()}"
+    return type(error).__name__
+
+
+# ---- Timing -------------------------------------------------------------------------------------
+
+
+class Timings(NamedTuple):
+    """Microseconds of single calls by variant and of copies, and the load by other programs."""
+
+    times: dict[str, list[float]]
+    copies: list[float]
+    busy_elsewhere: float | None
+
+
+class _Round(NamedTuple):
+    times: dict[str, list[float]]
+    copies: list[float]
+    span: Span
+
+
+def time_in_turn(
+    calls: Mapping[str, Call],
+    copy: Callable[[], Any],
+    work: Workload,
+    seconds: float,
+    timed: Callable[..., float],
+) -> Timings:
+    """Time the calls in ROUNDS rounds.
+
+    A round is a few copies, then a slice of time for every variant, so that drift affects all of
+    them alike. A round in which other programs took cores away is repeated; if most rounds are
+    like that, all of them count.
+
+    Args:
+        seconds: for each variant, in all rounds together.
+        timed: calls its first argument with the others, and returns the microseconds.
+    """
+    batches = {name: work.epochs() for name in calls}
+    order = list(calls)
+    quiet: list[_Round] = []
+    loud: list[_Round] = []
+
+    # No garbage collection may fall into a call, as with timeit.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for name in order:
+            _warm_up(calls[name], batches[name], work)
+
         while len(quiet) < ROUNDS and len(quiet) + len(loud) < 2 * ROUNDS:
-            before = _work()
+            before = work_now()
             copies = [timed(copy) for _ in range(3)][1:]
-            times = {name: _slice(calls[name], batches[name], cell, seconds / ROUNDS, timed) for name in order}
-            span = before, _work()
-            (loud if crowded(_busy_elsewhere([span])) else quiet).append((times, copies, span))
+            times = {}
+            for name in order:
+                times[name] = _slice(calls[name], batches[name], work, seconds / ROUNDS, timed)
+            span = before, work_now()
+            kept = loud if crowded(busy_elsewhere([span])) else quiet
+            kept.append(_Round(times, copies, span))
             order = order[1:] + order[:1]
     finally:
         if collecting:
             gc.enable()
-    kept = quiet if len(quiet) >= len(loud) else quiet + loud
-    together = {name: [one for times, _, _ in kept for one in times[name]] for name in calls}
-    copies = [one for _, copies, _ in kept for one in copies]
-    return together, copies, _busy_elsewhere([span for _, _, span in kept])
+
+    return _together(quiet if len(quiet) >= len(loud) else quiet + loud, list(calls))
+
+
+def _together(rounds: Sequence[_Round], names: Sequence[str]) -> Timings:
+    times: dict[str, list[float]] = {name: [] for name in names}
+    copies: list[float] = []
+    for one in rounds:
+        copies += one.copies
+        for name in names:
+            times[name] += one.times[name]
+    return Timings(times, copies, busy_elsewhere([one.span for one in rounds]))
+
+
+def _warm_up(call: Call, batches: Iterator[tuple[Tensor, Tensor]], work: Workload) -> None:
+    for _ in range(5):
+        work.logits.grad = None
+        call(*next(batches))
 
 
 def _slice(
-    call: Call, batches: Iterator[tuple[Tensor, Tensor]], cell: Cell, seconds: float, timed: Callable[..., float]
+    call: Call,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    work: Workload,
+    seconds: float,
+    timed: Callable[..., float],
 ) -> list[float]:
-    """New indices and clearing the gradient are outside the times. The first call finds the caches full of another
-    variant's data, and is left out."""
+    """Return the microseconds of at least two calls, for a slice of time.
+
+    New indices and clearing the gradient are not timed. The first call is left out, because it
+    finds the caches full of another variant's data.
+    """
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:
         labels, index = next(batches)
-        cell.logits.grad = None
+        work.logits.grad = None
         times.append(timed(call, labels, index))
     return times[1:]
 
@@ -212,57 +283,15 @@ def _timed_cpu(call: Callable[..., Any], *args: Any) -> float:
 
 
 def _timed_cuda(call: Callable[..., Any], *args: Any) -> float:
-    """From an idle device to an idle device, so that what the host adds between launches counts."""
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    """Time from an idle device to an idle device: the host's time between launches counts."""
+    start = torch.cuda.Event(enable_timing=True)
+    end = torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     start.record()
     call(*args)
     end.record()
     end.synchronize()
     return start.elapsed_time(end) * 1e3
-
-
-class Work(NamedTuple):
-    """Seconds: on the clock, and of work that all cores together and this process have done since they started."""
-
-    clock: float
-    machine: float
-    own: float
-
-
-Span = tuple[Work | None, Work | None]
-
-
-def _work() -> Work | None:
-    """None where the system does not say."""
-    try:
-        fields = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
-    except OSError:
-        return None
-    user, nice, system, _idle, _waiting, irq, softirq, stolen = map(int, fields)
-    ticks = user + nice + system + irq + softirq + stolen
-    return Work(time.perf_counter(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time())
-
-
-def _busy_elsewhere(spans: Iterable[Span]) -> float | None:
-    """Cores that other programs kept busy; None where that is not known, or the time too short for a tick of 10 ms."""
-    clock = others = 0.0
-    for before, after in spans:
-        if before and after:
-            clock += after.clock - before.clock
-            others += (after.machine - before.machine) - (after.own - before.own)
-    return max(0.0, others / clock) if clock > 0.1 else None
-
-
-def crowded(busy_elsewhere: float | None) -> bool:
-    """Whether other programs leave fewer cores than there are threads here.
-
-    A thread that waits for a core makes the others spin: torch's parallel regions then take milliseconds instead of
-    microseconds, while code that runs on one thread hardly notices, so even ratios are wrong.
-    """
-    if busy_elsewhere is None:
-        return False
-    return (os.cpu_count() or 1) - busy_elsewhere < torch.get_num_threads() - 0.15
 
 
 def _copier(device: torch.device) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""Variants."""
+"""The variants that are timed: the fused kernels, and what a user would write instead."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from torch import Tensor
 
 from nlbench import ops
 
-BETA, LAM = 0.7, 3.0  # the authors' values for CIFAR-10; no timing depends on them
 OPS = ("elr",)
 DTYPES = ("float32", "bfloat16", "float16")
-PICTURES = (".png", ".pdf", ".svg")
-TARGET_BYTES = 4  # the memory is float32 whatever the logits are, as the authors' is
-NUM_EXAMPLES = 50_000  # CIFAR's training set
+
+# The authors' values for CIFAR-10. No timing depends on them.
+BETA, LAM = 0.7, 3.0
+
+# The memory is float32 for every dtype of the logits, as in the authors' code.
+TARGET_BYTES = 4
 
 
 class Shape(NamedTuple):
+    """Rows of a batch, and classes."""
+
     B: int
     C: int
 
@@ -29,35 +33,59 @@ class Shape(NamedTuple):
 
 
 # Classes of CIFAR-10, CIFAR-100, Clothing1M, mini-WebVision, and ImageNet at two batch sizes.
-SHAPES = [Shape(128, 10), Shape(128, 100), Shape(64, 14), Shape(32, 50), Shape(1024, 1000), Shape(4096, 1000)]
+SHAPES = [
+    Shape(128, 10),
+    Shape(128, 100),
+    Shape(64, 14),
+    Shape(32, 50),
+    Shape(1024, 1000),
+    Shape(4096, 1000),
+]
 
-Call = Callable[[Tensor, Tensor], Any]  # (labels, index) -> anything; forward and backward of one step
 
+class Workload:
+    """The tensors that all variants of one shape and dtype share.
 
-class Cell:
-    """What all variants of one shape and dtype share: logits, memory and batches. The memory is warm from the start."""
+    Attributes:
+        logits: (B, C) in `dtype`, a leaf that requires grad, so that every variant pays the same
+            fixed cost of the autograd engine.
+        targets: (num_examples, C) float32, the memory, as after five epochs.
+        batches: (labels (B,), index (B,)) of each batch of an epoch. A smaller last one is left
+            out.
+    """
 
     def __init__(self, shape: Shape, dtype: torch.dtype, device: torch.device, num_examples: int):
-        self.shape, self.dtype, self.num_examples = shape, dtype, num_examples
+        self.shape = shape
+        self.dtype = dtype
+        self.num_examples = num_examples
+
         generator = torch.Generator().manual_seed(0)
-        # A leaf that requires grad, so that every variant pays the same fixed cost of the autograd engine.
-        self.logits = (2 * torch.randn(shape, generator=generator)).to(device, dtype).requires_grad_()
+        logits = 2 * torch.randn(shape, generator=generator)
+        self.logits = logits.to(device, dtype).requires_grad_()
         seen = (2 * torch.randn(num_examples, shape.C, generator=generator)).softmax(1)
-        self.targets = seen.mul_(1 - BETA**5).to(device)  # after five visits
+        self.targets = seen.mul_(1 - BETA**5).to(device)
+
         order = torch.randperm(num_examples, generator=generator)
         labels = torch.randint(shape.C, (num_examples,), generator=generator)
-        ends = range(shape.B, num_examples + 1, shape.B)
-        self.batches = [(labels[end - shape.B : end].to(device), order[end - shape.B : end].to(device)) for end in ends]
+        self.batches: list[tuple[Tensor, Tensor]] = []
+        for end in range(shape.B, num_examples + 1, shape.B):
+            part = slice(end - shape.B, end)
+            self.batches.append((labels[part].to(device), order[part].to(device)))
 
     def epochs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(labels, index), batch after batch of an epoch's order, again and again."""
+        """Yield (labels, index) of one batch after another, epoch after epoch, without end."""
         return itertools.cycle(self.batches)
 
 
-def official_elr(logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor) -> Tensor:
-    """ELR in plain PyTorch, with the operations of the authors' code in their order, on float32 or wider.
+# Takes (labels, index), and does forward and backward of one step.
+Call = Callable[[Tensor, Tensor], Any]
 
-    Half types are widened first: in bfloat16 the upper bound of the clamp rounds to 1, and the loss becomes infinite.
+
+def official_elr(logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor) -> Tensor:
+    """Compute the loss of ELR in plain PyTorch, with the authors' operations in their order.
+
+    Half types are widened first: in bfloat16 the upper bound of the clamp rounds to 1, and the loss
+    becomes infinite. Updates `targets` in place.
     """
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     q = z.softmax(1).clamp(1e-4, 1 - 1e-4)
@@ -67,66 +95,109 @@ def official_elr(logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor)
     return F.cross_entropy(z, labels) + LAM * (1 - agreement).log().mean()
 
 
-def _autograd(cell: Cell) -> Call:
+def _autograd(work: Workload) -> Call:
     def call(labels: Tensor, index: Tensor) -> Tensor:
-        loss = ops.elr_loss(cell.logits, labels, index, cell.targets, beta=BETA, lam=LAM)
+        loss = ops.elr_loss(work.logits, labels, index, work.targets, beta=BETA, lam=LAM)
         loss.backward()
         return loss
 
     return call
 
 
-def _step_backward(cell: Cell) -> Call:
-    def call(labels: Tensor, index: Tensor) -> Tensor:
-        rows, dlogits = ops.elr_step(cell.logits.detach(), labels, index, cell.targets, beta=BETA, lam=LAM)
-        cell.logits.backward(dlogits)
-        return rows
-
-    return call
-
-
-def _step(cell: Cell) -> Call:
+def _step(work: Workload) -> Call:
     def call(labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.elr_step(cell.logits.detach(), labels, index, cell.targets, beta=BETA, lam=LAM)
+        logits = work.logits.detach()
+        return ops.elr_step(logits, labels, index, work.targets, beta=BETA, lam=LAM)
 
     return call
 
 
-def _eager(cell: Cell, loss_of: Callable[..., Tensor] = official_elr) -> Call:
+def _step_backward(work: Workload) -> Call:
+    step = _step(work)
+
     def call(labels: Tensor, index: Tensor) -> Tensor:
-        loss = loss_of(cell.logits, labels, index, cell.targets)
+        losses, dlogits = step(labels, index)
+        work.logits.backward(dlogits)
+        return losses
+
+    return call
+
+
+def _eager(work: Workload, loss_of: Callable[..., Tensor] = official_elr) -> Call:
+    def call(labels: Tensor, index: Tensor) -> Tensor:
+        loss = loss_of(work.logits, labels, index, work.targets)
         loss.backward()
         return loss
 
     return call
 
 
-def _compile(cell: Cell) -> Call:
-    # Shapes are static and the number of threads is written down: what one shape or thread count compiled is never
-    # taken for another.
-    options: dict[str, Any] = {"cpp.threads": torch.get_num_threads()} if cell.logits.is_cpu else {}
-    return _eager(cell, torch.compile(official_elr, fullgraph=True, dynamic=False, options=options))
+def _compile(work: Workload) -> Call:
+    # Shapes are static and the number of threads is an option, so that what was compiled for one
+    # shape or number of threads is not used for another.
+    options: dict[str, Any] = {}
+    if work.logits.is_cpu:
+        options["cpp.threads"] = torch.get_num_threads()
+    compiled = torch.compile(official_elr, fullgraph=True, dynamic=False, options=options)
+    return _eager(work, compiled)
 
 
 class Variant(NamedTuple):
+    """One way to compute a step, and its description in the report."""
+
     meaning: str
-    build: Callable[[Cell], Call]
+    build: Callable[[Workload], Call]
 
 
 VARIANTS = {
     "autograd": Variant("loss = ops.elr_loss(logits, ...); loss.backward()", _autograd),
-    "step+backward": Variant("rows, d = ops.elr_step(logits.detach(), ...); logits.backward(d)", _step_backward),
+    "step+backward": Variant(
+        "rows, d = ops.elr_step(logits.detach(), ...); logits.backward(d)", _step_backward
+    ),
     "step": Variant("ops.elr_step alone: loss and gradient, without the autograd engine", _step),
     "eager": Variant("the authors' operations in plain PyTorch, loss.backward()", _eager),
     "compile": Variant("torch.compile of those, loss.backward()", _compile),
 }
+
+# The variants that others are compared with.
 BASES = ("eager", "compile")
 
 
-def first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def disagreement(name: str, call: Call, work: Workload) -> str:
+    """Describe how a variant's loss, gradient or targets differ from the formula in float64.
 
+    Calls it for the first batch, and restores the targets. Returns "" if the variant agrees.
+    """
+    labels, index = work.batches[0]
+    before = work.targets[index]
+    work.logits.grad = None
+    result = call(labels, index)
+    if name == "step":
+        loss, gradient = result
+    else:
+        assert work.logits.grad is not None
+        loss, gradient = result, work.logits.grad
+    after = work.targets[index]
+    work.targets[index] = before
 
-def short_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    exact = work.logits.detach().double().requires_grad_()
+    exact_targets = before.double()
+    every_row = torch.arange(len(index), device=index.device)
+    exact_loss = official_elr(exact, labels, every_row, exact_targets)
+    exact_loss.backward()
+    assert exact.grad is not None
+
+    # A gradient is rounded to the dtype of the logits. If a probability is on the clamp's bound,
+    # float32 may see it off the bound, which moves an entry by up to 1e-3 of the largest.
+    rounding = max(1e-3, 2 * torch.finfo(work.dtype).eps)
+    for what, got, want, allowed in (
+        ("loss", loss.detach().double().mean(), exact_loss.detach(), 1e-4),
+        ("gradient", gradient.double(), exact.grad, rounding),
+        ("targets", after.double(), exact_targets, 1e-4),
+    ):
+        difference = float((got - want).abs().max() / want.abs().max())
+        # Written with `not <=`, so that NaN counts as a difference.
+        if not difference <= allowed:
+            off = f"{what} off by {difference:.1e} of its largest entry"
+            return f"wrong, so not timed: {off}, {allowed:.0e} is allowed"
+    return ""

@@ -31,36 +31,36 @@ def bench(
     """Time the fused kernels against PyTorch, eager and compiled."""
     import torch
 
-    from nlbench.bench import measure, report, variants
+    from nlbench.bench import measure, report
     from nlbench.bench import plot as figure
-    from nlbench.bench import setting as settings
+    from nlbench.bench.options import PICTURES, BenchOptions, check_writable
 
-    setting = settings.Setting.read(op, shapes, dtypes, seconds, threads, device, compile_)
+    options = BenchOptions.read(op, shapes, dtypes, seconds, threads, device, compile_)
     if csv:
-        settings.check_writable("--csv", csv)
+        check_writable("--csv", csv)
     if plot:
-        settings.check_writable("--plot", plot, variants.PICTURES)
+        check_writable("--plot", plot, PICTURES)
     if threads:
         torch.set_num_threads(threads)
 
     measurements = []
     interrupted = False
     try:
-        for cell in measure.run(setting):
-            warn(f"{cell[0].shape} {cell[0].dtype}: timed")
-            measurements += cell
+        for measured in measure.run(options):
+            warn(f"{measured[0].shape} {measured[0].dtype}: timed")
+            measurements += measured
     except KeyboardInterrupt:
         interrupted = True
         warn("interrupted; the measurements made so far follow")
 
     if measurements:
-        print(report.render(setting, measurements), end="")
+        print(report.render(options, measurements), end="")
     if csv and measurements:
-        report.write_csv(csv, setting, measurements)
+        report.write_csv(csv, options, measurements)
     if plot and measurements:
-        figure.plot(plot, setting, measurements)
+        figure.plot(plot, options, measurements)
 
     if interrupted:
         raise typer.Exit(130)
-    if any(m.why.startswith("wrong") for m in measurements):
+    if any(m.wrong for m in measurements):
         raise typer.Exit(1)

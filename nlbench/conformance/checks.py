@@ -1,36 +1,41 @@
-"""Checks."""
+"""The checks of `nlbench check`: what every method must meet, tried in the real harness.
+
+A check is a function with the decorator `check`. The first line of its docstring is its claim,
+which the command prints. It takes a Lab, asks it for trials, and raises Failed with what was seen,
+where, and the likely fix. It may return a remark. Trials are short and each is trained once, so
+checks share them.
+
+To add a check, add a function here, and a defect that only it finds to
+tests/conformance/test_check.py.
+"""
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import gc
 import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nlbench import registry
 from nlbench.build import typed_value
-from nlbench.conformance.advice import Failed
-from nlbench.conformance.compare import difference, some, unlike
+from nlbench.conformance import snapshot
+from nlbench.conformance.advice import Failed, Skipped
 from nlbench.conformance.lab import Lab
-from nlbench.conformance.made_up_data import BATCH, C, N
-from nlbench.conformance.resume_causes import OUT_OF_SIGHT, culprits
-from nlbench.conformance.snapshot import leaves, shot
-from nlbench.conformance.watch import Watch, evaluation_mode
+from nlbench.conformance.outcome import Outcome, difference, some
+from nlbench.conformance.resume_causes import OUT_OF_SIGHT, causes
+from nlbench.conformance.snapshot import is_short, leaves, unlike
+from nlbench.conformance.trial import BATCH, C, N, Trial
+from nlbench.conformance.watch import evaluation_mode, random_images
 from nlbench.errors import SuiteError
 from nlbench.method import Method, Run
 from nlbench.training.run_state import RunState
-
-
-class Skipped(Exception):
-    """A check that has nothing to look at."""
-
 
 Function = Callable[[Lab], str | None]
 
@@ -67,314 +72,462 @@ def check(name: str, *needs: str) -> Callable[[Function], Function]:
     return add
 
 
+# ---- The file, without a training ---------------------------------------------------------------
+
+
 @check("import")
 def import_file(lab: Lab) -> None:
     """the file can be imported and holds exactly one Method"""
     try:
-        lab.cls  # noqa: B018
+        _ = lab.cls
+    except registry.NotOneMethod as error:
+        raise Failed(
+            f"{error}\n"
+            "fix: a method is a public subclass of nlbench.method.Method; rename helpers to begin "
+            "with _"
+        ) from None
     except SuiteError as error:
-        lines = str(error).splitlines()
+        # Of the traceback the part in the method's file is enough.
+        first, *lines = str(error).splitlines()
         own = [i for i, line in enumerate(lines) if str(lab.file.path) in line]
-        message = "\n".join([lines[0], *(lines[own[-1] :] if len(own) > 1 else lines[1:])])
-        if isinstance(error, registry.NotOneMethod):
-            message += "\nfix: a method is a public subclass of nlbench.method.Method; rename helpers to begin with _"
-        raise Failed(message) from None
+        shown = lines[own[-1] :] if own else lines
+        raise Failed("\n".join([first, *shown])) from None
+
+
+_PLACE = re.compile(
+    # arXiv numbers since April 2007, and before.
+    r"arXiv[: ]\s?(\d{4}\.\d{4,5}|[a-z-]+(\.[a-z]{2})?/\d{7})|"
+    r"\b(cs|stat|math|physics|cond-mat|quant-ph|q-bio|cmp-lg)(\.[a-z]{2})?/\d{7}\b|"
+    # A DOI, or a URL.
+    r"\b10\.\d{4,9}/\S+|https?://\S+",
+    re.IGNORECASE,
+)
 
 
 @check("source", "import")
-def _source(lab: Lab) -> None:
+def names_a_source(lab: Lab) -> None:
     """its docstring names a source: a year, and an arXiv number, a DOI or a URL"""
-    doc = ast.get_docstring(ast.parse(lab.file.path.read_text(encoding="utf-8"))) or inspect.getdoc(lab.cls) or ""
+    tree = ast.parse(lab.file.path.read_text(encoding="utf-8"))
+    doc = ast.get_docstring(tree) or inspect.getdoc(lab.cls) or ""
+    # A class without a docstring inherits that of Method.
     if doc == inspect.getdoc(Method):
         doc = ""
-    place = re.compile(
-        r"arXiv[: ]\s?(\d{4}\.\d{4,5}|[a-z-]+(\.[a-z]{2})?/\d{7})|"  # since April 2007, and before
-        r"\b(cs|stat|math|physics|cond-mat|quant-ph|q-bio|cmp-lg)(\.[a-z]{2})?/\d{7}\b|"
-        r"\b10\.\d{4,9}/\S+|https?://\S+",
-        re.IGNORECASE,
-    )
-    lacks = [] if re.search(r"\b(19|20)\d\d\b", place.sub("", doc)) else ["a year"]
-    lacks += [] if place.search(doc) else ["an arXiv number, a DOI or a URL"]
+
+    lacks = []
+    # The digits of an arXiv number may look like a year.
+    if not re.search(r"\b(19|20)\d\d\b", _PLACE.sub("", doc)):
+        lacks.append("a year")
+    if not _PLACE.search(doc):
+        lacks.append("an arXiv number, a DOI or a URL")
     if not doc:
         lacks = ["a docstring"]
     if lacks:
         raise Failed(
             f"{lab.file.path.name} lacks {' and '.join(lacks)}\n"
-            f'fix: begin the file with a line such as """My loss. Doe & Roe, NeurIPS 2018, arXiv:1805.07836."""'
+            "fix: begin the file with a line such as "
+            '"""My loss. Doe & Roe, NeurIPS 2018, arXiv:1805.07836."""'
         )
 
 
 @check("hyperparameters", "import")
-def _hyperparameters(lab: Lab) -> None:
+def has_typed_hyperparameters(lab: Lab) -> None:
     """each hyperparameter has a type and a default of that type"""
     try:
-        takes = registry.hyperparameters(lab.cls)
+        hyperparameters = registry.hyperparameters(lab.cls)
     except SuiteError as error:
-        raise Failed(f"{error}\nfix: annotate it, for example def __init__(self, task: Task, q: float = 0.7)") from None
-    for p in takes.values():
-        if p.required:
-            raise Failed(f"`{p.name}` has no default\nfix: give it one, with its source in a comment: {p.name}=...")
+        raise Failed(
+            f"{error}\nfix: annotate it, for example def __init__(self, task: Task, q: float = 0.7)"
+        ) from None
+
+    for one in hyperparameters.values():
+        if one.required:
+            raise Failed(
+                f"`{one.name}` has no default\n"
+                f"fix: give it one, with its source in a comment: {one.name}=..."
+            )
         try:
-            typed_value(p.default, p.annotation)
+            typed_value(one.default, one.annotation)
         except ValueError as error:
-            raise Failed(f"the default of `{p.name}`, {p.default!r}: {error}") from None
+            raise Failed(f"the default of `{one.name}`, {one.default!r}: {error}") from None
 
 
 @check("build", "import")
-def _build(lab: Lab) -> None:
+def can_be_built(lab: Lab) -> None:
     """the constructor builds it with 2, 10 and 1000 classes"""
-    with contextlib.suppress(SuiteError):  # without annotations its own check has failed, and its defaults still serve
-        for p in registry.hyperparameters(lab.cls).values():
-            if p.required and p.name not in lab.params:
-                raise Skipped(f"`{p.name}` has no default; --set {p.name}=VALUE gives it one here")
+    # If annotations are missing, `hyperparameters` fails; the defaults can still be used here.
+    with contextlib.suppress(SuiteError):
+        for one in registry.hyperparameters(lab.cls).values():
+            if one.required and one.name not in lab.params:
+                option = f"--set {one.name}=VALUE"
+                raise Skipped(f"`{one.name}` has no default; {option} gives it one here")
+
     for classes in (10, 2, 1000):
         try:
             lab.build(classes)
         except Exception as error:
-            raise Failed(f"with {classes} classes: {lab._explain(error, Watch())}") from None
+            raise Failed(f"with {classes} classes: {lab.explain(error)}") from None
+
+
+# ---- Does it train? -----------------------------------------------------------------------------
 
 
 @check("train", "build")
-def _trains(lab: Lab) -> str:
+def trains(lab: Lab) -> str:
     """it trains: losses, gradients, parameters and outputs are finite"""
-    used = [len(examples) for examples in lab.training().watch.used.values()]
-    return f"an epoch's batches hold {min(used)} of {N} examples" if used and min(used) < N else ""
-
-
-_USUAL = {
-    2: "a top-k of more than 2, a fixed number of classes and a division by C - 2 are the usual causes",
-    1000: "a fixed number of classes and a class without any example are the usual causes",
-}
-
-
-def _with_classes(lab: Lab, classes: int) -> None:
-    if problem := lab.train(classes=classes).problem:
-        raise Failed(f"with {classes} classes, while {C} are fine:\n{problem}\n{_USUAL[classes]}")
+    used = lab.train().watch.used
+    fewest = min((len(examples) for examples in used.values()), default=N)
+    return f"an epoch's batches hold {fewest} of {N} examples" if fewest < N else ""
 
 
 @check("2-classes", "train")
-def _two_classes(lab: Lab) -> None:
+def trains_with_two_classes(lab: Lab) -> None:
     """it trains with 2 classes"""
-    _with_classes(lab, 2)
+    if problem := lab.attempt(Trial(classes=2)).problem:
+        raise Failed(
+            f"with 2 classes, while {C} are fine:\n{problem}\n"
+            "a top-k of more than 2, a fixed number of classes and a division by C - 2 are the "
+            "usual causes"
+        )
 
 
 @check("1000-classes", "train")
-def _many_classes(lab: Lab) -> None:
+def trains_with_many_classes(lab: Lab) -> None:
     """it trains with 1000 classes, most of them without an example"""
-    _with_classes(lab, 1000)
+    if problem := lab.attempt(Trial(classes=1000)).problem:
+        raise Failed(
+            f"with 1000 classes, while {C} are fine:\n{problem}\n"
+            "a fixed number of classes and a class without any example are the usual causes"
+        )
 
 
 @check("batch-of-one", "train")
-def _batch_of_one(lab: Lab) -> None:
+def trains_on_a_batch_of_one(lab: Lab) -> None:
     """it trains when the last batch of an epoch is a single example"""
-    if problem := lab.train(num=4 * BATCH + 1).problem:
+    num = 4 * BATCH + 1
+    if problem := lab.attempt(Trial(num=num)).problem:
         raise Failed(
-            f"with {4 * BATCH + 1} examples in batches of {BATCH}, while {N} are fine:\n{problem}\n"
-            "the usual causes are squeeze() without its dimension, BatchNorm1d, a standard deviation of one value, and "
-            "half of a batch of 1"
+            f"with {num} examples in batches of {BATCH}, while {N} are fine:\n{problem}\n"
+            "the usual causes are squeeze() without its dimension, BatchNorm1d, a standard "
+            "deviation of one value, and half of a batch of 1"
         )
 
 
 @check("images", "train")
-def _images(lab: Lab) -> None:
+def trains_on_images(lab: Lab) -> None:
     """it trains on augmented uint8 images in bfloat16"""
-    if problem := lab.train(pixels=True, epochs=2).problem:
+    if problem := lab.attempt(_IMAGES).problem:
         raise Failed(f"on 16x16 images with crop and flip, the network in bfloat16:\n{problem}")
 
 
+_IMAGES = Trial(pixels=True, epochs=2)
+
+
 @check("validation", "train")
-def _validation(lab: Lab) -> None:
+def trains_with_a_validation_part(lab: Lab) -> None:
     """it trains with a validation part as well as without"""
-    if problem := lab.train(val=True).problem:
+    if problem := lab.attempt(Trial(val=True)).problem:
         raise Failed(f"with a validation part, while it is fine without:\n{problem}")
 
 
 @check("learn", "train")
-def _learns(lab: Lab) -> None:
+def learns(lab: Lab) -> None:
     """every network changes and every optimiser is stepped"""
-    training = lab.training(clean=True, epochs=6)
-    run, states = training.watch.run, training.states
-    for i in range(len(run.networks)):
-        names = [f"run.networks[{i}].{name}" for name, _ in run.networks[i].named_parameters()]
-        if all(training.begun[0].get(name) == states[max(states)].get(name) for name in names):
-            raise Failed(
-                f"no parameter of run.networks[{i}] changed in 6 epochs on right labels, without weight decay\n"
-                f"fix: its loss must reach run.backward_step with a gradient: is it detached, under no_grad, or is "
-                f"'network{i}' missing among the names given to backward_step?"
-                + ("" if i == 0 else f" If one network is enough, leave out num_networks = {len(run.networks)}.")
-            )
-    # The harness registers the networks' own; one may be an average of others that no optimiser steps.
-    idle = [n for n in run.optimisers if n not in training.watch.stepped and not re.fullmatch(r"network\d+", n)]
-    if idle:
-        raise Failed(
-            f"the optimiser {idle[0]!r} was registered and never stepped in 6 epochs\n"
-            f"fix: name it in run.backward_step(loss, {idle[0]!r}), or do not register it"
+    outcome = lab.train(Trial(clean=True, epochs=6))
+    run, begun, ended = outcome.watch.run, outcome.begun[0], outcome.states[max(outcome.states)]
+    for i, network in enumerate(run.networks):
+        paths = [f"run.networks[{i}].{name}" for name, _ in network.named_parameters()]
+        if any(begun.get(path) != ended.get(path) for path in paths):
+            continue
+        message = (
+            f"no parameter of run.networks[{i}] changed in 6 epochs on right labels, without "
+            "weight decay\n"
+            "fix: its loss must reach run.backward_step with a gradient: is it detached, under "
+            f"no_grad, or is 'network{i}' missing among the names given to backward_step?"
         )
+        if i > 0:
+            message += f" If one network is enough, leave out num_networks = {len(run.networks)}."
+        raise Failed(message)
+
+    for name in run.optimisers:
+        # The harness registers those of the networks. A network may be an average of another one,
+        # which no optimiser steps.
+        own = not re.fullmatch(r"network\d+", name)
+        if own and name not in outcome.watch.stepped:
+            raise Failed(
+                f"the optimiser {name!r} was registered and never stepped in 6 epochs\n"
+                f"fix: name it in run.backward_step(loss, {name!r}), or do not register it"
+            )
+
+
+# ---- Is it correct? -----------------------------------------------------------------------------
 
 
 @check("fast-form", "build")
-def _fast_form(lab: Lab) -> None:
+def has_equal_forms(lab: Lab) -> None:
     """loss_and_grad gives the value, the gradient and the state that loss gives"""
     if lab.cls.loss_and_grad is None:
         raise Skipped("it has no loss_and_grad")
     if lab.cls.loss is Method.loss:
         raise Skipped("it has no loss to compare its loss_and_grad with")
-    training = lab.train(forms=True)
-    if seen := training.watch.unlike_loss:
+
+    outcome = lab.attempt(Trial(forms=True))
+    forms = outcome.watch.forms
+    if forms.difference:
         raise Failed(
-            f"{seen}\nfix: loss_and_grad returns rows (B,) and dlogits (B, C), the gradient of rows.mean(); it updates "
-            "the same state as loss"
+            f"{forms.difference}\n"
+            "fix: loss_and_grad returns rows (B,) and dlogits (B, C), the gradient of rows.mean(); "
+            "it updates the same state as loss"
         )
-    if training.problem and not lab.train().problem:
-        raise Failed(f"called beside loss_and_grad:\n{training.problem}")
-    if not training.watch.compared:
-        raise Skipped(training.watch.uncopied or "its loss_and_grad was never called")
+    if outcome.problem and not lab.attempt().problem:
+        raise Failed(f"called beside loss_and_grad:\n{outcome.problem}")
+    if not forms.compared:
+        raise Skipped(forms.uncopied or "its loss_and_grad was never called")
 
 
 @check("read-only", "train")
-def _read_only(lab: Lab) -> None:
+def leaves_its_inputs_alone(lab: Lab) -> None:
     """it leaves labels, images, index and logits as they are"""
-    written = {**lab.train(pixels=True, epochs=2).watch.written, **lab.training().watch.written}
+    written = {
+        **lab.attempt(_IMAGES).watch.read_only.written,
+        **lab.train().watch.read_only.written,
+    }
     if written:
         lines = [f"{label} was written to {where}" for label, where in written.items()]
         first = next(iter(written))
-        raise Failed("\n".join([*lines, f"fix: work on a copy, {first}.clone(); keep corrected labels in a buffer"]))
+        fix = f"fix: work on a copy, {first}.clone(); keep corrected labels in a buffer"
+        raise Failed("\n".join([*lines, fix]))
 
 
 @check("state", "train")
-def _state_is_sound(lab: Lab) -> None:
+def has_sound_state(lab: Lab) -> None:
     """`targets` is (N, C), and nothing it keeps holds a graph"""
-    method = lab.training().watch.method
+    method = lab.train().watch.method
     targets = getattr(method, "targets", None)
     if isinstance(targets, Tensor) and targets.shape != (N, C):
         raise Failed(
-            f"self.targets has shape {tuple(targets.shape)} with {N} training examples and {C} classes\n"
-            "fix: the harness scores what has this name by its argmax: make it (num_train, num_classes), or rename it"
+            f"self.targets has shape {tuple(targets.shape)} with {N} training examples and {C} "
+            "classes\n"
+            "fix: the harness scores a buffer of this name by its argmax: make it "
+            "(num_train, num_classes), or rename it"
         )
+
     for path, leaf in leaves(method, "self"):
-        if isinstance(leaf, Tensor) and not isinstance(leaf, nn.Parameter) and leaf.requires_grad:
-            how = f"the graph of a step ({leaf.grad_fn.name()})" if leaf.grad_fn else "requires_grad"
-            raise Failed(f"{path} holds {how}: memory grows with it\nfix: keep it detached, {path} = value.detach()")
+        if not isinstance(leaf, Tensor) or isinstance(leaf, nn.Parameter) or not leaf.requires_grad:
+            continue
+        holds = f"the graph of a step ({leaf.grad_fn.name()})" if leaf.grad_fn else "requires_grad"
+        raise Failed(
+            f"{path} holds {holds}: memory grows with it\n"
+            f"fix: keep it detached, {path} = value.detach()"
+        )
 
 
-_WANDERS = (
-    "something is drawn from a generator that the run's seed does not reach (np.random.default_rng(), random.Random(), "
-    "time, a set's order), or is kept in the module from one training to the next\n"
-    "fix: draw from run.generator(name)"
-)
+# ---- Is it reproducible? ------------------------------------------------------------------------
 
 
 @check("repeat", "train")
-def _repeats(lab: Lab) -> None:
+def repeats(lab: Lab) -> None:
     """the same seed gives the same result bit for bit, another seed another"""
-    first = lab.training()
-    lab.train(classes=2)  # another run of the method in between
-    if seen := difference(first, lab.training(again=1)):
-        raise Failed(f"two trainings with one seed differ\n{seen}\n{_WANDERS}")
-    if not difference(first, lab.training(seed=1)):
-        raise Failed("two seeds gave the same training: the networks' weights or the order of examples are fixed")
+    first = lab.train()
+    # Train the method otherwise in between: its module may keep something.
+    lab.attempt(Trial(classes=2))
+    if seen := difference(first, lab.train(Trial(again=1))):
+        raise Failed(
+            f"two trainings with one seed differ\n{seen}\n"
+            "something is drawn from a generator that the run's seed does not reach "
+            "(np.random.default_rng(), random.Random(), time, a set's order), or is kept in the "
+            "module from one training to the next\n"
+            "fix: draw from run.generator(name)"
+        )
+    if not difference(first, lab.train(Trial(seed=1))):
+        raise Failed(
+            "two seeds gave the same training: the networks' weights or the order of examples are "
+            "fixed"
+        )
 
 
 @check("plan", "repeat")
-def _plans_ahead(lab: Lab) -> None:
+def plans_ahead(lab: Lab) -> None:
     """it trains the same where its batches are drawn three steps ahead"""
-    more = 2 * N + 10  # with fewer steps an epoch, a plan may draw all that it needs at its first
-    ahead = lab.train(num=more, ahead=3)
-    if seen := ahead.problem or difference(lab.training(num=more), ahead):
+    # With fewer steps an epoch, a plan may draw all that it needs with its first item.
+    usual = Trial(num=2 * N + 10)
+    ahead = lab.attempt(dataclasses.replace(usual, ahead=3))
+    if seen := ahead.problem or difference(lab.train(usual), ahead):
         raise Failed(
-            "batches of image files are drawn some steps before their own, to be decoded in time; drawn three ahead, "
-            f"it trains differently\n{seen}\n"
-            "fix: batches() may use what is known as its epoch begins, not run.step or what the epoch's steps change; "
-            "plan and steps each draw from a generator of their own, run.generator(name)"
+            "batches of image files are drawn some steps before their own, to be decoded in time; "
+            f"drawn three ahead, it trains differently\n{seen}\n"
+            "fix: batches() may use what is known as its epoch begins, not run.step or what the "
+            "epoch's steps change; plan and steps each draw from a generator of their own, "
+            "run.generator(name)"
         )
 
 
 @check("resume", "repeat")
-def _resumes(lab: Lab) -> None:
+def resumes(lab: Lab) -> None:
     """a training stopped after every epoch ends bit for bit as one that was not"""
-    for val in (False, True):
-        how: dict[str, Any] = {"val": True} if val else {}
-        whole = lab.train(**how)
-        if val and whole.problem:
-            continue  # the check `validation` says so
-        parts = lab.train(stops=True, **how)
-        if parts.warned:
-            raise Failed(
-                f"its checkpoint could not be read back: {parts.warned[0]}\n"
-                "fix: get_extra_state may return tensors, numbers, text, lists and dicts of them alone"
-            )
-        if parts.problem:
-            raise Failed(
-                "a training that was stopped and continued failed, one that was not did not\n"
-                f"{parts.problem}\n{culprits(lab, parts, how)}".rstrip()
-            )
-        if seen := difference(whole, parts):
-            part = " with a validation part" if val else ""
-            raise Failed(f"stopped and continued in fresh objects{part}, it goes on differently\n{seen}\n"
-                         + (culprits(lab, parts, how) or OUT_OF_SIGHT))  # fmt: skip
+    _resumes_in(lab, Trial())
+    # If it does not train with a validation part, the check `validation` reports it.
+    if not lab.attempt(Trial(val=True)).problem:
+        _resumes_in(lab, Trial(val=True))
+
+
+def _resumes_in(lab: Lab, trial: Trial) -> None:
+    whole = lab.attempt(trial)
+    resumed = lab.attempt(dataclasses.replace(trial, stops=True))
+    if resumed.warnings:
+        raise Failed(
+            f"its checkpoint could not be read back: {resumed.warnings[0]}\n"
+            "fix: get_extra_state may return tensors, numbers, text, lists and dicts of them alone"
+        )
+    if resumed.problem:
+        raise Failed(
+            "a training that was stopped and continued failed, one that was not did not\n"
+            f"{resumed.problem}\n{causes(lab, resumed, trial)}".rstrip()
+        )
+    if seen := difference(whole, resumed):
+        part = " with a validation part" if trial.val else ""
+        raise Failed(
+            f"stopped and continued in fresh objects{part}, it goes on differently\n{seen}\n"
+            f"{causes(lab, resumed, trial) or OUT_OF_SIGHT}"
+        )
+
+
+# ---- Does it predict honestly? ------------------------------------------------------------------
 
 
 @check("predict", "repeat")
-def _predicts(lab: Lab) -> None:
-    """predict gives (B, C) finite logits, the same for any batch, and an evaluation leaves no trace"""
-    training = lab.training()
-    run, method = training.watch.run, training.watch.method
-    images = torch.randn(32, *run.images.shape, generator=torch.Generator().manual_seed(0))
-    evaluation_mode(run, method)
-
-    def predict(part: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits: Tensor = method.predict(run, part.clone())
-        return logits
-
-    before, modes = shot(run, method), [m.training for n in run.networks for m in n.modules()]
+def predicts(lab: Lab) -> None:
+    """predict gives finite (B, C) logits, equal for any batch, and an evaluation leaves no trace"""
+    outcome = lab.train()
+    evaluation_mode(outcome.watch.run, outcome.watch.method)
     try:
-        whole = predict(images)
-        if not isinstance(whole, Tensor) or whole.shape != (32, C) or not whole.is_floating_point():
-            got = f"{whole.dtype} {tuple(whole.shape)}" if isinstance(whole, Tensor) else type(whole).__name__
-            raise Failed(f"predict must return (B, C) floating point logits, here (32, {C}), and gave {got}")
-        if not whole.isfinite().all():
-            raise Failed("predict gave logits that are not finite")
-        after = shot(run, method)
-        if names := unlike(before, after):
-            values = (
-                f": {before.get(names[0])} became {after.get(names[0])}" if len(after.get(names[0], "")) < 30 else ""
-            )
-            raise Failed(
-                f"predict changed {some(names)}{values}\nfix: an evaluation must leave no trace, or a training depends "
-                "on how often it is evaluated; what is to be kept is kept in training_step or on_epoch_end"
-            )
-        if modes != [m.training for n in run.networks for m in n.modules()]:
-            raise Failed("predict changed the mode of a network\nfix: leave train() and eval() to the harness")
-        order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
-        _same(predict(images), whole, "twice for the same images, predict gave different logits")
-        _same(predict(images[order]), whole[order], "predict depends on the order of the images")
-        pieces = torch.cat([predict(part) for part in images.split([1, 7, 24])])
-        _same(pieces, whole, "predict depends on the batch size (batches of 1, 7 and 24 against one of 32)")
+        _predicts_without_a_trace(outcome)
+        _predicts_each_image_alone(outcome)
     except (Failed, SuiteError):
         raise
     except Exception as error:
-        raise Failed(lab._explain(error, training.watch)) from None
-    if seen := difference(training, lab.training(twice=True)):
+        raise Failed(lab.explain(error, outcome.watch)) from None
+
+    if seen := difference(outcome, lab.train(Trial(twice=True))):
         raise Failed(
             f"evaluated twice an epoch, it trains differently\n{seen}\n"
-            "fix: an evaluation must leave no trace: look for forward hooks that count, for networks whose mode is "
-            "changed, and for what predict keeps outside of self"
+            "fix: an evaluation must leave no trace: look for forward hooks that count, for "
+            "networks whose mode is changed, and for what predict keeps outside of self"
         )
 
 
-def _same(one: Tensor, other: Tensor, what: str) -> None:
+def _predict(outcome: Outcome, images: Tensor) -> Tensor:
+    """Return the logits of the trained method for a copy of the images."""
+    watch = outcome.watch
+    with torch.no_grad():
+        return watch.method.predict(watch.run, images.clone())
+
+
+def _modes(run: Run) -> list[bool]:
+    modes = []
+    for network in run.networks:
+        modes += [module.training for module in network.modules()]
+    return modes
+
+
+def _predicts_without_a_trace(outcome: Outcome) -> None:
+    run, method = outcome.watch.run, outcome.watch.method
+    images = random_images(run, 32)
+    before, modes = snapshot.take(run, method), _modes(run)
+    logits = _predict(outcome, images)
+
+    if not isinstance(logits, Tensor):
+        raise Failed(f"{_PREDICT_RETURNS}, and gave {type(logits).__name__}")
+    if logits.shape != (32, C) or not logits.is_floating_point():
+        raise Failed(f"{_PREDICT_RETURNS}, and gave {logits.dtype} {tuple(logits.shape)}")
+    if not logits.isfinite().all():
+        raise Failed("predict gave logits that are not finite")
+
+    after = snapshot.take(run, method)
+    if changed := unlike(before, after):
+        old, new = before.get(changed[0]), after.get(changed[0])
+        values = f": {old} became {new}" if is_short(new or "") else ""
+        raise Failed(
+            f"predict changed {some(changed)}{values}\n"
+            "fix: an evaluation must leave no trace, or a training depends on how often it is "
+            "evaluated; change state in training_step or on_epoch_end"
+        )
+    if modes != _modes(run):
+        raise Failed(
+            "predict changed the mode of a network\nfix: leave train() and eval() to the harness"
+        )
+
+
+_PREDICT_RETURNS = f"predict must return (B, C) floating point logits, here (32, {C})"
+
+
+def _predicts_each_image_alone(outcome: Outcome) -> None:
+    images = random_images(outcome.watch.run, 32)
+    whole = _predict(outcome, images)
+    again = _predict(outcome, images)
+    _demand_equal(again, whole, "twice for the same images, predict gave different logits")
+
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
+    mixed = _predict(outcome, images[order])
+    _demand_equal(mixed, whole[order], "predict depends on the order of the images")
+
+    pieces = [_predict(outcome, part) for part in images.split([1, 7, 24])]
+    what = "predict depends on the batch size (batches of 1, 7 and 24 against one of 32)"
+    _demand_equal(torch.cat(pieces), whole, what)
+
+
+def _demand_equal(one: Tensor, other: Tensor, what: str) -> None:
     gap = float((one - other).abs().max())
     if gap > 1e-4 * max(1.0, float(other.abs().max())):
         raise Failed(
-            f"{what}: they differ by up to {gap:.3g}\nfix: a prediction belongs to its image alone: no statistics over "
-            "the batch (batch norm in training mode, softmax over dim 0), no draws"
+            f"{what}: they differ by up to {gap:.3g}\n"
+            "fix: a prediction belongs to its image alone: no statistics over the batch (batch "
+            "norm in training mode, softmax over dim 0), no draws"
         )
+
+
+# ---- Is it honest? ------------------------------------------------------------------------------
+#
+# These trials have no watch: its frames between harness and method would hide a method that reads
+# the variables of its callers.
+
+_UNWATCHED = Trial(watched=False)
+
+
+@check("clean-labels", "repeat", "predict")
+def uses_no_clean_label(lab: Lab) -> None:
+    """it trains the same with other clean labels and with another test set"""
+    if "task.labels" in lab.train().watch.read_only.written:
+        raise Skipped("cannot be judged while it writes to task.labels (see `read-only`)")
+
+    # The labels of an older training must not be found in memory.
+    gc.collect()
+    first = lab.train(_UNWATCHED)
+    other_labels = lab.train(Trial(watched=False, other_clean_labels=True))
+    if seen := difference(first, other_labels, ignore=("target_",)):
+        what = "the clean labels permuted (what `told` declares stays)"
+        raise Failed(_describe_peek(lab, f"with {what} it trains differently", seen))
+
+    other_test = lab.train(Trial(watched=False, other_test=True))
+    if seen := difference(first, other_test, ignore=("test", "predictions")):
+        raise Failed(_describe_peek(lab, "with another test set it trains differently", seen))
+
+
+@check("test-labels", "clean-labels")
+def uses_no_test_label(lab: Lab) -> None:
+    """it predicts the same, bit for bit, whatever the labels of the test images"""
+    gc.collect()
+    first = lab.train(_UNWATCHED)
+    other = lab.train(Trial(watched=False, other_test_labels=True))
+    # Only the accuracies may differ.
+    if seen := difference(first, other, ignore=("test_",)):
+        what = "with the labels of the test images permuted it predicts differently"
+        raise Failed(_describe_peek(lab, what, seen))
 
 
 # Names that the implementation of Run has and its interface lacks: a method must not use them.
 _OF_THE_HARNESS = {*vars(RunState), *RunState.__annotations__} - {*dir(Run), *Run.__annotations__}
 
+# How a method may reach what it is not given.
 _SUSPECTS = re.compile(
     r"_getframe|\binspect\b|\bgc\b|f_locals|f_back|currentframe|\.privileged\b|clean_labels|"
     r"test_(labels|images)|__closure__|get_objects|_fit\b|"
@@ -382,33 +535,17 @@ _SUSPECTS = re.compile(
 )
 
 
-@check("clean-labels", "repeat", "predict")
-def _no_clean_label(lab: Lab) -> None:
-    """it trains the same with other clean labels and with another test set"""
-    gc.collect()  # no older training's labels are left to be found
-    if "task.labels" in lab.training().watch.written:
-        raise Skipped("cannot be judged while it writes to task.labels (see `read-only`)")
-    first = lab.training(watched=False)
-    for how, what, ignore in (
-        ({"permuted": True}, "the clean labels permuted (what `told` declares stays)", ("target_",)),
-        ({"other_test": True}, "another test set", ("test", "predictions")),
-    ):
-        if seen := difference(first, lab.training(watched=False, **how), ignore):
-            raise Failed(_peeked(lab, f"with {what} it trains differently", seen))
-
-
-@check("test-labels", "clean-labels")
-def _no_test_label(lab: Lab) -> None:
-    """it predicts the same, bit for bit, whatever the labels of the test images"""
-    gc.collect()
-    first, other = lab.training(watched=False), lab.training(watched=False, permuted_test=True)
-    if seen := difference(first, other, ("test_",)):  # the accuracies
-        raise Failed(_peeked(lab, "with the labels of the test images permuted it predicts differently", seen))
-
-
-def _peeked(lab: Lab, what: str, seen: str) -> str:
-    text = lab.file.path.read_text(encoding="utf-8").splitlines()
-    spots = [f"  {lab.file.path.name}:{i}: {line.strip()}" for i, line in enumerate(text, 1) if _SUSPECTS.search(line)]
-    where = ["look at these lines:", *spots[:5]] if spots else ["look at whatever it reads beside these"]
-    may = "a method may use what Batch, Task and Run document, and of the truth what it declares in `told`"
-    return "\n".join([what, seen, may, *where])
+def _describe_peek(lab: Lab, what: str, seen: str) -> str:
+    """Describe the use of information that a method is not given, with the lines to look at."""
+    allowed = (
+        "a method may use what Batch, Task and Run document, and of the truth what it declares in "
+        "`told`"
+    )
+    spots = []
+    lines = lab.file.path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        if _SUSPECTS.search(line):
+            spots.append(f"  {lab.file.path.name}:{number}: {line.strip()}")
+    if spots:
+        return "\n".join([what, seen, allowed, "look at these lines:", *spots[:5]])
+    return "\n".join([what, seen, allowed, "look at whatever it reads beside these"])

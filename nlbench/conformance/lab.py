@@ -1,4 +1,4 @@
-"""What `nlbench check` looks at: short trainings of a method in the real harness, with a watch around its hooks."""
+"""Lab: the trainings that the checks look at, of one method in the real harness."""
 
 from __future__ import annotations
 
@@ -20,180 +20,200 @@ from torch import Tensor
 
 from nlbench import registry
 from nlbench.build import build_method, typed_value
-from nlbench.conformance.advice import Failed, hint
-from nlbench.conformance.compare import Training
-from nlbench.conformance.made_up_data import BATCH, EPOCHS, C, N, make_data
-from nlbench.conformance.snapshot import copied_state, print
-from nlbench.conformance.watch import Stop, Watch, watched_training
+from nlbench.conformance.advice import FIX_IF_NOT_FINITE, Failed, fix_for
+from nlbench.conformance.made_up_data import make_data
+from nlbench.conformance.outcome import CLOCK, Outcome
+from nlbench.conformance.snapshot import fingerprint, take_state
+from nlbench.conformance.trial import BATCH, EPOCHS, C, N, Trial
+from nlbench.conformance.watch import Stop, Watch, watched_class
 from nlbench.errors import SuiteError, did_you_mean
 from nlbench.method import Method, Task
-from nlbench.plan import protocol as protocols
 from nlbench.plan.spec import Condition, RunSpec
+from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
 from nlbench.training import evaluate
 from nlbench.training.context import Context
 from nlbench.training.seeding import seeded
 from nlbench.training.train import train
 
-_CPU = torch.device("cpu")
+USUAL = Trial()
+
+# No training of a check takes so long, so no checkpoint is written.
+_NEVER = 1e9
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """One thread, no warnings, and the caller's generators as they were."""
-    before = torch.get_num_threads()
+    """Use one thread and show no warnings; leave the caller's random generators as they were."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings(), seeded(0, "check"):
             warnings.simplefilter("ignore")
             yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 class Lab:
-    """The method, and the trainings of it that were asked for so far."""
+    """One method, and the outcomes of the trials that checks have asked for.
+
+    Args:
+        params: the hyperparameters from the command line; the others keep their defaults.
+        folder: an empty folder for the records.
+    """
 
     def __init__(self, file: registry.MethodFile, params: dict[str, Any], folder: Path):
-        self.file, self.given, self.folder = file, params, folder
-        self._trained: dict[tuple[Any, ...], Training] = {}
+        self.file = file
+        self.given = params
+        self._folder = folder
+        self._outcomes: dict[Trial, Outcome] = {}
+
+    # ---- The method -----------------------------------------------------------------------------
 
     @functools.cached_property
     def cls(self) -> type[Method]:
+        """The method's class. Raises SuiteError if the file cannot be imported."""
         return registry.load_method(self.file)
 
     @functools.cached_property
     def params(self) -> dict[str, Any]:
         """The given hyperparameters in their types. Raises SuiteError."""
         try:
-            takes = registry.hyperparameters(self.cls)
+            known = registry.hyperparameters(self.cls)
         except SuiteError:
-            return self.given  # its own check says so
+            # The check `hyperparameters` reports it.
+            return self.given
+
         values = {}
         for name, value in self.given.items():
-            if name not in takes:
-                known = ", ".join(takes) or "nothing"
+            if name not in known:
+                names = ", ".join(known) or "nothing"
                 raise SuiteError(
-                    f"--set {name}: {self.file.name} has no such hyperparameter. It takes: {known}."
-                    f"{did_you_mean(name, takes)}"
+                    f"--set {name}: {self.file.name} has no such hyperparameter. "
+                    f"It takes: {names}.{did_you_mean(name, known)}"
                 )
             try:
-                values[name] = typed_value(value, takes[name].annotation)
+                values[name] = typed_value(value, known[name].annotation)
             except ValueError as error:
                 raise SuiteError(f"--set {name}: {error}") from None
         return values
 
     def build(self, classes: int = C) -> Method:
-        labels = torch.arange(N) % classes
-        told = {"noise_rate": 0.3, "T": torch.eye(classes, dtype=torch.float64) * 0.7 + 0.3 / classes}
-        task = Task(N, classes, labels, EPOCHS, 5, BATCH, privileged=told)
-        method: Method = build_method(self.cls, self.params, task)
-        return method
+        """Build the method on a task like that of the usual trial. Raises what it raises."""
+        T = torch.eye(classes, dtype=torch.float64) * 0.7 + 0.3 / classes
+        task = Task(
+            num_train=N,
+            num_classes=classes,
+            labels=torch.arange(N) % classes,
+            epochs=EPOCHS,
+            steps_per_epoch=-(-N // BATCH),
+            batch_size=BATCH,
+            privileged={"noise_rate": 0.3, "T": T},
+        )
+        return build_method(self.cls, self.params, task)
 
     @functools.cached_property
     def told(self) -> tuple[str, ...]:
+        """The privileged information that the method declares."""
         return tuple(self.build().told)
 
-    def training(self, **how: Any) -> Training:
-        """One that ended well; see `train`. Raises Failed."""
-        training = self.train(**how)
-        if training.problem:
-            raise Failed(training.problem)
-        return training
+    # ---- Trials ---------------------------------------------------------------------------------
 
-    def train(self, **how: Any) -> Training:
-        """Train in the harness, once for each way `how`: the arguments of `_train`."""
-        key = tuple(sorted(how.items()))
-        if key not in self._trained:
-            self._trained[key] = self._train(len(self._trained), **how)
-        return self._trained[key]
+    def train(self, trial: Trial = USUAL) -> Outcome:
+        """Return the outcome of a trial that ended well. Raises Failed for one that did not."""
+        outcome = self.attempt(trial)
+        if outcome.problem:
+            raise Failed(outcome.problem)
+        return outcome
 
-    def _train(
-        self,
-        number: int,
-        *,
-        classes: int = C,
-        num: int = N,
-        epochs: int = EPOCHS,
-        seed: int = 0,
-        val: bool = False,
-        pixels: bool = False,
-        clean: bool = False,  # right labels only, and no weight decay: what changes a weight is the loss
-        permuted: bool = False,  # the clean labels
-        other_test: bool = False,
-        permuted_test: bool = False,  # the test labels
-        watched: bool = True,  # else the method's file as it is, and states from the checkpoints
-        twice: bool = False,  # evaluate twice an epoch
-        ahead: int = 0,  # the plan's items are drawn so many steps before they are used
-        forms: bool = False,  # loss_and_grad is compared with loss
-        fresh: bool = False,  # the method's file is executed again, as in a new process
-        stops: bool = False,  # stopped after each epoch, and continued in fresh objects, of a file executed again
-        again: int = 0,  # a repetition, under another state of the global generators
-    ) -> Training:
-        values: dict[str, Any] = {"epochs": epochs, "batch_size": BATCH, **({"weight_decay": 0.0} if clean else {})}
-        if pixels:
-            values |= {"augment": "crop-flip", "precision": "bfloat16"}
-        protocol = protocols.resolve("digits", "digits", values)
-        condition = Condition("check", "clean", None)
-        spec = RunSpec(self.file.name, self.file.name, self.params, condition, "", protocol, seed)
-        result = Training(Watch())
-        store = Store(self.folder / str(number), result.warned.append)
-        for part in range(1, epochs + 1) if stops else [epochs]:
-            watch = Watch(stop_at=part if part < epochs else -1, twice=twice, ahead=ahead, forms=forms)
-            result.watch = watch
-            data = make_data(
-                classes=classes, num=num, val=val, pixels=pixels, clean=clean, permuted=permuted,
-                other_test=other_test, permuted_test=permuted_test, told=self.told,
-            )  # fmt: skip
-            seeds = again, "check", number, part
-            with self._module(watch, watched, stops or fresh) as file, seeded(*seeds), _scores() as scores:
-                context = Context(
-                    store,
-                    _CPU,
-                    {self.file.name: file},
-                    0.0 if stops or not watched else 1e9,
-                    on_epoch=functools.partial(
-                        _keep_epoch, result, store.run_dir(spec.key) / "checkpoint.pt", watched, scores
-                    ),
-                    on_resume=lambda epoch, epochs: result.resumed.append(epoch),
-                )
-                try:
-                    record = train(spec, data, context)
-                except Stop:
-                    pass
-                except Exception as error:
-                    result.problem = self._explain(error, watch)
-                else:
-                    if record.status != "done":
-                        result.problem = _diverged(str((record.error or {})["message"]), watch)
-            result.losses += watch.losses
-            result.begun |= {epoch: shot for epoch, shot in watch.begun.items() if epoch not in result.begun}
-            result.states |= watch.ended
-            if result.problem:
-                return result
+    def attempt(self, trial: Trial = USUAL) -> Outcome:
+        """Return the outcome of a trial, which may have a problem. Each trial is trained once."""
+        if trial not in self._outcomes:
+            self._outcomes[trial] = self._train_all_parts(trial, len(self._outcomes))
+        return self._outcomes[trial]
+
+    def _train_all_parts(self, trial: Trial, number: int) -> Outcome:
+        outcome = Outcome(Watch(trial))
+        name = self.file.name
+        spec = RunSpec(
+            row=name,
+            method=name,
+            params=self.params,
+            condition=Condition("check", "clean", None),
+            fingerprint="",
+            protocol=trial.protocol(),
+            seed=trial.seed,
+        )
+        store = Store(self._folder / str(number), outcome.warnings.append)
+
+        # Each part goes on from the checkpoint of the part before it.
+        last_epochs = range(1, trial.epochs + 1) if trial.stops else [trial.epochs]
+        for last in last_epochs:
+            stop_at = last if last < trial.epochs else -1
+            watch = Watch(trial, stop_at)
+            stream = seeded(trial.again, "check", number, last)
+            outcome.problem = self._train_part(spec, store, watch, outcome, stream)
+            outcome.add(watch)
+            if outcome.problem:
+                return outcome
+
         with np.load(store.run_dir(spec.key) / "predictions.npz") as arrays:
-            result.predictions = {name: arrays[name] for name in ("test", "train")}
-        if watched and watch.bad:
-            result.problem = _diverged("", watch)
-        return result
+            outcome.predictions = {name: arrays[name] for name in ("test", "train")}
+        if trial.watched:
+            outcome.problem = _not_finite(outcome.watch)
+        return outcome
+
+    def _train_part(
+        self, spec: RunSpec, store: Store, watch: Watch, outcome: Outcome, stream: seeded
+    ) -> str:
+        """Train until the end or until the watch stops it. Return the problem, or an empty string.
+
+        Args:
+            stream: sets the global random generators for the time of the training.
+        """
+        trial = watch.trial
+        data = make_data(trial, self.told)
+        with self._method_file(watch) as file, stream, _scored_logits() as logits_seen:
+            keeper = _Keeper(outcome, store.run_dir(spec.key) / "checkpoint.pt", trial, logits_seen)
+            context = Context(
+                store,
+                torch.device("cpu"),
+                {file.name: file},
+                checkpoint_seconds=0.0 if trial.stops or not trial.watched else _NEVER,
+                on_epoch=functools.partial(keeper.on_epoch, spec),
+            )
+            try:
+                record = train(spec, data, context)
+            except Stop:
+                return ""
+            except Exception as error:
+                return self.explain(error, watch)
+        if record.status == "done":
+            return ""
+        return _not_finite(watch) or _message_of(record)
+
+    # ---- The method's file ----------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _module(self, watch: Watch, watched: bool, fresh: bool) -> Iterator[registry.MethodFile]:
-        """The method's file as the harness shall see it."""
-        if not watched:
+    def _method_file(self, watch: Watch) -> Iterator[registry.MethodFile]:
+        """Yield the method file that is trained: with a watch, or as it is."""
+        trial = watch.trial
+        if not trial.watched:
             yield self.file
-        elif fresh:
+        elif trial.fresh or trial.stops:
             with _executed_again(self.file) as own:
                 watch.module = "" if own is None else own.__module__
-                with self._watched_module(watch, own or self.cls) as file:
+                with self._watched_file(own or self.cls, watch) as file:
                     yield file
         else:
-            with self._watched_module(watch, self.cls) as file:
+            with self._watched_file(self.cls, watch) as file:
                 yield file
 
     @contextlib.contextmanager
-    def _watched_module(self, watch: Watch, own: type[Method]) -> Iterator[registry.MethodFile]:
-        cls = watched_training(own, watch)
+    def _watched_file(self, own: type[Method], watch: Watch) -> Iterator[registry.MethodFile]:
+        """Yield a method file whose module holds the watched class alone."""
+        cls = watched_class(own, watch)
         module = types.ModuleType(f"nlbench_check_{id(watch)}")
         cls.__module__ = module.__name__
         setattr(module, cls.__name__.lstrip("_"), cls)
@@ -203,19 +223,25 @@ class Lab:
         finally:
             del sys.modules[module.__name__]
 
-    def _explain(self, error: BaseException, watch: Watch) -> str:
-        """An error of the method: in which hook, on which line, when; and the likely fix."""
+    # ---- Errors ---------------------------------------------------------------------------------
+
+    def explain(self, error: BaseException, watch: Watch | None = None) -> str:
+        """Describe an error of the method: the hook, the line, the time, and the likely fix."""
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if Path(frame.filename).resolve() == self.file.path.resolve()]
+        path = self.file.path.resolve()
+        own = [frame for frame in frames if Path(frame.filename).resolve() == path]
+        when = f"in {watch.now()}" if watch is not None and watch.begun else "before epoch 0"
         message = f"{type(error).__name__}: {error}"
-        when = f"in {watch.at()}" if watch.begun else "before epoch 0"
+        message += fix_for(message)
         if own:
             spot = f"{self.file.path.name}:{own[-1].lineno}: {own[-1].line}"
-            return f"`{own[0].name}` raised {when}\n{spot}\n{message}{hint(message)}"
-        line = next(
-            (f.line for f in reversed(frames) if Path(registry.__file__).parent in Path(f.filename).parents), ""
-        )
-        return f"the harness raised {when}, at `{line}`\n{message}{hint(message)}"
+            return f"`{own[0].name}` raised {when}\n{spot}\n{message}"
+
+        # The last line of nlbench, above those of torch.
+        package = Path(registry.__file__).parent
+        lines = [frame.line for frame in frames if package in Path(frame.filename).parents]
+        line = lines[-1] if lines else ""
+        return f"the harness raised {when}, at `{line}`\n{message}"
 
 
 _executions = itertools.count()
@@ -223,60 +249,70 @@ _executions = itertools.count()
 
 @contextlib.contextmanager
 def _executed_again(file: registry.MethodFile) -> Iterator[type[Method] | None]:
-    """The method's class as a new process would find it: its file executed under a name of its own, then forgotten.
+    """Execute the method's file once more, as a new process does, and yield its class.
 
-    None where it cannot be executed twice in a process.
+    Yields None if the file cannot be executed twice in a process. Its module is removed afterwards.
     """
-    name = f"{file.module or file.path.stem}__{next(_executions)}"  # beside the original, for its relative imports
+    # A name beside that of the original, so that relative imports work.
+    name = f"{file.module or file.path.stem}__{next(_executions)}"
+    cls: type[Method] | None = None
     try:
-        try:
+        with contextlib.suppress(Exception, SystemExit):
             registry.execute(file.path, name)
             cls = registry.load_method(dataclasses.replace(file, module=name))
-        except (Exception, SystemExit):  # whatever executing it raises
-            cls = None
         yield cls
     finally:
-        for other in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
-            del sys.modules[other]
+        for other in list(sys.modules):
+            if other == name or other.startswith(f"{name}."):
+                del sys.modules[other]
 
 
 @contextlib.contextmanager
-def _scores() -> Iterator[list[str]]:
-    """Fingerprints of all logits that are scored from here on. A watch around `predict` would be a frame in its way."""
-    seen: list[str] = []
+def _scored_logits() -> Iterator[list[str]]:
+    """Yield a list that collects the fingerprints of all logits that are scored.
+
+    Replaces the function that scores them: a watch around `predict` would add a frame between the
+    harness and the method, and hide a method that reads its callers' variables.
+    """
+    scored: list[str] = []
     accuracies = evaluate.accuracies
 
-    def noted(logits: Tensor, labels: Tensor) -> dict[str, float]:
-        seen.append(print(logits))
+    def noting_accuracies(logits: Tensor, labels: Tensor) -> dict[str, float]:
+        scored.append(fingerprint(logits))
         return accuracies(logits, labels)
 
-    vars(evaluate)["accuracies"] = noted
+    vars(evaluate)["accuracies"] = noting_accuracies
     try:
-        yield seen
+        yield scored
     finally:
         vars(evaluate)["accuracies"] = accuracies
 
 
-def _keep_epoch(
-    result: Training, checkpoint: Path, watched: bool, scores: list[str], epoch: int, epochs: int, row: Any
-) -> None:
-    kept = {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
-    result.rows.append({**kept, "predictions": tuple(scores)})
-    scores.clear()
-    if not watched and epoch > 0:
-        state = torch.load(checkpoint, weights_only=True)
-        result.states[epoch - 1] = copied_state(state["networks"], state["method"])
+class _Keeper:
+    """Keep the metrics of each epoch and, without a watch, the states that checkpoints hold."""
+
+    def __init__(self, outcome: Outcome, checkpoint: Path, trial: Trial, scored: list[str]):
+        self._outcome = outcome
+        self._checkpoint = checkpoint
+        self._trial = trial
+        self._scored = scored
+
+    def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: dict[str, Any]) -> None:
+        kept = {name: value for name, value in metrics.items() if name not in CLOCK}
+        self._outcome.history.append({**kept, "predictions": tuple(self._scored)})
+        self._scored.clear()
+
+        # The checkpoint of this epoch is written after this call.
+        if not self._trial.watched and epoch > 0:
+            state = torch.load(self._checkpoint, weights_only=True)
+            self._outcome.states[epoch - 1] = take_state(state["networks"], state["method"])
 
 
-def _diverged(message: str, watch: Watch) -> str:
-    seen = watch.bad or message
-    if "loss is" in seen:
-        fix = "use log_softmax or logsumexp in place of softmax().log(), and guard divisions and means of nothing"
-    elif "gradient" in seen:
-        fix = (
-            "a square root, a power or a norm has an infinite slope at 0, and torch.where passes NaN from the branch "
-            "that was not taken: clamp before, not after"
-        )
-    else:
-        fix = "look at the step before: its loss was finite, its update was not"
-    return f"{seen}\nfix: {fix}"
+def _not_finite(watch: Watch) -> str:
+    """Describe the first value that was not finite, with the likely fix; empty if there is none."""
+    seen = watch.not_finite
+    return f"{seen.message}\nfix: {FIX_IF_NOT_FINITE[seen.kind]}" if seen else ""
+
+
+def _message_of(record: RunRecord) -> str:
+    return record.error["message"] if record.error else record.status

@@ -1,81 +1,93 @@
-"""Made up data."""
+"""The made-up examples that `nlbench check` trains on."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Collection
 
 import numpy as np
 
+from nlbench.conformance.trial import Trial
 from nlbench.data.base import Info
 from nlbench.data.noise import measure
 from nlbench.training.run_data import RunData
 
-N, C, BATCH, EPOCHS = 70, 10, 16, 4  # five steps an epoch, the last of six examples
+WRONG = 0.3
+NUM_VAL = 20
+NUM_TEST = 40
 
 
-# --- the data ------------------------------------------------------------------------------------------------------
+def make_data(trial: Trial, told: Collection[str]) -> RunData:
+    """Make examples around one centre per class; of the labels 30% are wrong.
 
+    They are made anew for each training: a copy that is kept is one more place where a method could
+    find clean labels.
 
-def make_data(
-    *,
-    classes: int,
-    num: int,
-    val: bool,
-    pixels: bool,
-    clean: bool,
-    permuted: bool,
-    other_test: bool,
-    permuted_test: bool,
-    told: Any,
-) -> RunData:
-    """Examples around a centre per class, 30% of them with a wrong label. Made anew each time: a copy that is kept is
-    one more place where a method could find clean labels.
+    Args:
+        told: the privileged information that the method declares. It stays the same when the trial
+            permutes the clean labels, because the method may use it.
     """
     rng = np.random.default_rng(0)
-    shape = (16, 16, 3) if pixels else (1, 8, 8)
-    centres = rng.normal(size=(classes, *shape))
+    shape = (16, 16, 3) if trial.pixels else (1, 8, 8)
+    centres = rng.normal(size=(trial.classes, *shape))
 
-    def images(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        values = centres[labels] + 0.5 * rng.normal(size=(len(labels), *shape))
-        return (128 + 50 * values).clip(0, 255).astype(np.uint8) if pixels else values.astype(np.float32)
+    true = rng.permutation(trial.num) % trial.classes
+    labels = _given(true, trial, rng)
+    images = _images(true, centres, trial, rng)
 
-    def given(labels: np.ndarray) -> np.ndarray:
-        wrong = rng.random(len(labels)) < (0.0 if clean else 0.3)
-        return np.where(wrong, (labels + rng.integers(1, classes, len(labels))) % classes, labels)
+    # Drawn without a validation part, too, so that the training examples do not depend on it.
+    val_true = rng.integers(0, trial.classes, NUM_VAL)
+    val_labels = _given(val_true, trial, rng)
+    val_images = _images(val_true, centres, trial, rng)
 
-    true = rng.permutation(num) % classes
-    labels, train_images = given(true), images(true, rng)
-    val_true = rng.integers(0, classes, 20)
-    val_labels, val_images = given(val_true), images(val_true, rng)
-    test_rng = np.random.default_rng(2 if other_test else 1)
-    test_labels = test_rng.integers(0, classes, 40)
-    test_images = images(test_labels, test_rng)
-    if permuted_test:
+    test_rng = np.random.default_rng(2 if trial.other_test else 1)
+    test_labels = test_rng.integers(0, trial.classes, NUM_TEST)
+    test_images = _images(test_labels, centres, trial, test_rng)
+    if trial.other_test_labels:
         test_labels = test_rng.permutation(test_labels)
-    mixed = rng.permutation(true) if permuted else true
-    rate, T = (measure.noise_rate(mixed, labels), measure.transition_matrix(mixed, labels, classes))
-    if "noise_rate" in told:  # declared, so it stays what it is
-        rate = measure.noise_rate(true, labels)
-    if "T" in told:
-        T = measure.transition_matrix(true, labels, classes)
-    mean, std = ((0.5,) * 3, (0.25,) * 3) if pixels else ((), ())
+
+    clean = rng.permutation(true) if trial.other_clean_labels else true
+    rate_from = true if "noise_rate" in told else clean
+    T_from = true if "T" in told else clean
+
+    info = Info("check", "made-up examples", trial.classes, trial.num, NUM_TEST, shape)
+    if trial.pixels:
+        info = dataclasses.replace(info, mean=(0.5,) * 3, std=(0.25,) * 3)
     return RunData(
-        info=Info("check", "made-up examples", classes, num, 40, shape, mean=mean, std=std),
-        train_images=train_images,
+        info=info,
+        train_images=images,
         labels=labels,
-        clean_labels=mixed,
-        val_images=val_images if val else None,
-        val_labels=val_labels if val else None,
+        clean_labels=clean,
+        val_images=val_images if trial.val else None,
+        val_labels=val_labels if trial.val else None,
         test_images=test_images,
         test_labels=test_labels,
-        train_index=np.arange(num),
-        val_index=np.arange(num, num + 20) if val else np.arange(0),
-        noise_rate_full=rate,
-        noise_rate_train=rate,
-        noise_rate_val=0.3 if val else None,
+        train_index=np.arange(trial.num),
+        val_index=trial.num + np.arange(NUM_VAL if trial.val else 0),
+        noise_rate_full=measure.noise_rate(rate_from, labels),
+        noise_rate_train=measure.noise_rate(rate_from, labels),
+        noise_rate_val=WRONG if trial.val else None,
         labels_hash="",
-        T=T,
+        T=measure.transition_matrix(T_from, labels, trial.classes),
         variant="",
         warnings=(),
         checksums={},
     )
+
+
+def _given(true: np.ndarray, trial: Trial, rng: np.random.Generator) -> np.ndarray:
+    """Return labels of which 30% are wrong, or none in a clean trial."""
+    rate = 0.0 if trial.clean else WRONG
+    wrong = rng.random(len(true)) < rate
+    other = (true + rng.integers(1, trial.classes, len(true))) % trial.classes
+    return np.where(wrong, other, true)
+
+
+def _images(
+    true: np.ndarray, centres: np.ndarray, trial: Trial, rng: np.random.Generator
+) -> np.ndarray:
+    """Return an example near the centre of each class in `true`: uint8 images, or float32."""
+    values = centres[true] + 0.5 * rng.normal(size=(len(true), *centres.shape[1:]))
+    if trial.pixels:
+        return (128 + 50 * values).clip(0, 255).astype(np.uint8)
+    return values.astype(np.float32)

@@ -1,7 +1,8 @@
-"""Resume causes."""
+"""Find the value that makes a method go on differently after a resume, and the fix."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from typing import Any
@@ -10,76 +11,136 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nlbench.conformance.compare import Training, unlike
 from nlbench.conformance.lab import Lab
-from nlbench.conformance.snapshot import leaves
+from nlbench.conformance.outcome import Outcome
+from nlbench.conformance.snapshot import Snapshot, is_short, leaves, unlike
+from nlbench.conformance.trial import Trial
 from nlbench.method import Method
 
 OUT_OF_SIGHT = (
-    "no attribute of the method, its class, its module or the networks differs as an epoch begins: look for state in a "
-    "closure, a default argument or an optimiser of your own, and for draws in prepare(), which runs again on a resume"
+    "no attribute of the method, its class, its module or the networks differs as an epoch begins: "
+    "look for state in a closure, a default argument or an optimiser of your own, and for draws in "
+    "prepare(), which runs again on a resume"
 )
 
+_GENERATORS = torch.Generator | np.random.Generator | random.Random | np.random.RandomState
 
-def culprits(lab: Lab, parts: Training, how: dict[str, Any]) -> str:
-    """What the continued method holds as an epoch begins that the uninterrupted one does not, and what to do."""
-    whole = lab.train(fresh=True, **how)  # looks at class and module, too
+
+def causes(lab: Lab, resumed: Outcome, trial: Trial) -> str:
+    """Describe what differs at the beginning of an epoch after a resume, and how to keep it.
+
+    Args:
+        resumed: the outcome of a trial that was stopped and continued.
+        trial: the same trial without a stop.
+    Returns: an empty string if nothing differs that can be seen.
+    """
+    # A file that is executed again shows what its class and module hold, too.
+    whole = lab.attempt(dataclasses.replace(trial, fresh=True))
     if whole.problem:
-        whole = lab.train(**how)
-    method = whole.watch.method
-    saved = {path for name, value in method.state_dict().items() for path, _ in leaves(value, f"self.{name}")}
-    pairs = zip(whole.losses, parts.losses, strict=False)
-    first = next((epoch for (epoch, _, a), (_, _, b) in pairs if a != b), whole.watch.run.epoch)
-    for epoch in range(1, min(first, max(parts.begun, default=0)) + 1):  # what differs later may be a consequence
-        one, other = whole.begun[epoch], parts.begun[epoch]
-        paths = sorted(unlike(one, other), key=lambda path: path in saved)
-        by_root: dict[str, list[str]] = {}
-        for path in paths:
-            root = re.match(r"run\.networks\[\d+\]\.\w+|\w+(\.\w+)?|.*", path)
-            by_root.setdefault(root[0] if root else path, []).append(path)
-        if by_root:
-            lines = [f"at the start of epoch {epoch} these differ:"]
-            return "\n".join(lines + [_culprit(root, found, one, other, method) for root, found in by_root.items()])
+        whole = lab.attempt(trial)
+
+    # What differs after the first different loss may be a consequence.
+    last = min(_first_different_epoch(whole, resumed), max(resumed.begun, default=0))
+    for epoch in range(1, last + 1):
+        described = _differences(whole, resumed, epoch)
+        if described:
+            return "\n".join([f"at the start of epoch {epoch} these differ:", *described])
     return ""
 
 
-def _culprit(root: str, paths: list[str], one: dict[str, str], other: dict[str, str], method: Method) -> str:
-    name = root.removeprefix("self.")
-    value = getattr(method, name, None) if root.startswith("self.") else None
-    short = [p for p in paths if len(one.get(p, "")) < 30 and len(other.get(p, "")) < 30]
-    seen = (
-        f" ({one.get(short[0], 'absent')}, after the resume {other.get(short[0], 'absent')})"
-        if short[:1] == paths
-        else ""
-    )
-    modules = any(isinstance(part, nn.Module) for part in (value if isinstance(value, list | tuple) else [])) or (
-        isinstance(value, dict) and any(isinstance(part, nn.Module) for part in value.values())
-    )
+def _first_different_epoch(whole: Outcome, resumed: Outcome) -> int:
+    for (epoch, _, a), (_, _, b) in zip(whole.losses, resumed.losses, strict=False):
+        if a != b:
+            return epoch
+    return whole.watch.run.epoch
+
+
+def _differences(whole: Outcome, resumed: Outcome, epoch: int) -> list[str]:
+    """Describe each attribute that differs at the beginning of an epoch."""
+    method = whole.watch.method
+    saved: set[str] = set()
+    for name, value in method.state_dict().items():
+        saved.update(path for path, _ in leaves(value, f"self.{name}"))
+
+    # Those that no checkpoint holds come first.
+    one, other = whole.begun[epoch], resumed.begun[epoch]
+    by_root: dict[str, list[str]] = {}
+    for path in sorted(unlike(one, other), key=lambda path: path in saved):
+        by_root.setdefault(_root_of(path), []).append(path)
+    return [_describe(root, paths, one, other, method) for root, paths in by_root.items()]
+
+
+def _root_of(path: str) -> str:
+    """Return the attribute that a path begins with: "self.memory" of "self.memory['n']"."""
+    found = re.match(r"run\.networks\[\d+\]\.\w+|\w+(\.\w+)?|.*", path)
+    return found[0] if found else path
+
+
+def _describe(root: str, paths: list[str], one: Snapshot, other: Snapshot, method: Method) -> str:
+    short = [
+        path for path in paths if is_short(one.get(path, "")) and is_short(other.get(path, ""))
+    ]
+    seen = ""
+    # Values are shown if the attribute is a single short value.
+    if short[:1] == paths:
+        before, after = one.get(short[0], "absent"), other.get(short[0], "absent")
+        seen = f" ({before}, after the resume {after})"
+
     if not root.startswith(("self.", "run.")):
         fix = (
-            "is a class attribute or a global variable, which no checkpoint holds and other runs share: keep it in a "
-            "buffer of self, or return it from get_extra_state()"
+            "is a class attribute or a global variable, which no checkpoint holds and other runs "
+            "share: keep it in a buffer of self, or return it from get_extra_state()"
         )
-    elif name in method._non_persistent_buffers_set:
-        fix = "is a buffer with persistent=False, which no checkpoint holds: leave that out"
     elif not root.startswith("self."):
         fix = "is an attribute put on a network: keep it in the method"
-    elif name in {**method._buffers, **method._parameters, **method._modules}:
-        fix = "is registered, yet differs: prepare() or what it depends on changes it after it was restored"
-    elif modules:
-        kind = "nn.ModuleDict" if isinstance(value, dict) else "nn.ModuleList"
-        fix = f"holds modules in a plain {type(value).__name__}: use {kind}, or assign each to self, in prepare()"
-    elif isinstance(value, torch.optim.Optimizer):
-        fix = "is an optimiser no checkpoint knows: register it with run.optimise(params, factory, name)"
-    elif isinstance(value, torch.Generator | np.random.Generator | random.Random | np.random.RandomState):
-        fix = "is a generator whose place no checkpoint holds: draw from run.generator(name)"
-    elif isinstance(value, Tensor):
-        fix = f'is a plain attribute: register it with self.register_buffer("{name}", ...) in the constructor'
-    elif isinstance(value, np.ndarray):
-        fix = f'is a NumPy array: make it a tensor, self.register_buffer("{name}", torch.zeros(...))'
-    elif isinstance(value, bool | int | float):
-        fix = f'is a plain number: self.register_buffer("{name}", torch.tensor({other.get(root)})) in the constructor'
     else:
-        what = type(value).__name__
-        fix = f"is a plain {what}: keep its tensors in buffers, or return it from get_extra_state()"
+        fix = _fix_for_attribute(root.removeprefix("self."), other.get(root, ""), method)
     return f"`{root}`{seen} {fix}"
+
+
+def _fix_for_attribute(name: str, resumed: str, method: Method) -> str:
+    """Return why no checkpoint restores the attribute `name` of a method, and what to do.
+
+    Args:
+        resumed: its value after the resume, where it is short.
+    """
+    value = getattr(method, name, None)
+    if name in method._non_persistent_buffers_set:
+        return "is a buffer with persistent=False, which no checkpoint holds: leave that out"
+    if name in {**method._buffers, **method._parameters, **method._modules}:
+        return (
+            "is registered, yet differs: prepare() or what it depends on changes it after it was "
+            "restored"
+        )
+    if _holds_modules(value):
+        kind = "nn.ModuleDict" if isinstance(value, dict) else "nn.ModuleList"
+        plain = type(value).__name__
+        return f"holds modules in a plain {plain}: use {kind}, or assign each to self, in prepare()"
+    if isinstance(value, torch.optim.Optimizer):
+        return (
+            "is an optimiser no checkpoint knows: register it with "
+            "run.optimise(params, factory, name)"
+        )
+    if isinstance(value, _GENERATORS):
+        return "is a generator whose place no checkpoint holds: draw from run.generator(name)"
+    if isinstance(value, Tensor):
+        return (
+            f'is a plain attribute: register it with self.register_buffer("{name}", ...) in the '
+            "constructor"
+        )
+    if isinstance(value, np.ndarray):
+        return (
+            f'is a NumPy array: make it a tensor, self.register_buffer("{name}", torch.zeros(...))'
+        )
+    if isinstance(value, bool | int | float):
+        buffer = f'self.register_buffer("{name}", torch.tensor({resumed}))'
+        return f"is a plain number: {buffer} in the constructor"
+
+    what = type(value).__name__
+    return f"is a plain {what}: keep its tensors in buffers, or return it from get_extra_state()"
+
+
+def _holds_modules(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list | tuple) and any(isinstance(part, nn.Module) for part in value)

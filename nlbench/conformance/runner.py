@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nlbench import registry
-from nlbench.conformance.advice import Failed
-from nlbench.conformance.checks import CHECKS, Check, Skipped, import_file
+from nlbench.conformance.advice import Failed, Skipped
+from nlbench.conformance.checks import CHECKS, Check, import_file
 from nlbench.conformance.lab import Lab, quiet
 from nlbench.errors import SuiteError, did_you_mean, look_up
 
@@ -99,7 +99,8 @@ def _with_needed(only: Sequence[str]) -> list[Check]:
         name = waiting.pop()
         if name not in CHECKS:
             hint = did_you_mean(name, CHECKS)
-            raise SuiteError(f"--only {name}: unknown check. There are: {', '.join(CHECKS)}.{hint}")
+            known = ", ".join(CHECKS)
+            raise SuiteError(f"--only {name}: unknown check. There are: {known}.{hint}")
         if name not in wanted:
             wanted.add(name)
             waiting += CHECKS[name].needs
@@ -107,7 +108,7 @@ def _with_needed(only: Sequence[str]) -> list[Check]:
 
 
 def _run_check(check: Check, lab: Lab, ended: Mapping[str, Status]) -> tuple[Status, str]:
-    """Run one check, unless a check that it depends on was not ok. Return its status and message."""
+    """Run a check, unless one that it depends on was not ok. Return its status and message."""
     for need in check.needs:
         if ended[need] != "ok":
             return "skipped", f"cannot be judged while `{need}` is not ok"

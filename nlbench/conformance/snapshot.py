@@ -1,4 +1,4 @@
-"""Snapshot."""
+"""What a method and its networks hold at one moment, as fingerprints by path."""
 
 from __future__ import annotations
 
@@ -17,69 +17,77 @@ from torch import Tensor, nn
 
 from nlbench.method import Batch, Method, Run, Task
 
-# --- what an object holds ------------------------------------------------------------------------------------------
+# Path of a value, for example "self.targets", -> its fingerprint.
+Snapshot = dict[str, str]
 
-_MODULE_OWN = {*vars(nn.Module()), "_backward_hooks", "_forward_hooks_with_kwargs"}
-
+# What every nn.Module holds besides its parameters, buffers and modules.
+_OF_EACH_MODULE = {*vars(nn.Module()), "_backward_hooks", "_forward_hooks_with_kwargs"}
 
 _GENERATORS = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 _LEAVES = Tensor | np.ndarray | np.generic | bool | int | float | str | bytes
-_DATA = _LEAVES | _GENERATORS | Mapping | list | tuple | set | collections.deque | nn.Module
+_CONTAINERS = Mapping | list | tuple | set | collections.deque | nn.Module
 _FUNCTIONS = types.FunctionType | types.MethodType | types.BuiltinFunctionType | functools.partial
+
+# Objects of nlbench, classes, modules and functions are not looked into.
+_CLOSED = Task | Run | Batch | type | types.ModuleType | _FUNCTIONS
 
 
 def leaves(value: Any, path: str, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """(path, leaf) of all tensors, arrays, numbers, texts and generators that can be reached from `value`."""
+    """Yield (path, leaf) of all tensors, arrays, numbers, texts and generators within `value`."""
     seen = set() if seen is None else seen
     if value is None or isinstance(value, _LEAVES):
         yield path, value
         return
-    if isinstance(value, Task | Run | Batch | type | types.ModuleType | _FUNCTIONS):
+    if isinstance(value, _CLOSED) or id(value) in seen:
         return
-    if id(value) in seen:
-        return
+
     seen.add(id(value))
-    parts: list[tuple[str, Any]] = []
-    if isinstance(value, torch.Generator):
-        yield path, value.get_state()
-    elif isinstance(value, np.random.Generator):
-        yield path, repr(value.bit_generator.state)
-    elif isinstance(value, random.Random | np.random.RandomState):
-        yield path, repr(value.getstate() if isinstance(value, random.Random) else value.get_state())
-    elif isinstance(value, torch.optim.Optimizer):
-        parts = [(path, value.state_dict())]
-    elif isinstance(value, Mapping):
-        parts = [(f"{path}[{key!r}]", part) for key, part in value.items()]
-    elif isinstance(value, list | tuple | collections.deque):
-        parts = [(f"{path}[{i}]", part) for i, part in enumerate(value)]
+    if isinstance(value, _GENERATORS):
+        yield path, _place(value)
     elif isinstance(value, set | frozenset):
         yield path, repr(sorted(map(repr, value)))
+    else:
+        for name, part in _parts(value, path):
+            yield from leaves(part, name, seen)
+
+
+def _place(generator: Any) -> Any:
+    """Return the state of a random generator."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return repr(generator.bit_generator.state)
+    if isinstance(generator, random.Random):
+        return repr(generator.getstate())
+    return repr(generator.get_state())
+
+
+def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield (path, part) of the parts of a container or an object."""
+    if isinstance(value, torch.optim.Optimizer):
+        yield path, value.state_dict()
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield f"{path}[{key!r}]", part
+    elif isinstance(value, list | tuple | collections.deque):
+        for i, part in enumerate(value):
+            yield f"{path}[{i}]", part
     elif isinstance(value, nn.Module):
-        own = {name: part for name, part in vars(value).items() if name not in _MODULE_OWN}
-        parts = [
-            (f"{path}.{name}", part)
-            for name, part in {**value._parameters, **value._buffers, **value._modules, **own}.items()
-        ]
+        own = {name: part for name, part in vars(value).items() if name not in _OF_EACH_MODULE}
+        held = {**value._parameters, **value._buffers, **value._modules, **own}
+        for name, part in held.items():
+            yield f"{path}.{name}", part
     elif hasattr(value, "__dict__"):
-        parts = [(f"{path}.{name}", part) for name, part in vars(value).items()]
-    for name, part in parts:
-        yield from leaves(part, name, seen)
+        for name, part in vars(value).items():
+            yield f"{path}.{name}", part
 
 
-def shared(cls: type[Method], module: types.ModuleType) -> dict[str, str]:
-    """What the method's class, its module and the classes in it hold, by path; no checkpoint does."""
-    held = {name: value for name, value in vars(module).items() if not name.startswith("__")}
-    inside = [value for value in held.values() if isinstance(value, type) and value.__module__ == module.__name__]
-    for owner in [*inside, *cls.__mro__[cls.__mro__.index(Method) - 1 :: -1]]:  # what a class sets hides its parent's
-        held |= {f"{owner.__name__}.{k}": v for k, v in vars(owner).items() if not k.startswith(("__", "_abc_"))}
-    own = {k: v for k, v in held.items() if isinstance(v, _DATA) or type(v).__module__ == module.__name__}
-    return {path: print(leaf) for name, value in own.items() for path, leaf in leaves(value, name)}
-
-
-def print(leaf: Any) -> str:
-    """A fingerprint of a leaf, for numbers and short text the value itself."""
+def fingerprint(leaf: Any) -> str:
+    """Return a text that is equal for equal leaves; for numbers and text it is their repr."""
     if isinstance(leaf, Tensor):
-        leaf = leaf.detach().cpu().float().numpy() if leaf.dtype == torch.bfloat16 else leaf.detach().cpu().numpy()
+        leaf = leaf.detach().cpu()
+        # NumPy has no bfloat16.
+        leaf = leaf.float().numpy() if leaf.dtype == torch.bfloat16 else leaf.numpy()
     if isinstance(leaf, np.ndarray | np.generic):
         array = np.ascontiguousarray(leaf)
         if array.size == 1:
@@ -88,16 +96,69 @@ def print(leaf: Any) -> str:
     return repr(leaf)
 
 
-def shot(run: Run, method: Method) -> dict[str, str]:
-    """Everything that method and networks hold, by path."""
-    held = {path: print(leaf) for path, leaf in leaves(method, "self")}
+def is_short(text: str) -> bool:
+    """Whether a fingerprint is a value that a message can show."""
+    return len(text) < 30
+
+
+def take(run: Run, method: Method) -> Snapshot:
+    """Return the fingerprints of everything that the method and the run's networks hold."""
+    held = {path: fingerprint(leaf) for path, leaf in leaves(method, "self")}
     for i, network in enumerate(run.networks):
-        held |= {path: print(leaf) for path, leaf in leaves(network, f"run.networks[{i}]")}
-    return {path: text for path, text in held.items() if not re.fullmatch(r"run\.networks\[\d+\]\.passes\..*", path)}
+        for path, leaf in leaves(network, f"run.networks[{i}]"):
+            # nlbench counts the forward passes there.
+            if not re.fullmatch(r"run\.networks\[\d+\]\.passes\..*", path):
+                held[path] = fingerprint(leaf)
+    return held
 
 
-def copied_state(networks: list[dict[str, Any]], method: dict[str, Any]) -> dict[str, str]:
-    """What a checkpoint holds of networks and method, by path."""
-    named = [(f"run.networks[{i}].{name}", value) for i, state in enumerate(networks) for name, value in state.items()]
-    named += [(f"self.{name}", value) for name, value in method.items()]
-    return {path: print(leaf) for root, value in named for path, leaf in leaves(value, root)}
+def take_state(networks: list[dict[str, Any]], method: dict[str, Any]) -> Snapshot:
+    """Return the fingerprints of what a checkpoint holds: state dicts of networks and method."""
+    named = {}
+    for i, state in enumerate(networks):
+        for name, value in state.items():
+            named[f"run.networks[{i}].{name}"] = value
+    for name, value in method.items():
+        named[f"self.{name}"] = value
+    return _fingerprints(named)
+
+
+def take_shared(cls: type[Method], module: types.ModuleType) -> Snapshot:
+    """Return the fingerprints of what a method's class, its module and the classes in it hold.
+
+    All methods of the process share these values, and no checkpoint holds them.
+    """
+    held = {name: value for name, value in vars(module).items() if not name.startswith("__")}
+    inside = [
+        value
+        for value in held.values()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    ]
+    # The method's own bases, from the most general one on: what a class sets hides its parent's.
+    below = cls.__mro__.index(Method) - 1
+    for owner in [*inside, *cls.__mro__[below::-1]]:
+        for name, value in vars(owner).items():
+            if not name.startswith(("__", "_abc_")):
+                held[f"{owner.__name__}.{name}"] = value
+
+    # Objects of other modules are left out: they may hold anything.
+    data = _LEAVES | _GENERATORS | _CONTAINERS
+    own = {
+        path: value
+        for path, value in held.items()
+        if isinstance(value, data) or type(value).__module__ == module.__name__
+    }
+    return _fingerprints(own)
+
+
+def _fingerprints(values: Mapping[str, Any]) -> Snapshot:
+    found = {}
+    for root, value in values.items():
+        for path, leaf in leaves(value, root):
+            found[path] = fingerprint(leaf)
+    return found
+
+
+def unlike(one: Snapshot, other: Snapshot) -> list[str]:
+    """Return the paths whose fingerprints differ, or that only one of the snapshots has."""
+    return [path for path in {**one, **other} if one.get(path) != other.get(path)]

@@ -1,4 +1,4 @@
-"""What `nlbench new-method` writes: a method file to start from."""
+"""Write a method file to start from: `nlbench new-method`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from nlbench.errors import SuiteError
 _TEMPLATE = '''\
 """Generalised cross entropy, to start from. Zhang & Sabuncu, NeurIPS 2018, arXiv:1805.07836.
 
-CHANGE the line above: your method, its authors, venue and year, and an arXiv number, a DOI or a URL. Then say what it
-does in a few sentences, and what differs from the paper and why. The first line is what `nlbench list methods` shows.
+CHANGE the line above: your method, its authors, venue and year, and an arXiv number, a DOI or a
+URL. `nlbench list methods` prints it. Then say what the method does in a few sentences, and what
+differs from the paper and why.
 """
 
 import torch
@@ -22,45 +23,56 @@ from nlbench.method import Batch, Method, Task
 
 
 class {cls}(Method):
-    # The arguments after `task` are the hyperparameters that a suite may set. CHANGE: a type and a default for each,
-    # and beside it where the default comes from.
-    def __init__(self, task: Task, q: float = 0.7):  # 0.7 on every dataset in the paper
+    # CHANGE: the arguments after `task` are the hyperparameters that a suite may set. Each has a
+    # type and a default, and a comment that says where the default comes from.
+    # q is 0.7 on every dataset in the paper.
+    def __init__(self, task: Task, q: float = 0.7):
         super().__init__(task)
         if not 0 < q <= 1:
             raise ValueError(f"q must be in (0, 1], got {{q}}")
         self.q = q
-        # What must survive a stop and a resume is a buffer. A row per training example, updated in `loss` with
-        # self.targets[batch.index] = ... (detached):
+
+        # State that must survive a stop and a resume is a buffer. This one has a row for each
+        # training example; update it in `loss` with self.targets[batch.index] = ... (detached):
         # self.register_buffer("targets", torch.zeros(task.num_train, task.num_classes))
 
-    # CHANGE: logits (B, C) float32; batch.labels (B,) as given, some of them wrong; batch.index (B,), the positions of
-    # these examples in the training set. Returns one value, or a value per example. All three are read only.
+    # CHANGE: the loss. logits are (B, C) float32; batch.labels (B,) are the given labels, some of
+    # them wrong; batch.index (B,) are the positions of these examples in the training set. Do not
+    # write to any of them. Return one value, or a value for each example.
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         log_p = logits.log_softmax(1).gather(1, batch.labels[:, None]).squeeze(1)
         return -torch.expm1(self.q * log_p) / self.q
 
-    # More, only where a loss is not enough (nlbench.method.Method documents each): prepare, on_epoch_start, batches,
-    # training_step, on_epoch_end, predict; num_networks = 2; told = ("noise_rate",). Random draws: run.generator(name).
+    # If a loss is not enough: nlbench.method.Method documents prepare, on_epoch_start, batches,
+    # training_step, on_epoch_end and predict, num_networks = 2, and told = ("noise_rate",).
+    # Draw random numbers from run.generator(name).
 '''
 
 
 def write(name: str, folder: Path) -> Path:
-    """Write the file of a new method `name` into `folder`. Raises SuiteError for a name that cannot be, or is taken."""
-    plain = "-".join(re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name.removesuffix(".py")).lower()))
+    """Write the file of a new method `name` into `folder`, and return its path.
+
+    Raises: SuiteError for a name that is not allowed or is taken.
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name.removesuffix(".py")).lower()
+    plain = "-".join(re.findall(r"[a-z0-9]+", words))
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
         better = plain if plain[:1].isalpha() else f"my-{plain}".rstrip("-")
         raise SuiteError(
-            f"{name!r} cannot be a method's name: lower-case letters, digits and dashes, a letter first. "
-            f"Did you mean {better!r}?"
+            f"{name!r} cannot be a method's name: it takes lower-case letters, digits and dashes, "
+            f"and begins with a letter. Did you mean {better!r}?"
         )
+
     path = folder / f"{plain.replace('-', '_')}.py"
     if path.exists():
-        raise SuiteError(f"{path} is there already; choose another name, or remove it first")
+        raise SuiteError(f"{path} exists already; choose another name, or remove it first")
     known = registry.method_files([folder] if folder.is_dir() else [])
     if plain in known:
         raise SuiteError(
-            f"a method {plain!r} exists already: {known[plain].path}; choose another name, for example 'my-{plain}'"
+            f"a method {plain!r} exists already: {known[plain].path}; "
+            f"choose another name, for example 'my-{plain}'"
         )
+
     folder.mkdir(parents=True, exist_ok=True)
     cls = "".join(part.capitalize() for part in plain.split("-"))
     path.write_text(_TEMPLATE.format(cls=cls), encoding="utf-8")

@@ -8,12 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from nlbench.bench import measure, report
-from nlbench.bench import setting as setting_
-from nlbench.bench import variants as variants_
+from nlbench.bench import load, measure, report, variants
+from nlbench.bench import options as bench_options
 from nlbench.bench.measure import Measurement
-from nlbench.bench.setting import Setting
-from nlbench.bench.variants import Shape
+from nlbench.bench.options import BenchOptions
+from nlbench.bench.variants import Shape, Workload
 from nlbench.cli.app import app
 from nlbench.errors import UserError
 
@@ -23,7 +22,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setattr(measure, "COPY_BYTES", 1 << 20)
-    monkeypatch.setattr(setting_, "NUM_EXAMPLES", 200)
+    monkeypatch.setattr(bench_options, "NUM_EXAMPLES", 200)
     monkeypatch.setattr(measure, "ROUNDS", 2)
 
 
@@ -34,8 +33,8 @@ def without_code_generation(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda f, *, options, **how: compile_(f, backend="aot_eager", **how))
 
 
-def cell(B=8, C=3, dtype=torch.float32):
-    return variants_.Cell(Shape(B, C), dtype, CPU, 40)
+def workload(B=8, C=3, dtype=torch.float32):
+    return Workload(Shape(B, C), dtype, CPU, 40)
 
 
 def measurement(variant, median=10.0, shape=(128, 10), dtype="float32", n=5, **changes):
@@ -43,8 +42,8 @@ def measurement(variant, median=10.0, shape=(128, 10), dtype="float32", n=5, **c
     return Measurement(Shape(*shape), dtype, variant, 50_000, "cpp", 20.48, n=n, **quartiles, **changes)
 
 
-def setting(shapes="8x3", dtypes="float32", compiled=False):
-    return Setting.read("elr", shapes, dtypes, 0.01, None, "cpu", compiled)
+def options(shapes="8x3", dtypes="float32", compiled=False):
+    return BenchOptions.read("elr", shapes, dtypes, 0.01, None, "cpu", compiled)
 
 
 def invoke(*arguments):
@@ -65,7 +64,7 @@ def test_the_official_way_is_the_formula():
     want = -math.log(p[y]) + 3 * math.log(1 - new[0] * q[0] - new[1] * q[1])
     memory = torch.tensor([[0.0, 0.0], t], dtype=torch.float64)
     logits = torch.tensor([z], dtype=torch.float64, requires_grad=True)
-    loss = variants_.official_elr(logits, torch.tensor([y]), torch.tensor([1]), memory)
+    loss = variants.official_elr(logits, torch.tensor([y]), torch.tensor([1]), memory)
     loss.backward()
     assert loss.item() == pytest.approx(want, rel=1e-12)
     assert memory.tolist() == [[0, 0], pytest.approx(new, rel=1e-12)]
@@ -73,19 +72,19 @@ def test_the_official_way_is_the_formula():
     assert logits.grad.tolist() == [pytest.approx([p[0], p[1] - 1], rel=1e-9)]
 
 
-@pytest.mark.parametrize("dtype", variants_.DTYPES)
-@pytest.mark.parametrize("variant", [name for name in variants_.VARIANTS if name != "compile"])
+@pytest.mark.parametrize("dtype", variants.DTYPES)
+@pytest.mark.parametrize("variant", [name for name in variants.VARIANTS if name != "compile"])
 @pytest.mark.parametrize("shape", [(8, 3), (33, 101)])
 def test_every_variant_agrees_with_the_formula(shape, variant, dtype):
-    one = variants_.Cell(Shape(*shape), getattr(torch, dtype), CPU, 100)
+    one = Workload(Shape(*shape), getattr(torch, dtype), CPU, 100)
     before = one.targets.clone()
-    assert measure.disagrees(variant, variants_.VARIANTS[variant].build(one), one) == ""
+    assert variants.disagreement(variant, variants.VARIANTS[variant].build(one), one) == ""
     assert torch.equal(one.targets, before)
 
 
 def test_the_compiled_variant_agrees_with_the_formula(without_code_generation):
-    one = cell()
-    assert measure.disagrees("compile", variants_.VARIANTS["compile"].build(one), one) == ""
+    one = workload()
+    assert variants.disagreement("compile", variants.VARIANTS["compile"].build(one), one) == ""
 
 
 @pytest.mark.parametrize(
@@ -93,8 +92,8 @@ def test_the_compiled_variant_agrees_with_the_formula(without_code_generation):
     [("loss", 1.001, 1, 1), ("gradient", 1, 1.01, 1), ("targets", 1, 1, 0), ("loss", float("nan"), 1, 1)],
 )
 def test_a_wrong_variant_is_noticed(what, loss, gradient, update):
-    one = cell()
-    right = variants_.VARIANTS["step"].build(one)
+    one = workload()
+    right = variants.VARIANTS["step"].build(one)
 
     def wrong(labels, index):
         before = one.targets[index]
@@ -103,21 +102,21 @@ def test_a_wrong_variant_is_noticed(what, loss, gradient, update):
             one.targets[index] = before
         return rows * loss, dlogits * gradient
 
-    assert measure.disagrees("step", wrong, one).startswith(f"wrong, so not timed: {what} off by ")
+    assert variants.disagreement("step", wrong, one).startswith(f"wrong, so not timed: {what} off by ")
 
 
 def test_a_wrong_variant_has_no_numbers(monkeypatch):
-    wrong = variants_.Variant(
+    wrong = variants.Variant(
         "wrong", lambda one: lambda labels, index: (one.logits.detach()[:, 0], one.logits.detach())
     )
-    monkeypatch.setitem(variants_.VARIANTS, "step", wrong)
+    monkeypatch.setitem(variants.VARIANTS, "step", wrong)
     result = invoke("--no-compile")
     assert result.exit_code == 1
     assert "8x3 float32 step: wrong, so not timed" in result.stdout
 
 
 def test_a_cell_is_as_training_has_it():
-    one = variants_.Cell(Shape(16, 5), torch.bfloat16, CPU, 100)
+    one = Workload(Shape(16, 5), torch.bfloat16, CPU, 100)
     assert one.logits.is_leaf
     assert one.logits.requires_grad
     assert one.logits.dtype == torch.bfloat16
@@ -133,8 +132,8 @@ def test_a_cell_is_as_training_has_it():
 
 
 def test_variants_take_turns_with_new_indices_and_no_gradient(monkeypatch):
-    monkeypatch.setattr(measure, "_work", lambda: None)
-    one = cell()
+    monkeypatch.setattr(measure, "work_now", lambda: None)
+    one = workload()
     calls, seen = [], []
 
     def timed(call, *batch):
@@ -148,9 +147,9 @@ def test_variants_take_turns_with_new_indices_and_no_gradient(monkeypatch):
     def copy():
         raise AssertionError
 
-    variants = {name: variants_.VARIANTS[name].build(one) for name in ("eager", "autograd")}
-    times, copies, busy_elsewhere = measure._in_turn(variants, copy, one, 1e-9, timed)
-    eager, fused = variants["eager"], variants["autograd"]
+    eager, fused = (variants.VARIANTS[name].build(one) for name in ("eager", "autograd"))
+    both = {"eager": eager, "autograd": fused}
+    times, copies, busy_elsewhere = measure.time_in_turn(both, copy, one, 1e-9, timed)
     # Two rounds, three calls a slice, the first of them left out.
     assert calls == [copy] * 3 + [eager] * 3 + [fused] * 3 + [copy] * 3 + [fused] * 3 + [eager] * 3
     assert times == {"eager": [5, 6, 17, 18], "autograd": [8, 9, 14, 15]}
@@ -160,9 +159,9 @@ def test_variants_take_turns_with_new_indices_and_no_gradient(monkeypatch):
 
 
 def test_compiling_is_not_in_the_times(without_code_generation):
-    (rows,) = measure.run(setting(compiled=True))
+    (rows,) = measure.run(options(compiled=True))
     by_name = {m.variant: m for m in rows}
-    assert list(by_name) == list(variants_.VARIANTS)
+    assert list(by_name) == list(variants.VARIANTS)
     assert by_name["compile"].n > 0
     assert by_name["compile"].backend == "torch inductor"
     assert by_name["compile"].compile_seconds > by_name["compile"].median_us / 1e6
@@ -219,7 +218,7 @@ def test_ratios_by_hand():
 def test_tables_of_hand_written_times():
     medians = {"autograd": 60, "step+backward": 40, "step": 10, "eager": 400, "compile": 100}
     rows = [measurement(name, median) for name, median in medians.items()]
-    text = report.render(setting("128x10", compiled=True), rows)
+    text = report.render(options("128x10", compiled=True), rows)
     lines = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines()}
     assert ("128x10 step", "10.0", "9.0 to 12.0", "5", "40.00", "10.00", "2.05", "10.0%", "") in lines
     assert ("128x10", "10.00", "2.50", "1.67", "40.00", "10.0%") in lines
@@ -230,28 +229,28 @@ def test_tables_of_hand_written_times():
 def test_a_crowded_round_is_repeated(monkeypatch, pattern, kept):
     """Two rounds are wanted, four are the most; q is quiet, l is loud. Where most are loud, all count."""
     clock = itertools.count()
-    monkeypatch.setattr(measure, "_work", lambda: measure.Work(next(clock), 0, 0))
-    monkeypatch.setattr(measure, "_busy_elsewhere", lambda spans: int(spans[0][0].clock) // 2)
+    monkeypatch.setattr(measure, "work_now", lambda: load.Work(next(clock), 0, 0))
+    monkeypatch.setattr(measure, "busy_elsewhere", lambda spans: int(spans[0][0].clock) // 2)
     monkeypatch.setattr(measure, "crowded", lambda round: pattern[round] == "l")
     number = itertools.count()
-    one = cell()
-    calls = {"step": variants_.VARIANTS["step"].build(one)}
-    times, copies, _ = measure._in_turn(calls, print, one, 1e-9, lambda *call: next(number) // 6)
+    one = workload()
+    calls = {"step": variants.VARIANTS["step"].build(one)}
+    times, copies, _ = measure.time_in_turn(calls, print, one, 1e-9, lambda *call: next(number) // 6)
     assert list(dict.fromkeys(times["step"])) == list(dict.fromkeys(copies)) == kept
 
 
 def test_a_crowded_machine_is_said(monkeypatch):
-    before, after = measure.Work(clock=10.0, machine=100.0, own=5.0), measure.Work(clock=12.0, machine=103.5, own=7.0)
-    assert measure._busy_elsewhere([(before, after)]) == 0.75  # 3.5 seconds of work in 2, of which 2 were ours
-    assert measure._busy_elsewhere([(None, None)]) is None
-    monkeypatch.setattr(measure.os, "cpu_count", lambda: 2)
+    before, after = load.Work(clock=10.0, machine=100.0, own=5.0), load.Work(clock=12.0, machine=103.5, own=7.0)
+    assert load.busy_elsewhere([(before, after)]) == 0.75  # 3.5 seconds of work in 2, of which 2 were ours
+    assert load.busy_elsewhere([(None, None)]) is None
+    monkeypatch.setattr(load.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    names = [name for name in variants_.VARIANTS if name != "compile"]
-    text = report.render(setting("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
+    names = [name for name in variants.VARIANTS if name != "compile"]
+    text = report.render(options("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
     assert "| 128x10 step ! " in text
     assert "! 128x10 float32: NOT RELIABLE: other programs kept 0.8 of 2 cores busy" in text
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    text = report.render(setting("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
+    text = report.render(options("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
     assert "NOT RELIABLE" not in text
 
 
@@ -291,7 +290,7 @@ def test_threads_are_set_and_said():
 
 
 def test_an_interrupted_run_prints_what_it_has(monkeypatch):
-    def first_only(setting):
+    def first_only(options):
         yield [measurement(name) for name in ("autograd", "step+backward", "step", "eager")]
         raise KeyboardInterrupt
 
@@ -333,9 +332,9 @@ def test_errors_say_what_to_write(arguments, message, monkeypatch, tmp_path):
 
 def test_all_problems_come_together():
     with pytest.raises(UserError, match=r"(?s)--op x.*--dtypes y.*--shapes z.*--seconds"):
-        Setting.read("x", "z", "y", -1, None, "cpu", True)
+        BenchOptions.read("x", "z", "y", -1, None, "cpu", True)
 
 
 def test_a_file_that_turns_unwritable_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
-        report.write_csv(tmp_path / "gone" / "b.csv", setting(), [measurement("eager")])
+        report.write_csv(tmp_path / "gone" / "b.csv", options(), [measurement("eager")])

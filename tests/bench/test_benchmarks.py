@@ -65,6 +65,7 @@ def measured():
     return spec, data, training.measure(spec, data, CPU, rounds=1, workers=1)
 
 
+@pytest.mark.nightly
 def test_parts_of_a_step_sum_to_the_epoch(measured):
     result = measured[2]
     assert tuple(result.seconds) == ("augment", "forward", "backward", "optimiser", "loss", "other")
@@ -76,6 +77,7 @@ def test_parts_of_a_step_sum_to_the_epoch(measured):
     assert sum(result.shares[part] for part in parts.FREE) > 0.5
 
 
+@pytest.mark.nightly
 def test_both_loops_train(measured):
     result = measured[2]
     assert len(result.ours) == len(result.theirs) == len(result.ratios) == 1
@@ -83,6 +85,7 @@ def test_both_loops_train(measured):
     assert result.losses[0] == pytest.approx(result.losses[1], rel=0.3)
 
 
+@pytest.mark.nightly
 def test_a_step_reads_nothing_from_tensors(measured):
     waits = measured[2].waits
     assert (waits.steps, waits.reads, waits.synchronisations) == (2, 0, 0)
@@ -113,6 +116,7 @@ def test_the_clock_leaves_no_trace():
     assert clock.take() == dict.fromkeys(parts.PARTS, 0.0)
 
 
+@pytest.mark.nightly
 def test_training_prints_a_block_of_markdown(measured, capsys, monkeypatch):
     spec, data, result = measured
     monkeypatch.setattr(training, "prepared", lambda dataset, protocol: (spec, data))
@@ -135,6 +139,7 @@ def test_flops_of_a_linear_model():
     assert parts.flops_per_image("linear", 10, (3, 4, 4)) == 2 * forward
 
 
+@pytest.mark.nightly
 def test_scaling_prints_its_tables(capsys, monkeypatch):
     monkeypatch.setattr(scaling, "SHAPES", ((50_000, 10), (100_000, 100)))
     scaling.main(["--images", "64", "--epochs", "4", "--repeats", "1"])

@@ -962,5 +962,5 @@ def test_new_method_refuses_a_name_that_cannot_be_or_is_taken(tmp_path):
     path = template.write("my-loss", tmp_path)
     assert path.name == "my_loss.py"
     path.write_text("mine")
-    assert "is there already" in new("my_loss", tmp_path)
+    assert "my_loss.py exists already" in new("my_loss", tmp_path)
     assert path.read_text() == "mine"

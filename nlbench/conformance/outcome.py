@@ -1,0 +1,110 @@
+"""How a trial went, and the first difference between two trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nlbench.conformance.snapshot import Snapshot, unlike
+from nlbench.conformance.watch import Watch
+
+# Metrics of an epoch that depend on the clock.
+CLOCK = ("seconds", "images_per_second")
+
+
+@dataclass
+class Outcome:
+    """How a trial went.
+
+    Attributes:
+        watch: what was observed; of a trial that was stopped and continued, in its last part.
+        problem: what went wrong, where, and the likely fix; empty for a trial that ended well.
+        history: the metrics of each epoch, without those of the clock. "predictions" holds
+            fingerprints of all logits that were scored.
+        states: epoch -> what a checkpoint holds at its end.
+        losses: (epoch, step, loss) of each backward_step.
+        begun: epoch -> everything that was held at its beginning.
+        predictions: predicted classes of the examples "test" and "train".
+        warnings: of the store, for example about a checkpoint that cannot be read.
+    """
+
+    watch: Watch
+    problem: str = ""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    states: dict[int, Snapshot] = field(default_factory=dict)
+    losses: list[tuple[int, int, float]] = field(default_factory=list)
+    begun: dict[int, Snapshot] = field(default_factory=dict)
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, watch: Watch) -> None:
+        """Add what was observed of the trial's next part."""
+        self.watch = watch
+        self.losses += watch.losses
+        self.states |= watch.ended
+        # A part begins with an epoch that the part before has begun and not trained.
+        for epoch, held in watch.begun.items():
+            self.begun.setdefault(epoch, held)
+
+
+def difference(one: Outcome, other: Outcome, ignore: tuple[str, ...] = ()) -> str:
+    """Describe the first difference between two trials; empty if they are equal bit for bit.
+
+    Args:
+        ignore: beginnings of the names of metrics and predictions that may differ.
+    """
+    found = _losses_differ(one, other)
+    found = found or _epochs_differ(one, other, ignore)
+    found = found or _predictions_differ(one, other, ignore)
+    return f"first difference: {found}" if found else ""
+
+
+def _losses_differ(one: Outcome, other: Outcome) -> str:
+    for (epoch, step, a), (_, _, b) in zip(one.losses, other.losses, strict=False):
+        if a != b and not (math.isnan(a) and math.isnan(b)):
+            values = f"{a:.6g} and {b:.6g}"
+            if f"{a:.6g}" == f"{b:.6g}":
+                values = f"{a!r} and {b!r}"
+            return f"the loss of epoch {epoch}, step {step}: {values}"
+
+    if len(one.losses) != len(other.losses):
+        return f"{len(one.losses)} and {len(other.losses)} calls of backward_step"
+    return ""
+
+
+def _epochs_differ(one: Outcome, other: Outcome, ignore: tuple[str, ...]) -> str:
+    # Online metrics follow from the losses; they are not compared.
+    ignore = ("online_", *ignore)
+    for metrics, others in zip(one.history, other.history, strict=False):
+        epoch = metrics["epoch"]
+        a, b = metrics["loss"], others["loss"]
+        if a != b:
+            return f"the mean loss of epoch {epoch}: {a!r} and {b!r}"
+        if paths := unlike(one.states.get(epoch, {}), other.states.get(epoch, {})):
+            return f"the state after epoch {epoch}: {some(paths)}"
+
+        unequal = [name for name in metrics if metrics[name] != others.get(name)]
+        names = [name for name in unequal if not name.startswith(ignore)]
+        if names:
+            return f"{some(names)} of epoch {epoch}"
+    return ""
+
+
+def _predictions_differ(one: Outcome, other: Outcome, ignore: tuple[str, ...]) -> str:
+    for name, predicted in one.predictions.items():
+        if name.startswith(ignore):
+            continue
+        count = int((predicted != other.predictions[name]).sum())
+        if count:
+            return f"{count} of {len(predicted)} predicted classes on the {name} examples"
+    return ""
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, and the number of the others, as a message lists them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
