@@ -1,0 +1,71 @@
+"""The project's own files agree with each other: versions, commands, and what runs them."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"(?m)^([a-z-]+):.* ## ", MAKEFILE))
+
+
+def read(path: Path) -> dict:
+    return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_calls_what_exists(path):
+    jobs = read(path)["jobs"]
+    assert jobs
+    for job in jobs.values():
+        assert job["timeout-minutes"] <= 120
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            for target in re.findall(r"\bmake ([\w-]+)", step.get("run", "")):
+                assert target in TARGETS, f"there is no `make {target}`"
+            for file in re.findall(r"(?<!\S)\.ci/\S+", step.get("run", "")):
+                assert (ROOT / file).is_file(), file
+
+
+def test_the_commands_of_contributing_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    commands = set(re.findall(r"(?:^|`)make ([\w-]+)", text, re.MULTILINE))
+    assert commands >= {"setup", "check", "test"}
+    assert commands <= TARGETS
+
+
+def test_every_hook_of_pre_commit_is_a_tool_of_the_extra_dev():
+    tools = {
+        "ruff": "ruff",
+        "clang-format": "clang-format",
+        "codespell": "codespell",
+        "check-added-large-files": "pre-commit-hooks",
+        "trailing-whitespace-fixer": "pre-commit-hooks",
+        "check-merge-conflict": "pre-commit-hooks",
+    }
+    dev = {re.match(r"[\w-]+", entry)[0] for entry in PROJECT["optional-dependencies"]["dev"]}
+    hooks = [hook for repo in read(ROOT / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
+    assert hooks
+    for hook in hooks:
+        assert tools[hook["entry"].split()[0]] in dev
+
+
+def test_versions_are_the_same_everywhere():
+    assert read(ROOT / "CITATION.cff")["version"] == PROJECT["version"]
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## {PROJECT['version']}\n" in changes
+
+
+def test_each_version_of_the_changelog_has_the_three_kinds():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = changes.split("\n## ")[1:]
+    assert sections[0].startswith("Unreleased")
+    for section in sections:
+        kinds = re.findall(r"(?m)^### (.+)$", section)
+        assert set(kinds) <= {"Numbers", "Interface", "Fixes"}
+        assert "Numbers" in kinds
