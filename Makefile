@@ -39,11 +39,11 @@ format: ## let the formatters rewrite the sources
 types: ## check types with mypy
 	$(BIN)mypy
 
-fast: ## run tests that take seconds: imports, suites, tables, records, commands that the README shows
+fast: ## run tests that take half a minute: imports, suites, tables, records, pages
 	$(BIN)pytest -q tests/test_imports.py tests/plan tests/results tests/docs
 
 docs: ## run every command and example of the documentation
-	$(BIN)pytest -q -m "" tests/docs
+	$(BIN)pytest -q -m "" tests/docs $(shell git ls-files 'tests/*test_guide.py' 'tests/*test_own_data.py')
 
 bench: ## time the kernels against eager PyTorch and torch.compile on this machine
 	$(BIN)nlbench bench
