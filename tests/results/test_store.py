@@ -76,6 +76,54 @@ def test_a_corrupt_record_is_named_counts_as_missing_and_is_set_aside_by_the_nex
     assert store.read(KEY) == make()
 
 
+def test_several_corrupt_records_of_one_run_are_all_kept(tmp_path):
+    store = Store(tmp_path)
+    for text in ("first", "second"):
+        store.run_dir(KEY).mkdir(parents=True, exist_ok=True)
+        (store.run_dir(KEY) / "record.json").write_text(text)
+        store.write(make(), [])
+    assert (store.run_dir(KEY) / "record.json.corrupt-1").read_text() == "first"
+    assert (store.run_dir(KEY) / "record.json.corrupt-2").read_text() == "second"
+
+
+def test_a_run_has_its_record_only_when_everything_else_is_written(tmp_path):
+    class Unwritable:
+        def __array__(self, *args, **kwargs):
+            raise OSError("disk full")
+
+    store = Store(tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        store.write(make(), [{"epoch": 0}], {"test": Unwritable()})
+    assert store.run_keys() == []
+    assert [path.name for path in store.run_dir(KEY).iterdir()] == ["history.csv"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kept"), [("done", False), ("diverged", False), ("failed", True)]
+)
+def test_only_a_run_that_failed_goes_on_from_its_checkpoint(tmp_path, status, kept):
+    store = Store(tmp_path)
+    checkpoint = store.run_dir(KEY) / "checkpoint.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"state")
+    store.write(make(status=status, error={"message": "x"}), [])
+    assert checkpoint.exists() == kept
+
+
+def test_the_lock_of_a_dead_process_is_released_and_no_other(tmp_path):
+    store = Store(tmp_path)
+    path = store.run_dir(KEY) / "lock"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{socket.gethostname()} 12\n")
+    store.release(KEY, 13)
+    assert path.read_text()
+    store.release(KEY, 12)
+    assert path.read_text() == ""
+    path.write_text("another-host 12\n")
+    store.release(KEY, 12)
+    assert path.read_text() == "another-host 12\n"
+
+
 def test_a_record_of_a_later_version_can_be_read(tmp_path):
     store = Store(tmp_path)
     store.write(make(), [])

@@ -223,3 +223,45 @@ def test_a_method_that_replaced_the_protocols_optimiser_is_named(store):
     own["gce", 0, 0].method["own_optimisers"] = ["network0"]
     text = tables.render(plan(store, own, seeds=(0,)), store)
     assert "- Methods that replace the protocol's optimiser: gce.\n" in text
+
+
+METRICS = {
+    "last": 0.10, "last10": 0.11, "best": 0.12, "selected": 0.13, "last_top5": 0.14, "final_wrong_memorised": 0.15,
+    "final_clean_right": 0.16, "target_accuracy": 0.17, "selected_clean": 0.18, "ilsvrc12_last": 0.19,
+    "ilsvrc12_last_top5": 0.20, "single_mean": 0.21,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("crop", [0, 224])
+def test_each_metric_is_in_its_column(store, crop):
+    run = record("ce", 0, 0.1)
+    run.metrics.update(METRICS)
+    run.spec["protocol"]["crop"] = crop
+    run = RunRecord.model_validate({**run.as_json(), "key": key_of(run.spec)})
+    text = tables.render(plan(store, {("ce", 0, 0): run}, seeds=(0,)), store, against="ce")
+    heads = ["method", "last epoch", "top-5", "last 10 epochs", "best (oracle)", "selected", "selected on clean val",
+             "ILSVRC12", "ILSVRC12 top-5", "single network", "clean right", "memorised", "last, minus ce", "nets",
+             "passes"]  # fmt: skip
+    values = ["ce", "10.00", "14.00", "11.00", "12.00", "13.00", "18.00", "19.00", "20.00", "21.00", "16.00", "15.00",
+              "", "1", "1"]  # fmt: skip
+    if not crop:
+        del heads[2], values[2]
+    assert cells(lines(text)["method"]) == heads
+    assert cells(lines(text)["ce"]) == values
+
+
+def test_the_lines_of_the_csv_file_are_by_metric_in_the_order_of_the_list(store):
+    run = record("ce", 0, 0.1)
+    run.metrics.update(METRICS)
+    text = tables.render(plan(store, {("ce", 0, 0): run}, seeds=(0,)), store, fmt="csv")
+    found = [(line["metric"], float(line["mean"])) for line in csv.DictReader(io.StringIO(text))]
+    names = ["last", "last10", "best", "selected", "top5", "memorised", "clean-right", "targets", "selected-clean",
+             "ilsvrc12", "ilsvrc12-top5", "single"]  # fmt: skip
+    assert found == list(zip(names, METRICS.values(), strict=True))
+
+
+def test_the_columns_of_the_csv_file_stay(store, three):
+    assert tables.render(three, store, fmt="csv").splitlines()[0] == (
+        "suite,condition,row,method,told,metric,mean,std,n,planned,failed,networks,reference,difference,"
+        "difference_std,p_unadjusted,marks"
+    )
