@@ -36,6 +36,7 @@ def digest(content: Path | bytes, algorithm: str) -> str:
 
 def sync(file: IO[bytes]) -> None:
     """Bring everything that was written to the disk."""
+    # flush() hands the bytes to the system, and fsync() waits for the disk.
     file.flush()
     os.fsync(file.fileno())
 
@@ -47,6 +48,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     The file has a temporary name in the same folder, is fsynced and renamed. So `path` is always
     whole: the old content, or the new one.
     """
+    # In the same folder, because renaming is atomic within a file system only. The name is random,
+    # because processes of two hosts can have the same number.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:

@@ -146,6 +146,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
 
 
 def _little_endian(array: np.ndarray) -> memoryview:
+    # Copies only an array with gaps, or one of a big-endian machine.
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data
 
 

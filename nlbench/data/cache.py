@@ -44,6 +44,8 @@ def cached(
 
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
+
+        # Jobs that are started together need the same entry at the same time.
         with _lock(cache_dir / f"{entry.name}.lock"):
             # Another process may have written it while this one waited.
             return _open(entry) or _write(entry, *decode())
@@ -63,6 +65,8 @@ def file_state(files: Sequence[Path], version: int | None = None) -> str:
     stats = []
     for path in files:
         stat = path.stat()
+
+        # Nanoseconds, since a file can be replaced within the same second.
         stats.append((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
     value = stats if version is None else [version, stats]
     return short_hash(json.dumps(value).encode())
@@ -73,6 +77,8 @@ def _open(entry: Path) -> tuple[Arrays, Facts] | None:
     try:
         facts = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         names = facts.pop("arrays")
+
+        # Mapped, so that runs on one machine share the memory, and start at once.
         arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in names}
     except (OSError, ValueError, KeyError):
         return None
@@ -80,6 +86,7 @@ def _open(entry: Path) -> tuple[Arrays, Facts] | None:
 
 
 def _write(entry: Path, arrays: Arrays, facts: Facts) -> tuple[Arrays, Facts]:
+    # Under another name first, so that a killed process leaves no half entry behind.
     temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
         for name, array in arrays.items():

@@ -23,6 +23,7 @@ _FOLDER = Path(__file__).parent / "datasets"
 @functools.cache
 def dataset_files() -> dict[str, Path]:
     """Return the file of each dataset by name, in the order of the names. Imports none of them."""
+    # A name with an underscore is for code that several datasets share.
     files = sorted(path for path in _FOLDER.glob("*.py") if not path.name.startswith("_"))
     return {path.stem.replace("_", "-"): path for path in files}
 
@@ -33,6 +34,8 @@ def dataset(name: str) -> DatasetModule:
     Raises: SuiteError for an unknown name.
     """
     path = look_up("dataset", name.partition(":")[0], dataset_files())
+
+    # mypy cannot see a module that is imported by name; tests check what each one defines.
     return cast(DatasetModule, importlib.import_module(f"nlbench.data.datasets.{path.stem}"))
 
 

@@ -205,6 +205,8 @@ def _pool(count: int) -> ProcessPoolExecutor:
     """Return the process pool of this size, which lives as long as this process."""
     workers = _Workers()
     workers.set_forkserver_preload(["nlbench.data.decode", "torchvision.transforms.v2"])
+
+    # The preloaded server forks a worker in milliseconds instead of seconds.
     pool = ProcessPoolExecutor(count, mp_context=workers, initializer=_initialise_worker)
     atexit.register(pool.shutdown, wait=False, cancel_futures=True)
     return pool
@@ -217,6 +219,7 @@ class _Worker(context.ForkServerProcess):
     """
 
     def start(self) -> None:
+        # multiprocessing makes a worker run the file of __main__. An empty module has none.
         main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
         try:
             super().start()
@@ -235,6 +238,7 @@ def _initialise_worker() -> None:
 
     import torch
 
+    # Several threads in each worker would compete for the same cores.
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

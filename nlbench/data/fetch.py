@@ -70,6 +70,7 @@ def fetch(
 
         try:
             _download(source, data_dir / source.goes_to, progress)
+        # Failures of server and network. Any other OSError comes from writing the file.
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = f"{source.url}: {_reason(error)}"
             raise DataMissing(f"{reason}\n{catalogue.advice(name, data_dir)}") from error
@@ -121,6 +122,8 @@ def _download(source: Source, target: Path, progress: Progress) -> None:
         raise ConnectionError(
             f"broke off after {done} of {total} bytes; fetch again to go on from there"
         )
+
+    # Only a file that is whole and right gets its name.
     _verify(source, part)
     os.replace(part, target)
 
@@ -172,6 +175,7 @@ def _verify(source: Source, part: Path) -> None:
             continue
         got = digest(part, algorithm)
         if got != expected:
+            # Kept, so that a person can look at it, but under a name that no dataset reads.
             aside = part.with_name(f"{source.file}.bad-checksum")
             os.replace(part, aside)
             raise DataError(

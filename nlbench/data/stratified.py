@@ -20,6 +20,8 @@ def allocate(counts: np.ndarray, total: int) -> np.ndarray:
         raise ValueError(f"cannot take {total} of {available} examples")
 
     shares, remainders = np.divmod(counts * total, max(available, 1))
+
+    # In whole numbers and with a stable sort, all machines choose the same classes.
     largest = np.argsort(-remainders, kind="stable")[: total - int(shares.sum())]
     shares[largest] += 1
     return shares
@@ -66,6 +68,8 @@ def split(labels: np.ndarray, sizes: tuple[int, ...], rng: np.random.Generator) 
     Returns: one ascending int64 array of positions for each size.
     """
     classes, members = np.unique(labels, return_inverse=True)
+
+    # Shuffled once; each part takes the next ones.
     queues = [rng.permutation(np.flatnonzero(members == c)) for c in range(len(classes))]
 
     parts = []

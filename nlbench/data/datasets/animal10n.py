@@ -77,6 +77,7 @@ def _first_folder(*folders: Path) -> Path | None:
 
 def _labelled(folder: Path) -> list[str]:
     """Return the names of the images whose name begins with their label, in order."""
+    # Sorted, because file systems list their files in different orders.
     names = sorted(path.name for path in folder.iterdir())
     return [name for name in names if re.match(r"\d_.*\.(jpe?g|png)$", name, re.I)]
 
@@ -105,6 +106,8 @@ def load(places: Places, seed: int) -> Dataset:
 def _decode(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], Facts]:
     """Decode the training files, which come first, and the test file."""
     warnings: list[str] = []
+
+    # `find` puts the test file last.
     train_images, train_labels = _part(paths[:-1], "train", INFO.num_train, warnings)
     test_images, test_labels = _part(paths[-1:], "test", INFO.num_test, warnings)
     arrays = {

@@ -71,6 +71,7 @@ def _find_in(place: Path, looked: tuple[Path, ...]) -> Found:
         else:
             paths.append(path)
 
+    # Some copies have the folders 0 to 9 without a folder images/ around them.
     images = place / "images"
     if not images.is_dir() and any((place / str(digit)).is_dir() for digit in range(10)):
         images = place
@@ -99,6 +100,7 @@ def load(places: Places, seed: int) -> Dataset:
     kept, warnings = image_lists.usable(train)
     train = train.select(kept)
 
+    # Parts that are scored must be whole, or accuracies could not be compared.
     val = _part(files[LISTS["val"]], clean_file, clean_table, root)
     image_lists.require_whole(val)
     test = _part(files[LISTS["test"]], clean_file, clean_table, root)
@@ -126,6 +128,7 @@ def _table(path: Path) -> dict[str, int]:
     listed = image_lists.read_list(path, INFO.num_classes)
     table: dict[str, tuple[int, int]] = {}
     for name, label, line in zip(listed.names, listed.labels, listed.lines, strict=True):
+        # A key that stands twice with the same label does no harm.
         other, first = table.setdefault(_key(name), (int(label), line))
         if other != label:
             raise DataError(

@@ -44,6 +44,8 @@ def load(places: Places, seed: int) -> Dataset:
     sizes = (INFO.num_test, INFO.num_train)
     test, train = stratified.split(labels, sizes, streams.rng(seed, "split-test"))
     arrays = [images[train], images[test], labels[train], labels[test]]
+
+    # Read-only, because several runs of a process share them.
     for array in arrays:
         array.flags.writeable = False
 

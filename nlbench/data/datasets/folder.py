@@ -110,6 +110,7 @@ def load(places: Places, seed: int) -> Dataset:
 
 def _state(path: Path) -> tuple[tuple[str, int], ...]:
     """Return a value that changes when a file or a class comes or goes, as a folder's time does."""
+    # Reading all the images again to notice a change would take too long.
     folders = [path, *(path / part for part in ("train", "test", "data"))]
     state = []
     for folder in folders:
@@ -262,6 +263,7 @@ def _csv(path: Path) -> Part:
             if column in cells and not (cells[column] or "").strip():
                 raise DataError(f"{path}:{line}: {column} is empty")
 
+        # a.jpg and ./a.jpg are one image.
         name = os.path.normpath(cells["path"].strip())
         other = line_of.setdefault(name, line)
         if other != line:
@@ -277,6 +279,7 @@ def _csv(path: Path) -> Part:
 def _csv_lines(path: Path) -> list[tuple[dict[str, str], int]]:
     """Return the lines after the header as dicts, each with its number."""
     try:
+        # utf-8-sig, because Excel begins its files with a byte-order mark.
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             columns = reader.fieldnames or []
@@ -352,6 +355,8 @@ def _parquet_images(files: Sequence[Path]) -> Iterator[tuple[bytes, list[str]]]:
             label_columns = [label]
             if "clean_label" in columns:
                 label_columns.append("clean_label")
+
+            # Where the file names the classes, labels are numbers of them.
             class_names = _class_names(opened.schema_arrow, label)
 
             number = 0

@@ -49,6 +49,8 @@ def load(places: Places, seed: int) -> Dataset:
     seed 0 for every seed, because a run's key holds the seed as well.
     """
     arrays = _draw(seed)
+
+    # Read-only, because several runs of a process share them.
     for array in arrays:
         array.flags.writeable = False
 

@@ -94,6 +94,8 @@ def load(places: Places, seed: int) -> Dataset:
     image_lists.require_whole(test)
 
     imagenet = _imagenet(root / "ilsvrc12", synsets)
+
+    # Fewer images are scored as they are, and every record keeps the warning.
     counts = np.bincount(imagenet.labels)
     odd = counts[counts != _IMAGENET_PER_CLASS]
     if len(odd):
@@ -121,6 +123,8 @@ def load(places: Places, seed: int) -> Dataset:
 def _mini(path: Path, root: Path) -> ImageList:
     """Read the lines of a list whose label is below 50. Raises DataError when a class is absent."""
     listed = image_lists.read_list(path, _ALL_CLASSES, root)
+
+    # Files of the other 950 classes need not be there.
     first = listed.select(listed.labels < INFO.num_classes)
     present = len(np.unique(first.labels))
     if present < INFO.num_classes:
@@ -144,6 +148,8 @@ def _imagenet(folder: Path, synsets: Path) -> ImageList:
                 f"{folder / wordnet}: no images of class {label} there "
                 f"({synsets}:{label + 1} is {wordnet})"
             )
+
+        # Sorted, because file systems list their files in different orders.
         names += sorted(f"{wordnet}/{path.name}" for path in files)
         labels += [label] * len(files)
     return ImageList(folder, names, np.array(labels, np.int64), [0] * len(names), folder)

@@ -112,6 +112,8 @@ def _places(layout: Layout, data_dir: Path) -> list[tuple[Path, bool]]:
 def _copy(layout: Layout, data_dir: Path) -> Copy | None:
     """Return the first whole copy, else the first one that lacks something, else None."""
     places = _places(layout, data_dir)
+
+    # Parquet comes last, because its images may be JPEGs.
     copies = [_folder(layout, place) for place, _ in places]
     copies += [_archive(layout, place) for place, _ in places]
     copies += [_parquet(layout, place, own) for place, own in places]
@@ -176,6 +178,7 @@ def _decode(copy: Copy, layout: Layout, info: Info) -> tuple[dict[str, np.ndarra
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
+    # Checked before it is cached, so that the cache holds nothing wrong.
     train_images, train_labels = decoded.train
     test_images, test_labels = decoded.test
     _check(decoded.train, info, info.num_train, copy.train, "training")
@@ -183,6 +186,8 @@ def _decode(copy: Copy, layout: Layout, info: Info) -> tuple[dict[str, np.ndarra
 
     digests = decoded.digests
     warnings = []
+
+    # A copy that nobody has published may be right. It is used, and every record says so.
     unknown = [name for name, md5 in digests.items() if layout.md5.get(name) != md5]
     if unknown:
         names = ", ".join(unknown)

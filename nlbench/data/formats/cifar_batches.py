@@ -28,6 +28,7 @@ def from_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, byt
     contents = {}
     try:
         with tarfile.open(path) as archive:
+            # In the archive's order: to go back in a compressed file means to start again.
             for member in archive:
                 if not member.isfile() or member.name not in wanted:
                     continue
@@ -69,6 +70,8 @@ def decode(
         raise DataError(
             f"{where}: {len(pixels)} images but {len(labels)} labels; get the file again"
         )
+
+    # In the file an image is one colour after the other; here the colours come last.
     return pixels.reshape(-1, channels, height, width).transpose(0, 2, 3, 1), labels
 
 
@@ -94,6 +97,8 @@ def _fields(content: bytes, where: str) -> dict[object, object]:
             f"{where}: holds a {type(batch).__name__}, not a batch of images; get the file again"
         )
     fields = {}
+
+    # The keys of Python 2's pickles are bytes in Python 3.
     for key, value in batch.items():
         fields[key.decode("latin1") if isinstance(key, bytes) else key] = value
     return fields

@@ -78,6 +78,8 @@ def read(
 
     images = cifar.read(info, layout, sources, places)
     label_sets = _label_sets(path, labels, info)
+
+    # Labels in another order would belong to other images, and nothing else would show it.
     _check_order(label_sets["clean"], images.label_sets["clean"], path)
 
     md5 = digest(path, "md5")
@@ -93,6 +95,7 @@ def read(
 
 
 def _label_sets(path: Path, labels: LabelFile, info: Info) -> dict[str, np.ndarray]:
+    # The authors' bad file is valid otherwise, so it is recognised by its size.
     size = path.stat().st_size
     if size in labels.known_bad:
         raise DataError(
@@ -114,6 +117,8 @@ def _label_set(content: dict[Any, Any], key: str, path: Path, info: Info) -> np.
     where = f"{path}: {key}"
     labels = as_labels(content[key], where)
     check_labels(labels, info.num_train, info.num_classes, where)
+
+    # Read-only, because several runs of a process share them.
     labels.flags.writeable = False
     return labels
 

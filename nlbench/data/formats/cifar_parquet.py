@@ -32,6 +32,7 @@ def shards(folder: Path, part: str) -> tuple[tuple[Path, ...], tuple[str, ...]]:
             paths[int(match["number"]), path] = path
             count = max(count, int(match["count"]))
 
+    # Each name says how many files there are, so that one that is missing is noticed.
     numbers = {number for number, _ in paths}
     missing = []
     for number in range(count):
@@ -111,6 +112,8 @@ def _bytes(column: ChunkedArray, path: Path) -> list[bytes | None]:
     import pyarrow as pa
 
     kind = column.type
+
+    # Hugging Face writes a path beside the bytes.
     if pa.types.is_struct(kind) and any(field.name == "bytes" for field in kind):
         return [value and value["bytes"] for value in column.to_pylist()]
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
@@ -135,6 +138,7 @@ def _pixels(
             )
         try:
             with Image.open(io.BytesIO(content)) as image:
+                # Resizing silently would make another dataset of it.
                 if image.mode != "RGB" or image.size != (width, height):
                     raise DataError(
                         f"{path}: image {i} is {image.mode} {image.width}x{image.height}, it must "

@@ -52,6 +52,7 @@ class ImageList:
 
 def image_files(root: Path, names: Sequence[str]) -> ImageFiles:
     """Return images of `root` as a dataset holds them."""
+    # Bytes take a quarter of the memory of NumPy's text.
     return ImageFiles(root, np.array([os.fsencode(name) for name in names], dtype="S"))
 
 
@@ -92,6 +93,8 @@ def read_list(path: Path, num_classes: int, root: Path = Path()) -> ImageList:
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
+
+        # The name may hold spaces, so the label is the last word.
         match = re.fullmatch(r"(.*\S)[ \t]+(\d+)", line.strip())
         if not match:
             raise DataError(
@@ -140,6 +143,8 @@ def usable(images: ImageList) -> tuple[np.ndarray, tuple[str, ...]]:
     warnings = []
     if absent.any():
         message = _first_of(absent, images, lambda i: f"no image {images.root / images.names[i]}")
+
+        # Single images are lost in copies; more are a mistake that a warning would hide.
         if absent.mean() > MOST_MISSING:
             raise DataError(
                 f"{message}; more than {MOST_MISSING:.0%} are missing: "

@@ -99,6 +99,8 @@ def _array(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "
     """Return a copy of the content as an array in this machine's byte order."""
     if not all(isinstance(n, int) and n >= 0 for n in shape):
         raise pickle.UnpicklingError(f"impossible array shape {shape!r}")
+
+    # Python's integers do not overflow, so that no shape can claim memory beyond the content.
     if math.prod(shape) * dtype.dtype.itemsize != len(content):
         raise pickle.UnpicklingError(f"an array of shape {shape} has {len(content)} bytes")
 
@@ -132,6 +134,7 @@ def _rebuild_tensor(
     storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> np.ndarray:
     """Return a tensor that is a whole storage, or a contiguous part of one, as an array."""
+    # Only the strides of an array without gaps: nothing may reach outside the storage.
     dense = tuple(math.prod(size[i + 1 :]) for i in range(len(size)))
     length = math.prod(size)
     if tuple(stride) != dense or offset < 0 or offset + length > len(storage):

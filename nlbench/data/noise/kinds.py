@@ -136,6 +136,7 @@ def _symmetric(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
 
     As in SL and APL; as in Patrini's codes in expectation.
     """
+    # Both are drawn for all examples, so that the second does not depend on the rate.
     who, where = rng.random(len(clean)), rng.random(len(clean))
     # Offset 1..C-1 from the true class, so that the true class cannot come back.
     other = (clean + 1 + _choice(where, C - 1)) % C
@@ -240,9 +241,11 @@ def _instance_dependent(
     if rate == 0:
         return given
 
+    # Drawn before the loop, so that they do not depend on the number of features.
     flip_rate, uniform = _truncated_normal(rng, rate, len(clean)), rng.random(len(clean))
     mean, std = _pixel_scale(images, info)
     for c in range(C):
+        # One class at a time: float64 features of all images would not fit into memory.
         members = np.flatnonzero(clean == c)
         pixels = (images[members].astype(np.float64) - mean) / std
         features = pixels.reshape(len(members), -1)
@@ -283,6 +286,9 @@ def _first_of_each_class(who: Array, clean: Array, C: int, rate: float) -> Array
     chosen = np.zeros(len(clean), bool)
     for c in range(C):
         members = np.flatnonzero(clean == c)
+
+        # Ranks and not a threshold, so that counts are exact, and a stable sort, so that
+        # all machines choose the same examples.
         count = round(Decimal(str(rate)) * len(members))
         chosen[members[np.argsort(who[members], kind="stable")[:count]]] = True
     return chosen
@@ -296,6 +302,8 @@ def _choice(uniform: Array, n: int) -> Array:
 def _truncated_normal(rng: Rng, mean: float, size: int) -> Array:
     """Draw from a normal (mean, 0.1), again where a value falls outside [0, 1]."""
     values = rng.normal(mean, 0.1, size)
+
+    # Rejected values are replaced together, in the order of the examples.
     while len(outside := np.flatnonzero((values < 0) | (values > 1))):
         values[outside] = rng.normal(mean, 0.1, len(outside))
     return values

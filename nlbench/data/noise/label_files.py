@@ -26,6 +26,8 @@ def as_labels(values: object, where: str | Path) -> np.ndarray:
         labels = np.asarray(values)
     except ValueError as error:
         raise DataError(f"{where}: labels must be one integer per example ({error})") from None
+
+    # Floats are refused, because probabilities would silently become zeros.
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
             f"{where}: labels must be integers of shape (N,), "
@@ -104,6 +106,7 @@ def _entry(content: object, key: str, path: Path) -> object:
 
 
 def _read_npy(path: Path) -> np.ndarray:
+    # A pickled array could run code.
     labels = np.load(path, allow_pickle=False)
     if not isinstance(labels, np.ndarray):
         raise DataError(f"{path}: is an archive of arrays; save the labels alone, with numpy.save")
@@ -133,6 +136,7 @@ def _read_csv(path: Path) -> np.ndarray:
     if "index" not in names:
         return labels
 
+    # A file in any order is put in order by its index.
     index = _column(lines, names, "index", path)
     if not np.array_equal(np.sort(index), np.arange(len(index))):
         raise DataError(
@@ -231,6 +235,7 @@ def _write_json(file: IO[bytes], labels: np.ndarray) -> None:
 
 
 def _write_pt(file: IO[bytes], labels: np.ndarray) -> None:
+    # Imported here, because reading and the other forms do without torch.
     import torch
 
     torch.save(torch.from_numpy(labels), file)

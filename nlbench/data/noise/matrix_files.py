@@ -42,6 +42,8 @@ def read_matrix(path: Path, num_classes: int) -> np.ndarray:
 
     sums = T.sum(1)
     worst = int(abs(sums - 1).argmax())
+
+    # Written with `not`, because every comparison with NaN is false.
     if not abs(sums[worst] - 1) <= 1e-6:
         raise DataError(
             f"{path}: each row of T must add up to 1, row {worst} adds up to {sums[worst]:.8g}"
@@ -50,6 +52,7 @@ def read_matrix(path: Path, num_classes: int) -> np.ndarray:
 
 
 def _read_npy(path: Path) -> object:
+    # A pickled array could run code.
     return np.load(path, allow_pickle=False)
 
 

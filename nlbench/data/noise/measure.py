@@ -15,6 +15,7 @@ def transition_matrix(clean: np.ndarray, given: np.ndarray, num_classes: int) ->
 
     A class without examples keeps its label.
     """
+    # One number for each pair of labels, so that one pass counts the whole matrix.
     pairs = np.bincount(clean * num_classes + given, minlength=num_classes**2)
     counts = pairs.reshape(num_classes, num_classes)
     totals = counts.sum(1, keepdims=True)

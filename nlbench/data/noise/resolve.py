@@ -81,6 +81,7 @@ def apply(
     clean = as_labels(clean_labels, "clean_labels")
     params = {param.name: noise.get(param.name, param.default) for param in kind.params}
 
+    # The run's key holds the digest, so another content would be another run.
     if "sha256" in noise and _digest_now(params["path"]) != noise["sha256"]:
         raise DataError(f"{params['path']}: has changed since the suite was read; start again")
     if kind.needs_images:
