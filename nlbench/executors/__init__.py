@@ -1,1 +1,42 @@
-"""Executors: how the runs of a plan are carried out."""
+"""Executors: ways to carry out the runs of a plan.
+
+An executor is a module of this folder with a function `execute`, see `base.Executor`. A new file
+`nlbench/executors/NAME.py` can be used at once, with NLBENCH_EXECUTOR=NAME.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlbench.errors import SuiteError, did_you_mean
+
+if TYPE_CHECKING:
+    from nlbench.executors.base import Executor
+    from nlbench.training.context import RunOptions
+
+
+def names() -> list[str]:
+    """Return the names of all executors."""
+    modules = {path.stem for path in Path(__file__).parent.glob("*.py")}
+    return sorted(modules - {"__init__", "base"})
+
+
+def choose(options: RunOptions) -> Executor:
+    """Return the executor that `options` names, or the usual one.
+
+    That is `local` if one run is trained at a time, and `workers` if there are several.
+
+    Raises: SuiteError for a name that is no executor.
+    """
+    usual = "local" if options.jobs * len(options.devices) == 1 else "workers"
+    name = options.executor or usual
+    if name not in names():
+        hint = did_you_mean(name, names())
+        raise SuiteError(
+            f"NLBENCH_EXECUTOR={name}: no such executor. There are: {', '.join(names())}.{hint}"
+        )
+
+    executor: Executor = importlib.import_module(f"nlbench.executors.{name}")
+    return executor

@@ -1,89 +1,125 @@
-"""Base."""
+"""What all executors share: their interface, the state of a plan, and the choice of devices."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import torch
 
-from nlbench import code_hash, registry
+from nlbench import code_hash
 from nlbench.errors import SuiteError
 from nlbench.plan.spec import RunSpec
-from nlbench.results.record import RunRecord
+from nlbench.registry import MethodFile
 from nlbench.results.store import Store
+from nlbench.training.context import Listener, RunOptions
 
 Stale = Literal["keep", "rerun"]
-OnEpoch = Callable[[RunSpec, int, int, dict[str, Any]], None]  # epoch from 0, epochs, its row of the history
 
 
-@dataclass
-class Listener:
-    """What a caller wants to hear of a sweep; every hook may be left out. Several runs may be going at once."""
+@dataclass(frozen=True)
+class Todo:
+    """A run to train.
 
-    on_start: Callable[[RunSpec], None] = lambda spec: None
-    on_epoch: OnEpoch = lambda spec, epoch, epochs, row: None
-    on_fit: OnEpoch = lambda spec, epoch, epochs, row: None
-    on_resume: Callable[[RunSpec, int, int], None] = lambda spec, epoch, epochs: None
-    on_postpone: Callable[[RunSpec], None] = lambda spec: None  # begun, but another process trains what it needs first
-    on_finish: Callable[[RunSpec, RunRecord], None] = lambda spec, record: None
-    on_wait: Callable[[int], None] = lambda count: None  # nothing is going, so many runs are held elsewhere
+    Attributes:
+        age: `age_of` the run's record when the work was planned. If it has changed when the run's
+            turn comes, another process has trained the run meanwhile.
+    """
+
+    spec: RunSpec
+    age: int | None
+
+
+class Executor(Protocol):
+    """The interface of an executor, which is a module with this function."""
+
+    def execute(
+        self, todo: Sequence[Todo], options: RunOptions, store: Store, listener: Listener
+    ) -> None:
+        """Have every run of `todo` trained, and return when all of them have their records.
+
+        Reports to `listener`; at least `on_finish` for each run.
+        """
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a plan stands: the keys that are done, diverged or failed, the runs still to do, and stale ones."""
+    """The state of a plan: the keys of its runs by status, and the runs to train.
 
-    done: set[str]
-    diverged: set[str]
-    failed: set[str]
-    stale: set[str]  # finished under code that has changed since
-    todo: list[RunSpec]
-    ages: dict[str, int | None]  # key -> when its record was written, to see what others did since
+    Attributes:
+        stale: keys of finished runs whose code has changed since.
+        todo: the runs to train, in the plan's order.
+        ages: `age_of` every run, by key.
+    """
+
+    done: set[str] = field(default_factory=set)
+    diverged: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    stale: set[str] = field(default_factory=set)
+    todo: list[RunSpec] = field(default_factory=list)
+    ages: dict[str, int | None] = field(default_factory=dict)
 
 
-def state(specs: list[RunSpec], store: Store, methods: dict[str, registry.MethodFile], stale: Stale) -> State:
-    """Look at the store. To do are the missing, the failed and, with stale="rerun", the stale runs."""
-    result = State(set(), set(), set(), set(), [], {})
+def state(
+    specs: Sequence[RunSpec], store: Store, methods: Mapping[str, MethodFile], stale: Stale
+) -> State:
+    """Read the state of these runs from a store.
+
+    Runs without a record and failed ones are to be trained; with stale="rerun" the stale ones, too.
+    """
+    result = State()
     by_status = {"done": result.done, "diverged": result.diverged, "failed": result.failed}
-    for spec in {spec.key: spec for spec in specs}.values():
-        result.ages[spec.key] = age_of(store, spec.key)
-        record = store.read(spec.key)
-        if record is not None:
-            by_status[record.status].add(spec.key)
-            method_file, model = methods[spec.method].path, spec.protocol.model
-            if record.code != code_hash.code_hash(method_file, model, spec.condition.dataset):
-                result.stale.add(spec.key)
-        if record is None or record.status == "failed" or (stale == "rerun" and spec.key in result.stale):
+    for key, spec in {spec.key: spec for spec in specs}.items():
+        result.ages[key] = age_of(store, key)
+        record = store.read(key)
+        if record is None:
+            result.todo.append(spec)
+            continue
+
+        by_status[record.status].add(key)
+        method_file, model = methods[spec.method].path, spec.protocol.model
+        if record.code != code_hash.code_hash(method_file, model, spec.condition.dataset):
+            result.stale.add(key)
+        if record.status == "failed" or (stale == "rerun" and key in result.stale):
             result.todo.append(spec)
     return result
 
 
-def pick_devices(names: str) -> list[torch.device]:
-    """The devices of "auto", the first GPU where there is one, of "cpu", "cuda:1" or several GPUs as "cuda:0,cuda:2".
+def age_of(store: Store, key: str) -> int | None:
+    """Return when the run's record was written, in nanoseconds, or None if it has none."""
+    path = store.run_dir(key) / "record.json"
+    return path.stat().st_mtime_ns if path.exists() else None
 
-    Raises: SuiteError for a device that is not there.
+
+def pick_devices(names: str) -> tuple[torch.device, ...]:
+    """Return the devices that a user names.
+
+    Args:
+        names: "cpu", "cuda:1", several GPUs as "cuda:0,cuda:2", or "auto", which is the first GPU
+            if there is one.
+    Raises: SuiteError for a device that does not exist.
     """
     if names == "auto":
         names = "cuda" if torch.cuda.is_available() else "cpu"
-    devices = [_pick_device(name) for name in names.split(",")]
-    if len(devices) > 1 and (len(set(devices)) < len(devices) or any(d.index is None for d in devices)):
-        raise SuiteError(f"--device {names}: of several devices each must be another cuda:NUMBER")
+
+    devices = tuple(_pick_device(name) for name in names.split(","))
+    if len(devices) > 1:
+        without_number = any(device.index is None for device in devices)
+        if without_number or len(set(devices)) < len(devices):
+            raise SuiteError(
+                f"--device {names}: of several devices each must be another cuda:NUMBER"
+            )
     return devices
 
 
 def _pick_device(name: str) -> torch.device:
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise SuiteError(f"--device {name}: must be auto, cpu, cuda or cuda:NUMBER")
+
     count = torch.cuda.device_count()
     if name != "cpu" and int(name.partition(":")[2] or 0) >= count:
-        raise SuiteError(f"--device {name}: torch sees {count or 'no'} GPU{'' if count == 1 else 's'} here; use cpu")
+        gpus = "1 GPU" if count == 1 else f"{count or 'no'} GPUs"
+        raise SuiteError(f"--device {name}: torch sees {gpus} here; use cpu")
     return torch.device(name)
-
-
-def age_of(store: Store, key: str) -> int | None:
-    """When the run's record was written, in nanoseconds; None where it has none."""
-    path = store.run_dir(key) / "record.json"
-    return path.stat().st_mtime_ns if path.exists() else None

@@ -1,7 +1,8 @@
-"""Several runs at once, each in a worker process, where it is trained as it would be alone: the numbers are the same.
+"""Train several runs at the same time, each in a worker process. The numbers are the same.
 
-A worker is a fresh interpreter that runs `serve`, so that nothing which the caller holds, its threads or its script,
-gets into it. It opens the decoded data from the cache files that the others have open, whose pages the system shares.
+A worker is a new interpreter that runs `serve`. So it does not inherit what the caller's process
+holds, such as threads, or run the caller's script again. Workers open decoded data from the same
+cache files, whose pages the system shares between them.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -25,28 +27,23 @@ import torch
 from nlbench import hardware
 from nlbench.data import decode
 from nlbench.errors import SuiteError, UserError
-from nlbench.executors.base import Listener, age_of
-from nlbench.executors.local import POLL_SECONDS, Setting, Trainer
+from nlbench.executors.base import Todo, age_of
+from nlbench.executors.local import POLL_SECONDS, Trainer
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
+from nlbench.training.context import EpochMetrics, Listener, RunOptions
 from nlbench.training.record import failed
 
 Jobs = int | Literal["auto"]
 
-# A worker says: hooks of a Listener by name, without the run, and these.
-_HOOKS = ("on_start", "on_epoch", "on_fit", "on_resume", "on_postpone")
-_ENDED, _RAISED, _WARNED = "ended", "raised", "warned"
-
-
-class WorkerDied(Exception):
-    """The process that trained a run has ended before the run."""
-
 
 def count_jobs(jobs: Jobs, todo: Sequence[RunSpec], devices: Sequence[torch.device]) -> int:
-    """Runs at once on each device. "auto" is one on a GPU; on CPU cores as many as have the threads of a run each.
+    """Return the number of runs to train at the same time on each device.
 
-    Raises: SuiteError for less than one.
+    "auto" is 1 on a GPU. On a CPU it is as many as there are cores for the threads of each run.
+
+    Raises: SuiteError for less than 1.
     """
     if jobs == "auto":
         threads = max((spec.protocol.threads for spec in todo), default=1)
@@ -56,173 +53,273 @@ def count_jobs(jobs: Jobs, todo: Sequence[RunSpec], devices: Sequence[torch.devi
     return jobs
 
 
-def execute(
-    todo: Sequence[RunSpec],
-    ages: dict[str, int | None],
-    setting: Setting,
-    store: Store,
-    listener: Listener,
-    devices: Sequence[torch.device],
-) -> None:
-    """As `local.execute`, with `setting.jobs` runs at once on each of `devices`, begun in the order of `todo`.
+def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: Listener) -> None:
+    """Train `todo` in workers, `options.jobs` on each device, begun in this order.
 
-    A run whose process dies, as the system kills it for want of memory, gets a record with status "failed".
+    If a worker process dies, for example because memory is short, its run gets a record with status
+    "failed". See `base.Executor`.
     """
-    where = [device for _ in range(setting.jobs) for device in devices][: len(todo)]
-    workers = list[_Worker]()
+    places = [device for _ in range(options.jobs) for device in options.devices]
+    places = places[: len(todo)]
+    workers: list[Worker] = []
     try:
-        workers += (_Worker(replace(setting, device=device), len(where)) for device in where)
-        _share_out(collections.deque(todo), ages, workers, store, listener)
+        for device in places:
+            own = replace(options, devices=(device,))
+            workers.append(Worker(own, store.root, len(places)))
+        share_out(todo, workers, store, listener)
     finally:
         for worker in workers:
             worker.end()
 
 
-def _share_out(
-    ready: collections.deque[RunSpec],
-    ages: dict[str, int | None],
-    workers: list[_Worker],
-    store: Store,
-    listener: Listener,
+def share_out(
+    todo: Sequence[Todo], workers: Sequence[Worker], store: Store, listener: Listener
 ) -> None:
-    """Give the workers the runs and hear them until all runs have ended."""
-    held, asked = list[RunSpec](), 0.0  # elsewhere, and when they were last tried for want of others
+    """Give the runs to idle workers, and pass on their reports, until all runs have ended."""
+    ready = collections.deque(todo)
+    # Runs that other processes hold, and when they were last tried while nothing else was left.
+    held: list[Todo] = []
+    asked = 0.0
+
     while True:
-        idle = [worker for worker in workers if worker.spec is None]
+        idle = [worker for worker in workers if worker.todo is None]
         if held and not ready and idle and time.monotonic() - asked >= POLL_SECONDS:
             ready.extend(held)
             held, asked = [], time.monotonic()
         while ready and idle:
             following = ready.popleft()
-            idle.pop(0).begin(following, ages[following.key], wait=not ready)
-        busy = [worker for worker in workers if worker.spec is not None]
+            idle.pop(0).begin(following, wait=not ready)
+
+        busy = [worker for worker in workers if worker.todo is not None]
         if not busy and not held:
             return
         if not busy:
             listener.on_wait(len(held))
-        for worker in _heard(busy):
-            assert worker.spec is not None
-            spec, (kind, *what) = worker.spec, worker.hear(store)
-            if kind == _WARNED:
-                store.warn(*what)
-            elif kind != _ENDED:
-                getattr(listener, kind)(spec, *what)
-            elif (record := what[0]) is None:
-                held.append(spec)
+
+        links = connection.wait([worker.link for worker in busy], POLL_SECONDS)
+        for worker in busy:
+            if worker.link not in links:
+                continue
+            run = worker.current
+            message = worker.receive(store)
+            if isinstance(message, Warned):
+                store.warn(message.line)
+            elif isinstance(message, Reported):
+                hook = getattr(listener, message.hook.__name__)
+                hook(run.spec, *message.values)
+            elif message.record is None:
+                held.append(run)
             else:
-                listener.on_finish(spec, record)
-                ready.extendleft(reversed(held))  # what they wait for may have ended with it
+                listener.on_finish(run.spec, message.record)
+                # The runs that are held may have waited for what this one has made.
+                ready.extendleft(reversed(held))
                 held = []
 
 
-def _heard(workers: list[_Worker]) -> list[_Worker]:
-    """Those that have said something, after some time perhaps none."""
-    links = connection.wait([worker.link for worker in workers], POLL_SECONDS)
-    return [worker for worker in workers if worker.link in links]
+# ---- Messages of a worker -----------------------------------------------------------------------
 
 
-class _Worker:
-    """A process that trains the runs it is told, one after the other. `spec` is the one it is at."""
+@dataclass(frozen=True)
+class Reported:
+    """A call of a Listener's hook for the worker's run. `values` are the arguments after the spec."""
 
-    def __init__(self, setting: Setting, among: int):
-        self.setting, self._among = setting, among
-        self.spec: RunSpec | None = None
+    hook: Callable[..., None]
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A warning of the store."""
+
+    line: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of the worker's run. The record is None if another process holds the run."""
+
+    record: RunRecord | None
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An error that is not the run's own: of the store, or of the disk."""
+
+    error: OSError | UserError
+
+
+# ---- In the process that started the workers ----------------------------------------------------
+
+
+class WorkerDied(Exception):
+    """The process that trained a run has ended before the run."""
+
+
+class Worker:
+    """A process that trains the runs it is given, one after the other.
+
+    Attributes:
+        todo: the run that it trains now, or None.
+        link: the connection to the process.
+    """
+
+    todo: Todo | None
+    link: connection.Connection
+
+    def __init__(self, options: RunOptions, root: Path, among: int):
+        """Start a worker.
+
+        Args:
+            root: the folder of the store.
+            among: number of workers that share the machine.
+        """
+        self._options = options
+        self._root = root
+        self._among = among
+        self.todo = None
         self._start()
+
+    @property
+    def current(self) -> Todo:
+        """Return the run of a worker that is busy."""
+        assert self.todo is not None
+        return self.todo
 
     def _start(self) -> None:
         self.link, theirs = connection.Pipe()
+        # Ctrl-C reaches the whole process group. The parent handles it and ends the workers.
         code = (
-            "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # a Ctrl-C is for the parent
-            f"sys.path[:] = {sys.path!r}; from nlbench.executors import workers; workers.serve({theirs.fileno()})"
+            "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+            f"sys.path[:] = {sys.path!r}; "
+            f"from nlbench.executors import workers; workers.serve({theirs.fileno()})"
         )
-        decoding = {"NLBENCH_WORKERS": str(max(1, decode.workers() // self._among)), **os.environ}
-        self._process = subprocess.Popen(
+        decoders = str(max(1, decode.workers() // self._among))
+        self.process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.DEVNULL,
-            stdout=2,  # standard output is the table's
+            # The parent's standard output is for its table, so workers write to standard error.
+            stdout=2,
             pass_fds=[theirs.fileno()],
-            env=decoding,
+            env={"NLBENCH_WORKERS": decoders, **os.environ},
         )
         theirs.close()
-        self._tell(self.setting)
+        self._send((self._root, self._options))
 
-    def begin(self, spec: RunSpec, age: int | None, wait: bool) -> None:
-        """See Trainer.attempt."""
-        if self._process.poll() is not None:  # died while it had nothing to do
+    def begin(self, todo: Todo, wait: bool) -> None:
+        """Have the worker train a run, see `Trainer.attempt`."""
+        if self.process.poll() is not None:
+            # It died while it had nothing to do.
             self.link.close()
             self._start()
-        self.spec, self._age = spec, age
-        self._tell((spec, age, wait))
+        self.todo = todo
+        self._send((todo, wait))
 
-    def _tell(self, what: Any) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # that it has died is heard next
-            self.link.send(what)
+    def _send(self, message: Any) -> None:
+        # If the process has died, the next `receive` finds out.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.link.send(message)
 
-    def hear(self, store: Store) -> tuple[Any, ...]:
-        """What it says next: a hook of a Listener with its arguments, or that its run has ended, with the record."""
+    def receive(self, store: Store) -> Reported | Warned | Ended:
+        """Wait for the worker's next message. If the process has died, its run has ended.
+
+        Raises: the error of a worker that could not use the store.
+        """
+        message: Reported | Warned | Ended | Raised
         try:
-            said: tuple[Any, ...] = self.link.recv()
+            message = self.link.recv()
         except (EOFError, ConnectionResetError):
-            said = _ENDED, self._died(store)
+            message = Ended(self._record_of_dead(store))
             self._start()
-        if said[0] == _RAISED:
-            raise said[1]
-        if said[0] == _ENDED:
-            self.spec = None
-        return said
 
-    def _died(self, store: Store) -> RunRecord | None:
-        spec, code = self.spec, self._process.wait()
-        assert spec is not None
-        store.release(spec.key, self._process.pid)
+        if isinstance(message, Raised):
+            raise message.error
+        if isinstance(message, Ended):
+            self.todo = None
+        return message
+
+    def _record_of_dead(self, store: Store) -> RunRecord | None:
+        spec, status = self.current.spec, self.process.wait()
+        store.release(spec.key, self.process.pid)
         with store.lock(spec.key) as mine:
             if not mine:
                 return None
-            if age_of(store, spec.key) != self._age and (record := store.read(spec.key)):
+            if age_of(store, spec.key) != self.current.age and (record := store.read(spec.key)):
                 return record
-            record = failed(spec, WorkerDied(_reason(code)), self.setting.context(store))
+            record = failed(spec, WorkerDied(_reason(status)), self._options)
             store.write(record, [])
             return record
 
     def end(self) -> None:
-        """At once: what it has finished is on disk, whole, and the rest is not there."""
-        self._process.terminate()
-        self._process.wait()
+        """End the process at once. Finished runs are on disk; nothing else is."""
+        self.process.terminate()
+        self.process.wait()
         self.link.close()
 
 
-def _reason(code: int) -> str:
-    if code >= 0:
-        return f"its process ended with status {code}, and may have said why on standard error"
-    name = signal.Signals(-code).name
-    memory = "; when memory is short the system does that, and fewer --jobs need less" * (name == "SIGKILL")
-    return f"its process was ended by {name}{memory}"
+def _reason(status: int) -> str:
+    if status >= 0:
+        return (
+            f"its process ended with status {status}, and may have said why on standard error"
+        )
+    name = signal.Signals(-status).name
+    reason = f"its process was ended by {name}"
+    if name == "SIGKILL":
+        reason += "; when memory is short the system does that, and fewer --jobs need less"
+    return reason
+
+
+# ---- In a worker process ------------------------------------------------------------------------
 
 
 def serve(handle: int) -> None:
-    """A worker: train what comes through the connection with that handle, until the parent ends."""
+    """Train the runs that arrive through the connection `handle`, until the parent ends."""
     link = connection.Connection(handle)
-    orders = queue.SimpleQueue[Any]()
-    threading.Thread(target=_listen, args=(link, orders), daemon=True).start()
+    orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_receive_orders, args=(link, orders), daemon=True).start()
 
-    def say(*what: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the parent has gone: `_listen` ends this process
-            link.send(what)
+    def send(message: Reported | Warned | Ended | Raised) -> None:
+        # If the parent has ended, `_receive_orders` ends this process.
+        with contextlib.suppress(BrokenPipeError):
+            link.send(message)
 
-    setting: Setting = orders.get()
-    store = Store(setting.root, lambda line: say(_WARNED, line))
-    hooks: dict[str, Any] = {name: lambda spec, *what, name=name: say(name, *what) for name in _HOOKS}
-    trainer = Trainer(setting, store, Listener(**hooks))
+    root, options = orders.get()
+    store = Store(root, lambda line: send(Warned(line)))
+    trainer = Trainer(options, store, _Reporter(send))
     while True:
+        todo, wait = orders.get()
         try:
-            say(_ENDED, trainer.attempt(*orders.get()))
-        except (OSError, UserError) as error:  # not the run's own, which would be in its record: the store's
-            say(_RAISED, error)
+            send(Ended(trainer.attempt(todo, wait)))
+        except (OSError, UserError) as error:
+            # An error of the run would be in its record. This one is of the store.
+            send(Raised(error))
 
 
-def _listen(link: connection.Connection, orders: queue.SimpleQueue[Any]) -> None:
+class _Reporter(Listener):
+    """Sends the reports of a training to the parent process."""
+
+    def __init__(self, send: Callable[[Reported], None]):
+        self._send = send
+
+    def on_start(self, spec: RunSpec) -> None:
+        self._send(Reported(Listener.on_start, ()))
+
+    def on_resume(self, spec: RunSpec, epoch: int, epochs: int) -> None:
+        self._send(Reported(Listener.on_resume, (epoch, epochs)))
+
+    def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
+        self._send(Reported(Listener.on_epoch, (epoch, epochs, metrics)))
+
+    def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
+        self._send(Reported(Listener.on_fit, (epoch, epochs, metrics)))
+
+    def on_postpone(self, spec: RunSpec) -> None:
+        self._send(Reported(Listener.on_postpone, ()))
+
+
+def _receive_orders(link: connection.Connection, orders: queue.SimpleQueue[Any]) -> None:
     try:
         while True:
             orders.put(link.recv())
-    except (EOFError, OSError):  # so the parent has gone, however it went
+    except (EOFError, OSError):
+        # The parent has ended, however that happened.
         os._exit(1)

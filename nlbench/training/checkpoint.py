@@ -1,53 +1,98 @@
-"""Checkpoint."""
+"""Files from which a stopped training goes on, and what a run has produced so far."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nlbench.files import write_atomic
-from nlbench.method import Method
+from nlbench.results.record import Metrics, Timing
 from nlbench.results.store import Store
-from nlbench.training.run_state import RunState
+
+
+def _no_time() -> Timing:
+    return {"prepare": 0.0, "fits": 0.0, "train": 0.0, "evaluate": 0.0}
+
+
+@dataclass
+class Progress:
+    """What a run has produced so far, besides its networks.
+
+    Attributes:
+        code: hash of the code that trains it.
+        warnings: of the dataset's files and of the method, for the record.
+        history: the metrics of each epoch that is done.
+        seconds: the time spent so far, also before a resume.
+    """
+
+    code: str
+    warnings: list[str]
+    history: list[Metrics] = field(default_factory=list)
+    seconds: Timing = field(default_factory=_no_time)
+
+    def add(self, metrics: Metrics, train_seconds: float, evaluate_seconds: float) -> None:
+        """Add an epoch that was trained and evaluated."""
+        self.history.append(metrics)
+        self.seconds["train"] += train_seconds
+        self.seconds["evaluate"] += evaluate_seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of it."""
+        return {"history": self.history, "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.history = state["history"]
+        self.seconds = state["seconds"]
 
 
 class Checkpoint:
-    """A state file that is whole or not there, and that is only read back under the code that wrote it."""
+    """A file of tensors and plain data, which appears whole or not at all.
 
-    def __init__(self, store: Store, path: Path, tag: str, every_seconds: float):
-        self.path, self.tag, self._store = path, tag, store
-        self._every, self._saved = every_seconds, time.monotonic()
+    Args:
+        tag: is saved with the state. A file with another tag is not used: a training must not go on
+            from a state that other code has made.
+        every_seconds: age of the last save at which `is_due` becomes true.
+    """
 
-    def save(self, state: dict[str, Any]) -> None:
-        write_atomic(self.path, lambda file: torch.save({**state, "tag": self.tag}, file))
+    def __init__(self, store: Store, path: Path, tag: str, every_seconds: float = 0.0):
+        self.path = path
+        self._store = store
+        self.tag = tag
+        self._every = every_seconds
         self._saved = time.monotonic()
 
-    def save_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
-        if time.monotonic() - self._saved >= self._every:
-            self.save(state())
+    def is_due(self) -> bool:
+        """Return whether it is time to save again."""
+        return time.monotonic() - self._saved >= self._every
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write `state`, a dictionary that torch.load reads with weights_only."""
+        tagged = {**state, "tag": self.tag}
+        write_atomic(self.path, lambda file: torch.save(tagged, file))
+        self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
+        """Return the saved state with tensors on the CPU, or None if there is none to go on from.
+
+        A file that is damaged or has another tag is renamed, and the store warns of it.
+        """
         if not self.path.exists():
             return None
+
+        # A damaged file can make torch raise almost any exception.
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a damaged file makes torch raise, the answer is the same
-            self._store.set_aside(self.path, f"corrupt checkpoint ({type(error).__name__})")
+        except Exception as error:
+            reason = f"corrupt checkpoint ({type(error).__name__})"
+            self._store.set_aside(self.path, reason)
             return None
+
         if not isinstance(state, dict) or state.get("tag") != self.tag:
             self._store.set_aside(self.path, "checkpoint of other code or of another run")
             return None
         return state
-
-
-def state_of(run: RunState, method: Method) -> dict[str, Any]:
-    return {"method": method.state_dict(), **run.state_dict()}
-
-
-def restore_state(state: dict[str, Any], run: RunState, method: Method) -> None:
-    method.load_state_dict(state["method"])
-    run.load_state_dict(state)

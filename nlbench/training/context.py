@@ -1,34 +1,84 @@
-"""Context."""
+"""What a training gets besides its run and its data: options, and a listener that it reports to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 
-from nlbench import registry
-from nlbench.results.store import Store
+from nlbench.plan.spec import RunSpec
+from nlbench.registry import MethodFile
+from nlbench.results.record import RunRecord
 
-OnEpoch = Callable[[int, int, dict[str, Any]], None]  # epoch from 0, epochs, its row of the history
+# The metrics of one epoch by name, see `training.metrics`.
+EpochMetrics = Mapping[str, int | float | None]
 
 
 @dataclass(frozen=True)
-class Context:
-    """Where a run runs; nothing of it changes a result."""
+class RunOptions:
+    """Where and how runs are trained; nothing in it changes a result.
 
-    store: Store
-    device: torch.device
-    methods: dict[str, registry.MethodFile]
-    checkpoint_seconds: float = 10.0  # a checkpoint at the first end of an epoch after so long
-    on_epoch: OnEpoch = lambda epoch, epochs, row: None
-    on_fit: OnEpoch = lambda epoch, epochs, row: None
-    on_resume: Callable[[int, int], None] = lambda epoch, epochs: None  # epoch it goes on at, from 0
-    wait: bool = True  # for a helper network that another process trains; else FitHeld is raised
-    cuda_graphs: bool | None = None  # of the default training step, on a GPU; None: where the model is one of ours
-    jobs: int = 1  # runs that are trained at once on the device, for the record
+    It is plain data, so that it can be sent to another process.
+
+    Attributes:
+        devices: the devices that runs are spread over. One training uses the first of them.
+        data_dir: the folder of data files.
+        methods: the method files by name.
+        checkpoint_seconds: a run writes a checkpoint at the end of an epoch, if the last one is at
+            least so old.
+        cuda_graphs: on a GPU, replay default training steps as CUDA graphs. None: for our own
+            models, and not for others.
+        jobs: number of runs that are trained at the same time on each device. Kept in the records.
+        wait: wait for a helper network that another process trains. If false, FitHeld is raised.
+        debug: raise the error of a run, instead of recording it.
+        executor: name of a module of `nlbench.executors`; empty for the usual choice.
+    """
+
+    devices: tuple[torch.device, ...]
+    data_dir: Path
+    methods: Mapping[str, MethodFile]
+    checkpoint_seconds: float = 10.0
+    cuda_graphs: bool | None = None
+    jobs: int = 1
+    wait: bool = True
+    debug: bool = False
+    executor: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of one training."""
+        return self.devices[0]
+
+
+class Listener:
+    """Gets reports on the runs of a sweep. Override the methods of interest; here they do nothing.
+
+    Several runs may be going at the same time. Epochs are counted from 0.
+    """
+
+    def on_start(self, spec: RunSpec) -> None:
+        """A run begins."""
+
+    def on_resume(self, spec: RunSpec, epoch: int, epochs: int) -> None:
+        """A run goes on at `epoch` of `epochs`, from its checkpoint."""
+
+    def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
+        """A run has trained and evaluated `epoch`."""
+
+    def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
+        """A helper network of a run has trained `epoch`; its metrics are loss and held_loss."""
+
+    def on_postpone(self, spec: RunSpec) -> None:
+        """A run that began is put off, because another process trains its helper network."""
+
+    def on_finish(self, spec: RunSpec, record: RunRecord) -> None:
+        """A run has its record, which another process may have made."""
+
+    def on_wait(self, count: int) -> None:
+        """Nothing is going here, because other processes hold the `count` runs that are left."""
 
 
 class FitHeld(Exception):
-    """Another process trains a helper network that this run needs: the run can be tried again later."""
+    """Another process trains a helper network that this run needs. The run can be tried later."""

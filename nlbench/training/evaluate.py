@@ -1,15 +1,153 @@
-"""Accuracy and memorisation, as exact counts. The only module besides `train` that sees clean labels."""
+"""Accuracy and memorisation, as exact counts.
+
+Besides `train`, only this module sees clean labels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from nlbench.method import Batch
+from nlbench.method import Batch, Method, Run
+from nlbench.results.record import Metrics
 from nlbench.training.images import TrainingImages
+
+# ---- The metrics of one epoch and of a run ------------------------------------------------------
+
+
+def metric_key(part: str, metric: str) -> str:
+    """Return the key of a metric in the epoch metrics and in a record.
+
+    Args:
+        part: a scored part such as "test"; "online" or "final" for the shares of `Memorisation`.
+        metric: "accuracy", "top5" or one of those shares.
+    """
+    return f"{part}_{metric}"
+
+
+def keyed(part: str, metrics: Mapping[str, float | None]) -> Metrics:
+    """Return `metrics` with the keys that they have for this part."""
+    return {metric_key(part, metric): value for metric, value in metrics.items()}
+
+
+def summarise(history: Sequence[Metrics], parts: Collection[str]) -> Metrics:
+    """Return the accuracies that a run reports.
+
+        last            of the last epoch: the headline
+        last10          mean of the last ten epochs, or of all if there are fewer
+        best            the best epoch's on the test set, which no real training could know
+        selected        of the first epoch that is best on the noisy validation part
+        val_last        on the noisy labels of the validation part
+        selected_clean  of the first epoch that is best on a validation set with true labels
+        NAME_last       on a further test set; NAME_last_top5 its top-5 accuracy
+        target_accuracy, online_...    of the last epoch, as in the history
+
+    Args:
+        history: the metrics of each epoch.
+        parts: names of the parts that were scored.
+    """
+    test = _column(history, "test", "accuracy")
+    last = history[-1]
+    tail = test[-10:]
+    metrics: Metrics = {"last": test[-1], "last10": sum(tail) / len(tail)}
+    _add_epoch(metrics, "best", test, _first_best(test))
+    if metric_key("test", "top5") in last:
+        metrics["last_top5"] = last[metric_key("test", "top5")]
+
+    if "val" in parts:
+        validation = _column(history, "val", "accuracy")
+        _add_epoch(metrics, "selected", test, _first_best(validation))
+        metrics["val_last"] = validation[-1]
+    if "clean_val" in parts:
+        validation = _column(history, "clean_val", "accuracy")
+        _add_epoch(metrics, "selected_clean", test, _first_best(validation))
+
+    for part in parts:
+        if part in ("test", "val", "clean_val"):
+            continue
+        metrics[f"{part}_last"] = last[metric_key(part, "accuracy")]
+        if metric_key(part, "top5") in last:
+            metrics[f"{part}_last_top5"] = last[metric_key(part, "top5")]
+
+    for key in (*(metric_key("online", share) for share in Memorisation.SHARES), "target_accuracy"):
+        if key in last:
+            metrics[key] = last[key]
+    return metrics
+
+
+def _column(history: Sequence[Metrics], part: str, metric: str) -> list[float]:
+    values = []
+    for metrics in history:
+        value = metrics[metric_key(part, metric)]
+        assert value is not None
+        values.append(value)
+    return values
+
+
+def _first_best(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=lambda i: values[i])
+
+
+def _add_epoch(metrics: Metrics, name: str, test: Sequence[float], epoch: int) -> None:
+    metrics[name] = test[epoch]
+    metrics[f"{name}_epoch"] = epoch
+
+
+# ---- Accuracy -----------------------------------------------------------------------------------
+
+
+class Diverged(Exception):
+    """A loss or an output is not finite. `epoch` and `step` count from 0 over the whole training."""
+
+    def __init__(self, message: str, epoch: int, step: int):
+        super().__init__(f"{message} in epoch {epoch}, step {step}")
+        self.epoch, self.step = epoch, step
+
+
+def evaluate_epoch(
+    method: Method, run: Run, scored: Mapping[str, tuple[TrainingImages, Tensor]]
+) -> tuple[Metrics, Tensor]:
+    """Evaluate the method on all parts, in evaluation mode.
+
+    Args:
+        scored: images and labels (n,) int64 by the part's name; "test" is one of them.
+    Returns: the accuracies, and the predicted classes (n,) int64 of the test images.
+    Raises: Diverged for outputs that are not finite.
+    """
+    predict = predictor(method, run)
+    metrics: Metrics = {}
+    predicted = {}
+    try:
+        for name, (part_images, true) in scored.items():
+            part_accuracies, predicted[name] = score(predict, part_images, true)
+            metrics |= keyed(name, part_accuracies)
+    except ArithmeticError as error:
+        raise Diverged(str(error), run.epoch, run.step - 1) from None
+    return metrics, predicted["test"]
+
+
+def predictor(method: Method, run: Run) -> Callable[[Tensor], Tensor]:
+    """Set method and networks to evaluation mode, and return the method's `predict`."""
+    method.eval()
+    for network in run.networks:
+        network.eval()
+    return lambda images: method.predict(run, images)
+
+
+def score(
+    predict: Callable[[Tensor], Tensor], images: TrainingImages, labels: Tensor
+) -> tuple[dict[str, float], Tensor]:
+    """Return the accuracies of `predict` on plain images, and its classes (n,) int64.
+
+    Raises: ArithmeticError if an output is not finite. The argmax of NaN is a class like any other,
+        so the accuracy would not show it.
+    """
+    logits = predict_all(predict, images)
+    if not logits.isfinite().all():
+        raise ArithmeticError("the network's output is not finite")
+    return accuracies(logits, labels), logits.argmax(1)
 
 
 def predict_all(
@@ -33,9 +171,9 @@ def predict_all(
 
 
 def accuracies(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Top-1 and top-5 accuracy in [0, 1]: correct / total over all of `logits` (N, C), `labels` (N,) int64.
+    """Return "accuracy" and "top5" in [0, 1] of logits (n, C) for labels (n,) int64.
 
-    With five classes or fewer there is no top-5, and its key is absent.
+    With five classes or fewer there is no top-5 accuracy, and its key is absent.
     """
     result = {"accuracy": float((logits.argmax(1) == labels).sum()) / len(labels)}
     if logits.shape[1] > 5:
@@ -44,37 +182,43 @@ def accuracies(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return result
 
 
+# ---- Memorisation -------------------------------------------------------------------------------
+
+
 class Memorisation:
-    """Counts, on the device, of what a network says on training examples: right, true, memorised or other.
+    """Counts predictions for training examples: right, true, memorised or other.
 
     Args:
         labels: (N,) int64, the given labels.
         clean_labels: (N,) int64, the true ones.
     """
 
+    # Of the correctly labelled examples, those predicted right. Of the wrongly labelled ones, those
+    # predicted as their true class, as their wrong label, and as neither.
+    SHARES = ("clean_right", "wrong_true", "wrong_memorised", "wrong_other")
+
     def __init__(self, labels: Tensor, clean_labels: Tensor):
         self._labels, self._clean = labels, clean_labels
         self._wrong = 4 * (labels != clean_labels)
+        # By 4 * wrong label + 2 * predicted as the true class + predicted as the given label.
         self._counts = torch.zeros(8, dtype=torch.int64, device=labels.device)
         self._one = self._counts.new_ones(())
 
     def add(self, logits: Tensor, batch: Batch) -> None:
-        """Count `logits` (B, C) of the examples `batch.index`; no synchronisation with the host."""
+        """Count the classes that logits (B, C) predict for a batch, without waiting for the GPU."""
         self.count(logits.argmax(1), batch.index)
 
     def count(self, predicted: Tensor, index: Tensor) -> None:
+        """Count `predicted` (B,) int64, the classes of the examples at `index` (B,) int64."""
         true, given = predicted == self._clean[index], predicted == self._labels[index]
         kind = self._wrong[index] + 2 * true + given
         self._counts.index_add_(0, kind, self._one.expand(len(index)))
 
     def take(self) -> dict[str, float | None]:
-        """Fractions since the last call, None where there is no such example; the counts start again at zero.
-
-        clean_right: of the correctly labelled, predicted right. wrong_true, wrong_memorised, wrong_other: of the
-        wrongly labelled, predicted as their true class, as their wrong label, as neither.
-        """
-        counts = self._counts.tolist()  # by 4 * wrong label + 2 * predicted true + predicted as given
+        """Return the SHARES since the last call; None for a share of no example."""
+        counts = self._counts.tolist()
         self._counts.zero_()
+
         clean, right = sum(counts[:4]), counts[3]
         wrong, true, memorised = sum(counts[4:]), counts[6], counts[5]
         return {
@@ -85,61 +229,28 @@ class Memorisation:
         }
 
 
+def shares(part: str, memorisation: Memorisation | None) -> Metrics:
+    """Return the shares that were counted as metrics of a part; nothing without a count."""
+    return {} if memorisation is None else keyed(part, memorisation.take())
+
+
+def target_metrics(method: Method, clean_labels: Tensor | None) -> Metrics:
+    """Return "target_accuracy" of the method's buffer `targets` (N, C).
+
+    Nothing if the method has no such buffer, or if the clean labels (N,) int64 are unknown.
+    """
+    targets = getattr(method, "targets", None)
+    shape = method.task.num_train, method.task.num_classes
+    if clean_labels is None or not isinstance(targets, Tensor) or targets.shape != shape:
+        return {}
+    return {"target_accuracy": target_accuracy(targets, clean_labels)}
+
+
 def target_accuracy(targets: Tensor, clean_labels: Tensor) -> float:
-    """How often argmax of `targets` (N, C) is the clean label, over rows that hold anything; in [0, 1]."""
+    """Return how often the argmax of `targets` (N, C) is the clean label (N,), in [0, 1].
+
+    Rows of zeros do not count: their examples have not been seen yet.
+    """
     used = targets.abs().sum(1) > 0
     right = (targets.argmax(1) == clean_labels) & used
     return float(right.sum()) / max(int(used.sum()), 1)
-
-
-def summarise(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The accuracies a run reports, from its rows by epoch.
-
-    last (headline), last10 (mean of the last ten epochs, or of all where there are fewer), best (over epochs on the
-    test set: an oracle) and, where a noisy validation part exists, selected (at the first epoch that is best on it) and
-    val_last (on the validation part's own noisy labels). selected_clean is selected by true labels of a validation set,
-    NAME_last and NAME_last_top5 are the last epoch's on a further test set.
-    """
-    test = [row["test_accuracy"] for row in history]
-    tail = test[-10:]
-    best = max(range(len(test)), key=lambda e: test[e])
-    metrics: dict[str, Any] = {
-        "last": test[-1],
-        "last10": sum(tail) / len(tail),
-        "best": test[best],
-        "best_epoch": best,
-    }
-    if history[-1].get("test_top5") is not None:
-        metrics["last_top5"] = history[-1]["test_top5"]
-    if history[-1].get("val_accuracy") is not None:
-        chosen = max(range(len(test)), key=lambda e: history[e]["val_accuracy"])
-        metrics |= {"selected": test[chosen], "selected_epoch": chosen, "val_last": history[-1]["val_accuracy"]}
-    if history[-1].get("clean_val_accuracy") is not None:
-        chosen = max(range(len(test)), key=lambda e: history[e]["clean_val_accuracy"])
-        metrics |= {"selected_clean": test[chosen], "selected_clean_epoch": chosen}
-    for name in history[-1]:  # of further test sets
-        own, _, kind = name.rpartition("_")
-        if kind in ("accuracy", "top5") and own not in ("test", "val", "target", "clean_val"):
-            metrics[f"{own}_last{'' if kind == 'accuracy' else '_top5'}"] = history[-1][name]
-    return metrics
-
-
-class Diverged(Exception):
-    """A loss or an output is not finite. `epoch` and `step` from 0, `step` over the whole training."""
-
-    def __init__(self, message: str, epoch: int, step: int):
-        super().__init__(f"{message} in epoch {epoch}, step {step}")
-        self.epoch, self.step = epoch, step
-
-
-def score(
-    predict: Callable[[Tensor], Tensor], images: TrainingImages, labels: Tensor
-) -> tuple[dict[str, float], Tensor]:
-    """Accuracies of `predict` over `images` without augmentation, and its predicted classes (N,) int64.
-
-    Raises ArithmeticError when an output is not finite: the argmax of NaN is a class like any other.
-    """
-    logits = predict_all(predict, images)
-    if not logits.isfinite().all():
-        raise ArithmeticError("the network's output is not finite")
-    return accuracies(logits, labels), logits.argmax(1)

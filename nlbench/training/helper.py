@@ -1,10 +1,9 @@
-"""Helper."""
+"""Helper networks, which a method has trained with `run.fit` before or during its own training."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,26 +16,172 @@ from nlbench.method import Batch, HelperLoss, Method, Run, Task
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec, key_of
 from nlbench.results.lock import hold
-from nlbench.training import evaluate
-from nlbench.training.checkpoint import Checkpoint, restore_state, state_of
-from nlbench.training.context import Context, FitHeld
+from nlbench.results.store import Store
+from nlbench.training.checkpoint import Checkpoint
+from nlbench.training.context import FitHeld, Listener, RunOptions
 from nlbench.training.epoch import train_epoch
-from nlbench.training.evaluate import predict_all
-from nlbench.training.network import Network, Passes
+from nlbench.training.evaluate import Diverged, predict_all
+from nlbench.training.images import TrainingImages
+from nlbench.training.network import Passes
 from nlbench.training.run_state import RunState
-from nlbench.training.setup import make_network, make_sgd
+from nlbench.training.setup import make_network, sgd
+
+POLL_SECONDS = 0.5
 
 
-@dataclass
-class Fits:
-    """Helper networks a run used: seconds that training each took, whenever that was, and those spent in this run."""
+class HelperNetworks:
+    """Trains the helper networks of one run, or reads what an earlier run has left in the store.
 
-    seconds: dict[str, float]
-    now: float
+    Attributes:
+        seconds: the training time of each helper network that was used, by its key, whenever it
+            was trained.
+        seconds_now: the time spent on training helper networks in this process.
+    """
+
+    def __init__(self, spec: RunSpec, options: RunOptions, store: Store, listener: Listener):
+        self.seconds: dict[str, float] = {}
+        self.seconds_now = 0.0
+        self._spec = spec
+        self._options = options
+        self._store = store
+        self._listener = listener
+
+    def fit(self, state: RunState, key: str, loss: HelperLoss, epochs: int) -> nn.Module:
+        """Return a helper network in evaluation mode; see `Run.fit`.
+
+        It is trained under the run's protocol, with the schedule stretched to `epochs`.
+
+        Raises: FitHeld if another process trains it and the options say not to wait; Diverged.
+        """
+        entered = time.perf_counter()
+        spec, images = self._spec, state.images
+        network = make_network(
+            spec, self._options, state.task, images.shape, f"fit-{key}", Passes()
+        )
+
+        fit_key = self._fit_key(key, loss, epochs)
+        path = self._store.root / "fits" / f"{fit_key}.pt"
+        result = Checkpoint(self._store, path, fit_key)
+        while (saved := result.load()) is None:
+            with hold(path.with_suffix(".lock"), leftovers=f".{fit_key}*.tmp") as mine:
+                if mine and not path.exists():
+                    self._train(state, key, loss, epochs, network, result)
+                    self.seconds_now += time.perf_counter() - entered
+            if not mine:
+                if not self._options.wait:
+                    raise FitHeld
+                time.sleep(POLL_SECONDS)
+
+        network.load_state_dict(saved["network"])
+        self.seconds[fit_key] = saved["seconds"]
+        return network.eval()
+
+    def _fit_key(self, key: str, loss: HelperLoss, epochs: int) -> str:
+        """Return the name of the result in the store: a hash of everything that it depends on."""
+        spec = self._spec
+        identity = spec.identity()
+        method_file = self._options.methods[spec.method].path
+
+        # A helper network with the common loss depends on no method, so all methods share it.
+        shared = loss == "ce"
+        if shared:
+            del identity["method"], identity["params"]
+        code = code_hash.code_hash(
+            None if shared else method_file, spec.protocol.model, spec.condition.dataset
+        )
+        return key_of({**identity, "fit": key, "epochs": epochs, "code": code})
+
+    def _train(
+        self,
+        state: RunState,
+        key: str,
+        loss: HelperLoss,
+        epochs: int,
+        network: nn.Module,
+        result: Checkpoint,
+    ) -> None:
+        """Train a helper network, and save its best weights and the seconds it took in `result`."""
+        protocol = stretched(self._spec.protocol, epochs)
+        loss_of = _cross_entropy if loss == "ce" else loss
+        seed = streams.derive(self._spec.seed, "fit", key)
+
+        # ---- What it is trained on, and validated on ------------------------------------------
+        kept, held_images, held_labels = hold_out(state, seed)
+        num_train = state.task.num_train
+        # An epoch has about the share of its examples that is not held out.
+        drawn = state.examples_per_epoch * int(kept.sum()) // num_train
+        task = Task(
+            num_train=num_train,
+            num_classes=state.task.num_classes,
+            labels=state.task.labels,
+            epochs=epochs,
+            steps_per_epoch=-(-drawn // state.task.batch_size),
+            batch_size=state.task.batch_size,
+            device=state.task.device,
+        )
+        method = HelperMethod(task, loss_of, kept)
+        own = RunState(
+            task=task,
+            seed=seed,
+            networks=[network],
+            images=state.images,
+            schedule=protocol.factor,
+            epoch_size=state.epoch_size,
+        )
+        own.optimise(network.parameters(), sgd(protocol), "network0")
+
+        # ---- Where it goes on ------------------------------------------------------------------
+        best: dict[str, Any] = {"loss": float("inf"), "network": {}}
+        seconds, first = 0.0, 0
+        going = Checkpoint(
+            self._store,
+            result.path.with_suffix(".going.pt"),
+            result.tag,
+            self._options.checkpoint_seconds,
+        )
+        if (saved := going.load()) is not None:
+            method.load_state_dict(saved["method"])
+            own.load_state_dict(saved)
+            best, seconds, first = saved["best"], saved["seconds"], saved["epoch"]
+
+        # ---- Epochs ----------------------------------------------------------------------------
+        for epoch in range(first, epochs):
+            began = time.perf_counter()
+            mean = train_epoch(own, method, epoch)
+            held_loss = validation_loss(network, loss_of, held_images, held_labels)
+            if held_loss < best["loss"]:
+                best = {"loss": held_loss, "network": _copy_of_weights(network)}
+            seconds += time.perf_counter() - began
+
+            metrics = {"epoch": epoch, "loss": mean, "held_loss": held_loss}
+            self._listener.on_fit(self._spec, epoch, epochs, metrics)
+            if going.is_due():
+                going.save(
+                    {
+                        "method": method.state_dict(),
+                        **own.state_dict(),
+                        "best": best,
+                        "seconds": seconds,
+                        "epoch": epoch + 1,
+                    }
+                )
+
+        # ---- Result ----------------------------------------------------------------------------
+        if not best["network"]:
+            step = min(own.bad_step, own.step - 1)
+            message = f"the loss of the helper network {key!r} is not finite"
+            raise Diverged(message, step // task.steps_per_epoch, step)
+        result.save({"network": best["network"], "seconds": seconds})
+        going.path.unlink(missing_ok=True)
 
 
 class HelperMethod(Method):
-    """A helper network's training: the loss it was given, on the examples that are not held out."""
+    """Trains with a given loss on the examples that are not held out.
+
+    Args:
+        loss: as in `Run.fit`.
+        kept: (N,) bool, false for the examples that are held out.
+    """
 
     def __init__(self, task: Task, loss: Callable[[Tensor, Batch], Tensor], kept: Tensor):
         super().__init__(task)
@@ -51,111 +196,44 @@ class HelperMethod(Method):
             yield run.batch(index)
 
 
-def fit_helper(
-    run: RunState,
-    key: str,
-    loss: HelperLoss,
-    epochs: int,
-    spec: RunSpec,
-    context: Context,
-    in_shape: tuple[int, ...],
-    fits: Fits,
-) -> nn.Module:
-    """See Run.fit. Trains under the spec's protocol, stretched to `epochs`; or reads what an earlier run left."""
-    protocol = spec.protocol.model_copy(
-        update={
-            "epochs": epochs,
-            "schedule": spec.protocol.schedule.scaled(epochs / spec.protocol.epochs),
-        }
-    )
-    identity, method_file = spec.identity(), context.methods[spec.method].path
-    if loss == "ce":  # depends on no method: theirs to share
-        identity = {k: v for k, v in identity.items() if k not in ("method", "params")}
-    hashed = code_hash.code_hash(
-        None if loss == "ce" else method_file, protocol.model, spec.condition.dataset
-    )
-    fit_key = key_of({**identity, "fit": key, "epochs": epochs, "code": hashed})
-    path = context.store.root / "fits" / f"{fit_key}.pt"
-    task = run.task
-    network = make_network(spec, protocol, task.num_classes, in_shape, context, f"fit-{key}", Passes())
-    entered = time.perf_counter()
-    done = Checkpoint(context.store, path, fit_key, 0.0)
-    while (state := done.load()) is None:
-        with hold(path.with_suffix(".lock"), leftovers=f".{fit_key}*.tmp") as mine:
-            if mine and not path.exists():
-                _train_fit(run, key, loss, protocol, spec, context, network, done)
-                fits.now += time.perf_counter() - entered
-        if not mine:
-            if not context.wait:
-                raise FitHeld
-            time.sleep(0.5)
-    network.load_state_dict(state["network"])
-    fits.seconds[fit_key] = state["seconds"]
-    return network.eval()
+def stretched(protocol: Protocol, epochs: int) -> Protocol:
+    """Return the protocol for a training of `epochs` epochs, with its schedule stretched."""
+    schedule = protocol.schedule.scaled(epochs / protocol.epochs)
+    return protocol.model_copy(update={"epochs": epochs, "schedule": schedule})
 
 
-def _train_fit(
-    run: RunState,
-    key: str,
-    loss: HelperLoss,
-    protocol: Protocol,
-    spec: RunSpec,
-    context: Context,
-    network: Network,
-    done: Checkpoint,
-) -> None:
-    """Train a helper network and leave its best weights, and the seconds it took, in `done`."""
-    task, device, epochs = run.task, run.task.device, protocol.epochs
-    loss_of: Callable[[Tensor, Batch], Tensor] = _cross_entropy if loss == "ce" else loss
-    seed = streams.derive(spec.seed, "fit", key)
-    if run.val_images is not None and run.val_labels is not None:
-        kept = torch.ones(task.num_train, dtype=torch.bool, device=device)
-        held_images, held_labels = run.val_images, run.val_labels
-    else:
-        kept = torch.ones(task.num_train, dtype=torch.bool, device=device)
-        (held,) = stratified.split(
-            task.labels.cpu().numpy(), (round(0.1 * task.num_train),), streams.rng(seed, "holdout")
-        )
-        kept[held] = False
-        held_images, held_labels = run.images.subset(held), task.labels[held]
-    drawn = (run.epoch_size or task.num_train) * int(kept.sum()) // task.num_train  # an epoch, about
-    steps = -(-drawn // task.batch_size)
-    helper_task = Task(task.num_train, task.num_classes, task.labels, epochs, steps, task.batch_size, device)
-    helper = HelperMethod(helper_task, loss_of, kept)
-    sub = RunState(
-        task=helper_task,
-        seed=seed,
-        networks=[network],
-        images=run.images,
-        schedule=protocol.factor,
-        epoch_size=run.epoch_size,
-    )
-    sub.optimise(network.parameters(), lambda params: make_sgd(params, protocol), "network0")
-    going = Checkpoint(context.store, done.path.with_suffix(".going.pt"), done.tag, context.checkpoint_seconds)
-    best: dict[str, Any] = {"loss": float("inf"), "network": {}}
-    seconds, first = 0.0, 0
-    if (state := going.load()) is not None:
-        restore_state(state, sub, helper)
-        best, seconds, first = state["best"], state["seconds"], state["epoch"]
-    held_batch = Batch(Tensor(), held_labels, torch.arange(len(held_labels), device=device), lambda index, k: Tensor())
-    for epoch in range(first, epochs):
-        begun = time.perf_counter()
-        mean = train_epoch(sub, helper, epoch)
-        held_loss = float(loss_of(predict_all(network, held_images), held_batch).mean())
-        if held_loss < best["loss"]:
-            weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
-            best = {"loss": held_loss, "network": weights}
-        seconds += time.perf_counter() - begun
-        context.on_fit(epoch, epochs, {"epoch": epoch, "loss": mean, "held_loss": held_loss})
-        going.save_if_due(
-            lambda: {**state_of(sub, helper), "best": best, "seconds": seconds, "epoch": epoch + 1}  # noqa: B023
-        )
-    if not best["network"]:
-        bad = min(sub.bad_step, sub.step - 1)
-        epoch = bad // helper_task.steps_per_epoch
-        raise evaluate.Diverged(f"the loss of the helper network {key!r} is not finite", epoch, bad)
-    done.save({"network": best["network"], "seconds": seconds})
-    going.path.unlink(missing_ok=True)
+def hold_out(state: RunState, seed: int) -> tuple[Tensor, TrainingImages, Tensor]:
+    """Return a mask (N,) bool of the examples to train on, and images and labels to validate on.
+
+    Validation is on the validation part or, if there is none, on 10% of the training examples,
+    which the mask leaves out. Labels are the given ones.
+    """
+    task = state.task
+    kept = torch.ones(task.num_train, dtype=torch.bool, device=task.device)
+    if state.val_images is not None and state.val_labels is not None:
+        return kept, state.val_images, state.val_labels
+
+    rng = streams.rng(seed, "holdout")
+    sizes = (round(0.1 * task.num_train),)
+    (held,) = stratified.split(task.labels.cpu().numpy(), sizes, rng)
+    kept[held] = False
+    return kept, state.images.subset(held), task.labels[held]
+
+
+def validation_loss(
+    network: nn.Module,
+    loss: Callable[[Tensor, Batch], Tensor],
+    images: TrainingImages,
+    labels: Tensor,
+) -> float:
+    """Return the mean loss on images without augmentation. Of the batch it gets only labels are real."""
+    index = torch.arange(len(labels), device=labels.device)
+    batch = Batch(Tensor(), labels, index, lambda index, k: Tensor())
+    return float(loss(predict_all(network, images), batch).mean())
+
+
+def _copy_of_weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
 def _cross_entropy(logits: Tensor, batch: Batch) -> Tensor:

@@ -1,73 +1,77 @@
-"""Record."""
+"""The record of a run."""
 
 from __future__ import annotations
 
 import platform
 import traceback
 from importlib.metadata import version
-from typing import Any
 
 import torch
 
-from nlbench import code_hash as code
-from nlbench import models, ops
-from nlbench.data.noise import kinds as noises
+from nlbench import code_hash, models, ops
+from nlbench.data.noise import kinds
 from nlbench.hardware import processor
 from nlbench.method import Method
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec
-from nlbench.results.record import RunRecord
-from nlbench.training import evaluate
-from nlbench.training.context import Context
+from nlbench.results.record import Environment, MethodFacts, Metrics, NoiseFacts, RunError, RunRecord
+from nlbench.training.checkpoint import Progress
+from nlbench.training.context import RunOptions
+from nlbench.training.evaluate import Diverged
 from nlbench.training.run_data import RunData
 from nlbench.training.run_state import RunState
 from nlbench.training.setup import uses_graphs
 
 
-def make_record(
+def code_of(spec: RunSpec, options: RunOptions) -> str:
+    """Return the hash of the code that the run's numbers depend on."""
+    method_file = options.methods[spec.method].path
+    return code_hash.code_hash(method_file, spec.protocol.model, spec.condition.dataset)
+
+
+def ended(
     spec: RunSpec,
-    run: RunState,
-    method: Method,
     data: RunData,
-    code_hash: str,
-    history: list[dict[str, Any]],
-    seconds: dict[str, float],
-    context: Context,
-    protocol: Protocol,
-    diverged: evaluate.Diverged | None = None,
+    options: RunOptions,
+    progress: Progress,
+    facts: MethodFacts,
+    metrics: Metrics,
+    error: Diverged | None = None,
 ) -> RunRecord:
-    error = None
-    if diverged is not None:
-        error = {"message": str(diverged), "epoch": diverged.epoch, "step": diverged.step}
+    """Return the record of a run that was trained to its end, or until it diverged.
+
+    Args:
+        metrics: empty for a run that diverged.
+        error: says where a run diverged.
+    """
+    protocol = spec.protocol
+    weights = models.weights_file(protocol.model, protocol.weights)
+    diverged: RunError | None = None
+    if error is not None:
+        diverged = {"message": str(error), "epoch": error.epoch, "step": error.step}
+
     return RunRecord(
         key=spec.key,
         status="done" if diverged is None else "diverged",
         spec=spec.identity(),
-        metrics=_metrics(history) if diverged is None else {},
+        metrics=metrics,
         noise=noise_facts(spec, data),
-        timing=dict(seconds),
-        environment={
-            **environment(context, protocol),
-            "weights": models.weights_file(protocol.model, protocol.weights),
-        },
-        method={
-            "told": list(method.told),
-            "networks": len(run.networks),
-            "own_optimisers": sorted(run.replaced),
-        },
-        code=code_hash,
-        warnings=list(data.warnings),
-        error=error,
+        timing=progress.seconds,
+        environment={**environment(options, protocol), "weights": weights},
+        method=facts,
+        code=progress.code,
+        warnings=progress.warnings,
+        error=diverged,
     )
 
 
-def _metrics(history: list[dict[str, Any]]) -> dict[str, Any]:
-    last = {k: v for k, v in history[-1].items() if k.startswith("online_") or k == "target_accuracy"}
-    return {**evaluate.summarise(history), **last}
-
-
-def failed(spec: RunSpec, error: BaseException, context: Context) -> RunRecord:
-    """The record of a run that raised."""
+def failed(spec: RunSpec, error: BaseException, options: RunOptions) -> RunRecord:
+    """Return the record of a run that raised `error`."""
+    lines = traceback.format_exception(error) if error.__traceback__ else []
+    facts: RunError = {
+        "message": f"{type(error).__name__}: {error}",
+        "traceback": "".join(lines),
+    }
     return RunRecord(
         key=spec.key,
         status="failed",
@@ -75,41 +79,46 @@ def failed(spec: RunSpec, error: BaseException, context: Context) -> RunRecord:
         metrics={},
         noise={},
         timing={},
-        environment=environment(context, spec.protocol),
+        environment=environment(options, spec.protocol),
         method={},
-        code=code.code_hash(
-            context.methods[spec.method].path, spec.protocol.model, spec.condition.dataset
-        ),
-        error={
-            "message": f"{type(error).__name__}: {error}",
-            "traceback": "".join(traceback.format_exception(error)) if error.__traceback__ else "",
-        },
+        code=code_of(spec, options),
+        error=facts,
     )
 
 
-def noise_facts(spec: RunSpec, data: RunData) -> dict[str, Any]:
-    """What was asked of the labels and what they are, as measured."""
+def method_facts(method: Method, state: RunState) -> MethodFacts:
+    """Return what the method was given and what it trains."""
+    return {
+        "told": list(method.told),
+        "networks": len(state.networks),
+        "own_optimisers": sorted(state.replaced),
+    }
+
+
+def noise_facts(spec: RunSpec, data: RunData) -> NoiseFacts:
+    """Return what the labels should be and, as measured, what they are."""
     noise = spec.condition.noise
+    unknown = data.noise_rate_train is None
     return {
         "asked_rate": (noise or {}).get("rate"),
-        "redrawn": noise is not None and noises.KINDS[noise["kind"]].redrawn,
+        "redrawn": noise is not None and kinds.KINDS[noise["kind"]].redrawn,
         "noise_rate_full": data.noise_rate_full,
         "noise_rate_train": data.noise_rate_train,
         "noise_rate_val": data.noise_rate_val,
         "labels_hash": data.labels_hash,
-        # What a method that asks for the rate is told where nobody can measure it.
-        "estimated_rate": data.info.estimated_noise_rate if data.noise_rate_train is None else None,
-        "num_train": len(data.labels),
-        "num_val": 0 if data.val_labels is None else len(data.val_labels),
-        "num_test": len(data.test_labels),
+        # A method that declares the noise rate gets this estimate if nobody can measure the rate.
+        "estimated_rate": data.info.estimated_noise_rate if unknown else None,
+        "num_train": data.num_train,
+        "num_val": data.num_val,
+        "num_test": data.num_test,
         "variant": data.variant,
         "checksums": data.checksums,
     }
 
 
-def environment(context: Context, protocol: Protocol) -> dict[str, Any]:
-    """Versions, hardware and the code that ran."""
-    device = context.device
+def environment(options: RunOptions, protocol: Protocol) -> Environment:
+    """Return versions, hardware and the code that runs."""
+    device = options.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "nlbench": version("nlbench"),
@@ -122,7 +131,7 @@ def environment(context: Context, protocol: Protocol) -> dict[str, Any]:
         "threads": protocol.threads,
         "precision": protocol.precision,
         "compile": protocol.compile,
-        "cuda_graphs": uses_graphs(context, protocol),
-        "jobs": context.jobs,
+        "cuda_graphs": uses_graphs(options, protocol),
+        "jobs": options.jobs,
         "ops": ops.backend(device),
     }

@@ -7,15 +7,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nlbench import streams
-from nlbench.data import stratified
+from nlbench.data import catalogue, stratified
 from nlbench.data.base import Dataset, ImageFiles, Info
 from nlbench.data.noise import label_files, measure, resolve
+from nlbench.data.places import Places
 from nlbench.errors import DataError, did_you_mean
+from nlbench.plan.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,23 @@ class RunData:
     @property
     def num_test(self) -> int:
         return len(self.test_labels)
+
+
+def load_data(spec: RunSpec, data_dir: Path) -> RunData:
+    """Read the dataset of a run, draw its noise and split it, all from the run's seed."""
+    condition, protocol = spec.condition, spec.protocol
+    places = Places.of_user(data_dir)
+    dataset = catalogue.open_dataset(condition.dataset, condition.data_path, places, spec.seed)
+    noise = None if condition.noise is None else {**condition.noise, "path": condition.noise_path}
+    return prepare(
+        dataset,
+        labels=condition.labels,
+        noise=noise,
+        seed=spec.seed,
+        val_fraction=protocol.val_fraction,
+        subset=protocol.subset,
+        stratify=protocol.stratify,
+    )
 
 
 def prepare(

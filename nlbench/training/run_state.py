@@ -1,4 +1,7 @@
-"""The state of a run during training: what `method.Run` shows to methods, and what only nlbench uses."""
+"""The state of a run during training.
+
+Methods see it through the interface `method.Run`; the rest of it is for nlbench alone.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from nlbench.data import stratified
 from nlbench.method import Batch, HelperLoss, Run, Schedule, Task
 from nlbench.training.evaluate import predict_all
 from nlbench.training.images import TrainingImages
-from nlbench.training.network import Network
+from nlbench.training.network import Network, Passes
 
 # A step number that no run reaches.
 NO_BAD_STEP = 2**62
@@ -31,6 +34,7 @@ class RunState(Run):
         epoch_size: number of examples in an epoch, or 0 for all.
         optimisers: registered optimisers by name.
         replaced: names of optimisers that were registered a second time.
+        passes: counts the images that the networks see in the steps.
         bad_step: the first step whose loss was not finite, or NO_BAD_STEP. Set by `take_loss`.
 
     Args:
@@ -45,6 +49,7 @@ class RunState(Run):
     epoch_size: int
     optimisers: dict[str, torch.optim.Optimizer]
     replaced: set[str]
+    passes: Passes
     bad_step: int
 
     def __init__(
@@ -59,6 +64,7 @@ class RunState(Run):
         val_labels: Tensor | None = None,
         fit: Callable[[RunState, str, HelperLoss, int], nn.Module] | None = None,
         epoch_size: int = 0,
+        passes: Passes | None = None,
     ):
         self.task = task
         self.networks = networks
@@ -72,6 +78,7 @@ class RunState(Run):
         self.epoch_size = epoch_size
         self.optimisers = {}
         self.replaced = set()
+        self.passes = passes or Passes()
         self.bad_step = NO_BAD_STEP
         self._fit = fit
 
@@ -163,9 +170,8 @@ class RunState(Run):
         chosen = [name for name in self.optimisers if not names or name in names]
         unknown = set(names) - set(chosen)
         if unknown:
-            raise ValueError(
-                f"backward_step: no optimiser {sorted(unknown)}; registered: {list(self.optimisers)}"
-            )
+            known = list(self.optimisers)
+            raise ValueError(f"backward_step: no optimiser {sorted(unknown)}; registered: {known}")
 
         for name in chosen:
             self.optimisers[name].zero_grad(set_to_none=True)
@@ -213,6 +219,11 @@ class RunState(Run):
 
     # ---- For the training loop ------------------------------------------------------------------
 
+    @property
+    def examples_per_epoch(self) -> int:
+        """The number of training examples in this run's epochs."""
+        return self.epoch_size or self.task.num_train
+
     def begin_epoch(self, epoch: int) -> None:
         """Set the epoch. The schedules go on at its beginning."""
         self.epoch = epoch
@@ -240,11 +251,12 @@ class RunState(Run):
         return total / len(values)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint holds of the networks, the optimisers and the step."""
+        """Return what a checkpoint holds of networks, optimisers and counts."""
         return {
             "networks": [network.state_dict() for network in self.networks],
             "optimisers": {name: one.state_dict() for name, one in self.optimisers.items()},
             "step": self.step,
+            "passes": self.passes.images,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -254,3 +266,4 @@ class RunState(Run):
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
         self.step = state["step"]
+        self.passes.images = state["passes"]

@@ -1,28 +1,203 @@
-"""Setup."""
+"""The parts that a training consists of: task, method, images, networks, optimisers."""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nlbench import models
+from nlbench import hardware, models, registry
+from nlbench.build import build_method
+from nlbench.data.decode import Geometry
+from nlbench.method import HelperLoss, Method, Task
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec
-from nlbench.training.context import Context
+from nlbench.training.context import RunOptions
+from nlbench.training.images import TrainingImages, images_of
 from nlbench.training.network import Network, Passes
+from nlbench.training.run_data import RunData
+from nlbench.training.run_state import RunState
 from nlbench.training.seeding import seeded
 
 
-def own_tensor(array: Any, device: torch.device) -> Tensor:
-    """A tensor of a run's own: what a method did to it would otherwise reach the runs after it."""
+@contextlib.contextmanager
+def machine_settings(protocol: Protocol, device: torch.device) -> Iterator[None]:
+    """Set number of threads, determinism and current device within a `with` block."""
+    hardware.keep_freed_memory()
+    threads = torch.get_num_threads()
+    deterministic = torch.backends.cudnn.deterministic
+
+    # A CUDA graph is captured on the current device.
+    current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+    torch.set_num_threads(protocol.threads)
+    # With one seed, cuDNN must give the same numbers again. This cost no time where we measured it.
+    torch.backends.cudnn.deterministic = True
+    try:
+        with current:
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.deterministic = deterministic
+
+
+def own_tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    """Return a copy on the device, so that a method that writes to it harms no other run."""
     return torch.tensor(array, device=device)
 
 
-def make_sgd(params: Any, protocol: Protocol) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        params,
+def make_task(data: RunData, labels: Tensor, protocol: Protocol, device: torch.device) -> Task:
+    """Return the task with all privileged information; building the method withholds most of it.
+
+    Args:
+        labels: (N,) int64 on the device. The task gets a copy.
+    Raises: ValueError for epochs of more examples than there are.
+    """
+    num_train = len(labels)
+    epoch_size = protocol.batches_per_epoch * protocol.batch_size
+    if epoch_size > num_train:
+        raise ValueError(
+            f"protocol: batches_per_epoch x batch_size is {epoch_size}, "
+            f"more than the {num_train} training examples"
+        )
+
+    privileged: dict[str, Any] = {}
+    if data.noise_rate_train is not None:
+        privileged["noise_rate"] = data.noise_rate_train
+    elif data.info.estimated_noise_rate:
+        privileged["noise_rate"] = data.info.estimated_noise_rate
+    if data.T is not None:
+        privileged["T"] = torch.tensor(data.T)
+
+    return Task(
+        num_train=num_train,
+        num_classes=data.info.num_classes,
+        labels=labels.clone(),
+        epochs=protocol.epochs,
+        steps_per_epoch=-(-(epoch_size or num_train) // protocol.batch_size),
+        batch_size=protocol.batch_size,
+        device=device,
+        privileged=privileged,
+    )
+
+
+def make_method(spec: RunSpec, options: RunOptions, task: Task) -> Method:
+    """Build the run's method. Draws in its constructor come from their own stream."""
+    with seeded(spec.seed, "method"):
+        cls = registry.load_method(options.methods[spec.method])
+        method: Method = build_method(cls, spec.params, task)
+        return method.to(task.device)
+
+
+class Scored(NamedTuple):
+    """A part of the data that the method is evaluated on: images and labels (n,) int64."""
+
+    images: TrainingImages
+    labels: Tensor
+
+
+def scored_parts(data: RunData, protocol: Protocol, device: torch.device) -> dict[str, Scored]:
+    """Return the parts that are evaluated after each epoch, by name.
+
+    "test" is the test set, "val" the noisy validation part if there is one. Further ones are of the
+    dataset.
+    """
+    parts = {"test": (data.test_images, data.test_labels), **data.scored}
+    if data.val_images is not None and data.val_labels is not None:
+        parts["val"] = data.val_images, data.val_labels
+
+    geometry = Geometry(protocol.resize, protocol.crop)
+    scored = {}
+    for name, (source, labels) in parts.items():
+        images = images_of(source, data.info, device, "none", geometry)
+        scored[name] = Scored(images, own_tensor(labels, device))
+    return scored
+
+
+def make_state(
+    spec: RunSpec,
+    data: RunData,
+    options: RunOptions,
+    task: Task,
+    num_networks: int,
+    scored: dict[str, Scored],
+    fit: Callable[[RunState, str, HelperLoss, int], nn.Module],
+) -> RunState:
+    """Return the state of a run before its first epoch, with new networks and their optimisers.
+
+    Args:
+        scored: as `scored_parts` gives it; of these, methods may use the validation part.
+        fit: trains a helper network.
+    """
+    protocol = spec.protocol
+    geometry = Geometry(protocol.resize, protocol.crop)
+    images = images_of(data.train_images, data.info, task.device, protocol.augment, geometry)
+
+    passes = Passes()
+    networks: list[nn.Module] = []
+    for i in range(num_networks):
+        networks.append(make_network(spec, options, task, images.shape, f"init{i}", passes))
+
+    validation = scored.get("val")
+    state = RunState(
+        task=task,
+        seed=spec.seed,
+        networks=networks,
+        images=images,
+        schedule=protocol.factor,
+        val_images=validation.images if validation else None,
+        val_labels=validation.labels if validation else None,
+        epoch_size=protocol.batches_per_epoch * protocol.batch_size,
+        fit=fit,
+        passes=passes,
+    )
+    for i, network in enumerate(networks):
+        state.optimise(network.parameters(), sgd(protocol), f"network{i}")
+    return state
+
+
+def make_network(
+    spec: RunSpec,
+    options: RunOptions,
+    task: Task,
+    shape: tuple[int, ...],
+    stream: str,
+    passes: Passes,
+) -> Network:
+    """Return a new network on the task's device, in training mode.
+
+    Weights that no file gives are drawn from the stream `stream` of the run's seed, on the CPU, so
+    that they are the same for every device.
+
+    Args:
+        shape: (C, H, W) of an image.
+        passes: counts the images that the network sees.
+    """
+    protocol = spec.protocol
+    with seeded(spec.seed, stream):
+        weights = spec.weights_path or protocol.weights
+        body = models.build(protocol.model, task.num_classes, shape, weights=weights)
+
+    network = Network(
+        body,
+        protocol.precision,
+        passes,
+        batch_size=protocol.batch_size,
+        compiled=protocol.compile,
+        graphs=uses_graphs(options, protocol),
+    )
+    return network.to(task.device).to(memory_format=torch.channels_last)
+
+
+def sgd(protocol: Protocol) -> Callable[[Iterable[Any]], torch.optim.Optimizer]:
+    """Return a function that makes the protocol's optimiser for given parameters."""
+    return functools.partial(
+        torch.optim.SGD,
         lr=protocol.lr,
         momentum=protocol.momentum,
         nesterov=protocol.nesterov,
@@ -31,34 +206,14 @@ def make_sgd(params: Any, protocol: Protocol) -> torch.optim.Optimizer:
     )
 
 
-def make_network(
-    spec: RunSpec,
-    protocol: Protocol,
-    num_classes: int,
-    in_shape: tuple[int, ...],
-    context: Context,
-    stream: str,
-    passes: Passes,
-) -> Network:
-    """A fresh network; what no file gives it is drawn from the seed's own stream, on the CPU whatever the device."""
-    with seeded(spec.seed, stream):
-        body = models.build(protocol.model, num_classes, in_shape, weights=spec.weights_path or protocol.weights)
-    network = Network(
-        body,
-        protocol.precision,
-        passes,
-        batch_size=protocol.batch_size,
-        compiled=protocol.compile,
-        graphs=uses_graphs(context, protocol),
-    )
-    return network.to(context.device).to(memory_format=torch.channels_last)
+def uses_graphs(options: RunOptions, protocol: Protocol) -> bool:
+    """Return whether steps are replayed as CUDA graphs: on a GPU, without torch.compile.
 
-
-def uses_graphs(context: Context, protocol: Protocol) -> bool:
-    """Whether steps are replayed: on a GPU, and not what torch.compile has made.
-
-    By default only of our own models: in these Python decides nothing from step to step, which a graph would not see.
+    By default only steps of our own models are. Their forward passes do the same in every step; a
+    graph would not notice if the Python code of another model did not.
     """
-    if context.device.type != "cuda" or protocol.compile:
+    if options.device.type != "cuda" or protocol.compile:
         return False
-    return "/" not in protocol.model if context.cuda_graphs is None else context.cuda_graphs
+    if options.cuda_graphs is not None:
+        return options.cuda_graphs
+    return "/" not in protocol.model

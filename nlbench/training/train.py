@@ -1,220 +1,201 @@
-"""ONE run, read top to bottom: RunSpec -> RunRecord. The only training loop."""
+"""One run, from its RunSpec to its record. The only training loop, read from top to bottom."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import time
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nlbench import code_hash as code
-from nlbench import hardware, registry
-from nlbench.build import build_method
-from nlbench.data.decode import Geometry
-from nlbench.method import Method, Task
-from nlbench.plan.protocol import Protocol
+from nlbench.method import Method
 from nlbench.plan.spec import RunSpec
-from nlbench.results.record import RunRecord
-from nlbench.training import evaluate
-from nlbench.training.checkpoint import Checkpoint, restore_state, state_of
-from nlbench.training.context import Context
+from nlbench.results.record import Metrics, RunRecord
+from nlbench.results.store import Store
+from nlbench.training import evaluate, record
+from nlbench.training.checkpoint import Checkpoint, Progress
+from nlbench.training.context import Listener, RunOptions
 from nlbench.training.epoch import train_epoch
-from nlbench.training.evaluate import predict_all
-from nlbench.training.helper import Fits, fit_helper
-from nlbench.training.images import images_of
-from nlbench.training.network import Passes
-from nlbench.training.record import make_record
+from nlbench.training.helper import HelperNetworks
 from nlbench.training.run_data import RunData
 from nlbench.training.run_state import NO_BAD_STEP, RunState
 from nlbench.training.seeding import seeded
-from nlbench.training.setup import make_network, make_sgd, own_tensor
+from nlbench.training.setup import (
+    Scored,
+    machine_settings,
+    make_method,
+    make_state,
+    make_task,
+    own_tensor,
+    scored_parts,
+)
 
 
-def train(spec: RunSpec, data: RunData, context: Context) -> RunRecord:
-    """Train, evaluate and record one run, from its checkpoint where there is one.
+def train(
+    spec: RunSpec, data: RunData, options: RunOptions, store: Store, listener: Listener
+) -> RunRecord:
+    """Train one run, evaluate it after every epoch, and write its record.
 
-    A loss that is not finite gives a record with status "diverged". Errors of the method are raised.
+    If the store has a checkpoint of the run, the training goes on from there.
+
+    Returns: the record. Its status is "done", or "diverged" if a loss or an output was not finite.
+    Raises: errors of the method, and FitHeld if the run needs a helper network that another process
+        trains and the options say not to wait.
     """
-    protocol = spec.protocol
-    hardware.keep_freed_memory()
-    cudnn = torch.backends.cudnn
-    before = torch.get_num_threads(), cudnn.deterministic
-    torch.set_num_threads(protocol.threads)
-    cudnn.deterministic = True  # the same seed, the same numbers; it cost nothing where it was measured
-    # A CUDA graph is captured on the current device, and kernels' own launches leave it current.
-    current = torch.cuda.device(context.device) if context.device.type == "cuda" else contextlib.nullcontext()
-    try:
-        with current:
-            return _train(spec, data, context, protocol)
-    finally:
-        torch.set_num_threads(before[0])
-        cudnn.deterministic = before[1]
+    protocol, device = spec.protocol, options.device
+    with machine_settings(protocol, device):
+        # ---- What the run consists of -----------------------------------------------------------
+        labels = own_tensor(data.labels, device)
+        clean_labels = None
+        memorisation = None
+        if data.clean_labels is not None:
+            clean_labels = own_tensor(data.clean_labels, device)
+            memorisation = evaluate.Memorisation(labels, clean_labels)
 
+        task = make_task(data, labels, protocol, device)
+        method = make_method(spec, options, task)
+        scored = scored_parts(data, protocol, device)
+        helpers = HelperNetworks(spec, options, store, listener)
+        state = make_state(spec, data, options, task, method.num_networks, scored, helpers.fit)
+        warned = list(dict.fromkeys(data.warnings))
+        progress = Progress(record.code_of(spec, options), warned)
 
-def _train(spec: RunSpec, data: RunData, context: Context, protocol: Protocol) -> RunRecord:
-    device, store = context.device, context.store
-    file = context.methods[spec.method]
-    code_hash = code.code_hash(file.path, protocol.model, spec.condition.dataset)
-    info = data.info
-    geometry = Geometry(protocol.resize, protocol.crop)
-    images = images_of(data.train_images, info, device, protocol.augment, geometry)
-    labels = own_tensor(data.labels, device)
-    clean_labels = None if data.clean_labels is None else own_tensor(data.clean_labels, device)
-    # What is scored after each epoch: the test set, the noisy validation part, a dataset's further ones.
-    parts = {"test": (data.test_images, data.test_labels), **data.scored}
-    if data.val_images is not None and data.val_labels is not None:
-        parts["val"] = data.val_images, data.val_labels
-    scored = {
-        name: (images_of(source, info, device, "none", geometry), own_tensor(true, device))
-        for name, (source, true) in parts.items()
-    }
-    epoch_size = protocol.batches_per_epoch * protocol.batch_size
-    if epoch_size > len(labels):
-        raise ValueError(
-            f"protocol: batches_per_epoch x batch_size is {epoch_size}, more than the {len(labels)} training examples"
+        try:
+            # ---- Before epoch 0 -----------------------------------------------------------------
+            # A resumed run prepares again. So everything drawn here comes from its own stream.
+            prepare(method, state, helpers, progress)
+            path = store.run_dir(spec.key) / "checkpoint.pt"
+            checkpoint = Checkpoint(store, path, progress.code, options.checkpoint_seconds)
+            if (saved := checkpoint.load()) is not None:
+                method.load_state_dict(saved["method"])
+                state.load_state_dict(saved)
+                progress.load_state_dict(saved)
+                listener.on_resume(spec, len(progress.history), protocol.epochs)
+
+            # ---- Epochs -------------------------------------------------------------------------
+            for epoch in range(len(progress.history), protocol.epochs):
+                began = time.perf_counter()
+                state.passes.active = True
+                loss = train_epoch(state, method, epoch, memorisation)
+                state.passes.active = False
+                if state.bad_step != NO_BAD_STEP:
+                    raise evaluate.Diverged("the loss is not finite", epoch, state.bad_step)
+
+                if device.type == "cuda":
+                    # Wait for the GPU, so that the time is that of the epoch.
+                    torch.cuda.synchronize(device)
+                trained = time.perf_counter()
+
+                accuracies, predicted = evaluate.evaluate_epoch(method, state, scored)
+                metrics: Metrics = {
+                    "epoch": epoch,
+                    "loss": loss,
+                    **accuracies,
+                    **evaluate.shares("online", memorisation),
+                    **evaluate.target_metrics(method, clean_labels),
+                    "seconds": trained - began,
+                    "images_per_second": state.examples_per_epoch / (trained - began),
+                }
+                progress.add(metrics, trained - began, time.perf_counter() - trained)
+                listener.on_epoch(spec, epoch, protocol.epochs, metrics)
+                if epoch + 1 < protocol.epochs and checkpoint.is_due():
+                    kept = {"method": method.state_dict(), **state.state_dict()}
+                    checkpoint.save({**kept, **progress.state_dict()})
+        except evaluate.Diverged as error:
+            # This is a result and not a failure: the run is not tried again.
+            facts = record.method_facts(method, state)
+            ended = record.ended(spec, data, options, progress, facts, {}, error)
+            store.write(ended, progress.history)
+            return ended
+
+        # ---- Record -----------------------------------------------------------------------------
+        if not torch.equal(task.labels, labels):
+            raise RuntimeError(
+                "the method wrote to task.labels, which is read only: "
+                "keep corrected labels in a buffer"
+            )
+        ended, predictions = finish(
+            spec, data, options, progress, method, state, scored, predicted, memorisation
         )
-    seen = epoch_size or len(labels)  # examples an epoch
+        store.write(ended, progress.history, predictions)
+        return ended
 
-    told = {"noise_rate": data.noise_rate_train, "T": None if data.T is None else torch.tensor(data.T)}
-    if data.noise_rate_train is None and info.estimated_noise_rate:
-        told["noise_rate"] = info.estimated_noise_rate
-    task = Task(
-        num_train=len(labels),
-        num_classes=info.num_classes,
-        labels=labels.clone(),
-        epochs=protocol.epochs,
-        steps_per_epoch=-(-seen // protocol.batch_size),
-        batch_size=protocol.batch_size,
-        device=device,
-        privileged={name: value for name, value in told.items() if value is not None},
-    )
-    with seeded(spec.seed, "method"):
-        method: Method = build_method(registry.load_method(file), spec.params, task).to(device)
-    in_shape = images.shape
-    passes = Passes()
-    networks: list[nn.Module] = [
-        make_network(spec, protocol, info.num_classes, in_shape, context, f"init{i}", passes)
-        for i in range(method.num_networks)
-    ]
-    run = RunState(
-        task=task,
-        seed=spec.seed,
-        networks=networks,
-        images=images,
-        schedule=protocol.factor,
-        val_images=scored["val"][0] if "val" in scored else None,
-        val_labels=scored["val"][1] if "val" in scored else None,
-        epoch_size=epoch_size,
-        fit=lambda run, key, loss, epochs: fit_helper(run, key, loss, epochs, spec, context, in_shape, fits),
-    )
-    fits = Fits({}, 0.0)
-    for i, network in enumerate(networks):
-        run.optimise(network.parameters(), lambda params: make_sgd(params, protocol), f"network{i}")
-    history: list[dict[str, Any]] = []
-    seconds = {"prepare": 0.0, "fits": 0.0, "train": 0.0, "evaluate": 0.0}
-    memorisation = None if clean_labels is None else evaluate.Memorisation(labels, clean_labels)
-    try:
-        begun = time.perf_counter()
-        with seeded(spec.seed, "prepare"), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            method.prepare(run)
-        said = tuple(str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
-        data = dataclasses.replace(data, warnings=tuple(dict.fromkeys([*data.warnings, *said])))
 
-        checkpoint = Checkpoint(store, store.run_dir(spec.key) / "checkpoint.pt", code_hash, context.checkpoint_seconds)
-        seconds["prepare"] = time.perf_counter() - begun - fits.now
-        seconds["fits"] = sum(fits.seconds.values())
-        first = 0
-        if (state := checkpoint.load()) is not None:
-            restore_state(state, run, method)
-            passes.images = state["passes"]
-            history, seconds, first = state["history"], state["seconds"], state["epoch"]
-            context.on_resume(first, protocol.epochs)
+def prepare(
+    method: Method, state: RunState, helpers: HelperNetworks, progress: Progress
+) -> None:
+    """Call the method's `prepare`, and keep its warnings and the time that it took in `progress`."""
+    began = time.perf_counter()
+    with seeded(state.seed, "prepare"), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        method.prepare(state)
 
-        for epoch in range(first, protocol.epochs):
-            begun = time.perf_counter()
-            passes.active = True
-            loss = train_epoch(run, method, epoch, memorisation)
-            passes.active = False
-            if run.bad_step != NO_BAD_STEP:
-                raise evaluate.Diverged("the loss is not finite", epoch, run.bad_step)
-            online = memorisation.take() if memorisation else {}
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)  # so that the time below is the epoch's
-            trained = time.perf_counter()
-            method.eval()
-            predict = _predictor(method, run)
-            row: dict[str, Any] = {"epoch": epoch, "loss": loss}
-            try:
-                for name, (part_images, true) in scored.items():
-                    accuracies, guessed = evaluate.score(predict, part_images, true)
-                    row |= {f"{name}_{metric}": value for metric, value in accuracies.items()}
-                    if name == "test":
-                        predicted = guessed
-            except ArithmeticError as error:
-                raise evaluate.Diverged(str(error), epoch, run.step - 1) from None
-            row |= {f"online_{name}": value for name, value in online.items()}
-            if clean_labels is not None and (targets := _targets(method)) is not None:
-                row["target_accuracy"] = evaluate.target_accuracy(targets, clean_labels)
-            now = time.perf_counter()
-            row |= {"seconds": trained - begun, "images_per_second": seen / (trained - begun)}
-            history.append(row)
-            seconds["train"] += trained - begun
-            seconds["evaluate"] += now - trained
-            context.on_epoch(epoch, protocol.epochs, row)
-            if epoch + 1 < protocol.epochs:
-                checkpoint.save_if_due(
-                    lambda: {
-                        **state_of(run, method),
-                        "history": history,
-                        "seconds": seconds,
-                        "passes": passes.images,
-                        "epoch": epoch + 1,  # noqa: B023
-                    }
-                )
-    except evaluate.Diverged as error:
-        record = make_record(spec, run, method, data, code_hash, history, seconds, context, protocol, diverged=error)
-        store.write(record, history)
-        return record
-    if not torch.equal(task.labels, labels):
-        raise RuntimeError("the method wrote to task.labels, which is read only: keep corrected labels in a buffer")
+    for warning in caught:
+        text = str(warning.message)
+        if issubclass(warning.category, UserWarning) and text not in progress.warnings:
+            progress.warnings.append(text)
+    progress.seconds["prepare"] = time.perf_counter() - began - helpers.seconds_now
+    progress.seconds["fits"] = sum(helpers.seconds.values())
 
-    record = make_record(spec, run, method, data, code_hash, history, seconds, context, protocol)
-    record.method["forward_passes"] = passes.images / (seen * protocol.epochs)
-    if len(networks) > 1:  # so that an ensemble is not compared with one network unawares
-        singles = [evaluate.score(network, *scored["test"])[0]["accuracy"] for network in networks]
-        record.metrics |= {"single_mean": sum(singles) / len(singles), "single_best": max(singles)}
+
+def finish(
+    spec: RunSpec,
+    data: RunData,
+    options: RunOptions,
+    progress: Progress,
+    method: Method,
+    state: RunState,
+    scored: Mapping[str, Scored],
+    predicted: Tensor,
+    memorisation: evaluate.Memorisation | None,
+) -> tuple[RunRecord, dict[str, np.ndarray]]:
+    """Return the record of a run that was trained to its end, and the arrays of predictions.npz.
+
+    Args:
+        predicted: (n,) int64, the last epoch's classes of the test images.
+    """
+    metrics = evaluate.summarise(progress.history, scored)
     predictions = {
-        "test": predicted.cpu().numpy().astype("int16"),
+        "test": _classes(predicted),
         "train_index": data.train_index.astype("int32"),
         "labels": data.labels.astype("int16"),
     }
-    if memorisation is not None:  # a million images are not predicted for nothing
-        train_predicted = predict_all(predict, images).argmax(1)
-        memorisation.count(train_predicted, torch.arange(len(labels), device=device))
-        record.metrics.update({f"final_{name}": value for name, value in memorisation.take().items()})
-        predictions["train"] = train_predicted.cpu().numpy().astype("int16")
-    T = getattr(method, "T", None)
-    if isinstance(T, Tensor) and T.shape == (info.num_classes, info.num_classes):
-        predictions["T"] = T.detach().double().cpu().numpy()
+    facts = record.method_facts(method, state)
+    images_seen = state.examples_per_epoch * spec.protocol.epochs
+    facts["forward_passes"] = state.passes.images / images_seen
+
+    if len(state.networks) > 1:
+        # An ensemble must not be compared with one network unawares.
+        singles = []
+        for network in state.networks:
+            accuracies, _ = evaluate.score(network, *scored["test"])
+            singles.append(accuracies["accuracy"])
+        metrics["single_mean"] = sum(singles) / len(singles)
+        metrics["single_best"] = max(singles)
+
+    if memorisation is not None:
+        # Without clean labels there is nothing to count, and predicting a million images is
+        # expensive.
+        predict = evaluate.predictor(method, state)
+        train_classes = evaluate.predict_all(predict, state.images).argmax(1)
+        everything = torch.arange(len(train_classes), device=train_classes.device)
+        memorisation.count(train_classes, everything)
+        metrics |= evaluate.shares("final", memorisation)
+        predictions["train"] = _classes(train_classes)
+
+    C = data.info.num_classes
+    estimate = getattr(method, "T", None)
+    if isinstance(estimate, Tensor) and estimate.shape == (C, C):
+        predictions["T"] = estimate.detach().double().cpu().numpy()
         if data.T is not None:
-            record.method["T_mean_absolute_error"] = float(abs(predictions["T"] - data.T).mean())
-    store.write(record, history, predictions)
-    return record
+            error = abs(predictions["T"] - data.T).mean()
+            facts["T_mean_absolute_error"] = float(error)
+
+    return record.ended(spec, data, options, progress, facts, metrics), predictions
 
 
-def _predictor(method: Method, run: RunState) -> Callable[[Tensor], Tensor]:
-    for network in run.networks:
-        network.eval()
-    return lambda images: method.predict(run, images)
-
-
-def _targets(method: Method) -> Tensor | None:
-    targets = getattr(method, "targets", None)
-    shape = (method.task.num_train, method.task.num_classes)
-    return targets if isinstance(targets, Tensor) and targets.shape == shape else None
+def _classes(predicted: Tensor) -> np.ndarray:
+    classes: np.ndarray = predicted.cpu().numpy().astype("int16")
+    return classes
