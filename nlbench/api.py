@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sweep:
-    """A suite made ready: its plan, the runs that were asked for, and where they stand in the store."""
+    """A suite made ready: its plan, the runs that were asked for, and their state in the store.
+
+    Attributes:
+        devices: returns the devices that the user named. They are looked for when they are needed.
+    """
 
     plan: Plan
     specs: list[RunSpec]
@@ -33,7 +39,7 @@ class Sweep:
     store: Store
     methods: dict[str, registry.MethodFile]
     data_dir: Path
-    device: str
+    devices: Callable[[], tuple[torch.device, ...]]
 
     def run(
         self,
@@ -49,26 +55,35 @@ class Sweep:
         Raises: StoreError for a store that cannot be written, SuiteError for published weights that cannot be had and
             for devices that are not there.
         """
-        from nlbench.executors import base, local, workers
+        from nlbench import executors
+        from nlbench.executors import base, workers
 
         self.store.require_writable()
         plan = self.plan.as_json()
         todo = self.state.todo[:1] if debug else self.state.todo
-        devices = base.pick_devices(self.device)
-        at_once = 1 if debug else workers.count_jobs(jobs, todo, devices)
+        devices = self.devices()
+        if debug:
+            # One process and one device, so that a debugger can be opened.
+            devices, jobs = devices[:1], 1
+        options = base.RunOptions(
+            devices=devices,
+            data_dir=self.data_dir,
+            methods=self.methods,
+            checkpoint_seconds=checkpoint_seconds,
+            cuda_graphs=cuda_graphs,
+            jobs=workers.count_jobs(jobs, todo, devices),
+            debug=debug,
+            executor=os.environ.get("NLBENCH_EXECUTOR", ""),
+        )
+        executor = executors.choose(options)
+
         for model, weights in {(spec.protocol.model, spec.protocol.weights) for spec in todo}:
             models.fetch_weights(model, weights)
         self._warn_of_lost_rows(plan)
-        self._warn_of_slowness(todo, devices[0], at_once)
+        self._warn_of_slowness(todo, options.device, options.jobs)
         self.store.write_plan(plan)
-        setting = local.Setting(
-            self.store.root, self.methods, self.data_dir, devices[0], checkpoint_seconds, debug, cuda_graphs, at_once
-        )
-        hear = listener or base.Listener()
-        if debug or at_once * len(devices) == 1:
-            local.execute(todo, self.state.ages, setting, self.store, hear)
-        else:
-            workers.execute(todo, self.state.ages, setting, self.store, hear, devices)
+        planned = [base.Todo(spec, self.state.ages[spec.key]) for spec in todo]
+        executor.execute(planned, options, self.store, listener or base.Listener())
 
     def _warn_of_slowness(self, todo: Sequence[RunSpec], device: torch.device, jobs: int) -> None:
         from nlbench import hardware
@@ -134,6 +149,7 @@ def prepare(
         lines = (f"--only {r}: no such row. The suite has: {known}.{did_you_mean(r, checked.methods)}" for r in unknown)
         raise SuiteError("\n".join(lines))
     places, store = Places.of_user(data_dir), Store(out, warn)
+    devices = functools.cache(functools.partial(base.pick_devices, device))
 
     def planned(part: Suite) -> Plan:
         return expand(
@@ -143,7 +159,7 @@ def prepare(
             settings=overrides,
             seeds=None if part.name.endswith(tuning.TRIES) else seeds,
             methods_dirs=extra,
-            auto_precision=lambda: hardware.precision(base.pick_devices(device)),
+            auto_precision=lambda: hardware.precision(devices()),
         )
 
     methods = registry.method_files(extra)
@@ -164,7 +180,8 @@ def prepare(
     chosen = plan.specs
     if not plan.tries:
         chosen = [s for s in chosen if (not only or s.row in only) and (seeds is None or s.seed in seeds)]
-    return Sweep(plan, chosen, base.state(chosen, store, methods, stale), store, methods, places.data_dir, device)
+    state = base.state(chosen, store, methods, stale)
+    return Sweep(plan, chosen, state, store, methods, places.data_dir, devices)
 
 
 def run(

@@ -17,12 +17,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy.optimize import linprog
+from sweeps import listener
 
 from nlbench import api, models
 from nlbench.data.datasets import gaussians
 from nlbench.data.datasets.gaussians import INFO, SIGMA, P, V
 from nlbench.data.places import Places
-from nlbench.executors.base import Listener
 from nlbench.training import run_data, setup
 
 SEEDS = [0, 1]
@@ -56,8 +56,7 @@ def runs(tmp_path_factory):
         sweep = api.prepare("early-learning-linear", out=out, only=["ce"], seeds=SEEDS, device="cpu")
         patch.setattr(setup, "models", SimpleNamespace(build=build, weights_file=models.weights_file))
         sweep.run(
-            Listener(
-                on_epoch=on_epoch,
+            listener(on_epoch=on_epoch,
                 on_finish=lambda spec, record: records.update({spec.seed: record}),
             )
         )

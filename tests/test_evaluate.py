@@ -37,18 +37,19 @@ def test_summary_by_hand():
     test = [0.1, 0.9, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.7]
     val = [0.0] * 3 + [0.8, 0.8] + [0.1] * 7
     history = [{"test_accuracy": t, "val_accuracy": v} for t, v in zip(test, val, strict=True)]
-    summary = evaluate.summarise(history)
+    summary = evaluate.summarise(history, ("test", "val"))
     assert summary["last"] == 0.7
     assert summary["last10"] == pytest.approx((0.5 + 8 * 0.6 + 0.7) / 10)
     assert (summary["best"], summary["best_epoch"]) == (0.9, 1)
     assert (summary["selected"], summary["selected_epoch"]) == (0.6, 3)  # the first of equals
-    assert "selected" not in evaluate.summarise([{"test_accuracy": 0.5}])
+    assert "selected" not in evaluate.summarise([{"test_accuracy": 0.5}], ("test",))
 
 
 def test_summary_of_clean_validation_and_of_a_second_test_set_by_hand():
     rows = [(0.5, 0.2, 0.1, 0.3), (0.7, 0.9, 0.2, 0.4), (0.8, 0.9, 0.3, 0.6), (0.6, 0.4, 0.4, 0.8)]
     names = ("test_accuracy", "clean_val_accuracy", "ilsvrc12_accuracy", "ilsvrc12_top5")
-    summary = evaluate.summarise([dict(zip(names, row, strict=True)) for row in rows])
+    history = [dict(zip(names, row, strict=True)) for row in rows]
+    summary = evaluate.summarise(history, ("test", "clean_val", "ilsvrc12"))
     assert summary == {
         "last": 0.6, "last10": pytest.approx(0.65), "best": 0.8, "best_epoch": 2, "selected_clean": 0.7,
         "selected_clean_epoch": 1, "ilsvrc12_last": 0.4, "ilsvrc12_last_top5": 0.8,

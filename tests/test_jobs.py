@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sweeps import listener
 
 from nlbench import api, hardware
 from nlbench.errors import SuiteError
-from nlbench.executors import base, local, workers
+from nlbench.executors import base, workers
 
 NLBENCH = Path(sys.executable).with_name("nlbench")
 
@@ -58,7 +59,7 @@ def test_results_do_not_depend_on_the_number_of_jobs(tmp_path):
     alone, together = (sweep(tmp_path / name, methods, seeds=(0, 1)) for name in ("alone", "together"))
     alone.run()
     heard = []
-    together.run(base.Listener(on_start=lambda spec: heard.append(spec.key)), jobs=3)
+    together.run(listener(on_start=lambda spec: heard.append(spec.key)), jobs=3)
     assert curves(together) == curves(alone)
     assert together.failures() == []
     assert set(heard) == {spec.key for spec in together.specs}
@@ -73,8 +74,7 @@ def test_hooks_say_which_run_they_are_about(tmp_path):
     sw = sweep(tmp_path, {"ce": {}, "elr": {}}, epochs=3)
     epochs, finished = {}, {}
     sw.run(
-        base.Listener(
-            on_epoch=lambda spec, epoch, total, row: epochs.setdefault(spec.row, []).append(
+        listener(on_epoch=lambda spec, epoch, total, row: epochs.setdefault(spec.row, []).append(
                 (epoch, total, row["loss"])
             ),
             on_finish=lambda spec, record: finished.update({spec.row: record}),
@@ -118,16 +118,16 @@ def test_a_run_whose_process_is_killed_fails_and_the_others_go_on(tmp_path):
 
 def test_a_worker_that_died_idle_is_replaced_before_its_next_run(tmp_path, monkeypatch):
     sw, killed = sweep(tmp_path, {"ce": {}, "elr": {}, "gce": {}}), []
-    begin = workers._Worker.begin
+    begin = workers.Worker.begin
 
     def kill_first(worker, *order, **more):
-        if order[0].row == "gce":
-            killed.append(worker._process.pid)
-            worker._process.kill()
-            worker._process.wait()
+        if order[0].spec.row == "gce":
+            killed.append(worker.process.pid)
+            worker.process.kill()
+            worker.process.wait()
         begin(worker, *order, **more)
 
-    monkeypatch.setattr(workers._Worker, "begin", kill_first)
+    monkeypatch.setattr(workers.Worker, "begin", kill_first)
     sw.run(jobs=2)
     assert len(killed) == 1
     assert sw.failures() == []
@@ -172,8 +172,7 @@ def test_what_another_process_holds_is_waited_for(tmp_path):
     with contextlib.ExitStack() as stack:
         assert stack.enter_context(sw.store.lock(theirs.key))
         sw.run(
-            base.Listener(
-                on_wait=lambda count: (waited.append(count), stack.close()),
+            listener(on_wait=lambda count: (waited.append(count), stack.close()),
                 on_finish=lambda spec, record: finished.append(spec.row),
             ),
             jobs=2,
@@ -241,20 +240,21 @@ def test_runs_are_spread_over_the_devices(tmp_path, monkeypatch):
     started = []
 
     class Stands:
-        spec = None
+        todo = None
 
-        def __init__(self, setting, among):
-            started.append((setting.device, setting.jobs, among))
+        def __init__(self, options, root, among):
+            started.append((options.device, options.jobs, among))
 
         def end(self):
             pass
 
-    monkeypatch.setattr(workers, "_Worker", Stands)
-    monkeypatch.setattr(workers, "_share_out", lambda *args: None)
+    monkeypatch.setattr(workers, "Worker", Stands)
+    monkeypatch.setattr(workers, "share_out", lambda *args: None)
     sw = sweep(tmp_path, {"ce": {}, "elr": {}, "gce": {}})
-    devices = [torch.device("cuda", 0), torch.device("cuda", 2)]
-    setting = local.Setting(tmp_path, sw.methods, sw.data_dir, devices[0], jobs=2)
-    workers.execute(sw.specs, sw.state.ages, setting, sw.store, base.Listener(), devices)
+    devices = torch.device("cuda", 0), torch.device("cuda", 2)
+    options = base.RunOptions(devices, sw.data_dir, sw.methods, jobs=2)
+    todo = [base.Todo(spec, None) for spec in sw.specs]
+    workers.execute(todo, options, sw.store, base.Listener())
     assert started == [(devices[0], 2, 3), (devices[1], 2, 3), (devices[0], 2, 3)]  # three runs need three workers
 
 
@@ -276,7 +276,7 @@ def test_devices_that_cannot_be(names, said, monkeypatch):
 
 def test_several_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert base.pick_devices("cuda:0,cuda:2") == [torch.device("cuda", 0), torch.device("cuda", 2)]
+    assert base.pick_devices("cuda:0,cuda:2") == (torch.device("cuda", 0), torch.device("cuda", 2))
 
 
 def test_more_threads_than_cores_are_warned_of(tmp_path, monkeypatch):

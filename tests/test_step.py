@@ -15,10 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nlbench import api, hardware, models, registry
 from nlbench.data.datasets import digits
 from nlbench.plan import protocol as protocols
-from nlbench.results.store import Store
-from nlbench.training import context as context_
 from nlbench.training import images as loader
 from nlbench.training import network, setup, train
+from nlbench.training.context import RunOptions
 from nlbench.training.network import Network, Passes
 
 SMALL = {
@@ -405,8 +404,8 @@ def test_graphs_are_for_gpus(tmp_path, captures):
 )
 def test_whose_steps_are_replayed_by_default(asked, model, compiled, replayed, tmp_path):
     protocol = protocols.resolve("cifarn-02", "cifar10", {"model": model, "compile": compiled})
-    context = context_.Context(Store(tmp_path), torch.device("cuda"), {}, cuda_graphs=asked)
-    assert setup.uses_graphs(context, protocol) is replayed
+    options = RunOptions((torch.device("cuda"),), tmp_path, {}, cuda_graphs=asked)
+    assert setup.uses_graphs(options, protocol) is replayed
 
 
 @needs_gpu

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sweeps import listener
 
 import nlbench
 from nlbench import api, registry
-from nlbench.executors import base, local
+from nlbench.executors import base
 from nlbench.results.store import Store
-from nlbench.training import context as context_
-from nlbench.training import train
+from nlbench.training import run_data, train
+from nlbench.training.context import RunOptions
 
 SUITE = {
     "name": "t",
@@ -158,10 +159,10 @@ def test_a_resumed_run_equals_one_never_stopped(tmp_path, row, entry):
 
     cut = sweep(tmp_path / "b", *args)
     with pytest.raises(Stop):
-        cut.run(base.Listener(on_epoch=stop_at(3)), checkpoint_seconds=0)
+        cut.run(listener(on_epoch=stop_at(3)), checkpoint_seconds=0)
     assert cut.store.read(cut.specs[0].key) is None
     seen = []
-    cut.run(base.Listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
+    cut.run(listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
     assert seen == [3, 4, 5]  # epoch 3 ended, but its checkpoint was not written yet
     assert outcome(cut) == outcome(whole)
     assert not (cut.store.run_dir(cut.specs[0].key) / "checkpoint.pt").exists()
@@ -174,7 +175,7 @@ def test_a_corrupt_checkpoint_is_set_aside_and_the_run_done_again(tmp_path):
     said = []
     cut.store.warn = said.append
     with pytest.raises(Stop):
-        cut.run(base.Listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
+        cut.run(listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
     path = cut.store.run_dir(cut.specs[0].key) / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
     cut.run()
@@ -237,14 +238,14 @@ def test_clean_labels_cannot_be_reached(tmp_path, name):
     """Permuting them changes no weight: the predictions on training and test images stay what they were."""
     sw = sweep(tmp_path, {name: {}}, 3, {"val_fraction": 0.1})
     spec = sw.specs[0]
-    data = local.load_data(spec, sw.data_dir)
+    data = run_data.load_data(spec, sw.data_dir)
     mixed = np.random.default_rng(0).permutation(data.clean_labels)
     predictions = []
     for part, clean in (("a", data.clean_labels), ("b", mixed)):
         store = Store(tmp_path / part)
-        context = context_.Context(store, torch.device("cpu"), sw.methods)
+        options = RunOptions((torch.device("cpu"),), sw.data_dir, sw.methods)
         changed = type(data)(**{**vars(data), "clean_labels": clean})
-        record = train.train(spec, changed, context)
+        record = train.train(spec, changed, options, store, base.Listener())
         with np.load(store.run_dir(spec.key) / "predictions.npz") as file:
             predictions.append((file["test"], file["train"], record.metrics["final_clean_right"]))
     (test_a, train_a, right_a), (test_b, train_b, right_b) = predictions
@@ -309,7 +310,7 @@ def test_changed_code_marks_a_record_and_stale_rerun_redoes_it(tmp_path):
 def test_a_helper_network_is_trained_once_for_both_corrections(tmp_path):
     sw = sweep(tmp_path, {"forward": {}, "backward": {}}, 3)
     fitted = []
-    sw.run(base.Listener(on_fit=lambda spec, epoch, epochs, row: fitted.append(epoch)))
+    sw.run(listener(on_fit=lambda spec, epoch, epochs, row: fitted.append(epoch)))
     assert fitted == [0, 1, 2]
     one, two = (sw.store.read(spec.key) for spec in sw.specs)
     assert one.timing["fits"] == two.timing["fits"] > 0
@@ -321,9 +322,9 @@ def test_an_interrupted_helper_goes_on_where_it_was(tmp_path):
     whole.run()
     cut = sweep(tmp_path / "b", {"forward": {}}, 4)
     with pytest.raises(Stop):
-        cut.run(base.Listener(on_fit=stop_at(2)), checkpoint_seconds=0)
+        cut.run(listener(on_fit=stop_at(2)), checkpoint_seconds=0)
     fitted = []
-    cut.run(base.Listener(on_fit=lambda spec, epoch, epochs, row: fitted.append(epoch)))
+    cut.run(listener(on_fit=lambda spec, epoch, epochs, row: fitted.append(epoch)))
     assert fitted == [2, 3]
     assert outcome(cut) == outcome(whole)
 
@@ -363,7 +364,7 @@ def test_records_hold_what_a_reader_needs(tmp_path):
     with np.load(sw.store.run_dir(record.key) / "predictions.npz") as file:
         labels = file["labels"]
         assert (file["test"].shape, file["train"].shape) == ((400,), (1397,))
-    data = local.load_data(sw.specs[0], sw.data_dir)
+    data = run_data.load_data(sw.specs[0], sw.data_dir)
     np.testing.assert_array_equal(labels, data.labels)
     frame = nlbench.load(sw.store.root)
     assert frame.loc[record.key, "last"] == record.metrics["last"]
@@ -423,12 +424,12 @@ def test_a_run_that_another_process_holds_is_waited_for_and_not_trained_again(tm
     thread.start()
     held.wait(60)
     started, finished = [], []
-    listener = base.Listener(
+    reports = listener(
         on_start=lambda spec: started.append(spec.row),
         on_wait=lambda count: released.set(),
         on_finish=lambda spec, record: finished.append((spec.row, record.timing)),
     )
-    sw.run(listener)
+    sw.run(reports)
     thread.join()
     assert started == ["ce"]
     assert [row for row, _ in finished] == ["ce", "elr"]

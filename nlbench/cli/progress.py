@@ -18,13 +18,13 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from nlbench.executors.base import Listener
+from nlbench.executors.base import EpochMetrics, Listener
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
 
 
-class Progress:
-    """A context manager; `listener()` is what an executor reports to.
+class Progress(Listener):
+    """Show the progress of a sweep within a `with` block.
 
     Args:
         total: runs to do.
@@ -51,18 +51,7 @@ class Progress:
     def __exit__(self, *error: Any) -> None:
         self._bars.stop()
 
-    def listener(self) -> Listener:
-        return Listener(
-            on_start=self._on_start,
-            on_epoch=self._on_epoch,
-            on_fit=self._on_fit,
-            on_resume=self._on_resume,
-            on_postpone=self._on_postpone,
-            on_finish=self._on_finish,
-            on_wait=self._on_wait,
-        )
-
-    def _on_start(self, spec: RunSpec) -> None:
+    def on_start(self, spec: RunSpec) -> None:
         short = f"{spec.row} · seed {spec.seed}"
         self._runs[spec.key] = self._bars.add_task(short, total=spec.protocol.epochs, note="")
         self._tell(spec)
@@ -76,26 +65,26 @@ class Progress:
     def _named(self, spec: RunSpec) -> str:
         return f"{spec.row} · {spec.condition.title} · seed {spec.seed}"
 
-    def _on_epoch(self, spec: RunSpec, epoch: int, epochs: int, row: dict[str, Any]) -> None:
+    def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
         note = (
-            f"epoch {epoch + 1}/{epochs}  loss {row['loss']:.3f}  test {100 * row['test_accuracy']:.2f}%  "
-            f"{row['images_per_second']:,.0f} images/s"
+            f"epoch {epoch + 1}/{epochs}  loss {metrics['loss']:.3f}  test {100 * metrics['test_accuracy']:.2f}%  "
+            f"{metrics['images_per_second']:,.0f} images/s"
         )
         self._bars.update(self._runs[spec.key], completed=epoch + 1, total=epochs, note=note)
         self._tell(spec)
 
-    def _on_fit(self, spec: RunSpec, epoch: int, epochs: int, row: dict[str, Any]) -> None:
-        note = f"helper network, epoch {epoch + 1}/{epochs}  loss {row['loss']:.3f}"
+    def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
+        note = f"helper network, epoch {epoch + 1}/{epochs}  loss {metrics['loss']:.3f}"
         self._bars.update(self._runs[spec.key], note=note)
 
-    def _on_resume(self, spec: RunSpec, epoch: int, epochs: int) -> None:
+    def on_resume(self, spec: RunSpec, epoch: int, epochs: int) -> None:
         name = self._named(spec)
         self._console.print(f"{name}: goes on at epoch {epoch + 1} of {epochs}", markup=False, soft_wrap=True)
 
-    def _on_postpone(self, spec: RunSpec) -> None:
+    def on_postpone(self, spec: RunSpec) -> None:
         self._bars.remove_task(self._runs.pop(spec.key))
 
-    def _on_finish(self, spec: RunSpec, record: RunRecord) -> None:
+    def on_finish(self, spec: RunSpec, record: RunRecord) -> None:
         self._done += 1
         if spec.key in self._runs:  # else another process has done it
             self._bars.remove_task(self._runs.pop(spec.key))
@@ -119,7 +108,7 @@ class Progress:
         if record.status == "failed" and error["traceback"] and not error["message"].startswith("DataError: "):
             self._console.print(error["traceback"], markup=False, soft_wrap=True)
 
-    def _on_wait(self, count: int) -> None:
+    def on_wait(self, count: int) -> None:
         note = f"waiting for {count} run{'s' * (count != 1)} that another process holds"
         self._bars.update(self._suite, note=note)
         if not self._live and not self._said_wait:

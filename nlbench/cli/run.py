@@ -94,7 +94,6 @@ def run(
     wrong and nothing ran; 130 interrupted, with everything finished kept.
     """
     from nlbench import api
-    from nlbench.executors import base
     from nlbench.plan.options import devices_of_gpus, parse_jobs, parse_only, parse_seeds, parse_set
     from nlbench.results import table as tables
 
@@ -123,7 +122,7 @@ def run(
         print(_counts(sweep))
         return
     # A device that is not there is an error even where no run is left to train.
-    base.pick_devices(sweep.device)
+    sweep.devices()
     if debug:
         _debug(sweep)
         return
@@ -152,7 +151,7 @@ def _train(
     while True:
         with Progress(len(sweep.state.todo)) as progress:
             sweep.run(
-                progress.listener(),
+                progress,
                 checkpoint_seconds=checkpoint_seconds,
                 jobs=jobs,
                 cuda_graphs=cuda_graphs,

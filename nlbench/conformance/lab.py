@@ -32,7 +32,7 @@ from nlbench.plan.spec import Condition, RunSpec
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
 from nlbench.training import evaluate
-from nlbench.training.context import Context
+from nlbench.training.context import EpochMetrics, Listener, RunOptions
 from nlbench.training.seeding import seeded
 from nlbench.training.train import train
 
@@ -176,15 +176,14 @@ class Lab:
         data = make_data(trial, self.told)
         with self._method_file(watch) as file, stream, _scored_logits() as logits_seen:
             keeper = _Keeper(outcome, store.run_dir(spec.key) / "checkpoint.pt", trial, logits_seen)
-            context = Context(
-                store,
-                torch.device("cpu"),
-                {file.name: file},
+            options = RunOptions(
+                devices=(torch.device("cpu"),),
+                data_dir=self._folder,
+                methods={file.name: file},
                 checkpoint_seconds=0.0 if trial.stops or not trial.watched else _NEVER,
-                on_epoch=functools.partial(keeper.on_epoch, spec),
             )
             try:
-                record = train(spec, data, context)
+                record = train(spec, data, options, store, keeper)
             except Stop:
                 return ""
             except Exception as error:
@@ -288,7 +287,7 @@ def _scored_logits() -> Iterator[list[str]]:
         vars(evaluate)["accuracies"] = accuracies
 
 
-class _Keeper:
+class _Keeper(Listener):
     """Keep the metrics of each epoch and, without a watch, the states that checkpoints hold."""
 
     def __init__(self, outcome: Outcome, checkpoint: Path, trial: Trial, scored: list[str]):
@@ -297,7 +296,7 @@ class _Keeper:
         self._trial = trial
         self._scored = scored
 
-    def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: dict[str, Any]) -> None:
+    def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
         kept = {name: value for name, value in metrics.items() if name not in CLOCK}
         self._outcome.history.append({**kept, "predictions": tuple(self._scored)})
         self._scored.clear()

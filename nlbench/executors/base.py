@@ -14,7 +14,20 @@ from nlbench.errors import SuiteError
 from nlbench.plan.spec import RunSpec
 from nlbench.registry import MethodFile
 from nlbench.results.store import Store
-from nlbench.training.context import Listener, RunOptions
+from nlbench.training.context import EpochMetrics, Listener, RunOptions
+
+__all__ = [
+    "EpochMetrics",
+    "Executor",
+    "Listener",
+    "RunOptions",
+    "Stale",
+    "State",
+    "Todo",
+    "age_of",
+    "pick_devices",
+    "state",
+]
 
 Stale = Literal["keep", "rerun"]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from layouts import Clothing1M, Folder, WebVision, change_line
+from sweeps import listener
 from typer.testing import CliRunner
 
 from nlbench import api, streams
@@ -16,7 +17,6 @@ from nlbench.cli.app import app
 from nlbench.data import stratified
 from nlbench.data.datasets import folder
 from nlbench.errors import SuiteError
-from nlbench.executors import base
 from nlbench.results import table as tables
 from nlbench.training import epoch as epoch_
 from nlbench.training import images
@@ -166,7 +166,7 @@ def test_an_epoch_is_balanced_redrawn_and_the_same_for_all_methods(tmp_path, clo
 def test_memories_are_indexed_by_the_position_in_the_list(tmp_path, clothing):
     sw = sweep(tmp_path, "clothing1m", ["elr"], epochs=3)
     with pytest.raises(Stop):
-        sw.run(base.Listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
+        sw.run(listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
     state = torch.load(sw.store.run_dir(sw.specs[0].key) / "checkpoint.pt", weights_only=True)
     targets = state["method"]["targets"]
     assert targets.shape == (112, 14)
@@ -198,9 +198,9 @@ def test_a_resumed_run_equals_one_never_stopped(tmp_path, clothing, monkeypatch,
     cut = sweep(tmp_path, "clothing1m", [row], out="b", epochs=4)
     monkeypatch.setenv("NLBENCH_WORKERS", workers)
     with pytest.raises(Stop):
-        cut.run(base.Listener(on_epoch=stop_at(2)), checkpoint_seconds=0)
+        cut.run(listener(on_epoch=stop_at(2)), checkpoint_seconds=0)
     seen = []
-    cut.run(base.Listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
+    cut.run(listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
     assert seen == [2, 3]
     assert outcome(cut) == outcome(whole)
 
