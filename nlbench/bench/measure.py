@@ -163,7 +163,11 @@ def _build(name: str, work: Workload) -> _Built:
             raise
         return _Built(None, f"torch.compile failed: {_first_line(error)}")
 
-    compile_seconds = time.perf_counter() - start if name == "compile" else None
+    # Torch compiles with the first call.
+    compile_seconds = None
+    if name == "compile":
+        compile_seconds = time.perf_counter() - start
+
     if wrong:
         return _Built(None, wrong, True, compile_seconds)
     return _Built(call, compile_seconds=compile_seconds)
@@ -224,6 +228,7 @@ def time_in_turn(
 
         while len(quiet) < ROUNDS and len(quiet) + len(loud) < 2 * ROUNDS:
             before = work_now()
+            # The first copy finds the caches full of another's data.
             copies = [timed(copy) for _ in range(3)][1:]
             times = {}
             for name in order:
@@ -231,12 +236,17 @@ def time_in_turn(
             span = before, work_now()
             kept = loud if crowded(busy_elsewhere([span])) else quiet
             kept.append(_Round(times, copies, span))
+
+            # The variants begin in turn, too.
             order = order[1:] + order[:1]
     finally:
         if collecting:
             gc.enable()
 
-    return _together(quiet if len(quiet) >= len(loud) else quiet + loud, list(calls))
+    # Few quiet rounds would be too few for quartiles.
+    if len(quiet) < len(loud):
+        quiet += loud
+    return _together(quiet, list(calls))
 
 
 def _together(rounds: Sequence[_Round], names: Sequence[str]) -> Timings:

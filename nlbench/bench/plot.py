@@ -30,10 +30,13 @@ def plot(path: Path, options: BenchOptions, measurements: Sequence[Measurement])
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    dtypes = [dtype for dtype in options.dtypes if any(m.dtype == dtype for m in measurements)]
+    # After an interrupt not every dtype was measured.
+    measured = {m.dtype for m in measurements}
+    dtypes = [dtype for dtype in options.dtypes if dtype in measured]
     shapes = list(dict.fromkeys(m.shape for m in measurements))
     timed = [m for m in measurements if m.n]
-    names = [name for name in _COLOURS if any(m.variant == name for m in timed)]
+    timed_names = {m.variant for m in timed}
+    names = [name for name in _COLOURS if name in timed_names]
 
     width = 2 + max(4.0, 1.15 * len(shapes)) * len(dtypes)
     figure = Figure(figsize=(width, 7.5), layout="constrained")
@@ -76,13 +79,21 @@ def _draw_bars(
     bar = 0.84 / len(names)
     for place, name in enumerate(names):
         own = [m for m in measurements if m.variant == name]
+        # The bars of a shape are centred on its place.
         offset = (place - (len(names) - 1) / 2) * bar
-        x = [shapes.index(m.shape) + offset for m in own]
-        spread = [[m.median_us - m.p25_us for m in own], [m.p75_us - m.median_us for m in own]]
+        x, times, below_times, above_times, shares = [], [], [], [], []
+        for m in own:
+            x.append(shapes.index(m.shape) + offset)
+            times.append(m.median_us)
+            below_times.append(m.median_us - m.p25_us)
+            above_times.append(m.p75_us - m.median_us)
+            shares.append(100 * m.share_of_copy)
+
+        spread = [below_times, above_times]
         style: dict[str, Any] = {"width": bar, "color": _COLOURS[name], "label": name}
         error_style = {"elinewidth": 0.8, "ecolor": "black"}
-        above.bar(x, [m.median_us for m in own], yerr=spread, error_kw=error_style, **style)
-        below.bar(x, [100 * m.share_of_copy for m in own], **style)
+        above.bar(x, times, yerr=spread, error_kw=error_style, **style)
+        below.bar(x, shares, **style)
 
 
 def _title(options: BenchOptions, measurements: Sequence[Measurement], width: int) -> str:

@@ -24,6 +24,7 @@ from nlbench.results.formats import markdown
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return the hardware and versions that each line of the CSV repeats."""
+    kernels_simd = ops.cpu_isa() if device.type == "cpu" else ""
     return {
         "device": device.type,
         "device_name": device_name(device),
@@ -35,7 +36,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "torch_simd": torch.backends.cpu.get_cpu_capability(),
         "nlbench": version("nlbench"),
         "kernels": ops.source_hash()[:16],
-        "kernels_simd": ops.cpu_isa() if device.type == "cpu" else "",
+        "kernels_simd": kernels_simd,
     }
 
 
@@ -47,6 +48,7 @@ def render(options: BenchOptions, measurements: Sequence[Measurement]) -> str:
     blocks = []
     for dtype in options.dtypes:
         own = [m for m in measurements if m.dtype == dtype]
+        # After an interrupt not every dtype was measured.
         if own:
             blocks.append(_details(options.op, dtype, own).strip())
             blocks.append(_summary(options.op, dtype, own).strip())
@@ -67,8 +69,7 @@ def _notes(options: BenchOptions, measurements: Sequence[Measurement]) -> list[s
         "written."
     )
 
-    sizes = {m.shape: m.num_examples for m in measurements}
-    counts = [f"{count:,} at {shape}" for shape, count in sizes.items()]
+    counts = dict.fromkeys(f"{m.num_examples:,} at {m.shape}" for m in measurements)
     notes.append(f"Rows of the memory: {', '.join(counts)}.")
 
     for m in measurements:
@@ -120,9 +121,8 @@ def _details(op: str, dtype: str, measurements: Sequence[Measurement]) -> str:
     heads += ["GB/s", "of copy", "compiled in"]
     lines = [_details_line(m, measurements) for m in measurements]
 
-    low = min(m.copy_gb_per_s for m in measurements)
-    high = max(m.copy_gb_per_s for m in measurements)
-    copy = f"copy_ moves {_range(low, high)} GB/s"
+    rates = sorted(m.copy_gb_per_s for m in measurements)
+    copy = f"copy_ moves {_range(rates[0], rates[-1])} GB/s"
     title = f"{op}, {dtype}: one step, forward and backward; {copy}"
     return markdown(title, heads, lines, [])
 
@@ -157,9 +157,10 @@ def _summary(op: str, dtype: str, measurements: Sequence[Measurement]) -> str:
     lines = []
     for shape, by_name in by_shape.items():
         own = list(by_name.values())
-        ratios = [
-            _ratio(times_faster(own, by_name[variant], base)) for variant, base in _PAIRS.values()
-        ]
+        ratios = []
+        for variant, base in _PAIRS.values():
+            ratios.append(_ratio(times_faster(own, by_name[variant], base)))
+
         step = by_name["step"]
         share = f"{100 * step.share_of_copy:.1f}%" if step.n else "-"
         lines.append([f"{shape}{_mark(step)}", *ratios, share])

@@ -90,8 +90,9 @@ def import_file(lab: Lab) -> None:
         # Of the traceback the part in the method's file is enough.
         first, *lines = str(error).splitlines()
         own = [i for i, line in enumerate(lines) if str(lab.file.path) in line]
-        shown = lines[own[-1] :] if own else lines
-        raise Failed("\n".join([first, *shown])) from None
+        if own:
+            lines = lines[own[-1] :]
+        raise Failed("\n".join([first, *lines])) from None
 
 
 _PLACE = re.compile(
@@ -233,11 +234,13 @@ def trains_with_a_validation_part(lab: Lab) -> None:
 def learns(lab: Lab) -> None:
     """every network changes and every optimiser is stepped"""
     outcome = lab.train(Trial(clean=True, epochs=6))
+
     run, begun, ended = outcome.watch.run, outcome.begun[0], outcome.states[max(outcome.states)]
     for i, network in enumerate(run.networks):
         paths = [f"run.networks[{i}].{name}" for name, _ in network.named_parameters()]
         if any(begun.get(path) != ended.get(path) for path in paths):
             continue
+
         message = (
             f"no parameter of run.networks[{i}] changed in 6 epochs on right labels, without "
             "weight decay\n"
@@ -249,8 +252,8 @@ def learns(lab: Lab) -> None:
         raise Failed(message)
 
     for name in run.optimisers:
-        # The harness registers those of the networks. A network may be an average of another one,
-        # which no optimiser steps.
+        # nlbench registers those of the networks. A network may be an average of another one, and
+        # then no optimiser steps it.
         own = not re.fullmatch(r"network\d+", name)
         if own and name not in outcome.watch.stepped:
             raise Failed(
@@ -272,12 +275,14 @@ def has_equal_forms(lab: Lab) -> None:
 
     outcome = lab.attempt(Trial(forms=True))
     forms = outcome.watch.forms
+
     if forms.difference:
         raise Failed(
             f"{forms.difference}\n"
             "fix: loss_and_grad returns rows (B,) and dlogits (B, C), the gradient of rows.mean(); "
             "it updates the same state as loss"
         )
+    # If it fails without the comparison, too, the check `train` reports it.
     if outcome.problem and not lab.attempt().problem:
         raise Failed(f"called beside loss_and_grad:\n{outcome.problem}")
     if not forms.compared:
@@ -314,7 +319,10 @@ def has_sound_state(lab: Lab) -> None:
     for path, leaf in leaves(method, "self"):
         if not isinstance(leaf, Tensor) or isinstance(leaf, nn.Parameter) or not leaf.requires_grad:
             continue
-        holds = f"the graph of a step ({leaf.grad_fn.name()})" if leaf.grad_fn else "requires_grad"
+
+        holds = "requires_grad"
+        if leaf.grad_fn is not None:
+            holds = f"the graph of a step ({leaf.grad_fn.name()})"
         raise Failed(
             f"{path} holds {holds}: memory grows with it\n"
             f"fix: keep it detached, {path} = value.detach()"
@@ -330,6 +338,7 @@ def repeats(lab: Lab) -> None:
     first = lab.train()
     # Train the method otherwise in between: its module may keep something.
     lab.attempt(Trial(classes=2))
+
     if seen := difference(first, lab.train(Trial(again=1))):
         raise Failed(
             f"two trainings with one seed differ\n{seen}\n"
@@ -351,6 +360,7 @@ def plans_ahead(lab: Lab) -> None:
     # With fewer steps an epoch, a plan may draw all that it needs with its first item.
     usual = Trial(num=2 * N + 10)
     ahead = lab.attempt(dataclasses.replace(usual, ahead=3))
+
     if seen := ahead.problem or difference(lab.train(usual), ahead):
         raise Failed(
             "batches of image files are drawn some steps before their own, to be decoded in time; "
@@ -373,6 +383,7 @@ def resumes(lab: Lab) -> None:
 def _resumes_in(lab: Lab, trial: Trial) -> None:
     whole = lab.attempt(trial)
     resumed = lab.attempt(dataclasses.replace(trial, stops=True))
+
     if resumed.warnings:
         raise Failed(
             f"its checkpoint could not be read back: {resumed.warnings[0]}\n"
@@ -444,10 +455,13 @@ def _predicts_without_a_trace(outcome: Outcome) -> None:
 
     after = snapshot.take(run, method)
     if changed := unlike(before, after):
-        old, new = before.get(changed[0]), after.get(changed[0])
-        values = f": {old} became {new}" if is_short(new or "") else ""
+        seen = some(changed)
+        # One value is enough to recognise a counter.
+        old, new = before.get(changed[0]), after.get(changed[0], "")
+        if is_short(new):
+            seen += f": {old} became {new}"
         raise Failed(
-            f"predict changed {some(changed)}{values}\n"
+            f"predict changed {seen}\n"
             "fix: an evaluation must leave no trace, or a training depends on how often it is "
             "evaluated; change state in training_step or on_epoch_end"
         )
@@ -502,6 +516,8 @@ def uses_no_clean_label(lab: Lab) -> None:
     # The labels of an older training must not be found in memory.
     gc.collect()
     first = lab.train(_UNWATCHED)
+
+    # Of the metrics those of the targets are computed with the clean labels.
     other_labels = lab.train(Trial(watched=False, other_clean_labels=True))
     if seen := difference(first, other_labels, ignore=("target_",)):
         what = "the clean labels permuted (what `told` declares stays)"
@@ -541,11 +557,13 @@ def _describe_peek(lab: Lab, what: str, seen: str) -> str:
         "a method may use what Batch, Task and Run document, and of the truth what it declares in "
         "`told`"
     )
+
     spots = []
     lines = lab.file.path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, 1):
         if _SUSPECTS.search(line):
             spots.append(f"  {lab.file.path.name}:{number}: {line.strip()}")
+
     if spots:
         return "\n".join([what, seen, allowed, "look at these lines:", *spots[:5]])
     return "\n".join([what, seen, allowed, "look at whatever it reads beside these"])

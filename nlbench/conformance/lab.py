@@ -93,6 +93,7 @@ class Lab:
                     f"--set {name}: {self.file.name} has no such hyperparameter. "
                     f"It takes: {names}.{did_you_mean(name, known)}"
                 )
+
             try:
                 values[name] = typed_value(value, known[name].annotation)
             except ValueError as error:
@@ -136,6 +137,7 @@ class Lab:
     def _train_all_parts(self, trial: Trial, number: int) -> Outcome:
         outcome = Outcome(Watch(trial))
         name = self.file.name
+
         spec = RunSpec(
             row=name,
             method=name,
@@ -148,10 +150,9 @@ class Lab:
         store = Store(self._folder / str(number), outcome.warnings.append)
 
         # Each part goes on from the checkpoint of the part before it.
-        last_epochs = range(1, trial.epochs + 1) if trial.stops else [trial.epochs]
-        for last in last_epochs:
-            stop_at = last if last < trial.epochs else -1
-            watch = Watch(trial, stop_at)
+        first = 1 if trial.stops else trial.epochs
+        for last in range(first, trial.epochs + 1):
+            watch = Watch(trial, stop_at=last)
             stream = seeded(trial.again, "check", number, last)
             outcome.problem = self._train_part(spec, store, watch, outcome, stream)
             outcome.add(watch)
@@ -160,6 +161,7 @@ class Lab:
 
         with np.load(store.run_dir(spec.key) / "predictions.npz") as arrays:
             outcome.predictions = {name: arrays[name] for name in ("test", "train")}
+        # A parameter that is not finite need not show in the losses.
         if trial.watched:
             outcome.problem = _not_finite(outcome.watch)
         return outcome
@@ -188,6 +190,7 @@ class Lab:
                 return ""
             except Exception as error:
                 return self.explain(error, watch)
+
         if record.status == "done":
             return ""
         return _not_finite(watch) or _message_of(record)
@@ -202,7 +205,8 @@ class Lab:
             yield self.file
         elif trial.fresh or trial.stops:
             with _executed_again(self.file) as own:
-                watch.module = "" if own is None else own.__module__
+                if own is not None:
+                    watch.module = own.__module__
                 with self._watched_file(own or self.cls, watch) as file:
                     yield file
         else:
@@ -229,9 +233,12 @@ class Lab:
         frames = traceback.extract_tb(error.__traceback__)
         path = self.file.path.resolve()
         own = [frame for frame in frames if Path(frame.filename).resolve() == path]
-        when = f"in {watch.now()}" if watch is not None and watch.begun else "before epoch 0"
+        when = "before epoch 0"
+        if watch is not None and watch.begun:
+            when = f"in {watch.now()}"
         message = f"{type(error).__name__}: {error}"
         message += fix_for(message)
+
         if own:
             spot = f"{self.file.path.name}:{own[-1].lineno}: {own[-1].line}"
             return f"`{own[0].name}` raised {when}\n{spot}\n{message}"
@@ -239,8 +246,7 @@ class Lab:
         # The last line of nlbench, above those of torch.
         package = Path(registry.__file__).parent
         lines = [frame.line for frame in frames if package in Path(frame.filename).parents]
-        line = lines[-1] if lines else ""
-        return f"the harness raised {when}, at `{line}`\n{message}"
+        return f"the harness raised {when}, at `{lines[-1]}`\n{message}"
 
 
 _executions = itertools.count()
@@ -256,11 +262,13 @@ def _executed_again(file: registry.MethodFile) -> Iterator[type[Method] | None]:
     name = f"{file.module or file.path.stem}__{next(_executions)}"
     cls: type[Method] | None = None
     try:
+        # Whatever the file raises: the trial then trains the class that is loaded already.
         with contextlib.suppress(Exception, SystemExit):
             registry.execute(file.path, name)
             cls = registry.load_method(dataclasses.replace(file, module=name))
         yield cls
     finally:
+        # A package has imported its modules anew.
         for other in list(sys.modules):
             if other == name or other.startswith(f"{name}."):
                 del sys.modules[other]

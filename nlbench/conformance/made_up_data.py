@@ -46,32 +46,43 @@ def make_data(trial: Trial, told: Collection[str]) -> RunData:
     if trial.other_test_labels:
         test_labels = test_rng.permutation(test_labels)
 
-    clean = rng.permutation(true) if trial.other_clean_labels else true
+    clean = true
+    if trial.other_clean_labels:
+        clean = rng.permutation(true)
     rate_from = true if "noise_rate" in told else clean
     T_from = true if "T" in told else clean
 
     info = Info("check", "made-up examples", trial.classes, trial.num, NUM_TEST, shape)
     if trial.pixels:
         info = dataclasses.replace(info, mean=(0.5,) * 3, std=(0.25,) * 3)
-    return RunData(
+    data = RunData(
         info=info,
         train_images=images,
         labels=labels,
         clean_labels=clean,
-        val_images=val_images if trial.val else None,
-        val_labels=val_labels if trial.val else None,
+        val_images=None,
+        val_labels=None,
         test_images=test_images,
         test_labels=test_labels,
         train_index=np.arange(trial.num),
-        val_index=trial.num + np.arange(NUM_VAL if trial.val else 0),
+        val_index=np.arange(0),
         noise_rate_full=measure.noise_rate(rate_from, labels),
         noise_rate_train=measure.noise_rate(rate_from, labels),
-        noise_rate_val=WRONG if trial.val else None,
+        noise_rate_val=None,
         labels_hash="",
         T=measure.transition_matrix(T_from, labels, trial.classes),
         variant="",
         warnings=(),
         checksums={},
+    )
+    if not trial.val:
+        return data
+    return dataclasses.replace(
+        data,
+        val_images=val_images,
+        val_labels=val_labels,
+        val_index=trial.num + np.arange(NUM_VAL),
+        noise_rate_val=WRONG,
     )
 
 

@@ -67,6 +67,7 @@ def _losses_differ(one: Outcome, other: Outcome) -> str:
     for (epoch, step, a), (_, _, b) in zip(one.losses, other.losses, strict=False):
         if a != b and not (math.isnan(a) and math.isnan(b)):
             values = f"{a:.6g} and {b:.6g}"
+            # Six digits may not show the difference.
             if f"{a:.6g}" == f"{b:.6g}":
                 values = f"{a!r} and {b!r}"
             return f"the loss of epoch {epoch}, step {step}: {values}"
@@ -77,18 +78,24 @@ def _losses_differ(one: Outcome, other: Outcome) -> str:
 
 
 def _epochs_differ(one: Outcome, other: Outcome, ignore: tuple[str, ...]) -> str:
-    # Online metrics follow from the losses; they are not compared.
+    # Online metrics count the clean labels, which a check permutes. All else that they depend on is
+    # compared below.
     ignore = ("online_", *ignore)
+
     for metrics, others in zip(one.history, other.history, strict=False):
         epoch = metrics["epoch"]
         a, b = metrics["loss"], others["loss"]
         if a != b:
             return f"the mean loss of epoch {epoch}: {a!r} and {b!r}"
-        if paths := unlike(one.states.get(epoch, {}), other.states.get(epoch, {})):
+
+        paths = unlike(one.states.get(epoch, {}), other.states.get(epoch, {}))
+        if paths:
             return f"the state after epoch {epoch}: {some(paths)}"
 
-        unequal = [name for name in metrics if metrics[name] != others.get(name)]
-        names = [name for name in unequal if not name.startswith(ignore)]
+        names = []
+        for name, value in metrics.items():
+            if value != others.get(name) and not name.startswith(ignore):
+                names.append(name)
         if names:
             return f"{some(names)} of epoch {epoch}"
     return ""
@@ -98,6 +105,7 @@ def _predictions_differ(one: Outcome, other: Outcome, ignore: tuple[str, ...]) -
     for name, predicted in one.predictions.items():
         if name.startswith(ignore):
             continue
+
         count = int((predicted != other.predictions[name]).sum())
         if count:
             return f"{count} of {len(predicted)} predicted classes on the {name} examples"
@@ -106,5 +114,5 @@ def _predictions_differ(one: Outcome, other: Outcome, ignore: tuple[str, ...]) -
 
 def some(names: Sequence[str], most: int = 3) -> str:
     """Return the first names, and the number of the others, as a message lists them."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    text = ", ".join(names[:most])
+    return f"{text} and {len(names) - most} more" if len(names) > most else text

@@ -57,10 +57,12 @@ class ReadOnly:
         Labels of the task that were changed are put right again, so that one defect does not fail
         all checks.
         """
+        # A batch of run.batch() is remembered already; one that the method has made is not.
         known = {id(kept.batch) for kept in self._kept}
         for batch in batches:
             if isinstance(batch, Batch) and id(batch) not in known:
                 self.remember(batch)
+
         labels = None if task is None else task.labels.clone()
         copies = [(label, tensor, tensor.detach().clone()) for label, tensor in tensors]
 
@@ -81,13 +83,15 @@ class ReadOnly:
         if before.shape != after.shape:
             seen = f"shape {tuple(before.shape)} became {tuple(after.shape)}"
         else:
+            # NaN differs from itself.
             differs = before.nan_to_num() != after.nan_to_num()
             if not differs.any():
                 return
+
             place = differs.nonzero()[0].tolist()
             at = tuple(place)
             seen = f"at {place}: {before[at].item():.6g} became {after[at].item():.6g}"
 
-        now = self._now()
-        where = f"in `{hook}`, {now}" if now else f"in `{hook}`"
+        places = [f"in `{hook}`", self._now()]
+        where = ", ".join(filter(None, places))
         self.written.setdefault(label, f"{where}: {seen}")

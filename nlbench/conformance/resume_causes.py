@@ -60,13 +60,14 @@ def _differences(whole: Outcome, resumed: Outcome, epoch: int) -> list[str]:
     method = whole.watch.method
     saved: set[str] = set()
     for name, value in method.state_dict().items():
-        saved.update(path for path, _ in leaves(value, f"self.{name}"))
+        saved |= dict(leaves(value, f"self.{name}")).keys()
 
     # Those that no checkpoint holds come first.
     one, other = whole.begun[epoch], resumed.begun[epoch]
     by_root: dict[str, list[str]] = {}
     for path in sorted(unlike(one, other), key=lambda path: path in saved):
         by_root.setdefault(_root_of(path), []).append(path)
+
     return [_describe(root, paths, one, other, method) for root, paths in by_root.items()]
 
 
@@ -77,13 +78,10 @@ def _root_of(path: str) -> str:
 
 
 def _describe(root: str, paths: list[str], one: Snapshot, other: Snapshot, method: Method) -> str:
-    short = [
-        path for path in paths if is_short(one.get(path, "")) and is_short(other.get(path, ""))
-    ]
     seen = ""
-    # Values are shown if the attribute is a single short value.
-    if short[:1] == paths:
-        before, after = one.get(short[0], "absent"), other.get(short[0], "absent")
+    # The values are shown if the attribute is a single short value.
+    before, after = one.get(paths[0], "absent"), other.get(paths[0], "absent")
+    if len(paths) == 1 and is_short(before) and is_short(after):
         seen = f" ({before}, after the resume {after})"
 
     if not root.startswith(("self.", "run.")):
@@ -105,6 +103,7 @@ def _fix_for_attribute(name: str, resumed: str, method: Method) -> str:
         resumed: its value after the resume, where it is short.
     """
     value = getattr(method, name, None)
+    # Registered, and yet not restored.
     if name in method._non_persistent_buffers_set:
         return "is a buffer with persistent=False, which no checkpoint holds: leave that out"
     if name in {**method._buffers, **method._parameters, **method._modules}:
@@ -112,6 +111,8 @@ def _fix_for_attribute(name: str, resumed: str, method: Method) -> str:
             "is registered, yet differs: prepare() or what it depends on changes it after it was "
             "restored"
         )
+
+    # Not registered: what it is decides where it belongs.
     if _holds_modules(value):
         kind = "nn.ModuleDict" if isinstance(value, dict) else "nn.ModuleList"
         plain = type(value).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nlbench import registry
+from nlbench.build import problem_of
 from nlbench.conformance.advice import Failed, Skipped
 from nlbench.conformance.checks import CHECKS, Check, import_file
 from nlbench.conformance.lab import Lab, quiet
@@ -40,8 +40,8 @@ class Result:
         head = f"{self.status:<8} {self.name:<15} "
         if self.status == "skipped":
             return [head + self.message]
-        if self.status == "ok":
-            return [head + self.claim + (f"; {self.message}" if self.message else "")]
+        if self.status == "ok" and self.message:
+            return [f"{head}{self.claim}; {self.message}"]
 
         below = [f"         {line}".rstrip() for line in self.message.splitlines()]
         return [head + self.claim, *below]
@@ -77,6 +77,8 @@ def results(
     """
     chosen = _with_needed(only)
     file = find_method(source, methods_dir)
+
+    # The records of the trials are thrown away.
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab(file, dict(params or {}), Path(folder))
         _refuse_wrong_params(lab)
@@ -104,6 +106,8 @@ def _with_needed(only: Sequence[str]) -> list[Check]:
         if name not in wanted:
             wanted.add(name)
             waiting += CHECKS[name].needs
+
+    # A check stands in CHECKS after those that it needs.
     return [check for name, check in CHECKS.items() if name in wanted]
 
 
@@ -128,10 +132,13 @@ def find_method(source: str | Path, methods_dir: str | Path | None = None) -> re
     path = Path(source)
     if path.suffix != ".py" and len(path.parts) == 1:
         return _find_by_name(str(source), methods_dir)
+    if path.is_dir():
+        raise SuiteError(f"{source}: not a file.")
     if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        problem = "not a file" if path.exists() else "there is no such file"
-        raise SuiteError(f"{source}: {problem}.{did_you_mean(path.name, siblings)}")
+        # Nothing is listed if the folder does not exist.
+        siblings = [sibling.name for sibling in path.parent.glob("*.py")]
+        hint = did_you_mean(path.name, siblings)
+        raise SuiteError(f"{source}: there is no such file.{hint}")
 
     # A file that is also known by name is imported under its own module's name, not a second time.
     with contextlib.suppress(SuiteError):
@@ -142,7 +149,8 @@ def find_method(source: str | Path, methods_dir: str | Path | None = None) -> re
 
 
 def _find_by_name(name: str, methods_dir: str | Path | None) -> registry.MethodFile:
-    known = registry.method_files([Path(methods_dir)] if methods_dir is not None else [])
+    folders = [] if methods_dir is None else [Path(methods_dir)]
+    known = registry.method_files(folders)
     if name not in known and Path(name).exists():
         example = Path(name) / "my_loss.py"
         raise SuiteError(f"{name}: not a method file; name one file in it, for example {example}")
@@ -170,8 +178,8 @@ def _refuse_wrong_params(lab: Lab) -> None:
             with quiet():
                 lab.build()
         except ValueError as error:
-            for name in lab.given:
-                if re.search(rf"\b{re.escape(name)}\b", str(error)):
-                    raise SuiteError(f"--set {name}: {error}") from None
+            problem = problem_of(error, lab.given)
+            if problem.path:
+                raise SuiteError(f"--set {problem.path[0]}: {problem.message}") from None
         except Exception:
             return

@@ -41,6 +41,7 @@ def leaves(value: Any, path: str, seen: set[int] | None = None) -> Iterator[tupl
     if isinstance(value, _CLOSED) or id(value) in seen:
         return
 
+    # An object that holds itself would otherwise never end.
     seen.add(id(value))
     if isinstance(value, _GENERATORS):
         yield path, _place(value)
@@ -73,8 +74,10 @@ def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         for i, part in enumerate(value):
             yield f"{path}[{i}]", part
     elif isinstance(value, nn.Module):
-        own = {name: part for name, part in vars(value).items() if name not in _OF_EACH_MODULE}
-        held = {**value._parameters, **value._buffers, **value._modules, **own}
+        held = {**value._parameters, **value._buffers, **value._modules}
+        for name, part in vars(value).items():
+            if name not in _OF_EACH_MODULE:
+                held[name] = part
         for name, part in held.items():
             yield f"{path}.{name}", part
     elif hasattr(value, "__dict__"):
@@ -88,12 +91,14 @@ def fingerprint(leaf: Any) -> str:
         leaf = leaf.detach().cpu()
         # NumPy has no bfloat16.
         leaf = leaf.float().numpy() if leaf.dtype == torch.bfloat16 else leaf.numpy()
-    if isinstance(leaf, np.ndarray | np.generic):
-        array = np.ascontiguousarray(leaf)
-        if array.size == 1:
-            return repr(array.item())
-        return f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
-    return repr(leaf)
+    if not isinstance(leaf, np.ndarray | np.generic):
+        return repr(leaf)
+
+    # Messages show single values, so these are not hashed.
+    array = np.ascontiguousarray(leaf)
+    if array.size == 1:
+        return repr(array.item())
+    return f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 
 def is_short(text: str) -> bool:
@@ -103,13 +108,14 @@ def is_short(text: str) -> bool:
 
 def take(run: Run, method: Method) -> Snapshot:
     """Return the fingerprints of everything that the method and the run's networks hold."""
-    held = {path: fingerprint(leaf) for path, leaf in leaves(method, "self")}
+    named: dict[str, Any] = {"self": method}
     for i, network in enumerate(run.networks):
-        for path, leaf in leaves(network, f"run.networks[{i}]"):
-            # nlbench counts the forward passes there.
-            if not re.fullmatch(r"run\.networks\[\d+\]\.passes\..*", path):
-                held[path] = fingerprint(leaf)
-    return held
+        named[f"run.networks[{i}]"] = network
+
+    # nlbench counts the forward passes of a network in its `passes`.
+    held = _fingerprints(named)
+    counts = re.compile(r"run\.networks\[\d+\]\.passes\..*")
+    return {path: text for path, text in held.items() if not counts.fullmatch(path)}
 
 
 def take_state(networks: list[dict[str, Any]], method: dict[str, Any]) -> Snapshot:
@@ -118,6 +124,7 @@ def take_state(networks: list[dict[str, Any]], method: dict[str, Any]) -> Snapsh
     for i, state in enumerate(networks):
         for name, value in state.items():
             named[f"run.networks[{i}].{name}"] = value
+
     for name, value in method.items():
         named[f"self.{name}"] = value
     return _fingerprints(named)
@@ -128,27 +135,31 @@ def take_shared(cls: type[Method], module: types.ModuleType) -> Snapshot:
 
     All methods of the process share these values, and no checkpoint holds them.
     """
-    held = {name: value for name, value in vars(module).items() if not name.startswith("__")}
-    inside = [
-        value
-        for value in held.values()
-        if isinstance(value, type) and value.__module__ == module.__name__
-    ]
-    # The method's own bases, from the most general one on: what a class sets hides its parent's.
+    # Classes of the module, then the method's own bases from the most general one on: what a class
+    # sets hides what its parent sets.
+    owners = []
+    for value in vars(module).values():
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            owners.append(value)
     below = cls.__mro__.index(Method) - 1
-    for owner in [*inside, *cls.__mro__[below::-1]]:
-        for name, value in vars(owner).items():
-            if not name.startswith(("__", "_abc_")):
-                held[f"{owner.__name__}.{name}"] = value
+    owners += cls.__mro__[below::-1]
 
-    # Objects of other modules are left out: they may hold anything.
-    data = _LEAVES | _GENERATORS | _CONTAINERS
-    own = {
-        path: value
-        for path, value in held.items()
-        if isinstance(value, data) or type(value).__module__ == module.__name__
-    }
-    return _fingerprints(own)
+    held = {}
+    for name, value in vars(module).items():
+        if not name.startswith("__") and _is_data(value, module):
+            held[name] = value
+    for owner in owners:
+        for name, value in vars(owner).items():
+            if not name.startswith(("__", "_abc_")) and _is_data(value, module):
+                held[f"{owner.__name__}.{name}"] = value
+    return _fingerprints(held)
+
+
+def _is_data(value: Any, module: types.ModuleType) -> bool:
+    """Whether a shared value is looked into. Objects of other modules may hold anything."""
+    if isinstance(value, _LEAVES | _GENERATORS | _CONTAINERS):
+        return True
+    return type(value).__module__ == module.__name__
 
 
 def _fingerprints(values: Mapping[str, Any]) -> Snapshot:

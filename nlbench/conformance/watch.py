@@ -45,7 +45,8 @@ class Watch:
 
     Attributes:
         trial: how the training departs from the usual one.
-        stop_at: the epoch at whose beginning the training is stopped, or -1.
+        stop_at: the epoch at whose beginning the training is stopped. It may be one that the
+            training does not reach.
         module: the name of the method's module, if its file was executed again, else "".
         task, method, run: of the training, as soon as they exist.
         not_finite: the first value that was not finite, or None.
@@ -62,9 +63,11 @@ class Watch:
         self.trial = trial
         self.stop_at = stop_at
         self.module = ""
+
         self.task: Task | None = None
         self.method: Method
         self.run: RunState
+
         self.not_finite: NotFinite | None = None
         self.losses: list[tuple[int, int, float]] = []
         self.begun: dict[int, Snapshot] = {}
@@ -92,6 +95,7 @@ class Watch:
         training, and only this module needs one.
         """
         self.run = run
+        # What they call is unchanged, so a method that is watched trains with the same numbers.
         make_batch, take_step, register = run.batch, run.backward_step, run.optimise
 
         def batch(index: Tensor, *views: int) -> Batch:
@@ -102,11 +106,14 @@ class Watch:
         def backward_step(
             loss: Tensor, *names: str, through: tuple[Tensor, Tensor] | None = None
         ) -> None:
+            # A loss of another shape is refused below, by torch.
             value = float(loss.detach()) if loss.numel() == 1 else 0.0
             if not math.isfinite(value):
                 self._note("loss", f"the loss is {value}")
             take_step(loss, *names, through=through)
+
             self.losses.append((run.epoch, run.step, value))
+            # The first one explains those that follow.
             if self.not_finite is None:
                 self._look_at_parameters(value)
 
@@ -123,6 +130,8 @@ class Watch:
         run.batch = batch  # type: ignore[method-assign]
         run.backward_step = backward_step  # type: ignore[method-assign]
         run.optimise = optimise  # type: ignore[method-assign]
+
+        # The networks' own optimisers are registered already.
         for name, optimiser in run.optimisers.items():
             self._count_steps(name, optimiser)
         for i, network in enumerate(run.networks):
@@ -139,6 +148,7 @@ class Watch:
         """Note the first gradient, else the first parameter, that is not finite."""
         named = list(self._parameters())
         grads = [(path, p.grad) for path, p in named if p.grad is not None]
+
         # One norm over all values is much faster than a look at each of them.
         values = [value.detach() for _, value in [*grads, *named]]
         if nn.utils.get_total_norm(values).isfinite():
@@ -193,6 +203,7 @@ class _Watched(Method):
         if epoch == watch.stop_at:
             raise Stop
 
+        # Taken before the hook, which a resumed training runs, too.
         watch.begun[epoch] = snapshot.take(run, self)
         if watch.module:
             watch.begun[epoch] |= snapshot.take_shared(type(self), sys.modules[watch.module])
@@ -212,6 +223,7 @@ class _Watched(Method):
         with watch.around("training_step", batches=item):
             logits = super().training_step(run, *item)
 
+        # No batch is used after its step.
         watch.read_only.forget_batches()
         for batch in item:
             if isinstance(batch, Batch):

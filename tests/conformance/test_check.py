@@ -915,7 +915,7 @@ def test_the_command_prints_a_line_a_check_and_says_by_its_status_how_it_went(cl
         (["m/gone.py"], "m/gone.py: there is no such file"),
         (["m"], "m: not a method file"),
         (["gce", "--set", "qq=1"], "--set qq: gce has no such hyperparameter. It takes: .* Did you mean 'q'?"),
-        (["gce", "--set", "q=2"], "--set q: q must be in"),
+        (["gce", "--set", "q=2"], "--set q: must be in"),
         (["gce", "--set", "q=x"], "--set q: must be a number"),
         (["gce", "--methods-dir", "gone"], "not a folder of method files"),
         (["gce", "--only", "resumes"], "--only resumes: unknown check. There are: import, .* Did you mean 'resume'?"),
