@@ -144,11 +144,13 @@ PRESETS: dict[str, Preset] = {
             "threads": 1,
         },
     ),
+    # shengliu66/ELR: 120 epochs on CIFAR-10, 150 on CIFAR-100.
     "cifar": Preset(
         "ELR's split and schedule: ResNet-34, 45,000 / 5,000, x0.01 twice",
         {**_CIFAR, **_ELR_10},
         _ON_100_CLASSES,
     ),
+    # shengliu66/ELR, config_cifar10.json.
     "cifar-cosine": Preset(
         "cifar with ELR's cosine schedule: warm restarts every 10 epochs, 150 epochs",
         {
@@ -157,20 +159,23 @@ PRESETS: dict[str, Preset] = {
             "schedule": {"kind": "cosine-restarts", "period": 10.0, "floor": 0.001},
         },
     ),
+    # UCSC-REAL/cifar-10-100n.
     "cifarn": Preset(
         "the CIFAR-N leaderboard's: ResNet-34, lr 0.1, 100 epochs, no validation part",
         _CIFARN,
     ),
+    # Our own, for methods that were tuned at 0.02: a learning rate of 0.1 hurts them.
     "cifarn-02": Preset(
         "cifarn with lr 0.02 and the schedule of cifar",
         {**_CIFARN, "lr": 0.02, **_ELR_10},
         _ON_100_CLASSES,
     ),
+    # The split of the 2022 challenge on CIFAR-N.
     "cifarn-val": Preset(
         "cifarn with 10% held out by noisy label",
         {**_CIFARN, "val_fraction": 0.1},
     ),
-    # Our own.
+    # Our own. Chosen so that cross entropy memorises, see docs/protocols.md.
     "cifar-cpu": Preset(
         "for machines without a GPU: cnn3, 20,000 images, 20 epochs, in the regime where CE "
         "memorises",
@@ -187,7 +192,7 @@ PRESETS: dict[str, Preset] = {
             "threads": 1,
         },
     ),
-    # Our own.
+    # Our own: a tenth of the work of cifarn. How it was chosen is in docs/protocols.md.
     "cifar-fast": Preset(
         "for a GPU in a hurry: resnet9, all 50,000 images, 30 epochs",
         {
@@ -222,10 +227,12 @@ PRESETS: dict[str, Preset] = {
             "augment": "crop-flip",
         },
     ),
+    # shengliu66/ELR, ELR_plus/config_webvision.json.
     "webvision-mini": Preset(
         "ELR+'s recipe: InceptionResNetV2 from scratch, 227 pixels, 100 epochs",
         {**_WEBVISION, "model": "timm/inception_resnet_v2"},
     ),
+    # The same recipe with the network of later papers.
     "webvision-mini-r50": Preset(
         "webvision-mini with a ResNet-50, as later papers use it",
         {**_WEBVISION, "model": "torchvision/resnet50"},
@@ -245,6 +252,7 @@ PRESETS: dict[str, Preset] = {
             "augment": "flip",
         },
     ),
+    # Our own. The weights were trained on images of 224 pixels.
     "images-224": Preset(
         "a folder of your own: ResNet-50 from ImageNet weights, 224 pixels, 30 epochs",
         {
@@ -256,6 +264,7 @@ PRESETS: dict[str, Preset] = {
             "lr": 0.01,
         },
     ),
+    # Our own. From scratch, because no ImageNet weights fit the CIFAR form of a ResNet.
     "images-32": Preset(
         "a folder of your own, shrunk to 32 pixels: ResNet-18 in its CIFAR form from scratch, 30 "
         "epochs",
