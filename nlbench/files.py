@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 
 def short_hash(*parts: bytes | memoryview) -> str:
@@ -67,7 +67,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         write(file)
 
 
-def flock(file: IO[Any], *, wait: bool) -> Literal["held", "busy", "unsupported"]:
+def flock(file: IO[bytes] | IO[str], *, wait: bool) -> Literal["held", "busy", "unsupported"]:
     """Lock an open file against other processes. Closing the file releases the lock.
 
     Args:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -382,7 +382,7 @@ def _first_of(wanted: Sequence[str], columns: Sequence[str]) -> str | None:
     return next((column for column in wanted if column in columns), None)
 
 
-def _class_names(schema: Schema, label: str) -> dict[Any, str]:
+def _class_names(schema: Schema, label: str) -> dict[object, str]:
     """Return the names of the classes, which Hugging Face keeps in the schema's metadata."""
     try:
         metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -109,7 +108,7 @@ def _label_sets(path: Path, labels: LabelFile, info: Info) -> dict[str, np.ndarr
     return {name: _label_set(content, key, path, info) for name, key in labels.sets.items()}
 
 
-def _label_set(content: dict[Any, Any], key: str, path: Path, info: Info) -> np.ndarray:
+def _label_set(content: dict[object, object], key: str, path: Path, info: Info) -> np.ndarray:
     """Return one label set (N,) int64, read-only."""
     if key not in content:
         known = ", ".join(map(repr, content))

@@ -48,15 +48,15 @@ class _Call:
     """
 
     __slots__ = ("_function",)
-    _function: Callable[..., Any]
+    _function: Callable[..., object]
 
-    def __init__(self, function: Callable[..., Any]):
+    def __init__(self, function: Callable[..., object]):
         object.__setattr__(self, "_function", function)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> object:
         return self._function(*args)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise pickle.UnpicklingError(f"the pickle tries to set {name}")
 
 
@@ -71,7 +71,7 @@ class _Dtype:
     def __init__(self, code: str | bytes, align: bool = False, copy: bool = True):
         self.dtype = _number_type(_text(code))
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[object, str | bytes, *tuple[object, ...]]) -> None:
         self.dtype = _number_type(_text(state[1]) + self.dtype.str[1:])
 
 
@@ -80,7 +80,7 @@ class _Array:
 
     __slots__ = ("array",)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[object, tuple[int, ...], _Dtype, bool, bytes]) -> None:
         _, shape, dtype, fortran, content = state
         self.array = _array(content, dtype, shape, "F" if fortran else "C")
 
@@ -89,7 +89,7 @@ def _text(value: str | bytes) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 
-def _number_type(code: str) -> np.dtype[Any]:
+def _number_type(code: str) -> np.dtype:
     if not _NUMBER.fullmatch(code):
         raise pickle.UnpicklingError(f"dtype {code!r}: only arrays of numbers are read")
     return np.dtype(code)
@@ -108,7 +108,7 @@ def _array(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "
     return values.astype(dtype.dtype.newbyteorder("="))
 
 
-def _reconstruct(*ignored: Any) -> _Array:
+def _reconstruct(*ignored: object) -> _Array:
     return _Array()
 
 
@@ -131,7 +131,7 @@ def _no_bytes() -> bytes:
 
 
 def _rebuild_tensor(
-    storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+    storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> np.ndarray:
     """Return a tensor that is a whole storage, or a contiguous part of one, as an array."""
     # Only the strides of an array without gaps: nothing may reach outside the storage.
@@ -145,7 +145,7 @@ def _rebuild_tensor(
 
 
 # Everything that a pickle may name, by module and name.
-_GLOBALS: dict[tuple[str, str], Any] = {
+_GLOBALS: dict[tuple[str, str], _Call | str] = {
     # Only ever an argument of _reconstruct.
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): _Call(_Dtype),
@@ -183,7 +183,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(content), encoding="bytes")
         self._storages = storages
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> _Call | str:
         try:
             return _GLOBALS[module, name]
         except KeyError:
@@ -197,7 +197,7 @@ class _Unpickler(pickle.Unpickler):
         return np.frombuffer(self._storages(key), np.dtype(code).newbyteorder("<"))
 
 
-def read_pickle(content: bytes, where: str | Path) -> Any:
+def read_pickle(content: bytes, where: str | Path) -> object:
     """Read a pickle of numbers, text, lists, dicts and NumPy arrays. Bytes stay bytes.
 
     Args:
@@ -208,7 +208,7 @@ def read_pickle(content: bytes, where: str | Path) -> Any:
     return _read(content, where, None)
 
 
-def read_torch(path: Path) -> Any:
+def read_torch(path: Path) -> object:
     """Read a file of torch.save, or a plain pickle, without torch. Tensors become NumPy arrays.
 
     Raises: DataError as read_pickle, and for a file that cannot be read.
@@ -241,7 +241,7 @@ def _root(archive: zipfile.ZipFile, path: Path) -> str:
     return root
 
 
-def _read(content: bytes, where: str | Path, storages: Callable[[str], bytes] | None) -> Any:
+def _read(content: bytes, where: str | Path, storages: Callable[[str], bytes] | None) -> object:
     """Unpickle, with every failure as a DataError."""
     try:
         value = _plain(_Unpickler(content, storages).load())
@@ -264,7 +264,7 @@ def _read(content: bytes, where: str | Path, storages: Callable[[str], bytes] | 
     return value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return the value with real arrays in place of stand-ins."""
     if isinstance(value, _Array):
         return value.array

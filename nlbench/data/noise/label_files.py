@@ -8,7 +8,7 @@ import json
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def _read_npy(path: Path) -> np.ndarray:
     return labels
 
 
-def _read_json(path: Path) -> list[Any]:
+def _read_json(path: Path) -> list[object]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, list):
         raise DataError(

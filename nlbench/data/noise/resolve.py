@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +15,11 @@ from nlbench.data.noise.matrix_files import read_matrix
 from nlbench.errors import DataError, Problem, SuiteError, did_you_mean, unknown_name
 from nlbench.files import digest
 
+# A noise in full: its kind, every parameter in its canonical type, and the digest of its file.
+Resolved = Mapping[str, float | str]
 
-def resolve(noise: Mapping[str, Any], info: Info, base_dir: Path) -> dict[str, Any]:
+
+def resolve(noise: Mapping[str, object], info: Info, base_dir: Path) -> dict[str, float | str]:
     """Check a noise mapping completely and return it with all parameters, in canonical types.
 
     For `file` and `matrix` the file is read and checked too, and `sha256` of its bytes is added.
@@ -31,7 +33,7 @@ def resolve(noise: Mapping[str, Any], info: Info, base_dir: Path) -> dict[str, A
     kind = _kind(noise)
     problems = _kind_problems(kind, info)
 
-    resolved: dict[str, Any] = {"kind": kind.name}
+    resolved: dict[str, float | str] = {"kind": kind.name}
     for param in kind.params:
         if param.name in noise:
             try:
@@ -48,7 +50,7 @@ def resolve(noise: Mapping[str, Any], info: Info, base_dir: Path) -> dict[str, A
     if not problems and "path" in resolved:
         try:
             _check_file(resolved, info)
-            resolved["sha256"] = digest(Path(resolved["path"]), "sha256")
+            resolved["sha256"] = digest(Path(str(resolved["path"])), "sha256")
         except DataError as error:
             problems.append(_problem("path", str(error)))
     if problems:
@@ -56,13 +58,13 @@ def resolve(noise: Mapping[str, Any], info: Info, base_dir: Path) -> dict[str, A
     return resolved
 
 
-def identity(noise: Mapping[str, Any]) -> dict[str, Any]:
+def identity(noise: Resolved) -> dict[str, float | str]:
     """Return what can change a result in a resolved noise: all but the path of its file."""
     return {key: value for key, value in noise.items() if key != "path"}
 
 
 def apply(
-    noise: Mapping[str, Any],
+    noise: Resolved,
     clean_labels: np.ndarray,
     info: Info,
     seed: int,
@@ -77,12 +79,14 @@ def apply(
     Raises: DataError when the file of `file` or `matrix` has changed or cannot be used; ValueError
         when instance-dependent noise gets no images.
     """
-    kind = KINDS[noise["kind"]]
+    kind = KINDS[str(noise["kind"])]
     clean = as_labels(clean_labels, "clean_labels")
-    params = {param.name: noise.get(param.name, param.default) for param in kind.params}
+    params: dict[str, object] = {}
+    for param in kind.params:
+        params[param.name] = noise.get(param.name, param.default)
 
     # The run's key holds the digest, so another content would be another run.
-    if "sha256" in noise and _digest_now(params["path"]) != noise["sha256"]:
+    if "sha256" in noise and _digest_now(str(params["path"])) != noise["sha256"]:
         raise DataError(f"{params['path']}: has changed since the suite was read; start again")
     if kind.needs_images:
         if images is None:
@@ -100,7 +104,7 @@ def _problem(key: object, message: str) -> Problem:
     return Problem(("noise", str(key)), message)
 
 
-def _kind(noise: Mapping[str, Any]) -> Kind:
+def _kind(noise: Mapping[str, object]) -> Kind:
     """Return the kind that the mapping names. Raises SuiteError where it names none."""
     name = noise.get("kind")
     if isinstance(name, str) and name in KINDS:
@@ -127,7 +131,7 @@ def _kind_problems(kind: Kind, info: Info) -> list[Problem]:
     return [_problem("kind", f"{kind.name} {message}") for message in messages]
 
 
-def _unknown_keys(noise: Mapping[str, Any], kind: Kind) -> list[Problem]:
+def _unknown_keys(noise: Mapping[str, object], kind: Kind) -> list[Problem]:
     params = [param.name for param in kind.params]
     known = ["kind", *params]
     problems = []
@@ -139,13 +143,15 @@ def _unknown_keys(noise: Mapping[str, Any], kind: Kind) -> list[Problem]:
     return problems
 
 
-def _check_file(resolved: Mapping[str, Any], info: Info) -> None:
+def _check_file(resolved: Resolved, info: Info) -> None:
     """Read the file of a resolved noise. Raises DataError when it cannot be used."""
-    path = Path(resolved["path"])
+    path = Path(str(resolved["path"]))
     if resolved["kind"] == "matrix":
         read_matrix(path, info.num_classes)
     else:
-        check_labels(read_labels(path, resolved["key"]), info.num_train, info.num_classes, path)
+        check_labels(
+            read_labels(path, str(resolved["key"])), info.num_train, info.num_classes, path
+        )
 
 
 def _digest_now(path: str) -> str:
