@@ -60,7 +60,7 @@ def test_jpeg_files_and_files_of_other_names(small, tmp_path):
     assert (abs(dataset.test_images.astype(int) - small.images["test"]) < 128).mean() > 0.9
 
 
-def test_counts_that_are_not_the_published_ones_are_said_and_decoding_is_kept(small, tmp_path, monkeypatch):
+def test_unusual_counts_are_a_warning_and_decoding_is_kept(small, tmp_path, monkeypatch):
     small.write_binary(tmp_path / "data")
     first = load(tmp_path / "data")
     assert ["30 train images, ANIMAL-10N has 50000" in first.warnings[0], len(first.warnings)] == [True, 2]

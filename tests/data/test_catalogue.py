@@ -1,4 +1,4 @@
-"""From names to datasets: the folder is the registry, what is there, and where the rest is to be had."""
+"""From names to datasets: the folder is the registry, what is there, and where to get the rest."""
 
 import inspect
 from pathlib import Path

@@ -48,7 +48,7 @@ def test_cifar100n(small100, tmp_path):
     assert noise_rate(dataset.clean_labels, dataset.label_sets["noisy"]) == 1
 
 
-def test_everything_missing_is_said_at_once(tmp_path):
+def test_everything_missing_is_reported_at_once(tmp_path):
     with pytest.raises(DataMissing) as caught:
         cifar10n.load(Places(tmp_path, tmp_path / "cache"), 0)
     for word in ("cifar-10-python.tar.gz", "CIFAR-10_human.pt", "cifar-n", "CC BY-NC", "nlbench data fetch cifar10n"):

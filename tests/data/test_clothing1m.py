@@ -58,7 +58,7 @@ def test_layouts(small, tmp_path, place, lists, images, prefix):
         assert labels.tolist() == [label for _, label in part]
 
 
-def test_the_key_lists_alone_say_what_belongs_to_a_part(small, tmp_path):
+def test_the_key_lists_alone_decide_which_image_belongs_to_a_part(small, tmp_path):
     """The first training image has a clean label as well, the second of validation a noisy one."""
     dataset = load(small.write(tmp_path))
     assert dataset.label_sets["noisy"][0] == 0
@@ -90,7 +90,7 @@ def test_missing_files_are_named_with_their_place(tmp_path):
         load(tmp_path)
 
 
-def test_a_few_missing_training_images_are_left_out_and_said(tmp_path):
+def test_a_few_missing_training_images_are_left_out_with_a_warning(tmp_path):
     small = Clothing1M(train=280)
     small.write(tmp_path)
     for i in (5, 9):
@@ -111,8 +111,8 @@ def test_a_few_missing_training_images_are_left_out_and_said(tmp_path):
 def test_every_image_that_scores_must_be_there(small, tmp_path, part):
     small.write(tmp_path)
     (tmp_path / small.parts[part][2][0]).unlink()
-    said = refused(tmp_path, f"{tmp_path / part}_key_list.txt:3: no image", "every image of this part must be there")
-    assert "first of" not in said
+    message = refused(tmp_path, f"{tmp_path / part}_key_list.txt:3: no image", "every image of this part must be there")
+    assert "first of" not in message
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_the_short_side_is_resized(tmp_path, size):
     assert abs(image.astype(int) - expected[top : top + 6, left : left + 6]).max() <= 2
 
 
-def test_an_image_smaller_than_the_crop_stands_in_black(numbered):
+def test_an_image_smaller_than_the_crop_gets_a_black_border(numbered):
     image = one(numbered, crop=12)
     assert image[2:9, 1:10, 2].all()  # 5 rows more and 3 columns more: the smaller half above and left
     assert image[:, :, 2].sum() == 100 * 7 * 9
@@ -153,7 +153,7 @@ def test_floating_point_pixels_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
-def test_whatever_is_wrong_with_a_file_it_is_named(tmp_path, form):
+def test_a_damaged_file_is_named(tmp_path, form):
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)).save(buffer, form)
     rng, whole, path = np.random.default_rng(1), buffer.getvalue(), tmp_path / "x"
@@ -166,12 +166,12 @@ def test_whatever_is_wrong_with_a_file_it_is_named(tmp_path, form):
         try:
             decode.open_image(str(path))
         except DataError as error:
-            said = str(error)
+            message = str(error)
             refused += 1
         else:
             continue
-        assert f"{path}: cannot be decoded" in said
-        assert f"; {len(content)} bytes, perhaps a download that broke off" in said
+        assert f"{path}: cannot be decoded" in message
+        assert f"; {len(content)} bytes, perhaps a download that broke off" in message
     assert refused >= 20  # a few damages are within what the format forgives
 
 
@@ -198,7 +198,7 @@ def images_of(files, augment="crop-flip", resize=18, crop=16):
     return FileImages(files, INFO, CPU, augment, Geometry(resize, crop))
 
 
-def test_the_same_bytes_whatever_the_number_of_workers(files, monkeypatch):
+def test_the_number_of_workers_does_not_change_the_bytes(files, monkeypatch):
     draws = np.random.default_rng(0).random((50, 3), np.float32)
     paths = [files.path(i) for i in range(50)]
     got = {}
@@ -264,8 +264,8 @@ def run_script(path, *arguments):
 
 @pytest.mark.nightly
 def test_a_script_with_workers_ends_without_a_message(files, tmp_path):
-    status, printed, said = run_script(tmp_path / "script.py", files.path(0))
-    assert (status, said) == (0, "")
+    status, printed, message = run_script(tmp_path / "script.py", files.path(0))
+    assert (status, message) == (0, "")
     assert len(printed.splitlines()) == 1
 
 

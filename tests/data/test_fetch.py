@@ -66,17 +66,17 @@ def serve(monkeypatch, url, content=CONTENT):
 
 def test_fetch(server, data, monkeypatch):
     serve(monkeypatch, server.url)
-    steps, said = [], []
-    paths = fetch.fetch("cifar10n", data, lambda done, total: steps.append((done, total)), said.append)
+    steps, reported = [], []
+    paths = fetch.fetch("cifar10n", data, lambda done, total: steps.append((done, total)), reported.append)
     target = data / "cifar-n" / "CIFAR-10_human.pt"
     assert paths[-1] == target
     assert target.read_bytes() == CONTENT
     assert [path.name for path in target.parent.iterdir()] == [target.name]
     assert steps[0] == (0, len(CONTENT))
     assert steps[-1] == (len(CONTENT), len(CONTENT))
-    assert "CC BY-NC 4.0" in "\n".join(said)
-    assert "MB" in "\n".join(said)
-    fetch.fetch("cifar10n", data, report=said.append)  # all there: nothing is asked for again
+    assert "CC BY-NC 4.0" in "\n".join(reported)
+    assert "MB" in "\n".join(reported)
+    fetch.fetch("cifar10n", data, report=reported.append)  # all there: nothing is asked for again
     assert server.requests == [0]
 
 
@@ -88,7 +88,7 @@ def test_messages_go_to_standard_error(server, data, monkeypatch, capsys):
     assert "CC BY-NC" in err
 
 
-def test_a_broken_download_goes_on_where_it_stopped(server, data, monkeypatch):
+def test_a_broken_download_continues_where_it_stopped(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     server.stop_after = 300_000
     with pytest.raises(DataMissing, match=r"fetch again to go on|IncompleteRead"):
@@ -166,9 +166,9 @@ def test_data_directory_that_cannot_be_written(server, data, monkeypatch):
 
 
 def test_nothing_to_fetch(tmp_path):
-    said = []
-    assert fetch.fetch("digits", tmp_path, report=said.append) == ()
-    assert said == ["digits: there, needs no files"]
+    reported = []
+    assert fetch.fetch("digits", tmp_path, report=reported.append) == ()
+    assert reported == ["digits: there, needs no files"]
 
 
 def test_every_source_says_where_it_comes_from_and_goes_to():

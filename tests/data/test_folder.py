@@ -145,7 +145,7 @@ def test_fingerprint_knows_true_labels_and_the_images_of_parquet(load, tmp_path)
     assert load(pixels.write_parquet(tmp_path / "d")).fingerprint != parquet.fingerprint
 
 
-def test_what_changed_is_read_again(load, small, tmp_path):
+def test_a_folder_that_changed_is_read_again(load, small, tmp_path):
     path = small.write_classes(tmp_path / "birds")
     before = load(path)
     write_image(path / "train" / "cat" / "new.jpg")
@@ -160,14 +160,14 @@ def test_what_changed_is_read_again(load, small, tmp_path):
     assert load(parquet).label_sets["given"][0] == 2
 
 
-def test_classes_are_in_the_order_of_numbers_where_they_are_numbers(load, tmp_path):
+def test_classes_that_are_numbers_are_ordered_as_numbers(load, tmp_path):
     for part in ("train", "test"):
         for label in ("10", "9", "09"):
             write_image(tmp_path / "n" / part / label / "a.png")
     assert load(tmp_path / "n").label_sets["given"].tolist() == [0, 2, 1]  # files of 09, 10, 9; classes 09, 9, 10
 
 
-def test_what_tools_leave_behind_is_no_class_and_no_image(load, small, tmp_path):
+def test_files_that_other_programs_leave_are_no_classes_and_no_images(load, small, tmp_path):
     path = small.write_classes(tmp_path / "birds")
     before = load(path).fingerprint
     write_image(path / "train" / ".ipynb_checkpoints" / "a.jpg")

@@ -103,7 +103,7 @@ def test_clothing1m(tmp_path, clothing):
         assert file["test"].shape == (28,)
 
 
-def test_what_the_clean_validation_set_selects_is_its_first_best_epoch(tmp_path, clothing):
+def test_the_clean_validation_set_selects_its_first_best_epoch(tmp_path, clothing):
     sw = sweep(tmp_path, "clothing1m", ["ce"], epochs=6, lr=0.05)
     record = records(sw)["ce"]
     with open(sw.store.run_dir(record.key) / "history.csv", newline="") as file:
@@ -220,7 +220,7 @@ def _plain_without_a_window(self, start, stop):
     return self._normalised(self._bytes(self._ask_range(start, min(stop, len(self)))))
 
 
-def test_what_was_drawn_ahead_is_the_same_plan_in_its_order():
+def test_reading_a_plan_ahead_keeps_its_order():
     drawn = []
 
     def plan():
@@ -235,7 +235,7 @@ def test_what_was_drawn_ahead_is_the_same_plan_in_its_order():
     assert list(epoch_.drawn_ahead(iter([]), 2)) == []
 
 
-def test_a_method_cannot_be_told_what_nobody_knows(tmp_path, clothing):
+def test_a_method_cannot_be_given_an_unknown_transition_matrix(tmp_path, clothing):
     with pytest.raises(SuiteError, match=r"methods\.forward\.T: needs to be told T, which is unknown: the dataset has"):
         sweep(tmp_path, "clothing1m", {"ce": {}, "forward": {"T": True}})
 
@@ -253,7 +253,7 @@ TOLD = """
 """
 
 
-def test_a_method_that_is_told_the_noise_rate_gets_the_published_estimate(tmp_path, clothing):
+def test_a_method_that_needs_the_noise_rate_gets_the_published_estimate(tmp_path, clothing):
     place = method_file(tmp_path / "m", "told", TOLD)
     record = records(sweep(tmp_path, "clothing1m", ["told"], methods_dir=place))["told"]
     assert record.method["told"] == ["noise_rate"]
@@ -318,7 +318,7 @@ def test_webvision(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["clothing1m", "webvision", "animal10n"])
-def test_the_command_line_knows_that_nobody_has_the_true_labels(tmp_path, dataset):
+def test_the_command_line_refuses_noise_where_the_true_labels_are_unknown(tmp_path, dataset):
     arguments = ["noise", "export", dataset, "--kind", "symmetric", "--rate", "0.4", "--to", str(tmp_path / "x.npy")]
     result = CliRunner().invoke(app, arguments)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
@@ -362,7 +362,7 @@ def test_a_folder_relative_to_the_suites_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("write", ["write_csv", "write_parquet"])
-def test_true_labels_measure_the_noise_and_what_is_memorised(tmp_path, write):
+def test_with_true_labels_noise_and_memorisation_are_measured(tmp_path, write):
     getattr(Folder(), write)(tmp_path / "birds", clean=True)
     sw = prepared(tmp_path, "  - {name: folder, path: ../birds}", methods="{ce: {}, elr: {}, forward: {T: true}}")
     found = records(sw)
@@ -375,7 +375,7 @@ def test_true_labels_measure_the_noise_and_what_is_memorised(tmp_path, write):
     assert "20.00% of all labels" in tables.render(sw.plan.as_json(), sw.store)
 
 
-def test_given_and_true_labels_and_drawn_noise_are_conditions_of_their_own(tmp_path):
+def test_given_labels_true_labels_and_drawn_noise_are_three_conditions(tmp_path):
     Folder().write_csv(tmp_path / "birds")
     sw = prepared(
         tmp_path, "  - {name: folder, path: ../birds, labels: [given, clean], noise: {kind: symmetric, rate: 0.4}}"
@@ -468,7 +468,7 @@ def test_a_folder_whose_list_is_wrong_is_a_problem_of_the_suite(tmp_path):
         ),
     ],
 )
-def test_what_a_network_is_to_see(tmp_path, setting, message):
+def test_wrong_sizes_for_a_network_are_refused(tmp_path, setting, message):
     Folder().write_classes(tmp_path / "birds")
     path = suite_file(tmp_path, "  - {name: folder, path: ../birds}")
     with pytest.raises(SuiteError) as caught:

@@ -224,7 +224,7 @@ PINNED = {
 
 
 @pytest.mark.parametrize(("kind", "rate"), PINNED)
-def test_labels_of_a_seed_stay_the_same_for_ever(kind, rate):
+def test_the_labels_of_a_seed_never_change(kind, rate):
     assert labels_hash(draw(kind, rate)) == PINNED[kind, rate]
 
 

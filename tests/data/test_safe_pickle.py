@@ -68,7 +68,7 @@ class Runs:
         (torch.load, ("x",), "torch"),
     ],
 )
-def test_whatever_else_a_pickle_names_is_refused_by_name(function, args, name):
+def test_any_other_global_of_a_pickle_is_refused_by_name(function, args, name):
     for value in (Runs(function, *args), {"a": [Runs(function, *args)]}):
         with pytest.raises(DataError, match=rf"^here: refused.*{name}"):
             read_pickle(pickle.dumps(value), "here")

@@ -37,7 +37,7 @@ def test_quotas(counts, size, expected):
 @pytest.mark.parametrize(
     ("counts", "size", "level"), [((10, 10, 10), 10, 3), ((2, 10, 10, 10), 15, 4), ((9, 9, 9), 1, 0)]
 )
-def test_what_does_not_divide_is_drawn(counts, size, level):
+def test_a_remainder_that_does_not_divide_is_drawn(counts, size, level):
     """Each class that has more gets one more in some draws, and no class is two ahead of another."""
     got = np.array([drawn(counts, size, seed)[1] for seed in range(100)])
     full = np.array(counts) <= level

@@ -49,7 +49,7 @@ def test_imagenet_is_mapped_by_wordnet_id(small, tmp_path):
     assert labels.tolist() == list(range(50))
 
 
-def test_fewer_images_than_imagenet_has_are_said(small, tmp_path):
+def test_fewer_images_than_imagenet_has_are_a_warning(small, tmp_path):
     small.write(tmp_path)
     (warning,) = load(tmp_path).warnings
     assert "ilsvrc12: 1 images of a class; ILSVRC 2012 has 50" in warning
@@ -81,7 +81,7 @@ def test_fingerprint(tmp_path):
     assert load(tmp_path / "a").fingerprint != first
 
 
-def test_missing_files_say_where_they_come_from(small, tmp_path):
+def test_the_message_about_missing_files_has_their_home_page(small, tmp_path):
     small.write(tmp_path / "webvision")
     shutil.rmtree(tmp_path / "webvision" / "ilsvrc12")
     (tmp_path / "webvision" / "info" / "synsets.txt").unlink()
