@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -209,7 +209,7 @@ def _spec(results: Results, row: str, condition: int) -> dict[str, Any]:
     return results.records_of(row, condition)[0].spec
 
 
-def _differing(spec: dict[str, Any], other: dict[str, Any]) -> str:
+def _differing(spec: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Return in which values two rows of one name differ, as "q 0.7 and 0.5"; else empty."""
     ours = {"method": spec["method"], **spec["params"]}
     theirs = {"method": other["method"], **other["params"]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
 
 from nlbench.results.cells import Results, SuiteRow
 from nlbench.results.metrics import MEASURES, METRICS, Reported
@@ -76,14 +75,14 @@ def render(results: Results, reference: str | None, published: bool = False) -> 
     return text.getvalue()
 
 
-def _first_columns(results: Results, row: SuiteRow, condition: int, metric: str) -> list[Any]:
+def _first_columns(results: Results, row: SuiteRow, condition: int, metric: str) -> list[object]:
     told = " ".join(row.told)
     return [results.suite, results.conditions[condition], row.name, row.method, told, metric]
 
 
 def _measured(
     results: Results, row: SuiteRow, condition: int, metric: str, reference: str | None
-) -> list[Any]:
+) -> list[object]:
     cell = results.cell(row.name, condition, metric)
     values = [cell.mean, cell.std, len(cell.values), cell.planned, cell.failed, row.networks]
 
@@ -97,7 +96,7 @@ def _measured(
 
 def _published(
     results: Results, row: SuiteRow, condition: int, reported: Reported | None
-) -> list[Any]:
+) -> list[object]:
     """Return the columns of the nearest published number, empty where there is none."""
     if reported is None:
         return [""] * len(_PUBLISHED_COLUMNS)
@@ -107,7 +106,7 @@ def _published(
 
     first = cell.nearest[0]
     record, test = first.record, first.test
-    tested: list[Any] = ["", "", "", ""]
+    tested: list[object] = ["", "", "", ""]
     remark = "; ".join(first.reasons)
     if test is not None:
         se = None if test.se is None else test.se / 100

@@ -49,7 +49,7 @@ _PLAN_KEYS = (
 )
 
 
-def _json_bytes(value: Mapping[str, Any]) -> bytes:
+def _json_bytes(value: Mapping[str, object]) -> bytes:
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
     return (text + "\n").encode()
 
@@ -128,7 +128,7 @@ class Store:
     def write(
         self,
         record: RunRecord,
-        history: Sequence[Mapping[str, Any]],
+        history: Sequence[Mapping[str, object]],
         predictions: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Write a run that ended. The file record.json comes last, because it marks the end.
@@ -175,7 +175,7 @@ class Store:
 
     # ---- Plans ----------------------------------------------------------------------------------
 
-    def write_plan(self, plan: Mapping[str, Any]) -> None:
+    def write_plan(self, plan: Mapping[str, object]) -> None:
         """Write the plan of a suite, in place of an older one of the same name."""
         payload = _json_bytes(plan)
         path = self.root / "suites" / f"{plan['suite']}.json"

@@ -76,7 +76,7 @@ def test_every_record_is_sound():
         assert not any(word in r.note for word in ("/work", ".md", "selection="))
     assert (
         len({tuple(getattr(r, f) for f in TEXT if f != "note") for r in records}) == 1193
-    )  # none stands twice
+    )  # none is there twice
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def test_names_of_both_sides_are_understood(arguments, count):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--dataset", "cifar10m"], "--dataset cifar10m: no published number has it. There are: cifar10, "),
         (["--method", "elrplus"], "Did you mean 'elr-plus'?"),
@@ -430,10 +430,10 @@ def test_names_of_both_sides_are_understood(arguments, count):
         (["--format", "latex"], "csv"),
     ],
 )  # fmt: skip
-def test_what_no_number_has_is_said(arguments, said):
+def test_a_name_that_no_number_has_is_refused(arguments, message):
     result = call(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_the_command_does_without_torch_and_at_once():
@@ -499,7 +499,7 @@ def planned(
 
 
 def table(text):
-    """Heads and rows of the table, by row; what stands twice in the heads is numbered."""
+    """Return the headings, and the cells of each line by its first cell."""
     lines = [
         [part.strip() for part in line.strip("|").split("|")]
         for line in text.splitlines()
@@ -674,6 +674,19 @@ def test_ce_beside_several_sources(store):
     assert "not testable: a std or the number of runs is not known" in text
 
 
+def test_what_a_source_does_not_say_is_a_reason_against_a_difference(store):
+    spec = {**WORST, "method": "gce", "params": {"truncate": False}}
+    run = record("gce", 0, {"last": 0.8, "best": 0.81}, spec, num_train=50000)
+    plan = planned(store, [("gce", run)], seeds=(0,), title="CIFAR-10N worst")
+    text = tables.render(plan, store, published=True)
+    assert table(text)[1]["gce"][1:4] == ["81.00", "80.66±0.35 [1]", "a,b"]
+    assert (
+        "(a) epochs: not known of the source; (b) form of the method: not known of the source."
+        in text
+    )
+    assert "minus published: " not in text
+
+
 def test_remarks_name_the_methods_they_are_about(store):
     plan = planned(store, elr_runs(), rows=("gce", "sl"))
     text = tables.render(plan, store, published=True)
@@ -737,7 +750,7 @@ def test_an_unknown_metric_is_refused_as_ever(store):
         tables.render(planned(store, elr_runs()), store, published=True, metric="lst")
 
 
-def test_what_webvision_is_also_tested_on_stands_beside_its_own_column(store):
+def test_numbers_of_webvisions_second_test_set_are_beside_its_own_column(store):
     web = MeasuredSetting.of(
         {"method": "ce", "dataset": "webvision", "labels": "noisy", "noise": None}, {}
     )
@@ -764,7 +777,7 @@ def test_what_webvision_is_also_tested_on_stands_beside_its_own_column(store):
         assert number in lines["co-teaching"]
 
 
-def test_numbers_selected_on_clean_labels_stand_beside_that_column(store):
+def test_numbers_selected_on_clean_labels_are_beside_that_column(store):
     spec = {
         **SPEC,
         "method": "elr-plus",

@@ -127,7 +127,7 @@ def test_there_is_a_step_from_every_older_schema():
     assert sorted(records.MIGRATIONS) == list(range(1, records.SCHEMA))
 
 
-def test_no_key_stands_in_two_parts():
+def test_no_key_is_in_two_parts():
     """A data frame has one column for each, so one would hide the other."""
     parts = (records.NoiseFacts, records.MethodFacts, records.Environment)
     keys = [key for part in parts for key in get_type_hints(part)]

@@ -60,16 +60,16 @@ def test_what_is_written_is_read_back(tmp_path):
     ids=["truncated", "empty", "unknown status", "key missing", "another run's"],
 )
 def test_a_corrupt_record_is_named_counts_as_missing_and_is_set_aside_by_the_next(tmp_path, damage):
-    said = []
-    store = Store(tmp_path, said.append)
+    warnings = []
+    store = Store(tmp_path, warnings.append)
     store.write(make(), [])
     path = store.run_dir(KEY) / "record.json"
     text = damage(path.read_text())
     path.write_text(text)
     assert store.read(KEY) is None
     assert store.read(KEY) is None
-    assert len(said) == 1  # once
-    assert str(path) in said[0]
+    assert len(warnings) == 1  # once
+    assert str(path) in warnings[0]
     assert path.read_text() == text  # reading changes nothing
     store.write(make(), [])
     assert path.with_name("record.json.corrupt-1").read_text() == text  # nothing is lost

@@ -201,7 +201,7 @@ def test_a_record_of_other_code_is_marked(store, three):
     assert "* made by another version of the code" in text
 
 
-def test_lossy_pixels_and_measured_noise_are_said(store):
+def test_lossy_pixels_and_measured_noise_are_in_the_notes(store):
     records = {("ce", 0, 0): record("ce", 0, 0.5, noise={"variant": "JPEG"})}
     text = tables.render(plan(store, records, seeds=(0,)), store)
     assert (
@@ -211,7 +211,34 @@ def test_lossy_pixels_and_measured_noise_are_said(store):
     assert "The images are a JPEG copy" in text
 
 
-def test_latex_compiles_by_eye(store, three):
+def test_the_notes_say_what_was_measured(store):
+    other = {"num_train": 80, "num_val": 10, "noise_rate_train": 0.45, "redrawn": False}
+    records = {
+        ("ce", 0, 0): record("ce", 0, 0.5, noise={"redrawn": False}),
+        ("ce", 0, 1): record("ce", 1, 0.5, noise=other),
+    }
+    text = tables.render(plan(store, records, ("A",), seeds=(0, 1)), store)
+    assert (
+        "- A: measured noise rate 40.00% to 45.00% of the training labels (40.20% of all labels), the same for "
+        "all seeds; 80 training, 10 validation, 10 test examples; 90 training, 10 test examples.\n"
+    ) in text
+
+
+def test_an_unknown_noise_rate_and_a_published_estimate_are_in_the_notes(store):
+    noise = {"noise_rate_train": None, "noise_rate_full": None, "estimated_rate": 0.38}
+    run = record("ce", 0, 0.5, noise=noise)
+    of_suite = plan(store, {("ce", 0, 0): run}, ("A",), seeds=(0,))
+    assert "published estimate" not in tables.render(of_suite, store)
+    of_suite["rows"][0]["told"] = ["noise_rate"]
+    text = tables.render(of_suite, store)
+    assert (
+        "- A: noise rate unknown (this dataset has no true labels); 90 training, 10 test examples."
+        in text
+    )
+    assert "- told noise_rate: the methods are given a published estimate, 38%;" in text
+
+
+def test_latex_has_one_line_for_each_row(store, three):
     text = tables.render(three, store, fmt="latex")
     assert r"\begin{tabular}{lrrrrrr}" in text
     assert r"elr & 92.00$\pm$1.73 &" in text

@@ -124,8 +124,8 @@ class _Pair(NamedTuple):
     """One property of the measured and of the published number; None where it is not known."""
 
     what: str
-    here: Any
-    there: Any
+    here: object
+    there: object
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class MeasuredSetting:
     dataset: str
     noise: str
     definition: str
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Params = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     num_train: int | None = None
 
@@ -272,11 +272,11 @@ def _source_name(kind: str, rate: object) -> str:
     return f"{family}-{rate:g}"
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
