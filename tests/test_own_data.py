@@ -135,7 +135,7 @@ def test_true_test_labels_are_the_truth_where_a_list_has_them(shapes, tmp_path):
 
 
 def test_a_warning_of_the_data_is_said_once(capsys):
-    spec = SimpleNamespace(row="ce", seed=0, condition="c", key="0" * 16)
+    spec = SimpleNamespace(row="ce", seed=0, condition=SimpleNamespace(title="birds"), key="0" * 16)
     record = SimpleNamespace(
         status="done",
         metrics={"last": 0.5},
@@ -143,9 +143,9 @@ def test_a_warning_of_the_data_is_said_once(capsys):
         error=None,
         warnings=["a.jpg; left out"],
     )
-    with Progress(2, {"c": "birds"}) as progress:
+    with Progress(2) as progress:
         for _ in range(2):
-            progress.listener().on_finish(spec, record)
+            progress.on_finish(spec, record)
     assert capsys.readouterr().err.count("warning: a.jpg; left out\n") == 1
 
 

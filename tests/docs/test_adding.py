@@ -18,7 +18,7 @@ def test_a_suite_can_be_added_as_its_page_says(tmp_path):
 
 
 @pytest.mark.story
-@pytest.mark.parametrize("name", ["dataset", "noise", "model", "protocol", "metric"])
+@pytest.mark.parametrize("name", ["dataset", "noise", "model", "protocol", "metric", "executor"])
 def test_nlbench_can_be_extended_as_a_page_says(name, tmp_path):
     follow(ADDING / f"{name}.md", tmp_path, copy_of_nlbench(tmp_path))
 
@@ -50,5 +50,5 @@ def compile_extension(place: Path) -> str:
 
 def test_every_page_on_adding_is_followed():
     """A new page of the folder must be added to a test here, or have a test file of its own."""
-    followed = {"suite", "dataset", "noise", "model", "protocol", "metric", "kernel", "method"}
+    followed = {"suite", "dataset", "noise", "model", "protocol", "metric", "executor", "kernel", "method"}
     assert {page.stem for page in ADDING.glob("*.md")} == followed
