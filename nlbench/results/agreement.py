@@ -115,6 +115,7 @@ def with_published(a: Results, *, metric: str = "last", conditions: Sequence[str
     for place in places:
         for left, right in _sides_of_sources(a, place, metric):
             blocks.append(_render(left, right))
+
     if not blocks:
         raise _no_source(a, places, metric)
     return "\n".join(blocks)
@@ -125,6 +126,7 @@ def _no_source(a: Results, places: Sequence[int], metric: str) -> SuiteError:
     for other in MEASURES:
         if other != metric and any(_sides_of_sources(a, place, other) for place in places):
             others.append(other)
+
     hint = "`nlbench published` lists what there is"
     if others:
         hint = f"There is one for --metric {', '.join(others)}"
@@ -201,6 +203,7 @@ def _sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, S
             f"sides, and there is {there}; --condition chooses another noise"
         )
         raise SuiteError("\n".join([message, *below]))
+
     left, right = _side(a, i, metric, rows), _side(b, j, metric, rows)
     return left, replace(right, notes=[*right.notes, *below])
 
@@ -268,9 +271,11 @@ def _sides_of_sources(results: Results, condition: int, metric: str) -> list[tup
         published = {}
         for row, record in alone.items():
             published[row] = Cell(planned=1, values={0: record.mean / 100})
+
         below = [f"B is {line}" for line in records.sources(list(alone.values()))]
         if table == records.CIFARN:
             below += records.CIFARN_WARNINGS
+
         selection = records.SELECTIONS[MEASURES[metric].selection]
         title = f"{table}, {selection}, network {network}; means as printed"
         measured = _side(results, condition, metric, list(alone))
@@ -282,7 +287,6 @@ def _numbers_by_source(
     results: Results, condition: int, metric: str
 ) -> dict[_Source, dict[str, Published]]:
     """Return the nearest number of each measured row, for each source."""
-    reported = MEASURES[metric]
     found: dict[_Source, dict[str, Published]] = {}
     for row in results.rows:
         if not results.cell(row.name, condition, metric).values:
@@ -291,12 +295,13 @@ def _numbers_by_source(
         setting = MeasuredSetting.of(own.spec, own.noise)
 
         by_source: dict[_Source, list[Published]] = {}
-        for record in setting.records(reported.test_set):
-            if (record.metric, record.selection) != (reported.measure, reported.selection):
-                continue
+        for record in setting.reported(MEASURES[metric]):
+            # Another definition of the noise is another task. Other differences are allowed,
+            # because only the order of the methods is compared.
             if comparable.definition(record) in ("", setting.definition):
                 source = record.table, record.source, record.name("model")
                 by_source.setdefault(source, []).append(record)
+
         for source, numbers in by_source.items():
             by_row = found.setdefault(source, {})
             by_row[row.name] = comparable.nearest(numbers, setting)[0]
@@ -317,6 +322,7 @@ def _render(a: Side, b: Side) -> str:
     lines = []
     for row, rank_a, rank_b in zip(rows, _ranks(x), _ranks(y), strict=True):
         lines.append([row, a.cells[row].text(), rank_a, b.cells[row].text(), rank_b])
+
     below = [f"A: {a.title}.", f"B: {b.title}.", "rank: 1 is the highest; ties share a rank."]
     below += [_counts(a, b, x, y), _of_interval(a, b, around), *a.notes, *b.notes]
     title = f"Kendall's tau-b over {len(rows)} methods: {stated}"

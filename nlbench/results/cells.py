@@ -241,6 +241,7 @@ class Results:
             if delta is not None:
                 found[row.name] = delta
 
+        # One condition is one family of comparisons. Rows with one seed have no test.
         ps = {name: delta.p for name, delta in found.items() if delta.p is not None}
         adjusted = dict(zip(ps, statistics.holm(list(ps.values())), strict=True))
         return {name: replace(delta, p=adjusted.get(name)) for name, delta in found.items()}

@@ -84,6 +84,7 @@ def _measured(
     results: Results, row: SuiteRow, condition: int, metric: str, reference: str | None
 ) -> list[object]:
     cell = results.cell(row.name, condition, metric)
+    # Nothing is rounded, and p is not corrected: a program can choose its own comparisons.
     values = [cell.mean, cell.std, len(cell.values), cell.planned, cell.failed, row.networks]
 
     delta = None

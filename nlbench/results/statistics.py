@@ -48,6 +48,9 @@ def holm(ps: Sequence[float]) -> list[float]:
     Source: Holm, Scandinavian Journal of Statistics 6(2), 1979.
     """
     adjusted = [0.0] * len(ps)
+
+    # The smallest p-value is multiplied by the number of comparisons, the next by one less. An
+    # adjusted value is never below a smaller one's.
     by_size = sorted(range(len(ps)), key=lambda i: ps[i])
     highest = 0.0
     for rank, i in enumerate(by_size):
@@ -85,6 +88,7 @@ class Sample:
 def welch(first: Sample, second: Sample) -> Welch:
     """Compare two means. There is a test where both samples have a std and at least two values."""
     difference = first.mean - second.mean
+    # Without a spread there is nothing to test against.
     if first.std is None or first.n is None or second.std is None or second.n is None:
         return Welch(difference)
     if min(first.n, second.n) < 2 or first.std == second.std == 0:

@@ -51,13 +51,13 @@ def render(
         check_metric(metric)
     if methods is None:
         methods = registry.method_files()
+
     results = Results(plan, store, methods)
     reference = choose_reference(results, against)
     if fmt == "csv":
         return csv_table.render(results, reference, published)
 
     write = formats.markdown if fmt == "md" else formats.latex
-
     blocks = []
     if published:
         for condition, name in enumerate(results.conditions):

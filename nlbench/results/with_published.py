@@ -43,7 +43,7 @@ class Compared:
 
     record: Published
     test: Welch | None = None
-    reasons: tuple[str, ...] = ()
+    reasons: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PublishedCell:
         marks: those of the measured cell, "!" where its mean leaves out runs that failed, and COPY.
     """
 
-    nearest: tuple[Compared, ...] = ()
+    nearest: Sequence[Compared] = ()
     further: int = 0
     marks: str = ""
 
@@ -81,27 +81,26 @@ def nearest_published(
     setting = _setting(results, row, condition)
     if setting is None:
         return PublishedCell()
-    same_rule = []
-    for record in setting.records(reported.test_set):
-        if (record.metric, record.selection) == (reported.measure, reported.selection):
-            same_rule.append(record)
-    if not same_rule:
+    numbers = setting.reported(reported)
+    if not numbers:
         return PublishedCell()
 
+    # No measured column may follow this rule: then there is nothing to take a difference to.
     cell = Cell(planned=0)
     for name, measure in MEASURES.items():
         if measure == reported:
             cell = results.cell(row.name, condition, name)
 
-    nearest = comparable.nearest(same_rule, setting)
-    compared = tuple(_compared(cell, record, setting) for record in nearest)
+    nearest = comparable.nearest(numbers, setting)
+    compared = [_compared(cell, record, setting) for record in nearest]
+
     marks = cell.marks
     own = results.records_of(row.name, condition)
     if any(record.noise.get("variant") for record in own):
         marks += COPY
     if cell.failed:
         marks += "!"
-    return PublishedCell(compared, len(same_rule) - len(nearest), marks)
+    return PublishedCell(compared, len(numbers) - len(nearest), marks)
 
 
 def _compared(cell: Cell, record: Published, setting: MeasuredSetting) -> Compared:
@@ -109,8 +108,9 @@ def _compared(cell: Cell, record: Published, setting: MeasuredSetting) -> Compar
         return Compared(record)
     known, unknown = setting.differences(record)
     if known or unknown:
-        return Compared(record, reasons=(*known, *unknown))
+        return Compared(record, reasons=[*known, *unknown])
 
+    # Sources print percent.
     std = None if cell.std is None else 100 * cell.std
     measured = Sample(100 * cell.mean, std, len(cell.values))
     published = Sample(record.mean, record.sample_std, record.seeds)
@@ -142,7 +142,7 @@ def _not_measured(results: Results, row: SuiteRow, condition: int) -> PublishedC
         cell = nearest_published(results, row, condition, reported)
         found += map(Compared, cell.records)
         further += cell.further
-    return PublishedCell(tuple(found), further)
+    return PublishedCell(found, further)
 
 
 # ---- One table ----------------------------------------------------------------------------------

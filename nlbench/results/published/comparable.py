@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from nlbench.results.metrics import Reported
 from nlbench.results.published.recipes import recipe
 from nlbench.results.published.records import PRETRAINED, WEB, Published, load
 
@@ -208,6 +209,14 @@ class MeasuredSetting:
                 found.append(record)
         return found
 
+    def reported(self, kind: Reported) -> list[Published]:
+        """Return those of `records` that measure the same, at an epoch chosen by the same rule."""
+        found = []
+        for record in self.records(kind.test_set):
+            if (record.metric, record.selection) == (kind.measure, kind.selection):
+                found.append(record)
+        return found
+
     def differences(self, record: Published) -> Differences:
         """Return what speaks against comparing this setting with a published number."""
         known, not_there, not_here = [], [], []
@@ -301,6 +310,8 @@ def nearest(records: Iterable[Published], setting: MeasuredSetting) -> list[Publ
     if not ranked:
         return []
     best = min(rank for rank, _ in ranked)
+
+    # Numbers that cannot be compared are shown to give an idea, and two are enough for that.
     most = 2
     if best == (0, 0):
         most = 3
