@@ -26,6 +26,7 @@ def digest(content: Path | bytes, algorithm: str) -> str:
         algorithm: as hashlib names it, for example "sha256". md5 only recognises published files
             and protects nothing.
     """
+    # Without usedforsecurity=False, systems in FIPS mode refuse md5.
     hashed = hashlib.new(algorithm, usedforsecurity=False)
     if isinstance(content, bytes):
         hashed.update(content)
@@ -74,6 +75,7 @@ def flock(file: IO[bytes] | IO[str], *, wait: bool) -> Literal["held", "busy", "
         wait: for the process that holds it. Without `wait` the answer is then "busy".
     Returns: "unsupported" on a file system without locks.
     """
+    # Imported here, because Windows has no fcntl, and listing works without it.
     import fcntl
 
     try:

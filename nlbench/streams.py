@@ -12,6 +12,7 @@ import numpy as np
 
 def derive(seed: int, *names: str | int) -> int:
     """Return a 63-bit integer for a stream, the same on every machine and in every version."""
+    # Not hash(), which gives another number for a text in each process.
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 

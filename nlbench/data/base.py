@@ -100,6 +100,7 @@ class ImageFiles:
         return np.char.add(os.fsencode(self.root) + b"/", self.names)
 
 
+# (N, H, W, 3) uint8, (N, C, H, W) float32, or files.
 Images = np.ndarray | ImageFiles
 
 

@@ -50,6 +50,8 @@ def info(name: str, path: str | Path, places: Places) -> Info:
     module = dataset(name)
     if module.INFO.located_by == "data-dir":
         return module.INFO
+
+    # The seed does not matter: no dataset that a suite locates is redrawn.
     return module.load(places.reading(Path(path)), seed=0).info
 
 

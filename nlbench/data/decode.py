@@ -182,6 +182,8 @@ def workers() -> int:
     chosen = os.environ.get("NLBENCH_WORKERS")
     if chosen is None:
         return hardware.cores()
+
+    # isdecimal() refuses an empty text and a minus sign as well.
     if not chosen.isdecimal():
         raise DataError(
             f"NLBENCH_WORKERS must be a number of processes, 0 for none, got {chosen!r}"

@@ -59,6 +59,7 @@ def fetch(
         report(catalogue.advice(name, data_dir))
         return state.found.paths
 
+    # Often only some are missing: CIFAR-10N has the images of CIFAR-10.
     for source in state.sources:
         if source.file not in state.found.needs:
             continue
@@ -101,6 +102,8 @@ def _reason(error: Exception) -> str:
 def _download(source: Source, target: Path, progress: Progress) -> None:
     """Download to `target`.part, from where an earlier one stopped, and rename it when whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
+
+    # The part stays when the download breaks off, and the next fetch continues it.
     part = target.with_name(f"{target.name}.part")
     start = part.stat().st_size if part.exists() else 0
 

@@ -67,6 +67,8 @@ def _how_to_get(files: Sequence[Source], data_dir: Path) -> list[str]:
 
     facts = ", ".join(fact for fact in (megabytes(first.size), first.licence) if fact)
     facts = f" ({facts})" if facts else ""
+
+    # What is unpacked into a folder keeps its own names; a single file must have the right one.
     into = "it into" if first.goes_to.endswith("/") else "it, as it is, at"
     return [
         f"  get {first.file}{facts} from {first.home}",

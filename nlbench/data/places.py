@@ -14,6 +14,8 @@ def data_dir(option: str | Path | None = None) -> Path:
     chosen = option or os.environ.get("NLBENCH_DATA")
     if chosen:
         return Path(chosen).expanduser()
+
+    # On Linux ~/.local/share/nlbench.
     return platformdirs.user_data_path("nlbench", appauthor=False)
 
 
@@ -22,6 +24,8 @@ def cache_dir() -> Path:
     chosen = os.environ.get("NLBENCH_CACHE")
     if chosen:
         return Path(chosen).expanduser()
+
+    # On Linux ~/.cache/nlbench.
     return platformdirs.user_cache_path("nlbench", appauthor=False)
 
 

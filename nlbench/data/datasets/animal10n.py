@@ -39,7 +39,11 @@ SOURCES = (
         licence="a form on the page; the link comes by e-mail",
     ),
 )
+
+# Names that people give the folder; the last is the data directory itself.
 _PLACES = ("animal10n", "ANIMAL-10N", "Animal-10N", "")
+
+# Folders inside it that raw_image.zip was unpacked into.
 _IMAGE_FOLDERS = ("", "raw_image", "raw_image_ver")
 
 # Bytes of an image in the binary files: id, label, then the planes of the colours.

@@ -29,11 +29,15 @@ INFO = Info(
     # The estimate of the dataset's authors, as later papers quote it.
     estimated_noise_rate=0.385,
 )
+
+# The keys of the images of each part.
 LISTS = {
     "train": "noisy_train_key_list.txt",
     "val": "clean_val_key_list.txt",
     "test": "clean_test_key_list.txt",
 }
+
+# The label of each key. A key can be in both.
 TABLES = {"noisy": "noisy_label_kv.txt", "clean": "clean_label_kv.txt"}
 _FILES = (*LISTS.values(), *TABLES.values())
 SOURCES = tuple(
@@ -45,6 +49,8 @@ SOURCES = tuple(
     )
     for file in (*_FILES, "images")
 )
+
+# Names that people give the folder; the last is the data directory itself.
 _PLACES = ("clothing1m", "Clothing1M", "clothing1M", "")
 
 # Folders inside a place where codes expect the lists.

@@ -46,6 +46,8 @@ SOURCES = (
         licence=_TERMS,
     ),
 )
+
+# Names that people give the folder; the last is the data directory itself.
 _PLACES = ("webvision", "WebVision", "webvision1.0", "")
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -89,6 +91,7 @@ def load(places: Places, seed: int) -> Dataset:
     kept, warnings = image_lists.usable(train)
     train = train.select(kept)
 
+    # Parts that are scored must be whole, or accuracies could not be compared.
     test = _mini(val_list, root)
     test = replace(test, names=[_in_val_folder(name) for name in test.names])
     image_lists.require_whole(test)

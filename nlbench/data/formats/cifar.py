@@ -105,6 +105,7 @@ def read(info: Info, layout: Layout, sources: Sequence[Source], places: Places) 
 
 def _places(layout: Layout, data_dir: Path) -> list[tuple[Path, bool]]:
     """Return the folders to search, each with whether it belongs to this dataset alone."""
+    # Own folders first: a copy there is certainly this dataset's.
     places = [(data_dir / place, True) for place in layout.places]
     return [*places, (data_dir, False)]
 

@@ -46,6 +46,7 @@ def has_column(path: Path, column: str) -> bool:
 
     True for a damaged file as well, so that reading it names the damage.
     """
+    # Not at the top of the file: pyarrow loads slowly, and few datasets need it.
     import pyarrow
     import pyarrow.parquet
 

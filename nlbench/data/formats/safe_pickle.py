@@ -190,6 +190,7 @@ class _Unpickler(pickle.Unpickler):
             raise _Forbidden(f"{module}.{name}") from None
 
     def persistent_load(self, reference: Any) -> np.ndarray:
+        # torch refers to a storage by its kind, type, key, device and length.
         kind, code, key, _, _ = reference
         known = _text(kind) == "storage" and code in _TORCH_STORAGES.values()
         if self._storages is None or not known:
@@ -214,6 +215,7 @@ def read_torch(path: Path) -> object:
     Raises: DataError as read_pickle, and for a file that cannot be read.
     """
     try:
+        # Since version 1.6 torch.save writes zip files. Anything else can only be a plain pickle.
         if not zipfile.is_zipfile(path):
             return _read(path.read_bytes(), path, None)
 

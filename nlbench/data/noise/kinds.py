@@ -150,6 +150,8 @@ def _symmetric_inclusive(rng: Rng, clean: Array, C: int, *, rate: float) -> Arra
     As in ELR, equation 1, and DivideMix. So rate * (C - 1) / C of the labels are wrong.
     """
     who, where = rng.random(len(clean)), rng.random(len(clean))
+
+    # The lowest numbers, so that a higher rate redraws the same examples and further ones.
     count = math.ceil(Decimal(str(rate)) * len(clean))
     drawn = np.argsort(who, kind="stable")[:count]
 
@@ -166,6 +168,7 @@ def _asymmetric(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     changed. Several public codes pick the dogs after cats became dogs, and so flip some cats back:
     r - r^2 of them end up wrong there.
     """
+    # A class that does not flip is its own target.
     target = np.arange(C)
     target[list(CIFAR10_PAIRS)] = list(CIFAR10_PAIRS.values())
     return _map(rng, clean, target, rate)
@@ -198,6 +201,7 @@ def _asymmetric_swap(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     """
     target = np.arange(C)
     for block in target.reshape(-1, 5).copy():
+        # Two random classes are the first two of the block in random order.
         first, second = block[np.argsort(rng.random(5), kind="stable")[:2]]
         target[first], target[second] = second, first
     return _map(rng, clean, target, rate)
@@ -216,6 +220,8 @@ def _matrix(rng: Rng, clean: Array, C: int, *, path: str) -> Array:
     T[i, j] = P(noisy j | clean i). The labels are drawn independently.
     """
     cumulated = read_matrix(Path(path), C).cumsum(1)
+
+    # A file may be rounded, so that a line of it does not add up to 1 exactly.
     cumulated /= cumulated[:, -1:]
     # The last class takes what the others leave, so that no rounding can lead out of range.
     return (rng.random(len(clean))[:, None] >= cumulated[clean, :-1]).sum(1)
@@ -296,6 +302,7 @@ def _first_of_each_class(who: Array, clean: Array, C: int, rate: float) -> Array
 
 def _choice(uniform: Array, n: int) -> Array:
     """Return integers in [0, n) from uniform numbers in [0, 1)."""
+    # The product of n and a number just below 1 can round up to n.
     return np.minimum((uniform * n).astype(np.int64), n - 1)
 
 

@@ -152,6 +152,8 @@ def _csv_cells(path: Path) -> list[list[str]]:
     lines = []
     for line in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))):
         cells = [cell.strip() for cell in line]
+
+        # Spreadsheets leave empty lines at the end.
         if any(cells):
             lines.append(cells)
     return lines
@@ -178,6 +180,7 @@ def _column(
                 f"expected {len(names)}: {', '.join(names)}"
             )
         try:
+            # int() refuses 1.5 and nan, which NumPy would turn into integers.
             values[i] = int(cells[place])
         except (ValueError, OverflowError):
             raise DataError(

@@ -122,6 +122,8 @@ def _kind_problems(kind: Kind, info: Info) -> list[Problem]:
         messages.append(
             f"is defined for {kind.class_ids} and datasets with its classes, not for {info.name}"
         )
+
+    # A label file goes by the order of the images.
     if not kind.redrawn and info.redrawn:
         messages.append(
             f"needs a fixed order of images, and {info.name} draws its own for each seed"
