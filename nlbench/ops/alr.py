@@ -62,7 +62,7 @@ def alr_loss(
 
 
 def alr_step(logits: Tensor, index: Tensor, targets: Tensor, *, alpha: float, lam_e: float) -> tuple[Tensor, Tensor]:
-    """The step of `alr_loss` without autograd: update the targets, return losses and gradient.
+    """Take the step of `alr_loss` without autograd: update the targets, return losses and gradient.
 
     Arguments and errors are those of `alr_loss`.
 

@@ -71,7 +71,7 @@ def elr_loss(
 def elr_step(
     logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor, *, beta: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """The step of `elr_loss` without autograd: update the targets, return losses and gradient.
+    """Take the step of `elr_loss` without autograd: update the targets, return losses and gradient.
 
     Arguments and errors are those of `elr_loss`. `targets[index]` is UPDATED IN PLACE.
 
@@ -93,10 +93,11 @@ def elr_loss_soft(
     lam: float,
     reduction: str = "mean",
 ) -> Tensor:
-    """The loss of ELR+, where labels and targets are mixtures and the targets stay as they are.
+    """Compute the loss of ELR+: labels and targets are mixtures, and the targets do not change.
 
-        q         = clamp(softmax(logits), 1e-4, 1 - 1e-4) losses[b] = -<soft_labels[b], log
-        softmax(logits[b])> + lam * log(1 - <mixed_targets[b], q[b]>)
+        q         = clamp(softmax(logits), 1e-4, 1 - 1e-4)
+        losses[b] = -<soft_labels[b], log softmax(logits[b])>
+                    + lam * log(1 - <mixed_targets[b], q[b]>)
 
     The clamp passes no gradient where it acts. A class with a soft label of 0 costs nothing,
     however unlikely it is.
@@ -134,7 +135,7 @@ def elr_loss_soft(
 
 
 def elr_step_soft(logits: Tensor, soft_labels: Tensor, mixed_targets: Tensor, *, lam: float) -> tuple[Tensor, Tensor]:
-    """The step of `elr_loss_soft` without autograd: return losses and gradient.
+    """Take the step of `elr_loss_soft` without autograd: return losses and gradient.
 
     Arguments and errors are those of `elr_loss_soft`.
 

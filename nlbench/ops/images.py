@@ -30,9 +30,10 @@ def augment(
 ) -> Tensor:
     """Pick the batch `index` of `images`, crop and flip it by the images' draws, and normalise it.
 
-        padded = images[index[b]] with `padding` black pixels on each side crop   = padded[dy : dy +
-        H, dx : dx + W], mirrored left to right if flip    dy, dx, flip = draws[index[b]] out[b] =
-        (crop / 255 - mean) / std                                            per channel
+        dy, dx, flip = draws[index[b]]
+        padded = images[index[b]] with `padding` black pixels on each side
+        crop   = padded[dy : dy + H, dx : dx + W], mirrored left to right if flip
+        out[b] = (crop / 255 - mean) / std, per channel
 
     The padding is black before normalisation, as with torchvision's RandomCrop(padding=...),
     RandomHorizontalFlip, ToTensor and Normalize. In float32 the results equal theirs to the last

@@ -10,10 +10,13 @@ FLOOR = 1e-4  # authors' code
 def sop_loss(logits: Tensor, labels: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return SOP's per-example losses, and the prediction with the noise in it.
 
-        U      = clamp(u^2 * Y, 0, 1)          added at the given label by the noise, Y one-hot V
-        = clamp(v^2 * (1 - Y), 0, 1)    taken away from the other classes q      = a / sum(a),  a =
-        clamp(p + U - V, min 1e-4),  p = softmax(logits)   no gradient to V losses = -log q_y +
-        sum_k (o_k + U_k - V_k - Y_k)^2,  o one-hot argmax of p  no gradient to o
+        Y      = the one-hot given label
+        U      = clamp(u^2 * Y, 0, 1)          what the noise adds at the given label
+        V      = clamp(v^2 * (1 - Y), 0, 1)    what it takes away from the other classes
+        q      = a / sum(a),  a = clamp(p + U - V, min 1e-4),  p = softmax(logits)
+        losses = -log q_y + sum_k (o_k + U_k - V_k - Y_k)^2,  o = one-hot argmax of p
+
+    No gradient goes through V in q, nor through o.
 
     So the network learns from the first term only, v from the second only, and u from both. A clamp
     passes no gradient where it acts: u, or an entry of v, stays once it is beyond 1, and -log q_y
