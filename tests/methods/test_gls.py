@@ -1,27 +1,15 @@
 """Generalised label smoothing against its formula, for rates on both sides of 0."""
 
 import math
-import re
 
 import pytest
 import torch
-from lab import make_batch, make_run, make_task, train
+from lab import in_float64, make_batch, make_logits, make_run, make_task, train, value_and_grad
 
 from nlbench import registry
 
 GLS = registry.load_method(registry.method_files()["gls"])
 RATES = [0.8, 0.1, 0.0, -0.4, -1.0, -8.0]
-
-
-def make_logits(B, C, stage, dtype=torch.float64):
-    scale = {"early": 1.0, "late": 12.0}[stage]
-    return (scale * torch.randn(B, C, generator=torch.Generator().manual_seed(2), dtype=torch.float64)).to(dtype)
-
-
-def value_and_grad(method, logits, batch):
-    z = logits.detach().clone().requires_grad_()
-    loss = method.loss(z, batch).mean()
-    return loss.detach(), torch.autograd.grad(loss, z)[0]
 
 
 def smoothed(logits, labels, rate):
@@ -47,7 +35,7 @@ def smoothed(logits, labels, rate):
 @pytest.mark.parametrize("rate", RATES)
 def test_value_and_gradient(rate, C, stage, dtype, rtol, atol):
     task = make_task(N=33, C=C)
-    logits = make_logits(33, C, stage, dtype)
+    logits = make_logits(33, C, stage).to(dtype)
     expected, expected_grad = smoothed(logits, task.labels, rate)
     loss, grad = value_and_grad(GLS(task, rate=rate), logits, make_batch(task, torch.arange(33)))
     assert loss.dtype == dtype
@@ -74,13 +62,19 @@ def test_rate_0_is_cross_entropy_and_a_positive_rate_is_label_smoothing():
     logits, batch = make_logits(33, 10, "late"), make_batch(task, torch.arange(33))
     for rate in (0.0, 0.1, 0.8):
         expected = torch.nn.functional.cross_entropy(logits, batch.labels, label_smoothing=rate)
-        torch.testing.assert_close(GLS(task, rate=rate).loss(logits, batch), expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            GLS(task, rate=rate).loss(logits, batch), expected, rtol=1e-12, atol=0
+        )
 
 
 def test_a_negative_rate_has_no_lower_bound_and_a_bounded_gradient():
     task = make_task(N=1)
     batch = make_batch(task, torch.tensor([0]))
-    for gap, bound in ((50.0, -180.0), (200.0, -720.0), (400.0, -1440.0)):  # -|r| (C - 1) / C times the gap
+    for gap, bound in (
+        (50.0, -180.0),
+        (200.0, -720.0),
+        (400.0, -1440.0),
+    ):  # -|r| (C - 1) / C times the gap
         logits = torch.zeros(1, 10)
         logits[0, task.labels[0]] = gap
         loss, grad = value_and_grad(GLS(task, rate=-4.0), logits, batch)
@@ -88,23 +82,13 @@ def test_a_negative_rate_has_no_lower_bound_and_a_bounded_gradient():
         assert float(grad.abs().sum()) == pytest.approx(2 * 4.0 * 0.9, rel=1e-5)
 
 
-@pytest.mark.parametrize("rate", RATES)
-def test_finite_at_extreme_logits(rate):
-    task = make_task(C=10)
-    for C_logits in (200.0 * torch.eye(10), -200.0 * torch.eye(10), torch.linspace(-200, 200, 10).repeat(10, 1)):
-        loss, grad = value_and_grad(GLS(task, rate=rate), C_logits, make_batch(task, torch.arange(10)))
-        assert loss.isfinite()
-        assert grad.isfinite().all()
-
-
 @pytest.mark.parametrize("rate", [0.1, -1.0])
 def test_ten_steps_of_training(rate):
     """The harness's step on this loss against plain SGD with momentum on the written-out gradient."""
     task = make_task(N=20, epochs=10, batch_size=20)
     run, plain = make_run(task, lr=0.01), make_run(task)
-    for r in (run, plain):
-        r.networks[0].double()
-        r.images.rows = r.images.rows.double()
+    in_float64(run)
+    in_float64(plain)
     method = GLS(task, rate=rate)
     train(method, run, range(10))
     network = plain.networks[0]
@@ -122,9 +106,3 @@ def test_ten_steps_of_training(rate):
                 w.sub_(0.01 * v)
     for a, b in zip(run.networks[0].parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("rate", [1.0, 1.5, math.inf, -math.inf, math.nan])
-def test_rate_out_of_range_is_refused(rate):
-    with pytest.raises(ValueError, match=rf"^{re.escape(f'rate must be finite and below 1, got {rate}')}$"):
-        GLS(make_task(), rate=rate)

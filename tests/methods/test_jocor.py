@@ -1,13 +1,11 @@
 """JoCoR: the joint loss and its gradient, the examples it keeps, and the steps that follow, re-implemented plainly."""
 
-import io
 import math
-import re
 
 import lab
 import pytest
 import torch
-from lab import make_task, train
+from lab import in_float64, make_logits, make_task, train
 from torch import nn
 
 from nlbench import registry
@@ -17,11 +15,6 @@ JoCoR = registry.load_method(registry.method_files()["jocor"])
 
 def told(rate, **more):
     return make_task(told={"noise_rate": rate}, **more)
-
-
-def make_logits(B, C, stage, seed):
-    scale = {"early": 1.0, "late": 12.0}[stage]
-    return scale * torch.randn(B, C, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def log_softmax(row):
@@ -39,7 +32,7 @@ def plain_rows(one, two, labels, lam):
     return torch.stack(rows)
 
 
-# --- the loss ----------------------------------------------------------------------------------------------------
+# ---- The loss ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stage", ["early", "late"])
@@ -57,7 +50,9 @@ def test_the_joint_loss_is_the_formula(B, C, lam, stage):
     torch.testing.assert_close(grads, expected_grads, rtol=1e-12, atol=1e-12)
 
     single = [z.detach().float().requires_grad_() for z in logits]
-    wide = [z.detach().double().requires_grad_() for z in single]  # the same numbers, so that only arithmetic differs
+    wide = [
+        z.detach().double().requires_grad_() for z in single
+    ]  # the same numbers, so that only arithmetic differs
     expected = plain_rows(*wide, labels, lam)
     expected_grads = torch.autograd.grad(expected.mean(), wide)
     rows = method.joint_loss(*single, labels)
@@ -84,32 +79,7 @@ def test_both_networks_learn_from_both_divergences():
     assert float(to_two[0, 0]) == pytest.approx(0.8 * 0.2 * math.log(4) + 0.3, abs=1e-8)
 
 
-@pytest.mark.parametrize("C", [2, 10, 1000])
-def test_finite_at_extreme_logits(C):
-    one, two = torch.zeros(6, C), torch.zeros(6, C)
-    one[0, 0], one[1, 0], one[2], two[3], one[4, 0] = 200.0, -200.0, 200.0, -200.0, 200.0
-    two[0, 1], two[4] = 200.0, -200.0
-    one[5], two[5] = torch.linspace(-200, 200, C), torch.linspace(200, -200, C)
-    logits = [one.requires_grad_(), two.requires_grad_()]
-    before = [z.detach().clone() for z in logits]
-    rows = JoCoR(told(0.4, C=C)).joint_loss(*logits, torch.zeros(6, dtype=torch.int64))
-    grads = torch.autograd.grad(rows.mean(), logits)
-    assert rows.isfinite().all()
-    assert all(grad.isfinite().all() for grad in grads)
-    assert (rows > -1e-6).all()
-    assert all(torch.equal(z, old) for z, old in zip(logits, before, strict=True))
-
-
-def test_autocast_does_not_coarsen_the_loss():
-    method, labels = JoCoR(told(0.4)), torch.arange(10)
-    logits = [make_logits(10, 10, "late", seed).float() for seed in (1, 2)]
-    plain = method.joint_loss(*logits, labels)
-    with torch.autocast("cpu", torch.bfloat16):
-        inside = method.joint_loss(*logits, labels)
-    assert torch.equal(inside, plain)
-
-
-# --- the steps ---------------------------------------------------------------------------------------------------
+# ---- The steps -----------------------------------------------------------------------------------
 
 
 class Watch:
@@ -118,7 +88,9 @@ class Watch:
     def __init__(self, run):
         self.steps, self._logits, self._step = [], {}, run.backward_step
         for i, network in enumerate(run.networks):
-            network.register_forward_hook(lambda module, args, z, i=i: self._logits.__setitem__(i, z))
+            network.register_forward_hook(
+                lambda module, args, z, i=i: self._logits.__setitem__(i, z)
+            )
         run.backward_step = self.backward_step
 
     def backward_step(self, loss, *names):
@@ -130,7 +102,9 @@ class Watch:
 def plain_jocor(task, run, networks, lam, rate, ramp, epochs, schedule, lr):
     """Every step's pick (positions in the batch), loss, and the weights of both networks after it."""
     weights = [weight for network in networks for weight in network.parameters()]
-    velocity = [torch.zeros_like(weight) for weight in weights]  # one optimiser over both, as the authors have it
+    velocity = [
+        torch.zeros_like(weight) for weight in weights
+    ]  # one optimiser over both, as the authors have it
     for epoch in range(epochs):
         run.begin_epoch(epoch)
         for step, index in enumerate(run.order().split(task.batch_size)):
@@ -160,8 +134,7 @@ def test_ten_steps_of_joint_training(lam, factor, scale):
             for network in networks:
                 network[-1].weight.mul_(scale)
         run = lab.make_run(task, networks=networks, schedule=schedule, lr=0.05)
-        run.images.rows = run.images.rows.double()
-        return run, networks
+        return in_float64(run), networks
 
     task = told(0.37, N=40, epochs=8, batch_size=16)  # 16, 16 and 8 a batch
     expected = list(plain_jocor(task, *start(), lam, 0.37 * factor, 2, 4, schedule, 0.05))
@@ -174,7 +147,9 @@ def test_ten_steps_of_joint_training(lam, factor, scale):
 
     def kept(run, batch):
         logits = step(run, batch)
-        weights.append([weight.detach().clone() for network in networks for weight in network.parameters()])
+        weights.append(
+            [weight.detach().clone() for network in networks for weight in network.parameters()]
+        )
         assert torch.equal(logits, watch._logits[0])  # network 0's, in the batch's order
         return logits
 
@@ -190,7 +165,11 @@ def test_ten_steps_of_joint_training(lam, factor, scale):
             assert grad.abs().sum(1).nonzero().squeeze(1).tolist() == sorted(pick)
         assert float(loss) == pytest.approx(their_loss, rel=1e-11)
         torch.testing.assert_close(after, their_weights, rtol=1e-9, atol=1e-12)
-    counts = [16, 16, 8, 13, 13, 6, 10, 10, 5, 10, 10, 5] if factor == 1 else [16, 16, 8, 14, 14, 7] + [13, 13, 6] * 2
+    counts = (
+        [16, 16, 8, 13, 13, 6, 10, 10, 5, 10, 10, 5]
+        if factor == 1
+        else [16, 16, 8, 14, 14, 7] + [13, 13, 6] * 2
+    )
     assert [len(pick) for pick, _, _ in expected] == counts
 
 
@@ -201,7 +180,11 @@ def test_ten_steps_of_joint_training(lam, factor, scale):
         (40, {}, {0: 1.0, 1: 0.8, 2: 0.6, 39: 0.6}),  # 2
         (10, {}, {0: 1.0, 1: 0.6, 9: 0.6}),  # at least 1
         (20, {"ramp_share": 0.5}, {0: 1.0, 5: 0.8, 10: 0.6, 19: 0.6}),
-        (200, {"rate_factor": 0.5}, {0: 1.0, 5: 0.9, 10: 0.8}),  # the authors', for CIFAR-100's asymmetric noise
+        (
+            200,
+            {"rate_factor": 0.5},
+            {0: 1.0, 5: 0.9, 10: 0.8},
+        ),  # the authors', for CIFAR-100's asymmetric noise
         (200, {"rate_factor": 0.0}, {0: 1.0, 5: 1.0, 10: 1.0}),
     ],
 )
@@ -233,7 +216,7 @@ def test_how_many_are_kept(rate, factor, B, count):
     assert int((to_one.abs().sum(1) > 0).sum()) == int((to_two.abs().sum(1) > 0).sum()) == count
 
 
-# --- state, arguments, prediction --------------------------------------------------------------------------------
+# ---- State, arguments, prediction ----------------------------------------------------------------
 
 
 def test_the_rate_is_told_and_read_only_when_training():
@@ -253,32 +236,6 @@ def test_network_0_predicts():
     assert torch.equal(JoCoR(task).predict(run, images), run.networks[0](images))
 
 
-@pytest.mark.parametrize("stop", [1, 3, 5])
-def test_resumed_training_equals_uninterrupted(stop):
-    def start():
-        task = told(0.4, epochs=6)
-        run, method = lab.make_run(task, 2), JoCoR(task, ramp_share=0.5)
-        method.prepare(run)
-        return [method, *run.networks, run.optimisers["network0"], run.optimisers["network1"]], run, task
-
-    whole, whole_run, task = start()
-    labels = task.labels.clone()
-    train(whole[0], whole_run, range(6))
-    assert torch.equal(task.labels, labels)
-    first, first_run, _ = start()
-    train(first[0], first_run, range(stop))
-    file = io.BytesIO()
-    torch.save([part.state_dict() for part in first], file)
-    file.seek(0)
-    parts, run, _ = start()
-    for part, saved in zip(parts, torch.load(file, weights_only=True), strict=True):
-        part.load_state_dict(saved)
-    train(parts[0], run, range(stop, 6))
-    for network, other in zip(run.networks, whole_run.networks, strict=True):
-        ours, theirs = network.state_dict(), other.state_dict()
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-
-
 def test_one_optimiser_a_network_is_as_good_as_one_for_both():
     """SGD treats each weight alone, so that the split of the authors' one optimiser changes nothing."""
     task = told(0.4)
@@ -290,21 +247,6 @@ def test_one_optimiser_a_network_is_as_good_as_one_for_both():
     joint.backward_step = lambda loss, *names: step(loss, "both")
     train(JoCoR(task), joint, range(3))
     for network, other in zip(split.networks, joint.networks, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"lam": -0.1}, "lam must be in [0, 1), got -0.1"),
-        ({"lam": 1.0}, "lam must be in [0, 1), got 1.0"),
-        ({"lam": math.nan}, "lam must be in [0, 1), got nan"),
-        ({"ramp_share": 0.0}, "ramp_share must be in (0, 1], got 0.0"),
-        ({"ramp_share": 1.1}, "ramp_share must be in (0, 1], got 1.1"),
-        ({"rate_factor": -0.1}, "rate_factor must be finite and >= 0, got -0.1"),
-        ({"rate_factor": math.inf}, "rate_factor must be finite and >= 0, got inf"),
-    ],
-)
-def test_values_out_of_range_are_refused(params, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        JoCoR(told(0.4), **params)
+        assert all(
+            torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True)
+        )

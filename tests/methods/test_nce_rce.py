@@ -1,30 +1,26 @@
 """NCE + RCE against its formula and against values that the authors' own code computed."""
 
 import math
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lab import make_batch, make_run, make_task, no_views, train
+from lab import (
+    in_float64,
+    make_batch,
+    make_logits,
+    make_run,
+    make_task,
+    no_views,
+    train,
+    value_and_grad,
+)
+from official import needs_vectors, official_values
 
 from nlbench import registry
 from nlbench.method import Batch, Task
 
 NCERCE = registry.load_method(registry.method_files()["nce-rce"])
-VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "official-losses.npz"
-
-
-def value_and_grad(method, logits, batch):
-    z = logits.detach().clone().requires_grad_()
-    loss = method.loss(z, batch).mean()
-    return loss.detach(), torch.autograd.grad(loss, z)[0]
-
-
-def make_logits(B, C, stage):
-    scale = {"early": 1.0, "late": 12.0}[stage]
-    return scale * torch.randn(B, C, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
 
 def softmax(z):
@@ -40,7 +36,9 @@ def by_hand(logits, labels, alpha, beta):
     for b in range(B):
         log_p, p = softmax(logits[b].double().tolist())
         y, S = int(labels[b]), sum(log_p)
-        A = [0.0 if k == y else math.log(1e-4) for k in range(C)]  # log of the clipped one-hot label
+        A = [
+            0.0 if k == y else math.log(1e-4) for k in range(C)
+        ]  # log of the clipped one-hot label
         loss += alpha * log_p[y] / S / B
         loss += beta * -sum(max(p[k], 1e-7) * A[k] for k in range(C)) / B
         a = [-A[k] if p[k] >= 1e-7 else 0.0 for k in range(C)]
@@ -51,7 +49,9 @@ def by_hand(logits, labels, alpha, beta):
     return loss, grad
 
 
-@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str
+)
 @pytest.mark.parametrize("stage", ["early", "late"])
 @pytest.mark.parametrize("C", [2, 10, 100])
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (10.0, 0.1), (1.0, 0.0), (0.0, 1.0)])
@@ -73,7 +73,9 @@ def test_a_value_by_hand():
     task = Task(1, 2, torch.tensor([0]), 6, 1, 1)
     logits = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)
     loss = NCERCE(task).loss(logits, make_batch(task, torch.tensor([0])))
-    assert float(loss) == pytest.approx(0.2876820724517809 / 1.6739764335716716 + 2.302585092994046, rel=1e-12)
+    assert float(loss) == pytest.approx(
+        0.2876820724517809 / 1.6739764335716716 + 2.302585092994046, rel=1e-12
+    )
 
 
 def test_nce_lies_between_0_and_1_and_rce_between_0_and_its_constant():
@@ -85,18 +87,13 @@ def test_nce_lies_between_0_and_1_and_rce_between_0_and_its_constant():
     wrong[torch.arange(8), task.labels] = -200.0
     assert float(nce.loss(right, batch)) == pytest.approx(0.0, abs=1e-6)
     assert float(nce.loss(wrong, batch)) == pytest.approx(1.0, abs=0.12)  # 200 to 9 logs of 1/9
-    assert float(rce.loss(right, batch)) == pytest.approx(9 * 1e-7 * 9.210340371976182, rel=1e-3)  # the clamp's rest
+    assert float(rce.loss(right, batch)) == pytest.approx(
+        9 * 1e-7 * 9.210340371976182, rel=1e-3
+    )  # the clamp's rest
     assert float(rce.loss(wrong, batch)) == pytest.approx(9.210340371976182, rel=1e-6)
 
 
-@pytest.fixture(scope="module")
-def official():
-    if not VECTORS.exists():
-        pytest.skip(f"{VECTORS} is not there")
-    with np.load(VECTORS) as file:
-        return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
-
-
+@needs_vectors
 @pytest.mark.parametrize("stage", ["early", "late"])
 @pytest.mark.parametrize("C", [10, 100])
 @pytest.mark.parametrize(
@@ -107,8 +104,8 @@ def official():
         ("rce", {"alpha": 0.0, "beta": 1.0}, float(np.log(np.float32(1e-4))) / math.log(1e-4)),
     ],
 )
-def test_both_parts_equal_the_authors(official, part, params, scale, C, stage):
-    values = {k.removeprefix(f"C{C}/{stage}/"): v for k, v in official.items() if k.startswith(f"C{C}/{stage}/")}
+def test_both_parts_equal_the_authors(part, params, scale, C, stage):
+    values = official_values(f"C{C}/{stage}/")
     logits, labels = values["logits"], values["labels"]
     B = len(labels)
     method = NCERCE(Task(B, C, labels, 6, 1, B), **params)
@@ -121,9 +118,8 @@ def test_ten_steps_of_training():
     """The harness's step on this loss against plain SGD with momentum on the written-out gradient."""
     task = make_task(N=20, epochs=10, batch_size=20)
     run, plain = make_run(task), make_run(task)
-    for r in (run, plain):
-        r.networks[0].double()
-        r.images.rows = r.images.rows.double()
+    in_float64(run)
+    in_float64(plain)
     train(NCERCE(task, alpha=2.0, beta=0.5), run, range(10))
     network = plain.networks[0]
     speed = [torch.zeros_like(w) for w in network.parameters()]
@@ -139,10 +135,3 @@ def test_ten_steps_of_training():
                 w.sub_(0.1 * v)
     for a, b in zip(run.networks[0].parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["alpha", "beta"])
-@pytest.mark.parametrize("value", [-0.1, math.inf, math.nan])
-def test_values_out_of_range_are_refused(name, value):
-    with pytest.raises(ValueError, match=rf"^{re.escape(f'{name} must be finite and >= 0, got {value}')}$"):
-        NCERCE(make_task(), **{name: value})

@@ -2,19 +2,17 @@
 
 import pytest
 import torch
+from cases import CLASSES
 from lab import make_run, make_task, train
 
-from nlbench import registry
 from nlbench.training.evaluate import predict_all
-
-FILES = {name: file for name, file in registry.method_files().items() if file.module.startswith("nlbench.methods.")}
 
 
 def started(name, epochs=8, **params):
     """In its sixth epoch of 24 of 60 examples; task.labels are far from balanced."""
     task = make_task(N=60, C=3, epochs=epochs, batch_size=8, told={"noise_rate": 0.2})
     task.labels[:40] = 0
-    method = registry.load_method(FILES[name])(task, **params)
+    method = CLASSES[name](task, **params)
     run = make_run(task, method.num_networks, epoch_size=24)
     method.prepare(run)
     train(method, run, range(5))
@@ -65,7 +63,7 @@ def test_cores2_takes_the_prior_of_the_part():
     assert method.prior.tolist() == pytest.approx((counts / 24).tolist())
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("name", sorted(CLASSES))
 def test_every_method_trains_on_parts(name):
     if name in ("forward", "backward"):
         pytest.skip("they differ from ce by their loss alone")

@@ -1,13 +1,10 @@
 """SOP+: the whole loss and its gradients, ten steps beside a plain training, the strong view, resume."""
 
 import copy
-import io
-import math
-import re
 
 import pytest
 import torch
-from lab import make_run, make_task, no_views, train
+from lab import in_float64, make_run, make_task, no_views, train
 from torch import nn
 
 from nlbench import registry
@@ -32,7 +29,11 @@ def reference(weak, strong, labels, u, v, lam_consistency, lam_balance):
         for k in range(C):
             value = log_p[k].exp() + (cut(u[b, 0] ** 2) if k == y else -cut(v[b, k] ** 2).detach())
             a.append(torch.clamp(value, min=1e-4))
-            residual = float(k == guess) - float(k == y) + (cut(u[b, 0] ** 2) if k == y else -cut(v[b, k] ** 2))
+            residual = (
+                float(k == guess)
+                - float(k == y)
+                + (cut(u[b, 0] ** 2) if k == y else -cut(v[b, k] ** 2))
+            )
             loss = loss + residual**2
             loss = loss + lam_consistency * log_p[k].exp().detach() * (log_p[k].detach() - log_s[k])
         q = torch.stack(a) / sum(a)
@@ -72,14 +73,22 @@ def step(C, scale, noise, dtype, params):
     run.begin_epoch(0)
     returned = method.training_step(run, run.batch(index))
     assert torch.equal(returned.detach(), logits[:8])
-    expected = reference(weak, strong, task.labels[index], u, v, method.lam_consistency, method.lam_balance)
+    expected = reference(
+        weak, strong, task.labels[index], u, v, method.lam_consistency, method.lam_balance
+    )
     expected_grads = torch.autograd.grad(expected, (weak, strong, u, v))
-    got = (*network.logits.grad.chunk(2), method.u.grad.to_dense()[index], method.v.grad.to_dense()[index])
+    got = (
+        *network.logits.grad.chunk(2),
+        method.u.grad.to_dense()[index],
+        method.v.grad.to_dense()[index],
+    )
     return run.take_loss(), float(expected.detach()), got, expected_grads
 
 
 # float32 carries 1e-7 of 1 into probabilities, which is 1e-3 of one at the floor.
-@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float64, 0, 1e-12), (torch.float32, 1e-4, 1e-5)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "rtol", "atol"), [(torch.float64, 0, 1e-12), (torch.float32, 1e-4, 1e-5)], ids=str
+)
 @pytest.mark.parametrize(("scale", "noise"), [(1.0, 0.3), (12.0, 0.9)], ids=["early", "late"])
 @pytest.mark.parametrize("C", [3, 10])
 @pytest.mark.parametrize("params", [{}, {"lam_consistency": 0.0, "lam_balance": 7.0}], ids=str)
@@ -151,9 +160,7 @@ def test_the_second_half_is_the_strong_view_of_the_same_examples():
 
 def test_ten_steps_equal_a_plain_training():
     task = make_task(N=23, C=4, batch_size=9, epochs=4)
-    run = make_run(task, lr=0.1)
-    run.images.rows = run.images.rows.double()
-    run.networks[0].double()
+    run = in_float64(make_run(task, lr=0.1))
     method = SOPPlus(task, lr_u=0.7, lr_v=1.9).double()
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -175,8 +182,18 @@ def test_ten_steps_equal_a_plain_training():
             u.requires_grad_()
             v.requires_grad_()
             batch = run.batch(index)
-            both = network(torch.cat([batch.images, run.images.strong(index, run.draws("strong0"), 0)]))
-            loss = reference(both[: len(index)], both[len(index) :], task.labels[index], u[index], v[index], 0.9, 0.1)
+            both = network(
+                torch.cat([batch.images, run.images.strong(index, run.draws("strong0"), 0)])
+            )
+            loss = reference(
+                both[: len(index)],
+                both[len(index) :],
+                task.labels[index],
+                u[index],
+                v[index],
+                0.9,
+                0.1,
+            )
             to_u, to_v, *to_weights = torch.autograd.grad(loss, [u, v, *network.parameters()])
             u, v = (u - 0.7 * to_u).detach(), (v - 1.9 * to_v).detach()
             with torch.no_grad():
@@ -188,7 +205,9 @@ def test_ten_steps_equal_a_plain_training():
     assert (v - start[1]).abs().max() > 0.05
     torch.testing.assert_close(method.u.detach(), u, rtol=0, atol=1e-12)
     torch.testing.assert_close(method.v.detach(), v, rtol=0, atol=1e-12)
-    for a, b in zip(run.networks[0].state_dict().values(), network.state_dict().values(), strict=True):
+    for a, b in zip(
+        run.networks[0].state_dict().values(), network.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 
 
@@ -198,56 +217,6 @@ def test_a_batch_of_one_trains():
     method.prepare(run)
     train(method, run, range(3))
     assert all(w.isfinite().all() for w in [*run.networks[0].parameters(), *method.parameters()])
-
-
-@pytest.mark.parametrize("C", [2, 1000])
-def test_finite_at_extreme_logits(C):
-    task = make_task(N=8, C=C)
-    logits = torch.zeros(16, C)
-    logits[0, 0], logits[1, 1], logits[2] = 200.0, -200.0, 200.0
-    logits[3, task.labels[3]], logits[4, task.labels[4]] = 200.0, -200.0
-    logits[5] = -200.0
-    logits[5, task.labels[5]] = 200.0
-    logits[8:] = -logits[:8]
-    network = Table(logits)
-    run = make_run(task, networks=[network])
-    method = SOPPlus(task)
-    method.prepare(run)
-    for _ in range(3):
-        method.training_step(run, run.batch(torch.arange(8)))
-        assert network.logits.grad.isfinite().all()
-    assert math.isfinite(run.take_loss())
-    assert method.u.isfinite().all()
-    assert method.v.isfinite().all()
-
-
-@pytest.mark.parametrize("stop", [1, 3, 5])
-def test_resumed_training_equals_uninterrupted(stop):
-    def start():
-        torch.manual_seed(11)
-        task = make_task()
-        method, run = SOPPlus(task), make_run(task)
-        method.prepare(run)
-        return method, run
-
-    whole, whole_run = start()
-    train(whole, whole_run, range(6))
-    first, first_run = start()
-    train(first, first_run, range(stop))
-    file = io.BytesIO()
-    optimisers = {name: optimiser.state_dict() for name, optimiser in first_run.optimisers.items()}
-    torch.save([first.state_dict(), first_run.networks[0].state_dict(), optimisers], file)
-    file.seek(0)
-    state, weights, optimisers = torch.load(file, weights_only=True)
-    method, run = start()
-    method.load_state_dict(state)
-    run.networks[0].load_state_dict(weights)
-    for name, optimiser in run.optimisers.items():
-        optimiser.load_state_dict(optimisers[name])
-    train(method, run, range(stop, 6))
-    for a, b in ((method, whole), (run.networks[0], whole_run.networks[0])):
-        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
-    assert whole.u.abs().max() > 1e-7
 
 
 def test_u_and_v_have_constant_rates_and_sparse_gradients():
@@ -260,10 +229,3 @@ def test_u_and_v_have_constant_rates_and_sparse_gradients():
     for x in (method.u, method.v):
         assert x.grad.is_sparse
         assert x.grad._nnz() == 3
-
-
-@pytest.mark.parametrize("name", ["lr_u", "lr_v", "lam_consistency", "lam_balance"])
-@pytest.mark.parametrize("value", [-1.0, math.inf, math.nan])
-def test_values_out_of_range_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"^{re.escape(f'{name} must be finite and >= 0, got {value}')}$"):
-        SOPPlus(make_task(), **{name: value})

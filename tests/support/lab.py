@@ -1,4 +1,6 @@
-"""A small laboratory for methods: a task, a run on numbers in place of images, and a training loop."""
+"""A small laboratory for methods: a task, a run on numbers in place of images, and training."""
+
+import io
 
 import torch
 from torch import nn
@@ -7,11 +9,15 @@ from nlbench.method import Batch, Task
 from nlbench.training.epoch import train_epoch
 from nlbench.training.run_state import RunState
 
+# ---- Tasks and batches ---------------------------------------------------------------------------
+
 
 def make_task(N=40, C=10, epochs=6, told=None, seed=0, batch_size=16):
+    """Make a task with random labels; `told` is the privileged information, by default a T."""
     labels = torch.randint(C, (N,), generator=torch.Generator().manual_seed(seed))
-    T = 0.6 * torch.eye(C, dtype=torch.float64) + 0.4 / C
-    return Task(N, C, labels, epochs, -(-N // batch_size), batch_size, privileged={"T": T} if told is None else told)
+    if told is None:
+        told = {"T": 0.6 * torch.eye(C, dtype=torch.float64) + 0.4 / C}
+    return Task(N, C, labels, epochs, -(-N // batch_size), batch_size, privileged=told)
 
 
 def no_views(index, k):
@@ -19,11 +25,30 @@ def no_views(index, k):
 
 
 def make_batch(task, index):
+    """Make a batch of the examples at `index`, without images, for a method that is only a loss."""
     return Batch(torch.zeros(len(index), 1), task.labels[index], index, no_views)
 
 
+def make_logits(B, C, stage, seed=1):
+    """Draw logits (B, C) float64; late in training the network is confident, and clamps act."""
+    scale = {"early": 1.0, "late": 12.0}[stage]
+    rng = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(B, C, generator=rng, dtype=torch.float64)
+
+
+def value_and_grad(method, logits, batch):
+    """Return a method's loss, reduced, and its gradient to the logits."""
+    z = logits.detach().clone().requires_grad_()
+    loss = method.loss(z, batch).mean()
+    (grad,) = torch.autograd.grad(loss, z)
+    return loss.detach(), grad
+
+
+# ---- Examples and networks -----------------------------------------------------------------------
+
+
 class Examples:
-    """Training examples for a run: numbers (N, 6) in place of images, which augmentation shifts a little."""
+    """Training examples for a run: numbers in place of images, which augmentation shifts a little."""
 
     ahead = 0
 
@@ -59,29 +84,102 @@ class Examples:
         return part
 
 
+class Names(Examples):
+    """Examples for a `Table`: image i is row i of the identity. Augmentation changes nothing.
+
+    The strong view of every second example is its negative.
+    """
+
+    def __init__(self, N):
+        self.rows = torch.eye(N)
+
+    def draws(self, rng):
+        return torch.zeros(len(self.rows), 1)
+
+    def strong(self, index, draws, seed):
+        sign = 1.0 - 2.0 * (index % 2)
+        return sign[:, None] * self.rows[index]
+
+
+class Table(nn.Module):
+    """A network that holds the logits (N, C) of the examples, whose images are `Names`.
+
+    A mixture of images gets the mixture of their logits. It has no matrix product, so that autocast
+    does not change its output.
+    """
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, images):
+        return (images[:, :, None] * self.logits).sum(1)
+
+
 def small_network(task, seed=3):
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, task.num_classes))
+    return nn.Sequential(
+        nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, task.num_classes)
+    )
+
+
+class Helper(nn.Module):
+    """A helper network that predicts example i's given label, with a logit of about 3."""
+
+    def __init__(self, task):
+        super().__init__()
+        rng = torch.Generator().manual_seed(5)
+        noise = torch.randn(task.num_train, task.num_classes, generator=rng)
+        label = nn.functional.one_hot(task.labels, task.num_classes)
+        self.logits = nn.Parameter(3 * label.float() + 0.3 * noise)
+
+    def forward(self, images):
+        return self.logits[: len(images)]
+
+
+# ---- Runs and training ---------------------------------------------------------------------------
 
 
 def make_run(
-    task, num_networks=1, *, validation=False, fit=None, seed=0, lr=0.1, networks=None, schedule=None, epoch_size=0
+    task,
+    num_networks=1,
+    *,
+    validation=False,
+    fit=None,
+    seed=0,
+    lr=0.1,
+    networks=None,
+    schedule=None,
+    epoch_size=0,
+    images=None,
 ):
-    """A Run whose networks each have SGD with momentum, registered as the harness does it."""
+    """Make a run whose networks each have SGD with momentum, registered as training does it."""
     networks = networks or [small_network(task, 3 + i) for i in range(num_networks)]
     run = RunState(
         task=task,
         seed=seed,
         networks=networks,
-        images=Examples(task.num_train, 7),
+        images=images or Examples(task.num_train, 7),
         schedule=schedule or (lambda position: 1.0),
         val_images=Examples(20, 8) if validation else None,
         val_labels=torch.arange(20) % task.num_classes if validation else None,
-        fit=fit,
+        fit=fit or (lambda run, key, loss, epochs: Helper(task).eval()),
         epoch_size=epoch_size,
     )
+
+    def sgd(params):
+        return torch.optim.SGD(params, lr=lr, momentum=0.9)
+
     for i, network in enumerate(networks):
-        run.optimise(network.parameters(), lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9), f"network{i}")
+        run.optimise(network.parameters(), sgd, f"network{i}")
+    return run
+
+
+def in_float64(run):
+    """Put the networks and the examples of `run` in float64, in place, and return it."""
+    for network in run.networks:
+        network.double()
+    run.images.rows = run.images.rows.double()
     return run
 
 
@@ -89,3 +187,28 @@ def train(method, run, epochs):
     """Train these epochs with nlbench's loop. The caller has called `prepare`."""
     for epoch in epochs:
         train_epoch(run, method, epoch)
+
+
+def parts_of(method, run):
+    """Return what a checkpoint holds: the method, its networks and its optimisers, by name."""
+    networks = {f"network {i}": network for i, network in enumerate(run.networks)}
+    optimisers = {f"optimiser {name}": optimiser for name, optimiser in run.optimisers.items()}
+    return {"method": method, **networks, **optimisers}
+
+
+def save(method, run):
+    """Return a checkpoint as the bytes of a file."""
+    states = {name: part.state_dict() for name, part in parts_of(method, run).items()}
+    file = io.BytesIO()
+    torch.save({**states, "step": run.step}, file)
+    return file.getvalue()
+
+
+def load(method, run, saved):
+    """Put a checkpoint into a method and a run that have been prepared."""
+    states = torch.load(io.BytesIO(saved), weights_only=True)
+    run.step = states.pop("step")
+    parts = parts_of(method, run)
+    assert parts.keys() == states.keys()
+    for name, part in parts.items():
+        part.load_state_dict(states[name])
