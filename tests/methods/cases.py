@@ -26,6 +26,7 @@ class Case:
         network: makes a network of a task and a seed.
         images: makes the training examples of a task.
         validation: whether there is a validation part.
+        epoch_size: number of examples in an epoch; 0 for all.
         stops: the epochs at which the training is stopped and resumed.
         reached: says of a method at the end of its training whether it came to the part that a
             resume could break.
@@ -37,11 +38,13 @@ class Case:
     network: Callable[[Any, int], nn.Module] = lab.small_network
     images: Callable[[Any], lab.Examples] | None = None
     validation: bool = True
+    epoch_size: int = 0
     stops: tuple[int, ...] = (1, 3, 5)
     reached: Callable[[Method], bool] = lambda method: True
 
     def __str__(self) -> str:
-        return f"{self.name}{self.params or ''}" + ("" if self.validation else " no validation")
+        epoch = f" epochs of {self.epoch_size}" if self.epoch_size else ""
+        return f"{self.name}{self.params or ''}{epoch}{'' if self.validation else ' no validation'}"
 
     @property
     def cls(self) -> type[Method]:
@@ -73,6 +76,7 @@ class Case:
             task,
             networks=networks,
             validation=self.validation,
+            epoch_size=self.epoch_size,
             schedule=lambda position: 1.0 - position / 20,
             images=self.images(task) if self.images else None,
         )
@@ -184,6 +188,8 @@ SETTINGS = [
     Case("cores2", reached=lambda m: not m.kept.all()),
     # The last batch of an epoch is one example; its two views are what batch norm sees.
     Case("disc", {"momentum": 0.9}, {"N": 33}, reached=lambda m: m.hard.any() and m.clean.any()),
+    # An example that is not in an epoch keeps its place among the clean, hard or purified ones.
+    Case("disc", {"momentum": 0.9}, epoch_size=20, reached=lambda m: m.hard.any()),
     Case(
         "dividemix",
         {"warmup_share": 2 / 6, "ramp_share": 0.5},

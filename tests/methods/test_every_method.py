@@ -48,6 +48,14 @@ def same(a, b):
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def predictions(method, run):
+    """(N, C) logits of the training examples, as an evaluation makes them."""
+    for module in (method, *run.networks):
+        module.eval()
+    with torch.no_grad():
+        return method.predict(run, run.images.rows)
+
+
 # ---- The file and its arguments ------------------------------------------------------------------
 
 
@@ -135,6 +143,7 @@ def test_resumed_training_equals_uninterrupted(case):
         assert run.step == whole_run.step
         for a, b in zip([method, *run.networks], parts, strict=True):
             assert same(a, b)
+        assert torch.equal(predictions(method, run), predictions(whole, whole_run))
 
 
 @all_losses
