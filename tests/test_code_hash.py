@@ -177,8 +177,10 @@ def test_a_run_has_its_own_model_and_its_own_drawn_dataset():
 BOOKKEEPING = {
     "code_hash.py": "names the code",
     "data/base.py": "holds what a dataset read, whose fingerprint is in the key",
+    "data/catalogue.py": "finds datasets",
     "data/datasets/": "reads files, whose fingerprint is in the key; drawn datasets count by themselves",
     "data/formats/": "reads files, whose content is in the key",
+    "data/missing.py": "words about files that are not there",
     "data/places.py": "says where datasets lie",
     "errors.py": "words",
     "files.py": "writes files",
