@@ -155,6 +155,7 @@ def test_several_conditions_are_columns_and_details_on_request(store):
     head, differences = text.split("\n**s: last epoch, minus ce")
     assert cells(lines(head)["elr"]) == ["elr", "80.00", "90.00", "1"]
     assert cells(lines(differences)["elr"]) == ["elr", "+20.00", "+20.00"]
+    assert "ce" not in lines(differences)
     assert "over 1 seed;" in text
     assert cells(lines(tables.render(p, store, metric="best"))["ce"]) == [
         "ce",
