@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sweep:
-    """A suite made ready: its plan, the runs that were asked for, and their state in the store.
+    """A checked suite: its plan, the runs that were asked for, and their state in the store.
 
     Attributes:
         devices: returns the devices that the user named. They are looked for when they are needed.
@@ -50,20 +50,23 @@ class Sweep:
         jobs: Jobs = 1,
         cuda_graphs: bool | None = None,
     ) -> None:
-        """Write the plan and train what is to do; see `run` for the arguments. `debug` trains one run, in this process.
+        """Write the plan, and train the runs of `state.todo`.
 
-        Raises: StoreError for a store that cannot be written, SuiteError for published weights that cannot be had and
-            for devices that are not there.
+        Args:
+            listener: gets reports on the runs.
+            debug: train only the first run, in this process, and raise its error.
+            checkpoint_seconds, jobs, cuda_graphs: see `nlbench.run`.
+        Raises: StoreError for a store that cannot be written; SuiteError for published weights that
+            cannot be had and for devices that do not exist.
         """
         from nlbench import executors
         from nlbench.executors import base, workers
 
         self.store.require_writable()
-        plan = self.plan.as_json()
         todo = self.state.todo[:1] if debug else self.state.todo
         devices = self.devices()
         if debug:
-            # One process and one device, so that a debugger can be opened.
+            # A debugger needs one process and one device.
             devices, jobs = devices[:1], 1
         options = base.RunOptions(
             devices=devices,
@@ -77,8 +80,11 @@ class Sweep:
         )
         executor = executors.choose(options)
 
+        # Workers would otherwise download the same weights at the same time.
         for model, weights in {(spec.protocol.model, spec.protocol.weights) for spec in todo}:
             models.fetch_weights(model, weights)
+
+        plan = self.plan.as_json()
         self._warn_of_lost_rows(plan)
         self._warn_of_slowness(todo, options.device, options.jobs)
         self.store.write_plan(plan)
@@ -88,33 +94,40 @@ class Sweep:
     def _warn_of_slowness(self, todo: Sequence[RunSpec], device: torch.device, jobs: int) -> None:
         from nlbench import hardware
 
-        if any(spec.protocol.precision == "bfloat16" for spec in todo) and not hardware.has_bfloat16(device):
+        bfloat16 = any(spec.protocol.precision == "bfloat16" for spec in todo)
+        if bfloat16 and not hardware.has_bfloat16(device):
             self.store.warn(
-                "the protocol's precision is bfloat16, which this hardware has no instructions for: with --set "
-                "precision=auto, as runs of their own, it would be float32 here, and may be much faster"
+                "This hardware has no bfloat16 instructions, so the protocol's precision bfloat16 may "
+                "be much slower than float32. Add --set precision=auto to train in float32. (These "
+                "count as separate runs.)"
             )
+
         threads = max((spec.protocol.threads for spec in todo), default=1)
-        if device.type == "cpu" and jobs > 1 and jobs * threads > hardware.cores():
+        cores = hardware.cores()
+        if device.type == "cpu" and jobs > 1 and jobs * threads > cores:
             self.store.warn(
-                f"--jobs {jobs} of {threads} thread{'s' * (threads > 1)} each are too many for {hardware.cores()} "
-                "cores and will slow each other down; --jobs auto is as many as fit"
+                f"--jobs {jobs} of {threads} thread{'s' * (threads > 1)} each are too many for "
+                f"{cores} cores: the runs will slow each other down. --jobs auto is as many as fit."
             )
 
     def _warn_of_lost_rows(self, plan: dict[str, Any]) -> None:
-        """Two suites of one name share one plan file: say what the table of the older one loses."""
+        """Warn if this plan replaces one of the same name that has other rows or conditions."""
         old = self.store.plan(plan["suite"])
         if old is None:
             return
-        lost = [r["row"] for r in old["rows"] if r["row"] not in {new["row"] for new in plan["rows"]}]
-        lost += [c for c in old["conditions"] if c not in plan["conditions"]]
+
+        rows = {row["row"] for row in plan["rows"]}
+        lost = [row["row"] for row in old["rows"] if row["row"] not in rows]
+        lost += [title for title in old["conditions"] if title not in plan["conditions"]]
         if lost:
             self.store.warn(
-                f"{self.store.root} held a suite {plan['suite']!r} with {', '.join(lost)}, which this one lacks: its "
-                f"table now shows this suite (the records stay; give one of the two another name)"
+                f"{self.store.root} held a suite {plan['suite']!r} with {', '.join(lost)}, which this "
+                f"one lacks. Its table now shows this suite. The records stay; rename one of the two "
+                f"suites to keep both tables."
             )
 
     def failures(self) -> list[RunRecord]:
-        """Records of the runs asked for that failed or diverged."""
+        """Return the records of the runs asked for that failed or diverged."""
         records = (self.store.read(spec.key) for spec in self.specs)
         return [record for record in records if record is not None and record.status != "done"]
 
@@ -132,37 +145,38 @@ def prepare(
     stale: Literal["keep", "rerun"] = "keep",
     warn: Warn = lambda line: None,
 ) -> Sweep:
-    """Check a suite whole and find out what is to do; see `run` for the arguments.
+    """Check a whole suite, and find out which of its runs are still to be trained.
 
-    A tuned suite comes in two parts: while a try lacks its record the sweep holds the tries (`plan.tries`), then the
-    runs with the settings they chose.
+    A tuned suite has two stages. While a try lacks its record, the sweep holds the tries
+    (`plan.tries`); after that, it holds the runs with the settings that the tries chose.
+
+    Args: see `run`; `warn` gets each warning as a line of text.
+    Raises: as `run`.
     """
     from nlbench import hardware
     from nlbench.data.places import Places
     from nlbench.executors import base
     from nlbench.plan import tuning
 
-    extra = [Path(methods_dir)] if methods_dir is not None else []
     checked, problems = read_suite(suite)
-    if unknown := [row for row in only or () if row not in checked.methods]:
-        known = ", ".join(checked.methods)
-        lines = (f"--only {r}: no such row. The suite has: {known}.{did_you_mean(r, checked.methods)}" for r in unknown)
-        raise SuiteError("\n".join(lines))
+    _check_only(only, checked)
+    methods_dirs = [Path(methods_dir)] if methods_dir is not None else []
+    methods = registry.method_files(methods_dirs)
     places, store = Places.of_user(data_dir), Store(out, warn)
     devices = functools.cache(functools.partial(base.pick_devices, device))
 
     def planned(part: Suite) -> Plan:
+        # Tries have a seed of their own, whatever seeds were asked for.
+        are_tries = part.name.endswith(tuning.TRIES)
         return expand(
             part,
             problems,
             places=places,
             settings=overrides,
-            seeds=None if part.name.endswith(tuning.TRIES) else seeds,
-            methods_dirs=extra,
+            seeds=None if are_tries else seeds,
+            methods_dirs=methods_dirs,
             auto_precision=lambda: hardware.precision(devices()),
         )
-
-    methods = registry.method_files(extra)
 
     def pending(part: Plan) -> bool:
         return bool(base.state(part.specs, store, methods, stale).todo)
@@ -177,11 +191,46 @@ def prepare(
         plan = tuning.stage(checked, problems, only, planned, pending, score)
     else:
         plan = planned(checked)
+
     chosen = plan.specs
-    if not plan.tries:
-        chosen = [s for s in chosen if (not only or s.row in only) and (seeds is None or s.seed in seeds)]
+    if only and not plan.tries:
+        chosen = [spec for spec in chosen if spec.row in only]
+    if seeds is not None and not plan.tries:
+        chosen = [spec for spec in chosen if spec.seed in seeds]
     state = base.state(chosen, store, methods, stale)
     return Sweep(plan, chosen, state, store, methods, places.data_dir, devices)
+
+
+def _check_only(only: Sequence[str] | None, suite: Suite) -> None:
+    """Raise SuiteError for each name in `only` that is no row of the suite."""
+    known = ", ".join(suite.methods)
+    problems = []
+    for row in only or ():
+        if row not in suite.methods:
+            hint = did_you_mean(row, suite.methods)
+            problems.append(f"--only {row}: no such row. The suite has: {known}.{hint}")
+    if problems:
+        raise SuiteError("\n".join(problems))
+
+
+def run_stages(
+    sweep: Sweep, prepare_again: Callable[[], Sweep], train: Callable[[Sweep], None]
+) -> Sweep:
+    """Train a sweep; of a tuned suite the tries first, then the runs with the chosen settings.
+
+    Args:
+        prepare_again: prepares the same suite, after its tries have been trained.
+        train: trains one sweep.
+    Returns: the sweep of the last stage, whose table is the result.
+    """
+    while True:
+        train(sweep)
+        # After a failed try there would be fewer settings to choose from. The choice waits for the
+        # next call, which repeats that try.
+        failed = any(record.status == "failed" for record in sweep.failures())
+        if not sweep.plan.tries or failed:
+            return sweep
+        sweep = prepare_again()
 
 
 def run(
@@ -199,37 +248,50 @@ def run(
     jobs: Jobs = 1,
     cuda_graphs: bool | None = None,
 ) -> pd.DataFrame:
-    """Train what a suite still lacks and return its records, those of earlier calls included.
+    """Train the runs that a suite still lacks, and return its records, older ones included.
 
     Args:
-        suite: a path, the bare name of a suite that comes with nlbench, or a mapping with a suite file's content.
-        out: the record store.
+        suite: a path, the name of a suite that comes with nlbench, or a mapping with the content of
+            a suite file.
+        out: the folder that holds the records.
         only: rows to train; the others stay as they are.
-        seeds: seeds to train; ones that the suite does not list are added to its plan.
-        overrides: protocol values over the suite's own, for example {"epochs": 2}; another plan and other keys.
-        data_dir: else the environment's NLBENCH_DATA, else a folder of the user's.
+        seeds: seeds to train; those that the suite does not list are added to its plan.
+        overrides: values that replace the protocol's, for example {"epochs": 2}. The result is
+            another plan with other run keys.
+        data_dir: the folder with the datasets. The default is the environment variable
+            NLBENCH_DATA, or else a folder of the user.
         device: "auto", "cpu", "cuda", "cuda:1", or several GPUs as "cuda:0,cuda:2".
-        methods_dir: a folder of further method files.
-        stale: what to do with records made by code that has changed since.
-        checkpoint_seconds: a run writes a checkpoint at the first end of an epoch after so long.
-        jobs: runs to train at once on each device, in processes of their own; "auto" is as many as the CPU has cores
-            for, and one on a GPU. Results do not depend on it.
-        cuda_graphs: replay default training steps as CUDA graphs; the results are the same. None is True for our own
-            models and False for others. Without effect on a CPU, with compile, and on steps that a method makes itself.
+        methods_dir: a folder with more method files.
+        stale: keep or train again the records made by an older version of the code.
+        checkpoint_seconds: a run writes a checkpoint at the end of an epoch, if the last one is at
+            least so old.
+        jobs: number of runs to train in parallel on each device, each in a process of its own.
+            "auto" is as many as the CPU cores allow, and one on a GPU. Results do not depend on it.
+        cuda_graphs: on a GPU, replay default training steps as CUDA graphs, with the same results.
+            None means True for nlbench's own models and False for others. It has no effect on a
+            CPU, with `compile`, and on training steps that a method defines itself.
 
     Returns: as `load`, for the runs asked for, with the column `row`.
-    Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError. A run that fails or
-        diverges raises nothing: its record says so in `status`.
+    Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError. A run
+        that fails or diverges raises nothing: its record says so in `status`.
     """
-    while True:
-        sweep = prepare(
-            suite, out=out, only=only, seeds=seeds, overrides=overrides, data_dir=data_dir, device=device,
-            methods_dir=methods_dir, stale=stale,
-        )  # fmt: skip
+    prepare_again = functools.partial(
+        prepare,
+        suite,
+        out=out,
+        only=only,
+        seeds=seeds,
+        overrides=overrides,
+        data_dir=data_dir,
+        device=device,
+        methods_dir=methods_dir,
+        stale=stale,
+    )
+
+    def train(sweep: Sweep) -> None:
         sweep.run(checkpoint_seconds=checkpoint_seconds, jobs=jobs, cuda_graphs=cuda_graphs)
-        # A try that failed is no reason to choose another: it comes back in the records, and is tried again next time.
-        if not sweep.plan.tries or any(record.status == "failed" for record in sweep.failures()):
-            break
+
+    sweep = run_stages(prepare_again(), prepare_again, train)
     lines = []
     for spec in sweep.specs:
         record = sweep.store.read(spec.key)
@@ -239,12 +301,13 @@ def run(
 
 
 def load(out: str | Path) -> pd.DataFrame:
-    """Every record of a store, a row each, indexed by key; no torch needed.
+    """Return every record of a folder, one line each, indexed by key. Needs no torch.
 
-    Columns: status, method, dataset, labels, noise (kind), seed, protocol, model; `params`, a dict; metrics by their
-    own names (`last`, `last10`, `best`, `selected`, ..., fractions in [0, 1]); `noise_rate_train` and the other
-    measurements; `seconds_train`, `seconds_evaluate`, `seconds_fits`; networks, forward_passes, told; device,
-    device_name, precision, torch; `error`, a line for runs that are not done.
+    Columns: status, method, dataset, labels, noise (its kind), seed, protocol, model; `params`, a
+    dict; metrics by their keys (`last`, `last10`, `best`, `selected`, ..., fractions in [0, 1]);
+    `noise_rate_train` and the other measurements; `seconds_train`, `seconds_evaluate`,
+    `seconds_fits`; networks, forward_passes, told; device, device_name, precision, torch; `error`,
+    one line for runs that are not done.
     """
     store = Store(out)
     records = [store.read(key) for key in store.run_keys()]

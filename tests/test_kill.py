@@ -28,6 +28,6 @@ def test_kill_and_resume(tmp_path):
 
     again = subprocess.run(command(tmp_path / "cut"), capture_output=True, text=True, check=True)
     assert again.stdout == whole.stdout
-    assert "goes on at epoch" in again.stderr
+    assert "continues at epoch" in again.stderr
     last = subprocess.run(command(tmp_path / "cut"), capture_output=True, text=True, check=True)
     assert (last.stdout, last.stderr) == (whole.stdout, "")  # nothing was left to train

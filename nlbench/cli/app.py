@@ -39,7 +39,9 @@ DataDir = Annotated[
 ]
 MethodsDir = Annotated[
     Path | None,
-    typer.Option("--methods-dir", help="A folder with more method files. $NLBENCH_METHODS names others."),
+    typer.Option(
+        "--methods-dir", help="A folder with more method files. $NLBENCH_METHODS names others."
+    ),
 ]
 
 
@@ -70,7 +72,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             warn(f"error: {first}", *(f"  {line}" for line in rest))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            warn("interrupted; everything finished is kept, and the same command continues from here")
+            warn(
+                "interrupted; everything finished is kept, and the same command continues from here"
+            )
             raise typer.Exit(130) from None
         except BrokenPipeError:
             # Whatever is still buffered must not raise again when Python exits.

@@ -16,17 +16,29 @@ def bench(
     op: Annotated[str, typer.Option(help="The op to time: elr")] = "elr",
     shapes: Annotated[
         str,
-        typer.Option(help="Rows x classes, for example 128x10,1024x1000. The default is six usual ones."),
+        typer.Option(
+            help="Rows x classes, for example 128x10,1024x1000. The default is six usual ones."
+        ),
     ] = "",
     dtypes: Annotated[
         str, typer.Option(help="Data types of the logits; float16 is possible too.")
     ] = "float32,bfloat16",
-    seconds: Annotated[float, typer.Option(help="Seconds of timing per variant, shape and data type.")] = 1.0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads. The default is torch's.")] = None,
+    seconds: Annotated[
+        float, typer.Option(help="Seconds of timing per variant, shape and data type.")
+    ] = 1.0,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads. The default is torch's.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1")] = "cpu",
-    compile_: Annotated[bool, typer.Option("--compile/--no-compile", help="Also time torch.compile.")] = True,
-    csv: Annotated[Path | None, typer.Option(help="Write a line per measurement to this file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw a figure into this .png, .pdf or .svg file.")] = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Also time torch.compile.")
+    ] = True,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write a line per measurement to this file.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw a figure into this .png, .pdf or .svg file.")
+    ] = None,
 ) -> None:
     """Time the fused kernels against PyTorch, eager and compiled."""
     import torch

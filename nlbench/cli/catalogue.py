@@ -87,7 +87,9 @@ def _describe_dataset(name: str) -> str:
 @data_app.command("status")
 @guarded
 def data_status(
-    name: Annotated[str | None, typer.Argument(help="A dataset. The default is all of them.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A dataset. The default is all of them.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Report which datasets are there.
@@ -136,9 +138,13 @@ def data_fetch(
 def noise_export(
     dataset: Annotated[str, typer.Argument(help="A dataset of `nlbench list datasets`.")],
     kind: Annotated[str, typer.Option(help="A kind of noise, for example symmetric.")],
-    to: Annotated[Path, typer.Option("--to", help="The file to write: .npy, .csv, .json (a list) or .pt")],
+    to: Annotated[
+        Path, typer.Option("--to", help="The file to write: .npy, .csv, .json (a list) or .pt")
+    ],
     rate: Annotated[float | None, typer.Option(help="The noise rate to ask for.")] = None,
-    path: Annotated[Path | None, typer.Option(help="The file that the kinds `matrix` and `file` read.")] = None,
+    path: Annotated[
+        Path | None, typer.Option(help="The file that the kinds `matrix` and `file` read.")
+    ] = None,
     key: Annotated[
         str | None,
         typer.Option(help="The entry to read from a .pt file with several, for the kind `file`."),

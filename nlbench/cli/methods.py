@@ -13,7 +13,9 @@ from nlbench.cli.app import MethodsDir, app, guarded
 @app.command()
 @guarded
 def check(
-    method: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A method's name, or the path of its file.")],
+    method: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="A method's name, or the path of its file.")
+    ],
     methods_dir: MethodsDir = None,
     set_: Annotated[
         list[str] | None,
@@ -24,7 +26,9 @@ def check(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="CHECK", help="Run only this check and those it depends on. Repeatable."),
+        typer.Option(
+            metavar="CHECK", help="Run only this check and those it depends on. Repeatable."
+        ),
     ] = None,
 ) -> None:
     """Test a method: report what fails, where, and the likely fix.
@@ -38,7 +42,9 @@ def check(
     from nlbench.plan.options import parse_set
 
     count = {"ok": 0, "FAIL": 0, "skipped": 0}
-    results = conformance.results(method, params=parse_set(set_ or []), methods_dir=methods_dir, only=only or ())
+    results = conformance.results(
+        method, params=parse_set(set_ or []), methods_dir=methods_dir, only=only or ()
+    )
     for result in results:
         print(*result.lines(), sep="\n", flush=True)
         count[result.status] += 1
@@ -52,8 +58,12 @@ def check(
 @app.command("new-method")
 @guarded
 def new_method(
-    name: Annotated[str, typer.Argument(help="The method's name in suites and tables, for example my-loss.")],
-    dir_: Annotated[Path, typer.Option("--dir", help="The folder for the new file.")] = Path("my_methods"),
+    name: Annotated[
+        str, typer.Argument(help="The method's name in suites and tables, for example my-loss.")
+    ],
+    dir_: Annotated[Path, typer.Option("--dir", help="The folder for the new file.")] = Path(
+        "my_methods"
+    ),
 ) -> None:
     """Write a commented method file to start from.
 

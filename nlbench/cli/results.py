@@ -27,15 +27,23 @@ class TableFormat(StrEnum):
 @app.command()
 @guarded
 def table(
-    out: Annotated[Path, typer.Argument(help="The folder that holds the records.")] = Path("results"),
+    out: Annotated[Path, typer.Argument(help="The folder that holds the records.")] = Path(
+        "results"
+    ),
     suite: Annotated[
         str | None,
         typer.Option(help="One of the suites in that folder. The default is all of them."),
     ] = None,
     format_: Annotated[TableFormat, typer.Option("--format")] = TableFormat.md,
-    metric: Annotated[str | None, typer.Option(help="last, last10, best, selected, top5, memorised, ...")] = None,
-    against: Annotated[str | None, typer.Option(help="Row to compare all others with (paired differences).")] = None,
-    details: Annotated[bool, typer.Option("--details", help="Every metric; one table per dataset and noise.")] = False,
+    metric: Annotated[
+        str | None, typer.Option(help="last, last10, best, selected, top5, memorised, ...")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Row to compare all others with (paired differences).")
+    ] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Every metric; one table per dataset and noise.")
+    ] = False,
     published: Annotated[
         bool,
         typer.Option(
@@ -87,11 +95,17 @@ def agreement(
     a: Annotated[str, typer.Argument(metavar="A", help="A suite in the folder of records.")],
     b: Annotated[
         str,
-        typer.Argument(metavar="B", help="Another suite; or `published`: each published source on its own."),
+        typer.Argument(
+            metavar="B", help="Another suite; or `published`: each published source on its own."
+        ),
     ],
     out: Out = Path("results"),
-    out_b: Annotated[Path | None, typer.Option(help="The folder with the records of B. The default is --out.")] = None,
-    metric: Annotated[str, typer.Option(help="last, last10, best, selected, memorised, ...")] = "last",
+    out_b: Annotated[
+        Path | None, typer.Option(help="The folder with the records of B. The default is --out.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="last, last10, best, selected, memorised, ...")
+    ] = "last",
     condition: Annotated[
         list[str] | None,
         typer.Option(
@@ -130,7 +144,9 @@ def agreement(
 def published_numbers(
     dataset: Annotated[str | None, typer.Option(help="cifar10, cifar10n, clothing1m, ...")] = None,
     method: Annotated[str | None, typer.Option(help="elr, dividemix, ...")] = None,
-    noise: Annotated[str | None, typer.Option(help="sym, sym-0.4, asym, worst, symmetric-inclusive, ...")] = None,
+    noise: Annotated[
+        str | None, typer.Option(help="sym, sym-0.4, asym, worst, symmetric-inclusive, ...")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="resnet34, preact_resnet18, ...")] = None,
     format_: Annotated[PlainFormat, typer.Option("--format")] = PlainFormat.md,
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,6 @@ from nlbench.errors import DataMissing, UserError
 
 if TYPE_CHECKING:
     from nlbench.api import Sweep
-    from nlbench.plan.options import Jobs
 
 
 class Stale(StrEnum):
@@ -127,41 +125,22 @@ def run(
         _debug(sweep)
         return
 
-    sweep = _train(sweep, prepare, checkpoint_seconds, parallel_jobs, cuda_graphs)
-    print(tables.render(sweep.plan.as_json(), sweep.store, methods=sweep.methods), end="")
-    if sweep.failures():
-        _report_failures(sweep, out)
-        raise typer.Exit(1)
-
-
-def _train(
-    sweep: Sweep,
-    prepare: Callable[[], Sweep],
-    checkpoint_seconds: float,
-    jobs: Jobs,
-    cuda_graphs: bool | None,
-) -> Sweep:
-    """Train with a progress display. Return the sweep whose table is the result.
-
-    A tuned suite has two sweeps: first the tries, then the runs with the settings that
-    the tries chose.
-    """
     from nlbench.cli.progress import Progress
 
-    while True:
+    def train(sweep: Sweep) -> None:
         with Progress(len(sweep.state.todo)) as progress:
             sweep.run(
                 progress,
                 checkpoint_seconds=checkpoint_seconds,
-                jobs=jobs,
+                jobs=parallel_jobs,
                 cuda_graphs=cuda_graphs,
             )
-        # After a failed try there would be fewer settings to choose from. The choice waits for
-        # the next call, which repeats that try.
-        failed = any(record.status == "failed" for record in sweep.failures())
-        if not sweep.plan.tries or failed:
-            return sweep
-        sweep = prepare()
+
+    sweep = api.run_stages(sweep, prepare, train)
+    print(tables.render(sweep.plan.as_json(), sweep.store, methods=sweep.methods), end="")
+    if sweep.failures():
+        _report_failures(sweep, out)
+        raise typer.Exit(1)
 
 
 def _warn_of_stale(count: int) -> None:
