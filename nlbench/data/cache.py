@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nlbench.errors import DataError
-from nlbench.files import flock, short_hash, sync
+from nlbench.files import flock, new_folder, short_hash, sync
 
 # Of the entries. A higher number decodes everything again.
 _FORMAT = 1
@@ -86,22 +84,16 @@ def _open(entry: Path) -> tuple[Arrays, Facts] | None:
 
 
 def _write(entry: Path, arrays: Arrays, facts: Facts) -> tuple[Arrays, Facts]:
-    # Under another name first, so that a killed process leaves no half entry behind.
-    temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
-    try:
+    # An entry that is there now is damaged, or _open would have returned it.
+    shutil.rmtree(entry, ignore_errors=True)
+    with new_folder(entry) as folder:
         for name, array in arrays.items():
-            with (temporary / f"{name}.npy").open("wb") as file:
+            with (folder / f"{name}.npy").open("wb") as file:
                 np.save(file, array)
                 sync(file)
-        with (temporary / "meta.json").open("wb") as file:
+        with (folder / "meta.json").open("wb") as file:
             file.write(json.dumps({**facts, "arrays": list(arrays)}, indent=1).encode())
             sync(file)
-
-        # An entry that is there now is damaged, or _open would have returned it.
-        shutil.rmtree(entry, ignore_errors=True)
-        os.rename(temporary, entry)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
     written = _open(entry)
     if written is None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import functools
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +19,7 @@ from nlbench.data.formats import image_lists
 from nlbench.data.formats.image_lists import ImageList
 from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing, did_you_mean
-from nlbench.files import short_hash
+from nlbench.files import new_folder, short_hash
 
 if TYPE_CHECKING:
     from pyarrow import Schema
@@ -319,22 +316,14 @@ def _write_out(files: Sequence[Path], entry: Path) -> None:
     A file's name holds a hash of the image. The fingerprint is made of the names, so that it
     changes when an image does.
     """
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
-    try:
-        listed = []
+    listed = []
+    with new_folder(entry) as folder:
         for number, (content, labels) in enumerate(_parquet_images(files)):
             name = f"{number // 1000:04}/{number:07}-{short_hash(content)}"
-            (temporary / name).parent.mkdir(exist_ok=True)
-            (temporary / name).write_bytes(content)
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
             listed.append([name, *labels])
-        (temporary / "list.json").write_text(json.dumps(listed), encoding="utf-8")
-
-        # An OSError means that another process was first. Its files are the same.
-        with contextlib.suppress(OSError):
-            temporary.rename(entry)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (folder / "list.json").write_text(json.dumps(listed), encoding="utf-8")
 
 
 def _parquet_images(files: Sequence[Path]) -> Iterator[tuple[bytes, list[str]]]:
