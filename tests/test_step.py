@@ -429,7 +429,7 @@ def test_graphs_give_the_bits_of_single_kernels(name, precision, monkeypatch):
             logits.append(ours.replay(images))
             logits[-1].backward(gradient)
             optimiser.step()
-        assert bool(ours._graph.of) is graphs
+        assert bool(ours._graph.relied_on) is graphs
         outcomes.append((logits, ours.state_dict()))
     assert all(logits.isfinite().all() for logits in outcomes[0][0])
     assert all(map(torch.equal, outcomes[0][0], outcomes[1][0]))
@@ -481,7 +481,7 @@ def test_copies_on_a_device_are_kept_for_the_next_run():
     assert loader.Images(arrays[0].copy(), digits.INFO, "meta").data is not first
     for array in arrays[1:]:
         loader.Images(array, digits.INFO, "meta")
-    assert len(loader._copies) == loader._COPIES_KEPT
+    assert len(loader._copies) == loader.COPIES_KEPT
     assert loader.Images(arrays[0], digits.INFO, "meta").data is not first
 
 

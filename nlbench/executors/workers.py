@@ -121,7 +121,7 @@ def share_out(
 
 @dataclass(frozen=True)
 class Reported:
-    """A call of a Listener's hook for the worker's run. `values` are the arguments after the spec."""
+    """A call of a Listener's hook for the worker's run; `values` are its arguments after the spec."""
 
     hook: Callable[..., None]
     values: tuple[Any, ...]

@@ -12,7 +12,7 @@ from nlbench.plan.spec import RunSpec
 from nlbench.registry import MethodFile
 from nlbench.results.record import RunRecord
 
-# The metrics of one epoch by name, see `training.metrics`.
+# The metrics of one epoch by name; `training.evaluate` makes the names.
 EpochMetrics = Mapping[str, int | float | None]
 
 

@@ -67,5 +67,6 @@ def _first_batch(item: tuple[object, ...]) -> Batch:
         if isinstance(part, Batch):
             return part
     raise TypeError(
-        "training_step returned logits, but its item holds no Batch they could belong to: return None"
+        "training_step returned logits, but its item holds no Batch they could belong to: "
+        "return None"
     )

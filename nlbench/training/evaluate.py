@@ -99,7 +99,7 @@ def _add_epoch(metrics: Metrics, name: str, test: Sequence[float], epoch: int) -
 
 
 class Diverged(Exception):
-    """A loss or an output is not finite. `epoch` and `step` count from 0 over the whole training."""
+    """A loss or an output is not finite. `epoch` and `step` count from 0, over the whole run."""
 
     def __init__(self, message: str, epoch: int, step: int):
         super().__init__(f"{message} in epoch {epoch}, step {step}")

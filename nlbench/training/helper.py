@@ -107,18 +107,7 @@ class HelperNetworks:
 
         # ---- What it is trained on, and validated on ------------------------------------------
         kept, held_images, held_labels = hold_out(state, seed)
-        num_train = state.task.num_train
-        # An epoch has about the share of its examples that is not held out.
-        drawn = state.examples_per_epoch * int(kept.sum()) // num_train
-        task = Task(
-            num_train=num_train,
-            num_classes=state.task.num_classes,
-            labels=state.task.labels,
-            epochs=epochs,
-            steps_per_epoch=-(-drawn // state.task.batch_size),
-            batch_size=state.task.batch_size,
-            device=state.task.device,
-        )
+        task = helper_task(state, epochs, int(kept.sum()))
         method = HelperMethod(task, loss_of, kept)
         own = RunState(
             task=task,
@@ -202,6 +191,22 @@ def stretched(protocol: Protocol, epochs: int) -> Protocol:
     return protocol.model_copy(update={"epochs": epochs, "schedule": schedule})
 
 
+def helper_task(state: RunState, epochs: int, num_kept: int) -> Task:
+    """Return the task of a helper network that trains on `num_kept` of the run's examples."""
+    task = state.task
+    # An epoch has about the share of its examples that is not held out.
+    drawn = state.examples_per_epoch * num_kept // task.num_train
+    return Task(
+        num_train=task.num_train,
+        num_classes=task.num_classes,
+        labels=task.labels,
+        epochs=epochs,
+        steps_per_epoch=-(-drawn // task.batch_size),
+        batch_size=task.batch_size,
+        device=task.device,
+    )
+
+
 def hold_out(state: RunState, seed: int) -> tuple[Tensor, TrainingImages, Tensor]:
     """Return a mask (N,) bool of the examples to train on, and images and labels to validate on.
 
@@ -226,7 +231,10 @@ def validation_loss(
     images: TrainingImages,
     labels: Tensor,
 ) -> float:
-    """Return the mean loss on images without augmentation. Of the batch it gets only labels are real."""
+    """Return the mean loss of the network on images without augmentation.
+
+    The batch that the loss gets holds labels, but no images and no positions of training examples.
+    """
     index = torch.arange(len(labels), device=labels.device)
     batch = Batch(Tensor(), labels, index, lambda index, k: Tensor())
     return float(loss(predict_all(network, images), batch).mean())

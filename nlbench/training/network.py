@@ -1,4 +1,8 @@
-"""A model as runs train it: under the protocol's precision, its passes counted, compiled or replayed where asked."""
+"""A model as runs train it: in the protocol's precision, and compiled or replayed if asked.
+
+Replaying means that forward and backward pass of a batch are captured once as CUDA graphs, and then
+repeated without the time that Python and the launches of single kernels take.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +17,33 @@ from torch.autograd.function import once_differentiable
 
 
 class Passes:
-    """Counts the images that networks, and copies that a method makes of them, see while `active`."""
+    """Counts the images that networks see while `active`."""
 
     def __init__(self) -> None:
-        self.images, self.active = 0, False
+        self.images = 0
+        self.active = False
 
-    def __deepcopy__(self, memo: Any) -> Passes:
-        return self  # a teacher's passes cost what a network's do
+    def __deepcopy__(self, memo: dict[int, object]) -> Passes:
+        # A teacher is a copy of a network, and its forward passes cost as much.
+        return self
 
 
 class Network(nn.Module):
-    """A model under the protocol's precision: images (B, ...) float32 -> logits (B, C) float32.
+    """A model in the protocol's precision: images (B, ...) float32 -> logits (B, C) float32.
+
+    Compiled code and captured graphs are for whole batches in training mode. Shorter batches,
+    evaluation, and passes without gradient go through the model as it is.
 
     Args:
-        batch_size: the protocol's. What is compiled or captured is for whole batches in training mode; shorter ones,
-            evaluation and what needs no gradient go through the model as it is.
-        compiled: through torch.compile, which computes the same up to rounding.
-        graphs: `replay` runs forward and backward pass as CUDA graphs: the same kernels, so the same results, without
-            the time to launch them one by one. For networks on a GPU. What Python decides in the forward pass is
-            decided once. A network with hooks is never captured, and one of which a weight was exchanged or frozen, or
-            a part set to another mode, since the last call of `train` is captured anew.
+        body: the model.
+        precision: "float32" or "bfloat16".
+        passes: counts the images that the network sees. Copies of the network share it.
+        batch_size: the protocol's.
+        compiled: use torch.compile, which computes the same up to rounding.
+        graphs: let `replay` use CUDA graphs, which run the same kernels, so the results are the
+            same. The network has to be on a GPU. Decisions that Python code takes in the forward
+            pass are taken once, at the capture. A network with hooks is never captured. It is
+            captured again if, at a call of `train`, another weight, mode or frozen part is found.
     """
 
     def __init__(
@@ -46,8 +57,12 @@ class Network(nn.Module):
         graphs: bool = False,
     ):
         super().__init__()
-        self.body, self.precision, self.passes = body, precision, passes
-        self.batch_size, self.compiled, self.graphs = batch_size, compiled, graphs
+        self.body = body
+        self.precision = precision
+        self.passes = passes
+        self.batch_size = batch_size
+        self.compiled = compiled
+        self.graphs = graphs
         self._graph = _Graph()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -57,25 +72,35 @@ class Network(nn.Module):
         return _logits(apply, self.body, self.precision, images)
 
     def replay(self, images: Tensor) -> Tensor:
-        """As a call, for who goes backward through the result before the next one: a graph has one memory.
+        """Like calling the network, but through a captured CUDA graph if possible.
 
-        The gradients lie in that memory too: they are to be cleared, set to None, before the next pass backward.
+        Call backward on the result before the next replay, because the graph reuses its buffers.
+        Gradients lie in these buffers, too: set them to None before the next backward pass.
+
         Raises: RuntimeError for a network that CUDA cannot capture.
         """
         if self.compiled or not (self.graphs and self._is_step(images)):
             return self(images)
-        if not self._graph.checked:
-            if self._graph.of != (of := _relied_on(self)):
-                self._graph.step = None  # frees its memory first
-                self._graph.step, self._graph.of = _capture(self, images) if of else None, of
-            self._graph.checked = True
-        if self._graph.step is None:
+
+        graph = self._graph
+        if not graph.checked:
+            relied_on = _relied_on(self)
+            if graph.relied_on != relied_on:
+                # Free the memory of the old graph before the capture of the new one.
+                graph.step = None
+                if relied_on:
+                    graph.step = _capture(self, images)
+                graph.relied_on = relied_on
+            graph.checked = True
+
+        if graph.step is None:
             return self(images)
         if self.passes.active:
             self.passes.images += len(images)
-        return self._graph.step(images)
+        return graph.step(images)
 
     def train(self, mode: bool = True) -> Network:
+        # A method may have changed the network since the capture; see `_relied_on`.
         self._graph.checked = False
         return super().train(mode)
 
@@ -84,32 +109,59 @@ class Network(nn.Module):
 
 
 class _Graph:
-    """A captured step, which belongs to the weights it was captured with: a copy of the network has none."""
+    """A captured step. It belongs to the weights of one network, so a copy of that has none.
+
+    Attributes:
+        step: images -> logits; None if nothing is captured.
+        relied_on: `_relied_on` the network at the capture.
+        checked: whether that has been compared since the last call of `train`.
+    """
 
     step: Callable[[Tensor], Tensor] | None = None
-    of: tuple[Any, ...] = ()  # what it relies on
-    checked = False  # since the last call of `train`
+    relied_on: tuple[object, ...] = ()
+    checked = False
 
-    def __deepcopy__(self, memo: Any) -> _Graph:
+    def __deepcopy__(self, memo: dict[int, object]) -> _Graph:
         return _Graph()
 
 
-def _relied_on(network: Network) -> tuple[Any, ...]:
-    """What a captured step relies on: which weights and buffers there are, where, which are trained, and all modes.
+def _relied_on(network: Network) -> tuple[object, ...]:
+    """Return everything that a captured step relies on.
 
-    Nothing for a network that is not to be captured: one with hooks, which a replay would not call, or all frozen.
+    That is which weights and buffers there are, their memory, which of them are trained, and the
+    modes of all modules. Empty for a network that must not be captured: one with hooks, which a
+    replay would not call, or one that is frozen.
     """
     modules, weights = [*network.modules()], [*network.parameters()]
-    hooks = (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules)
-    if any(hooks) or any(w._backward_hooks for w in weights) or not any(w.requires_grad for w in weights):
+    for module in modules:
+        if module._forward_hooks or module._forward_pre_hooks:
+            return ()
+        if module._backward_hooks or module._backward_pre_hooks:
+            return ()
+    if any(weight._backward_hooks for weight in weights):
         return ()
-    tensors = ((id(t), t.data_ptr(), t.requires_grad) for t in (*weights, *network.buffers()))
-    return (*tensors, *(m.training for m in modules))
+    if not any(weight.requires_grad for weight in weights):
+        return ()
+
+    relied_on: list[object] = []
+    for tensor in (*weights, *network.buffers()):
+        relied_on.append((id(tensor), tensor.data_ptr(), tensor.requires_grad))
+    relied_on += [module.training for module in modules]
+    return tuple(relied_on)
 
 
 def _logits(
-    apply: Callable[..., Tensor], body: nn.Module, precision: str, images: Tensor, cache: bool = True
+    apply: Callable[[nn.Module, Tensor], Tensor],
+    body: nn.Module,
+    precision: str,
+    images: Tensor,
+    cache: bool = True,
 ) -> Tensor:
+    """Return the logits float32 of `apply(body, images)`, computed in the precision.
+
+    Args:
+        cache: let autocast keep rounded weights for their further uses in this pass.
+    """
     half = precision == "bfloat16"
     with torch.autocast(images.device.type, torch.bfloat16, enabled=half, cache_enabled=cache):
         return apply(body, images).float()
@@ -121,29 +173,36 @@ def _plain(body: nn.Module, images: Tensor) -> Tensor:
 
 @functools.cache
 def _compiled() -> Callable[[nn.Module, Tensor], Tensor]:
-    """`_plain`, compiled for each architecture and shape once a process: the networks of later runs share the code.
+    """Return `_plain`, compiled.
 
-    The network is an argument, and torch takes its weights as inputs of what it compiles.
+    torch compiles it once per process for each architecture and shape. The network is an argument,
+    so its weights are inputs of the compiled code, and the networks of later runs share it.
     """
-    torch._dynamo.config.recompile_limit = 256  # architectures and shapes; at its limit torch would go on uncompiled
+    # The limit counts architectures and shapes. Beyond it torch would go on without compiling.
+    torch._dynamo.config.recompile_limit = 256
     return torch.compile(_plain, dynamic=False)
 
 
 def _capture(network: Network, images: Tensor) -> Callable[[Tensor], Tensor]:
-    """Forward and backward pass of whole batches as CUDA graphs; what rounds before the capture changed is put back."""
+    """Capture forward and backward pass of whole batches as CUDA graphs.
+
+    The passes before the capture draw for dropout and move the averages of batch normalisation.
+    Both are put back.
+    """
     before = [buffer.clone() for buffer in network.buffers()]
-    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):  # dropout draws
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         recorded = _Recorded(_Passage(network, images))
-    for buffer, value in zip(network.buffers(), before, strict=True):  # averages moved
+    for buffer, value in zip(network.buffers(), before, strict=True):
         buffer.copy_(value)
     return recorded
 
 
 class _Passage:
-    """Forward and backward pass of one batch, with inputs that stay where they are.
+    """Forward and backward pass of one batch, with inputs that keep their memory.
 
-    Its results are those of `Network` to the last bit. In bfloat16 the weights of convolutions and linear layers, which
-    only these layers may use, are rounded all at once, and their gradients widened, where autocast does it one by one.
+    The results are those of `Network` to the last bit. In bfloat16 it rounds the weights of all
+    convolutions and linear layers at once, and widens their gradients at once, where autocast does
+    so one by one. No other layers may use these weights.
     """
 
     def __init__(self, network: Network, images: Tensor):
@@ -151,52 +210,71 @@ class _Passage:
         self.weights = {name: w for name, w in network.body.named_parameters() if w.requires_grad}
         names = _cast_by_autocast(network.body) if network.precision == "bfloat16" else []
         trained = [name for name in names if name in self.weights]
-        self._cast = {name: self.weights[name].detach().bfloat16().requires_grad_() for name in trained}
-        self._used = [*{**self.weights, **self._cast}.values()]  # in the order of the weights
+        self._cast = {}
+        for name in trained:
+            self._cast[name] = self.weights[name].detach().bfloat16().requires_grad_()
+        # In the order of the weights.
+        self._used = [*{**self.weights, **self._cast}.values()]
         self._body, self._precision = network.body, network.precision
 
     def forward(self) -> Tensor:
         if self._cast:
             with torch.no_grad():
-                torch._foreach_copy_([*self._cast.values()], [self.weights[name] for name in self._cast])
+                wide: list[Tensor] = [self.weights[name] for name in self._cast]
+                torch._foreach_copy_([*self._cast.values()], wide)
 
-        def apply(body: nn.Module, images: Tensor) -> Any:
+        def apply(body: nn.Module, images: Tensor) -> Tensor:
             return torch.func.functional_call(body, self._cast, (images,))
 
         return _logits(apply, self._body, self._precision, self.images, cache=False)
 
     def backward(self, logits: Tensor, dlogits: Tensor) -> list[Tensor | None]:
-        """Gradients of the weights, in their order and dtype; None of one that the pass does not use."""
+        """Return the gradients of the weights, in their order; None for one that is not used."""
         gradients = torch.autograd.grad(logits, self._used, dlogits, allow_unused=True)
-        narrow = {i: g for i, g in enumerate(gradients) if g is not None and g.dtype == torch.bfloat16}
-        wide = {i: torch.empty_like(g, dtype=torch.float32) for i, g in narrow.items()}
+        widened: list[Tensor | None] = list(gradients)
+        narrow, wide = [], []
+        for i, gradient in enumerate(gradients):
+            if gradient is not None and gradient.dtype == torch.bfloat16:
+                narrow.append(gradient)
+                wide.append(torch.empty_like(gradient, dtype=torch.float32))
+                widened[i] = wide[-1]
         if narrow:
-            torch._foreach_copy_([*wide.values()], [*narrow.values()])
-        return [wide.get(i, gradient) for i, gradient in enumerate(gradients)]
+            torch._foreach_copy_(wide, narrow)
+        return widened
 
 
 def _cast_by_autocast(body: nn.Module) -> list[str]:
-    layers = {name: module for name, module in body.named_modules() if type(module) in (nn.Conv2d, nn.Linear)}
-    return [f"{name}.{own}" for name, layer in layers.items() for own, _ in layer.named_parameters(recurse=False)]
+    """Return the names of the weights that autocast rounds to bfloat16."""
+    names = []
+    for path, module in body.named_modules():
+        if type(module) in (nn.Conv2d, nn.Linear):
+            names += [f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)]
+    return names
 
 
 class _Recorded:
     """A passage as two CUDA graphs on the current device.
 
-    Not torch.cuda.make_graphed_callables, which keeps the captured autograd graph, and with it the stream that
-    gradients are accumulated on: every replay then waits for it weight by weight, and warns of it.
+    torch.cuda.make_graphed_callables would keep the captured autograd graph, and with it the stream
+    that gradients are accumulated on. Every replay would then wait for that stream weight by
+    weight, and warn of it.
     """
 
     def __init__(self, passage: _Passage):
-        self._passage = passage  # the graphs go on using its memory
+        # The graphs go on using the passage's memory.
+        self._passage = passage
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+
+        # In the first passes libraries choose algorithms and allocate workspaces. That must not
+        # happen during a capture.
         aside = _aside(torch.cuda.current_device())
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            for _ in range(3):  # libraries choose algorithms and take workspaces, which no capture may see
+            for _ in range(3):
                 logits = passage.forward()
                 passage.backward(logits, torch.zeros_like(logits))
         torch.cuda.current_stream().wait_stream(aside)
+
         with _capturing(self._forward, stream=aside):
             logits = passage.forward()
         self._dlogits = torch.empty_like(logits)
@@ -209,13 +287,13 @@ class _Recorded:
         return logits
 
     def replay_forward(self, images: Tensor) -> Tensor:
-        """Logits, in memory that the next replay writes to."""
+        """Return the logits, in memory that the next replay writes to."""
         self._passage.images.copy_(images)
         self._forward.replay()
         return self._logits
 
     def replay_backward(self, dlogits: Tensor) -> list[Tensor | None]:
-        """Gradients, in memory that the next replay writes to."""
+        """Return the gradients, in memory that the next replay writes to."""
         self._dlogits.copy_(dlogits)
         self._backward.replay()
         return self._gradients
@@ -227,24 +305,30 @@ def _capturing(graph: torch.cuda.CUDAGraph, **how: Any) -> Iterator[None]:
         with torch.cuda.graph(graph, **how):
             yield
     except RuntimeError as error:
-        switch = "--no-cuda-graphs (cuda_graphs=False) trains without"
-        raise RuntimeError(f"the network cannot be captured as a CUDA graph; {switch}: {error}") from error
+        raise RuntimeError(
+            "the network cannot be captured as a CUDA graph; "
+            f"--no-cuda-graphs (cuda_graphs=False) trains without: {error}"
+        ) from error
 
 
 class _Replay(torch.autograd.Function):
+    """Replays the forward pass and, in the backward pass, the captured backward pass."""
+
     @staticmethod
     def forward(ctx: Any, recorded: _Recorded, images: Tensor, *weights: Tensor) -> Tensor:
         ctx.recorded = recorded
-        return recorded.replay_forward(images).clone()  # a method may keep them
+        # A copy, because a method may keep the logits.
+        return recorded.replay_forward(images).clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dlogits: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.recorded.replay_backward(dlogits)
-        return None, None, *(None if gradient is None else gradient.detach() for gradient in gradients)
+        of_weights = [None if gradient is None else gradient.detach() for gradient in gradients]
+        return None, None, *of_weights
 
 
 @functools.cache
 def _aside(device: int) -> torch.cuda.Stream:
-    """The one stream that captures use: libraries keep a workspace for every stream they have seen."""
+    """Return the stream for all captures. Libraries keep a workspace for every stream they see."""
     return torch.cuda.Stream(device)

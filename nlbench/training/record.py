@@ -14,7 +14,14 @@ from nlbench.hardware import processor
 from nlbench.method import Method
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec
-from nlbench.results.record import Environment, MethodFacts, Metrics, NoiseFacts, RunError, RunRecord
+from nlbench.results.record import (
+    Environment,
+    MethodFacts,
+    Metrics,
+    NoiseFacts,
+    RunError,
+    RunRecord,
+)
 from nlbench.training.checkpoint import Progress
 from nlbench.training.context import RunOptions
 from nlbench.training.evaluate import Diverged

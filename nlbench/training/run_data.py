@@ -1,4 +1,4 @@
-"""Run data."""
+"""The data of one run: noisy labels and the split into training and validation part. NumPy only."""
 
 from __future__ import annotations
 
@@ -23,41 +23,63 @@ from nlbench.plan.spec import RunSpec
 
 @dataclass(frozen=True)
 class RunData:
-    """The data of one run, NumPy only. Label arrays are copies; images are the dataset's own where nothing is cut out.
+    """The data of one run.
 
-    The images of the parts are (n, H, W, 3) uint8, (n, C, H, W) float32 or files, labels (n,) int64.
+    Images are (n, H, W, 3) uint8, (n, C, H, W) float32 or files; labels are (n,) int64. Label
+    arrays are copies. Images are the dataset's own arrays where nothing is left out.
+
+    Attributes:
+        labels: the given labels of the training part.
+        clean_labels: the true ones, for scoring only. None if they are unknown; then the noise
+            rates and T are None, too.
+        val_images: None without a validation part.
+        val_labels: the given labels, as noisy as those of the training part.
+        test_labels: the true ones.
+        train_index: (n,) ascending positions of the training part among all training examples.
+        val_index: likewise; empty without a validation part.
+        noise_rate_full: measured on all N training examples.
+        noise_rate_train: measured on the training part.
+        labels_hash: of all N given labels.
+        T: (C, C) float64, measured on the training part, T[i, j] = P(given j | clean i).
+        variant: how the pixels differ from the official data; empty if they do not.
+        warnings: about the dataset's files, for the record.
+        checksums: of the dataset's files, for the record.
+        scored: further images and labels to evaluate on, by name, as in `Dataset`.
     """
 
     info: Info
     train_images: np.ndarray | ImageFiles
-    labels: np.ndarray  # given
-    clean_labels: np.ndarray | None  # for scoring only; None where nobody knows them, as the rates and T below
-    val_images: np.ndarray | ImageFiles | None  # None without a validation part
-    val_labels: np.ndarray | None  # given, as noisy as the training part's
+    labels: np.ndarray
+    clean_labels: np.ndarray | None
+    val_images: np.ndarray | ImageFiles | None
+    val_labels: np.ndarray | None
     test_images: np.ndarray | ImageFiles
-    test_labels: np.ndarray  # the true ones
-    train_index: np.ndarray  # (n,) ascending positions of the training part among all training examples
-    val_index: np.ndarray  # likewise; empty without a validation part
-    noise_rate_full: float | None  # measured on all N training examples
-    noise_rate_train: float | None  # measured on the training part
+    test_labels: np.ndarray
+    train_index: np.ndarray
+    val_index: np.ndarray
+    noise_rate_full: float | None
+    noise_rate_train: float | None
     noise_rate_val: float | None
-    labels_hash: str  # of all N given labels
-    T: np.ndarray | None  # (C, C) float64, measured on the training part, T[i, j] = P(given j | clean i)
-    variant: str  # how the pixels differ from the official data; empty where they do not
-    warnings: tuple[str, ...]  # of the dataset's files, for the record
-    checksums: dict[str, str]  # of the dataset's files, for the record
-    scored: dict[str, tuple[np.ndarray | ImageFiles, np.ndarray]] = field(default_factory=dict)  # as in Dataset
+    labels_hash: str
+    T: np.ndarray | None
+    variant: str
+    warnings: tuple[str, ...]
+    checksums: dict[str, str]
+    scored: dict[str, tuple[np.ndarray | ImageFiles, np.ndarray]] = field(default_factory=dict)
 
     @property
     def num_train(self) -> int:
+        """The number of examples in the training part."""
         return len(self.labels)
 
     @property
     def num_val(self) -> int:
+        """The number of examples in the validation part."""
         return len(self.val_index)
 
     @property
     def num_test(self) -> int:
+        """The number of test examples."""
         return len(self.test_labels)
 
 
@@ -88,31 +110,33 @@ def prepare(
     stratify: str = "clean",
     subset: int = 0,
 ) -> RunData:
-    """The given labels of all training examples first, the split afterwards; both from `seed`.
+    """Draw the given labels of all training examples, then split them. Both depend on `seed`.
 
     Args:
         labels: a label set of the dataset.
-        noise: resolved by `noise.resolve`, drawn from the clean labels in place of a label set.
-        val_fraction: of all N training examples, held out with their given labels: round(val_fraction * N), a half to
-            the even number.
-        stratify: "clean" or "given", the labels whose classes keep their proportions in each part. By clean labels
-            the split of a seed is the same for every noise. Where they are unknown, by the given ones.
-        subset: examples in the training part, drawn from what the validation part leaves; 0 takes all of that.
-    Raises: ValueError for settings that cannot be, DataError for a noise file that cannot be used.
+        noise: resolved by `noise.resolve`; drawn from the clean labels, instead of a label set.
+        val_fraction: of all N training examples, held out with their given labels:
+            round(val_fraction * N) of them, where a half is rounded to the even number.
+        stratify: "clean" or "given": the labels whose classes keep their proportions in each part.
+            With clean labels, the split of a seed is the same for every noise. If they are unknown,
+            "clean" means the given ones.
+        subset: size of the training part, drawn from what the validation part leaves; 0 for all.
+    Raises: ValueError for impossible settings, DataError for a noise file that cannot be used.
     """
     clean = dataset.clean_labels
     given = _given(dataset, labels, noise, seed)
-    by = {"clean": given if clean is None else clean, "given": given}
-    train, val = _split(by, val_fraction, stratify, subset, seed)
+    stratify_by = {"clean": given if clean is None else clean, "given": given}
+    train, val = _split(stratify_by, val_fraction, stratify, subset, seed)
     _check_disjoint(dataset, train, val)
-    info = dataset.info
+
+    T = None
+    if clean is not None:
+        classes = dataset.info.num_classes
+        T = measure.transition_matrix(clean[train], given[train], classes)
+
     whole = len(train) == len(given)
-
-    def rate(part: np.ndarray | slice) -> float | None:
-        return None if clean is None or not len(given[part]) else measure.noise_rate(clean[part], given[part])
-
     return RunData(
-        info=info,
+        info=dataset.info,
         train_images=dataset.train_images if whole else dataset.train_images[train],
         labels=given[train],
         clean_labels=None if clean is None else clean[train],
@@ -123,61 +147,100 @@ def prepare(
         scored=dataset.scored,
         train_index=train,
         val_index=val,
-        noise_rate_full=rate(slice(None)),
-        noise_rate_train=rate(train),
-        noise_rate_val=rate(val),
+        noise_rate_full=_noise_rate(clean, given, slice(None)),
+        noise_rate_train=_noise_rate(clean, given, train),
+        noise_rate_val=_noise_rate(clean, given, val),
         labels_hash=label_files.labels_hash(given),
-        T=None if clean is None else measure.transition_matrix(clean[train], given[train], info.num_classes),
+        T=T,
         variant=dataset.variant,
         warnings=dataset.warnings,
         checksums=dataset.checksums,
     )
 
 
-def _given(dataset: Dataset, labels: str, noise: Mapping[str, Any] | None, seed: int) -> np.ndarray:
-    if noise is not None:
-        if labels != "clean":
-            raise ValueError(f"labels {labels!r} and noise exclude each other: noise is drawn from the clean labels")
-        if dataset.clean_labels is None:
-            raise ValueError(f"{dataset.info.name}: no noise can be drawn where the true labels are unknown")
-        images = None if isinstance(dataset.train_images, ImageFiles) else dataset.train_images
-        return resolve.apply(noise, dataset.clean_labels, dataset.info, seed, images)
-    if labels not in dataset.label_sets:
-        known = ", ".join(dataset.label_sets)
-        hint = did_you_mean(labels, dataset.label_sets)
-        raise ValueError(f"{dataset.info.name} has no label set {labels!r}. It has: {known}.{hint}")
-    return dataset.label_sets[labels]
+def _noise_rate(
+    clean: np.ndarray | None, given: np.ndarray, part: np.ndarray | slice
+) -> float | None:
+    if clean is None or not len(given[part]):
+        return None
+    return measure.noise_rate(clean[part], given[part])
+
+
+def _given(
+    dataset: Dataset, labels: str, noise: Mapping[str, Any] | None, seed: int
+) -> np.ndarray:
+    """Return the given labels (N,) of all training examples."""
+    if noise is None:
+        if labels not in dataset.label_sets:
+            known = ", ".join(dataset.label_sets)
+            hint = did_you_mean(labels, dataset.label_sets)
+            raise ValueError(
+                f"{dataset.info.name} has no label set {labels!r}. It has: {known}.{hint}"
+            )
+        return dataset.label_sets[labels]
+
+    if labels != "clean":
+        raise ValueError(
+            f"labels {labels!r} and noise exclude each other: noise is drawn from the clean labels"
+        )
+    if dataset.clean_labels is None:
+        raise ValueError(
+            f"{dataset.info.name}: no noise can be drawn where the true labels are unknown"
+        )
+    images = None if isinstance(dataset.train_images, ImageFiles) else dataset.train_images
+    return resolve.apply(noise, dataset.clean_labels, dataset.info, seed, images)
 
 
 def _split(
     labels: Mapping[str, np.ndarray], val_fraction: float, stratify: str, subset: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ascending positions of the training part and of the validation part."""
     if stratify not in labels:
         raise ValueError(f"stratify must be one of {', '.join(labels)}, got {stratify!r}")
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
+
     N = len(labels[stratify])
     num_val = round(Decimal(str(val_fraction)) * N)
     if num_val == N:
         raise ValueError(f"val_fraction {val_fraction} of {N} leaves no training example")
     if not 0 <= subset <= N - num_val:
-        raise ValueError(f"subset must be in [0, {N - num_val}], got {subset}: {num_val} of {N} are for validation")
-    val, train = stratified.split(labels[stratify], (num_val, subset or N - num_val), streams.rng(seed, "split"))
+        raise ValueError(
+            f"subset must be in [0, {N - num_val}], got {subset}: "
+            f"{num_val} of {N} are for validation"
+        )
+
+    sizes = num_val, subset or N - num_val
+    val, train = stratified.split(labels[stratify], sizes, streams.rng(seed, "split"))
     return train, val
 
 
 def _check_disjoint(dataset: Dataset, train: np.ndarray, val: np.ndarray) -> None:
-    """A leak is a wrong result, so it is looked for even where the code above cannot make one.
+    """Check that no image is in two parts.
 
-    Also between the images that score: what is selected by a validation set must not be tested on it.
+    The code above cannot make such a leak, but a leak would be a wrong result. The images to score
+    on are compared, too: what a validation set selects must not be tested on that set.
+
+    Raises: RuntimeError for an overlap, DataError for files that are in two parts.
     """
-    if len(np.intersect1d(train, val)) or len(np.unique(train)) < len(train) or len(np.unique(val)) < len(val):
+    overlap = np.intersect1d(train, val)
+    repeated = len(np.unique(train)) < len(train) or len(np.unique(val)) < len(val)
+    if len(overlap) or repeated:
         raise RuntimeError("the training and validation parts overlap")
+
     parts = {"training": dataset.train_images, "test": dataset.test_images}
-    parts |= {name: images for name, (images, _) in dataset.scored.items()}
+    for name, (images, _) in dataset.scored.items():
+        parts[name] = images
     for (one, ours), (other, theirs) in itertools.combinations(parts.items(), 2):
         if isinstance(ours, ImageFiles) and isinstance(theirs, ImageFiles):
-            if len(both := np.intersect1d(ours.paths(), theirs.paths())):
-                raise DataError(f"{os.fsdecode(both.flat[0])}: is both a {one} and a {other} image")
-        elif isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray) and np.may_share_memory(ours, theirs):
+            both = np.intersect1d(ours.paths(), theirs.paths())
+            if len(both):
+                path = os.fsdecode(both.flat[0])
+                raise DataError(f"{path}: is both a {one} and a {other} image")
+        elif _share_memory(ours, theirs):
             raise RuntimeError(f"{dataset.info.name}: {one} and {other} images are the same memory")
+
+
+def _share_memory(one: np.ndarray | ImageFiles, other: np.ndarray | ImageFiles) -> bool:
+    arrays = isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
+    return arrays and np.may_share_memory(one, other)

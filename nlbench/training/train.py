@@ -48,19 +48,15 @@ def train(
     with machine_settings(protocol, device):
         # ---- What the run consists of -----------------------------------------------------------
         labels = own_tensor(data.labels, device)
-        clean_labels = None
-        memorisation = None
-        if data.clean_labels is not None:
-            clean_labels = own_tensor(data.clean_labels, device)
-            memorisation = evaluate.Memorisation(labels, clean_labels)
+        clean_labels = None if data.clean_labels is None else own_tensor(data.clean_labels, device)
+        memorisation = None if clean_labels is None else evaluate.Memorisation(labels, clean_labels)
 
         task = make_task(data, labels, protocol, device)
         method = make_method(spec, options, task)
         scored = scored_parts(data, protocol, device)
         helpers = HelperNetworks(spec, options, store, listener)
         state = make_state(spec, data, options, task, method.num_networks, scored, helpers.fit)
-        warned = list(dict.fromkeys(data.warnings))
-        progress = Progress(record.code_of(spec, options), warned)
+        progress = Progress(record.code_of(spec, options), list(dict.fromkeys(data.warnings)))
 
         try:
             # ---- Before epoch 0 -----------------------------------------------------------------
@@ -83,11 +79,7 @@ def train(
                 if state.bad_step != NO_BAD_STEP:
                     raise evaluate.Diverged("the loss is not finite", epoch, state.bad_step)
 
-                if device.type == "cuda":
-                    # Wait for the GPU, so that the time is that of the epoch.
-                    torch.cuda.synchronize(device)
-                trained = time.perf_counter()
-
+                trained = clock(device)
                 accuracies, predicted = evaluate.evaluate_epoch(method, state, scored)
                 metrics: Metrics = {
                     "epoch": epoch,
@@ -103,30 +95,32 @@ def train(
                 if epoch + 1 < protocol.epochs and checkpoint.is_due():
                     kept = {"method": method.state_dict(), **state.state_dict()}
                     checkpoint.save({**kept, **progress.state_dict()})
-        except evaluate.Diverged as error:
-            # This is a result and not a failure: the run is not tried again.
-            facts = record.method_facts(method, state)
-            ended = record.ended(spec, data, options, progress, facts, {}, error)
-            store.write(ended, progress.history)
-            return ended
 
         # ---- Record -----------------------------------------------------------------------------
-        if not torch.equal(task.labels, labels):
-            raise RuntimeError(
-                "the method wrote to task.labels, which is read only: "
-                "keep corrected labels in a buffer"
+        except evaluate.Diverged as error:
+            # This is a result and not a failure: the run is not tried again.
+            predictions = None
+            facts = record.method_facts(method, state)
+            ended = record.ended(spec, data, options, progress, facts, {}, error)
+        else:
+            ended, predictions = finish(
+                spec, data, options, progress, method, state, scored, predicted, memorisation
             )
-        ended, predictions = finish(
-            spec, data, options, progress, method, state, scored, predicted, memorisation
-        )
         store.write(ended, progress.history, predictions)
         return ended
+
+
+def clock(device: torch.device) -> float:
+    """Return the time in seconds, after the device has done everything that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def prepare(
     method: Method, state: RunState, helpers: HelperNetworks, progress: Progress
 ) -> None:
-    """Call the method's `prepare`, and keep its warnings and the time that it took in `progress`."""
+    """Call the method's `prepare`, and keep its warnings and its seconds in `progress`."""
     began = time.perf_counter()
     with seeded(state.seed, "prepare"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -155,7 +149,14 @@ def finish(
 
     Args:
         predicted: (n,) int64, the last epoch's classes of the test images.
+    Raises: RuntimeError for a method that wrote to the given labels.
     """
+    labels = state.task.labels
+    if not torch.equal(labels, own_tensor(data.labels, labels.device)):
+        raise RuntimeError(
+            "the method wrote to task.labels, which is read only: keep corrected labels in a buffer"
+        )
+
     metrics = evaluate.summarise(progress.history, scored)
     predictions = {
         "test": _classes(predicted),

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import Condition, RunSpec
 from nlbench.results.store import Store
 from nlbench.training import run_data
-from nlbench.training.context import Context
+from nlbench.training.context import EpochMetrics, Listener, RunOptions
 from nlbench.training.run_data import RunData
 from nlbench.training.train import train
 
@@ -116,7 +115,7 @@ def measure(
     clock, waits = Clock(device), Waits(device)
     result = Measured([], [], (0.0, 0.0), dict.fromkeys(PARTS, 0.0), 0.0, 0, waits)
 
-    def on_epoch(epoch: int, epochs: int, row: dict[str, Any]) -> None:
+    def on_epoch(spec: RunSpec, epoch: int, epochs: int, row: EpochMetrics) -> None:
         seconds = clock.take()
         if epoch == WARM_UP + rounds:
             waits.stop()
@@ -127,7 +126,7 @@ def measure(
         if epoch == WARM_UP + rounds - 1:
             waits.start()
 
-    def add(row: dict[str, Any], seconds: dict[str, float], theirs: Epoch) -> None:
+    def add(row: EpochMetrics, seconds: dict[str, float], theirs: Epoch) -> None:
         result.ours.append(row["images_per_second"])
         result.theirs.append(theirs.images_per_second)
         result.losses = row["loss"], theirs.loss
@@ -139,8 +138,16 @@ def measure(
     with tempfile.TemporaryDirectory() as out, Apart(setting) as loop, clock.running():
         store = Store(out)
         store.require_writable()
-        context = Context(store, device, registry.method_files([]), float("inf"), on_epoch, cuda_graphs=graphs)
-        record = train(spec, data, context)
+        options = RunOptions(
+            devices=(device,),
+            data_dir=Path(out),
+            methods=registry.method_files([]),
+            checkpoint_seconds=float("inf"),
+            cuda_graphs=graphs,
+        )
+        listener = Listener()
+        listener.on_epoch = on_epoch  # type: ignore[method-assign]
+        record = train(spec, data, options, store, listener)
     if record.status != "done":
         raise RuntimeError(f"the run of ELR is {record.status}: {record.error}")
     return result
