@@ -61,6 +61,11 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or of the processor for any other device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+
+
 def _cpuinfo() -> list[tuple[str, str]]:
     """Return the (name, value) pairs of Linux's description of the CPU; none on other systems."""
     if not _CPUINFO.exists():

@@ -10,7 +10,7 @@ import torch
 
 from nlbench import code_hash, models, ops
 from nlbench.data.noise import kinds
-from nlbench.hardware import processor
+from nlbench.hardware import device_name
 from nlbench.method import Method
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec
@@ -126,7 +126,6 @@ def noise_facts(spec: RunSpec, data: RunData) -> NoiseFacts:
 def environment(options: RunOptions, protocol: Protocol) -> Environment:
     """Return versions, hardware and the code that runs."""
     device = options.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "nlbench": version("nlbench"),
         "python": platform.python_version(),
@@ -134,7 +133,7 @@ def environment(options: RunOptions, protocol: Protocol) -> Environment:
         "numpy": version("numpy"),
         "platform": platform.platform(terse=True),
         "device": device.type,
-        "device_name": name,
+        "device_name": device_name(device),
         "threads": protocol.threads,
         "precision": protocol.precision,
         "compile": protocol.compile,
