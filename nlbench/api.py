@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from nlbench.executors.base import Listener, State
-    from nlbench.executors.workers import Jobs
+    from nlbench.plan.options import Jobs
 
 
 @dataclass

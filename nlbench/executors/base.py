@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -11,6 +10,7 @@ import torch
 
 from nlbench import code_hash
 from nlbench.errors import SuiteError
+from nlbench.plan.options import parse_devices
 from nlbench.plan.spec import RunSpec
 from nlbench.registry import MethodFile
 from nlbench.results.store import Store
@@ -114,23 +114,15 @@ def pick_devices(names: str) -> tuple[torch.device, ...]:
             if there is one.
     Raises: SuiteError for a device that does not exist.
     """
-    if names == "auto":
-        names = "cuda" if torch.cuda.is_available() else "cpu"
-
-    devices = tuple(_pick_device(name) for name in names.split(","))
-    if len(devices) > 1:
-        without_number = any(device.index is None for device in devices)
-        if without_number or len(set(devices)) < len(devices):
-            raise SuiteError(
-                f"--device {names}: of several devices each must be another cuda:NUMBER"
-            )
-    return devices
+    devices = parse_devices(names)
+    if devices == ("auto",):
+        devices = ("cuda",) if torch.cuda.is_available() else ("cpu",)
+    return tuple(_existing(name) for name in devices)
 
 
-def _pick_device(name: str) -> torch.device:
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise SuiteError(f"--device {name}: must be auto, cpu, cuda or cuda:NUMBER")
-
+def _existing(name: str) -> torch.device:
+    """Return the device `name`. Raises SuiteError where torch does not see it."""
+    # Compared as text: torch.device("cuda:999") is cuda:-25.
     count = torch.cuda.device_count()
     if name != "cpu" and int(name.partition(":")[2] or 0) >= count:
         gpus = "1 GPU" if count == 1 else f"{count or 'no'} GPUs"

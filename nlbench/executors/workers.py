@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -29,13 +29,12 @@ from nlbench.data import decode
 from nlbench.errors import SuiteError, UserError
 from nlbench.executors.base import Todo, age_of
 from nlbench.executors.local import POLL_SECONDS, Trainer
+from nlbench.plan.options import Jobs
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
 from nlbench.training.context import EpochMetrics, Listener, RunOptions
 from nlbench.training.record import failed
-
-Jobs = int | Literal["auto"]
 
 
 def count_jobs(jobs: Jobs, todo: Sequence[RunSpec], devices: Sequence[torch.device]) -> int:

@@ -96,12 +96,12 @@ def parse_devices(text: str) -> tuple[str, ...]:
         return names
 
     for name in names:
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        if not re.fullmatch(r"cpu|cuda(:(0|[1-9]\d*))?", name):
             raise SuiteError(f"--device {name}: must be auto, cpu, cuda or cuda:NUMBER")
 
     if len(names) > 1:
-        numbers = {int(name.partition(":")[2]) for name in names if ":" in name}
-        if len(numbers) < len(names):
+        numbered = {name for name in names if ":" in name}
+        if len(numbered) < len(names):
             message = "of several devices each must be another cuda:NUMBER"
             raise SuiteError(f"--device {text}: {message}")
     return names

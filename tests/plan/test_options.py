@@ -72,7 +72,7 @@ def test_devices_are_names(text):
         ("auto,cpu", "--device auto: must be"),
         ("", "--device : must be"),
         ("cuda:0,cuda:0", "each must be another cuda:NUMBER"),
-        ("cuda:1,cuda:01", "each must be another cuda:NUMBER"),
+        ("cuda:1,cuda:01", "--device cuda:01: must be"),
         ("cuda,cuda:1", "each must be another cuda:NUMBER"),
         ("cpu,cuda:0", "each must be another cuda:NUMBER"),
     ],
