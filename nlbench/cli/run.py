@@ -164,7 +164,7 @@ def _counts(sweep: Sweep) -> str:
 def _report_failures(sweep: Sweep, out: Path) -> None:
     failures = sweep.failures()
     for record in failures:
-        message = (record.error or {}).get("message", "").partition("\n")[0]
+        message = record.error_message.partition("\n")[0]
         run = f"{record.spec['method']} seed {record.spec['seed']} [{record.key}]"
         warn(f"{record.status}: {run}: {message}")
     warn(

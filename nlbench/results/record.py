@@ -123,7 +123,7 @@ class RunRecord(BaseModel):
     """
 
     # A record of a later version may have more keys.
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     key: str
     status: Literal["done", "diverged", "failed"]

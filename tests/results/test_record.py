@@ -83,6 +83,12 @@ def test_a_value_of_another_type_is_refused_by_its_name(part, key, value):
         RunRecord.from_json(json.dumps(values).encode())
 
 
+def test_a_record_is_not_changed_after_it_was_made():
+    record = RunRecord.from_json(DONE.read_bytes())
+    with pytest.raises(ValidationError, match="frozen"):
+        record.status = "failed"
+
+
 def test_the_json_is_a_copy():
     record = RunRecord.from_json(DONE.read_bytes())
     record.as_json()["metrics"].clear()
