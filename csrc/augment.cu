@@ -1,5 +1,5 @@
-// Crop, flip and normalisation on a GPU: one launch per batch, a thread per 16 bytes of the output. See cuda_library.h
-// for what is promised.
+// Crop, flip and normalisation on a GPU, in one launch per batch, with a thread per 16 bytes of the
+// output. cuda_library.h has the contract.
 #include "cuda_launch.h"
 #include "cuda_library.h"
 #include "pack.h"
@@ -7,10 +7,11 @@
 namespace nlbench {
 namespace {
 
-constexpr uint32_t kThreads = 256;  // of a block, which writes values of one image alone
+// The threads of a block, which writes values of only one image.
+constexpr uint32_t kThreads = 256;
 constexpr int64_t kMost = 0x7FFFFFFF;
 
-// A value's place in its image, counted as the output lies in memory.
+// The place of a value in its image, counted in the order of the output in memory.
 template <bool planar>
 struct Place {
   uint32_t y, x, c;
@@ -40,7 +41,8 @@ struct Place {
 
 __device__ bool in_range(int64_t value, int64_t end) { return uint64_t(value) < uint64_t(end); }
 
-// Row of the image and its draws: a fault, or draws to use; without any, those that change nothing.
+// Reads the draws of image `row`, or returns a fault. Without draws, it gives those that change
+// nothing.
 __device__ Fault read_draw(const AugmentBatch& batch, int64_t row, int64_t (&draw)[3]) {
   draw[0] = draw[1] = batch.padding, draw[2] = 0;
   if (!in_range(row, batch.N)) return Fault::index_range;
@@ -65,7 +67,7 @@ __global__ void __launch_bounds__(kThreads) augment_kernel(AugmentBatch batch, i
   if (fault != Fault::none && begin == 0) flags[kAugmentFlag] = int(fault);
 
   const Pixel* table = static_cast<const Pixel*>(batch.table);
-  const uint8_t* image = batch.images + row * size;  // looked at only where there is no fault
+  const uint8_t* image = batch.images + row * size;  // read only if there is no fault
   Place<planar> place(begin, H, W);
   Pack<Pixel, width> values;
 #pragma unroll
@@ -73,9 +75,11 @@ __global__ void __launch_bounds__(kThreads) augment_kernel(AugmentBatch batch, i
     const int64_t y = place.y + draw[0] - batch.padding;
     const int64_t x = (draw[2] ? W - 1 - place.x : place.x) + draw[1] - batch.padding;
     if (fault != Fault::none) {
-      values.v[i] = Pixel(Pixel(-1) >> 1);  // all bits but the sign: NaN in every format
+      // All bits but the sign are 1: NaN in every format.
+      values.v[i] = Pixel(Pixel(-1) >> 1);
     } else {
-      const bool inside = in_range(y, H) && in_range(x, W);  // the border is black before normalisation
+      // The border is black before normalisation.
+      const bool inside = in_range(y, H) && in_range(x, W);
       values.v[i] = table[256 * place.c + (inside ? image[3 * (y * W + x) + place.c] : 0)];
     }
   }

@@ -9,7 +9,7 @@
 namespace nlbench {
 namespace {
 
-// Eight bytes of an image, and the i-th of them as they lie in memory.
+// load() reads eight bytes of an image, byte() gives the i-th of them in the order of memory.
 uint64_t load(const uint8_t* bytes) {
   uint64_t word;
   std::memcpy(&word, bytes, sizeof word);
@@ -21,7 +21,8 @@ uint8_t byte(uint64_t word, int i) {
   return uint8_t(word >> 8 * (little ? i : 7 - i));
 }
 
-// Where the values of a pixel go: beside each other, or each into the plane of its channel.
+// The place where the values of a pixel are written: next to each other, or each in the plane of
+// its channel.
 template <class Pixel, bool planar>
 struct Output {
   Pixel* at;
@@ -34,13 +35,14 @@ struct Output {
     at += planar ? 1 : 3;
   }
 
-  // The pixel whose red is the i-th byte of `word`, through the table.
+  // Writes the table's values for the pixel whose red is the i-th byte of `word`.
   void write_pixel(uint64_t word, int i, const Pixel* table) {
     write(table[byte(word, i)], table[256 + byte(word, i + 1)], table[512 + byte(word, i + 2)]);
   }
 
-  // `count` pixels beginning at `bytes`, through the table, the last one first if `flip`. Four of them come from two
-  // loads: with a load for each byte it took a tenth longer, since what bounds it are loads and stores.
+  // Writes the table's values for `count` pixels that begin at `bytes`, in reverse order if `flip`.
+  // Two loads read four pixels. With a load for each byte it took a tenth longer, since loads and
+  // stores limit the speed.
   template <bool flip>
   void write_pixels(const uint8_t* bytes, int64_t count, const Pixel* table) {
     for (; count >= 4; count -= 4) {
@@ -59,19 +61,20 @@ struct Output {
     }
   }
 
-  // The border is black before normalisation, so it takes the table's entry for zero.
+  // The border is black before normalisation, so its values are the table's entries for zero.
   void write_border(int64_t count, const Pixel* table) {
     for (int64_t x = 0; x < count; ++x) write(table[0], table[256], table[512]);
   }
 };
 
-// Shows the window of `image` whose corner lies at (top, left), mirrored when `flip`; outside the image is border.
-// Meanwhile it asks for `next`, the image after this one, which lies anywhere in memory: a row at a time, since a
-// processor keeps few requests open.
+// Writes the window of `image` with its corner at (top, left), mirrored if `flip`. Outside of the
+// image there is border. At the same time it prefetches `next`, the image after this one, which may
+// be anywhere in memory: one row at a time, since a processor has few requests open at once.
 template <class Pixel, bool planar>
 void write_window(const uint8_t* image, const uint8_t* next, int64_t H, int64_t W, int64_t top, int64_t left, bool flip,
                   const Pixel* table, Output<Pixel, planar> out) {
-  const int64_t first = std::clamp<int64_t>(left, 0, W);  // columns [first, last) of the image are seen
+  // Columns [first, last) of the image are inside the window.
+  const int64_t first = std::clamp<int64_t>(left, 0, W);
   const int64_t last = std::clamp<int64_t>(left + W, 0, W);
   const int64_t seen = last - first;
   int64_t before = std::min(std::max<int64_t>(-left, 0), W), after = W - seen - before;
@@ -114,8 +117,8 @@ void write_batch(const AugmentBatch& batch, int threads) {
   in_pieces(batch.B, threads, batch.planar ? write_images<Pixel, true> : write_images<Pixel, false>, &job);
 }
 
-// Below this many values per thread, waking a second one costs more than it saves (measured: a thread writes a value in
-// about 0.6 ns, and a parallel region costs about 5 us).
+// Below this many values per thread a second thread costs more time than it saves. (Measured: a
+// thread writes a value in about 0.6 ns, and starting a parallel region takes about 5 us.)
 constexpr int64_t kValuesPerThread = 32768;
 
 }  // namespace

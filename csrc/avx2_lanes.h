@@ -1,4 +1,4 @@
-// Lane group of eight values: AVX2 and FMA.
+// The lane group of eight values, for AVX2 and FMA.
 #pragma once
 
 #include <immintrin.h>
@@ -9,7 +9,8 @@
 #include "loss_row.h"
 
 namespace nlbench {
-namespace {  // each file that includes this gets its own code, compiled with its own flags
+// Unnamed, so that each file that includes this has its own code, compiled with its own flags.
+namespace {
 
 struct Avx2Narrow {
   __m256 v;
@@ -70,7 +71,7 @@ struct Avx2Lanes {
     return _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)));
   }
 
-  // Two accumulators share each step of the way from eight lanes to one.
+  // Each step of the reduction from eight lanes to one handles two accumulators.
   template <class V, int n>
   NLBENCH_INLINE void sum(const V (&x)[n], double (&out)[n]) {
     for (int i = 0; i < n; i += 2) {
@@ -86,7 +87,8 @@ struct Avx2Lanes {
     return _mm256_cvtps_pd(_mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1)));
   }
 
-  static NLBENCH_INLINE Narrow larger(Narrow a, Narrow b) { return {_mm256_max_ps(a.v, b.v)}; }  // b where a is NaN
+  // Returns b where a is NaN.
+  static NLBENCH_INLINE Narrow larger(Narrow a, Narrow b) { return {_mm256_max_ps(a.v, b.v)}; }
   template <class V>
   static NLBENCH_INLINE V splat(double x) {
     if constexpr (is_narrow<V>) {
@@ -196,7 +198,7 @@ struct Avx2Lanes {
   static NLBENCH_INLINE Wide fma(Wide a, Wide b, Wide c) {
     return {_mm256_fmadd_pd(a.low, b.low, c.low), _mm256_fmadd_pd(a.high, b.high, c.high)};
   }
-  // max and min give their second operand where one is NaN, which so passes through.
+  // max and min return their second operand if one is NaN, so NaN stays NaN.
   static NLBENCH_INLINE Narrow clamp(Narrow p, double low, double high) {
     const __m256 least = _mm256_set1_ps(float(low)), most = _mm256_set1_ps(float(high));
     return {_mm256_min_ps(most, _mm256_max_ps(least, p.v))};
@@ -228,7 +230,8 @@ struct Avx2Lanes {
   static NLBENCH_INLINE Wide only(Some lanes, Wide x) {
     return where(Wide{_mm256_castsi256_pd(lanes.low()), _mm256_castsi256_pd(lanes.high())}, x);
   }
-  static NLBENCH_INLINE Narrow times(Narrow a, Narrow b) {  // 0 * infinity is 0
+  // 0 * infinity is 0.
+  static NLBENCH_INLINE Narrow times(Narrow a, Narrow b) {
     return where(Narrow{_mm256_cmp_ps(a.v, _mm256_setzero_ps(), _CMP_NEQ_UQ)}, a * b);
   }
   static NLBENCH_INLINE Wide times(Wide a, Wide b) {

@@ -1,4 +1,4 @@
-// Lane group of sixteen values: AVX-512 F, BW, DQ and VL.
+// The lane group of sixteen values, for AVX-512 F, BW, DQ and VL.
 #pragma once
 
 #include <immintrin.h>
@@ -9,7 +9,8 @@
 #include "loss_row.h"
 
 namespace nlbench {
-namespace {  // each file that includes this gets its own code, compiled with its own flags
+// Unnamed, so that each file that includes this has its own code, compiled with its own flags.
+namespace {
 
 struct Avx512Narrow {
   __m512 v;
@@ -61,7 +62,7 @@ struct Avx512Lanes {
   }
   NLBENCH_INLINE float max(Narrow x) { return _mm512_reduce_max_ps(x.v); }
 
-  // Two accumulators share each step of the way from sixteen lanes to one.
+  // Each step of the reduction from sixteen lanes to one handles two accumulators.
   template <class V, int n>
   NLBENCH_INLINE void sum(const V (&x)[n], double (&out)[n]) {
     for (int i = 0; i < n; i += 2) {
@@ -81,7 +82,8 @@ struct Avx512Lanes {
     return _mm256_cvtps_pd(_mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1)));
   }
 
-  static NLBENCH_INLINE Narrow larger(Narrow a, Narrow b) { return {_mm512_max_ps(a.v, b.v)}; }  // b where a is NaN
+  // Returns b where a is NaN.
+  static NLBENCH_INLINE Narrow larger(Narrow a, Narrow b) { return {_mm512_max_ps(a.v, b.v)}; }
   template <class V>
   static NLBENCH_INLINE V splat(double x) {
     if constexpr (is_narrow<V>) {
@@ -155,7 +157,7 @@ struct Avx512Lanes {
   static NLBENCH_INLINE Wide fma(Wide a, Wide b, Wide c) {
     return {_mm512_fmadd_pd(a.low, b.low, c.low), _mm512_fmadd_pd(a.high, b.high, c.high)};
   }
-  // max and min give their second operand where one is NaN, which so passes through.
+  // max and min return their second operand if one is NaN, so NaN stays NaN.
   static NLBENCH_INLINE Narrow clamp(Narrow p, double low, double high) {
     const __m512 least = _mm512_set1_ps(float(low)), most = _mm512_set1_ps(float(high));
     return {_mm512_min_ps(most, _mm512_max_ps(least, p.v))};
@@ -188,7 +190,8 @@ struct Avx512Lanes {
   static NLBENCH_INLINE V only(Some lanes, V x) {
     return where(lanes.mask, x);
   }
-  static NLBENCH_INLINE Narrow times(Narrow a, Narrow b) {  // 0 * infinity is 0
+  // 0 * infinity is 0.
+  static NLBENCH_INLINE Narrow times(Narrow a, Narrow b) {
     return {_mm512_maskz_mul_ps(_mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_NEQ_UQ), a.v, b.v)};
   }
   static NLBENCH_INLINE Wide times(Wide a, Wide b) {

@@ -1,4 +1,4 @@
-// bfloat16 as it lies in memory: the upper half of a float32.
+// bfloat16 as stored in memory: the upper half of a float32.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ NLBENCH_INLINE float widened(BFloat16 value) {
   return out;
 }
 
-// To the nearest, ties to even; any NaN becomes the one that torch writes.
+// Rounds to the nearest, ties to even. Any NaN becomes the one that torch writes.
 NLBENCH_INLINE BFloat16 rounded(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);

@@ -1,5 +1,6 @@
-// The only file that knows Python. Arguments are data pointers and sizes that nlbench.ops has checked; a kernel
-// on the CPU returns the fault it found and its row, which nlbench.ops turns into an exception.
+// The only file that knows Python. The arguments are data pointers and sizes, which nlbench.ops has
+// checked. A kernel on the CPU returns the fault that it found, and nlbench.ops raises the
+// exception.
 #include <pybind11/pybind11.h>
 
 #include <string>
@@ -19,10 +20,11 @@ T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-// Zero, or the fault's number plus 8 times the row at fault: nothing else to build on the way that every step takes.
+// Packs fault and row into one integer (fault + 8 * row; 0 is no fault), so that the usual step
+// creates no other Python object.
 int64_t packed(nlbench::Outcome outcome) { return static_cast<int64_t>(outcome.fault) + 8 * outcome.row; }
 
-// What the losses on both kinds of device take: codes, pointers and sizes, in the order of the struct.
+// Makes the struct from the arguments of both devices, which have its order.
 nlbench::LossBatch loss_batch(int op, int logits_type, int targets_type, Address logits, Address labels,
                               Address soft_labels, Address index, Address targets, Address dlogits, Address rows,
                               int64_t B, int64_t C, int64_t N, double beta, double lam, double scale, bool clamp) {
@@ -105,7 +107,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("loss_cpu", loss_cpu);
   m.def("loss_cuda", loss_cuda);
   m.def("load_cuda", nlbench::load_cuda);
-  m.attr("cuda_build") = kWhyNoCuda;  // of the build; "" where they were compiled
+  // Why the build has no CUDA kernels; "" if it has them.
+  m.attr("cuda_build") = kWhyNoCuda;
   m.attr("cuda_architectures") = kCudaArchitectures;
   m.def("isa", nlbench::isa);
   m.def("set_isa", nlbench::set_isa);

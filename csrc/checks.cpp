@@ -5,7 +5,8 @@
 namespace nlbench {
 
 int64_t first_outside(const int64_t* values, int64_t B, int64_t end) {
-  uint64_t outside = 0;  // without a branch in the loop, so that it vectorises
+  // There is no branch in the loop, so that the compiler vectorises it.
+  uint64_t outside = 0;
   for (int64_t b = 0; b < B; ++b) outside |= uint64_t(uint64_t(values[b]) >= uint64_t(end));
   if (!outside) return -1;
   int64_t b = 0;
@@ -17,13 +18,14 @@ namespace {
 
 struct Slot {
   int64_t index;
-  uint64_t call;  // the slot is taken if this is the current call's number
+  uint64_t call;  // number of the call that filled the slot; it is free in all other calls
 };
 
 }  // namespace
 
-// An open-addressing hash set at most half full: linear in B whatever N is, where a bitmap over N would cost more than
-// the loss on large data. It stays with the thread, and numbering the calls saves clearing it.
+// A hash set with open addressing, at most half full. Its cost is linear in B and does not depend
+// on N, while a bitmap over N would cost more than the loss on large data. Each thread keeps its
+// set, and the numbers of the calls make clearing it unnecessary.
 int64_t first_repeat(const int64_t* index, int64_t B) {
   int bits = 1;
   while ((int64_t(1) << bits) < 2 * B) ++bits;

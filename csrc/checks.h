@@ -1,4 +1,4 @@
-// Checks of a batch's integers. They run before a kernel writes anything, on every call.
+// Checks of the integers of a batch. They run on every call, before a kernel writes anything.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,10 @@ namespace nlbench {
 
 inline bool within(int64_t value, int64_t end) { return value >= 0 && value < end; }
 
-// The first row whose value is not in [0, end), or -1.
+// Returns the first row whose value is not in [0, end), or -1.
 int64_t first_outside(const int64_t* values, int64_t B, int64_t end);
 
-// The first row whose index occurred in an earlier row, or -1. Values must be >= 0.
+// Returns the first row whose index occurred in an earlier row, or -1. Values must be >= 0.
 int64_t first_repeat(const int64_t* index, int64_t B);
 
 }  // namespace nlbench

@@ -1,4 +1,5 @@
-// Lane group on a GPU: a warp or a block of threads, each of which holds `width` neighbouring values at a time.
+// The lane group of a GPU: a warp or a block of threads, each with `width` adjacent values at a
+// time.
 #pragma once
 
 #include <cmath>
@@ -29,8 +30,9 @@ NLBENCH_INLINE Pack<X, n> operator*(Pack<X, n> a, const Pack<X, n>& b) {
   return a;
 }
 
-// Width 4 reads and writes 16 bytes of float32 at once, and needs C to be a multiple of 4 and aligned pointers.
-// `warps` is 1 for a warp per row, else the block's number of warps for a block per row.
+// Width 4 reads and writes 16 bytes of float32 at once. It needs aligned pointers and a multiple of
+// 4 as C. `warps` is 1 for a warp per row; for a block per row it is the number of warps in the
+// block.
 template <class Real, int width, int warps>
 struct CudaLanes {
   using Scalar = Real;
@@ -41,15 +43,16 @@ struct CudaLanes {
   static constexpr int64_t kLanes = kThreads * width;
   struct All {};
 
-  int thread;      // of those that share the row
-  double* shared;  // [8][warps], where the warps of a block meet
+  int thread;      // number among the threads that share the row
+  double* shared;  // [8][warps], through which the warps of a block exchange values
 
   template <class F>
   NLBENCH_INLINE void each(int64_t C, F f) {
     for (int64_t c = int64_t(thread) * width; c < C; c += kLanes) f(c, All{});
   }
 
-  // The logits are in the cache: an exponential is taken again sooner than it is fetched.
+  // Exponentials are not stored. The logits are in the cache, so computing one again is faster than
+  // fetching it.
   NLBENCH_INLINE void keep(int64_t, const Narrow&) {}
   template <class Z>
   NLBENCH_INLINE Narrow kept(int64_t c, const Z* z, Real z_max, All lanes) {
@@ -75,7 +78,8 @@ struct CudaLanes {
     return most;
   }
 
-  // Without atomics: threads within a warp meet in pairs, warps in their order, so every run adds in one order.
+  // There are no atomics: the threads of a warp add in pairs and the warps in their order, so that
+  // the order of additions is the same in every run.
   template <class V, int n>
   NLBENCH_INLINE void sum(const V (&x)[n], double (&out)[n]) {
 #pragma unroll
@@ -162,7 +166,7 @@ struct CudaLanes {
     for (int i = 0; i < width; ++i) a.v[i] = ::fma(a.v[i], b.v[i], c.v[i]);
     return a;
   }
-  // Both comparisons are false for NaN, which passes through.
+  // Both comparisons are false for NaN, so clamp returns it.
   template <class X>
   static NLBENCH_INLINE Pack<X, width> clamp(Pack<X, width> p, double low, double high) {
 #pragma unroll
@@ -186,8 +190,9 @@ struct CudaLanes {
   static NLBENCH_INLINE V only(All, const V& x) {
     return x;
   }
+  // 0 * infinity is 0.
   template <class V>
-  static NLBENCH_INLINE V times(V a, const V& b) {  // 0 * infinity is 0
+  static NLBENCH_INLINE V times(V a, const V& b) {
 #pragma unroll
     for (int i = 0; i < width; ++i) a.v[i] = a.v[i] == 0 ? a.v[i] : a.v[i] * b.v[i];
     return a;

@@ -1,4 +1,4 @@
-// What the CUDA sources share on the host's side of a launch.
+// The host side of a launch, shared by the CUDA sources.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-// A test puts something in its place that runs without a GPU.
+// A test replaces this macro by code that runs without a GPU.
 #ifndef NLBENCH_LAUNCH
 #define NLBENCH_LAUNCH(kernel, blocks, threads, stream) kernel<<<blocks, threads, 0, stream>>>
 #endif
@@ -17,7 +17,8 @@ namespace nlbench {
 
 inline bool aligned(const void* pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
 
-// Calls `launch` with `device` current, and puts the caller's back. Returns what CUDA says is wrong, or null.
+// Calls `launch` with `device` as the current device, then restores the caller's device. Returns
+// the error message of CUDA, or null.
 template <class Launch>
 const char* on_device(int device, Launch launch) {
   int before = device;

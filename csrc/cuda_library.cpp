@@ -19,7 +19,8 @@ std::string said(const char* error) { return error == nullptr ? "" : error; }
 #if defined(__linux__)
 
 std::string load_cuda(const std::string& path) {
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // stays open
+  // The library is never closed.
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return std::string("the CUDA kernels cannot be loaded: ") + dlerror();
   const auto hash = reinterpret_cast<NlbenchSourceHash>(dlsym(library, "nlbench_source_hash"));
   const auto loss = reinterpret_cast<NlbenchLossCuda>(dlsym(library, "nlbench_loss_cuda"));

@@ -1,15 +1,18 @@
-// The mathematics of one row of each loss, for every processor: the losses are written once, over a group of lanes.
+// The mathematics of one row of each loss: one row of logits, the loss of one example. It is
+// written once for all processors, in terms of a group of lanes.
 //
-// A lane group G (scalar_lanes.h, avx2_lanes.h, avx512_lanes.h, cuda_lanes.h) says how a row is walked and summed:
-//   G::Narrow      some values of the row as the logits' arithmetic type holds them; exponentials are taken in it
-//   G::Wide        the same values in double; both with + - * and the functions used below
-//   each(C, f)     calls f(c, lanes) so that all columns are seen once; `lanes` marks those in use
-//   sum(x, out)    sums each of several accumulators over the row, in an order that depends on C alone
+// A lane group G (scalar_lanes.h, avx2_lanes.h, avx512_lanes.h, cuda_lanes.h) defines how the
+// columns of a row are visited and summed:
+//   G::Narrow      some values of the row in the logits' arithmetic type, used for exponentials
+//   G::Wide        the same values in double; both types have + - * and the functions used below
+//   each(C, f)     calls f(c, lanes), visiting each column once; `lanes` marks those in use
+//   sum(x, out)    sums several accumulators over the row, in an order that depends only on C
 //
-// Exponentials are float32 for float32 and bfloat16 logits; their sum is double. What follows is double for a confident
-// row: late in training 1 - <t, q> is about 1e-4, the difference of two numbers near one, and float32 keeps three
-// digits of it. (The largest exponential is exactly 1, so 1 - p of a confident class keeps the relative precision of
-// the small ones.) With every p <= 1/2 nothing cancels, and float32 does at twice the speed or better.
+// Exponentials are float32 for float32 and bfloat16 logits; their sum is double. The rest of the
+// arithmetic is double for a confident row: late in training 1 - <t, q> is about 1e-4, the
+// difference of two numbers near one, of which float32 keeps three digits. (The largest exponential
+// is exactly 1, so 1 - p of a confident class has the relative precision of the small ones.) If
+// every p <= 1/2, nothing cancels, and float32 is enough, at twice the speed or better.
 #pragma once
 
 #include <cmath>
@@ -35,8 +38,8 @@ struct Softmax {
   double log_sum;  // log p_c = (z_c - z_max) - log_sum
 };
 
-// Leaves the exponentials with the group. NaN or +inf among the logits, or nothing but -inf, makes inv_sum NaN, and
-// with it all that follows in the row.
+// The group keeps the exponentials. If the logits have NaN or +inf, or nothing but -inf, inv_sum is
+// NaN, and so is everything computed from it in the row.
 template <class G, class Z>
 NLBENCH_INLINE Softmax<G> softmax(G& group, const Z* z, int64_t C) {
   using Narrow = typename G::Narrow;
@@ -57,13 +60,14 @@ NLBENCH_INLINE Softmax<G> softmax(G& group, const Z* z, int64_t C) {
   return {z_max, 1 / sum[0], ::log(sum[0])};
 }
 
-// Whether the row's arithmetic is done in float32: see above. Accumulators of very long rows would lose digits in it.
+// Returns whether float32 is enough for the row's arithmetic, as explained above. For very long
+// rows it is not, because accumulators would lose digits.
 template <class G, class T>
 NLBENCH_INLINE bool narrow_will_do(const Softmax<G>& soft, int64_t C) {
   return G::kHasNarrow && sizeof(T) == sizeof(float) && soft.inv_sum <= 0.5 && C <= 256 * G::kLanes;
 }
 
-// One integer label: a one-hot row that is never written out.
+// One integer label, a one-hot row that is never stored.
 struct HardLabel {
   static constexpr bool kSoft = false;
   int64_t label;
@@ -83,27 +87,33 @@ struct SoftLabel {
   }
 };
 
-// ELR and ELR+. Liu et al., NeurIPS 2020, arXiv:2007.00151, eq. 6 and Lemma 2; order and clamp of shengliu66/ELR.
+// ELR and ELR+. Liu et al., NeurIPS 2020, arXiv:2007.00151, eq. 6 and Lemma 2; order and clamp of
+// shengliu66/ELR.
 //
-//   p = softmax(z)    q = clamp(p, 1e-4, 1 - 1e-4)    t <- beta * t + (1 - beta) * q / sum(q)    s = <t, q>
+//   p       = softmax(z)
+//   q       = clamp(p, 1e-4, 1 - 1e-4)
+//   t      <- beta * t + (1 - beta) * q / sum(q)
+//   s       = <t, q>
 //   loss    = -sum_c y_c log p_c + lam * log(1 - s)
-//   dloss_c = p_c * sum(y) - y_c + lam * p_c / (1 - s) * (sum_k m_k t_k p_k - m_c t_c),  m_k = [p_k within the bounds]
+//   dloss_c = p_c * sum(y) - y_c + lam * p_c / (1 - s) * (sum_k m_k t_k p_k - m_c t_c)
+//   m_k     = 1 if p_k is within the bounds of the clamp, else 0
 //
-// The target takes this prediction in before the loss sees it, and it takes the renormalised q in, while the inner
-// product is with q as clamped. With soft labels (ELR+) t is a mixed target and stays as it is. `t` is rounded to its
-// type when stored; loss and gradient use the value before rounding.
+// The target is updated before the loss uses it. The update uses q renormalised, the inner product
+// uses q only clamped. With soft labels (ELR+) t is a mixed target and is not updated. `t` is
+// rounded to its type when stored; loss and gradient use the value before rounding.
 template <class V, class G, class Label, class Z, class T>
 NLBENCH_INLINE double elr_row_in(G& group, const Softmax<G>& soft, const Z* z, Label y, T* t, Z* grad, int64_t C,
                                  double beta, double lam, double scale) {
   constexpr bool kSoft = Label::kSoft;
   const V inv_sum = G::template splat<V>(soft.inv_sum), zero = G::template splat<V>(0);
 
-  // <t, q> = beta * <t_old, q> + w * <q, q> with w = (1 - beta) / sum(q), so one walk serves the sum and the products.
+  // <t, q> = beta * <t_old, q> + w * <q, q> with w = (1 - beta) / sum(q), so that one pass over the
+  // row computes both the sum and the products.
   V part[5] = {zero, zero, zero, zero, zero};
   group.each(C, [&](int64_t c, auto lanes) NLBENCH_LAMBDA {
     const V p = G::template as<V>(group.kept(c, z, soft.z_max, lanes)) * inv_sum;
     const V q = G::only(lanes, G::clamp(p, kProbMin, kProbMax));
-    const auto passes = G::between(p, kProbMin, kProbMax);  // there q = p
+    const auto passes = G::between(p, kProbMin, kProbMax);  // where q = p
     const V tq = G::template load<V>(t + c, lanes) * q;
     part[0] = part[0] + tq;
     part[1] = part[1] + G::where(passes, tq);
@@ -173,7 +183,7 @@ NLBENCH_INLINE double elr_row(G& group, const Z* z, Label y, T* t, Z* grad, int6
 //   loss    = -sum_c t_c log p_c + lam_e * H
 //   dloss_c = p_c * sum(t) - t_c - lam_e * p_c * (log p_c + H)
 //
-// 0 * log 0 is 0, in the entropy and for a target that is exactly zero.
+// 0 * log 0 is 0, both in the entropy and for a target of exactly zero.
 template <class V, class G, class Z, class T>
 NLBENCH_INLINE double alr_row_in(G& group, const Softmax<G>& soft, const Z* z, T* t, Z* grad, int64_t C, double alpha,
                                  double lam_e, double scale) {
@@ -220,13 +230,13 @@ NLBENCH_INLINE double alr_row(G& group, const Z* z, T* t, Z* grad, int64_t C, do
   return alr_row_in<typename G::Wide>(group, soft, z, t, grad, C, alpha, lam_e, scale);
 }
 
-// t <- beta * t + (1 - beta) * p, or with the clamped and renormalised prediction in the place of p.
+// t <- beta * t + (1 - beta) * p. With `clamp`, p is clamped and renormalised first.
 template <class G, class Z, class T>
 NLBENCH_INLINE void update_row(G& group, const Z* z, T* t, int64_t C, double beta, bool clamp) {
   using V = typename G::Wide;
   const Softmax<G> soft = softmax(group, z, C);
   const V inv_sum = G::template splat<V>(soft.inv_sum);
-  // Without the clamp these bounds let everything pass.
+  // Without `clamp` all probabilities are within these bounds.
   const double low = clamp ? kProbMin : 0, high = clamp ? kProbMax : 1;
   double sum[1] = {1};
   if (clamp) {
@@ -245,15 +255,17 @@ NLBENCH_INLINE void update_row(G& group, const Z* z, T* t, int64_t C, double bet
   });
 }
 
-// exp(x) for x <= 0 to 1 ulp, for lane groups of float32 without an exponential of their own; x below log(2^-126)
-// gives zero. x = n log 2 + r with n an integer and |r| <= log(2) / 2; exp(r) is its Taylor series with the
-// coefficients moved for the smallest largest error on that interval (Cephes, expf).
+// exp(x) for x <= 0, accurate to 1 ulp, for lane groups of float32 that have no exponential. It is
+// zero for x below log(2^-126). x = n log 2 + r, where n is an integer and |r| <= log(2) / 2.
+// exp(r) is a minimax polynomial: a Taylor series whose coefficients are changed so that the
+// largest error on that interval is smallest (Cephes, expf).
 template <class G>
 NLBENCH_INLINE typename G::Narrow exp_nonpositive(typename G::Narrow x) {
   using F = typename G::Narrow;
   const auto number = [](float value) NLBENCH_LAMBDA { return G::template splat<F>(value); };
   const F n = G::round(x * number(1.44269504088896341f));
-  F r = G::fma(n, number(-0.693359375f), x);  // 9 bits, so that n times it is exact without a fused product
+  // This constant has 9 bits, so that its product with n is exact even if it is not fused.
+  F r = G::fma(n, number(-0.693359375f), x);
   r = G::fma(n, number(2.12194440e-4f), r);
   F y = number(1.9875691500e-4f);
   y = G::fma(y, r, number(1.3981999507e-3f));

@@ -1,5 +1,6 @@
-// Fills a LossTable over a lane group. Included by one file per instruction set; everything here is in an unnamed
-// namespace, so that the linker cannot let code for one processor stand in for that of another.
+// The loop over the rows of a batch for one lane group, and how it fills a LossTable. One file per
+// instruction set includes it. Everything is in an unnamed namespace, because the linker must not
+// replace the code for one processor by that for another.
 #pragma once
 
 #include "bfloat16.h"
@@ -25,7 +26,8 @@ void loss_rows(const LossBatch& batch, int64_t first, int64_t last, double* scra
       const SoftLabel<T> label{static_cast<const T*>(batch.soft_labels) + b * C};
       rows[b] = typename G::Scalar(elr_row(group, z, label, targets + b * C, grad, C, 1.0, batch.lam, batch.scale));
     } else {
-      // Target rows lie anywhere in memory: ask for all of one early, for short rows several rows ahead.
+      // Target rows are scattered over memory, so a whole row is prefetched early: several rows
+      // ahead if rows are short.
       const int64_t ahead = b + (C <= 256 ? 4 : 1);
       if (ahead < last) {
         const T* next = targets + batch.index[ahead] * C;

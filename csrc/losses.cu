@@ -1,5 +1,5 @@
-// The losses on a GPU: one launch per step, a warp per row for few classes, a block per row for many. See
-// cuda_library.h for what is promised.
+// The losses on a GPU, in one launch per step: a warp per row for few classes, a block per row for
+// many. cuda_library.h has the contract.
 #include "cuda_lanes.h"
 #include "cuda_launch.h"
 #include "cuda_library.h"
@@ -7,10 +7,11 @@
 namespace nlbench {
 namespace {
 
-constexpr int kWarps = 8;                 // of a block, either way
-constexpr int64_t kClassesPerWarp = 512;  // up to here a warp has a row to itself
+constexpr int kWarps = 8;  // of a block
+// Up to this many classes a row is the work of one warp.
+constexpr int64_t kClassesPerWarp = 512;
 
-// Skips the row, and leaves nothing of it undefined.
+// Skips the row, but defines all its outputs.
 template <class Real, class Z>
 __device__ void refuse_row(const LossBatch& batch, int64_t b, Fault fault, int32_t* flags, int thread, int threads) {
   if (thread == 0) {
@@ -29,7 +30,8 @@ __global__ void __launch_bounds__(32 * kWarps) loss_kernel(LossBatch batch, int3
   constexpr int rows_per_block = kWarps / warps;
   __shared__ double shared[8 * kWarps];
   const int64_t b = int64_t(blockIdx.x) * rows_per_block + threadIdx.x / G::kThreads;
-  if (b >= batch.B) return;  // a whole warp, and never a part of a block that shares a row
+  // Only whole warps return here, and never a part of a block that shares a row.
+  if (b >= batch.B) return;
   G group{int(threadIdx.x) % G::kThreads, shared};
 
   if constexpr (op != Op::elr_soft) {
@@ -70,7 +72,7 @@ void launch(const LossBatch& batch, int32_t* flags, cudaStream_t stream) {
 
 template <Op op, class Z, class T>
 void launch_widest(const LossBatch& batch, int32_t* flags, cudaStream_t stream) {
-  // A null pointer is aligned: it is not used.
+  // A null pointer counts as aligned, since it is not used.
   if constexpr (std::is_same_v<T, float> && !std::is_same_v<Z, double>) {
     if (batch.C % 4 == 0 && aligned(batch.logits, 4 * sizeof(Z)) && aligned(batch.dlogits, 4 * sizeof(Z)) &&
         aligned(batch.targets, 16) && aligned(batch.soft_labels, 16)) {

@@ -23,7 +23,7 @@ const Isa* isas() {
     static Isa made[kIsas] = {{"portable", true, {}}, {"avx2", false, {}}, {"avx512", false, {}}};
     for (Isa& isa : made) fill_portable(isa.table);
 #if defined(NLBENCH_X86)
-    // Both ask the system, too, whether it saves the registers.
+    // Both also ask whether the operating system saves the registers.
     made[1].there = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     made[2].there = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -52,8 +52,8 @@ const Isa*& current_isa() {
   return chosen;
 }
 
-// Below this many entries per thread, waking a second one costs more than it saves (measured: a thread handles an
-// entry in about 1 ns, and a parallel region costs about 5 us).
+// Below this many entries per thread a second thread costs more time than it saves. (Measured: a
+// thread needs about 1 ns per entry, and starting a parallel region takes about 5 us.)
 constexpr int64_t kEntriesPerThread = 16384;
 constexpr int64_t kStackScratch = 2048;
 

@@ -1,4 +1,4 @@
-// Neighbouring values that a thread of a GPU reads or writes at once, up to 16 bytes.
+// Adjacent values that a thread of a GPU reads or writes in one access, up to 16 bytes.
 #pragma once
 
 namespace nlbench {

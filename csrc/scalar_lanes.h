@@ -1,4 +1,4 @@
-// Lane group of one value: any processor, and float64 logits everywhere.
+// The lane group of one value, for any processor; on every CPU also for float64 logits.
 #pragma once
 
 #include <cmath>
@@ -7,14 +7,16 @@
 #include "loss_row.h"
 
 namespace nlbench {
-namespace {  // each file that includes this gets its own code, compiled with its own flags
+// Unnamed, so that each file that includes this has its own code, compiled with its own flags.
+namespace {
 
 template <class Real>
 struct ScalarLanes {
   using Scalar = Real;
   using Narrow = Real;
   using Wide = double;
-  static constexpr bool kHasNarrow = false;  // double costs no more here
+  // Double is as fast as float here.
+  static constexpr bool kHasNarrow = false;
   static constexpr int64_t kLanes = 1;
   struct All {};
 
@@ -66,7 +68,7 @@ struct ScalarLanes {
   static NLBENCH_INLINE V fma(V a, V b, V c) {
     return a * b + c;
   }
-  // Adding and taking away 1.5 * 2^23 leaves the nearest integer, for |x| < 2^22.
+  // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, for |x| < 2^22.
   static NLBENCH_INLINE float round(float x) { return (x + 12582912.0f) - 12582912.0f; }
   static NLBENCH_INLINE float times_power_of_two(float y, float n) {
     const float sum = n + 12582912.0f;
@@ -79,12 +81,14 @@ struct ScalarLanes {
   }
   static NLBENCH_INLINE float zero_below(float x, float bound, float y) { return x < bound ? 0.0f : (x != x ? x : y); }
 
-  // Both comparisons are false for NaN, which passes through: a diverged row must show in all its results.
+  // Both comparisons are false for NaN, so clamp returns it: a diverged row must have NaN in all
+  // its results.
   static NLBENCH_INLINE double clamp(double p, double low, double high) { return p < low ? low : p > high ? high : p; }
   static NLBENCH_INLINE bool between(double p, double low, double high) { return p >= low && p <= high; }
   static NLBENCH_INLINE double where(bool mask, double x) { return mask ? x : 0.0; }
   static NLBENCH_INLINE double only(All, double x) { return x; }
-  static NLBENCH_INLINE double times(double a, double b) { return a == 0 ? 0.0 : a * b; }  // 0 * infinity is 0
+  // 0 * infinity is 0.
+  static NLBENCH_INLINE double times(double a, double b) { return a == 0 ? 0.0 : a * b; }
   template <class V>
   static NLBENCH_INLINE V one_at(int64_t lane) {
     return lane == 0;

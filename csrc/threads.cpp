@@ -12,7 +12,8 @@
 namespace nlbench {
 namespace {
 
-// What GCC compiles `#pragma omp parallel` into; LLVM's and Intel's runtimes export it too.
+// The function that GCC calls for `#pragma omp parallel`. LLVM's and Intel's runtimes export it
+// too.
 using Parallel = void (*)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
 
 #if defined(__linux__)
@@ -22,7 +23,7 @@ struct Runtime {
   bool is_torchs;
 };
 
-// Several packages bring a copy of libgomp. torch's is the one whose threads are warm.
+// Several packages bring a copy of libgomp. torch's is preferred, because its threads are running.
 int look_at(dl_phdr_info* library, size_t, void* data) {
   auto* found = static_cast<Runtime*>(data);
   const char* path = library->dlpi_name;
@@ -43,7 +44,8 @@ Parallel find_parallel() {
   Runtime found{};
   dl_iterate_phdr(look_at, &found);
   if (found.path[0] == '\0') return nullptr;
-  void* library = dlopen(found.path, RTLD_LAZY | RTLD_NOLOAD);  // stays open: it must outlive every call
+  // The library is never closed: it must outlive every call.
+  void* library = dlopen(found.path, RTLD_LAZY | RTLD_NOLOAD);
   return library == nullptr ? nullptr : reinterpret_cast<Parallel>(dlsym(library, "GOMP_parallel"));
 }
 
@@ -65,7 +67,8 @@ struct Work {
   std::atomic<int64_t> next;
 };
 
-// The runtime may start fewer threads than asked for, so pieces are taken, not dealt.
+// The runtime may start fewer threads than requested, so each thread takes pieces until none is
+// left.
 void take_pieces(void* data) {
   auto* work = static_cast<Work*>(data);
   for (int64_t i; (i = work->next.fetch_add(1)) < work->pieces;) {
