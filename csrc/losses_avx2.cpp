@@ -1,5 +1,5 @@
 #include "avx2_lanes.h"
-#include "loss_table.h"
+#include "loss_loop.h"
 
 namespace nlbench {
 

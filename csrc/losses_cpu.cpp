@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "checks.h"
-#include "loss_rows.h"
+#include "loss_dispatch.h"
 #include "ops.h"
 #include "threads.h"
 

@@ -1,4 +1,4 @@
-#include "loss_table.h"
+#include "loss_loop.h"
 #include "scalar_lanes.h"
 
 namespace nlbench {

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "bfloat16.h"
+#include "loss_dispatch.h"
 #include "loss_row.h"
-#include "loss_rows.h"
 
 namespace nlbench {
 namespace {
