@@ -83,7 +83,8 @@ __global__ void __launch_bounds__(kThreads) augment_kernel(AugmentBatch batch, i
       values.v[i] = table[256 * place.c + (inside ? image[3 * (y * W + x) + place.c] : 0)];
     }
   }
-  *reinterpret_cast<Pack<Pixel, width>*>(static_cast<Pixel*>(batch.out) + b * size + begin) = values;
+  *reinterpret_cast<Pack<Pixel, width>*>(static_cast<Pixel*>(batch.out) + b * size + begin) =
+      values;
 }
 
 template <class Pixel, bool planar, int width>
@@ -97,7 +98,8 @@ const char* launch(const AugmentBatch& batch, int32_t* flags, int device, cudaSt
 }
 
 template <class Pixel, bool planar>
-const char* launch_widest(const AugmentBatch& batch, int32_t* flags, int device, cudaStream_t stream) {
+const char* launch_widest(const AugmentBatch& batch, int32_t* flags, int device,
+                          cudaStream_t stream) {
   constexpr int widest = 16 / sizeof(Pixel);
   if (3 * batch.H * batch.W % widest == 0 && aligned(batch.out, 16)) {
     return launch<Pixel, planar, widest>(batch, flags, device, stream);
@@ -106,7 +108,8 @@ const char* launch_widest(const AugmentBatch& batch, int32_t* flags, int device,
 }
 
 template <class Pixel>
-const char* launch_pixels(const AugmentBatch& batch, int32_t* flags, int device, cudaStream_t stream) {
+const char* launch_pixels(const AugmentBatch& batch, int32_t* flags, int device,
+                          cudaStream_t stream) {
   if (batch.planar) return launch_widest<Pixel, true>(batch, flags, device, stream);
   return launch_widest<Pixel, false>(batch, flags, device, stream);
 }
@@ -114,8 +117,8 @@ const char* launch_pixels(const AugmentBatch& batch, int32_t* flags, int device,
 }  // namespace
 }  // namespace nlbench
 
-NLBENCH_EXPORT const char* nlbench_augment_cuda(const nlbench::AugmentBatch* batch, int32_t* flags, int device,
-                                                void* stream) {
+NLBENCH_EXPORT const char* nlbench_augment_cuda(const nlbench::AugmentBatch* batch, int32_t* flags,
+                                                int device, void* stream) {
   if (batch->B == 0 || batch->H == 0 || batch->W == 0) return nullptr;
   if (batch->H > nlbench::kMost / 3 / batch->W) return "an image of more than 2^31 - 1 values";
   const auto on = static_cast<cudaStream_t>(stream);

@@ -71,8 +71,8 @@ struct Output {
 // image there is border. At the same time it prefetches `next`, the image after this one, which may
 // be anywhere in memory: one row at a time, since a processor has few requests open at once.
 template <class Pixel, bool planar>
-void write_window(const uint8_t* image, const uint8_t* next, int64_t H, int64_t W, int64_t top, int64_t left, bool flip,
-                  const Pixel* table, Output<Pixel, planar> out) {
+void write_window(const uint8_t* image, const uint8_t* next, int64_t H, int64_t W, int64_t top,
+                  int64_t left, bool flip, const Pixel* table, Output<Pixel, planar> out) {
   // Columns [first, last) of the image are inside the window.
   const int64_t first = std::clamp<int64_t>(left, 0, W);
   const int64_t last = std::clamp<int64_t>(left + W, 0, W);
@@ -107,14 +107,16 @@ void write_images(void* data, int64_t begin, int64_t end) {
     const uint8_t* next = b + 1 < end ? batch.images + batch.index[b + 1] * 3 * H * W : image;
     Output<Pixel, planar> out{static_cast<Pixel*>(batch.out) + b * 3 * H * W, H * W};
     const int64_t* draw = batch.draws == nullptr ? unchanged : batch.draws + batch.index[b] * 3;
-    write_window(image, next, H, W, draw[0] - batch.padding, draw[1] - batch.padding, draw[2] == 1, table, out);
+    write_window(image, next, H, W, draw[0] - batch.padding, draw[1] - batch.padding, draw[2] == 1,
+                 table, out);
   }
 }
 
 template <class Pixel>
 void write_batch(const AugmentBatch& batch, int threads) {
   AugmentBatch job = batch;
-  in_pieces(batch.B, threads, batch.planar ? write_images<Pixel, true> : write_images<Pixel, false>, &job);
+  in_pieces(batch.B, threads, batch.planar ? write_images<Pixel, true> : write_images<Pixel, false>,
+            &job);
 }
 
 // Below this many values per thread a second thread costs more time than it saves. (Measured: a
@@ -129,7 +131,8 @@ Outcome augment_cpu(const AugmentBatch& batch, int threads) {
     if (batch.draws == nullptr) continue;
     const int64_t* draw = batch.draws + batch.index[b] * 3;
     const int64_t shifts = 2 * batch.padding + 1;
-    if (!within(draw[0], shifts) || !within(draw[1], shifts) || !within(draw[2], 2)) return {Fault::draw_range, b};
+    if (!within(draw[0], shifts) || !within(draw[1], shifts) || !within(draw[2], 2))
+      return {Fault::draw_range, b};
   }
 
   const int64_t paying = 3 * batch.B * batch.H * batch.W / kValuesPerThread;

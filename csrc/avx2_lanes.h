@@ -15,9 +15,15 @@ namespace {
 struct Avx2Narrow {
   __m256 v;
 };
-NLBENCH_INLINE Avx2Narrow operator+(Avx2Narrow a, Avx2Narrow b) { return {_mm256_add_ps(a.v, b.v)}; }
-NLBENCH_INLINE Avx2Narrow operator-(Avx2Narrow a, Avx2Narrow b) { return {_mm256_sub_ps(a.v, b.v)}; }
-NLBENCH_INLINE Avx2Narrow operator*(Avx2Narrow a, Avx2Narrow b) { return {_mm256_mul_ps(a.v, b.v)}; }
+NLBENCH_INLINE Avx2Narrow operator+(Avx2Narrow a, Avx2Narrow b) {
+  return {_mm256_add_ps(a.v, b.v)};
+}
+NLBENCH_INLINE Avx2Narrow operator-(Avx2Narrow a, Avx2Narrow b) {
+  return {_mm256_sub_ps(a.v, b.v)};
+}
+NLBENCH_INLINE Avx2Narrow operator*(Avx2Narrow a, Avx2Narrow b) {
+  return {_mm256_mul_ps(a.v, b.v)};
+}
 
 struct Avx2Wide {
   __m256d low, high;
@@ -48,8 +54,12 @@ struct Avx2Lanes {
     NLBENCH_INLINE __m256i mask() const {
       return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kAvx2Masks + kLanes - count));
     }
-    NLBENCH_INLINE __m256i low() const { return _mm256_cvtepi32_epi64(_mm256_castsi256_si128(mask())); }
-    NLBENCH_INLINE __m256i high() const { return _mm256_cvtepi32_epi64(_mm256_extracti128_si256(mask(), 1)); }
+    NLBENCH_INLINE __m256i low() const {
+      return _mm256_cvtepi32_epi64(_mm256_castsi256_si128(mask()));
+    }
+    NLBENCH_INLINE __m256i high() const {
+      return _mm256_cvtepi32_epi64(_mm256_extracti128_si256(mask(), 1));
+    }
   };
 
   float* scratch;  // [C rounded up to kLanes], on a 32-byte boundary
@@ -102,19 +112,22 @@ struct Avx2Lanes {
     if constexpr (is_narrow<V>) {
       return x;
     } else {
-      return {_mm256_cvtps_pd(_mm256_castps256_ps128(x.v)), _mm256_cvtps_pd(_mm256_extractf128_ps(x.v, 1))};
+      return {_mm256_cvtps_pd(_mm256_castps256_ps128(x.v)),
+              _mm256_cvtps_pd(_mm256_extractf128_ps(x.v, 1))};
     }
   }
   static NLBENCH_INLINE __m256 narrowed(Narrow x) { return x.v; }
   static NLBENCH_INLINE __m256 narrowed(Wide x) {
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(x.low)), _mm256_cvtpd_ps(x.high), 1);
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(x.low)),
+                                _mm256_cvtpd_ps(x.high), 1);
   }
   static NLBENCH_INLINE __m256 widened_halves(__m128i halves) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
   }
   static NLBENCH_INLINE __m128i rounded_halves(__m256 value) {
     const __m256i bits = _mm256_castps_si256(value), odd = _mm256_srli_epi32(bits, 16);
-    const __m256i half = _mm256_add_epi32(_mm256_and_si256(odd, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7FFF));
+    const __m256i half =
+        _mm256_add_epi32(_mm256_and_si256(odd, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7FFF));
     const __m256i upper = _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
     const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
     const __m256i out = _mm256_blendv_epi8(upper, _mm256_set1_epi32(0x7FC0), nan);
@@ -136,7 +149,8 @@ struct Avx2Lanes {
   static NLBENCH_INLINE Narrow load_logits(const BFloat16* z, Some lanes) {
     alignas(16) uint16_t halves[kLanes] = {};
     for (int64_t i = 0; i < lanes.count; ++i) halves[i] = z[i].bits;
-    return or_lowest(widened_halves(_mm_load_si128(reinterpret_cast<const __m128i*>(halves))), lanes);
+    return or_lowest(widened_halves(_mm_load_si128(reinterpret_cast<const __m128i*>(halves))),
+                     lanes);
   }
   template <class V>
   static NLBENCH_INLINE V load(const float* t, All) {
@@ -194,7 +208,9 @@ struct Avx2Lanes {
     return {_mm256_and_ps(_mm256_cmp_ps(x.v, _mm256_set1_ps(bound), _CMP_NLT_UQ), y.v)};
   }
 
-  static NLBENCH_INLINE Narrow fma(Narrow a, Narrow b, Narrow c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  static NLBENCH_INLINE Narrow fma(Narrow a, Narrow b, Narrow c) {
+    return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+  }
   static NLBENCH_INLINE Wide fma(Wide a, Wide b, Wide c) {
     return {_mm256_fmadd_pd(a.low, b.low, c.low), _mm256_fmadd_pd(a.high, b.high, c.high)};
   }
@@ -205,16 +221,20 @@ struct Avx2Lanes {
   }
   static NLBENCH_INLINE Wide clamp(Wide p, double low, double high) {
     const __m256d least = _mm256_set1_pd(low), most = _mm256_set1_pd(high);
-    return {_mm256_min_pd(most, _mm256_max_pd(least, p.low)), _mm256_min_pd(most, _mm256_max_pd(least, p.high))};
+    return {_mm256_min_pd(most, _mm256_max_pd(least, p.low)),
+            _mm256_min_pd(most, _mm256_max_pd(least, p.high))};
   }
   static NLBENCH_INLINE Narrow between(Narrow p, double low, double high) {
     const __m256 least = _mm256_set1_ps(float(low)), most = _mm256_set1_ps(float(high));
-    return {_mm256_and_ps(_mm256_cmp_ps(p.v, least, _CMP_GE_OQ), _mm256_cmp_ps(p.v, most, _CMP_LE_OQ))};
+    return {
+        _mm256_and_ps(_mm256_cmp_ps(p.v, least, _CMP_GE_OQ), _mm256_cmp_ps(p.v, most, _CMP_LE_OQ))};
   }
   static NLBENCH_INLINE Wide between(Wide p, double low, double high) {
     const __m256d least = _mm256_set1_pd(low), most = _mm256_set1_pd(high);
-    return {_mm256_and_pd(_mm256_cmp_pd(p.low, least, _CMP_GE_OQ), _mm256_cmp_pd(p.low, most, _CMP_LE_OQ)),
-            _mm256_and_pd(_mm256_cmp_pd(p.high, least, _CMP_GE_OQ), _mm256_cmp_pd(p.high, most, _CMP_LE_OQ))};
+    return {_mm256_and_pd(_mm256_cmp_pd(p.low, least, _CMP_GE_OQ),
+                          _mm256_cmp_pd(p.low, most, _CMP_LE_OQ)),
+            _mm256_and_pd(_mm256_cmp_pd(p.high, least, _CMP_GE_OQ),
+                          _mm256_cmp_pd(p.high, most, _CMP_LE_OQ))};
   }
   static NLBENCH_INLINE Narrow where(Narrow mask, Narrow x) { return {_mm256_and_ps(mask.v, x.v)}; }
   static NLBENCH_INLINE Wide where(Wide mask, Wide x) {
@@ -236,7 +256,9 @@ struct Avx2Lanes {
   }
   static NLBENCH_INLINE Wide times(Wide a, Wide b) {
     const __m256d zero = _mm256_setzero_pd();
-    return where(Wide{_mm256_cmp_pd(a.low, zero, _CMP_NEQ_UQ), _mm256_cmp_pd(a.high, zero, _CMP_NEQ_UQ)}, a * b);
+    return where(
+        Wide{_mm256_cmp_pd(a.low, zero, _CMP_NEQ_UQ), _mm256_cmp_pd(a.high, zero, _CMP_NEQ_UQ)},
+        a * b);
   }
   template <class V>
   static NLBENCH_INLINE V one_at(int64_t lane) {

@@ -15,9 +15,15 @@ namespace {
 struct Avx512Narrow {
   __m512 v;
 };
-NLBENCH_INLINE Avx512Narrow operator+(Avx512Narrow a, Avx512Narrow b) { return {_mm512_add_ps(a.v, b.v)}; }
-NLBENCH_INLINE Avx512Narrow operator-(Avx512Narrow a, Avx512Narrow b) { return {_mm512_sub_ps(a.v, b.v)}; }
-NLBENCH_INLINE Avx512Narrow operator*(Avx512Narrow a, Avx512Narrow b) { return {_mm512_mul_ps(a.v, b.v)}; }
+NLBENCH_INLINE Avx512Narrow operator+(Avx512Narrow a, Avx512Narrow b) {
+  return {_mm512_add_ps(a.v, b.v)};
+}
+NLBENCH_INLINE Avx512Narrow operator-(Avx512Narrow a, Avx512Narrow b) {
+  return {_mm512_sub_ps(a.v, b.v)};
+}
+NLBENCH_INLINE Avx512Narrow operator*(Avx512Narrow a, Avx512Narrow b) {
+  return {_mm512_mul_ps(a.v, b.v)};
+}
 
 struct Avx512Wide {
   __m512d low, high;
@@ -79,7 +85,8 @@ struct Avx512Lanes {
   }
   static NLBENCH_INLINE __m256d quarter(Narrow x) {
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
-    return _mm256_cvtps_pd(_mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1)));
+    return _mm256_cvtps_pd(
+        _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1)));
   }
 
   // Returns b where a is NaN.
@@ -97,12 +104,14 @@ struct Avx512Lanes {
     if constexpr (is_narrow<V>) {
       return x;
     } else {
-      return {_mm512_cvtps_pd(_mm512_castps512_ps256(x.v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(x.v, 1))};
+      return {_mm512_cvtps_pd(_mm512_castps512_ps256(x.v)),
+              _mm512_cvtps_pd(_mm512_extractf32x8_ps(x.v, 1))};
     }
   }
   static NLBENCH_INLINE __m512 narrowed(Narrow x) { return x.v; }
   static NLBENCH_INLINE __m512 narrowed(Wide x) {
-    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(x.low)), _mm512_cvtpd_ps(x.high), 1);
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(x.low)),
+                              _mm512_cvtpd_ps(x.high), 1);
   }
 
   static NLBENCH_INLINE float to_scalar(float x) { return x; }
@@ -123,7 +132,8 @@ struct Avx512Lanes {
   }
   template <class V, class L>
   static NLBENCH_INLINE V load(const double* t, L lanes) {
-    return {_mm512_maskz_loadu_pd(__mmask8(lanes.mask), t), _mm512_maskz_loadu_pd(lanes.mask >> 8, t + 8)};
+    return {_mm512_maskz_loadu_pd(__mmask8(lanes.mask), t),
+            _mm512_maskz_loadu_pd(lanes.mask >> 8, t + 8)};
   }
   template <class V, class L>
   static NLBENCH_INLINE void store(float* out, V x, L lanes) {
@@ -138,9 +148,11 @@ struct Avx512Lanes {
   static NLBENCH_INLINE void store(BFloat16* out, V x, L lanes) {
     const __m512 value = narrowed(x);
     const __m512i bits = _mm512_castps_si512(value), odd = _mm512_srli_epi32(bits, 16);
-    const __m512i half = _mm512_add_epi32(_mm512_and_si512(odd, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7FFF));
+    const __m512i half =
+        _mm512_add_epi32(_mm512_and_si512(odd, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7FFF));
     __m512i upper = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
-    upper = _mm512_mask_mov_epi32(upper, _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q), _mm512_set1_epi32(0x7FC0));
+    upper = _mm512_mask_mov_epi32(upper, _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q),
+                                  _mm512_set1_epi32(0x7FC0));
     _mm256_mask_storeu_epi16(out, lanes.mask, _mm512_cvtepi32_epi16(upper));
   }
 
@@ -148,12 +160,16 @@ struct Avx512Lanes {
   static NLBENCH_INLINE Narrow round(Narrow x) {
     return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
   }
-  static NLBENCH_INLINE Narrow times_power_of_two(Narrow y, Narrow n) { return {_mm512_scalef_ps(y.v, n.v)}; }
+  static NLBENCH_INLINE Narrow times_power_of_two(Narrow y, Narrow n) {
+    return {_mm512_scalef_ps(y.v, n.v)};
+  }
   static NLBENCH_INLINE Narrow zero_below(Narrow x, float bound, Narrow y) {
     return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(bound), _CMP_NLT_UQ), y.v)};
   }
 
-  static NLBENCH_INLINE Narrow fma(Narrow a, Narrow b, Narrow c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  static NLBENCH_INLINE Narrow fma(Narrow a, Narrow b, Narrow c) {
+    return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+  }
   static NLBENCH_INLINE Wide fma(Wide a, Wide b, Wide c) {
     return {_mm512_fmadd_pd(a.low, b.low, c.low), _mm512_fmadd_pd(a.high, b.high, c.high)};
   }
@@ -164,21 +180,25 @@ struct Avx512Lanes {
   }
   static NLBENCH_INLINE Wide clamp(Wide p, double low, double high) {
     const __m512d least = _mm512_set1_pd(low), most = _mm512_set1_pd(high);
-    return {_mm512_min_pd(most, _mm512_max_pd(least, p.low)), _mm512_min_pd(most, _mm512_max_pd(least, p.high))};
+    return {_mm512_min_pd(most, _mm512_max_pd(least, p.low)),
+            _mm512_min_pd(most, _mm512_max_pd(least, p.high))};
   }
   static NLBENCH_INLINE __mmask16 between(Narrow p, double low, double high) {
     const __m512 least = _mm512_set1_ps(float(low)), most = _mm512_set1_ps(float(high));
-    return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(p.v, least, _CMP_GE_OQ), p.v, most, _CMP_LE_OQ);
+    return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(p.v, least, _CMP_GE_OQ), p.v, most,
+                                   _CMP_LE_OQ);
   }
   static NLBENCH_INLINE __mmask16 between(Wide p, double low, double high) {
     const __m512d least = _mm512_set1_pd(low), most = _mm512_set1_pd(high);
-    const __mmask8 first =
-        _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask(p.low, least, _CMP_GE_OQ), p.low, most, _CMP_LE_OQ);
-    const __mmask8 second =
-        _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask(p.high, least, _CMP_GE_OQ), p.high, most, _CMP_LE_OQ);
+    const __mmask8 first = _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask(p.low, least, _CMP_GE_OQ),
+                                                   p.low, most, _CMP_LE_OQ);
+    const __mmask8 second = _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask(p.high, least, _CMP_GE_OQ),
+                                                    p.high, most, _CMP_LE_OQ);
     return __mmask16(first | second << 8);
   }
-  static NLBENCH_INLINE Narrow where(__mmask16 mask, Narrow x) { return {_mm512_maskz_mov_ps(mask, x.v)}; }
+  static NLBENCH_INLINE Narrow where(__mmask16 mask, Narrow x) {
+    return {_mm512_maskz_mov_ps(mask, x.v)};
+  }
   static NLBENCH_INLINE Wide where(__mmask16 mask, Wide x) {
     return {_mm512_maskz_mov_pd(__mmask8(mask), x.low), _mm512_maskz_mov_pd(mask >> 8, x.high)};
   }
@@ -192,7 +212,8 @@ struct Avx512Lanes {
   }
   // 0 * infinity is 0.
   static NLBENCH_INLINE Narrow times(Narrow a, Narrow b) {
-    return {_mm512_maskz_mul_ps(_mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_NEQ_UQ), a.v, b.v)};
+    return {
+        _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_NEQ_UQ), a.v, b.v)};
   }
   static NLBENCH_INLINE Wide times(Wide a, Wide b) {
     const __m512d zero = _mm512_setzero_pd();
@@ -201,7 +222,8 @@ struct Avx512Lanes {
   }
   template <class V>
   static NLBENCH_INLINE V one_at(int64_t lane) {
-    return where(uint64_t(lane) < uint64_t(kLanes) ? __mmask16(1u << lane) : __mmask16(0), splat<V>(1));
+    return where(uint64_t(lane) < uint64_t(kLanes) ? __mmask16(1u << lane) : __mmask16(0),
+                 splat<V>(1));
   }
 };
 

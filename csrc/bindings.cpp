@@ -22,12 +22,15 @@ T* at(Address address) {
 
 // Packs fault and row into one integer (fault + 8 * row; 0 is no fault), so that the usual step
 // creates no other Python object.
-int64_t packed(nlbench::Outcome outcome) { return static_cast<int64_t>(outcome.fault) + 8 * outcome.row; }
+int64_t packed(nlbench::Outcome outcome) {
+  return static_cast<int64_t>(outcome.fault) + 8 * outcome.row;
+}
 
 // Makes the struct from the arguments of both devices, which have its order.
-nlbench::LossBatch loss_batch(int op, int logits_type, int targets_type, Address logits, Address labels,
-                              Address soft_labels, Address index, Address targets, Address dlogits, Address rows,
-                              int64_t B, int64_t C, int64_t N, double beta, double lam, double scale, bool clamp) {
+nlbench::LossBatch loss_batch(int op, int logits_type, int targets_type, Address logits,
+                              Address labels, Address soft_labels, Address index, Address targets,
+                              Address dlogits, Address rows, int64_t B, int64_t C, int64_t N,
+                              double beta, double lam, double scale, bool clamp) {
   return {static_cast<nlbench::Op>(op),
           static_cast<nlbench::Type>(logits_type),
           static_cast<nlbench::Type>(targets_type),
@@ -47,26 +50,31 @@ nlbench::LossBatch loss_batch(int op, int logits_type, int targets_type, Address
           clamp};
 }
 
-int64_t loss_cpu(int op, int logits_type, int targets_type, Address logits, Address labels, Address soft_labels,
-                 Address index, Address targets, Address dlogits, Address rows, int64_t B, int64_t C, int64_t N,
-                 double beta, double lam, double scale, bool clamp, int threads) {
-  const nlbench::LossBatch batch = loss_batch(op, logits_type, targets_type, logits, labels, soft_labels, index,
-                                              targets, dlogits, rows, B, C, N, beta, lam, scale, clamp);
+int64_t loss_cpu(int op, int logits_type, int targets_type, Address logits, Address labels,
+                 Address soft_labels, Address index, Address targets, Address dlogits, Address rows,
+                 int64_t B, int64_t C, int64_t N, double beta, double lam, double scale, bool clamp,
+                 int threads) {
+  const nlbench::LossBatch batch =
+      loss_batch(op, logits_type, targets_type, logits, labels, soft_labels, index, targets,
+                 dlogits, rows, B, C, N, beta, lam, scale, clamp);
   py::gil_scoped_release unlocked;
   return packed(nlbench::loss_cpu(batch, threads));
 }
 
-std::string loss_cuda(int op, int logits_type, int targets_type, Address logits, Address labels, Address soft_labels,
-                      Address index, Address targets, Address dlogits, Address rows, int64_t B, int64_t C, int64_t N,
-                      double beta, double lam, double scale, bool clamp, Address flags, int device, Address stream) {
-  const nlbench::LossBatch batch = loss_batch(op, logits_type, targets_type, logits, labels, soft_labels, index,
-                                              targets, dlogits, rows, B, C, N, beta, lam, scale, clamp);
+std::string loss_cuda(int op, int logits_type, int targets_type, Address logits, Address labels,
+                      Address soft_labels, Address index, Address targets, Address dlogits,
+                      Address rows, int64_t B, int64_t C, int64_t N, double beta, double lam,
+                      double scale, bool clamp, Address flags, int device, Address stream) {
+  const nlbench::LossBatch batch =
+      loss_batch(op, logits_type, targets_type, logits, labels, soft_labels, index, targets,
+                 dlogits, rows, B, C, N, beta, lam, scale, clamp);
   py::gil_scoped_release unlocked;
   return nlbench::loss_cuda(batch, at<int32_t>(flags), device, at<void>(stream));
 }
 
-nlbench::AugmentBatch augment_batch(Address images, Address index, Address draws, Address table, Address out, int64_t B,
-                                    int64_t N, int64_t H, int64_t W, int64_t padding, int pixel_bytes, bool planar) {
+nlbench::AugmentBatch augment_batch(Address images, Address index, Address draws, Address table,
+                                    Address out, int64_t B, int64_t N, int64_t H, int64_t W,
+                                    int64_t padding, int pixel_bytes, bool planar) {
   return {at<const uint8_t>(images),
           at<const int64_t>(index),
           at<const int64_t>(draws),
@@ -81,17 +89,18 @@ nlbench::AugmentBatch augment_batch(Address images, Address index, Address draws
           planar};
 }
 
-int64_t augment_cpu(Address images, Address index, Address draws, Address table, Address out, int64_t B, int64_t N,
-                    int64_t H, int64_t W, int64_t padding, int pixel_bytes, bool planar, int threads) {
+int64_t augment_cpu(Address images, Address index, Address draws, Address table, Address out,
+                    int64_t B, int64_t N, int64_t H, int64_t W, int64_t padding, int pixel_bytes,
+                    bool planar, int threads) {
   const nlbench::AugmentBatch batch =
       augment_batch(images, index, draws, table, out, B, N, H, W, padding, pixel_bytes, planar);
   py::gil_scoped_release unlocked;
   return packed(nlbench::augment_cpu(batch, threads));
 }
 
-std::string augment_cuda(Address images, Address index, Address draws, Address table, Address out, int64_t B, int64_t N,
-                         int64_t H, int64_t W, int64_t padding, int pixel_bytes, bool planar, Address flags, int device,
-                         Address stream) {
+std::string augment_cuda(Address images, Address index, Address draws, Address table, Address out,
+                         int64_t B, int64_t N, int64_t H, int64_t W, int64_t padding,
+                         int pixel_bytes, bool planar, Address flags, int device, Address stream) {
   const nlbench::AugmentBatch batch =
       augment_batch(images, index, draws, table, out, B, N, H, W, padding, pixel_bytes, planar);
   py::gil_scoped_release unlocked;
@@ -101,7 +110,8 @@ std::string augment_cuda(Address images, Address index, Address draws, Address t
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
-  m.doc() = "Compiled kernels of nlbench. nlbench.ops is their only caller: it checks what they trust.";
+  m.doc() =
+      "Compiled kernels of nlbench. nlbench.ops is their only caller: it checks what they trust.";
   m.attr("source_hash") = NLBENCH_SOURCE_HASH;
 
   m.def("loss_cpu", loss_cpu);

@@ -72,7 +72,8 @@ struct CudaLanes {
       if (thread % 32 == 0) shared[thread / 32] = most;
       __syncthreads();
       most = Real(shared[0]);
-      for (int warp = 1; warp < warps; ++warp) most = shared[warp] > most ? Real(shared[warp]) : most;
+      for (int warp = 1; warp < warps; ++warp)
+        most = shared[warp] > most ? Real(shared[warp]) : most;
       __syncthreads();
     }
     return most;
@@ -170,11 +171,13 @@ struct CudaLanes {
   template <class X>
   static NLBENCH_INLINE Pack<X, width> clamp(Pack<X, width> p, double low, double high) {
 #pragma unroll
-    for (int i = 0; i < width; ++i) p.v[i] = p.v[i] < X(low) ? X(low) : p.v[i] > X(high) ? X(high) : p.v[i];
+    for (int i = 0; i < width; ++i)
+      p.v[i] = p.v[i] < X(low) ? X(low) : p.v[i] > X(high) ? X(high) : p.v[i];
     return p;
   }
   template <class X>
-  static NLBENCH_INLINE Pack<bool, width> between(const Pack<X, width>& p, double low, double high) {
+  static NLBENCH_INLINE Pack<bool, width> between(const Pack<X, width>& p, double low,
+                                                  double high) {
     Pack<bool, width> out;
 #pragma unroll
     for (int i = 0; i < width; ++i) out.v[i] = p.v[i] >= X(low) && p.v[i] <= X(high);

@@ -15,7 +15,9 @@
 
 namespace nlbench {
 
-inline bool aligned(const void* pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
+inline bool aligned(const void* pointer, size_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
 
 // Calls `launch` with `device` as the current device, then restores the caller's device. Returns
 // the error message of CUDA, or null.

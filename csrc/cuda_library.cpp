@@ -25,7 +25,8 @@ std::string load_cuda(const std::string& path) {
   const auto hash = reinterpret_cast<NlbenchSourceHash>(dlsym(library, "nlbench_source_hash"));
   const auto loss = reinterpret_cast<NlbenchLossCuda>(dlsym(library, "nlbench_loss_cuda"));
   const auto augment = reinterpret_cast<NlbenchAugmentCuda>(dlsym(library, "nlbench_augment_cuda"));
-  if (hash == nullptr || loss == nullptr || augment == nullptr || std::string(hash()) != NLBENCH_SOURCE_HASH) {
+  if (hash == nullptr || loss == nullptr || augment == nullptr ||
+      std::string(hash()) != NLBENCH_SOURCE_HASH) {
     return path + " is not from the same sources as the CPU kernels: build and install again";
   }
   launch_loss = loss;
@@ -44,7 +45,8 @@ std::string loss_cuda(const LossBatch& batch, int32_t* flags, int device, void* 
 }
 
 std::string augment_cuda(const AugmentBatch& batch, int32_t* flags, int device, void* stream) {
-  return launch_augment == nullptr ? kNotLoaded : said(launch_augment(&batch, flags, device, stream));
+  return launch_augment == nullptr ? kNotLoaded
+                                   : said(launch_augment(&batch, flags, device, stream));
 }
 
 }  // namespace nlbench

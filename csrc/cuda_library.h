@@ -26,8 +26,9 @@ std::string augment_cuda(const AugmentBatch& batch, int32_t* flags, int device, 
 // The functions that the library exports. Both sides are built from the same sources; comparing the
 // hash of the sources detects an old copy of the library.
 extern "C" {
-using NlbenchLossCuda = const char* (*)(const nlbench::LossBatch* batch, int32_t* flags, int device, void* stream);
-using NlbenchAugmentCuda = const char* (*)(const nlbench::AugmentBatch* batch, int32_t* flags, int device,
-                                           void* stream);
+using NlbenchLossCuda = const char* (*)(const nlbench::LossBatch* batch, int32_t* flags, int device,
+                                        void* stream);
+using NlbenchAugmentCuda = const char* (*)(const nlbench::AugmentBatch* batch, int32_t* flags,
+                                           int device, void* stream);
 using NlbenchSourceHash = const char* (*)();
 }

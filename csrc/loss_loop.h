@@ -24,7 +24,8 @@ void loss_rows(const LossBatch& batch, int64_t first, int64_t last, double* scra
     Z* grad = dlogits == nullptr ? nullptr : dlogits + b * C;
     if constexpr (op == Op::elr_soft) {
       const SoftLabel<T> label{static_cast<const T*>(batch.soft_labels) + b * C};
-      rows[b] = typename G::Scalar(elr_row(group, z, label, targets + b * C, grad, C, 1.0, batch.lam, batch.scale));
+      rows[b] = typename G::Scalar(
+          elr_row(group, z, label, targets + b * C, grad, C, 1.0, batch.lam, batch.scale));
     } else {
       // Target rows are scattered over memory, so a whole row is prefetched early: several rows
       // ahead if rows are short.
@@ -36,9 +37,11 @@ void loss_rows(const LossBatch& batch, int64_t first, int64_t last, double* scra
       T* t = targets + batch.index[b] * C;
       if constexpr (op == Op::elr) {
         const HardLabel label{batch.labels[b]};
-        rows[b] = typename G::Scalar(elr_row(group, z, label, t, grad, C, batch.beta, batch.lam, batch.scale));
+        rows[b] = typename G::Scalar(
+            elr_row(group, z, label, t, grad, C, batch.beta, batch.lam, batch.scale));
       } else if constexpr (op == Op::alr) {
-        rows[b] = typename G::Scalar(alr_row(group, z, t, grad, C, batch.beta, batch.lam, batch.scale));
+        rows[b] =
+            typename G::Scalar(alr_row(group, z, t, grad, C, batch.beta, batch.lam, batch.scale));
       } else {
         update_row(group, z, t, C, batch.beta, batch.clamp);
       }

@@ -45,7 +45,8 @@ NLBENCH_INLINE Softmax<G> softmax(G& group, const Z* z, int64_t C) {
   using Narrow = typename G::Narrow;
   using Wide = typename G::Wide;
   Narrow top = G::template splat<Narrow>(-INFINITY);
-  group.each(C, [&](int64_t c, auto lanes) NLBENCH_LAMBDA { top = G::larger(G::load_logits(z + c, lanes), top); });
+  group.each(C, [&](int64_t c, auto lanes)
+                    NLBENCH_LAMBDA { top = G::larger(G::load_logits(z + c, lanes), top); });
   const typename G::Scalar z_max = group.max(top);
 
   const Narrow shift = G::template splat<Narrow>(z_max);
@@ -102,8 +103,8 @@ struct SoftLabel {
 // uses q only clamped. With soft labels (ELR+) t is a mixed target and is not updated. `t` is
 // rounded to its type when stored; loss and gradient use the value before rounding.
 template <class V, class G, class Label, class Z, class T>
-NLBENCH_INLINE double elr_row_in(G& group, const Softmax<G>& soft, const Z* z, Label y, T* t, Z* grad, int64_t C,
-                                 double beta, double lam, double scale) {
+NLBENCH_INLINE double elr_row_in(G& group, const Softmax<G>& soft, const Z* z, Label y, T* t,
+                                 Z* grad, int64_t C, double beta, double lam, double scale) {
   constexpr bool kSoft = Label::kSoft;
   const V inv_sum = G::template splat<V>(soft.inv_sum), zero = G::template splat<V>(0);
 
@@ -119,7 +120,8 @@ NLBENCH_INLINE double elr_row_in(G& group, const Softmax<G>& soft, const Z* z, L
     part[1] = part[1] + G::where(passes, tq);
     if constexpr (kSoft) {
       const V label = y.template at<V, G>(c, lanes);
-      const V log_e = G::template as<V>(G::load_logits(z + c, lanes)) - G::template splat<V>(soft.z_max);
+      const V log_e =
+          G::template as<V>(G::load_logits(z + c, lanes)) - G::template splat<V>(soft.z_max);
       part[2] = part[2] + label;
       part[3] = part[3] + G::times(label, G::template splat<V>(soft.log_sum) - log_e);
     } else {
@@ -166,8 +168,8 @@ NLBENCH_INLINE double elr_row_in(G& group, const Softmax<G>& soft, const Z* z, L
 }
 
 template <class G, class Label, class Z, class T>
-NLBENCH_INLINE double elr_row(G& group, const Z* z, Label y, T* t, Z* grad, int64_t C, double beta, double lam,
-                              double scale) {
+NLBENCH_INLINE double elr_row(G& group, const Z* z, Label y, T* t, Z* grad, int64_t C, double beta,
+                              double lam, double scale) {
   const Softmax<G> soft = softmax(group, z, C);
   if constexpr (G::kHasNarrow && sizeof(T) == sizeof(float)) {
     if (narrow_will_do<G, T>(soft, C)) {
@@ -185,8 +187,8 @@ NLBENCH_INLINE double elr_row(G& group, const Z* z, Label y, T* t, Z* grad, int6
 //
 // 0 * log 0 is 0, both in the entropy and for a target of exactly zero.
 template <class V, class G, class Z, class T>
-NLBENCH_INLINE double alr_row_in(G& group, const Softmax<G>& soft, const Z* z, T* t, Z* grad, int64_t C, double alpha,
-                                 double lam_e, double scale) {
+NLBENCH_INLINE double alr_row_in(G& group, const Softmax<G>& soft, const Z* z, T* t, Z* grad,
+                                 int64_t C, double alpha, double lam_e, double scale) {
   const V inv_sum = G::template splat<V>(soft.inv_sum), zero = G::template splat<V>(0);
   const V z_max = G::template splat<V>(soft.z_max), log_sum = G::template splat<V>(soft.log_sum);
   const V old_weight = G::template splat<V>(alpha), new_weight = G::template splat<V>(1 - alpha);
@@ -204,7 +206,8 @@ NLBENCH_INLINE double alr_row_in(G& group, const Softmax<G>& soft, const Z* z, T
   group.sum(part, sum);
   const double entropy = -sum[2];
 
-  const V base = G::template splat<V>(sum[0] - lam_e * entropy), minus_lam = G::template splat<V>(-lam_e);
+  const V base = G::template splat<V>(sum[0] - lam_e * entropy),
+          minus_lam = G::template splat<V>(-lam_e);
   const V factor = G::template splat<V>(scale);
   group.each(C, [&](int64_t c, auto lanes) NLBENCH_LAMBDA {
     const V p = G::template as<V>(group.kept(c, z, soft.z_max, lanes)) * inv_sum;
@@ -219,8 +222,8 @@ NLBENCH_INLINE double alr_row_in(G& group, const Softmax<G>& soft, const Z* z, T
 }
 
 template <class G, class Z, class T>
-NLBENCH_INLINE double alr_row(G& group, const Z* z, T* t, Z* grad, int64_t C, double alpha, double lam_e,
-                              double scale) {
+NLBENCH_INLINE double alr_row(G& group, const Z* z, T* t, Z* grad, int64_t C, double alpha,
+                              double lam_e, double scale) {
   const Softmax<G> soft = softmax(group, z, C);
   if constexpr (G::kHasNarrow && sizeof(T) == sizeof(float)) {
     if (narrow_will_do<G, T>(soft, C)) {
@@ -247,10 +250,12 @@ NLBENCH_INLINE void update_row(G& group, const Z* z, T* t, int64_t C, double bet
     });
     group.sum(part, sum);
   }
-  const V old_weight = G::template splat<V>(beta), new_weight = G::template splat<V>((1 - beta) / sum[0]);
+  const V old_weight = G::template splat<V>(beta),
+          new_weight = G::template splat<V>((1 - beta) / sum[0]);
   group.each(C, [&](int64_t c, auto lanes) NLBENCH_LAMBDA {
     const V p = G::template as<V>(group.kept(c, z, soft.z_max, lanes)) * inv_sum;
-    const V target = G::fma(old_weight, G::template load<V>(t + c, lanes), new_weight * G::clamp(p, low, high));
+    const V target =
+        G::fma(old_weight, G::template load<V>(t + c, lanes), new_weight * G::clamp(p, low, high));
     G::store(t + c, target, lanes);
   });
 }

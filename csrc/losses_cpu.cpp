@@ -99,7 +99,9 @@ Outcome loss_cpu(const LossBatch& batch, int threads) {
   }
   if (batch.B == 0 || batch.C == 0) return {Fault::none, 0};
 
-  Job job{&batch, current_isa()->table.rows[int(batch.op)][int(batch.logits_type)][int(batch.targets_type)]};
+  Job job{
+      &batch,
+      current_isa()->table.rows[int(batch.op)][int(batch.logits_type)][int(batch.targets_type)]};
   const int64_t paying = batch.B * batch.C / kEntriesPerThread;
   in_pieces(batch.B, paying < threads ? int(paying) : threads, run_rows, &job);
   return {Fault::none, 0};

@@ -8,7 +8,13 @@ namespace nlbench {
 
 // The reason why a kernel refused its input. `row` is the first wrong row of the batch. On the CPU
 // nothing has been written then.
-enum class Fault : int { none = 0, label_range = 1, index_range = 2, index_repeated = 3, draw_range = 4 };
+enum class Fault : int {
+  none = 0,
+  label_range = 1,
+  index_range = 2,
+  index_repeated = 3,
+  draw_range = 4
+};
 
 struct Outcome {
   Fault fault;

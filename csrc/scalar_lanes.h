@@ -79,12 +79,18 @@ struct ScalarLanes {
     memcpy(&y, &bits, sizeof y);
     return y;
   }
-  static NLBENCH_INLINE float zero_below(float x, float bound, float y) { return x < bound ? 0.0f : (x != x ? x : y); }
+  static NLBENCH_INLINE float zero_below(float x, float bound, float y) {
+    return x < bound ? 0.0f : (x != x ? x : y);
+  }
 
   // Both comparisons are false for NaN, so clamp returns it: a diverged row must have NaN in all
   // its results.
-  static NLBENCH_INLINE double clamp(double p, double low, double high) { return p < low ? low : p > high ? high : p; }
-  static NLBENCH_INLINE bool between(double p, double low, double high) { return p >= low && p <= high; }
+  static NLBENCH_INLINE double clamp(double p, double low, double high) {
+    return p < low ? low : p > high ? high : p;
+  }
+  static NLBENCH_INLINE bool between(double p, double low, double high) {
+    return p >= low && p <= high;
+  }
   static NLBENCH_INLINE double where(bool mask, double x) { return mask ? x : 0.0; }
   static NLBENCH_INLINE double only(All, double x) { return x; }
   // 0 * infinity is 0.

@@ -29,7 +29,8 @@ int look_at(dl_phdr_info* library, size_t, void* data) {
   const char* path = library->dlpi_name;
   const char* slash = std::strrchr(path, '/');
   const char* name = slash == nullptr ? path : slash + 1;
-  const bool is_openmp = std::strncmp(name, "libgomp", 7) == 0 || std::strncmp(name, "libiomp5", 8) == 0 ||
+  const bool is_openmp = std::strncmp(name, "libgomp", 7) == 0 ||
+                         std::strncmp(name, "libiomp5", 8) == 0 ||
                          std::strncmp(name, "libomp", 6) == 0;
   const bool is_torchs = std::strstr(path, "/torch") != nullptr;
   if (is_openmp && (found->path[0] == '\0' || (is_torchs && !found->is_torchs)) &&

@@ -9,7 +9,8 @@ namespace nlbench {
 // Calls part(data, first, last) for `count` items, in at most `threads` contiguous pieces that may
 // run in parallel. The pieces depend only on count and threads. Runs serially without an OpenMP
 // runtime.
-void in_pieces(int64_t count, int threads, void (*part)(void* data, int64_t first, int64_t last), void* data);
+void in_pieces(int64_t count, int threads, void (*part)(void* data, int64_t first, int64_t last),
+               void* data);
 
 bool has_threads();
 

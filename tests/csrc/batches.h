@@ -1,4 +1,5 @@
-// Batches for the drivers beside this file: random, each array of its own and exactly as long as it must be.
+// Batches for the drivers beside this file: random, each array of its own and exactly as long as it
+// must be.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +17,9 @@
 
 namespace nlbench {
 
-inline size_t bytes_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
+inline size_t bytes_of(Type type) {
+  return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2;
+}
 
 struct Array {
   Type type;
@@ -26,7 +29,8 @@ struct Array {
   void set(int64_t i, double value) {
     if (type == Type::float64) reinterpret_cast<double*>(bytes.data())[i] = value;
     if (type == Type::float32) reinterpret_cast<float*>(bytes.data())[i] = float(value);
-    if (type == Type::bfloat16) reinterpret_cast<BFloat16*>(bytes.data())[i] = rounded(float(value));
+    if (type == Type::bfloat16)
+      reinterpret_cast<BFloat16*>(bytes.data())[i] = rounded(float(value));
   }
   double at(int64_t i) const {
     if (type == Type::float64) return reinterpret_cast<const double*>(bytes.data())[i];
@@ -54,7 +58,8 @@ struct Data {
         soft_labels(of.targets_type, of.op == Op::elr_soft ? of.B * of.C : 0),
         targets(of.targets_type, (of.op == Op::elr_soft ? of.B : of.N) * of.C),
         dlogits(of.logits_type, of.grad && of.op != Op::update_targets ? of.B * of.C : 0),
-        rows(of.logits_type == Type::float64 ? Type::float64 : Type::float32, of.op == Op::update_targets ? 0 : of.B),
+        rows(of.logits_type == Type::float64 ? Type::float64 : Type::float32,
+             of.op == Op::update_targets ? 0 : of.B),
         labels(of.op == Op::elr ? of.B : 0),
         index(of.op == Op::elr_soft ? 0 : of.N) {
     std::mt19937 random(seed);
@@ -99,7 +104,8 @@ void each_case(const std::vector<std::pair<int64_t, int64_t>>& shapes, F f) {
       for (Type logits : {Type::float32, Type::bfloat16, Type::float64}) {
         for (Type targets : {Type::float32, Type::float64}) {
           for (double size : {1.0, 12.0}) {
-            for (bool grad : {true, false}) f(Case{Op(op), logits, targets, B, C, B + 2, size, grad});
+            for (bool grad : {true, false})
+              f(Case{Op(op), logits, targets, B, C, B + 2, size, grad});
           }
         }
       }
@@ -129,8 +135,10 @@ struct Pictures {
         out(B * H * W * 3 * pixel_bytes) {
     std::mt19937 random(unsigned(H * W + padding));
     for (uint8_t& byte : images) byte = uint8_t(random());
-    for (size_t i = 0; i < draws.size(); ++i) draws[i] = random() % (i % 3 == 2 ? 2 : 2 * padding + 1);
-    for (int i = 0; i < 3 * 256; ++i) std::memcpy(&table[i * pixel_bytes], &i, std::min(pixel_bytes, 4));
+    for (size_t i = 0; i < draws.size(); ++i)
+      draws[i] = random() % (i % 3 == 2 ? 2 : 2 * padding + 1);
+    for (int i = 0; i < 3 * 256; ++i)
+      std::memcpy(&table[i * pixel_bytes], &i, std::min(pixel_bytes, 4));
   }
 
   AugmentBatch batch() {
@@ -163,8 +171,9 @@ void each_picture(F f) {
 }
 
 inline void fail(const char* what, const Case& of) {
-  std::fprintf(stderr, "%s: op %d, logits %d, targets %d, B %lld, C %lld, size %g, grad %d\n", what, int(of.op),
-               int(of.logits_type), int(of.targets_type), (long long)of.B, (long long)of.C, of.size, int(of.grad));
+  std::fprintf(stderr, "%s: op %d, logits %d, targets %d, B %lld, C %lld, size %g, grad %d\n", what,
+               int(of.op), int(of.logits_type), int(of.targets_type), (long long)of.B,
+               (long long)of.C, of.size, int(of.grad));
   std::exit(1);
 }
 

@@ -1,6 +1,6 @@
-// The CUDA sources without a GPU: the threads of a block as coroutines that take turns, so that each shuffle and each
-// barrier is a turn. It shows that the kernels index, reduce and dispatch as they must; it says nothing of their speed
-// or of what nvcc makes of them.
+// The CUDA sources without a GPU: the threads of a block as coroutines that take turns, so that
+// each shuffle and each barrier is a turn. It shows that the kernels index, reduce and dispatch as
+// they must; it says nothing of their speed or of what nvcc makes of them.
 #include <ucontext.h>
 
 #include <cstring>
@@ -112,8 +112,9 @@ const LossBatch* at(Data& data) {
 }
 
 void fail(const char* what, const Pictures& of) {
-  std::fprintf(stderr, "augment: %s: H %lld, W %lld, padding %lld, bytes %d, planar %d\n", what, (long long)of.H,
-               (long long)of.W, (long long)of.padding, of.pixel_bytes, int(of.planar));
+  std::fprintf(stderr, "augment: %s: H %lld, W %lld, padding %lld, bytes %d, planar %d\n", what,
+               (long long)of.H, (long long)of.W, (long long)of.padding, of.pixel_bytes,
+               int(of.planar));
   std::exit(1);
 }
 
@@ -177,7 +178,8 @@ int main() {
     if (!close(gpu.rows, cpu.rows, 1e-5)) fail("losses differ", of);
     if (!close(gpu.dlogits, cpu.dlogits, tolerance)) fail("gradients differ", of);
     if (!close(gpu.targets, cpu.targets, 1e-5)) fail("targets differ", of);
-    if (gpu.rows.bytes != again.rows.bytes || gpu.dlogits.bytes != again.dlogits.bytes) fail("two runs differ", of);
+    if (gpu.rows.bytes != again.rows.bytes || gpu.dlogits.bytes != again.dlogits.bytes)
+      fail("two runs differ", of);
     for (int flag : flags) {
       if (flag != 0) fail("a mark without a fault", of);
     }

@@ -1,5 +1,6 @@
-// Runs the CPU kernels on arrays that end where they must, for AddressSanitizer and UndefinedBehaviorSanitizer to
-// watch. Each instruction set that the processor has is compared with the portable one.
+// Runs the CPU kernels on arrays that end where they must, for AddressSanitizer and
+// UndefinedBehaviorSanitizer to watch. Each instruction set that the processor has is compared with
+// the portable one.
 #include <cstring>
 
 #include "batches.h"
@@ -25,7 +26,8 @@ void losses() {
       set_isa("portable");
       loss_cpu(portable.batch(), 1);
       const double tolerance = of.logits_type == Type::bfloat16 ? 1e-2 : 1e-4;
-      if (!close(data.rows, portable.rows, 1e-5) || !close(data.dlogits, portable.dlogits, tolerance) ||
+      if (!close(data.rows, portable.rows, 1e-5) ||
+          !close(data.dlogits, portable.dlogits, tolerance) ||
           !close(data.targets, portable.targets, 1e-5)) {
         fail(name, of);
       }
@@ -61,7 +63,8 @@ void faults() {
     if (outcome.fault != Fault::index_range || outcome.row != 7) fail("index not refused", data.of);
     data.index[7] = data.index[2];
     outcome = loss_cpu(data.batch(), 1);
-    if (outcome.fault != Fault::index_repeated || outcome.row != 7) fail("repeat not refused", data.of);
+    if (outcome.fault != Fault::index_repeated || outcome.row != 7)
+      fail("repeat not refused", data.of);
     if (data.targets.bytes != before) fail("written before everything is checked", data.of);
   }
 }
