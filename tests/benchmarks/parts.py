@@ -1,4 +1,7 @@
-"""Where the time of a training goes: clocks around the pieces of an epoch, what a step makes the host wait for."""
+"""Measure where the time of a training goes.
+
+`Clock` times the parts of an epoch. `Waits` counts how often a step makes the host wait.
+"""
 
 import contextlib
 import functools
@@ -15,7 +18,8 @@ from nlbench.training import train
 from nlbench.training.images import Images
 from nlbench.training.network import Network
 
-# An epoch is what `other` times, the rest is within it; each part's seconds are without the parts inside it.
+# (part, owner, name of the function). `other` spans the epoch, and the other parts lie within it.
+# The seconds of a part leave out those of the parts inside it.
 PLACES: tuple[tuple[str, Any, str], ...] = (
     ("augment", Images, "augmented"),
     ("forward", Network, "replay"),
@@ -26,33 +30,40 @@ PLACES: tuple[tuple[str, Any, str], ...] = (
     ("other", train, "train_epoch"),
 )
 PARTS = tuple(dict.fromkeys(part for part, _, _ in PLACES))
-FREE = ("forward", "backward", "optimiser")  # what any loop must do
+# The parts that no training loop can do without.
+FREE = ("forward", "backward", "optimiser")
 
 
 class Clock:
-    """Seconds of training epochs by part: the host's clock, on a GPU events in its stream.
+    """Time the parts of training epochs: by the host's clock, on a GPU by events in its stream.
 
-    Between two events lies what the GPU did, and where it waited for the host.
+    Between two events lies the work of the GPU, and its waiting for the host.
     """
 
     def __init__(self, device: torch.device):
         self._device, self._on_gpu = device, device.type == "cuda"
-        self._open: list[str] = []  # parts begun and not ended, the innermost last
-        self._marks: list[tuple[Any, str | None]] = []  # a moment, and the part that goes on from it
+        # The parts that have begun and not ended; the innermost is last.
+        self._open: list[str] = []
+        # Moments, each with the part that goes on from it.
+        self._marks: list[tuple[Any, str | None]] = []
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Within it, the training epochs of ELR are timed. Evaluation, and other threads' work, is not."""
+        """Time the training epochs of ELR within it, but not evaluation or other threads' work."""
         with contextlib.ExitStack() as stack:
             for part, owner, name in PLACES:
-                stack.enter_context(mock.patch.object(owner, name, self._timed(part, getattr(owner, name))))
+                timed = self._timed(part, getattr(owner, name))
+                stack.enter_context(mock.patch.object(owner, name, timed))
             yield
 
     def _timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `call` with a mark before and after it, where it runs within an epoch."""
+
         @functools.wraps(call)
         def timed(*args: Any, **kwargs: Any) -> Any:
             if not self._open and part != "other":
                 return call(*args, **kwargs)
+
             self._open.append(part)
             self._mark()
             try:
@@ -64,6 +75,7 @@ class Clock:
         return timed
 
     def _mark(self) -> None:
+        """Note the moment, and which part goes on from it."""
         moment: Any = time.perf_counter()
         if self._on_gpu:
             moment = torch.cuda.Event(enable_timing=True)
@@ -71,23 +83,30 @@ class Clock:
         self._marks.append((moment, self._open[-1] if self._open else None))
 
     def take(self) -> dict[str, float]:
-        """Seconds by part since the last call. On a GPU it waits until the device is done."""
-        seconds = dict.fromkeys(PARTS, 0.0)
+        """Return the seconds by part since the last call. Waits until a GPU is done."""
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
+
+        seconds = dict.fromkeys(PARTS, 0.0)
         for (start, part), (end, _) in zip(self._marks, self._marks[1:], strict=False):
             if part is not None:
-                seconds[part] += start.elapsed_time(end) / 1e3 if self._on_gpu else end - start
+                seconds[part] += self._seconds(start, end)
         self._marks = []
         return seconds
 
+    def _seconds(self, start: Any, end: Any) -> float:
+        """Return the seconds between two moments. Events of a GPU tell milliseconds."""
+        if self._on_gpu:
+            return start.elapsed_time(end) / 1e3
+        return end - start
+
 
 class Waits:
-    """What steady training steps make the host wait for, as torch's profiler sees it.
+    """Count by torch's profiler how often training steps make the host wait.
 
     Attributes:
-        steps: whole steps that were looked at, from the end of one optimiser step to the end of another.
-        reads: numbers that Python asked a tensor for in them (`.item()` and its like), on whatever device.
+        steps: whole steps that were profiled, each from the end of an optimiser step to the next.
+        reads: numbers read from tensors in them (by `.item()` and its like), on any device.
         synchronisations: calls in them that wait for a GPU.
     """
 
@@ -105,36 +124,59 @@ class Waits:
         self.profile.start()
 
     def _count_down(self) -> None:
+        """Stop the profiler after the last step that was asked for."""
         self._left -= 1
         if self._left == 0:
             self.profile.stop()
 
     def stop(self) -> None:
+        """Stop the profiler if it still runs, and count in what it has seen."""
         self._hook.remove()
         if self._left > 0:
             self.profile.stop()
-        host = [event for event in self.profile.events() if event.device_type == torch.autograd.DeviceType.CPU]
-        ends = sorted(event.time_range.end for event in host if event.name.startswith("Optimizer.step#"))
-        # Starting and stopping the profiler waits for the GPU as well, and lies outside of these.
-        within = [event.name for event in host if ends and ends[0] < event.time_range.start < ends[-1]]
-        self.steps = max(len(ends) - 1, 0)
+
+        host, ends = [], []
+        for event in self.profile.events():
+            if event.device_type == torch.autograd.DeviceType.CPU:
+                host.append(event)
+                if event.name.startswith("Optimizer.step#"):
+                    ends.append(event.time_range.end)
+        if len(ends) < 2:
+            return
+
+        # Only whole steps count: starting and stopping the profiler waits for the GPU as well.
+        within = []
+        for event in host:
+            if min(ends) < event.time_range.start < max(ends):
+                within.append(event.name)
+        self.steps = len(ends) - 1
         self.reads = within.count("aten::_local_scalar_dense")
         self.synchronisations = sum("Synchronize" in name for name in within)
 
 
 def flops_per_image(model: str, num_classes: int, shape: tuple[int, ...]) -> float:
-    """Floating-point operations of forward and backward; a multiplication with its addition is two."""
+    """Return the floating-point operations of forward and backward for one image.
+
+    A multiplication with its addition counts as two.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        models.build(model, num_classes, shape).train()(torch.randn(2, *shape)).sum().backward()
+        network = models.build(model, num_classes, shape).train()
+        # Two images, because batch normalisation refuses one.
+        network(torch.randn(2, *shape)).sum().backward()
     return counter.get_total_flops() / 2
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large square torch.mm: the best of ten, after three to warm up."""
+    """Return the floating-point operations per second of a large square torch.mm.
+
+    It is the best of ten calls, after three to warm up.
+    """
     side = 8192 if device.type == "cuda" else 1024
-    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    one = torch.randn(side, side, device=device).to(dtype)
+    other = torch.randn(side, side, device=device).to(dtype)
+
     times = []
     for _ in range(13):
         begun = time.perf_counter()

@@ -1,5 +1,9 @@
-"""The loop that a user would write for ELR: a DataLoader over PIL images, torchvision, eager PyTorch, float32."""
+"""Train ELR by the loop that a user would write.
 
+It has a DataLoader over PIL images, transforms of torchvision, eager PyTorch and float32.
+"""
+
+import contextlib
 import itertools
 import time
 from dataclasses import dataclass
@@ -21,11 +25,13 @@ from nlbench.plan.protocol import Protocol
 
 
 class Pictures(Dataset):
-    """(image, label, index), as torchvision's CIFAR10 makes them: an array's row becomes a PIL image, then transforms.
+    """Give images and labels as torchvision's CIFAR10 does, and their indices.
+
+    A row of the array becomes a PIL image, which the transforms take.
 
     Args:
         images: (N, H, W, 3) uint8.
-        labels: (N,) int64, the given ones.
+        labels: (N,) int64, the given labels.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, info: Info):
@@ -43,33 +49,41 @@ class Pictures(Dataset):
         return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int, int]:
-        return self.transform(Image.fromarray(self.images[i])), self.labels[i], i
+        image = Image.fromarray(self.images[i])
+        return self.transform(image), self.labels[i], i
 
 
 class EagerELR:
-    """ELR in plain PyTorch, its memory of the targets (N, C) float32 addressed by a Python list."""
+    """Compute ELR in plain PyTorch; a Python list addresses its targets (N, C) float32."""
 
     def __init__(
-        self, num_train: int, num_classes: int, device: torch.device | str = "cpu", beta: float = 0.7, lam: float = 3.0
+        self,
+        num_train: int,
+        num_classes: int,
+        device: torch.device | str = "cpu",
+        beta: float = 0.7,
+        lam: float = 3.0,
     ):
         self.target = torch.zeros(num_train, num_classes, device=device)
         self.beta, self.lam = beta, lam
 
     def __call__(self, index: list[int], logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of a batch; moves its rows of the targets first."""
+        """Return the mean loss of a batch, after an update of its rows of the targets."""
         probs = F.softmax(logits, dim=1).clamp(1e-4, 1 - 1e-4)
         own = probs.detach()
-        self.target[index] = self.beta * self.target[index] + (1 - self.beta) * (own / own.sum(dim=1, keepdim=True))
+        new = own / own.sum(dim=1, keepdim=True)
+        self.target[index] = self.beta * self.target[index] + (1 - self.beta) * new
+
         agreement = (self.target[index] * probs).sum(dim=1)
         return F.cross_entropy(logits, labels) + self.lam * (1 - agreement).log().mean()
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the loop trains: the images (N, H, W, 3) uint8 and given labels (N,) int64 of a run, its model, its SGD."""
+    """Hold the data, the protocol (model, SGD) and the device of a loop."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray  # (N, H, W, 3) uint8
+    labels: np.ndarray  # (N,) int64, the given labels
     info: Info
     protocol: Protocol
     device: torch.device
@@ -78,24 +92,25 @@ class Setting:
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch's mean loss, and its images per second from when the first batch had come."""
+    """Hold the mean loss of an epoch, and its images per second after the first batch arrived."""
 
     loss: float
     images_per_second: float
 
 
 class Loop:
-    """A training of which single epochs are asked for.
+    """Train one epoch per call.
 
-    The DataLoader's workers live as long as the loop, but nothing is prefetched for an epoch that has not begun, so
-    that they sleep between epochs.
+    The DataLoader's workers live as long as the loop. Nothing is prefetched for an epoch that has
+    not begun, so that they sleep between epochs.
     """
 
     def __init__(self, setting: Setting):
         info, protocol = setting.info, setting.protocol
         self.device = setting.device
         side, other, channels = info.shape
-        self.network = models.build(protocol.model, info.num_classes, (channels, side, other)).to(self.device).train()
+        network = models.build(protocol.model, info.num_classes, (channels, side, other))
+        self.network = network.to(self.device).train()
         self.loss_of = EagerELR(len(setting.labels), info.num_classes, self.device)
         self.optimiser = torch.optim.SGD(
             self.network.parameters(),
@@ -114,8 +129,11 @@ class Loop:
 
     def epoch(self) -> Epoch:
         """Train on every image once."""
+        # The workers sleep between epochs. The time starts with the first batch, which favours
+        # this loop.
         batches = iter(self.loader)
         first = next(batches)
+
         total, right, seen = 0.0, 0, 0
         begun = time.perf_counter()
         for images, labels, index in itertools.chain([first], batches):
@@ -125,18 +143,21 @@ class Loop:
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
+
+            # A loop that prints its progress reads from the device like this in every step.
             total += loss.item()
             right += (logits.argmax(1) == labels).sum().item()
             seen += len(labels)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return Epoch(total / len(self.loader), seen / (time.perf_counter() - begun))
+        seconds = time.perf_counter() - begun
+        return Epoch(total / len(self.loader), seen / seconds)
 
 
 class Apart:
-    """A `Loop` in a process of its own, as a user's would be: nlbench's settings of torch and malloc don't reach it.
+    """Run a `Loop` in another process, which nlbench's settings of torch and malloc do not reach.
 
-    The process waits while nothing is asked of it. Leaving the `with` block ends it.
+    The process waits between epochs. Leaving the `with` block ends it.
     """
 
     def __init__(self, setting: Setting):
@@ -144,7 +165,8 @@ class Apart:
         self._connection, theirs = spawn.Pipe()
         self._process = spawn.Process(target=_serve, args=(theirs, setting))
         self._process.start()
-        theirs.close()  # so that a process that dies is an EOFError here
+        # With this end closed, a process that dies raises an EOFError here.
+        theirs.close()
 
     def __enter__(self) -> "Apart":
         return self
@@ -156,17 +178,19 @@ class Apart:
             self._process.terminate()
 
     def epoch(self) -> Epoch:
-        """Train an epoch there, and wait for it. Raises EOFError when the process has died; it said why."""
+        """Train an epoch there, and wait for it.
+
+        Raises: EOFError when the process has died; it printed why.
+        """
         self._connection.send("epoch")
         return self._connection.recv()
 
 
 def _serve(connection: Connection, setting: Setting) -> None:
+    """Train an epoch for every message, until the other end is closed."""
     torch.set_num_threads(setting.protocol.threads)
     torch.manual_seed(0)
     loop = Loop(setting)
-    try:
+    with contextlib.suppress(EOFError):
         while connection.recv():
             connection.send(loop.epoch())
-    except EOFError:  # nobody asks any more
-        pass

@@ -1,4 +1,6 @@
-"""The variants of `nlbench bench` through pytest-benchmark: pytest tests/benchmarks --benchmark-only
+"""Time the variants of `nlbench bench` by pytest-benchmark.
+
+    pytest tests/benchmarks --benchmark-only
 
 A plain `pytest` leaves this folder out. Groups are shapes and dtypes; compare within a group.
 """
@@ -15,14 +17,15 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def cells():
-    """One cell at a time: its variants share logits, memory and batches, and the next replaces it."""
+    """Return a function that makes cells and keeps only the last, whose variants share tensors."""
     kept = {}
 
     def get(shape, dtype):
         if (shape, dtype) not in kept:
             kept.clear()
             torch.compiler.reset()
-            kept[shape, dtype] = variants.Cell(shape, getattr(torch, dtype), CPU, setting.num_examples(shape, CPU))
+            count = setting.num_examples(shape, CPU)
+            kept[shape, dtype] = variants.Cell(shape, getattr(torch, dtype), CPU, count)
         return kept[shape, dtype]
 
     return get
@@ -34,17 +37,21 @@ def cells():
 def test_one_step(benchmark, cells, dtype, shape, variant):
     cell = cells(shape, dtype)
     call = variants.VARIANTS[variant].build(cell)
-    assert measure.disagrees(variant, call, cell) == ""  # compiles, too
+    # The first call also compiles what needs compiling, outside the timing.
+    assert measure.disagrees(variant, call, cell) == ""
     batches = cell.epochs()
 
-    def fresh():  # outside the timing
+    # pytest-benchmark calls this before each round and does not time it.
+    def fresh():
         cell.logits.grad = None
         return next(batches), {}
 
     start = time.perf_counter()
     call(*next(batches))
     rounds = int(min(2000, max(10, 0.3 / (time.perf_counter() - start))))
+
     benchmark.group = f"elr {shape} {dtype}"
-    benchmark.extra_info |= {"threads": torch.get_num_threads(), "backend": measure.backend(variant, CPU)}
+    benchmark.extra_info["threads"] = torch.get_num_threads()
+    benchmark.extra_info["backend"] = measure.backend(variant, CPU)
     benchmark.extra_info["bytes_moved"] = measure.bytes_moved(shape, dtype)
     benchmark.pedantic(call, setup=fresh, rounds=rounds, warmup_rounds=5)
