@@ -53,7 +53,7 @@ def build_method(cls: type[M], params: Mapping[str, object], task: Task) -> M:
         params: every hyperparameter.
         task: holds all privileged information there is.
     Raises: ValueError for a value that the method refuses, and for information that it declares
-        and nobody can give. Whatever else the constructor raises.
+        but that does not exist. Whatever else the constructor raises.
     """
     # Only what is declared can be read, so that a table's note on privileged information is true.
     known = dict(task.privileged)

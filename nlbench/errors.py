@@ -1,4 +1,4 @@
-"""Errors that a user can cause, and the words in which they are told.
+"""Errors that a user can cause, and the words for them.
 
 The command line prints the message of such an error alone, without a traceback.
 """

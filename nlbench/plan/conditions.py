@@ -51,7 +51,7 @@ def _info(
     """
     known = catalogue.dataset_files()
     if entry.name not in known:
-        # A missing name has been reported already, and stands here as "".
+        # A missing name is "" here, and has been reported already.
         if entry.name:
             problems.add([*where, "name"], unknown_name("dataset", entry.name, known))
         return None
@@ -151,7 +151,7 @@ def _with_noises(
             problems.extend(problem.under(*where) for problem in error.problems)
             continue
 
-        # Where a file lies cannot change a result. Its digest is in the identity.
+        # The place of a file cannot change a result. Its digest is in the identity.
         path = str(resolved.get("path", ""))
         noise = resolve.identity(resolved)
         detail = f"{noise['rate']:g}" if "rate" in noise else Path(path).name

@@ -1,4 +1,4 @@
-"""From a suite to the runs it stands for. Every problem is found before the first run."""
+"""From a suite to the list of its runs. Every problem is found before the first run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def expand(
         settings: protocol values from the command line, over the suite's own.
         seeds: seeds from the command line, which the plan holds beside the suite's.
         methods_dirs: folders of further method files.
-        auto_precision: returns what precision "auto" stands for where the runs will be trained.
+        auto_precision: returns the precision of "auto" on the device of the runs.
     Raises: SuiteError with every problem, a line each; DataMissing when a dataset is not there;
         DataError.
     """

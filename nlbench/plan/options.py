@@ -87,7 +87,7 @@ def parse_jobs(text: str) -> Jobs:
 def parse_devices(text: str) -> tuple[str, ...]:
     """Return the names of `--device`: one of auto, cpu, cuda and cuda:1, or "cuda:0,cuda:2" as two.
 
-    Whether the devices exist is for torch to say, see `executors.base`.
+    `executors.base.pick_devices` checks that they exist.
 
     Raises: SuiteError.
     """

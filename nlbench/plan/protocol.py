@@ -52,8 +52,8 @@ class Protocol(FrozenModel):
         val_fraction: part of all training images that is held out, with the noisy labels.
         subset: training images to keep, stratified; 0 keeps all.
         stratify: the labels whose proportions the split and the subset keep.
-        precision: "auto" is bfloat16 on hardware that has it, else float32. A run's protocol holds
-            the one that it stands for.
+        precision: "auto" is bfloat16 on hardware that has it, else float32. A run's protocol never
+            has "auto", but the precision of the run.
         compile: whether full batches of a training go through torch.compile. The results are the
             same up to rounding.
         threads: CPU threads of a run. They are part of the key, because they change the order in

@@ -36,7 +36,7 @@ class RowProtocols:
     Attributes:
         base: the folder of the suite's file.
         settings: protocol values from the command line, over the suite's own.
-        auto_precision: returns what precision "auto" stands for where the runs will be trained.
+        auto_precision: returns the precision of "auto" on the device of the runs.
         problems: collects what is wrong.
     """
 

@@ -70,7 +70,7 @@ def check_row(
         return None
     file, method_class, takes = loaded
 
-    # Without a usable dataset in the suite, nobody knows which names are wrong.
+    # With a stand-in, no name can be checked: the suite's own datasets are not known.
     if STAND_IN not in infos:
         for dataset in entry.per_dataset:
             if dataset not in infos:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class FrozenModel(BaseModel):
-    """Values that are complete, known and finite, and that nobody changes afterwards."""
+    """Finite values without unknown keys, which cannot be changed after they are made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

@@ -21,7 +21,7 @@ STAND_IN = ""
 
 @dataclass(frozen=True)
 class Condition:
-    """What a column of a table stands for: a dataset with the labels to train on.
+    """A dataset with the labels to train on. A table has a column for each condition.
 
     Two conditions are equal when dataset, labels and noise are. It can be the key of a mapping.
 
@@ -30,7 +30,7 @@ class Condition:
         noise: every parameter of the noise, without the path of its file; None when none is drawn.
         title: how a table prints it.
         noise_path: the file of a `file` or `matrix` noise. Its digest is in `noise`.
-        data_path: where a dataset lies that a suite locates, else "".
+        data_path: the folder of a dataset that a suite locates, else "".
     """
 
     dataset: str

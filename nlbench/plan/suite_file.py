@@ -65,7 +65,7 @@ class DatasetEntry(StrictModel):
         return [info.label_sets[0]]
 
     def noises(self) -> list[dict[str, object]]:
-        """Return each noise to draw. A list as `rate` stands for one noise per rate."""
+        """Return each noise to draw. A list as `rate` makes one noise for each rate."""
         noises = []
         for entry in self.noise:
             rates = entry.get("rate")
