@@ -6,7 +6,7 @@ where, and the likely fix. It may return a remark. Trials are short and each is 
 checks share them.
 
 To add a check, add a function here, and a defect that only it finds to
-tests/conformance/test_check.py.
+tests/conformance/test_defects.py.
 """
 
 from __future__ import annotations

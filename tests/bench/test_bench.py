@@ -1,4 +1,4 @@
-"""`nlbench bench`: what it times is right, what it computes from times equals numbers computed by hand."""
+"""`nlbench bench` times the right thing, and computes what one computes by hand."""
 
 import csv
 import itertools
@@ -30,7 +30,9 @@ def _small(monkeypatch):
 def without_code_generation(monkeypatch):
     """torch.compile that traces but generates no code, which would take seconds."""
     compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, *, options, **how: compile_(f, backend="aot_eager", **how))
+    monkeypatch.setattr(
+        torch, "compile", lambda f, *, options, **how: compile_(f, backend="aot_eager", **how)
+    )
 
 
 def workload(B=8, C=3, dtype=torch.float32):
@@ -39,7 +41,9 @@ def workload(B=8, C=3, dtype=torch.float32):
 
 def measurement(variant, median=10.0, shape=(128, 10), dtype="float32", n=5, **changes):
     quartiles = {"median_us": median, "p25_us": median - 1, "p75_us": median + 2}
-    return Measurement(Shape(*shape), dtype, variant, 50_000, "cpp", 20.48, n=n, **quartiles, **changes)
+    return Measurement(
+        Shape(*shape), dtype, variant, 50_000, "cpp", 20.48, n=n, **quartiles, **changes
+    )
 
 
 def options(shapes="8x3", dtypes="float32", compiled=False):
@@ -47,7 +51,9 @@ def options(shapes="8x3", dtypes="float32", compiled=False):
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(app, ["bench", "--shapes", "8x3", "--dtypes", "float32", "--seconds", "0.01", *arguments])
+    return CliRunner().invoke(
+        app, ["bench", "--shapes", "8x3", "--dtypes", "float32", "--seconds", "0.01", *arguments]
+    )
 
 
 # What is timed
@@ -89,7 +95,12 @@ def test_the_compiled_variant_agrees_with_the_formula(without_code_generation):
 
 @pytest.mark.parametrize(
     ("what", "loss", "gradient", "update"),
-    [("loss", 1.001, 1, 1), ("gradient", 1, 1.01, 1), ("targets", 1, 1, 0), ("loss", float("nan"), 1, 1)],
+    [
+        ("loss", 1.001, 1, 1),
+        ("gradient", 1, 1.01, 1),
+        ("targets", 1, 1, 0),
+        ("loss", float("nan"), 1, 1),
+    ],
 )
 def test_a_wrong_variant_is_noticed(what, loss, gradient, update):
     one = workload()
@@ -102,7 +113,9 @@ def test_a_wrong_variant_is_noticed(what, loss, gradient, update):
             one.targets[index] = before
         return rows * loss, dlogits * gradient
 
-    assert variants.disagreement("step", wrong, one).startswith(f"wrong, so not timed: {what} off by ")
+    assert variants.disagreement("step", wrong, one).startswith(
+        f"wrong, so not timed: {what} off by "
+    )
 
 
 def test_a_wrong_variant_has_no_numbers(monkeypatch):
@@ -115,7 +128,7 @@ def test_a_wrong_variant_has_no_numbers(monkeypatch):
     assert "8x3 float32 step: wrong, so not timed" in result.stdout
 
 
-def test_a_cell_is_as_training_has_it():
+def test_a_workload_is_as_in_training():
     one = Workload(Shape(16, 5), torch.bfloat16, CPU, 100)
     assert one.logits.is_leaf
     assert one.logits.requires_grad
@@ -168,14 +181,17 @@ def test_compiling_is_not_in_the_times(without_code_generation):
     assert by_name["eager"].compile_seconds is None
 
 
-def test_without_a_compiler_the_row_says_why(monkeypatch, tmp_path):
+def test_without_a_compiler_the_line_gives_the_reason(monkeypatch, tmp_path):
     def no_compiler(*args, **kwargs):
         raise RuntimeError("no C++ compiler was found\nlong advice")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
     result = invoke("--csv", str(tmp_path / "b.csv"))
     assert result.exit_code == 0, result.output
-    assert "8x3 float32 compile: torch.compile failed: RuntimeError: no C++ compiler was found." in result.stdout
+    assert (
+        "8x3 float32 compile: torch.compile failed: RuntimeError: no C++ compiler was found."
+        in result.stdout
+    )
     rows = {row["variant"]: row for row in csv.DictReader((tmp_path / "b.csv").open())}
     assert rows["compile"]["why"] == "torch.compile failed: RuntimeError: no C++ compiler was found"
     assert rows["compile"]["median_us"] == ""
@@ -219,15 +235,29 @@ def test_tables_of_hand_written_times():
     medians = {"autograd": 60, "step+backward": 40, "step": 10, "eager": 400, "compile": 100}
     rows = [measurement(name, median) for name, median in medians.items()]
     text = report.render(options("128x10", compiled=True), rows)
-    lines = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines()}
-    assert ("128x10 step", "10.0", "9.0 to 12.0", "5", "40.00", "10.00", "2.05", "10.0%", "") in lines
+    lines = {
+        tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines()
+    }
+    assert (
+        "128x10 step",
+        "10.0",
+        "9.0 to 12.0",
+        "5",
+        "40.00",
+        "10.00",
+        "2.05",
+        "10.0%",
+        "",
+    ) in lines
     assert ("128x10", "10.00", "2.50", "1.67", "40.00", "10.0%") in lines
     assert "Rows of the memory: 50,000 at 128x10." in text
 
 
-@pytest.mark.parametrize(("pattern", "kept"), [("qlqq", [0, 2]), ("lqll", [1, 0, 2, 3]), ("lqlq", [1, 3])])
+@pytest.mark.parametrize(
+    ("pattern", "kept"), [("qlqq", [0, 2]), ("lqll", [1, 0, 2, 3]), ("lqlq", [1, 3])]
+)
 def test_a_crowded_round_is_repeated(monkeypatch, pattern, kept):
-    """Two rounds are wanted, four are the most; q is quiet, l is loud. Where most are loud, all count."""
+    """Two rounds are wanted, at most four are made; q is quiet, l is loud."""
     clock = itertools.count()
     monkeypatch.setattr(measure, "work_now", lambda: load.Work(next(clock), 0, 0))
     monkeypatch.setattr(measure, "busy_elsewhere", lambda spans: int(spans[0][0].clock) // 2)
@@ -235,22 +265,33 @@ def test_a_crowded_round_is_repeated(monkeypatch, pattern, kept):
     number = itertools.count()
     one = workload()
     calls = {"step": variants.VARIANTS["step"].build(one)}
-    times, copies, _ = measure.time_in_turn(calls, print, one, 1e-9, lambda *call: next(number) // 6)
+    times, copies, _ = measure.time_in_turn(
+        calls, print, one, 1e-9, lambda *call: next(number) // 6
+    )
     assert list(dict.fromkeys(times["step"])) == list(dict.fromkeys(copies)) == kept
 
 
-def test_a_crowded_machine_is_said(monkeypatch):
-    before, after = load.Work(clock=10.0, machine=100.0, own=5.0), load.Work(clock=12.0, machine=103.5, own=7.0)
-    assert load.busy_elsewhere([(before, after)]) == 0.75  # 3.5 seconds of work in 2, of which 2 were ours
+def test_a_crowded_machine_is_reported(monkeypatch):
+    before, after = (
+        load.Work(clock=10.0, machine=100.0, own=5.0),
+        load.Work(clock=12.0, machine=103.5, own=7.0),
+    )
+    assert (
+        load.busy_elsewhere([(before, after)]) == 0.75
+    )  # 3.5 seconds of work in 2, of which 2 were ours
     assert load.busy_elsewhere([(None, None)]) is None
     monkeypatch.setattr(load.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     names = [name for name in variants.VARIANTS if name != "compile"]
-    text = report.render(options("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
+    text = report.render(
+        options("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names]
+    )
     assert "| 128x10 step ! " in text
     assert "! 128x10 float32: NOT RELIABLE: other programs kept 0.8 of 2 cores busy" in text
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    text = report.render(options("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names])
+    text = report.render(
+        options("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names]
+    )
     assert "NOT RELIABLE" not in text
 
 
@@ -267,7 +308,12 @@ def test_the_command_prints_writes_and_draws(tmp_path):
     assert tuple(rows[0]) == report.COLUMNS
     assert [row["variant"] for row in rows] == ["autograd", "step+backward", "step", "eager"]
     for row in rows:
-        assert (row["B"], row["C"], row["num_examples"], row["dtype"]) == ("8", "3", "200", "float32")
+        assert (row["B"], row["C"], row["num_examples"], row["dtype"]) == (
+            "8",
+            "3",
+            "200",
+            "float32",
+        )
         assert float(row["p25_us"]) <= float(row["median_us"]) <= float(row["p75_us"])
         assert int(row["n"]) >= 2 * measure.ROUNDS
         assert row["device_name"]
@@ -279,7 +325,7 @@ def test_the_command_prints_writes_and_draws(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_threads_are_set_and_said():
+def test_threads_are_set_and_reported():
     before = torch.get_num_threads()
     try:
         result = invoke("--no-compile", "--threads", "1")
@@ -304,11 +350,17 @@ def test_an_interrupted_run_prints_what_it_has(monkeypatch):
     ("arguments", "message"),
     [
         (["--op", "elrr"], "--op elrr: unknown. There are: elr. Did you mean 'elr'?"),
-        (["--shapes", "128-10"], "--shapes 128-10: not a shape. Write BxC, rows by classes, as in 128x10,1024x1000"),
+        (
+            ["--shapes", "128-10"],
+            "--shapes 128-10: not a shape. Write BxC, rows by classes, as in 128x10,1024x1000",
+        ),
         (["--shapes", "8x3,0x10"], "--shapes 0x10: needs at least 1 row and 2 classes"),
         (["--shapes", "8x1"], "--shapes 8x1: needs at least 1 row and 2 classes"),
         (["--shapes", "999999999x999999999"], "an eighth of this machine's memory is"),
-        (["--dtypes", "bfloat"], "--dtypes bfloat: unknown. There are: float32, bfloat16, float16."),
+        (
+            ["--dtypes", "bfloat"],
+            "--dtypes bfloat: unknown. There are: float32, bfloat16, float16.",
+        ),
         (["--dtypes", ","], "--dtypes: names none."),
         (["--seconds", "0"], "--seconds 0: must be above 0"),
         (["--seconds", "nan"], "--seconds nan: must be above 0"),
@@ -321,7 +373,7 @@ def test_an_interrupted_run_prints_what_it_has(monkeypatch):
         (["--plot", "nowhere/b.png"], "--plot nowhere/b.png: there is no folder nowhere"),
     ],
 )
-def test_errors_say_what_to_write(arguments, message, monkeypatch, tmp_path):
+def test_errors_name_the_option_and_what_to_write(arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     result = invoke(*arguments)
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""The scripts of tests/benchmarks: that they run, that their clocks miss nothing, that both loops train the same."""
+"""The scripts of tests/benchmarks run, their clocks miss nothing, and both loops train alike."""
 
 import re
 
@@ -21,12 +21,14 @@ CPU = torch.device("cpu")
 def elr(labels, C):
     """nlbench's ELR with the authors' values."""
     task = Task(len(labels), C, labels, epochs=2, steps_per_epoch=4, batch_size=16)
-    return build_method(registry.load_method(registry.method_files([])["elr"]), {"beta": 0.7, "lam": 3.0}, task)
+    return build_method(
+        registry.load_method(registry.method_files([])["elr"]), {"beta": 0.7, "lam": 3.0}, task
+    )
 
 
 @pytest.mark.parametrize("C", [10, 101])
 def test_both_elrs_are_the_same_loss(C):
-    """An epoch over all examples and a second one: losses, gradients, tables; then what the networks have learned."""
+    """Compare losses, gradients and tables over two epochs, then the networks' weights."""
     rng = torch.Generator().manual_seed(C)
     rows, labels = torch.randn(60, 6, generator=rng), torch.randint(C, (60,), generator=rng)
     ours, eager = elr(labels, C), EagerELR(60, C)
@@ -129,7 +131,9 @@ def test_training_prints_a_block_of_markdown(measured, capsys, monkeypatch):
     shares = [float(share) for share in re.findall(r"^\| \w+ \| (\d+\.\d+)% \|", printed, re.M)]
     assert len(shares) == 6
     assert sum(shares) == pytest.approx(100, abs=0.1)
-    assert re.search(r"^Everything but forward, backward and optimiser: \d+\.\d% of a step\.$", printed, re.M)
+    assert re.search(
+        r"^Everything but forward, backward and optimiser: \d+\.\d% of a step\.$", printed, re.M
+    )
     assert "Numbers that the host read from tensors: 0.00 a step (2 steps profiled)." in printed
 
 

@@ -1,0 +1,115 @@
+"""Write method files for tests of `nlbench check`, from parts of a class as text."""
+
+import textwrap
+from pathlib import Path
+
+from nlbench.conformance import runner
+
+# Begins each file.
+HEAD = '''"""A test's method. Doe & Roe, NeurIPS 2018, arXiv:1805.07836."""
+import copy, gc, random, sys, time
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from nlbench.method import Method, Task
+'''
+
+
+def function(head: str, *lines: str) -> str:
+    """Return the text of a function with these lines."""
+    return f"def {head}:\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def init(*lines: str, more: str = "") -> str:
+    """Return a constructor with these lines, and `more` arguments."""
+    return function(f"__init__(self, task: Task{more})", "super().__init__(task)", *lines)
+
+
+def loss(*lines: str, value: str = "F.cross_entropy(logits, batch.labels)") -> str:
+    return function("loss(self, logits, batch)", *lines, f"return {value}")
+
+
+def step(*lines: str, value: str = "F.cross_entropy(logits, batch.labels)", names: str = "") -> str:
+    head = (*lines, "logits = run.networks[0](batch.images)")
+    return function(
+        "training_step(self, run, batch)",
+        *head,
+        f"run.backward_step({value}, {names})",
+        "return logits",
+    )
+
+
+def predict(*lines: str, value: str = "run.networks[0](images)") -> str:
+    return function("predict(self, run, images)", *lines, f"return {value}")
+
+
+CE = loss()
+
+
+def write(folder: Path, body: str, head: str = HEAD, name: str = "mine") -> Path:
+    path = folder / f"{name}.py"
+    path.write_text(head + textwrap.dedent(body))
+    return path
+
+
+def members(*parts: str) -> str:
+    """Return the text of a method `Mine` with these members."""
+    body = "".join(textwrap.indent(textwrap.dedent(part), "    ") for part in parts)
+    return f"class Mine(Method):\n{body}"
+
+
+OWN_WEIGHTS = init("self.w = nn.Parameter(torch.zeros(task.num_classes))")
+
+FAST_INIT = init("self.register_buffer('targets', torch.zeros(task.num_train, task.num_classes))")
+FAST_LOSS = loss(
+    "p = logits.detach().softmax(1)",
+    "self.targets[batch.index] = 0.7 * self.targets[batch.index] + 0.3 * p",
+    "t = F.one_hot(batch.labels, logits.shape[1]) + self.targets[batch.index]",
+    value="F.cross_entropy(logits, t)",
+)
+
+
+def fast_form(
+    rows: str = "rows", grad: str = "dlogits / len(batch)", update: str = "0.3 * p"
+) -> str:
+    return function(
+        "loss_and_grad(self, logits, batch)",
+        "p = logits.softmax(1)",
+        f"self.targets[batch.index] = 0.7 * self.targets[batch.index] + {update}",
+        "t = F.one_hot(batch.labels, logits.shape[1]) + self.targets[batch.index]",
+        "rows = -(t * logits.log_softmax(1)).sum(1)",
+        "dlogits = t.sum(1, keepdim=True) * p - t",
+        f"return {rows}, {grad}",
+    )
+
+
+def shared(
+    name: str, reset: str = "on_epoch_start(self, run, epoch)", when: str = "if epoch == 0"
+) -> str:
+    """A loss that counts its calls in `name`, which begins at 0 with each training."""
+    return function(reset, f"{when}: {name} = 0") + scaled_by(name, f"{name} += 1")
+
+
+def scaled_by(name: str, update: str) -> str:
+    """A loss whose value depends on the state `name`, which `update` changes."""
+    return loss(update, value=f"F.cross_entropy(logits, batch.labels) * (1 + 0.01 * {name})")
+
+
+def failures(path: Path | str, **more) -> dict[str, str]:
+    """Return the messages of the failed checks by name."""
+    results = runner.check(path, **more)
+    return {result.name: result.message for result in results if result.status == "FAIL"}
+
+
+def complaints(results: list[runner.Result]) -> list[str]:
+    """Return the lines of all checks that are not ok.
+
+    `fast-form` may be skipped, because most methods have no loss_and_grad.
+    """
+    fine = ("fast-form", "skipped", "it has no loss_and_grad")
+    lines = []
+    for result in results:
+        if result.status != "ok" and (result.name, result.status, result.message) != fine:
+            lines += result.lines()
+    return lines
