@@ -1,6 +1,4 @@
-"""Time the variants of `nlbench bench` by pytest-benchmark.
-
-    pytest tests/benchmarks --benchmark-only
+"""The variants of `nlbench bench` through pytest-benchmark: pytest tests/benchmarks --benchmark-only
 
 A plain `pytest` leaves this folder out. Groups are shapes and dtypes; compare within a group.
 """
@@ -10,22 +8,24 @@ import time
 import pytest
 import torch
 
-from nlbench.bench import measure, setting, variants
+from nlbench.bench import measure, variants
+from nlbench.bench.options import num_examples
+from nlbench.bench.variants import Workload
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def cells():
-    """Return a function that makes cells and keeps only the last, whose variants share tensors."""
+def workloads():
+    """Return a function that makes the workload of a shape and dtype, and keeps the last one."""
     kept = {}
 
     def get(shape, dtype):
         if (shape, dtype) not in kept:
             kept.clear()
             torch.compiler.reset()
-            count = setting.num_examples(shape, CPU)
-            kept[shape, dtype] = variants.Cell(shape, getattr(torch, dtype), CPU, count)
+            rows = num_examples(shape, CPU)
+            kept[shape, dtype] = Workload(shape, getattr(torch, dtype), CPU, rows)
         return kept[shape, dtype]
 
     return get
@@ -34,24 +34,22 @@ def cells():
 @pytest.mark.parametrize("variant", variants.VARIANTS)
 @pytest.mark.parametrize("shape", variants.SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_one_step(benchmark, cells, dtype, shape, variant):
-    cell = cells(shape, dtype)
-    call = variants.VARIANTS[variant].build(cell)
+def test_one_step(benchmark, workloads, dtype, shape, variant):
+    work = workloads(shape, dtype)
+    call = variants.VARIANTS[variant].build(work)
     # The first call also compiles what needs compiling, outside the timing.
-    assert measure.disagrees(variant, call, cell) == ""
-    batches = cell.epochs()
+    assert variants.disagreement(variant, call, work) == ""
+    batches = work.epochs()
 
     # pytest-benchmark calls this before each round and does not time it.
     def fresh():
-        cell.logits.grad = None
+        work.logits.grad = None
         return next(batches), {}
 
     start = time.perf_counter()
     call(*next(batches))
     rounds = int(min(2000, max(10, 0.3 / (time.perf_counter() - start))))
-
     benchmark.group = f"elr {shape} {dtype}"
-    benchmark.extra_info["threads"] = torch.get_num_threads()
-    benchmark.extra_info["backend"] = measure.backend(variant, CPU)
+    benchmark.extra_info |= {"threads": torch.get_num_threads(), "backend": measure.backend(variant, CPU)}
     benchmark.extra_info["bytes_moved"] = measure.bytes_moved(shape, dtype)
     benchmark.pedantic(call, setup=fresh, rounds=rounds, warmup_rounds=5)
