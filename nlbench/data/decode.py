@@ -128,7 +128,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey).convert("RGB")
 
     if image.mode == "F":
-        raise ValueError("pixels are floating-point numbers, whose white nobody knows")
+        raise ValueError("pixels are floating-point numbers, and the value of white is unknown")
 
     # Transparent parts become black.
     if image.mode in ("P", "PA", "LA", "RGBA") or "transparency" in image.info:

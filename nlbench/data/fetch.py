@@ -22,7 +22,7 @@ from nlbench.files import digest
 # (bytes done, bytes in all; 0 where the server does not give the size)
 Progress = Callable[[int, int], None]
 
-# For the whole connection, with the name look-up, which has no limit of its own.
+# For the whole connection, with the name look-up, which takes no limit.
 CONNECT_SECONDS = 8.0
 
 # For the next byte, once connected.

@@ -126,7 +126,7 @@ def test_every_image_that_scores_must_be_there(small, tmp_path, part):
         ("clean_label_kv.txt", f"a.jpg {'9' * 5000}", "clean_label_kv.txt:4: label 99999"),
         ("noisy_label_kv.txt", "images/0/00/0,0.jpg 3", "noisy_label_kv.txt:4: images/0/00/0,0.jpg has label 3, and 0"),
         ("noisy_train_key_list.txt", "images/0/9.jpg", "noisy_train_key_list.txt:4: 'images/0/9.jpg' has no label in"),
-        ("clean_val_key_list.txt", "images/0/00/5000,0.jpg", "val_key_list.txt:4: 0/00/5000,0.jpg stands there alr"),
+        ("clean_val_key_list.txt", "images/0/00/5000,0.jpg", "val_key_list.txt:4: 0/00/5000,0.jpg is listed already"),
     ],
 )
 def test_a_wrong_line_is_named(small, tmp_path, file, line, message):
@@ -140,7 +140,7 @@ def test_an_image_that_is_listed_twice_is_trained_on_once(small, tmp_path):
     change_line(tmp_path / "noisy_train_key_list.txt", 4, "images/0/00/0,0.jpg")
     dataset = load(tmp_path)
     assert dataset.info.num_train == 14 * 8 - 1
-    assert dataset.warnings == (f"{tmp_path}/noisy_train_key_list.txt:4: 0/00/0,0.jpg stands there already; left out",)
+    assert dataset.warnings == (f"{tmp_path}/noisy_train_key_list.txt:4: 0/00/0,0.jpg is listed already; left out",)
 
 
 def test_other_ends_of_lines_blanks_and_a_byte_order_mark(small, tmp_path):

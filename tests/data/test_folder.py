@@ -213,7 +213,7 @@ def test_every_test_image_must_be_there(refused, small, tmp_path):
         ("train.csv", 4, "a.jpg,cat", "train.csv:4: clean_label is empty"),
         ("train.csv", 4, "a.jpg, ,cat", "train.csv:4: label is empty"),
         ("train.csv", 4, '" ",cat,cat', "train.csv:4: path is empty"),
-        ("train.csv", 4, '"pictures/../pictures/train/no 0, ñ.jpg ",cat,cat', "no 0, ñ.jpg  stands in line 2 already"),
+        ("train.csv", 4, '"pictures/../pictures/train/no 0, ñ.jpg ",cat,cat', "no 0, ñ.jpg  is in line 2 already"),
         ("train.csv", 4, 'a.jpg,"cat"s,cat', "train.csv:4: cannot be read as CSV"),
         ("test.csv", 3, "a.jpg,cta", "test.csv:3: no training image has the class 'cta'. There are: cat, dog, Überl"),
         ("test.csv", 3, "a.jpg,cta", "Did you mean 'cat'?"),

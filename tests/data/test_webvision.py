@@ -130,7 +130,7 @@ def test_a_class_of_imagenet_that_is_not_there(small, tmp_path):
             "val_filelist.txt",
             3,
             "val000047.jpg 48",
-            "val_filelist.txt:4: val_images_256/val000047.jpg stands there alr",
+            "val_filelist.txt:4: val_images_256/val000047.jpg is listed already",
         ),
         ("val_filelist.txt", 3, None, "val_filelist.txt: only 49 of the first 50 classes are in it"),
         ("synsets.txt", 8, SYNSETS[3], f"synsets.txt:8: {SYNSETS[3]} is the class of line 4 already"),

@@ -134,7 +134,7 @@ def _table(path: Path) -> dict[str, int]:
     listed = image_lists.read_list(path, INFO.num_classes)
     table: dict[str, tuple[int, int]] = {}
     for name, label, line in zip(listed.names, listed.labels, listed.lines, strict=True):
-        # A key that stands twice with the same label does no harm.
+        # A key may be listed twice with the same label.
         other, first = table.setdefault(_key(name), (int(label), line))
         if other != label:
             raise DataError(

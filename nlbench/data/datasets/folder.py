@@ -265,8 +265,7 @@ def _csv(path: Path) -> Part:
         other = line_of.setdefault(name, line)
         if other != line:
             raise DataError(
-                f"{path}:{line}: {cells['path']} stands in line {other} already; "
-                f"an image has one label"
+                f"{path}:{line}: {cells['path']} is in line {other} already; an image has one label"
             )
         clean = cells["clean_label"].strip() if "clean_label" in cells else None
         part.add(name, cells["label"].strip(), clean, line)

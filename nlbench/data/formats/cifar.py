@@ -188,7 +188,7 @@ def _decode(copy: Copy, layout: Layout, info: Info) -> tuple[dict[str, np.ndarra
     digests = decoded.digests
     warnings = []
 
-    # A copy that nobody has published may be right. It is used, and every record says so.
+    # An unpublished copy may be right. It is used, and every record keeps the warning.
     unknown = [name for name, md5 in digests.items() if layout.md5.get(name) != md5]
     if unknown:
         names = ", ".join(unknown)

@@ -127,7 +127,7 @@ def require_whole(images: ImageList) -> None:
         message = _first_of(absent, images, lambda i: f"no image {images.root / images.names[i]}")
         raise DataError(f"{message}; every image of this part must be there")
     if repeated.any():
-        message = _first_of(repeated, images, lambda i: f"{images.names[i]} stands there already")
+        message = _first_of(repeated, images, lambda i: f"{images.names[i]} is listed already")
         raise DataError(f"{message}; keep one")
 
 
@@ -152,7 +152,7 @@ def usable(images: ImageList) -> tuple[np.ndarray, tuple[str, ...]]:
             )
         warnings.append(f"{message}; left out")
     if repeated.any():
-        message = _first_of(repeated, images, lambda i: f"{images.names[i]} stands there already")
+        message = _first_of(repeated, images, lambda i: f"{images.names[i]} is listed already")
         warnings.append(f"{message}; left out")
     return ~absent & ~repeated, tuple(warnings)
 
