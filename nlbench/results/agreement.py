@@ -379,7 +379,7 @@ def _counts(a: Side, b: Side, x: Sequence[float], y: Sequence[float]) -> str:
         if product < 0:
             reverse.append(f"{m} and {n}")
     text += (
-        " Pairs whose order may be chance on a side (paired t test over seeds, uncorrected p of "
+        " Pairs whose order may be chance on a side (paired t test over seeds, unadjusted p of "
         f"{LEVEL} or more): {len(products) - clear}. Of the other {clear}, "
         f"{clear - len(reverse)} are in the same order"
     )

@@ -295,7 +295,7 @@ def _notes(columns: _Columns, listed: Sequence[Published], keys: _Keys) -> list[
     if tested:
         found.append(
             "minus published: measured minus published in percentage points, with the p-value of "
-            "Welch's t test (two-sided, not corrected). not testable: a std or the number of runs "
+            "Welch's t test (two-sided, unadjusted). not testable: a std or the number of runs "
             "is not known, or there is one run."
         )
     if keys.letters.texts:

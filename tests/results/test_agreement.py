@@ -154,7 +154,7 @@ def test_pairs_within_noise_are_counted_by_themselves(suite):
     # -.40 twice; gce - sl .10, .11; ce - gce -.50, -.51; mae - sl -.38, -.42; mae - gce -.48, -.53. With one degree of
     # freedom the least t of these, 20, has p .03.
     assert (
-        "Pairs whose order may be chance on a side (paired t test over seeds, uncorrected p of 0.05 or"
+        "Pairs whose order may be chance on a side (paired t test over seeds, unadjusted p of 0.05 or"
         in text
     )
     assert "or more): 1. Of the other 5" in text

@@ -550,7 +550,7 @@ def test_elr_beside_its_paper(store):
     )
     assert "5 runs; not stated whether its std is of the sample or the population" in text
     assert "- [2] ELR official README" in text
-    assert "p-value of Welch's t test (two-sided, not corrected)" in text
+    assert "p-value of Welch's t test (two-sided, unadjusted)" in text
     assert (
         "Published numbers that are not shown, because their setting is less similar: 2;" in text
     )  # the cosine row
