@@ -15,7 +15,7 @@ SIZES = [(1, 1), (1, 10), (7, 2), (7, 10), (128, 10), (128, 100), (33, 17), (33,
 
 @dataclass
 class Given:
-    """The arguments of all losses: each form takes those that it needs."""
+    """Hold the arguments of all losses. Each form takes those that it needs."""
 
     logits: torch.Tensor  # [B, C]
     labels: torch.Tensor  # [B]
@@ -25,9 +25,11 @@ class Given:
     mixed: torch.Tensor  # [B, C]
 
     def with_logits(self, logits):
+        """Return the same with other logits."""
         return replace(self, logits=logits)
 
     def copied(self):
+        """Return the same with a copy of the targets, because losses update them in place."""
         return replace(self, targets=self.targets.clone())
 
 
@@ -44,12 +46,15 @@ def make_given(B, C, stage="early", dtype=torch.float32, seed=0):
     targets = torch.rand(N, C, generator=rng, dtype=torch.float64)
     targets *= 0.3 / targets.sum(1, keepdim=True)
     mixed = 0.3 * targets[index]
+
     if stage == "late":
         logits *= 12
         mixed = logits.softmax(1)
         targets[index] = mixed
+
     labels = torch.randint(C, (2, B), generator=rng)
     soft = 0.8 * F.one_hot(labels[0], C).double() + 0.2 * F.one_hot(labels[1], C)
+    # Targets are float32 even beside bfloat16 logits.
     wide = torch.promote_types(dtype, torch.float32)
     return Given(
         logits.to(dtype), labels[0], index, targets.to(wide), soft.to(wide), mixed.to(wide)
@@ -57,6 +62,8 @@ def make_given(B, C, stage="early", dtype=torch.float32, seed=0):
 
 
 class Elr:
+    """ELR with given labels: updates the targets, then takes the loss."""
+
     name, updates = "elr", True
 
     @staticmethod
@@ -73,16 +80,20 @@ class Elr:
     def formula(g):
         z = g.logits.detach().double().requires_grad_()
         memory = g.targets.double().clone()
+
         q = torch.clamp(torch.softmax(z, dim=1), 1e-4, 1 - 1e-4)
         with torch.no_grad():
             new = q / q.sum(dim=1, keepdim=True)
             memory[g.index] = BETA * memory[g.index] + (1 - BETA) * new
+
         agreement = torch.einsum("bc,bc->b", memory[g.index], q)
         losses = F.cross_entropy(z, g.labels, reduction="none") + LAM * torch.log(1 - agreement)
         return *differentiated(losses, z), memory
 
 
 class Soft:
+    """ELR+ with soft labels and targets that are already mixed: updates nothing."""
+
     name, updates = "elr-plus", False
 
     @staticmethod
@@ -98,12 +109,16 @@ class Soft:
         z = g.logits.detach().double().requires_grad_()
         q = torch.softmax(z, 1).clamp(1e-4, 1 - 1e-4)
         agreement = torch.einsum("bc,bc->b", g.mixed.double(), q)
+
         log_p = z - z.logsumexp(1, keepdim=True)
+        # Where a label is 0 and log_p is -inf, their product would be nan.
         ce = -torch.where(g.soft == 0, 0.0, g.soft.double() * log_p).sum(1)
         return *differentiated(ce + LAM * (1 - agreement).log(), z), g.targets.double()
 
 
 class Alr:
+    """ALR, which needs no labels: updates the targets, then takes the loss."""
+
     name, updates = "alr", True
 
     @staticmethod
@@ -122,6 +137,7 @@ class Alr:
         log_p = z - z.logsumexp(1, keepdim=True)
         memory = g.targets.double().clone()
         memory[g.index] = ALPHA * memory[g.index] + (1 - ALPHA) * log_p.detach().exp()
+
         losses = -(memory[g.index] * log_p).sum(1) - LAM_E * (log_p.exp() * log_p).sum(1)
         return *differentiated(losses, z), memory
 

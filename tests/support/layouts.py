@@ -9,97 +9,157 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-NOISY = 14 * 8  # Clothing1M's training images here
-SYNSETS = [f"n{9_000_000 - 7919 * i:08}" for i in range(1000)]  # as in the real list not in ascending order
+# The number of training images of the small Clothing1M.
+NOISY = 14 * 8
+# Like those of the real list, these are not in ascending order.
+SYNSETS = [f"n{9_000_000 - 7919 * i:08}" for i in range(1000)]
+
+
+# ---- Images and lists ---------------------------------------------------------------------------
 
 
 def colour(label: int, number: int) -> tuple[int, int, int]:
-    """A colour that a network can tell a class by, a little different for each image."""
-    return 40 + 60 * (label % 4), 40 + 60 * (label // 4 % 4), (31 * number) % 100 + 20 * (label // 16)
+    """Return a colour that shows the class, a little different for each image."""
+    red = 40 + 60 * (label % 4)
+    green = 40 + 60 * (label // 4 % 4)
+    blue = (31 * number) % 100 + 20 * (label // 16)
+    return red, green, blue
 
 
-def write_image(path: Path, label: int = 0, number: int = 0, size: tuple[int, int] = (24, 20), **options) -> Path:
-    """A JPEG (or what the suffix says) of `size` (width, height): a class's colour, and a brighter upper half."""
-    pixels = np.empty((size[1], size[0], 3), np.uint8)
+def write_image(
+    path: Path, label: int = 0, number: int = 0, size: tuple[int, int] = (24, 20), **options
+) -> Path:
+    """Write an image in a class's colour, with a brighter upper half.
+
+    Its form is that of the path's suffix, and `size` is (width, height).
+    """
+    width, height = size
+    pixels = np.empty((height, width, 3), np.uint8)
     pixels[:] = colour(label, number)
-    pixels[: size[1] // 2] += 20
+    pixels[: height // 2] += 20
+
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path
 
 
 def encoded(label: int, number: int, form: str = "PNG") -> bytes:
+    """Return the bytes of an image file in a class's colour."""
     buffer = io.BytesIO()
     Image.new("RGB", (24, 20), colour(label, number)).save(buffer, form)
     return buffer.getvalue()
 
 
+def write_lines(path: Path, lines: list[str]) -> None:
+    """Write a text file of these lines, in a folder that need not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def change_line(path: Path, number: int, line: str | None) -> None:
+    """Replace the line `number` of a list, counted from 1, or remove it for None."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[number - 1 : number] = [] if line is None else [line]
+    write_lines(path, lines)
+
+
+# ---- Datasets with official lists ---------------------------------------------------------------
+
+
 class Clothing1M:
-    """Keys with their labels for each part; `write` makes the files of one of the layouts that people have."""
+    """Hold the image names and labels of each part, and write them in one of the known layouts."""
 
     def __init__(self, train=NOISY, val=14, test=28):
-        self.parts = {
-            part: [(f"images/{i % 10}/{i % 7:02}/{start + i},{17 * i}.jpg", i % 14) for i in range(count)]
-            for part, start, count in (("noisy_train", 0, train), ("clean_val", 5000, val), ("clean_test", 7000, test))
-        }
+        starts = {"noisy_train": 0, "clean_val": 5000, "clean_test": 7000}
+        counts = {"noisy_train": train, "clean_val": val, "clean_test": test}
+        self.parts = {}
+        for part, start in starts.items():
+            entries = []
+            for i in range(counts[part]):
+                # The real names have a comma, too.
+                name = f"images/{i % 10}/{i % 7:02}/{start + i},{17 * i}.jpg"
+                entries.append((name, i % 14))
+            self.parts[part] = entries
 
     @property
     def tables(self) -> dict[str, list[tuple[str, int]]]:
-        """The label tables. A training image has a clean label, too, which its part must not take."""
+        """Return the label tables.
+
+        A training image has a clean label, too, and a validation image a noisy one. Their parts
+        must not take these.
+        """
         train, val, test = self.parts.values()
         clean = [(train[0][0], 13), *val, *test]
         return {"noisy": [*train, (val[1][0], 12)], "clean": clean}
 
-    def write(self, place: Path, lists: str = "", images: str = "images", prefix: str = "images/") -> Path:
-        """Lists in the folder `lists`, images in `images`, keys that begin with `prefix`."""
+    def write(
+        self, place: Path, lists: str = "", images: str = "images", prefix: str = "images/"
+    ) -> Path:
+        """Write lists to the folder `lists`, whose names begin with `prefix`, and images."""
         folder = place / lists
-        folder.mkdir(parents=True, exist_ok=True)
 
         def name(key):
             return prefix + key.removeprefix("images/")
 
-        for kind, rows in self.tables.items():
-            write_lines(folder / f"{kind}_label_kv.txt", [f"{name(key)} {label}" for key, label in rows])
-        for part, rows in self.parts.items():
-            write_lines(folder / f"{part}_key_list.txt", [name(key) for key, _ in rows])
-            for i, (key, label) in enumerate(rows):
+        for kind, entries in self.tables.items():
+            lines = [f"{name(key)} {label}" for key, label in entries]
+            write_lines(folder / f"{kind}_label_kv.txt", lines)
+
+        for part, entries in self.parts.items():
+            write_lines(folder / f"{part}_key_list.txt", [name(key) for key, _ in entries])
+            for i, (key, label) in enumerate(entries):
                 write_image(place / images / key.removeprefix("images/"), label, i)
         return place
 
 
 class WebVision:
-    """Two training images a class (and other classes' lines), one for validation, one of ImageNet."""
+    """Write two training images a class, one for validation and one of ImageNet.
+
+    The lists hold lines of other classes, too, whose images do not exist.
+    """
 
     def __init__(self, per_class=2):
-        self.train = [(f"google/q{label:04}/im g,{i}é.jpg", label) for i in range(per_class) for label in range(50)]
+        self.train = []
+        for i in range(per_class):
+            for label in range(50):
+                self.train.append((f"google/q{label:04}/im g,{i}é.jpg", label))
         self.val = [(f"val{label:06}.jpg", label) for label in reversed(range(50))]
         self.others = [("google/q0999/not there.jpg", 999), ("google/q0050/x.jpg", 50)]
 
     def write(self, place: Path, val_prefix: str = "") -> Path:
-        train = [*self.others, *self.train]
-        write_lines(place / "info" / "train_filelist_google.txt", [f"{name} {label}" for name, label in train])
-        val = [f"{val_prefix}{name} {label}" for name, label in [("val999999.jpg", 999), *self.val]]
-        write_lines(place / "info" / "val_filelist.txt", val)
+        """Write lists and images."""
+        train = [f"{name} {label}" for name, label in [*self.others, *self.train]]
+        val = [("val999999.jpg", 999), *self.val]
+        listed = [f"{val_prefix}{name} {label}" for name, label in val]
+        write_lines(place / "info" / "train_filelist_google.txt", train)
+        write_lines(place / "info" / "val_filelist.txt", listed)
         write_lines(place / "info" / "synsets.txt", [f"{name} some, name" for name in SYNSETS])
+
         for i, (name, label) in enumerate(self.train):
             write_image(place / name, label, i)
         for i, (name, label) in enumerate(self.val):
             write_image(place / "val_images_256" / name, label, i)
+        # Two more classes, which the first 50 of WebVision leave out.
         for label, name in enumerate([*SYNSETS[:50], *SYNSETS[100:102]]):
             write_image(place / "ilsvrc12" / name / "ILSVRC2012_val_00000001.JPEG", label, 7)
         return place
 
 
 class Animal10N:
-    """Three training images and one test image a class, as 64x64 pixels."""
+    """Hold three training images and one test image a class, as 64x64 pixels."""
 
     def __init__(self):
         rng = np.random.default_rng(0)
         self.labels = {"train": np.arange(30) * 7 % 10, "test": np.arange(10)}
-        self.images = {part: rng.integers(0, 256, (len(y), 64, 64, 3), np.uint8) for part, y in self.labels.items()}
+        self.images = {}
+        for part, labels in self.labels.items():
+            self.images[part] = rng.integers(0, 256, (len(labels), 64, 64, 3), np.uint8)
 
     def write_binary(self, place: Path, order: str = "<") -> Path:
-        """Two training files, of which the tenth stands for a name that sorts wrongly as text."""
+        """Write two training files and a test file.
+
+        The second training file has the number 10, which sorts wrongly as text.
+        """
         place.mkdir(parents=True, exist_ok=True)
         half = np.arange(30) < 16
         for name, part, chosen in (
@@ -114,57 +174,80 @@ class Animal10N:
             (place / name).write_bytes(content)
         return place
 
-    def write_folders(self, place: Path, train: str = "training", test: str = "testing", suffix: str = "png") -> Path:
+    def write_folders(
+        self, place: Path, train: str = "training", test: str = "testing", suffix: str = "png"
+    ) -> Path:
+        """Write a file LABEL_NUMBER for each image, in a folder for each part."""
         for part, folder in (("train", train), ("test", test)):
             (place / folder).mkdir(parents=True, exist_ok=True)
             for i, label in enumerate(self.labels[part]):
-                Image.fromarray(self.images[part][i]).save(place / folder / f"{label}_{i:05}.{suffix}")
+                image = Image.fromarray(self.images[part][i])
+                image.save(place / folder / f"{label}_{i:05}.{suffix}")
         return place
+
+
+# ---- A user's own folder ------------------------------------------------------------------------
 
 
 CLASSES = ("cat", "dog", "Überläufer, rot")
 
 
 class Folder:
-    """Images of three classes, whose labels are wrong for every fifth; test images are the clean ones' like."""
+    """Hold images of three classes. Every fifth training label is wrong, no test label is."""
 
     def __init__(self, per_class=10, test=3):
         self.clean = [i % 3 for i in range(3 * per_class)]
         self.given = [(y + 1) % 3 if i % 5 == 0 else y for i, y in enumerate(self.clean)]
         self.test = [i % 3 for i in range(3 * test)]
 
+    @property
+    def parts(self) -> list[tuple[str, list[int], list[int]]]:
+        """Return (part, given labels, classes that the images show)."""
+        return [("train", self.given, self.clean), ("test", self.test, self.test)]
+
     def write_classes(self, place: Path) -> Path:
-        """CLASS/FILE; one of them a folder deeper."""
-        for part, labels in (("train", self.given), ("test", self.test)):
+        """Write a folder for each class. One image lies a folder deeper."""
+        for part, labels, shown in self.parts:
             for i, label in enumerate(labels):
                 inner = "more" if i == 1 else "."
-                shown = self.clean[i] if part == "train" else label
-                write_image(place / part / CLASSES[label] / inner / f"{i:03}.jpg", shown, i)
+                path = place / part / CLASSES[label] / inner / f"{i:03}.jpg"
+                write_image(path, shown[i], i)
         return place
 
     def write_csv(self, place: Path, clean: bool = True) -> Path:
-        for part, labels in (("train", self.given), ("test", self.test)):
-            lines = ["path,label,clean_label" if clean and part == "train" else "path,label"]
+        """Write a list for each part, that for training with clean labels unless told otherwise."""
+        for part, labels, shown in self.parts:
+            with_clean = clean and part == "train"
+            lines = ["path,label,clean_label" if with_clean else "path,label"]
             for i, label in enumerate(labels):
-                shown = self.clean[i] if part == "train" else label
-                path = write_image(place / "pictures" / part / f"no {i}, ñ.jpg", shown, i)
-                row = [str(path.relative_to(place)), CLASSES[label]]
-                row += [CLASSES[shown]] if clean and part == "train" else []
-                lines.append(",".join(f'"{value}"' for value in row))
+                path = write_image(place / "pictures" / part / f"no {i}, ñ.jpg", shown[i], i)
+                columns = [str(path.relative_to(place)), CLASSES[label]]
+                if with_clean:
+                    columns.append(CLASSES[shown[i]])
+                lines.append(",".join(f'"{value}"' for value in columns))
             write_lines(place / f"{part}.csv", lines)
         return place
 
-    def write_parquet(self, place: Path, clean: bool = False, named: bool = True, data: str = "data") -> Path:
-        """As Hugging Face writes it: images as structs, labels as numbers with their names in the metadata."""
+    def write_parquet(
+        self, place: Path, clean: bool = False, named: bool = True, data: str = "data"
+    ) -> Path:
+        """Write two files a part as Hugging Face does.
+
+        Images are structs, labels are numbers. Their names are in the metadata if `named`.
+        """
         (place / data).mkdir(parents=True, exist_ok=True)
-        features = {"image": {"_type": "Image"}, "label": {"names": list(CLASSES), "_type": "ClassLabel"}}
-        metadata = {"huggingface": json.dumps({"info": {"features": features}})} if named else {}
-        for part, labels in (("train", self.given), ("test", self.test)):
-            shown = self.clean if part == "train" else labels
+        names = {"names": list(CLASSES), "_type": "ClassLabel"}
+        features = {"image": {"_type": "Image"}, "label": names}
+        metadata = {}
+        if named:
+            metadata["huggingface"] = json.dumps({"info": {"features": features}})
+
+        struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        for part, labels, shown in self.parts:
             for shard, rows in enumerate(np.array_split(np.arange(len(labels)), 2)):
                 images = [{"bytes": encoded(shown[i], i), "path": f"{i}.png"} for i in rows]
                 columns = {
-                    "image": pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+                    "image": pa.array(images, struct),
                     "label": pa.array([labels[i] for i in rows]),
                 }
                 if clean and part == "train":
@@ -172,15 +255,3 @@ class Folder:
                 table = pa.table(columns).replace_schema_metadata(metadata)
                 pq.write_table(table, place / data / f"{part}-{shard:05}-of-00002.parquet")
         return place
-
-
-def write_lines(path: Path, lines: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def change_line(path: Path, number: int, line: str | None) -> None:
-    """Put `line` in place of a list's line `number`, from 1, or take it out."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    lines[number - 1 : number] = [] if line is None else [line]
-    write_lines(path, lines)

@@ -1,4 +1,4 @@
-"""What a test needs of the machine it runs on."""
+"""Markers of tests that need something special of the machine."""
 
 import pytest
 

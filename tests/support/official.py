@@ -1,4 +1,4 @@
-"""Values that the authors' own codes computed, where they lie beside the checkout."""
+"""Values that the authors' own code computed, if their file lies beside the checkout."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Pages of the documentation as their readers follow them: files are written, commands run, outputs compared."""
+"""Follow pages of the documentation as their readers do.
+
+Files are written, commands are run, and their outputs are compared with those on the page.
+"""
 
 import os
 import re
@@ -12,7 +15,9 @@ from pathlib import Path
 import nlbench
 
 DOCS = Path(__file__).parents[2] / "docs"
-BLOCK = re.compile(r"^(?:<!-- (?P<mark>\w+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^(?:<!-- (?P<mark>\w+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 # The first line of a block that is a file: a comment that holds its path.
 NAME = re.compile(r"(?:#|//) (\S+\.\w+)\n")
 
@@ -21,7 +26,7 @@ Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code. `mark` is the word of an HTML comment in the line above it, or empty."""
+    """Hold a block of code. `mark` is the word of an HTML comment above it, or empty."""
 
     kind: str
     mark: str
@@ -35,14 +40,18 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """Return the blocks of a page. Raises if some code stands in none of them."""
+    """Return the blocks of a page. Raises AssertionError if one of them is not recognised."""
     text = page.read_text(encoding="utf-8")
     assert "```" not in BLOCK.sub("", text), f"{page} has a block that is not read"
-    return [Block(m["kind"], m["mark"] or "", m["text"]) for m in BLOCK.finditer(text)]
+
+    found = []
+    for match in BLOCK.finditer(text):
+        found.append(Block(match["kind"], match["mark"] or "", match["text"]))
+    return found
 
 
 def shell(place: Path, **environment: str) -> Shell:
-    """Return a function that runs a script in `place` and sees no methods or data of this machine."""
+    """Return a function that runs a script in `place`, without methods or data of this machine."""
     own = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "NLBENCH_CACHE": str(place / "cache"),
@@ -61,16 +70,21 @@ def shell(place: Path, **environment: str) -> Shell:
 
 
 def copy_of_nlbench(place: Path) -> Shell:
-    """Copy the installed package to `place`, where a page may change it, and return a shell that uses the copy.
+    """Copy the installed package to `place`, and return a shell that uses the copy.
 
-    `methods` and `suites` lie beside the package, as in a checkout.
+    A page may change the copy. `methods` and `suites` lie beside the package, as in a checkout.
     """
     source = Path(nlbench.__file__).parent
-    shutil.copytree(source, place / "nlbench", ignore=shutil.ignore_patterns("__pycache__", "methods", "suites"))
+    ignored = shutil.ignore_patterns("__pycache__", "methods", "suites")
+    shutil.copytree(source, place / "nlbench", ignore=ignored)
+
+    # An installed package contains the two folders; in a checkout they are its neighbours.
     for name in ("methods", "suites"):
         folder = source / name if (source / name).is_dir() else source.parent / name
         shutil.copytree(folder, place / name, ignore=shutil.ignore_patterns("__pycache__"))
         (place / "nlbench" / name).symlink_to(place / name)
+
+    # The extension of an editable installation lies elsewhere.
     for extension in nlbench.__path__:
         for library in Path(extension).glob("*.so"):
             if not (place / "nlbench" / library.name).exists():
@@ -78,7 +92,9 @@ def copy_of_nlbench(place: Path) -> Shell:
 
     # An editable installation finds nlbench before PYTHONPATH does, unless its finder is removed.
     (place / "sitecustomize.py").write_text(
-        "import sys\nsys.meta_path = [f for f in sys.meta_path if type(f).__name__ != 'ScikitBuildRedirectingFinder']\n"
+        "import sys\n"
+        "others = [f for f in sys.meta_path if type(f).__name__ != 'ScikitBuildRedirectingFinder']\n"
+        "sys.meta_path = others\n"
     )
     return shell(place, PYTHONPATH=str(place))
 
@@ -91,7 +107,10 @@ def plain(text: str) -> str:
 
 
 def table_frame(text: str) -> list[str]:
-    """Return what is the same on every machine in printed tables: titles, heads, first columns and notes."""
+    """Return the parts of printed tables that are the same on every machine.
+
+    These are titles, heads, first columns and notes.
+    """
     frame = []
     for line in text.splitlines():
         if line.startswith("| ") and not line.startswith(("| method", "| row", "| --")):
@@ -104,15 +123,16 @@ def table_frame(text: str) -> list[str]:
 def follow(page: Path, place: Path, call: Shell) -> None:
     """Do what a page says, from its first block to its last, in the folder `place`.
 
-    A block `sh` is run. It must succeed, unless it is marked `refused`. A block `text` is what the command
-    before it printed; marked `figures` it is a table whose numbers may differ, marked `later` it is not run.
-    A block `diff` is applied to the files that it names. Every other block is a file: written whole, or,
-    marked `append`, added at the end of one that exists.
+    A block `sh` is run. It must succeed, unless it is marked `refused`. A block `text` is the
+    output of the command before it; marked `figures`, it is a table whose numbers may differ. A
+    block marked `later` is skipped. A block `diff` is applied to the file that it names. Every
+    other block is a file: it is written whole or, marked `append`, added to one that exists.
     """
     printed = ""
     for block in blocks(page):
         if block.mark == "later":
             continue
+
         if block.kind == "sh":
             done = call(block.text)
             refused = block.mark == "refused"
@@ -130,21 +150,29 @@ def follow(page: Path, place: Path, call: Shell) -> None:
 
 
 def apply(block: Block, place: Path) -> None:
-    """Apply a diff to a file in `place`. Raises unless the old lines of each hunk occur exactly once."""
+    """Apply a diff to a file in `place`.
+
+    Raises: AssertionError unless the old lines of each hunk occur exactly once.
+    """
     head, *hunks = re.split(r"(?m)^@@.*\n", block.text)
     path = place / re.search(r"(?m)^\+\+\+ b/(.+)$", head)[1]
     text = path.read_text(encoding="utf-8")
+
     for hunk in hunks:
         lines = hunk.rstrip("\n").split("\n")
         old = "\n".join(line[1:] for line in lines if not line.startswith("+"))
         new = "\n".join(line[1:] for line in lines if not line.startswith("-"))
         assert text.count(old) == 1, f"{path.name} has these lines {text.count(old)} times:\n{old}"
         text = text.replace(old, new)
+
     path.write_text(text, encoding="utf-8")
 
 
 def write(block: Block, place: Path) -> None:
-    """Write the file that a block stands for, or add the block to it. Raises if the block names no file."""
+    """Write a block to the file that it names, or add it there.
+
+    Raises: AssertionError if the block names no file.
+    """
     assert block.path, f"the first line names no file:\n{block.text}"
     path = place / block.path
     if block.mark == "append":

@@ -1,10 +1,10 @@
-"""Small sweeps for tests: their suites, what came out of them, and listeners made of functions."""
+"""Listeners made of functions, for tests of small sweeps."""
 
 from nlbench.executors.base import Listener
 
 
 def listener(**hooks):
-    """Return a Listener whose hooks are these functions, for example on_epoch=..."""
+    """Return a Listener with these functions as its hooks, for example on_epoch=..."""
     made = Listener()
     for name, hook in hooks.items():
         assert hasattr(Listener, name), name

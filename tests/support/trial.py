@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 NLBENCH = Path(sys.executable).parent / "nlbench"
+
 SUITE = """\
 name: trial
 protocol: digits
@@ -15,6 +16,8 @@ methods:
 seeds: [0]
 overrides: {epochs: 1}
 """
+
+# The text of a method file.
 FAILING = '''"""Fails in its first epoch."""
 from nlbench.method import Method
 
@@ -23,4 +26,6 @@ class Failing(Method):
     def loss(self, logits, batch):
         raise KeyError("nothing under this key")
 '''
+
+# Long enough that a test can interrupt it.
 ENDLESS = SUITE.replace("epochs: 1", "epochs: 100000")
