@@ -1,14 +1,12 @@
 """One run: seeded streams, the whole method interface, resume, divergence, helper networks."""
 
-import csv
-import textwrap
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sweeps import listener
+from sweeps import history, listener, method_file, outcome, suite
+from sweeps import sweep as sweep_in
 
 import nlbench
 from nlbench import api, registry
@@ -17,49 +15,31 @@ from nlbench.results.store import Store
 from nlbench.training import run_data, train
 from nlbench.training.context import RunOptions
 
-SUITE = {
-    "name": "t",
-    "protocol": "digits",
-    "datasets": [{"name": "digits", "noise": {"kind": "symmetric", "rate": 0.4}}],
-    "seeds": [0],
-}
 
-
-def suite(methods, **more):
-    return {**SUITE, "methods": methods, **more}
-
-
-def sweep(tmp_path, methods, epochs=2, overrides=None, methods_dir=None, **more):
-    overrides = {"epochs": epochs, **(overrides or {})}
-    return api.prepare(
-        suite(methods, **more), out=tmp_path / "out", overrides=overrides, device="cpu", methods_dir=methods_dir
+def sweep(tmp_path, methods, epochs=2, overrides=None, methods_dir=None, seeds=(0,)):
+    return sweep_in(
+        tmp_path / "out",
+        methods,
+        seeds=seeds,
+        methods_dir=methods_dir,
+        epochs=epochs,
+        **(overrides or {}),
     )
 
 
-def history(store, key):
-    """Rows of history.csv without what a clock says."""
-    with open(store.run_dir(key) / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store of ce, elr and forward, trained for two epochs. To be read only."""
+    done = sweep(tmp_path_factory.mktemp("trained"), {"ce": {}, "elr": {}, "forward": {}})
+    done.run()
+    assert done.failures() == []
+    return done
 
 
-def outcome(sw):
-    """Everything of each run that must not depend on when or how it was trained."""
-    result = {}
-    for spec in sw.specs:
-        record = sw.store.read(spec.key)
-        with np.load(sw.store.run_dir(spec.key) / "predictions.npz") as file:
-            arrays = {name: file[name].tobytes() for name in file.files}
-        result[spec.row] = record.metrics, record.method, record.noise, history(sw.store, spec.key), arrays
-    return result
-
-
-def method_file(folder: Path, name: str, body: str) -> Path:
-    folder.mkdir(exist_ok=True)
-    head = "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n"
-    head += "from nlbench.method import Method, Task\n"
-    (folder / f"{name}.py").write_text(f'"""A test\'s method."""\n{head}{textwrap.dedent(body)}')
-    return folder
+def of(sw, row):
+    """Return the spec and the record of a row of a sweep with one seed."""
+    (spec,) = [spec for spec in sw.specs if spec.row == row]
+    return spec, sw.store.read(spec.key)
 
 
 EVERYTHING = """
@@ -143,12 +123,13 @@ def stop_at(epoch):
 @pytest.mark.parametrize(
     ("row", "entry"),
     [
-        ("ce", {}),
-        ("elr", {}),
-        ("alr", {}),
-        ("gce", {"truncate": True}),
         ("forward", {}),
         ("everything", {}),
+        # `nlbench check` resumes every method.
+        pytest.param("ce", {}, marks=pytest.mark.nightly),
+        pytest.param("elr", {}, marks=pytest.mark.nightly),
+        pytest.param("alr", {}, marks=pytest.mark.nightly),
+        pytest.param("gce", {"truncate": True}, marks=pytest.mark.nightly),
     ],
 )
 def test_a_resumed_run_equals_one_never_stopped(tmp_path, row, entry):
@@ -185,14 +166,12 @@ def test_a_corrupt_checkpoint_is_set_aside_and_the_run_done_again(tmp_path):
     assert path.with_name("checkpoint.pt.corrupt-1").exists()
 
 
-def test_the_same_seed_gives_the_same_result_and_another_seed_another(tmp_path):
-    first, second = (sweep(tmp_path / name, {"elr": {}}) for name in "ab")
-    first.run()
-    second.run()
-    assert outcome(first) == outcome(second)
-    other = sweep(tmp_path / "c", {"elr": {}}, seeds=[1])
-    other.run()
-    assert outcome(other) != outcome(first)
+def test_the_same_seed_gives_the_same_result_and_another_seed_another(tmp_path, trained):
+    again = sweep(tmp_path, {"elr": {}}, seeds=(0, 1))
+    again.run()
+    first, other = outcome(again)["elr", 0], outcome(again)["elr", 1]
+    assert first == outcome(trained)["elr", 0]
+    assert first != other
 
 
 PROBE = """
@@ -233,7 +212,17 @@ def test_one_methods_draws_do_not_shift_anothers(tmp_path):
     np.testing.assert_array_equal(seen["shy"], seen["greedy"])
 
 
-@pytest.mark.parametrize("name", sorted(registry.method_files()))
+# A loss, a loss with targets, and two networks that are told the noise rate.
+SHAPES = {"ce", "elr", "co-teaching"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in SHAPES else pytest.mark.nightly)
+        for name in sorted(registry.method_files())
+    ],
+)
 def test_clean_labels_cannot_be_reached(tmp_path, name):
     """Permuting them changes no weight: the predictions on training and test images stay what they were."""
     sw = sweep(tmp_path, {name: {}}, 3, {"val_fraction": 0.1})
@@ -329,14 +318,15 @@ def test_an_interrupted_helper_goes_on_where_it_was(tmp_path):
     assert outcome(cut) == outcome(whole)
 
 
-def test_the_true_T_is_told_only_to_a_row_that_asks_for_it(tmp_path):
-    sw = sweep(tmp_path, {"forward": {}, "told": {"method": "forward", "T": True}}, 2)
+def test_the_true_T_is_told_only_to_a_row_that_asks_for_it(tmp_path, trained):
+    sw = sweep(tmp_path, {"told": {"method": "forward", "T": True}})
     sw.run()
-    estimated, told = (sw.store.read(spec.key) for spec in sw.specs)
+    _, estimated = of(trained, "forward")
+    _, told = of(sw, "told")
     assert (estimated.method["told"], told.method["told"]) == ([], ["T"])
     assert told.method["T_mean_absolute_error"] == 0
     assert estimated.method["T_mean_absolute_error"] > 0
-    assert sw.plan.as_json()["rows"][1]["told"] == ["T"]
+    assert [row["told"] for row in sw.plan.as_json()["rows"]] == [["T"]]
 
 
 def test_a_secret_that_was_not_declared_cannot_be_had(tmp_path):
@@ -349,24 +339,22 @@ def test_a_secret_that_was_not_declared_cannot_be_had(tmp_path):
     assert "not told noise_rate" in record.error["message"]
 
 
-def test_records_hold_what_a_reader_needs(tmp_path):
-    sw = sweep(tmp_path, {"elr": {}}, 2)
-    sw.run()
-    record = sw.store.read(sw.specs[0].key)
+def test_records_hold_what_a_reader_needs(trained):
+    spec, record = of(trained, "elr")
     assert record.noise["noise_rate_full"] == record.noise["noise_rate_train"] == pytest.approx(0.4, abs=0.005)
     assert len(record.noise["labels_hash"]) == 16
     assert record.spec["params"] == {"beta": 0.7, "lam": 3.0}
     assert record.spec["protocol"]["precision"] == "float32"
     assert {"torch", "device", "device_name", "threads", "ops", "precision"} <= set(record.environment)
-    rows = history(sw.store, record.key)
+    rows = history(trained.store, record.key)
     assert len(rows) == 2
     assert float(rows[-1]["test_accuracy"]) == record.metrics["last"]
-    with np.load(sw.store.run_dir(record.key) / "predictions.npz") as file:
+    with np.load(trained.store.run_dir(record.key) / "predictions.npz") as file:
         labels = file["labels"]
         assert (file["test"].shape, file["train"].shape) == ((400,), (1397,))
-    data = run_data.load_data(sw.specs[0], sw.data_dir)
+    data = run_data.load_data(spec, trained.data_dir)
     np.testing.assert_array_equal(labels, data.labels)
-    frame = nlbench.load(sw.store.root)
+    frame = nlbench.load(trained.store.root)
     assert frame.loc[record.key, "last"] == record.metrics["last"]
 
 
@@ -436,7 +424,7 @@ def test_a_run_that_another_process_holds_is_waited_for_and_not_trained_again(tm
     assert finished[1][1] == theirs.timing
 
 
-def test_a_method_that_writes_to_the_given_labels_fails_and_reaches_no_other_run(tmp_path):
+def test_a_method_that_writes_to_the_given_labels_fails_and_reaches_no_other_run(tmp_path, trained):
     body = """
         class Writes(Method):
             def loss(self, logits, batch):
@@ -451,9 +439,7 @@ def test_a_method_that_writes_to_the_given_labels_fails_and_reaches_no_other_run
     writes, ce = (both.store.read(spec.key) for spec in both.specs)
     assert writes.status == "failed"
     assert "wrote to task.labels" in writes.error["message"]
-    alone = sweep(tmp_path / "alone", {"ce": {}}, 2)
-    alone.run()
-    assert ce.metrics == alone.store.read(alone.specs[0].key).metrics
+    assert ce.metrics == of(trained, "ce")[1].metrics
 
 
 def test_a_helper_with_its_own_loss_belongs_to_its_method_and_hyperparameters(tmp_path):

@@ -98,8 +98,8 @@ WAITS = {"disc"}  # selects rows of a batch, and makes no step where there is no
 
 @pytest.mark.parametrize("name", sorted(registry.method_files()))
 def test_a_step_does_not_wait_for_the_device(name, tmp_path, monkeypatch):
-    build = train.build_method
-    monkeypatch.setattr(train, "build_method", lambda *args: without_reading(build(*args)))
+    build = setup.build_method
+    monkeypatch.setattr(setup, "build_method", lambda *args: without_reading(build(*args)))
     sw = sweep(tmp_path, {name: {}})
     sw.run()
     waited = [record.error["message"] for record in sw.failures()]
@@ -136,8 +136,8 @@ def test_a_run_puts_torch_s_settings_back(tmp_path, monkeypatch):
     def settings():
         return torch.get_num_threads(), torch.backends.cudnn.deterministic
 
-    seen, inner = [], train._train
-    monkeypatch.setattr(train, "_train", lambda *args: seen.append(settings()) or inner(*args))
+    seen, inner = [], train.make_task
+    monkeypatch.setattr(train, "make_task", lambda *args: seen.append(settings()) or inner(*args))
     before = settings()
     sweep(tmp_path, {"ce": {}}, epochs=1, threads=before[0] + 1).run()
     assert seen == [(before[0] + 1, True)]
@@ -189,6 +189,7 @@ def test_bfloat16_without_hardware_for_it_is_warned_of(tmp_path, monkeypatch):
 # --- torch.compile -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.build
 def test_a_compiled_step_is_the_same_step_and_is_compiled_once(tmp_path):
     methods = {"ce": {}, "elr": {}}
     plain, compiled = sweep(tmp_path, methods), sweep(tmp_path, methods, compile=True)
