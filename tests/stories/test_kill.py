@@ -6,6 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.story
+
 NLBENCH = Path(sys.executable).with_name("nlbench")
 ARGS = ["--only", "elr", "--seeds", "0", "--set", "epochs=60", "--checkpoint-seconds", "0"]
 

@@ -1,0 +1,59 @@
+"""Which executor trains a sweep, and what it is given."""
+
+import pytest
+import torch
+from sweeps import listener, sweep
+
+from nlbench import executors
+from nlbench.errors import SuiteError
+from nlbench.executors import base, local, workers
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def options(tmp_path, devices=(CPU,), **more):
+    return base.RunOptions(devices, tmp_path, {}, **more)
+
+
+def test_one_run_at_a_time_is_trained_here_and_several_by_workers(tmp_path):
+    assert executors.choose(options(tmp_path)) is local
+    assert executors.choose(options(tmp_path, jobs=2)) is workers
+    assert executors.choose(options(tmp_path, (CPU, GPU))) is workers
+
+
+def test_a_named_executor_is_taken_whatever_the_number_of_jobs(tmp_path):
+    assert executors.choose(options(tmp_path, jobs=2, executor="local")) is local
+
+
+def test_an_unknown_executor_is_refused_with_the_known_names(tmp_path):
+    with pytest.raises(SuiteError, match=r"NLBENCH_EXECUTOR=worker: .*local, workers.*'workers'"):
+        executors.choose(options(tmp_path, executor="worker"))
+
+
+def test_a_file_in_the_folder_is_an_executor(tmp_path, monkeypatch):
+    """The folder is the list: no other file names its executors."""
+    (tmp_path / "printing.py").write_text(
+        "def execute(todo, options, store, listener):\n"
+        "    for run in todo:\n"
+        "        print(run.spec.row, options.device, options.jobs)\n"
+    )
+    monkeypatch.setattr(executors, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(executors, "__path__", [str(tmp_path)])
+    assert executors.names() == ["printing"]
+    assert hasattr(executors.choose(options(tmp_path, executor="printing")), "execute")
+
+
+def test_a_sweep_gives_the_executor_its_runs_in_order_and_the_listener(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(local, "execute", lambda *args: given.append(args))
+    monkeypatch.setenv("NLBENCH_EXECUTOR", "local")
+    sw = sweep(tmp_path, {"ce": {}, "elr": {}})
+    reports = listener()
+    sw.run(reports, jobs=2, checkpoint_seconds=7)
+    ((todo, given_options, store, given_listener),) = given
+    assert [run.spec.row for run in todo] == ["ce", "elr"]
+    assert [run.age for run in todo] == [None, None]
+    assert (given_options.jobs, given_options.checkpoint_seconds) == (2, 7)
+    assert given_options.device == CPU
+    assert store is sw.store
+    assert given_listener is reports

@@ -1,0 +1,126 @@
+"""Workers that are killed, and workers that wait: processes of nlbench against processes."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sweeps import listener, method_file
+from sweeps import sweep as sweep_in
+
+from nlbench.executors import workers
+
+pytestmark = pytest.mark.story
+
+NLBENCH = Path(sys.executable).with_name("nlbench")
+
+
+def sweep(out, methods, **options):
+    return sweep_in(out, methods, **{"subset": 200, **options})
+
+
+def test_a_run_whose_process_is_killed_fails_and_the_others_go_on(tmp_path):
+    body = """
+        class Dies(Method):
+            def loss(self, logits, batch):
+                return F.cross_entropy(logits, batch.labels)
+
+            def on_epoch_end(self, run, epoch):
+                if not Path(os.environ["NLBENCH_TEST_SURVIVES"]).exists():
+                    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    folder, survives = method_file(tmp_path / "methods", "dies", body), tmp_path / "survives"
+    methods = {"dies": {}, "ce": {}, "gce": {}, "mae": {}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NLBENCH_TEST_SURVIVES", str(survives))
+        sw = sweep(tmp_path / "out", methods, methods_dir=folder)
+        sw.run(jobs=2)
+        (failed,) = sw.failures()
+        assert failed.spec["method"] == "dies"
+        assert failed.status == "failed"
+        assert "SIGKILL" in failed.error["message"]
+        assert "--jobs" in failed.error["message"]
+        survives.touch()
+        again = sweep(tmp_path / "out", methods, methods_dir=folder)
+        assert [spec.row for spec in again.state.todo] == ["dies"]
+        again.run(jobs=2)
+        assert again.failures() == []
+
+
+def test_a_worker_that_died_idle_is_replaced_before_its_next_run(tmp_path, monkeypatch):
+    sw, killed = sweep(tmp_path, {"ce": {}, "elr": {}, "gce": {}}), []
+    begin = workers.Worker.begin
+
+    def kill_first(worker, *order, **more):
+        if order[0].spec.row == "gce":
+            killed.append(worker.process.pid)
+            worker.process.kill()
+            worker.process.wait()
+        begin(worker, *order, **more)
+
+    monkeypatch.setattr(workers.Worker, "begin", kill_first)
+    sw.run(jobs=2)
+    assert len(killed) == 1
+    assert sw.failures() == []
+
+
+def test_what_another_process_holds_is_waited_for(tmp_path):
+    sw = sweep(tmp_path / "out", {"ce": {}, "elr": {}})
+    theirs = sw.specs[0]
+    waited, finished = [], []
+    with contextlib.ExitStack() as stack:
+        assert stack.enter_context(sw.store.lock(theirs.key))
+        sw.run(
+            listener(on_wait=lambda count: (waited.append(count), stack.close()),
+                on_finish=lambda spec, record: finished.append(spec.row),
+            ),
+            jobs=2,
+        )
+    assert waited[0] == 1
+    assert finished == ["elr", "ce"]
+    assert sw.failures() == []
+
+
+def running(folder):
+    """Processes whose command line names the folder's workers."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"NLBENCH_TEST_NAME={folder}".encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_the_command(tmp_path, number):
+    command = [NLBENCH, "run", "quick", "--jobs", "2", "--out", tmp_path / "out", "--checkpoint-seconds", "0"]
+    process = subprocess.Popen(
+        [*command, "--only", "ce,elr", "--seeds", "0", "--set", "epochs=200"],
+        env={**os.environ, "NLBENCH_TEST_NAME": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while len(list(tmp_path.glob("out/runs/*/checkpoint.pt"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(running(tmp_path)) == 3
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: to the workers, too
+    else:
+        process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert said.splitlines()[-1].startswith("interrupted; ")
+        assert "Traceback" not in said
+    while running(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert running(tmp_path) == []
+    assert not list(tmp_path.glob("out/runs/*/record.json"))
+    assert len(list(tmp_path.glob("out/runs/*/checkpoint.pt"))) == 2
