@@ -255,8 +255,9 @@ NEVER_NEGATIVE = {
 
 # ---- Refused values ------------------------------------------------------------------------------
 
-# A value out of range, and how the message goes on after "NAME must be ". Values that are not finite
-# and values that are not among those of a Literal are refused for every hyperparameter anyway.
+# A value out of range, and how the message goes on after "NAME must be ". Values that are not
+# finite and values that are not among those of a Literal are refused for every hyperparameter
+# anyway.
 REFUSED: dict[str, list[tuple[str, Any, str]]] = {
     "alr": [
         ("alpha", 1.0, "in [0, 1)"),

@@ -1,4 +1,4 @@
-"""Co-teaching: who picks what for whom, how many, and the steps that follow, against a plain re-implementation."""
+"""Co-teaching: the exchange of examples and the steps, against a plain re-implementation."""
 
 import copy
 import math
@@ -30,31 +30,17 @@ def double_run(task, networks, schedule=lambda position: 1.0, lr=0.05):
     return in_float64(lab.make_run(task, networks=networks, schedule=schedule, lr=lr))
 
 
-class Watch:
-    """Writes down what a method differentiates: per step of an optimiser, the loss and the gradient of each logits."""
-
-    def __init__(self, run):
-        self.steps, self._logits, self._step = [], {}, run.backward_step
-        for i, network in enumerate(run.networks):
-            network.register_forward_hook(
-                lambda module, args, z, i=i: self._logits.__setitem__(i, z)
-            )
-        run.backward_step = self.backward_step
-
-    def backward_step(self, loss, *names):
-        logits = [self._logits[0], self._logits[1]]
-        grads = torch.autograd.grad(loss, logits, retain_graph=True, allow_unused=True)
-        self.steps.append((names, loss.detach().clone(), grads))
-        self._step(loss, *names)
-
-
 # ---- The re-implementation -----------------------------------------------------------------------
 
 
 def cross_entropies(z, labels):
-    """A loss per example, by a loop."""
-    return [torch.log(sum(torch.exp(z[b, k] - z[b].max()) for k in range(z.shape[1]))) + z[b].max() - z[b, y]
-            for b, y in enumerate(labels.tolist())]  # fmt: skip
+    """Return a loss per example, by a loop."""
+    losses = []
+    for b, y in enumerate(labels.tolist()):
+        top = z[b].max()
+        total = sum(torch.exp(z[b, k] - top) for k in range(z.shape[1]))
+        losses.append(torch.log(total) + top - z[b, y])
+    return losses
 
 
 def forgotten(epoch, ramp, rate):
@@ -110,7 +96,7 @@ def test_ten_steps_of_the_exchange(scale):
     assert len(expected) == 12
 
     run = double_run(task, copy.deepcopy(networks), schedule)
-    watch, weights = Watch(run), []
+    watch, weights = lab.Watch(run), []
     method = CoTeaching(task, ramp_share=0.25)
     step = method.training_step
 
@@ -119,7 +105,7 @@ def test_ten_steps_of_the_exchange(scale):
         weights.append(
             [[p.detach().clone() for p in network.parameters()] for network in run.networks]
         )
-        assert torch.equal(logits, watch._logits[0])  # network 0's, in the batch's order
+        assert torch.equal(logits, watch.logits[0])  # network 0's, in the batch's order
         return logits
 
     method.training_step = kept

@@ -1,4 +1,4 @@
-"""CORES2 against its formula, its schedules by hand, and whole trainings against a plain re-implementation."""
+"""CORES2: its formula, its schedules by hand, and trainings against a plain re-implementation."""
 
 import copy
 
@@ -13,7 +13,7 @@ CORES2 = registry.load_method(registry.method_files()["cores2"])
 
 
 def by_hand(logits, labels, prior, beta, sieving):
-    """Value, gradient, kept: an example at a time from the formula."""
+    """Compute value, gradient and kept examples from the formula, one example at a time."""
     z = logits.detach().double().requires_grad_()
     kept, terms = [], []
     for b in range(len(z)):
@@ -58,7 +58,10 @@ def test_value_and_gradient(epoch, weight, sieving, C, stage, dtype, rtol, atol)
 
 
 def test_a_sieve_by_hand():
-    """p = (0.5, 0.3, 0.2): -ln p is 0.693, 1.204, 1.609 and its mean 1.169, so label 0 stays, 1 and 2 go."""
+    """Keep label 0, drop labels 1 and 2.
+
+    With p = (0.5, 0.3, 0.2), -ln p is 0.693, 1.204, 1.609 and its mean 1.169.
+    """
     labels = torch.tensor([0, 1, 2])
     task = Task(3, 3, labels, 100, 1, 3)
     method = CORES2(task, beta=0.0)
@@ -107,7 +110,10 @@ def test_a_batch_of_which_nothing_is_kept():
 
 
 def test_confidence_earns_no_more_than_the_floor():
-    """-log(p + 1e-8) ends at 18.4, so that the loss stays above CE - 2 * 18.4, whatever the logits."""
+    """Stop at the floor, whatever the logits are.
+
+    -log(p + 1e-8) is at most 18.4, so the loss stays above CE - 2 * 18.4.
+    """
     task = Task(40, 10, torch.arange(40) % 10, 100, 1, 40)
     method = CORES2(task)
     method.on_epoch_start(None, 99)
@@ -121,7 +127,8 @@ def test_confidence_earns_no_more_than_the_floor():
 @pytest.mark.parametrize(
     ("epochs", "weights", "first_sieved"),
     [
-        # ten epochs of 0, a line over thirty whose first is 0 and last is 2, the sieve after epoch 30
+        # ten epochs of 0, a line over thirty whose first is 0 and last is 2, the sieve after epoch
+        # 30
         (100, [0.0] * 11 + [2 * i / 29 for i in range(1, 30)] + [2.0] * 60, 31),
         # 1, 3, 3.1 epochs
         (10, [0.0, 0.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0], 3),
@@ -156,7 +163,7 @@ def test_without_warmup_and_with_the_sieve_from_the_first_epoch():
 
 @pytest.mark.parametrize("sieve_share", [0.0, 0.31])
 def test_a_training_equals_a_plain_one(sieve_share):
-    """Twelve epochs of three batches: weights, kept examples and the prior against loops over examples."""
+    """Compare weights, kept examples and prior over twelve epochs with loops over examples."""
     task = make_task(N=40, C=5, epochs=12)
     run, plain = in_float64(make_run(task, lr=0.05)), in_float64(make_run(task))
     method = CORES2(task, sieve_share=sieve_share)

@@ -102,7 +102,8 @@ def test_backward_mixes_a_T_it_cannot_invert_well_and_says_so(rate):
         UserWarning, match=r"above max_weight 50; 4% of the identity was mixed into T"
     ):
         method.prepare(make_run(method.task))
-    # With a share m of the identity the inverse's rows sum to about 2 / m: 66 for 3%, 50 less a bit for 4%.
+    # With a share m of the identity the inverse's rows sum to about 2 / m: 66 for 3%, 50 less a bit
+    # for 4%.
     assert torch.equal(method.T, T)
     torch.testing.assert_close((0.96 * T + 0.04 * eye) @ method.inverse, eye, rtol=0, atol=1e-10)
     assert method.inverse.abs().sum(1).max() <= 50

@@ -1,4 +1,4 @@
-"""DISC: its sets by hand, its loss and six epochs against plain loops, its warm-up, empty sets, resume."""
+"""DISC: its sets by hand, its loss and six epochs against plain loops, its warm-up, empty sets."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ def make_batch(weak, strong, labels, index=None):
     return Batch(weak, labels, index, no_views, lambda index, k: strong)
 
 
-# ---- Plain re-implementation: one example after the other, Python numbers where no gradient is needed
+# ---- Plain re-implementation, one example after the other ----------------------------------------
 
 
 def ref_softmax(row):
@@ -32,7 +32,11 @@ def ref_softmax(row):
 
 
 def ref_select(probs, labels, taus, momentum):
-    """At the end of an epoch: a set's name and a label for each example; `taus`, lists [weak, strong], move after."""
+    """Return a set's name and a label for each example at the end of an epoch.
+
+    Args:
+        taus: thresholds [weak, strong] of each example; they move afterwards, in place.
+    """
     found = []
     for (weak, strong), y, tau in zip(probs, labels, taus, strict=True):
         hits = (weak[y] > tau[0]) + (strong[y] > tau[1])
@@ -68,7 +72,7 @@ def ref_mixup(network, images, labels, draws):
 
 
 def ref_loss(network, logits, views, labels, found, lam_h, q, draws):
-    """After the warm-up: the authors' sum over the views, halved; None where nothing is selected."""
+    """Return the authors' sum over the views, halved; None where nothing is selected."""
     B = len(labels)
     selected = [i for i in range(B) if found[i][0] != "none"]
     if not selected:
@@ -96,7 +100,7 @@ def ref_draws(run):
 
 
 class Recorder(SimpleNamespace):
-    """A run whose network gives the images back as logits, and which keeps the loss instead of stepping."""
+    """A run whose network returns the images as logits. It keeps the loss and takes no step."""
 
     def __init__(self, epoch, network=None):
         super().__init__(epoch=epoch, networks=[network or nn.Identity()], loss=None)
@@ -109,7 +113,7 @@ class Recorder(SimpleNamespace):
 
 
 def an_epoch(method, weak, strong, labels, epoch=0, size=None):
-    """An epoch in batches of `size`, the examples in reverse; the method's run has no network to speak of."""
+    """Run an epoch in batches of `size`, with the examples in reverse."""
     run = Recorder(epoch)
     method.on_epoch_start(run, epoch)
     for index in torch.arange(len(labels)).flip(0).split(size or len(labels)):
@@ -124,7 +128,8 @@ def sets_of(method):
     return [name[0] if name else "none" for name in names]
 
 
-# p weak, p strong, label, thresholds before -> set; momentum 0.9, so a threshold moves by a tenth of the way after it.
+# p weak, p strong, label, thresholds before -> set. The momentum is 0.9, so a threshold moves by a
+# tenth of the way afterwards.
 BY_HAND = [
     ([0.7, 0.2, 0.1], [0.6, 0.3, 0.1], 0, (0.2, 0.2), "clean"),
     ([0.3, 0.4, 0.3], [0.3, 0.4, 0.3], 0, (0.2, 0.2), "clean"),  # not the top class, yet above
@@ -309,7 +314,10 @@ def test_loss_and_gradients_match_the_formula(kinds, C, stage, dtype, tolerance)
 
 
 def test_mixup_is_not_scaled_by_how_many_are_selected():
-    """Two purified examples of one guess, among 4 or among 40: no other term, and mixing does not matter."""
+    """Select two purified examples of one guess, among 4 or among 40.
+
+    There is no other term, and mixing makes no difference.
+    """
     values = []
     for B in (4, 40):
         logits = torch.zeros(B, 3, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""DivideMix and what it shares with PES in nlbench.ops.mixmatch, against plain loops written from the formulas."""
+"""DivideMix: its split, its plan, and five epochs against loops written from the formulas."""
 
 import copy
 import math
@@ -69,7 +69,8 @@ def test_posterior_is_that_of_the_lower_of_two_gaussians():
     assert (w[:300] > 0.5).all()
     assert (w[300:] < 0.5).all()
     assert torch.equal(w, posterior(losses, torch.Generator().manual_seed(0)))
-    # Bayes by hand with the moments of the two groups, which the mixture finds where they are so far apart.
+    # Bayes by hand with the moments of the two groups, which the mixture finds where they are so
+    # far apart.
     x = (losses - losses.min()) / (losses.max() - losses.min())
 
     def weighted_density(part, x):
@@ -89,7 +90,7 @@ def test_losses_without_a_fit_keep_everything(losses):
 
 
 def plan(method, run, epoch):
-    """(network, given indices, guessed indices or None, weight) of each step."""
+    """Return (network, given indices, guessed indices or None, weight) of each step."""
     rows = []
     for i, batch, *semi in method.batches(run, epoch):
         rows.append(
@@ -177,7 +178,10 @@ def test_predicts_by_summed_logits():
 
 
 class Plain:
-    """DivideMix once more, from the paper's formulas, example by example; it shares only the streams of draws."""
+    """DivideMix from the paper's formulas, example by example.
+
+    It shares only the streams of draws with the method.
+    """
 
     def __init__(self, task, run, lambda_u, ramp):
         self.task, self.run, self.lambda_u, self.ramp = task, run, lambda_u, ramp

@@ -1,5 +1,4 @@
-"""ELR+: its loss against the authors' numbers and a plain formula, ten steps against a plain re-implementation, its
-switches, plan, ramps and state."""
+"""ELR+: the authors' numbers, the formula, a plain re-implementation, switches, plan and ramps."""
 
 import copy
 import itertools
@@ -35,7 +34,7 @@ SWITCHES = [
 
 
 def start(task, params=None, *, double=False, **more):
-    """The method and its run, ready to train; with `double`, everything is float64."""
+    """Make the method and its run, ready to train; with `double`, everything is float64."""
     method = ELRPlus(task, **(params or {}))
     run = make_run(task, method.num_networks, **more)
     if double:
@@ -49,7 +48,7 @@ def start(task, params=None, *, double=False, **more):
 
 
 class Says(nn.Module):
-    """A network that says the same whatever it sees."""
+    """A network that returns the same logits whatever it sees."""
 
     def __init__(self, logits):
         super().__init__()
@@ -60,7 +59,10 @@ class Says(nn.Module):
 
 
 def one_step(method, k, step, logits, taught, labels, index, share, perm):
-    """(loss, gradient at the logits, what the step returned): network k says `logits`, its teacher `taught`."""
+    """Take a step in which network k returns `logits`, and its teacher `taught`.
+
+    Returns: the loss, its gradient to the logits, and what the step returned.
+    """
     said = [logits if i == k else taught for i in range(2)]
     run = make_run(method.task, networks=[Says(values) for values in said[: method.num_networks]])
     method.prepare(run)
@@ -82,7 +84,7 @@ def one_step(method, k, step, logits, taught, labels, index, share, perm):
 
 
 def plain_step(logits, taught, labels, index, memory, share, perm, beta, lam, C):
-    """(rows, targets), example by example as the paper has it; `memory` (N, C) float64 is updated."""
+    """Return the losses, example by example; `memory` (N, C) float64 is updated in place."""
 
     def softmax(z):
         e = torch.exp(z - z.max().detach())
@@ -127,7 +129,8 @@ def test_the_authors_code_gives_the_same_numbers(C, beta, lam, stage, k):
         assert not other.any()
 
 
-# The reference reads float32 logits as they are; 1 - <q, p> of a confident network keeps fewer digits of them.
+# The reference reads float32 logits as they are; 1 - <q, p> of a confident network keeps fewer
+# digits of them.
 @pytest.mark.parametrize(
     ("dtype", "rtol", "atol"), [(torch.float64, 1e-11, 1e-12), (torch.float32, 2e-5, 2e-7)], ids=str
 )
@@ -164,7 +167,7 @@ def test_loss_and_gradient_match_the_formula(share, C, stage, dtype, rtol, atol)
 
 
 def test_targets_are_not_clamped():
-    """A teacher that is sure moves the targets to 0 and 1 exactly; ELR's own update would stop at 1e-4."""
+    """Move the targets to exactly 0 and 1 by a sure teacher; ELR's own update stops at 1e-4."""
     task = make_task(N=4, C=3, batch_size=4)
     taught = torch.full((4, 3), -50.0, dtype=torch.float64)
     taught[:, 1] = 50.0
@@ -211,7 +214,7 @@ def test_the_targets_weigh_the_mixed_labels(weigh):
 
 
 def test_labels_that_the_targets_rule_out_stay_as_they_are():
-    """In float32 exp(-200) is 0: the mixture's targets are 0 at both of its labels, and 0 / 0 is no weight."""
+    """Keep the mixture where its targets are 0 at both labels: in float32 exp(-200) is 0."""
     task = make_task(N=2, C=100, batch_size=2)
     labels, index, taught = torch.tensor([0, 1]), torch.arange(2), torch.zeros(2, 100)
     taught[:, 7] = 200.0
@@ -236,7 +239,7 @@ def forward(weights, x):
 
 
 class Plain:
-    """ELR+ as its description reads, slowly and in float64: weights as lists, SGD and averages by hand."""
+    """ELR+ as described, slowly and in float64: weights as lists, SGD and averages by hand."""
 
     def __init__(
         self,
@@ -305,7 +308,7 @@ class Plain:
 
 
 def plan_of(method, run, epoch):
-    """What each network sees in the epoch, as plain tensors; the method's own draws of order and mixup."""
+    """Return what each network sees in the epoch, as plain tensors, with the method's own draws."""
     plan = [[] for _ in run.networks]
     for batch, k, _, share, perm in method.batches(run, epoch):
         plan[k].append((batch.view(k), batch.index, share, perm))
@@ -360,7 +363,7 @@ def test_a_training_equals_a_plain_one(C, params):
 
 
 def test_without_its_parts_it_is_elr():
-    """But for the clamp in the update of the targets, which does nothing while no prediction is sure."""
+    """Only the clamp in the update of the targets differs, and it acts on sure predictions only."""
     task = make_task(N=40, batch_size=8)
     bare, run = start(task, OFF, double=True)
     elr, elr_run = ELR(task).double(), in_float64(make_run(task))
@@ -373,7 +376,7 @@ def test_without_its_parts_it_is_elr():
 
 
 def test_without_mixup_and_regulariser_it_is_an_ensemble():
-    """Weights, orders of batches and views included, so that the two are compared like with like."""
+    """Weights, orders of batches and views are the same, so that like is compared with like."""
     task = make_task(N=40, batch_size=8)
     method, run = start(task, {"mixup_a": 0.0, "lam": 0.0}, double=True)
     other = in_float64(make_run(task, 2))

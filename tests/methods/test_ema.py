@@ -1,4 +1,4 @@
-"""Cross entropy with averaged weights: the ramp's numbers, the average against plain loops, what predicts, resume."""
+"""Cross entropy with averaged weights: its ramp, plain loops, and the prediction."""
 
 import copy
 import math

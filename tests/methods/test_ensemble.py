@@ -1,4 +1,4 @@
-"""Two networks of cross entropy: each against a plain training of its own, network 0 against `ce`, resume."""
+"""Two networks of cross entropy, each against a plain training; network 0 against `ce`."""
 
 import copy
 

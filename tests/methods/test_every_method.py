@@ -1,7 +1,7 @@
 """What holds for every method file: arguments, resumes, extreme logits, and what it leaves alone.
 
-The settings and refused values are in cases.py. Each method's formula and rules have a file of their
-own.
+The settings and refused values are in cases.py. Each method's formula and rules have a file of
+their own.
 """
 
 import copy
@@ -275,7 +275,7 @@ def on_tables(case, tables, task):
 
 
 def class_counts(case):
-    """2, 10 and 1000 classes; ELR+ weighs labels with 100, and VolMinNet's matrix is slow with 1000."""
+    """List numbers of classes. ELR+ weighs labels with 100, and VolMinNet is slow with 1000."""
     return {"elr-plus": [2, 10, 100, 1000], "volminnet": [2, 10, 300]}.get(case.name, [2, 10, 1000])
 
 

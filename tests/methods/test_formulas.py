@@ -108,8 +108,8 @@ def far_from_clamps(logits, bounds, dtype):
     return ~near
 
 
-# float64 is the same formula in another order. float32 rounds logits of up to 50 to 4e-6, and so each
-# probability.
+# float64 is the same formula in another order. float32 rounds logits of up to 50 to 4e-6, and so
+# each probability.
 @pytest.mark.parametrize(
     ("dtype", "rtol", "atol"), [(torch.float64, 1e-9, 1e-12), (torch.float32, 1e-4, 1e-6)], ids=str
 )
@@ -163,7 +163,8 @@ def test_label_losses_are_one_weight_on_the_gradient_of_ce(name, params, weight,
     torch.testing.assert_close(grad * 32, weight(p_y)[:, None] * (p - Y), rtol=1e-10, atol=1e-14)
 
 
-# Their one-hot labels are float32 before they are clipped, so that their log 0 is rounded to float32.
+# Their one-hot labels are float32 before they are clipped, so that their log 0 is rounded to
+# float32.
 LOG_ZERO = float(np.log(np.float32(1e-4)))
 OFFICIAL = [
     ("sl", {"alpha": 0.1, "beta": 1.0, "log_zero": LOG_ZERO}, "sl_alpha0.1_beta1.0", (10,)),

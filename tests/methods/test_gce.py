@@ -81,7 +81,8 @@ def test_truncation_keeps_the_weights_where_nothing_would_remain():
 
 @pytest.mark.parametrize("resume_at", [0, 1, 2, 3])
 def test_truncation_prunes_by_the_best_network_so_far(resume_at):
-    # One score when the method asks whether there is a validation part, then one an epoch: epoch 1 is the best.
+    # One score when the method asks whether there is a validation part, then one an epoch: epoch 1
+    # is the best.
     scores = [0.2, 0.6, 0.6, 0.3]
     method, run, network = truncated(4, validation=[0.0, *scores], start_share=1.0)
     by_epoch = [[0.1, 0.1, 0.1, 0.9], [0.9, 0.9, 0.1, 0.1], [0.1, 0.9, 0.9, 0.9], [0.6] * 4]

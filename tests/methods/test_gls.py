@@ -84,7 +84,7 @@ def test_a_negative_rate_has_no_lower_bound_and_a_bounded_gradient():
 
 @pytest.mark.parametrize("rate", [0.1, -1.0])
 def test_ten_steps_of_training(rate):
-    """The harness's step on this loss against plain SGD with momentum on the written-out gradient."""
+    """Compare with SGD with momentum on the gradient that is written out."""
     task = make_task(N=20, epochs=10, batch_size=20)
     run, plain = make_run(task, lr=0.01), make_run(task)
     in_float64(run)

@@ -1,4 +1,4 @@
-"""JoCoR: the joint loss and its gradient, the examples it keeps, and the steps that follow, re-implemented plainly."""
+"""JoCoR: the joint loss, the examples it keeps, and its steps, re-implemented plainly."""
 
 import math
 
@@ -22,7 +22,10 @@ def log_softmax(row):
 
 
 def plain_rows(one, two, labels, lam):
-    """(1 - lam) (CE_1 + CE_2) + lam (KL(p1 || p2) + KL(p2 || p1)), example by example and class by class."""
+    """Compute the losses example by example and class by class.
+
+    (1 - lam) (CE_1 + CE_2) + lam (KL(p1 || p2) + KL(p2 || p1))
+    """
     rows = []
     for b, y in enumerate(labels.tolist()):
         log_p, log_q = log_softmax(one[b]), log_softmax(two[b])
@@ -64,10 +67,12 @@ def test_the_joint_loss_is_the_formula(B, C, lam, stage):
 
 
 def test_both_networks_learn_from_both_divergences():
-    """At lam near 1 each network's gradient is that of a sum of two KL, of which it is the first part and the second.
+    """At lam near 1 each network's gradient is that of the sum of both KL divergences.
 
     With p = (1/2, 1/2) and q = (4/5, 1/5), and z the logit of class 0:
-    d KL(p||q) / dz_p = p (1 - p) log(p0 q1 / (q0 p1)) = -log(4) / 4, and d KL(q||p) / dz_p = p0 - q0 = -0.3.
+
+        d KL(p||q) / dz_p = p (1 - p) log(p0 q1 / (q0 p1)) = -log(4) / 4
+        d KL(q||p) / dz_p = p0 - q0 = -0.3
     """
     lam = 1 - 1e-9
     one = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
@@ -82,25 +87,8 @@ def test_both_networks_learn_from_both_divergences():
 # ---- The steps -----------------------------------------------------------------------------------
 
 
-class Watch:
-    """Writes down what a method differentiates: the loss, the optimisers' names, and the gradient of each logits."""
-
-    def __init__(self, run):
-        self.steps, self._logits, self._step = [], {}, run.backward_step
-        for i, network in enumerate(run.networks):
-            network.register_forward_hook(
-                lambda module, args, z, i=i: self._logits.__setitem__(i, z)
-            )
-        run.backward_step = self.backward_step
-
-    def backward_step(self, loss, *names):
-        grads = torch.autograd.grad(loss, [self._logits[0], self._logits[1]], retain_graph=True)
-        self._step(loss, *names)
-        self.steps.append((names, loss.detach().clone(), grads))
-
-
 def plain_jocor(task, run, networks, lam, rate, ramp, epochs, schedule, lr):
-    """Every step's pick (positions in the batch), loss, and the weights of both networks after it."""
+    """Yield each step's pick (positions in the batch), its loss, and the weights after it."""
     weights = [weight for network in networks for weight in network.parameters()]
     velocity = [
         torch.zeros_like(weight) for weight in weights
@@ -141,7 +129,7 @@ def test_ten_steps_of_joint_training(lam, factor, scale):
     assert len(expected) == 12
 
     run, networks = start()
-    watch, weights = Watch(run), []
+    watch, weights = lab.Watch(run), []
     method = JoCoR(task, lam=lam, ramp_share=0.25, rate_factor=factor)
     step = method.training_step
 
@@ -150,7 +138,7 @@ def test_ten_steps_of_joint_training(lam, factor, scale):
         weights.append(
             [weight.detach().clone() for network in networks for weight in network.parameters()]
         )
-        assert torch.equal(logits, watch._logits[0])  # network 0's, in the batch's order
+        assert torch.equal(logits, watch.logits[0])  # network 0's, in the batch's order
         return logits
 
     method.training_step = kept
@@ -209,7 +197,7 @@ def test_the_kept_share_follows_the_ramp(epochs, params, expected):
 def test_how_many_are_kept(rate, factor, B, count):
     task = told(rate, N=B, batch_size=B)
     run = lab.make_run(task, networks=[nn.Linear(6, 10) for _ in range(2)])
-    watch = Watch(run)
+    watch = lab.Watch(run)
     train(JoCoR(task, rate_factor=factor), run, range(2))
     _, loss, (to_one, to_two) = watch.steps[1]  # epoch 1, T_k = 1
     assert loss.isfinite()
@@ -237,7 +225,7 @@ def test_network_0_predicts():
 
 
 def test_one_optimiser_a_network_is_as_good_as_one_for_both():
-    """SGD treats each weight alone, so that the split of the authors' one optimiser changes nothing."""
+    """SGD treats each weight alone, so splitting the authors' one optimiser changes nothing."""
     task = told(0.4)
     split, joint = lab.make_run(task, 2), lab.make_run(task, 2)
     train(JoCoR(task), split, range(3))

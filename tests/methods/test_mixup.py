@@ -18,10 +18,10 @@ def double_run(task, network, **more):
 
 
 def unmix(mixed, images):
-    """(l, perm) of mixed = l * images + (1 - l) * images[perm], found from the images alone.
+    """Find (l, perm) of mixed = l * images + (1 - l) * images[perm] from the images alone.
 
-    Row i gives a candidate l for each partner, exact where the row is mixed with that partner; the true l is the one
-    that all rows agree on. A row that is mixed with itself agrees with every l.
+    Row i gives a candidate l for each partner, exact where the row is mixed with that partner; the
+    true l is the one that all rows agree on. A row that is mixed with itself agrees with every l.
     """
     itself = [
         i for i in range(len(images)) if torch.allclose(mixed[i], images[i], rtol=0, atol=1e-12)
@@ -121,7 +121,7 @@ def test_ten_steps(a, scale):
 
 
 def draws(a, epochs=100, seed=0, N=40):
-    """(l, perm) of every batch, through a network that is cheap and shows what it got. The batches do not change."""
+    """Return (l, perm) of each batch, found from the inputs of a cheap network on fixed batches."""
     task = make_task(N=N, epochs=epochs, batch_size=4)
     run = double_run(task, nn.Linear(6, task.num_classes), seed=seed)
     inputs, batches = seen_by(run.networks[0]), []

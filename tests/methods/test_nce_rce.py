@@ -30,7 +30,7 @@ def softmax(z):
 
 
 def by_hand(logits, labels, alpha, beta):
-    """Value and gradient, an example and a class at a time; RCE's gradient with the mask of its clamp."""
+    """Compute value and gradient, a class at a time; RCE's gradient has the mask of its clamp."""
     B, C = logits.shape
     loss, grad = 0.0, torch.zeros(B, C, dtype=torch.float64)
     for b in range(B):
@@ -69,7 +69,10 @@ def test_value_and_gradient(alpha, beta, C, stage, dtype, rtol):
 
 
 def test_a_value_by_hand():
-    """Two classes, p = (3/4, 1/4), label 0: NCE = ln(3/4) / (ln(3/4) + ln(1/4)), RCE = ln(1e4) / 4."""
+    """Compute two classes with p = (3/4, 1/4) and label 0.
+
+    NCE = ln(3/4) / (ln(3/4) + ln(1/4)), RCE = ln(1e4) / 4.
+    """
     task = Task(1, 2, torch.tensor([0]), 6, 1, 1)
     logits = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)
     loss = NCERCE(task).loss(logits, make_batch(task, torch.tensor([0])))
@@ -100,7 +103,8 @@ def test_nce_lies_between_0_and_1_and_rce_between_0_and_its_constant():
     ("part", "params", "scale"),
     [
         ("nce", {"alpha": 1.0, "beta": 0.0}, 1.0),
-        # Their one-hot labels are float32 before they are clipped, so that their log 0 is rounded to float32.
+        # Their one-hot labels are float32 before they are clipped, so that their log 0 is rounded
+        # to float32.
         ("rce", {"alpha": 0.0, "beta": 1.0}, float(np.log(np.float32(1e-4))) / math.log(1e-4)),
     ],
 )
@@ -115,7 +119,7 @@ def test_both_parts_equal_the_authors(part, params, scale, C, stage):
 
 
 def test_ten_steps_of_training():
-    """The harness's step on this loss against plain SGD with momentum on the written-out gradient."""
+    """Compare with SGD with momentum on the gradient that is written out."""
     task = make_task(N=20, epochs=10, batch_size=20)
     run, plain = make_run(task), make_run(task)
     in_float64(run)

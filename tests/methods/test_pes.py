@@ -1,4 +1,4 @@
-"""PES: its phases, what starts afresh in which network, and whole trainings against a plain re-implementation."""
+"""PES: its phases, the layers that get new weights, and a plain re-implementation."""
 
 import copy
 import math
@@ -239,7 +239,8 @@ def test_class_weights():
     run.predict_train = lambda network, index=None: nn.functional.one_hot(predicted, 4).float()
     method.on_epoch_start(run, 5)
     assert method.kept.sum() == 17
-    # 10, 6 and 1 are kept: their mean, 17/3, over each; at most 3; none for a class without examples
+    # 10, 6 and 1 are kept: their mean, 17/3, over each; at most 3; none for a class without
+    # examples
     torch.testing.assert_close(method.class_weights, torch.tensor([17 / 30, 17 / 18, 3.0, 0.0]))
 
 
@@ -247,7 +248,10 @@ def test_class_weights():
 
 
 class Plain:
-    """PES (semi) once more, from the formulas; it shares only the streams of draws and the renewed weights."""
+    """PES (semi) from the formulas.
+
+    It shares only the streams of draws and the renewed weights with the method.
+    """
 
     def __init__(self, task, run, renew):
         self.task, self.run = task, run

@@ -1,4 +1,4 @@
-"""SOP and nlbench.ops.over_parameterisation: formulas, gradients, trajectory, and what teaches u and v."""
+"""SOP: ten steps against a plain training, u and v and their optimiser."""
 
 import copy
 
@@ -14,21 +14,8 @@ from nlbench.method import Batch
 SOP = registry.load_method(registry.method_files()["sop"])
 
 
-# ---- The formula, one example and one class at a time --------------------------------------------
-
-
-# float32 rounds a probability by 1e-7 of 1, which is 1e-3 of one at the floor; such rows are as far from it as 1e-5.
-# ---- Which term teaches what ---------------------------------------------------------------------
-
-
-# ---- The two terms of SOP+ -----------------------------------------------------------------------
-
-
-# ---- The method ----------------------------------------------------------------------------------
-
-
 def test_ten_steps_equal_a_plain_training():
-    """u, v and weights after ten steps beside dense gradients, own SGD and the formula one example at a time."""
+    """Compare u, v and weights with dense gradients, SGD by hand and the formula per example."""
     task = make_task(N=23, C=4, batch_size=9, epochs=4)  # 3 steps an epoch, the last of 5 examples
     rates = {"lr_u": 0.7, "lr_v": 1.9}
     method, run = SOP(task, **rates).double(), in_float64(make_run(task, lr=0.1))
@@ -112,7 +99,7 @@ def test_a_step_touches_the_batchs_rows_alone_at_constant_rates_of_their_own():
 
 
 def test_a_wrongly_labelled_example_gets_its_noise_learnt():
-    """A network that is sure of another class: u and that class's v go up from 1e-8, a right example's do not."""
+    """Let a network be sure of another class: u and that class's v grow, others do not."""
     task = make_task(N=2, C=5, batch_size=2)
     task.labels[:] = torch.tensor([0, 1])
     method = SOP(task)

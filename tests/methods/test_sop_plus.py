@@ -1,4 +1,4 @@
-"""SOP+: the whole loss and its gradients, ten steps beside a plain training, the strong view, resume."""
+"""SOP+: the loss and its gradients, ten steps against a plain training, the strong view."""
 
 import copy
 
@@ -19,7 +19,13 @@ def cut(square):
 
 
 def reference(weak, strong, labels, u, v, lam_consistency, lam_balance):
-    """The batch's loss from the formulas, an example at a time; weak and strong (B, C), u (B, 1), v (B, C)."""
+    """Compute the batch's loss from the formulas, an example at a time.
+
+    Args:
+        weak: (B, C) logits, as `strong`.
+        u: (B, 1).
+        v: (B, C).
+    """
     B, C = weak.shape
     loss, mean = 0.0, torch.zeros(C, dtype=weak.dtype)
     for b in range(B):
@@ -44,7 +50,7 @@ def reference(weak, strong, labels, u, v, lam_consistency, lam_balance):
 
 
 class Table(nn.Module):
-    """A network that gives the logits it holds, whatever it is shown; it notes what that was."""
+    """A network that returns the logits it holds, and notes what it was shown."""
 
     def __init__(self, logits):
         super().__init__()
@@ -56,7 +62,10 @@ class Table(nn.Module):
 
 
 def step(C, scale, noise, dtype, params):
-    """One training step on eight examples with given logits: method, run, network, and what the reference needs."""
+    """Take a training step on eight examples with given logits.
+
+    Returns: loss and gradients of the step, and of the reference.
+    """
     g = torch.Generator().manual_seed(C)
     task = make_task(N=20, C=C)
     index = torch.randperm(20, generator=g)[:8]
@@ -121,7 +130,10 @@ def test_both_terms_off_it_is_sop():
 
 
 def test_the_weak_view_gets_nothing_from_consistency_and_the_strong_one_nothing_else():
-    """With u = v = 0 and no balance: CE's p - Y at the weak logits, 0.9 (p_strong - p) at the strong ones."""
+    """Expect CE's p - Y at the weak logits, and 0.9 (p_strong - p) at the strong ones.
+
+    u = v = 0, and there is no balance term.
+    """
     task = make_task(N=8, C=5)
     g = torch.Generator().manual_seed(0)
     network = Table(torch.randn(16, 5, generator=g, dtype=torch.float64))

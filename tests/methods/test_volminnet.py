@@ -1,4 +1,4 @@
-"""VolMinNet: T and the loss against plain formulas, T's own optimiser, and whole trainings against a plain one."""
+"""VolMinNet: T and the loss against formulas, T's optimiser, trainings against a plain one."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def random_W(C, seed=9):
 
 
 def T_of(W):
-    """The identity with sigmoids off the diagonal, rows divided by their sum, an entry at a time."""
+    """Build the identity with sigmoids off the diagonal, rows divided by their sum, by entries."""
     C = len(W)
     rows = []
     for i in range(C):
@@ -31,7 +31,7 @@ def T_of(W):
 
 
 def by_hand(logits, labels, W, lam):
-    """Value and gradients to logits and W, from p T itself and not its logarithm."""
+    """Compute value and gradients to logits and W from p T itself, not from its logarithm."""
     z, W = logits.detach().double().requires_grad_(), W.detach().clone().requires_grad_()
     T = T_of(W)
     total = 0.0
@@ -48,7 +48,10 @@ def by_hand(logits, labels, W, lam):
     [(10, -2.0, 0.4824330918943059), (100, -4.5, 0.478994), (2, 0.0, 2 / 3)],
 )
 def test_T_at_the_start(C, init, diagonal):
-    """1 / (1 + (C - 1) sigmoid(init)) on the diagonal: sigmoid(-2) is 0.1192, sigmoid(-4.5) is 0.01099."""
+    """Expect 1 / (1 + (C - 1) sigmoid(init)) on the diagonal.
+
+    sigmoid(-2) is 0.1192, sigmoid(-4.5) is 0.01099.
+    """
     T = VolMinNet(make_task(N=200, C=C), init=init).T
     assert T.shape == (C, C)
     assert not T.requires_grad
@@ -103,7 +106,7 @@ def test_predictions_are_of_the_clean_label():
     "params", [{"T_momentum": 0.0, "T_lr": 20.0}, {"T_optimiser": "adam", "T_lr": 0.1}]
 )
 def test_T_learns_the_noise_of_a_network_that_knows_the_clean_labels(params):
-    """With p one-hot at the clean label, the minimum is the matrix of frequencies of noisy labels."""
+    """With p one-hot at the clean label, the minimum is the matrix of noisy label frequencies."""
     rng = np.random.default_rng(0)
     clean = torch.arange(600) % 3
     true = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.15, 0.05, 0.8]], dtype=torch.float64)
@@ -122,7 +125,7 @@ def test_T_learns_the_noise_of_a_network_that_knows_the_clean_labels(params):
 
 
 def test_the_volume_term_shrinks_the_volume():
-    """d log|det T| is followed downhill: with nothing else to learn from, off-diagonal entries grow."""
+    """With nothing else to learn from, off-diagonal entries grow."""
     task = make_task()
     method, run = VolMinNet(task, lam=1.0), make_run(task)
     method.prepare(run)

@@ -47,7 +47,9 @@ def test_model(name):
     again = models.build(name, 7, shape)
     torch.manual_seed(0)
     third = models.build(name, 7, shape)
-    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), third.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(again.parameters(), third.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -84,7 +86,8 @@ def test_preact_resnet_ends_without_activation():
     identity_input = torch.randn(1, 64, 8, 8)
     for conv in (block.conv1, block.conv2):
         nn.init.zeros_(conv.weight)
-    torch.testing.assert_close(block(identity_input), block.bn1(identity_input).relu())  # the activated shortcut
+    # Only the activated shortcut is left.
+    torch.testing.assert_close(block(identity_input), block.bn1(identity_input).relu())
 
 
 def test_resnet9_halves_the_image_three_times_and_adds_two_residual_pairs():
@@ -98,7 +101,13 @@ def test_resnet9_halves_the_image_three_times_and_adds_two_residual_pairs():
         x = module(x)
         sizes.append(tuple(x.shape[1:]))
     assert residual == [(128, 16, 16), (512, 4, 4)]
-    assert list(dict.fromkeys(sizes))[:5] == [(64, 32, 32), (128, 32, 32), (128, 16, 16), (256, 16, 16), (256, 8, 8)]
+    assert list(dict.fromkeys(sizes))[:5] == [
+        (64, 32, 32),
+        (128, 32, 32),
+        (128, 16, 16),
+        (256, 16, 16),
+        (256, 8, 8),
+    ]
     assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in network.modules()) == 9
 
 
@@ -133,13 +142,29 @@ def test_model_file():
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("resnet43", (3, 32, 32), r"unknown model 'resnet43'. There are: cnn3, .*Did you mean 'resnet34'\?"),
+        (
+            "resnet43",
+            (3, 32, 32),
+            r"unknown model 'resnet43'. There are: cnn3, .*Did you mean 'resnet34'\?",
+        ),
         ("resnet", (3, 32, 32), r"and torchvision/NAME, timm/NAME\."),
         ("keras/resnet34", (3, 32, 32), r"unknown model 'keras/resnet34'"),
-        ("torchvision/resnet43", (3, 32, 32), r"torchvision has \d+ models, .*Did you mean 'torchvision/resnet34'\?"),
+        (
+            "torchvision/resnet43",
+            (3, 32, 32),
+            r"torchvision has \d+ models, .*Did you mean 'torchvision/resnet34'\?",
+        ),
         ("torchvision/", (3, 32, 32), r"unknown model 'torchvision/'"),
-        ("torchvision/resnet18", (1, 32, 32), r"^model torchvision/resnet18: .* take 3 channels, got 1"),
-        ("torchvision/vit_b_16", (3, 32, 32), r"^model torchvision/vit_b_16: cannot take .* \(3, 32, 32\): "),
+        (
+            "torchvision/resnet18",
+            (1, 32, 32),
+            r"^model torchvision/resnet18: .* take 3 channels, got 1",
+        ),
+        (
+            "torchvision/vit_b_16",
+            (3, 32, 32),
+            r"^model torchvision/vit_b_16: cannot take .* \(3, 32, 32\): ",
+        ),
         ("cnn3", (3, 7, 32), r"^model cnn3: needs images of at least 8x8, got 7x32"),
         ("resnet9", (3, 32, 7), r"^model resnet9: needs images of at least 8x8, got 32x7"),
         ("digits_cnn", (1, 1, 8), r"^model digits_cnn: needs images of at least 2x2, got 1x8"),
@@ -189,7 +214,9 @@ def test_timm_models_get_our_classifier_and_channels():
     pytest.importorskip("timm")
     network = models.build("timm/resnet18", 7, (1, 32, 32))
     assert network(torch.randn(2, 1, 32, 32)).shape == (2, 7)
-    with pytest.raises(SuiteError, match=r"timm has \d+ models, .*Did you mean 'timm/inception_resnet_v2'\?"):
+    with pytest.raises(
+        SuiteError, match=r"timm has \d+ models, .*Did you mean 'timm/inception_resnet_v2'\?"
+    ):
         models.check("timm/inception_resnetv2")
 
 

@@ -1,4 +1,4 @@
-"""What networks start from: a file of one's own, or published weights; what is wrong with either comes before a run."""
+"""The weights that networks start from: a user's file, or published ones; and bad weights."""
 
 import os
 import pickle
@@ -26,8 +26,8 @@ datasets:
   - {name: clothing1m}
 methods: {ce: {}}
 seeds: [0]
-overrides: {model: cnn3, resize: 18, crop: 16, batches_per_epoch: 2, batch_size: 8, epochs: 1, precision: float32,
-  threads: 1, lr: 1.0e-30, momentum: 0.0, weight_decay: 0.0, weights: ""}
+overrides: {model: cnn3, resize: 18, crop: 16, batches_per_epoch: 2, batch_size: 8, epochs: 1,
+  precision: float32, threads: 1, lr: 1.0e-30, momentum: 0.0, weight_decay: 0.0, weights: ""}
 """
 
 
@@ -75,7 +75,10 @@ def same(a, b):
     [
         lambda tensors: tensors,
         lambda tensors: {f"module.{name}": value for name, value in tensors.items()},
-        lambda tensors: {"state_dict": {f"module.model.{name}": value for name, value in tensors.items()}, "epoch": 3},
+        lambda tensors: {
+            "state_dict": {f"module.model.{name}": value for name, value in tensors.items()},
+            "epoch": 3,
+        },
         lambda tensors: {"model": tensors, "optimizer": {"lr": 0.1}},
         lambda tensors: {**tensors, "projector.0.weight": torch.zeros(3, 3)},
     ],
@@ -118,16 +121,27 @@ def contents(tmp_path):
     """Files that are no weights of cnn3, and what is said of each."""
     whole = saved(tmp_path / "whole", state()).read_bytes()
     small = state("resnet8")
-    shifted = {name: torch.cat([value, value]) if value.ndim == 4 else value for name, value in state().items()}
+    shifted = {
+        name: torch.cat([value, value]) if value.ndim == 4 else value
+        for name, value in state().items()
+    }
     part = dict(list(state().items())[2:])
     yield "text", b"weights", r"cannot be read as weights \(.+\)"
     yield "empty", b"", r"cannot be read as weights \(.+\)"
     yield "cut", whole[:1000], r"cannot be read as weights \(.+\)"
     yield "bomb", pickle.dumps(Bomb(tmp_path / "exploded"), protocol=2), "cannot be read as weights"
-    yield "new bomb", {"state_dict": {"0.weight": Bomb(tmp_path / "exploded")}}, "cannot be read as weights"
+    yield (
+        "new bomb",
+        {"state_dict": {"0.weight": Bomb(tmp_path / "exploded")}},
+        "cannot be read as weights",
+    )
     yield "list", [1, 2], "holds no tensors by name"
     yield "numbers", {"a": 1}, "holds no tensors by name"
-    yield "other", small, r"no weights of this model: of its \d+ tensors \d+ are not there in their shape, first "
+    yield (
+        "other",
+        small,
+        r"no weights of this model: of its \d+ tensors \d+ are not there in their shape, first ",
+    )
     yield "shapes", shifted, "no weights of this model"
     yield "part", part, "no weights of this model"
 
@@ -147,14 +161,19 @@ def test_files_that_are_no_weights(tmp_path):
 def test_weights_of_a_deeper_model_of_the_family_are_refused(tmp_path):
     """Each tensor of a ResNet-18 has its name and shape in a ResNet-34 as well."""
     with torch.device("meta"):
-        names = {k: v.shape for k, v in models.build("torchvision/resnet34", 10, (3, 64, 64)).state_dict().items()}
+        names = {
+            k: v.shape
+            for k, v in models.build("torchvision/resnet34", 10, (3, 64, 64)).state_dict().items()
+        }
     tensors = {name: torch.zeros(()).expand(shape) for name, shape in names.items()}
     path = saved(tmp_path / "w.pth", tensors)
-    with pytest.raises(SuiteError, match=r"weights of a larger model: this one has no layer1\.2\.conv1\.weight"):
+    with pytest.raises(
+        SuiteError, match=r"weights of a larger model: this one has no layer1\.2\.conv1\.weight"
+    ):
         models.build("torchvision/resnet18", 10, (3, 64, 64), weights=str(path))
 
 
-# --- published weights ---------------------------------------------------------------------------------------------
+# ---- Published weights ---------------------------------------------------------------------------
 
 URL = "squeezenet1_1-b8a52dc0.pth"
 
@@ -162,7 +181,12 @@ URL = "squeezenet1_1-b8a52dc0.pth"
 def test_published_weights_without_network_say_which_file_goes_where(tmp_path):
     with pytest.raises(SuiteError) as caught:
         models.fetch_weights("torchvision/squeezenet1_1", "imagenet")
-    for word in (URL, str(tmp_path / "torch" / "hub" / "checkpoints"), "no network in a test", "--set weights=PATH"):
+    for word in (
+        URL,
+        str(tmp_path / "torch" / "hub" / "checkpoints"),
+        "no network in a test",
+        "--set weights=PATH",
+    ):
         assert word in str(caught.value)
 
 
@@ -172,7 +196,9 @@ def test_a_file_put_there_is_used(tmp_path):
     published = models.build("torchvision/squeezenet1_1", 1000, (3, 32, 32)).state_dict()
     saved(tmp_path / "torch" / "hub" / "checkpoints" / URL, published)
     models.fetch_weights("torchvision/squeezenet1_1", "imagenet")
-    network = models.build("torchvision/squeezenet1_1", 14, (3, 32, 32), weights="imagenet").state_dict()
+    network = models.build(
+        "torchvision/squeezenet1_1", 14, (3, 32, 32), weights="imagenet"
+    ).state_dict()
     different = [name for name in network if not torch.equal(network[name], published[name])]
     assert different == ["classifier.1.weight", "classifier.1.bias"]
 
@@ -186,7 +212,7 @@ def test_timms_file_is_named():
         models.fetch_weights("timm/convmixer_nowhere", "imagenet")
 
 
-# --- in a suite ----------------------------------------------------------------------------------------------------
+# ---- In a suite ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -204,7 +230,9 @@ def suite(tmp_path):
 
 
 def prepared(tmp_path, path, **options):
-    return api.prepare(path, out=tmp_path / "out", data_dir=tmp_path / "data", device="cpu", **options)
+    return api.prepare(
+        path, out=tmp_path / "out", data_dir=tmp_path / "data", device="cpu", **options
+    )
 
 
 def test_a_run_starts_from_them(tmp_path, suite):
@@ -218,7 +246,9 @@ def test_a_run_starts_from_them(tmp_path, suite):
     assert str(tmp_path) not in str(record.spec)
     drawn = prepared(tmp_path, suite("''"))
     drawn.run()
-    test = [np.load(s.store.run_dir(s.specs[0].key) / "predictions.npz")["test"] for s in (sw, drawn)]
+    test = [
+        np.load(s.store.run_dir(s.specs[0].key) / "predictions.npz")["test"] for s in (sw, drawn)
+    ]
     assert not np.array_equal(*test)
 
 
@@ -232,13 +262,19 @@ def test_the_key_is_of_the_content_and_not_of_the_path(tmp_path, suite, monkeypa
     assert prepared(tmp_path, suite("w.pth")).specs[0].key != key
     assert prepared(tmp_path, suite("''")).specs[0].key != key
     monkeypatch.chdir(tmp_path)  # an option counts from where one is
-    assert prepared(tmp_path, suite("''"), overrides={"weights": "elsewhere.pth"}).specs[0].key == key
+    assert (
+        prepared(tmp_path, suite("''"), overrides={"weights": "elsewhere.pth"}).specs[0].key == key
+    )
 
 
 def test_wrong_weights_come_before_the_first_run_with_the_line_that_names_them(tmp_path, suite):
     saved(tmp_path / "suites" / "other.pth", state("resnet8"))
     for weights, message in (
-        ("nowhere.pth", f"no such file: {tmp_path}/suites/nowhere.pth; it must be 'imagenet', a file of weights, or"),
+        (
+            "nowhere.pth",
+            f"no such file: {tmp_path}/suites/nowhere.pth; it must be 'imagenet', "
+            "a file of weights, or",
+        ),
         ("other.pth", f"{tmp_path}/suites/other.pth: no weights of this model"),
         ("imagenet", "model cnn3 has no published weights"),
     ):
@@ -252,9 +288,18 @@ def test_wrong_weights_come_before_the_first_run_with_the_line_that_names_them(t
 def test_without_network_nothing_is_trained(tmp_path, suite):
     path = suite("imagenet")
     path.write_text(
-        path.read_text().replace("cnn3", "torchvision/squeezenet1_1").replace("18, crop: 16", "36, crop: 32")
+        path.read_text()
+        .replace("cnn3", "torchvision/squeezenet1_1")
+        .replace("18, crop: 16", "36, crop: 32")
     )
-    options = ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data"), "--device", "cpu"]
+    options = [
+        "--out",
+        str(tmp_path / "out"),
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--device",
+        "cpu",
+    ]
     result = CliRunner().invoke(app, ["run", str(path), *options])
     assert result.exit_code == 2, result.output
     for word in (
@@ -272,4 +317,6 @@ def test_a_record_says_which_file_imagenet_stands_for():
     assert models.weights_file("resnet18", "") == ""
     assert models.weights_file("resnet18", "sha256:abc") == "sha256:abc"
     name = models.weights_file("torchvision/resnet50", "imagenet")
-    assert name.endswith("/resnet50-0676ba61.pth")  # IMAGENET1K_V1, by the first digits of its sha256
+    assert name.endswith(
+        "/resnet50-0676ba61.pth"
+    )  # IMAGENET1K_V1, by the first digits of its sha256

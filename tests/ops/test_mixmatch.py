@@ -1,4 +1,4 @@
-"""What DivideMix and PES share in nlbench.ops.mixmatch, against plain loops written from the formulas."""
+"""The steps of MixMatch that DivideMix and PES share, against loops written from the formulas."""
 
 import numpy as np
 import pytest

@@ -11,7 +11,11 @@ from nlbench.ops.over_parameterisation import class_balance, consistency, sop_lo
 
 
 def make_case(B, C, stage, seed=0):
-    """Logits, labels, u and v; late: a confident network, and noise on both sides of where it is cut at 1."""
+    """Draw logits, labels, u and v.
+
+    Late in training the network is confident, and squares are on both sides of 1, where they are
+    cut.
+    """
     g = torch.Generator().manual_seed(seed)
     logits_scale, noise_scale = {"early": (1.0, 0.3), "late": (12.0, 0.9)}[stage]
     labels = torch.randint(C, (B,), generator=g)
@@ -20,7 +24,10 @@ def make_case(B, C, stage, seed=0):
 
 
 def far_from_clamps(z, labels, u, v, margin):
-    """Rows whose masks are the same in float32: squares not next to 1, shifted probabilities not next to 1e-4."""
+    """Mark rows whose masks are the same in float32.
+
+    Their squares are not next to 1, and their shifted probabilities not next to 1e-4.
+    """
     given = F.one_hot(labels, z.shape[1]).double()
     shifted = z.softmax(1) + (u**2).clamp(max=1) * given - (v**2).clamp(max=1) * (1 - given)
     near = ((shifted - 1e-4).abs() < margin).any(1) | ((v**2 - 1).abs() < margin).any(1)
@@ -31,7 +38,8 @@ def grads(loss, *tensors):
     return torch.autograd.grad(loss, tensors, retain_graph=True, materialize_grads=True)
 
 
-# float32 rounds a probability by 1e-7 of 1, which is 1e-3 of one at the floor; such rows are as far from it as 1e-5.
+# float32 rounds a probability by 1e-7 of 1, which is 1e-3 of one at the floor; such rows are as far
+# from it as 1e-5.
 @pytest.mark.parametrize(
     ("dtype", "rtol", "atol"), [(torch.float64, 0, 1e-12), (torch.float32, 1e-5, 1e-5)], ids=str
 )
@@ -102,14 +110,15 @@ def test_v_learns_from_the_squared_error_alone_and_u_from_both():
     of_ce, of_error = 0.2 * (1 / total - 1 / (float(p[0]) + 0.01)), 0.2 * 2 * (0.01 - 1)
     assert of_ce < -0.5
     assert float(to_u) == pytest.approx(of_ce + of_error, rel=1e-12)
-    # The guess pulls its own entry up, the others are pulled down, and the label's has no part in anything.
+    # The guess pulls its own entry up, the others are pulled down, and the label's has no part in
+    # anything.
     assert to_v[0].tolist() == pytest.approx(
         [0.0, -4 * 0.1 * (0 - 0.01), -4 * 0.1 * (1 - 0.01)], rel=1e-12
     )
 
 
 def test_the_network_learns_nothing_from_the_squared_error():
-    """At U = V = 0 what reaches the logits is cross entropy's p - Y; the one-hot guess carries no gradient."""
+    """At U = V = 0 the logits get cross entropy's p - Y; the one-hot guess carries no gradient."""
     z, labels, _, _ = make_case(16, 10, "early")
     u, v = torch.zeros(16, 1, dtype=torch.float64), torch.zeros(16, 10, dtype=torch.float64)
     z.requires_grad_()
@@ -127,7 +136,7 @@ def test_the_network_learns_nothing_from_the_squared_error():
 
 
 def test_learnt_noise_takes_the_label_off_the_network():
-    """With U = 1 at a wrong label and V = 1 at the network's class, q is sure of the label whatever the logits are."""
+    """With U = 1 at a wrong label and V = 1 at the network's class, q is sure of the label."""
     z = torch.tensor([[0.0, 8.0, 0.0]], dtype=torch.float64, requires_grad=True)
     u, v = (
         torch.ones(1, 1, dtype=torch.float64),
@@ -154,7 +163,7 @@ def test_beyond_1_the_noise_is_cut_and_stays():
 
 
 def test_below_the_floor_the_cross_entropy_teaches_u_nothing():
-    """p_y is 5e-5 or 5e-4: only above the floor does -log q_y reach u, which it then does with 1 / p_y."""
+    """With p_y of 5e-5 or 5e-4, -log q_y reaches u only above the floor, and then with 1 / p_y."""
     u = torch.full((1, 1), 1e-8, dtype=torch.float64, requires_grad=True)
     v = torch.zeros(1, 3, dtype=torch.float64)
     for p_y, reaches in ((5e-5, 0.0), (5e-4, 1 / 5e-4 - 1)):

@@ -24,7 +24,8 @@ def test_estimate_T_by_hand():
     torch.testing.assert_close(estimate_T(probs, anchor="percentile"), probs[[1, 2, 4]])
     torch.testing.assert_close(estimate_T(probs), probs[[1, 2, 4]])
     torch.testing.assert_close(estimate_T(probs, percentile=100.0), probs[[1, 2, 4]])
-    # Percentile 60 of six values is the fourth: 0.30, 0.20, 0.10. The largest below: 0.20, 0.10, 0.05 (first of two).
+    # Percentile 60 of six values is the fourth: 0.30, 0.20, 0.10. The largest below: 0.20, 0.10,
+    # 0.05 (first of two).
     torch.testing.assert_close(estimate_T(probs, percentile=60.0), probs[[5, 4, 2]])
 
 

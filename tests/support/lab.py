@@ -48,7 +48,7 @@ def value_and_grad(method, logits, batch):
 
 
 class Examples:
-    """Training examples for a run: numbers in place of images, which augmentation shifts a little."""
+    """Training examples for a run: numbers for images, which augmentation shifts a little."""
 
     ahead = 0
 
@@ -187,6 +187,27 @@ def train(method, run, epochs):
     """Train these epochs with nlbench's loop. The caller has called `prepare`."""
     for epoch in epochs:
         train_epoch(run, method, epoch)
+
+
+class Watch:
+    """Records what a method differentiates: its `steps` and the last `logits` of each network.
+
+    A step is (names of the optimisers, loss, gradient of the loss to each network's logits).
+    """
+
+    def __init__(self, run):
+        self.steps, self.logits = [], [None] * len(run.networks)
+        self._backward_step, run.backward_step = run.backward_step, self.backward_step
+        for i, network in enumerate(run.networks):
+            network.register_forward_hook(lambda module, args, z, i=i: self.keep(i, z))
+
+    def keep(self, i, z):
+        self.logits[i] = z
+
+    def backward_step(self, loss, *names):
+        grads = torch.autograd.grad(loss, self.logits, retain_graph=True, allow_unused=True)
+        self.steps.append((names, loss.detach().clone(), grads))
+        self._backward_step(loss, *names)
 
 
 def parts_of(method, run):
