@@ -43,7 +43,9 @@ def check(name: str) -> None:
     if name not in known:
         others = ", ".join(f"{prefix}/NAME" for prefix in EXTERNAL)
         hint = did_you_mean(name, known)
-        raise SuiteError(f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{hint}")
+        raise SuiteError(
+            f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{hint}"
+        )
 
 
 def check_weights(name: str, weights: str) -> None:
@@ -54,7 +56,9 @@ def check_weights(name: str, weights: str) -> None:
     Raises: SuiteError where the model has no weights of that kind.
     """
     if weights == "imagenet" and "/" not in name:
-        raise SuiteError(f"model {name} has no published weights; models of torchvision and timm have. Name a file")
+        raise SuiteError(
+            f"model {name} has no published weights; models of torchvision and timm have. Name a file"
+        )
 
 
 def fetch_weights(name: str, weights: str) -> None:
@@ -81,7 +85,9 @@ def weights_file(name: str, weights: str) -> str:
     return _external.weights_file(*name.split("/", 1))
 
 
-def build(name: str, num_classes: int, in_shape: tuple[int, ...], *, weights: str = "") -> nn.Module:
+def build(
+    name: str, num_classes: int, in_shape: tuple[int, ...], *, weights: str = ""
+) -> nn.Module:
     """Build a network, (B, *in_shape) float -> (B, num_classes) logits.
 
     Args:

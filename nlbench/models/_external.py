@@ -114,11 +114,15 @@ def _names(package: str) -> list[str]:
     return names
 
 
-def _torchvision(name: str, num_classes: int, in_shape: tuple[int, ...], pretrained: bool) -> nn.Module:
+def _torchvision(
+    name: str, num_classes: int, in_shape: tuple[int, ...], pretrained: bool
+) -> nn.Module:
     from torchvision import models
 
     if in_shape[0] != 3:
-        raise ValueError(f"torchvision models take 3 channels, got {in_shape[0]}; timm/{name} may take any number")
+        raise ValueError(
+            f"torchvision models take 3 channels, got {in_shape[0]}; timm/{name} may take any number"
+        )
 
     options = {}
     if name in ("googlenet", "inception_v3"):
@@ -149,7 +153,9 @@ def _import_timm() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise
-        raise SuiteError("timm models need timm, which is not installed: pip install 'nlbench[timm]'") from None
+        raise SuiteError(
+            "timm models need timm, which is not installed: pip install 'nlbench[timm]'"
+        ) from None
 
 
 def _try(model: nn.Module, num_classes: int, in_shape: tuple[int, ...]) -> None:

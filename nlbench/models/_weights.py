@@ -46,7 +46,9 @@ def load(model: nn.Module, path: Path) -> None:
     parts -= {name.partition(".")[0] for name in classifier}
     beyond = [name for name in given if name not in own and name.partition(".")[0] in parts]
     if beyond:
-        raise SuiteError(f"{path}: weights of a larger model: this one has no {beyond[0]} ({len(beyond)} such tensors)")
+        raise SuiteError(
+            f"{path}: weights of a larger model: this one has no {beyond[0]} ({len(beyond)} such tensors)"
+        )
     model.load_state_dict({**own, **fitting})
 
 

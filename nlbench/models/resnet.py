@@ -33,7 +33,9 @@ class _Block(nn.Module):
         return F.relu(out, inplace=True)
 
 
-def _resnet(depths: list[int], widths: list[int], num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
+def _resnet(
+    depths: list[int], widths: list[int], num_classes: int, in_shape: tuple[int, ...]
+) -> nn.Module:
     """Build a network of one stage per entry of `depths` (blocks) and `widths` (channels)."""
     channels = widths[0]
     layers: list[nn.Module] = [

@@ -53,7 +53,9 @@ def alr_loss(
     logits = losses.ranged(logits)
 
     def step(mean: bool, grad: bool) -> tuple[Tensor, Tensor]:
-        return losses.run(ALR, "alr_loss", logits, None, None, index, targets, alpha, lam_e, mean=mean, grad=grad)
+        return losses.run(
+            ALR, "alr_loss", logits, None, None, index, targets, alpha, lam_e, mean=mean, grad=grad
+        )
 
     def compiled(mean: bool) -> tuple[Tensor, Tensor]:
         return torch.ops.nlbench.alr_step(logits.detach(), index, targets, alpha, lam_e, mean)
@@ -61,7 +63,9 @@ def alr_loss(
     return losses.finish(logits, reduction, step, compiled)
 
 
-def alr_step(logits: Tensor, index: Tensor, targets: Tensor, *, alpha: float, lam_e: float) -> tuple[Tensor, Tensor]:
+def alr_step(
+    logits: Tensor, index: Tensor, targets: Tensor, *, alpha: float, lam_e: float
+) -> tuple[Tensor, Tensor]:
     """Take the step of `alr_loss` without autograd: update the targets, return losses and gradient.
 
     Arguments and errors are those of `alr_loss`.
@@ -74,7 +78,9 @@ def alr_step(logits: Tensor, index: Tensor, targets: Tensor, *, alpha: float, la
     return losses.run(ALR, "alr_step", logits, None, None, index, targets, alpha, lam_e)
 
 
-def _check(op: str, logits: Tensor, index: Tensor, targets: Tensor, alpha: float, lam_e: float) -> None:
+def _check(
+    op: str, logits: Tensor, index: Tensor, targets: Tensor, alpha: float, lam_e: float
+) -> None:
     losses.check_logits(op, logits)
     losses.check_memory(op, logits, index, targets)
     losses.check_momentum(op, "alpha", alpha, closed=True)

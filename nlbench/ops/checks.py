@@ -48,7 +48,9 @@ def _fits(sizes: torch.Size, shape: Shape) -> bool:
     return all(isinstance(want, str) or want == size for size, want in pairs)
 
 
-def _mismatch(op: str, name: str, got: Tensor, dtypes: tuple[torch.dtype, ...], shape: Shape) -> str:
+def _mismatch(
+    op: str, name: str, got: Tensor, dtypes: tuple[torch.dtype, ...], shape: Shape
+) -> str:
     allowed = " or ".join(_name(dtype) for dtype in dtypes)
     sizes = ", ".join(map(str, shape))
     found = f"{_name(got.dtype)} of shape {list(got.shape)}"

@@ -60,7 +60,9 @@ def elr_loss(
     logits = losses.ranged(logits)
 
     def step(mean: bool, grad: bool) -> tuple[Tensor, Tensor]:
-        return losses.run(ELR, "elr_loss", logits, labels, None, index, targets, beta, lam, mean=mean, grad=grad)
+        return losses.run(
+            ELR, "elr_loss", logits, labels, None, index, targets, beta, lam, mean=mean, grad=grad
+        )
 
     def compiled(mean: bool) -> tuple[Tensor, Tensor]:
         return torch.ops.nlbench.elr_step(logits.detach(), labels, index, targets, beta, lam, mean)
@@ -129,12 +131,16 @@ def elr_loss_soft(
         return _run_soft("elr_loss_soft", logits, soft_labels, mixed_targets, lam, mean, grad)
 
     def compiled(mean: bool) -> tuple[Tensor, Tensor]:
-        return torch.ops.nlbench.elr_step_soft(logits.detach(), soft_labels, mixed_targets, lam, mean)
+        return torch.ops.nlbench.elr_step_soft(
+            logits.detach(), soft_labels, mixed_targets, lam, mean
+        )
 
     return losses.finish(logits, reduction, step, compiled)
 
 
-def elr_step_soft(logits: Tensor, soft_labels: Tensor, mixed_targets: Tensor, *, lam: float) -> tuple[Tensor, Tensor]:
+def elr_step_soft(
+    logits: Tensor, soft_labels: Tensor, mixed_targets: Tensor, *, lam: float
+) -> tuple[Tensor, Tensor]:
     """Take the step of `elr_loss_soft` without autograd: return losses and gradient.
 
     Arguments and errors are those of `elr_loss_soft`.
@@ -143,11 +149,15 @@ def elr_step_soft(logits: Tensor, soft_labels: Tensor, mixed_targets: Tensor, *,
     """
     _check_soft("elr_step_soft", logits, soft_labels, mixed_targets, lam)
     if torch.compiler.is_compiling():
-        return torch.ops.nlbench.elr_step_soft(logits.detach(), soft_labels, mixed_targets, lam, True)
+        return torch.ops.nlbench.elr_step_soft(
+            logits.detach(), soft_labels, mixed_targets, lam, True
+        )
     return _run_soft("elr_step_soft", logits, soft_labels, mixed_targets, lam)
 
 
-def update_targets(logits: Tensor, index: Tensor, targets: Tensor, *, beta: float, clamp: bool) -> None:
+def update_targets(
+    logits: Tensor, index: Tensor, targets: Tensor, *, beta: float, clamp: bool
+) -> None:
     """Move the targets of some examples towards what a network predicts for them.
 
         q              = clamp(softmax(logits), 1e-4, 1 - 1e-4)
@@ -227,7 +237,9 @@ def _check(
     losses.check_weight(op, "lam", lam)
 
 
-def _check_soft(op: str, logits: Tensor, soft_labels: Tensor, mixed_targets: Tensor, lam: float) -> None:
+def _check_soft(
+    op: str, logits: Tensor, soft_labels: Tensor, mixed_targets: Tensor, lam: float
+) -> None:
     B, C = losses.check_logits(op, logits)
     require(op, "soft_labels", soft_labels, losses.WIDE, (B, C))
     require(op, "mixed_targets", mixed_targets, (soft_labels.dtype,), (B, C))
@@ -256,7 +268,9 @@ def _run_soft(
     return losses.run(ELR_SOFT, op, logits, None, y, None, t, 1.0, lam, mean=mean, grad=grad)
 
 
-def _update(op: str, logits: Tensor, index: Tensor, targets: Tensor, beta: float, clamp: bool) -> None:
+def _update(
+    op: str, logits: Tensor, index: Tensor, targets: Tensor, beta: float, clamp: bool
+) -> None:
     losses.run(UPDATE_TARGETS, op, logits, None, None, index, targets, beta, 0.0, clamp=clamp)
 
 
@@ -318,10 +332,14 @@ def _elr_step_soft_fake(
     mutates_args=("targets",),
     schema="(Tensor logits, Tensor index, Tensor(a!) targets, float beta, bool clamp) -> ()",
 )
-def _update_targets_op(logits: Tensor, index: Tensor, targets: Tensor, beta: float, clamp: bool) -> None:
+def _update_targets_op(
+    logits: Tensor, index: Tensor, targets: Tensor, beta: float, clamp: bool
+) -> None:
     _update("update_targets", logits, index, targets, beta, clamp)
 
 
 @_update_targets_op.register_fake
-def _update_targets_fake(logits: Tensor, index: Tensor, targets: Tensor, beta: float, clamp: bool) -> None:
+def _update_targets_fake(
+    logits: Tensor, index: Tensor, targets: Tensor, beta: float, clamp: bool
+) -> None:
     return None

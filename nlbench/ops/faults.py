@@ -31,6 +31,8 @@ def check_faults(device: torch.device | str) -> None:
     faults = []
     for name, fault in zip(_NAMES, found, strict=True):
         if fault:
-            faults.append(f"{name}: {_FAULTS[fault]} had values out of range in a batch on {device}")
+            faults.append(
+                f"{name}: {_FAULTS[fault]} had values out of range in a batch on {device}"
+            )
     if faults:
         raise IndexError("; ".join(faults))

@@ -143,7 +143,9 @@ def _empty(images: Tensor, index: Tensor, table: Tensor, planar: bool) -> Tensor
     return torch.empty(shape, dtype=table.dtype, device=images.device, memory_format=memory_format)
 
 
-def _make_table(mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _make_table(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """Compute the normalised value of each byte, per channel: (3, 256) `dtype` on `device`."""
     if len(mean) != 3 or not all(math.isfinite(value) for value in mean):
         raise ValueError(f"augment: mean must be three finite numbers, got {list(mean)}")
@@ -175,7 +177,9 @@ def _check_values(index: Tensor, draws: Tensor | None, N: int, padding: int) -> 
             raise _bad_draw(draws, int(index[int(bad[0])]), padding)
 
 
-def _fault(fault: int, row: int, index: Tensor, draws: Tensor | None, N: int, padding: int) -> IndexError | ValueError:
+def _fault(
+    fault: int, row: int, index: Tensor, draws: Tensor | None, N: int, padding: int
+) -> IndexError | ValueError:
     """Make the error for what the kernel found: its `fault`, at position `row` of the batch."""
     if fault == core.DRAW_RANGE and draws is not None:
         return _bad_draw(draws, int(index[row]), padding)

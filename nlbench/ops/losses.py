@@ -66,7 +66,9 @@ def run(
     B, C = logits.shape
     scale = 1 / B if mean and B else 1.0
     if core is None or not (logits.is_cpu or cuda_kernels(logits.device)):
-        return _run_reference(op, name, logits, labels, soft_labels, index, targets, beta, lam, scale, clamp)
+        return _run_reference(
+            op, name, logits, labels, soft_labels, index, targets, beta, lam, scale, clamp
+        )
 
     z = (logits if logits.dtype in _TYPES else logits.float()).contiguous()
     labels = None if labels is None else labels.contiguous()
@@ -192,7 +194,9 @@ class _Attached(torch.autograd.Function):
     """The reduced losses, with the known gradient `dlogits` attached to `logits`."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, losses: Tensor, dlogits: Tensor, reduction: str) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, losses: Tensor, dlogits: Tensor, reduction: str
+    ) -> Tensor:
         ctx.save_for_backward(dlogits)
         return losses.clone() if reduction == "none" else reduce(losses, reduction)
 
@@ -252,7 +256,9 @@ def check_reduction(op: str, reduction: str, B: int) -> None:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if reduction == "mean" and B == 0:
-        raise ValueError(f"{op}: the mean of an empty batch is undefined: logits must have a row, got shape [0, C]")
+        raise ValueError(
+            f"{op}: the mean of an empty batch is undefined: logits must have a row, got shape [0, C]"
+        )
 
 
 def _check_values(op: str, labels: Tensor | None, index: Tensor | None, C: int, N: int) -> None:
@@ -292,7 +298,9 @@ def _out_of_range(op: str, name: str, end: int, values: Tensor, row: int) -> Ind
 
 def _repeated(op: str, index: Tensor, row: int) -> IndexError:
     got = int(index[row])
-    return IndexError(f"{op}: index must not repeat within a batch, got {got} again at position {row}")
+    return IndexError(
+        f"{op}: index must not repeat within a batch, got {got} again at position {row}"
+    )
 
 
 # ---- For torch.compile ---------------------------------------------------------------------------

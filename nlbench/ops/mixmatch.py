@@ -27,7 +27,9 @@ def mean_prediction(*logits: Tensor) -> Tensor:
     return torch.stack([z.softmax(1) for z in logits]).mean(0)
 
 
-def mix(inputs: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def mix(
+    inputs: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     """Mix the examples of a batch: l * a + (1 - l) * a[perm], for inputs and for targets.
 
     One l and one permutation hold for the whole batch. l ~ Beta(alpha, alpha), then max(l, 1 - l):

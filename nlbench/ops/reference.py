@@ -82,7 +82,9 @@ def alr_step(
     return losses.to(losses_dtype(logits)), (scale * dlogits).to(logits.dtype)
 
 
-def update_targets(logits: Tensor, index: Tensor, targets: Tensor, beta: float, clamp: bool) -> tuple[Tensor, Tensor]:
+def update_targets(
+    logits: Tensor, index: Tensor, targets: Tensor, beta: float, clamp: bool
+) -> tuple[Tensor, Tensor]:
     """Update `targets[index]` in place; return two empty tensors, since there is no loss."""
     p = logits.detach().double().softmax(1)
     if clamp:
