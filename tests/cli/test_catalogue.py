@@ -25,9 +25,7 @@ def test_list(cli, what, some):
     result = cli("list", what)
     assert (result.exit_code, result.stderr) == (0, "")
     assert all(word in result.stdout for word in some)
-    assert all(
-        len(line.split()) > 1 for line in result.stdout.splitlines()
-    )  # each has a line about it
+    assert all(len(line.split()) > 1 for line in result.stdout.splitlines())  # each has a line about it
 
 
 def test_list_shows_methods_of_ones_own(cli):
@@ -56,9 +54,7 @@ def test_data_status_says_where_each_file_goes(cli, place):
 def test_data_of_an_unknown_name(refused):
     for command in ("status", "fetch"):
         assert "Did you mean 'cifar10'" in refused("data", command, "cifr10")
-    assert "Did you mean 'digits'" in refused(
-        "noise", "export", "digit", "--kind", "symmetric", "--to", "x.npy"
-    )
+    assert "Did you mean 'digits'" in refused("noise", "export", "digit", "--kind", "symmetric", "--to", "x.npy")
 
 
 def test_data_fetch_without_a_network_gives_the_advice(refused, monkeypatch):
@@ -75,9 +71,7 @@ def test_data_fetch_without_a_network_gives_the_advice(refused, monkeypatch):
 
 @pytest.mark.parametrize("suffix", [".npy", ".csv", ".json", ".pt"])
 def test_noise_export_writes_what_a_run_trains_on(cli, place, trained, suffix):
-    result = cli(
-        "noise", "export", "digits", "--kind", "symmetric", "--rate", 0.4, "--to", f"labels{suffix}"
-    )
+    result = cli("noise", "export", "digits", "--kind", "symmetric", "--rate", 0.4, "--to", f"labels{suffix}")
     assert result.exit_code == 0, result.stderr
     assert re.search(r"1397 labels, 39\.\d+% wrong, hash \w{16}", result.stdout)
     record = json.loads(next(trained.glob("runs/*/record.json")).read_text())
@@ -119,7 +113,5 @@ def test_noise_that_cannot_be_exported_says_why(refused, arguments, said):
 
 
 def test_noise_export_without_the_data_gives_the_advice(refused):
-    message = refused(
-        "noise", "export", "cifar10", "--kind", "symmetric", "--rate", "0.4", "--to", "x.npy"
-    )
+    message = refused("noise", "export", "cifar10", "--kind", "symmetric", "--rate", "0.4", "--to", "x.npy")
     assert "get cifar-10-python.tar.gz" in message

@@ -59,14 +59,10 @@ def test_version(cli):
 
 def test_a_reader_that_goes_early_is_no_error(place, trained):
     command = f"'{NLBENCH}' table '{trained}' --format csv | head -n 1"
-    result = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True
-    )
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert result.stdout.startswith("suite,")
     assert result.stderr == ""
-    env = {
-        name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"
-    }  # the harder case
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # the harder case
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     gone = subprocess.Popen([NLBENCH, "table", trained], text=True, env=env, **pipes)
     gone.stdout.close()

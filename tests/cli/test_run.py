@@ -43,9 +43,7 @@ def test_a_failed_run_ends_in_status_1_and_the_others_go_on(cli, place):
     assert result.exit_code == 1
     assert "| failing |" in result.stdout
     assert "!1" in result.stdout
-    assert (
-        'raise KeyError("nothing under this key")' in result.stderr
-    )  # the traceback of the method's own file
+    assert 'raise KeyError("nothing under this key")' in result.stderr  # the traceback of the method's own file
     assert "[2/2] gce" in result.stderr
     key = re.search(r"failed: failing seed 0 \[(\w+)\]: KeyError", result.stderr)[1]
     shown = cli("show", key[:6], "--out", "store")
@@ -72,9 +70,7 @@ def test_dry_run_counts_and_trains_nothing(cli, place):
     assert "1 done, 1 missing" in cli("run", "trial.yaml", "--out", "store", "--dry-run").stdout
     assert (
         ": 3 runs: 0 done"
-        in cli(
-            "run", "trial.yaml", "--out", "store", "--dry-run", "--only", "ce", "--seeds", "1-3"
-        ).stdout
+        in cli("run", "trial.yaml", "--out", "store", "--dry-run", "--only", "ce", "--seeds", "1-3").stdout
     )
     assert "trial+epochs=2+schedule.rise=0.2: 1 run: 0 done, 1 missing" in cli(
         "run", "trial.yaml", "--out", "store", "--dry-run", "--only", "ce", "--set", "epochs=2", "--set",
@@ -89,10 +85,7 @@ def test_stale_records_are_said_and_done_again_when_asked(cli, place):
     kept = cli("run", "trial.yaml", "--out", "store", "--dry-run")
     assert "2 done" in kept.stdout
     assert "0 to do" in kept.stdout
-    assert (
-        "2 records were made by an older version of the code. `--stale rerun` trains them"
-        in kept.stderr
-    )
+    assert "2 records were made by an older version of the code. `--stale rerun` trains them" in kept.stderr
     assert "*" in cli("table", "store").stdout.partition("| ce")[2].partition("\n")[0]
     redone = cli("run", "trial.yaml", "--out", "store", "--stale", "rerun")
     assert "[2/2]" in redone.stderr
@@ -145,9 +138,7 @@ def test_what_cannot_be_run_says_why(refused, place, arguments, said):
 
 
 def test_every_problem_of_a_suite_is_said_with_its_line(refused, place):
-    (place / "trial.yaml").write_text(
-        SUITE.replace("0.4", "1.4").replace("gce: {}", "gce: {q: 7}").replace("1}", "0}")
-    )
+    (place / "trial.yaml").write_text(SUITE.replace("0.4", "1.4").replace("gce: {}", "gce: {q: 7}").replace("1}", "0}"))
     assert refused("run", "trial.yaml").splitlines() == [
         "error: trial.yaml:4: datasets.0.noise.rate: must be in [0, 1], got 1.4",
         "  trial.yaml:7: methods.gce.q: must be in (0, 1], got 7.0",
@@ -195,10 +186,7 @@ def test_ctrl_c_ends_in_130_and_keeps_what_is_finished(process, place):
     out, err = interrupt(going, lambda: list(place.glob("store/runs/*/checkpoint.pt")))
     assert going.returncode == 130
     assert out == ""
-    assert (
-        err
-        == "interrupted; everything finished is kept, and the same command continues from here\n"
-    )
+    assert err == "interrupted; everything finished is kept, and the same command continues from here\n"
     assert len(list(place.glob("store/runs/*/record.json"))) == 2
 
 

@@ -1,0 +1,56 @@
+"""Commands on datasets that cannot be downloaded, or whose size is unknown until they are read."""
+
+import re
+
+import pytest
+
+
+@pytest.fixture
+def data_dir(place, monkeypatch):
+    """An empty data directory."""
+    (place / "data").mkdir()
+    monkeypatch.setenv("NLBENCH_DATA", str(place / "data"))
+    return place / "data"
+
+
+def test_the_list_has_sizes_where_they_are_known(cli):
+    lines = cli("list", "datasets").stdout.splitlines()
+    listed = dict(re.split(r"  +", line, maxsplit=1) for line in lines)
+    assert listed["clothing1m"].startswith("Clothing1M: 14 classes, the images are counted when they are read; ")
+    assert "50 classes, the images are counted" in listed["webvision"]
+    assert listed["animal10n"] == "ANIMAL-10N: 10 classes, 50,000 training, 5,000 test examples; labels: noisy"
+    assert "500 training, 1,000 test examples" in listed["gaussians"]
+    assert listed["folder"] == "a folder of your own, named by its path; labels: given, and clean where you know them"
+    assert not any(re.search(r"\b0 (training|classes|/)", line) for line in listed.values())
+
+
+def test_data_status_says_what_to_get_and_each_page_once(cli, data_dir):
+    said = cli("data", "status").stdout
+    of = {block.partition(":")[0]: block for block in said.split("\n\n")[1:]}
+    assert of["gaussians"] == "gaussians: there, needs no files"
+    assert "missing" not in of["folder"]
+    assert "path: my_images" in of["folder"]
+    assert "train.csv (path,label[,clean_label])" in of["folder"]
+
+    for name, files in (("clothing1m", 6), ("webvision", 5)):
+        assert of[name].count("get from https://") == 1
+        assert len(re.findall(rf"^    {data_dir}/{name}/\S+$", of[name], re.MULTILINE)) == files
+    assert "not to be passed on), and put each as it is at\n" in of["clothing1m"]
+    # ILSVRC12 comes from another page than the rest of WebVision.
+    assert "put it, as it is, at" in of["webvision"]
+    assert of["animal10n"].count("  get ") == 1
+    assert re.search(rf"put it into {data_dir}/animal10n$", of["animal10n"])
+
+
+def test_doctor_points_to_data_status(cli, data_dir):
+    lines = [line.strip() for line in cli("doctor").stdout.splitlines()]
+    assert "gaussians: there" in lines
+    assert "folder: wherever a suite says it is" in lines
+    for name in ("clothing1m", "webvision", "animal10n"):
+        assert f"{name}: missing, see `nlbench data status {name}`" in lines
+
+
+def test_a_folder_cannot_be_fetched_or_exported(refused):
+    assert "images of your own" in refused("data", "fetch", "folder")
+    exported = refused("noise", "export", "folder", "--kind", "symmetric", "--rate", "0.4", "--to", "x.npy")
+    assert "its place is named by a suite" in exported
