@@ -12,11 +12,12 @@ from nlbench.cli import app
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """Work in a folder that holds trial.yaml; data and methods of the machine are out of sight."""
+    """Work in a folder that holds trial.yaml, without the machine's data and methods."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NLBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NLBENCH_DATA", str(tmp_path / "no-data"))
     monkeypatch.delenv("NLBENCH_METHODS", raising=False)
+
     (tmp_path / "trial.yaml").write_text(SUITE)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "failing.py").write_text(FAILING)
@@ -25,7 +26,10 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def cli(place):
-    """cli("run", "trial.yaml") -> the result, in this process; an error that is no exit is raised."""
+    """Return a function that runs a command in this process: cli("run", "trial.yaml").
+
+    An exception that is not an exit is raised.
+    """
 
     def call(*arguments):
         return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
@@ -35,12 +39,16 @@ def cli(place):
 
 @pytest.fixture
 def refused(cli):
-    """refused(*arguments) -> the message of a command that ends with status 2 and prints nothing else."""
+    """Return a function that runs a command which must end with status 2, and returns its message.
+
+    The command may print nothing to standard output.
+    """
 
     def call(*arguments):
         result = cli(*arguments)
         assert result.exit_code == 2, result.output
         assert result.stdout == ""
+
         return result.stderr
 
     return call
@@ -48,7 +56,7 @@ def refused(cli):
 
 @pytest.fixture
 def process(place):
-    """process("run", "trial.yaml") -> the finished process of the installed command."""
+    """Return a function that runs the installed command in a process until it ends."""
 
     def call(*arguments, **options):
         return subprocess.run(
@@ -65,7 +73,7 @@ def process(place):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A store with the trial suite's two runs."""
+    """Return a store with the two runs of the trial suite."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "trial.yaml").write_text(SUITE)
     nlbench.run(folder / "trial.yaml", out=folder / "store")

@@ -23,17 +23,18 @@ from nlbench.data.noise.label_files import labels_hash, read_labels
 )
 def test_list(cli, what, some):
     result = cli("list", what)
+
     assert (result.exit_code, result.stderr) == (0, "")
-    assert all(word in result.stdout for word in some)
-    assert all(len(line.split()) > 1 for line in result.stdout.splitlines())  # each has a line about it
+    for word in some:
+        assert word in result.stdout
+    # Every name has a description.
+    for line in result.stdout.splitlines():
+        assert len(line.split()) > 1
 
 
 def test_list_shows_methods_of_ones_own(cli):
-    assert re.search(
-        r"^failing +Fails in its",
-        cli("list", "methods", "--methods-dir", "own").stdout,
-        re.MULTILINE,
-    )
+    listed = cli("list", "methods", "--methods-dir", "own").stdout
+    assert re.search(r"^failing +Fails in its", listed, re.MULTILINE)
 
 
 def test_list_of_something_else(refused):
@@ -41,11 +42,14 @@ def test_list_of_something_else(refused):
 
 
 def test_data_status_says_where_each_file_goes(cli, place):
+    data = place / "no-data"
+
     text = cli("data", "status").stdout
-    assert f"data directory: {place / 'no-data'}" in text
+    assert f"data directory: {data}" in text
     assert "digits: there" in text
     assert "get CIFAR-10_human.pt" in text
-    assert f"put it, as it is, at {place / 'no-data' / 'cifar-n' / 'CIFAR-10_human.pt'}" in text
+    assert f"put it, as it is, at {data / 'cifar-n' / 'CIFAR-10_human.pt'}" in text
+
     one = cli("data", "status", "cifar10", "--data-dir", "elsewhere").stdout
     assert "cifar10: missing in elsewhere" in one
     assert "digits" not in one
@@ -54,7 +58,8 @@ def test_data_status_says_where_each_file_goes(cli, place):
 def test_data_of_an_unknown_name(refused):
     for command in ("status", "fetch"):
         assert "Did you mean 'cifar10'" in refused("data", command, "cifr10")
-    assert "Did you mean 'digits'" in refused("noise", "export", "digit", "--kind", "symmetric", "--to", "x.npy")
+    message = refused("noise", "export", "digit", "--kind", "symmetric", "--to", "x.npy")
+    assert "Did you mean 'digits'" in message
 
 
 def test_data_fetch_without_a_network_gives_the_advice(refused, monkeypatch):
@@ -63,7 +68,10 @@ def test_data_fetch_without_a_network_gives_the_advice(refused, monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
     begun = time.monotonic()
+
     message = refused("data", "fetch", "cifar10")
+
+    # Attempts to connect again would take longer.
     assert time.monotonic() - begun < 5
     assert "no connection (Name or service not known)" in message
     assert "get cifar-10-python.tar.gz" in message
@@ -71,9 +79,12 @@ def test_data_fetch_without_a_network_gives_the_advice(refused, monkeypatch):
 
 @pytest.mark.parametrize("suffix", [".npy", ".csv", ".json", ".pt"])
 def test_noise_export_writes_what_a_run_trains_on(cli, place, trained, suffix):
-    result = cli("noise", "export", "digits", "--kind", "symmetric", "--rate", 0.4, "--to", f"labels{suffix}")
+    noise = ("--kind", "symmetric", "--rate", 0.4)
+    result = cli("noise", "export", "digits", *noise, "--to", f"labels{suffix}")
+
     assert result.exit_code == 0, result.stderr
     assert re.search(r"1397 labels, 39\.\d+% wrong, hash \w{16}", result.stdout)
+
     record = json.loads(next(trained.glob("runs/*/record.json")).read_text())
     assert record["noise"]["labels_hash"] in result.stdout
     assert labels_hash(read_labels(place / f"labels{suffix}")) in result.stdout
@@ -107,11 +118,13 @@ def test_noise_export_writes_what_a_run_trains_on(cli, place, trained, suffix):
     ],
 )
 def test_noise_that_cannot_be_exported_says_why(refused, arguments, said):
-    to = [] if "--to" in arguments else ["--to", "labels.npy"]
-    message = refused("noise", "export", "digits", *arguments, *to)
+    if "--to" not in arguments:
+        arguments = [*arguments, "--to", "labels.npy"]
+    message = refused("noise", "export", "digits", *arguments)
     assert re.search(said, message), message
 
 
 def test_noise_export_without_the_data_gives_the_advice(refused):
-    message = refused("noise", "export", "cifar10", "--kind", "symmetric", "--rate", "0.4", "--to", "x.npy")
+    noise = ("--kind", "symmetric", "--rate", "0.4")
+    message = refused("noise", "export", "cifar10", *noise, "--to", "x.npy")
     assert "get cifar-10-python.tar.gz" in message

@@ -8,9 +8,12 @@ import pytest
 
 @pytest.mark.parametrize("form", ["md", "csv", "latex"])
 def test_table_in_each_form(cli, trained, form):
+    expected = {"md": "| gce ", "csv": ",gce,", "latex": r"\begin{tabular}"}
+
     result = cli("table", trained, "--suite", "trial", "--format", form)
+
     assert (result.exit_code, result.stderr) == (0, "")
-    assert {"md": "| gce ", "csv": ",gce,", "latex": r"\begin{tabular}"}[form] in result.stdout
+    assert expected[form] in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -27,16 +30,20 @@ def test_table_in_each_form(cli, trained, form):
     ],
 )
 def test_a_table_that_cannot_be_says_why(refused, trained, arguments, said):
-    message = refused("table", *(trained if a == "STORE" else a for a in arguments))
+    words = [trained if word == "STORE" else word for word in arguments]
+    message = refused("table", *words)
     assert re.search(said, message), message
 
 
 def test_show_prints_one_record(cli, refused, trained):
     key = next(trained.glob("runs/*")).name
+
     record = json.loads(cli("show", key[:8], "--out", trained).stdout)
     assert record["key"] == key
     assert record["noise"]["noise_rate_full"] == pytest.approx(0.4, abs=0.01)
-    for wrong in ("zzz", ""):  # none, and too many: either way the keys are listed
+
+    # No key begins with "zzz" and all begin with "". Either way the keys are listed.
+    for wrong in ("zzz", ""):
         message = refused("show", wrong, "--out", trained)
         assert re.search(rf"{key}  \w+ · digits symmetric 0.4 · seed 0 · done", message)
     assert "begins no run in nowhere" in refused("show", key, "--out", "nowhere")

@@ -1,4 +1,4 @@
-"""`nlbench run` as a user meets it: what it prints and where, its exit statuses, and no traceback."""
+"""The command `run`: its output, its exit statuses, and its messages in place of tracebacks."""
 
 import json
 import os
@@ -18,10 +18,10 @@ def test_run_prints_the_table_alone_on_standard_output(cli):
     assert first.stdout.startswith("**trial: Digits symmetric 0.4")
     # The table's heads, its rule and two lines.
     assert first.stdout.count("\n| ") == 4
-    assert [line.partition(":")[0] for line in first.stderr.splitlines()] == [
-        "[1/2] ce · Digits symmetric 0.4 · seed 0",
-        "[2/2] gce · Digits symmetric 0.4 · seed 0",
-    ]
+    progress = first.stderr.splitlines()
+    assert len(progress) == 2
+    assert progress[0].startswith("[1/2] ce · Digits symmetric 0.4 · seed 0:")
+    assert progress[1].startswith("[2/2] gce · Digits symmetric 0.4 · seed 0:")
 
     second = cli("run", "trial.yaml", "--out", "store")
     assert (second.exit_code, second.stdout, second.stderr) == (0, first.stdout, "")
@@ -31,6 +31,7 @@ def test_run_prints_the_table_alone_on_standard_output(cli):
 @pytest.mark.story
 def test_colours_stay_out_of_what_is_no_terminal(process):
     result = process("run", "trial.yaml", "--out", "store", env=os.environ | {"FORCE_COLOR": "1"})
+
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("**trial: Digits symmetric 0.4")
     assert len(result.stderr.splitlines()) == 2
@@ -39,19 +40,25 @@ def test_colours_stay_out_of_what_is_no_terminal(process):
 
 def test_a_failed_run_ends_in_status_1_and_the_others_go_on(cli, place):
     (place / "trial.yaml").write_text(SUITE.replace("ce: {}", "failing: {}", 1))
-    result = cli("run", "trial.yaml", "--out", "store", "--methods-dir", "own")
+    command = ("run", "trial.yaml", "--out", "store", "--methods-dir", "own")
+
+    result = cli(*command)
     assert result.exit_code == 1
     assert "| failing |" in result.stdout
     assert "!1" in result.stdout
-    assert 'raise KeyError("nothing under this key")' in result.stderr  # the traceback of the method's own file
+    # The traceback reaches into the method's file.
+    assert 'raise KeyError("nothing under this key")' in result.stderr
     assert "[2/2] gce" in result.stderr
+
     key = re.search(r"failed: failing seed 0 \[(\w+)\]: KeyError", result.stderr)[1]
     shown = cli("show", key[:6], "--out", "store")
     assert shown.exit_code == 0
     assert "nothing under this key" in shown.stdout
-    again = cli("run", "trial.yaml", "--out", "store", "--methods-dir", "own", "--only", "failing")
+
+    # The same command trains a failed run again.
+    again = cli(*command, "--only", "failing")
     assert again.exit_code == 1
-    assert "[1/1] failing" in again.stderr  # a failure is tried again
+    assert "[1/1] failing" in again.stderr
 
 
 def test_a_diverged_run_ends_in_status_1(cli):
@@ -61,35 +68,39 @@ def test_a_diverged_run_ends_in_status_1(cli):
 
 
 def test_dry_run_counts_and_trains_nothing(cli, place):
-    assert (
-        "trial: 2 runs: 0 done, 2 missing, 0 failed, 0 diverged; 2 to do"
-        in cli("run", "trial.yaml", "--out", "store", "--dry-run").stdout
-    )
+    def counted(*options):
+        return cli("run", "trial.yaml", "--out", "store", "--dry-run", *options).stdout
+
+    assert "trial: 2 runs: 0 done, 2 missing, 0 failed, 0 diverged; 2 to do" in counted()
     assert not (place / "store").exists()
+
     assert cli("run", "trial.yaml", "--out", "store", "--only", "ce").exit_code == 0
-    assert "1 done, 1 missing" in cli("run", "trial.yaml", "--out", "store", "--dry-run").stdout
-    assert (
-        ": 3 runs: 0 done"
-        in cli("run", "trial.yaml", "--out", "store", "--dry-run", "--only", "ce", "--seeds", "1-3").stdout
-    )
-    assert "trial+epochs=2+schedule.rise=0.2: 1 run: 0 done, 1 missing" in cli(
-        "run", "trial.yaml", "--out", "store", "--dry-run", "--only", "ce", "--set", "epochs=2", "--set",
-        "schedule.rise=0.2",
-    ).stdout  # fmt: skip
+    assert "1 done, 1 missing" in counted()
+    assert ": 3 runs: 0 done" in counted("--only", "ce", "--seeds", "1-3")
+
+    values = ("--set", "epochs=2", "--set", "schedule.rise=0.2")
+    expected = "trial+epochs=2+schedule.rise=0.2: 1 run: 0 done, 1 missing"
+    assert expected in counted("--only", "ce", *values)
 
 
-def test_stale_records_are_said_and_done_again_when_asked(cli, place):
-    assert cli("run", "trial.yaml", "--out", "store").exit_code == 0
+def test_stale_records_are_reported_and_trained_again_on_request(cli, place):
+    command = ("run", "trial.yaml", "--out", "store")
+    assert cli(*command).exit_code == 0
     for path in (place / "store" / "runs").glob("*/record.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"code": "another"}))
-    kept = cli("run", "trial.yaml", "--out", "store", "--dry-run")
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"code": "another"}))
+
+    kept = cli(*command, "--dry-run")
     assert "2 done" in kept.stdout
     assert "0 to do" in kept.stdout
-    assert "2 records were made by an older version of the code. `--stale rerun` trains them" in kept.stderr
+    notice = "2 records were made by an older version of the code. `--stale rerun` trains them"
+    assert notice in kept.stderr
+    # A star marks numbers of stale records.
     assert "*" in cli("table", "store").stdout.partition("| ce")[2].partition("\n")[0]
-    redone = cli("run", "trial.yaml", "--out", "store", "--stale", "rerun")
+
+    redone = cli(*command, "--stale", "rerun")
     assert "[2/2]" in redone.stderr
-    assert "older version" not in cli("run", "trial.yaml", "--out", "store", "--dry-run").stderr
+    assert "older version" not in cli(*command, "--dry-run").stderr
 
 
 @pytest.mark.parametrize(
@@ -137,8 +148,10 @@ def test_what_cannot_be_run_says_why(refused, place, arguments, said):
     assert not list(place.glob("results/runs/*"))
 
 
-def test_every_problem_of_a_suite_is_said_with_its_line(refused, place):
-    (place / "trial.yaml").write_text(SUITE.replace("0.4", "1.4").replace("gce: {}", "gce: {q: 7}").replace("1}", "0}"))
+def test_every_problem_of_a_suite_is_reported_with_its_line(refused, place):
+    text = SUITE.replace("0.4", "1.4").replace("gce: {}", "gce: {q: 7}").replace("1}", "0}")
+    (place / "trial.yaml").write_text(text)
+
     assert refused("run", "trial.yaml").splitlines() == [
         "error: trial.yaml:4: datasets.0.noise.rate: must be in [0, 1], got 1.4",
         "  trial.yaml:7: methods.gce.q: must be in (0, 1], got 7.0",
@@ -149,6 +162,7 @@ def test_every_problem_of_a_suite_is_said_with_its_line(refused, place):
 def test_a_broken_method_is_shown_whole_when_it_is_asked_for(refused, cli, place):
     (place / "own" / "broken.py").write_text('"""Broken."""\nimport no_such_package\n')
     assert "error" not in cli("list", "methods", "--methods-dir", "own").stderr
+
     (place / "trial.yaml").write_text(SUITE.replace("gce: {}", "broken: {}"))
     message = refused("run", "trial.yaml", "--methods-dir", "own")
     assert "own/broken.py: cannot be imported" in message
@@ -162,16 +176,18 @@ def test_a_store_that_cannot_be_written(refused, place):
 
 
 def interrupt(started, seen):
-    """Wait for the sweep to have begun, then do as Ctrl-C does."""
+    """Wait until `seen` says that a sweep has begun, then interrupt it as Ctrl-C does."""
     deadline = time.monotonic() + 240
     while not seen() and time.monotonic() < deadline:
         time.sleep(0.05)
+
     try:
         assert seen(), "the run did not begin"
         started.send_signal(signal.SIGINT)
         return started.communicate(timeout=120)
     except BaseException:
-        started.kill()  # it would train for ever
+        # Without this it would go on training after the test.
+        started.kill()
         raise
 
 
@@ -184,9 +200,11 @@ def test_ctrl_c_ends_in_130_and_keeps_what_is_finished(process, place):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     out, err = interrupt(going, lambda: list(place.glob("store/runs/*/checkpoint.pt")))
+
     assert going.returncode == 130
     assert out == ""
-    assert err == "interrupted; everything finished is kept, and the same command continues from here\n"
+    message = "interrupted; everything finished is kept, and the same command continues from here\n"
+    assert err == message
     assert len(list(place.glob("store/runs/*/record.json"))) == 2
 
 
@@ -194,6 +212,7 @@ def test_ctrl_c_ends_in_130_and_keeps_what_is_finished(process, place):
 def test_several_runs_at_once_print_the_same_table(process, place):
     one = process("run", "trial.yaml", "--out", "one")
     several = process("run", "trial.yaml", "--out", "several", "--jobs", "auto")
+
     assert (several.returncode, several.stdout) == (0, one.stdout)
     assert several.stderr.count("\n") == one.stderr.count("\n") == 2
 
@@ -211,33 +230,30 @@ def test_a_terminal_gets_live_lines_and_is_left_clean(place):
         while True:
             try:
                 chunk = os.read(parent, 65536)
-            except OSError:  # Linux says so when the other end is closed
+            except OSError:
+                # Linux raises this when the other end is closed.
                 break
             if not chunk:
                 break
             seen += chunk
         assert going.wait(60) == 0
     os.close(parent)
+
     text = seen.decode()
     assert re.search(r"suite.*0 of 1 runs · Digits symmetric 0.4", text)
     assert re.search(r"ce · seed 0.*epoch \d+/30  loss \d", text)
     assert "[1/1] ce · Digits symmetric 0.4 · seed 0:" in text
-    assert text.count("\x1b[?25l") == text.count("\x1b[?25h")  # the cursor is back
+    # The cursor was hidden as often as it was shown again.
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h")
 
 
 @pytest.mark.story
 def test_debug_opens_pdb_where_a_run_fails(process, place):
     (place / "trial.yaml").write_text(SUITE.replace("ce: {}", "failing: {}", 1))
-    result = process(
-        "run",
-        "trial.yaml",
-        "--out",
-        "store",
-        "--methods-dir",
-        "own",
-        "--debug",
-        input="p 6 * 7\nq\n",
-    )
+    command = ("run", "trial.yaml", "--out", "store", "--methods-dir", "own", "--debug")
+
+    result = process(*command, input="p 6 * 7\nq\n")
+
     assert result.returncode == 1
     assert "(Pdb)" in result.stdout
     assert "42" in result.stdout
@@ -247,6 +263,7 @@ def test_debug_opens_pdb_where_a_run_fails(process, place):
 
 def test_debug_trains_one_run_and_says_how_it_ended(cli, place):
     result = cli("run", "trial.yaml", "--out", "store", "--debug")
+
     assert result.exit_code == 0
     assert re.search(r"ce seed 0 \[\w+\]: done", result.stderr)
     assert len(list(place.glob("store/runs/*/record.json"))) == 1
