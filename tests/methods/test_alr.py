@@ -24,6 +24,7 @@ def test_ten_steps_of_alr(C, stage):
     run = make_run(task)
     method = ready("alr", {"alpha": 0.8, "lam_e": 0.3, "warmup_share": 0.4}, task)
     memory = one_hot(task.labels, C)
+
     for epoch in range(10):  # a step is an epoch here: the warm-up is epochs 0 to 3
         method.on_epoch_start(run, epoch)
         index = torch.randperm(23, generator=torch.Generator().manual_seed(epoch))[:17]

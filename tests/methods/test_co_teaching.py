@@ -93,6 +93,7 @@ def test_ten_steps_of_the_exchange(scale):
         lr=0.05,
     )
     expected = list(theirs)
+
     assert len(expected) == 12
 
     run = double_run(task, copy.deepcopy(networks), schedule)
@@ -120,6 +121,7 @@ def test_ten_steps_of_the_exchange(scale):
             assert grads[i].abs().sum(1).nonzero().squeeze(1).tolist() == sorted(picks[1 - i])
             assert float(loss) == pytest.approx(losses[i], rel=1e-11)
             torch.testing.assert_close(weights[at][i], after[i], rtol=1e-9, atol=1e-12)
+
     assert [len(picks[0]) for picks, _, _ in expected] == [
         16,
         16,

@@ -16,6 +16,7 @@ def by_hand(logits, labels, prior, beta, sieving):
     """Compute value, gradient and kept examples from the formula, one example at a time."""
     z = logits.detach().double().requires_grad_()
     kept, terms = [], []
+
     for b in range(len(z)):
         y = int(labels[b])
         ce = torch.logsumexp(z[b], 0) - z[b, y]
@@ -24,6 +25,7 @@ def by_hand(logits, labels, prior, beta, sieving):
         kept.append(not sieving or bool((ce - sum(losses) / len(losses)).detach() <= 0))
         if kept[-1]:
             terms.append(ce - beta * sum(prior[k] * losses[k] for k in range(len(p))))
+
     loss = sum(terms) / len(terms) if terms else z.sum() * 0.0
     (grad,) = torch.autograd.grad(loss, z)
     return loss.detach(), grad, kept
@@ -48,10 +50,12 @@ def test_value_and_gradient(epoch, weight, sieving, C, stage, dtype, rtol, atol)
     z = logits.clone().requires_grad_()
     loss = method.loss(z, batch)
     (grad,) = torch.autograd.grad(loss, z)
+
     assert loss.dtype == dtype
     torch.testing.assert_close(loss.detach().double(), expected, rtol=rtol, atol=atol)
     torch.testing.assert_close(grad.double(), expected_grad, rtol=rtol, atol=atol)
     assert method.kept[index].tolist() == kept
+
     if sieving:
         assert 0 < sum(kept) < 33
         assert method.kept.sum() == 60 - 33 + sum(kept)  # those not in the batch are as they were
@@ -68,6 +72,7 @@ def test_a_sieve_by_hand():
     method.on_epoch_start(None, 31)
     logits = torch.tensor([[0.5, 0.3, 0.2]] * 3, dtype=torch.float64).log()
     loss = method.loss(logits, make_batch(task, torch.arange(3)))
+
     assert method.kept.tolist() == [True, False, False]
     assert float(loss) == pytest.approx(
         0.6931471805599453, rel=1e-12
@@ -75,6 +80,7 @@ def test_a_sieve_by_hand():
     assert method.prior.tolist() == pytest.approx(
         [1 / 3] * 3
     )  # counted again when the epoch ends, not before
+
     method.on_epoch_end(make_run(task), 31)
     assert method.prior.tolist() == [1.0, 0.0, 0.0]
 
@@ -86,8 +92,10 @@ def test_an_example_that_was_dropped_may_come_back():
     batch = make_batch(task, torch.arange(2))
     method.loss(torch.tensor([[0.0, 3.0, 0.0], [0.0, 3.0, 0.0]]), batch)
     method.on_epoch_end(make_run(task), 50)
+
     assert method.kept.tolist() == [False, True]
     assert method.prior.tolist() == [0.0, 1.0, 0.0]
+
     method.loss(torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0]]), batch)
     method.on_epoch_end(make_run(task), 51)
     assert method.kept.tolist() == [True, True]
@@ -103,8 +111,10 @@ def test_a_batch_of_which_nothing_is_kept():
     logits.requires_grad_()
     loss = method.loss(logits, make_batch(task, torch.arange(4)))
     (grad,) = torch.autograd.grad(loss, logits)
+
     assert float(loss.detach()) == 0.0
     assert torch.equal(grad, torch.zeros(4, 3))
+
     method.on_epoch_end(make_run(task), 99)
     assert method.prior.tolist() == [0.5, 0.5, 0.0]
 
@@ -117,6 +127,7 @@ def test_confidence_earns_no_more_than_the_floor():
     task = Task(40, 10, torch.arange(40) % 10, 100, 1, 40)
     method = CORES2(task)
     method.on_epoch_start(None, 99)
+
     for gap in (50.0, 200.0, 400.0):
         logits = torch.zeros(40, 10)
         logits[torch.arange(40), task.labels] = gap
@@ -154,10 +165,12 @@ def test_without_warmup_and_with_the_sieve_from_the_first_epoch():
         make_task(epochs=10), beta=1.0, warmup_share=0.0, ramp_share=0.5, sieve_share=0.0
     )
     got = []
+
     for epoch in range(10):
         method.on_epoch_start(None, epoch)
         got.append(method.weight)
         assert method.sieving
+
     assert got == pytest.approx([0.0, 0.25, 0.5, 0.75] + [1.0] * 6)
 
 
@@ -176,6 +189,7 @@ def test_a_training_equals_a_plain_one(sieve_share):
         set(),
     )
     betas = [0.0, 0.0, 2 / 3, 4 / 3] + [2.0] * 8  # warm-up 1.2 epochs, ramp 3.6
+
     for epoch in range(12):
         train(method, run, [epoch])
         plain.begin_epoch(epoch)
@@ -196,6 +210,7 @@ def test_a_training_equals_a_plain_one(sieve_share):
         dropped_ever |= {i for i in range(40) if not kept[i]}
         assert method.kept.tolist() == kept
         assert method.prior.tolist() == pytest.approx(prior, rel=1e-12)
+
     assert 0 < len(dropped_ever) < 40
     for a, b in zip(run.networks[0].parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
@@ -210,5 +225,6 @@ def test_two_copies_share_nothing():
         -12.0 * torch.nn.functional.one_hot(task.labels, 10).float(),
         make_batch(task, torch.arange(40)),
     )
+
     assert not one.kept.any()
     assert two.kept.all()

@@ -30,9 +30,11 @@ def test_T_is_estimated_once_for_both_corrections(name):
     method.prepare(run)
     # One key and length, so that one helper network is trained for both.
     assert fitted == [("warm-up", 7)]
+
     expected = estimate_T(softmax(Helper(task).logits.detach().double()))
     torch.testing.assert_close(method.T, expected, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(method.T.sum(1), torch.ones(10, dtype=torch.float64))
+
     longer = CLASSES[name](task, warmup_share=2.0)
     longer.prepare(run)
     assert fitted[1] == ("warm-up", 14)
@@ -49,6 +51,7 @@ def test_true_T_is_told_and_marked(name):
     method = CLASSES[name](task, T=True)
     assert method.told == ("T",)
     assert CLASSES[name].told == ()
+
     method.prepare(make_run(task, fit=fit))
     assert torch.equal(method.T, T)
 
@@ -67,9 +70,11 @@ def test_backward_loss_goes_below_zero_by_a_known_amount():
     T = torch.full((3, 3), 0.2, dtype=torch.float64) + 0.4 * torch.eye(3, dtype=torch.float64)
     task = Task(1, 3, torch.tensor([0]), 6, 1, 1, privileged={"T": T})
     method = ready("backward", {"T": True}, task)
+
     torch.testing.assert_close(
         method.inverse[0], torch.tensor([2.0, -0.5, -0.5], dtype=torch.float64)
     )
+
     for gap, log_p in (
         (12.0, -12.0 - math.log(2 + math.exp(-12.0))),
         (20.0, math.log(1e-7)),
@@ -98,10 +103,12 @@ def test_backward_mixes_a_T_it_cannot_invert_well_and_says_so(rate):
     eye = torch.eye(C, dtype=torch.float64)
     T = (1 - rate * C / (C - 1)) * eye + rate / (C - 1)
     method = CLASSES["backward"](make_task(told={"T": T}), T=True, max_weight=50.0)
+
     with pytest.warns(
         UserWarning, match=r"above max_weight 50; 4% of the identity was mixed into T"
     ):
         method.prepare(make_run(method.task))
+
     # With a share m of the identity the inverse's rows sum to about 2 / m: 66 for 3%, 50 less a bit
     # for 4%.
     assert torch.equal(method.T, T)

@@ -38,6 +38,7 @@ def ref_select(probs, labels, taus, momentum):
         taus: thresholds [weak, strong] of each example; they move afterwards, in place.
     """
     found = []
+
     for (weak, strong), y, tau in zip(probs, labels, taus, strict=True):
         hits = (weak[y] > tau[0]) + (strong[y] > tau[1])
         mean = [(a + b) / 2 for a, b in zip(weak, strong, strict=True)]
@@ -78,6 +79,7 @@ def ref_loss(network, logits, views, labels, found, lam_h, q, draws):
     if not selected:
         return None
     total = 0.0
+
     for z in (logits[:B], logits[B:]):
         clean = [ref_ce(z[i], int(labels[i])) for i in range(B) if found[i][0] == "clean"]
         p_y = [torch.exp(-ref_ce(z[i], int(labels[i]))) for i in range(B) if found[i][0] == "hard"]
@@ -85,6 +87,7 @@ def ref_loss(network, logits, views, labels, found, lam_h, q, draws):
             total = total + sum(clean) / len(clean) * (len(clean) / B)
         if p_y:
             total = total + lam_h * sum((1 - p**q) / q for p in p_y) / len(p_y) * (len(p_y) / B)
+
     for view in views:
         total = total + ref_mixup(
             network, [view[i] for i in selected], [found[i][1] for i in selected], draws
@@ -182,8 +185,10 @@ def test_sets_by_hand(size, epoch):
     method = DISC(Task(N, 3, labels, 6, 1, N), momentum=0.9)
     method.thresholds.copy_(taus)
     an_epoch(method, weak.log(), strong.log(), labels, epoch, size)
+
     assert sets_of(method) == [case[4] for case in BY_HAND]
     assert all(method.guess[i] == 1 for i, case in enumerate(BY_HAND) if case[4] == "purified")
+
     for i, case in enumerate(BY_HAND):
         expected = [0.9 * case[3][view] + 0.1 * max(case[view]) for view in (0, 1)]
         assert method.thresholds[i].tolist() == pytest.approx(expected, rel=1e-5)
@@ -205,6 +210,7 @@ def test_before_the_first_epoch_ends_all_are_clean_and_then_by_thresholds_of_one
     method = DISC(Task(40, 10, labels, 6, 1, 40)).double()
     torch.testing.assert_close(method.thresholds, torch.full((40, 2), 1 / 40, dtype=torch.float64))
     assert set(sets_of(method)) == {"clean"}
+
     method.thresholds.fill_(1 / 40)  # in float64
     an_epoch(method, weak, strong, labels, size=7)
     taus = [[1 / 40, 1 / 40] for _ in range(40)]
@@ -212,6 +218,7 @@ def test_before_the_first_epoch_ends_all_are_clean_and_then_by_thresholds_of_one
         (ref_softmax(a), ref_softmax(b))
         for a, b in zip(weak.tolist(), strong.tolist(), strict=True)
     ]
+
     assert sets_of(method) == [name for name, _ in ref_select(probs, labels.tolist(), taus, 0.99)]
     torch.testing.assert_close(
         method.thresholds, torch.tensor(taus, dtype=torch.float64), rtol=1e-12, atol=0
@@ -237,9 +244,11 @@ def test_an_epoch_that_is_a_part_of_the_examples_changes_nothing_of_the_others()
         make_batch(weak[first], strong[first], labels[first], first),
     )
     method.on_epoch_end(Recorder(1), 1)
+
     assert torch.equal(method.thresholds[25:], before[0][25:])
     assert sets_of(method)[25:] == before[1][25:]
     assert not torch.equal(method.thresholds[:25], before[0][:25])
+
     unseen = DISC(Task(40, 10, labels, 6, 1, 40)).double()
     unseen.on_epoch_start(Recorder(0), 0)
     unseen.remember(
@@ -247,6 +256,7 @@ def test_an_epoch_that_is_a_part_of_the_examples_changes_nothing_of_the_others()
         make_batch(weak[first], strong[first], labels[first], first),
     )
     unseen.on_epoch_end(Recorder(0), 0)
+
     assert set(sets_of(unseen)[25:]) == {
         "clean"
     }  # cross entropy, until there is something to go by
@@ -294,9 +304,11 @@ def test_loss_and_gradients_match_the_formula(kinds, C, stage, dtype, tolerance)
     method.on_epoch_start(run, 3)
     mine = [weak.clone().requires_grad_(), strong.clone().requires_grad_()]
     logits = method.training_step(run, make_batch(*mine, labels))
+
     assert torch.equal(logits, weak)  # those of the first Batch, for the online counts
     assert run.loss.dtype == dtype
     assert sets_of(method) == names  # until the epoch ends
+
     got = torch.autograd.grad(run.loss, mine)
 
     theirs = [weak.double().requires_grad_(), strong.double().requires_grad_()]
@@ -306,6 +318,7 @@ def test_loss_and_gradients_match_the_formula(kinds, C, stage, dtype, tolerance)
     expected = ref_loss(
         nn.Identity(), torch.cat(theirs), theirs, labels, found, 0.2, 0.7, ref_draws(run)
     )
+
     torch.testing.assert_close(
         run.loss.detach().double(), expected.detach(), rtol=tolerance, atol=tolerance
     )
@@ -319,6 +332,7 @@ def test_mixup_is_not_scaled_by_how_many_are_selected():
     There is no other term, and mixing makes no difference.
     """
     values = []
+
     for B in (4, 40):
         logits = torch.zeros(B, 3, dtype=torch.float64)
         logits[:2] = torch.tensor([0.5, 1.0, -1.0], dtype=torch.float64)
@@ -329,6 +343,7 @@ def test_mixup_is_not_scaled_by_how_many_are_selected():
         method.on_epoch_start(run, 1)
         method.training_step(run, make_batch(logits, logits, labels))
         values.append(float(run.loss))
+
     assert values == pytest.approx(
         [math.log(math.exp(0.5) + math.exp(1) + math.exp(-1)) - 1] * 2, rel=1e-12
     )
@@ -344,6 +359,7 @@ def test_weak_mixes_with_weak_and_strong_with_strong_each_with_its_own_draw():
     method.on_epoch_start(run, 1)
     weak = torch.eye(B, dtype=torch.float64)  # a mixed row tells of what it was mixed
     method.training_step(run, make_batch(weak, -weak, labels))
+
     assert torch.equal(passed[0], torch.cat([weak, -weak]))
     draws = []
     for mixed, sign in zip(passed[1:], (1, -1), strict=True):
@@ -354,6 +370,7 @@ def test_weak_mixes_with_weak_and_strong_with_strong_each_with_its_own_draw():
         shares = {round(float(sign * mixed[i, i]), 9) for i in range(B - 2)} - {1.0}
         assert len(shares) == 1
         draws.append((shares.pop(), (sign * mixed - torch.eye(B - 2, B)).argmax(1).tolist()))
+
     assert draws[0][0] != draws[1][0]
     assert draws[0][1] != draws[1][1]
 
@@ -374,6 +391,7 @@ def test_warmup_is_cross_entropy_on_both_views_and_moves_the_thresholds(epochs, 
         for view in (weak, strong)
     ]
     tau, p = 1 / 12, ref_softmax(weak[0].tolist())
+
     for epoch in range(min(epochs, warmup + 2)):
         seen = []
         run = Recorder(epoch, lambda images, seen=seen: (seen.append(len(images)), images)[1])
@@ -421,6 +439,7 @@ def test_six_epochs_against_a_plain_re_implementation():
     source = double_run(task)  # the same order and augmentations
     method.prepare(run)
     count, idle = {"clean": 0, "hard": 0, "purified": 0, "none": 0}, 0
+
     for epoch in range(6):
         train(method, run, [epoch])
         source.begin_epoch(epoch)
@@ -462,6 +481,7 @@ def test_six_epochs_against_a_plain_re_implementation():
             torch.testing.assert_close(
                 run.networks[0].state_dict()[name], value, rtol=1e-8, atol=1e-10
             )
+
     assert min(count.values()) >= 3, count
     assert idle, "no batch without a selected example was among them"
     assert any(not torch.equal(start[name], value) for name, value in network.state_dict().items())
@@ -479,6 +499,7 @@ def test_without_a_selected_example_there_is_no_step():
         method.of_label.clone(),
     )
     train(method, run, [1])
+
     assert run.take_loss() == 0.0
     assert all(torch.equal(a, b) for a, b in zip(before, run.networks[0].parameters(), strict=True))
     assert not torch.equal(
@@ -502,6 +523,7 @@ def test_a_single_selected_example_is_enough(kind):
     found = [(name, int(task.labels[i] + (kind == "purified")) % 4) for i, name in enumerate(names)]
     logits = network(torch.cat(views))
     expected = ref_loss(network, logits, views, batch.labels, found, 1.0, 0.7, ref_draws(run))
+
     assert run.take_loss() == pytest.approx(float(expected.detach()), rel=1e-12)
     expected.backward()
     for mine, theirs in zip(run.networks[0].parameters(), network.parameters(), strict=True):
@@ -516,8 +538,10 @@ def test_alike_views_leave_nothing_hard():
     run.images.strong = lambda index, draws, seed: run.images.augmented(index, run.draws(0))
     method = DISC(task, warmup_share=0.0)
     clean = 0
+
     for epoch in range(4):
         train(method, run, [epoch])
         clean += int(method.clean.sum())
         assert not method.hard.any()
+
     assert clean > 50

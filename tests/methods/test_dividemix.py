@@ -36,6 +36,7 @@ def test_divergence_from_uniform_matches_plain_loops(stage):
         0.2 * (math.log(0.2) - torch.log(sum(p[b, k] for b in range(7)) / 7)) for k in range(5)
     )
     loss = divergence_from_uniform(logits)
+
     torch.testing.assert_close(loss, expected, rtol=1e-11, atol=1e-12)
     grads = [torch.autograd.grad(v, logits, retain_graph=True)[0] for v in (loss, expected)]
     torch.testing.assert_close(*grads, rtol=1e-11, atol=1e-12)
@@ -65,10 +66,12 @@ def test_posterior_is_that_of_the_lower_of_two_gaussians():
     low, high = rng.normal(0.1, 0.05, 300), rng.normal(2.0, 0.3, 200)
     losses = torch.from_numpy(np.concatenate([low, high]))
     w = posterior(losses, torch.Generator().manual_seed(0))
+
     assert w.dtype == torch.float32
     assert (w[:300] > 0.5).all()
     assert (w[300:] < 0.5).all()
     assert torch.equal(w, posterior(losses, torch.Generator().manual_seed(0)))
+
     # Bayes by hand with the moments of the two groups, which the mixture finds where they are so
     # far apart.
     x = (losses - losses.min()) / (losses.max() - losses.min())
@@ -111,6 +114,7 @@ def test_each_network_gets_the_split_of_the_other():
     method.clean[1] = torch.where(torch.arange(40) < 33, 0.5001, 0.5)
     run.begin_epoch(2)
     rows = plan(method, run, 2)
+
     for i, kept in ((0, 33), (1, 22)):
         own = [row for row in rows if row[0] == i]
         given = [index for row in own for index in row[1]]
@@ -124,6 +128,7 @@ def test_each_network_gets_the_split_of_the_other():
         assert (
             len({index for row in own for index in row[2]}) == 40 - kept
         )  # cycled: 7 and 18 examples
+
     assert [row[0] for row in rows] == [0, 0, 1, 1]
 
 
@@ -136,8 +141,10 @@ def test_an_empty_split_is_an_epoch_of_warm_up_for_that_network(value, lone):
     method.clean[0, 7] = 1 - value if lone else value
     run.begin_epoch(3)
     rows = plan(method, run, 3)
+
     assert sorted(index for row in rows if row[0] == 1 for index in row[1]) == list(range(40))
     assert all((row[2] is None) == (row[0] == 1) for row in rows)
+
     method.on_epoch_start = lambda run, epoch: None  # which would make splits of its own
     lab.train(method, run, [3])
     assert all(p.isfinite().all() for network in run.networks for p in network.parameters())
@@ -152,11 +159,13 @@ def test_warm_up_is_cross_entropy_less_entropy_where_asked(penalty):
     item = next(item for item in method.batches(run, 0) if item[0] == 1)
     logits = other(item[1].images)
     loss = 0.0
+
     for b, y in enumerate(item[1].labels.tolist()):
         log_p = logits[b] - torch.log(torch.exp(logits[b]).sum())
         loss = (
             loss - log_p[y] / 16 + (sum(torch.exp(v) * v for v in log_p) / 16 if penalty else 0.0)
         )
+
     grads = torch.autograd.grad(loss, list(other.parameters()))
     before = copy.deepcopy(run.networks)
     assert method.training_step(run, *item) is None
@@ -164,6 +173,7 @@ def test_warm_up_is_cross_entropy_less_entropy_where_asked(penalty):
         run.networks[1].parameters(), before[1].parameters(), grads, strict=True
     ):
         torch.testing.assert_close(now, then - 0.1 * grad, rtol=1e-10, atol=1e-12)
+
     assert all(
         torch.equal(a, b)
         for a, b in zip(run.networks[0].parameters(), before[0].parameters(), strict=True)
@@ -220,6 +230,7 @@ class Plain:
         labels = self.task.labels.tolist()
         if epoch >= 1:
             self.split()
+
         for i in range(2):
             rng, mixing = (
                 np.random.default_rng(
@@ -267,12 +278,14 @@ class Plain:
         ]
         two = [self.probabilities(own, x.view(k)) for k in (0, 1)]
         refined = []
+
         for b, example in enumerate(x.index.tolist()):
             w = float(np.float32(self.w[1 - i, example]))
             mean = [(two[0][b][k] + two[1][b][k]) / 2 for k in range(C)]
             refined.append(
                 self.sharpened([w * (labels[example] == k) + (1 - w) * mean[k] for k in range(C)])
             )
+
         targets = torch.tensor(refined + refined + guesses + guesses, dtype=torch.float64)
         self.targets.append(targets)
         inputs = torch.cat([x.view(0), x.view(1), u.view(0), u.view(1)])
@@ -299,6 +312,7 @@ def test_five_epochs_equal_a_plain_reimplementation(monkeypatch):
     task = lab.make_task(N=60, C=4, epochs=5)
     run = in_float64(make_run(task))
     method = DivideMix(task, warmup_share=0.2, ramp_share=0.6)
+
     assert method.warmup == 1
     plain = Plain(task, run, lambda_u=25.0, ramp=3.0)
     seen, mix = [], mixmatch.mix
@@ -320,4 +334,5 @@ def test_five_epochs_equal_a_plain_reimplementation(monkeypatch):
         for network, other in zip(run.networks, plain.networks, strict=True):
             for name, value in other.state_dict().items():
                 torch.testing.assert_close(network.state_dict()[name], value, rtol=1e-6, atol=1e-8)
+
     assert len(seen) > 8  # that many steps were MixMatch's

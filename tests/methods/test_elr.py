@@ -23,6 +23,7 @@ def test_ten_steps_of_elr(C, stage):
     task = make_task(N=23, C=C)
     method = ready("elr", {"beta": 0.9, "lam": 7.0}, task)
     memory = torch.zeros(23, C, dtype=torch.float64)
+
     for step in range(10):
         index = torch.randperm(23, generator=torch.Generator().manual_seed(step))[:17]
         # Much of one direction, so that predictions agree with the memory, as they do late in

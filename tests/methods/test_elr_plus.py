@@ -79,6 +79,7 @@ def one_step(method, k, step, logits, taught, labels, index, share, perm):
     images = torch.zeros(len(index), 1)
     batch = Batch(images, labels, index, lambda index, view: images)
     returned = method.training_step(run, batch, k, step, share, perm)
+
     assert [names for _, names in losses] == [(f"network{k}",)]
     return losses[0][0], run.networks[k].logits.grad, returned
 
@@ -93,6 +94,7 @@ def plain_step(logits, taught, labels, index, memory, share, perm, beta, lam, C)
     for b, i in enumerate(index.tolist()):
         memory[i] = beta * memory[i] + (1 - beta) * softmax(taught[b].double())
     rows = []
+
     for b in range(len(index)):
         other = int(perm[b])
         S = torch.zeros(C, dtype=torch.float64)
@@ -157,6 +159,7 @@ def test_loss_and_gradient_match_the_formula(share, C, stage, dtype, rtol, atol)
         z, taught.to(dtype), task.labels[index], index, memory, share, perm, 0.6, 2.0, C
     )
     (expected,) = torch.autograd.grad(rows.mean(), z)
+
     assert loss == pytest.approx(
         float(rows.mean().detach()), rel=max(rtol, 1e-6 * (dtype == torch.float32))
     )
@@ -183,6 +186,7 @@ def test_targets_are_not_clamped():
         0.7,
         torch.arange(4).flip(0),
     )
+
     assert float((method.targets - torch.tensor([0.0, 1.0, 0.0])).abs().max()) < 1e-40
 
 
@@ -210,6 +214,7 @@ def test_the_targets_weigh_the_mixed_labels(weigh):
     S = [0.9, 0.1] if weigh == "yes" else [0.5, 0.5]
     expected = torch.full((2, C), 1 / C, dtype=torch.float64)
     expected[:, :2] -= torch.tensor(S, dtype=torch.float64)
+
     torch.testing.assert_close(grad, expected / 2, rtol=1e-12, atol=1e-15)
 
 
@@ -224,6 +229,7 @@ def test_labels_that_the_targets_rule_out_stay_as_they_are():
     )
     expected = torch.full((2, 100), 0.01)
     expected[:, :2] -= torch.tensor([[0.75, 0.25], [0.25, 0.75]])
+
     torch.testing.assert_close(grad, expected / 2)
 
 
@@ -297,12 +303,14 @@ class Plain:
         )  # fmt: skip
         grads = torch.autograd.grad(rows.mean(), weights)
         d = 0.997 * math.exp(-5 * (1 - min(g + 1, self.E) / self.E) ** 2)
+
         for p, v, average, grad in zip(
             self.weights[k], self.velocity[k], self.averages[k], grads, strict=True
         ):
             v.mul_(self.momentum).add_(grad)
             p.sub_(self.lr * v)
             average.copy_(d * average + (1 - d) * p)
+
         self.decays.append(d)
         self.ramps.append(r)
 
@@ -340,6 +348,7 @@ def test_a_training_equals_a_plain_one(C, params):
         method.decay,
         lambda step: (steps.append(step), decays.append(keep(step)))[1] or decays[-1],
     )
+
     for epoch in range(2):
         run.begin_epoch(epoch)
         plain.epoch(plan_of(method, run, epoch))
@@ -356,6 +365,7 @@ def test_a_training_equals_a_plain_one(C, params):
             )
             for got, expected in pairs:
                 torch.testing.assert_close(got.detach(), expected, rtol=1e-9, atol=1e-10)
+
     networks = len(run.networks)
     assert steps == [epoch * 5 + i for epoch in range(2) for _ in range(networks) for i in range(5)]
     assert plain.global_step == 10
@@ -369,6 +379,7 @@ def test_without_its_parts_it_is_elr():
     elr, elr_run = ELR(task).double(), in_float64(make_run(task))
     lab.train(bare, run, range(2))
     lab.train(elr, elr_run, range(2))
+
     assert (run.predict_train(run.networks[0]).softmax(1) > 2e-4).all()
     torch.testing.assert_close(bare.targets, elr.targets, rtol=1e-10, atol=1e-12)
     for a, b in zip(run.networks[0].parameters(), elr_run.networks[0].parameters(), strict=True):
@@ -382,6 +393,7 @@ def test_without_mixup_and_regulariser_it_is_an_ensemble():
     other = in_float64(make_run(task, 2))
     lab.train(method, run, range(3))
     lab.train(Ensemble(task), other, range(3))
+
     for one, two in zip(run.networks, other.networks, strict=True):
         for a, b in zip(one.parameters(), two.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
@@ -394,6 +406,7 @@ def test_each_network_sees_every_example_once_with_its_one_label():
     task = make_task(N=40, batch_size=16)
     method, run = start(task)
     seen = {}
+
     for epoch in range(2):
         run.begin_epoch(epoch)
         items = list(method.batches(run, epoch))
@@ -419,6 +432,7 @@ def test_each_network_sees_every_example_once_with_its_one_label():
         assert again == [
             (batch.index.tolist(), share, perm.tolist()) for batch, _, _, share, perm in items
         ]
+
     assert len({tuple(order) for order, _ in seen.values()}) == 4
     assert len({tuple(shares) for _, shares in seen.values()}) == 4
 
@@ -431,6 +445,7 @@ def test_shares_are_beta_draws_above_a_half():
         drawn = np.random.default_rng(0).beta(a, a, 200_000)
         assert shares.mean() == pytest.approx(np.maximum(drawn, 1 - drawn).mean(), abs=0.012)
         assert shares.min() >= 0.5
+
     method, run = start(task, {"mixup_a": 0.0})
     assert {share for *_, share, _ in method.batches(run, 0)} == {1.0}
 
@@ -447,6 +462,7 @@ def test_a_trailing_batch_of_one_example_joins_the_one_before(N, sizes):
         assert [step for _, _, step, *_ in items] == 2 * [
             epoch * len(sizes) + i for i in range(len(sizes))
         ]
+
     if N > 1:
         lab.train(method, run, range(2))
         assert all(p.isfinite().all() for network in run.networks for p in network.parameters())
@@ -456,6 +472,7 @@ def test_the_second_network_has_its_own_view_and_teachers_see_unmixed_examples()
     task = make_task(N=40, batch_size=16)
     method, run = start(task)
     seen = []
+
     for name, module in [("network", n) for n in run.networks] + [
         ("teacher", t) for t in method.teachers
     ]:
@@ -463,6 +480,7 @@ def test_the_second_network_has_its_own_view_and_teachers_see_unmixed_examples()
         module.register_forward_pre_hook(
             lambda m, x, name=name, which=which: seen.append((name, m, x[0]))
         )
+
     for item in method.batches(run, 0):
         batch, k, _, share, perm = item
         seen.clear()
@@ -474,6 +492,7 @@ def test_the_second_network_has_its_own_view_and_teachers_see_unmixed_examples()
         assert teacher is method.teachers[1 - k]
         assert torch.equal(unmixed, images)
         torch.testing.assert_close(mixed, share * images + (1 - share) * images[perm])
+
     assert not torch.equal(batch.view(1), batch.images)
 
 
@@ -491,12 +510,15 @@ def test_the_ramp_of_the_decay_is_the_authors():
         assert method.decay(step - 1) == pytest.approx(
             decay, abs={1: 5e-5, 17_600: 5e-3}.get(step, 0)
         )
+
     assert method.decay(39_998) < 0.997
     # A fifth of the length, a fifth of the ramp.
     assert ELRPlus(make_task(N=352 * 128, epochs=40, batch_size=128)).ema_ramp == 8_000
+
     cifar100 = make_task(N=352 * 128, epochs=250, batch_size=128)
     share = 40_000 / (250 * 352)
     method = ELRPlus(cifar100, ema_ramp_share=share, lam_ramp_share=share)
+
     assert (method.ema_ramp, method.lam_ramp) == (40_000, 40_000)
     assert ELRPlus(cifar100).lam_ramp == 0
     assert ELRPlus(make_task(), ema_ramp_share=0.0).decay(0) == 0.997
@@ -533,6 +555,7 @@ def test_copies_keep_to_training_mode_and_batch_statistics_of_their_own():
         network[1].running_mean.fill_(1e6)
     for item in method.batches(run, 0):
         method.training_step(run, *item)
+
     for teacher in method.teachers:
         assert teacher.training
         assert (
@@ -562,6 +585,7 @@ def test_memories_are_two_and_start_at_zero():
     method, run = start(task)
     assert not method.targets.any()
     assert not method.targets1.any()
+
     lab.train(method, run, range(3))
     for targets in (method.targets, method.targets1):
         torch.testing.assert_close(targets.sum(1), torch.full((40,), 1 - 0.7**3))

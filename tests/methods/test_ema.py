@@ -64,6 +64,7 @@ def test_ten_steps_against_a_plain_re_implementation():
     method = EMA(task, ramp_share=0.8)  # 8 of 10 steps
     method.prepare(run)
     step = 0
+
     for epoch in range(5):
         train(method, run, [epoch])
         source.begin_epoch(epoch)
@@ -95,6 +96,7 @@ def test_ten_steps_against_a_plain_re_implementation():
             torch.testing.assert_close(value, average[name], rtol=1e-10, atol=1e-12)
         for name, value in run.networks[0].state_dict().items():
             torch.testing.assert_close(value, network.state_dict()[name], rtol=1e-10, atol=1e-12)
+
     assert int(method.average[1].num_batches_tracked) == 10
     assert not torch.allclose(average["0.weight"], network[0].weight)
 
@@ -107,6 +109,7 @@ def test_the_network_in_training_is_that_of_cross_entropy():
         method.prepare(run)
         train(method, run, range(3))
         runs.append(run)
+
     first, second = (run.networks[0].state_dict() for run in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -118,10 +121,12 @@ def test_the_average_predicts_in_evaluation_mode_and_sees_no_training_batch():
     passes = []
     method.average.register_forward_hook(lambda *_: passes.append(method.average.training))
     train(method, run, range(6))
+
     assert passes == []
     method.eval()  # as the harness does it
     rows = torch.randn(7, 6)
     norm = method.average[1]
+
     with torch.no_grad():
         got = method.predict(run, rows)
         hidden = (method.average[0](rows) - norm.running_mean) / (
@@ -129,6 +134,7 @@ def test_the_average_predicts_in_evaluation_mode_and_sees_no_training_batch():
         ).sqrt()
         expected = method.average[3]((hidden * norm.weight + norm.bias).relu())
         own = run.networks[0].eval()(rows)
+
     assert passes == [False]
     torch.testing.assert_close(got, expected)
     assert not torch.allclose(got, own)

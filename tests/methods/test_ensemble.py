@@ -46,6 +46,7 @@ def test_neither_network_depends_on_the_other():
         method, run = start(task, seeds)
         train(method, run, range(3))
         networks[seeds] = run.networks
+
     assert equal(networks[3, 4][1], networks[5, 4][1])
     assert equal(networks[3, 4][0], networks[3, 6][0])
     assert not equal(networks[3, 4][0], networks[5, 4][0])
@@ -55,6 +56,7 @@ def test_each_epoch_shows_each_network_every_example_once_in_an_order_of_its_own
     task = make_task()
     method, run = start(task)
     orders = []
+
     for epoch in range(3):
         run.begin_epoch(epoch)
         pairs = list(method.batches(run, epoch))
@@ -62,6 +64,7 @@ def test_each_epoch_shows_each_network_every_example_once_in_an_order_of_its_own
         first, second = (torch.cat([pair[k].index for pair in pairs]) for k in (0, 1))
         assert torch.equal(first, run.order())
         orders += [first.tolist(), second.tolist()]
+
     assert all(sorted(order) == list(range(40)) for order in orders)
     assert len({tuple(order) for order in orders}) == 6
 
@@ -75,6 +78,7 @@ def test_ten_steps_against_a_plain_re_implementation(which):
     network = copy.deepcopy(run.networks[which])
     velocity = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     step = 0
+
     for epoch in range(5):
         train(method, run, [epoch])
         source.begin_epoch(epoch)
@@ -115,6 +119,7 @@ def test_the_mean_of_the_raw_logits_predicts():
         3
     ].weight.data *= 20  # a loud network outvotes a quiet one, as it would not with probabilities
     one, two = (network(rows) for network in run.networks)
+
     torch.testing.assert_close(method.predict(run, rows), (one + two) / 2)
     assert not torch.equal((one + two).argmax(1), (one.softmax(1) + two.softmax(1)).argmax(1))
 

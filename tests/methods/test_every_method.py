@@ -130,6 +130,7 @@ def test_resumed_training_equals_uninterrupted(case):
     whole, whole_run = case.start()
     train(whole, whole_run, range(epochs))
     parts = [whole, *whole_run.networks]
+
     assert all(value.isfinite().all() for part in parts for value in part.state_dict().values())
     assert case.reached(whole)
 
@@ -155,6 +156,7 @@ def test_state_alone_decides_the_next_loss(case):
     task = run.task
     logits = make_logits(16, task.num_classes, "early").float()
     batch = make_batch(task, torch.arange(16))
+
     for a, b in zip(
         value_and_grad(trained, logits, batch), value_and_grad(other, logits, batch), strict=True
     ):
@@ -192,6 +194,7 @@ def test_logits_are_left_alone(case):
     method.loss(logits, batch).mean().backward()
     if method.loss_and_grad is not None:
         method.loss_and_grad(logits.detach(), batch)
+
     for now, then in zip((logits, batch.labels, index), before, strict=True):
         assert torch.equal(now, then)
 
@@ -205,6 +208,7 @@ def test_a_task_of_one_example_trains(case):
     run = lab.make_run(task, networks=networks)
     method.prepare(run)
     train(method, run, range(task.epochs))
+
     for network, old in zip(networks, before, strict=True):
         assert network[0].weight.isfinite().all()
         assert not torch.equal(network[0].weight, old[0].weight)
@@ -228,11 +232,13 @@ def test_the_fast_form_equals_the_loss(case):
     slow.on_epoch_start(run, 0)
     fast = copy.deepcopy(slow)
     logits, batch = make_logits(16, 10, "late").float(), make_batch(run.task, torch.arange(16))
+
     for _ in range(3):
         loss, grad = value_and_grad(slow, logits, batch)
         losses, dlogits = fast.loss_and_grad(logits, batch)
         torch.testing.assert_close(losses.mean(), loss)
         torch.testing.assert_close(dlogits, grad)
+
     assert all(torch.equal(a, b) for a, b in zip(slow.buffers(), fast.buffers(), strict=True))
 
 
@@ -290,11 +296,13 @@ def test_finite_at_extreme_logits(case, C):
     logits = extreme_logits(task.labels, C)
     method, run, steps = on_tables(case, (logits, logits.flip(0)), task)
     train(method, run, range(task.epochs))
+
     assert steps
     for loss, grads in steps:
         assert loss.isfinite()
         assert all(grad.isfinite().all() for grad in grads)
         assert case.name not in NEVER_NEGATIVE or loss > -1e-5
+
     assert all(value.isfinite().all() for value in method.state_dict().values())
 
 
@@ -303,12 +311,14 @@ def test_autocast_does_not_coarsen_the_loss(case):
     task = case.make_task(N=16)
     tables = [make_logits(16, task.num_classes, "late", seed).float() for seed in (1, 2)]
     results = []
+
     for inside in (False, True):
         torch.manual_seed(0)
         method, run, steps = on_tables(case, tables, task)
         with torch.autocast("cpu", torch.bfloat16, enabled=inside):
             train(method, run, range(task.epochs))
         results.append(steps)
+
     assert len(results[0]) >= task.epochs / 2
     for (plain, plain_grads), (loss, grads) in zip(*results, strict=True):
         assert loss.dtype == torch.float32

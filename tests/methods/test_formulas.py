@@ -101,6 +101,7 @@ def far_from_clamps(logits, bounds, dtype):
     """
     p = softmax(logits)
     near = torch.zeros(len(p), dtype=torch.bool)
+
     for bound in bounds:
         in_float32 = 1e-4 * bound if bound < 0.5 else 2e-7
         margin = 1e-12 if dtype == torch.float64 else in_float32
@@ -124,9 +125,11 @@ def test_loss_and_gradient_match_the_formula(formula, C, stage, dtype, rtol, ato
     if stage == "late":
         logits[:4] = -math.log((C - 1) / 5e-8)
         logits[torch.arange(4), torch.tensor([0, 1, *task.labels[index[2:4]]])] = 0.0
+
     logits = logits.to(dtype).double()
     keep = far_from_clamps(logits, formula.bounds, dtype)
     assert keep.sum() > 50
+
     logits, batch = logits[keep], make_batch(task, index[keep])
     method = ready(formula.name, formula.params, task)
     if formula.params.get("truncate"):
@@ -136,6 +139,7 @@ def test_loss_and_gradient_match_the_formula(formula, C, stage, dtype, rtol, ato
     losses = formula.reference(z, batch.labels, *index)
     (expected,) = torch.autograd.grad(losses.mean(), z)
     loss, grad = value_and_grad(method, logits.to(dtype), batch)
+
     torch.testing.assert_close(loss.double(), losses.mean().detach(), rtol=rtol, atol=atol)
     torch.testing.assert_close(grad.double(), expected, rtol=rtol, atol=atol)
 
@@ -160,6 +164,7 @@ def test_label_losses_are_one_weight_on_the_gradient_of_ce(name, params, weight,
     _, grad = value_and_grad(method, logits, make_batch(task, torch.arange(32)))
     p, Y = softmax(logits), one_hot(task.labels, C)
     p_y = (p * Y).sum(1)
+
     torch.testing.assert_close(grad * 32, weight(p_y)[:, None] * (p - Y), rtol=1e-10, atol=1e-14)
 
 
@@ -193,6 +198,7 @@ def test_label_losses_equal_the_authors(name, params, key, C, stage):
     clamped = torch.zeros(B, dtype=torch.bool)
     if key == "gce_q0.7":
         clamped = softmax(logits)[torch.arange(B), labels] < 1.1e-6
+
     assert (~clamped).sum() >= 3
     bound = float(clamped.double().mean()) * 1.1e-6**0.7 / 0.7
     torch.testing.assert_close(loss, values[f"{key}/loss"], rtol=0, atol=1e-12 + bound)

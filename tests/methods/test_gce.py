@@ -37,6 +37,7 @@ def truncated(epochs, validation=None, **params):
     if validation is not None:
         scores = iter(validation)
         run.validate = lambda network: next(scores)
+
     method = CLASSES["gce"](task, truncate=True, **params)
     method.prepare(run)
     return method, run, network
@@ -60,12 +61,14 @@ def test_truncation_follows_the_schedule(epochs, params, refreshed):
     method, run, _ = truncated(epochs, **params)
     predicted, seen = run.predict_train, []
     run.predict_train = lambda network: (seen.append(run.epoch + 1), predicted(network))[1]
+
     for epoch in range(epochs):
         run.epoch = epoch
         method.on_epoch_start(run, epoch)
         expected = [1.0] * 4 if not seen else [0.0, 0.0, 1.0, 1.0]
         assert method.weights.tolist() == expected
         method.on_epoch_end(run, epoch)
+
     assert seen == refreshed
 
 
@@ -86,6 +89,7 @@ def test_truncation_prunes_by_the_best_network_so_far(resume_at):
     scores = [0.2, 0.6, 0.6, 0.3]
     method, run, network = truncated(4, validation=[0.0, *scores], start_share=1.0)
     by_epoch = [[0.1, 0.1, 0.1, 0.9], [0.9, 0.9, 0.1, 0.1], [0.1, 0.9, 0.9, 0.9], [0.6] * 4]
+
     for epoch, p in enumerate(by_epoch):
         if epoch == resume_at:
             saved = copy.deepcopy(method.state_dict())
@@ -94,6 +98,7 @@ def test_truncation_prunes_by_the_best_network_so_far(resume_at):
         method.on_epoch_start(run, epoch)
         network.p.data.copy_(torch.tensor(p))
         method.on_epoch_end(run, epoch)
+
     assert method.weights.tolist() == [
         1.0,
         1.0,

@@ -16,6 +16,7 @@ def smoothed(logits, labels, rate):
     """Cross entropy with soft labels, written out; and its gradient p - label, over B."""
     B, C = logits.shape
     loss, grad = 0.0, torch.zeros(B, C, dtype=torch.float64)
+
     for b in range(B):
         z = logits[b].double().tolist()
         top = max(z)
@@ -48,6 +49,7 @@ def test_a_value_by_hand():
     task = make_task(N=1, C=2)
     task.labels.zero_()
     logits = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)
+
     for rate, expected in (
         (0.0, 0.2876820724517809),
         (0.5, 0.5623351446188083),
@@ -93,6 +95,7 @@ def test_ten_steps_of_training(rate):
     train(method, run, range(10))
     network = plain.networks[0]
     speed = [torch.zeros_like(w) for w in network.parameters()]
+
     for epoch in range(10):
         plain.begin_epoch(epoch)
         batch = plain.batch(plain.order())
@@ -104,5 +107,6 @@ def test_ten_steps_of_training(rate):
             for w, v, g in zip(network.parameters(), speed, grads, strict=True):
                 v.mul_(0.9).add_(g)
                 w.sub_(0.01 * v)
+
     for a, b in zip(run.networks[0].parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)

@@ -27,6 +27,7 @@ def plain_rows(one, two, labels, lam):
     (1 - lam) (CE_1 + CE_2) + lam (KL(p1 || p2) + KL(p2 || p1))
     """
     rows = []
+
     for b, y in enumerate(labels.tolist()):
         log_p, log_q = log_softmax(one[b]), log_softmax(two[b])
         forth = sum(torch.exp(log_p[k]) * (log_p[k] - log_q[k]) for k in range(len(log_p)))
@@ -49,6 +50,7 @@ def test_the_joint_loss_is_the_formula(B, C, lam, stage):
     expected_grads = torch.autograd.grad(expected.mean(), logits)
     rows = method.joint_loss(*logits, labels)
     grads = torch.autograd.grad(rows.mean(), logits)
+
     torch.testing.assert_close(rows, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(grads, expected_grads, rtol=1e-12, atol=1e-12)
 
@@ -60,6 +62,7 @@ def test_the_joint_loss_is_the_formula(B, C, lam, stage):
     expected_grads = torch.autograd.grad(expected.mean(), wide)
     rows = method.joint_loss(*single, labels)
     grads = torch.autograd.grad(rows.mean(), single)
+
     assert rows.dtype == torch.float32
     torch.testing.assert_close(rows.double(), expected, rtol=1e-5, atol=1e-6)
     for grad, other in zip(grads, expected_grads, strict=True):
@@ -79,6 +82,7 @@ def test_both_networks_learn_from_both_divergences():
     two = torch.tensor([[math.log(4.0), 0.0]], dtype=torch.float64, requires_grad=True)
     rows = JoCoR(told(0.4, C=2), lam=lam).joint_loss(one, two, torch.tensor([0]))
     to_one, to_two = torch.autograd.grad(rows.sum(), (one, two))
+
     assert rows[0].item() == pytest.approx(0.3 * math.log(4), abs=1e-8)  # sum of (p - q) log(p / q)
     assert float(to_one[0, 0]) == pytest.approx(-math.log(4) / 4 - 0.3, abs=1e-8)
     assert float(to_two[0, 0]) == pytest.approx(0.8 * 0.2 * math.log(4) + 0.3, abs=1e-8)
@@ -93,6 +97,7 @@ def plain_jocor(task, run, networks, lam, rate, ramp, epochs, schedule, lr):
     velocity = [
         torch.zeros_like(weight) for weight in weights
     ]  # one optimiser over both, as the authors have it
+
     for epoch in range(epochs):
         run.begin_epoch(epoch)
         for step, index in enumerate(run.order().split(task.batch_size)):
@@ -153,11 +158,13 @@ def test_ten_steps_of_joint_training(lam, factor, scale):
             assert grad.abs().sum(1).nonzero().squeeze(1).tolist() == sorted(pick)
         assert float(loss) == pytest.approx(their_loss, rel=1e-11)
         torch.testing.assert_close(after, their_weights, rtol=1e-9, atol=1e-12)
+
     counts = (
         [16, 16, 8, 13, 13, 6, 10, 10, 5, 10, 10, 5]
         if factor == 1
         else [16, 16, 8, 14, 14, 7] + [13, 13, 6] * 2
     )
+
     assert [len(pick) for pick, _, _ in expected] == counts
 
 
@@ -234,6 +241,7 @@ def test_one_optimiser_a_network_is_as_good_as_one_for_both():
     step = joint.backward_step
     joint.backward_step = lambda loss, *names: step(loss, "both")
     train(JoCoR(task), joint, range(3))
+
     for network, other in zip(split.networks, joint.networks, strict=True):
         assert all(
             torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True)

@@ -26,6 +26,7 @@ def unmix(mixed, images):
     itself = [
         i for i in range(len(images)) if torch.allclose(mixed[i], images[i], rtol=0, atol=1e-12)
     ]
+
     for share in candidates(mixed, images, next(i for i in range(len(images)) if i not in itself)):
         perm = []
         for i, row in enumerate(mixed):
@@ -37,6 +38,7 @@ def unmix(mixed, images):
                 break
         else:
             return share, perm
+
     raise AssertionError("no one l and permutation explain the mixed images")
 
 
@@ -85,11 +87,13 @@ def test_ten_steps(a, scale):
     method.training_step = kept
     method.prepare(run)
     train(method, run, range(4))
+
     assert len(inputs) == len(losses) == 12
 
     plain = start()
     network, at, shares = plain.networks[0], 0, []
     velocity = [torch.zeros_like(weight) for weight in network.parameters()]
+
     for epoch in range(4):
         plain.begin_epoch(epoch)
         for number, index in enumerate(plain.order().split(16)):
@@ -117,6 +121,7 @@ def test_ten_steps(a, scale):
                 weights[at], list(network.parameters()), rtol=1e-7, atol=1e-9
             )
             at += 1
+
     assert len({round(share, 6) for share in shares}) == 12  # a fresh l for each batch and epoch
 
 
@@ -131,6 +136,7 @@ def draws(a, epochs=100, seed=0, N=40):
     method.training_step = lambda run, batch: (batches.append(batch.images), step(run, batch))[1]
     train(method, run, range(epochs))
     found = []
+
     for mixed, images in zip(inputs, batches, strict=True):
         if not torch.allclose(
             mixed, images, rtol=0, atol=1e-12
@@ -157,6 +163,7 @@ def test_every_permutation_comes_as_often():
     for _, perm in draws(1.0):
         if len(set(perm)) == 4:
             count[tuple(perm)] = count.get(tuple(perm), 0) + 1
+
     assert len(count) == 23  # all but the identity, which `draws` leaves out
     mean = sum(count.values()) / 23
     assert (

@@ -33,6 +33,7 @@ def by_hand(logits, labels, alpha, beta):
     """Compute value and gradient, a class at a time; RCE's gradient has the mask of its clamp."""
     B, C = logits.shape
     loss, grad = 0.0, torch.zeros(B, C, dtype=torch.float64)
+
     for b in range(B):
         log_p, p = softmax(logits[b].double().tolist())
         y, S = int(labels[b]), sum(log_p)
@@ -59,10 +60,12 @@ def test_value_and_gradient(alpha, beta, C, stage, dtype, rtol):
     task, logits = make_task(N=33, C=C), make_logits(33, C, stage).to(dtype)
     p = logits.double().softmax(1)
     away = ((p - 1e-7).abs() > 1e-11).all(1)  # where float32 masks as float64 does
+
     assert away.sum() >= 25
     logits, batch = logits[away], make_batch(task, torch.arange(33)[away])
     expected, expected_grad = by_hand(logits, batch.labels, alpha, beta)
     loss, grad = value_and_grad(NCERCE(task, alpha=alpha, beta=beta), logits, batch)
+
     assert loss.dtype == dtype
     assert float(loss) == pytest.approx(expected, rel=rtol)
     torch.testing.assert_close(grad.double(), expected_grad, rtol=10 * rtol, atol=rtol)
@@ -76,6 +79,7 @@ def test_a_value_by_hand():
     task = Task(1, 2, torch.tensor([0]), 6, 1, 1)
     logits = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)
     loss = NCERCE(task).loss(logits, make_batch(task, torch.tensor([0])))
+
     assert float(loss) == pytest.approx(
         0.2876820724517809 / 1.6739764335716716 + 2.302585092994046, rel=1e-12
     )
@@ -88,6 +92,7 @@ def test_nce_lies_between_0_and_1_and_rce_between_0_and_its_constant():
     right, wrong = torch.zeros(8, 10), torch.zeros(8, 10)
     right[torch.arange(8), task.labels] = 200.0
     wrong[torch.arange(8), task.labels] = -200.0
+
     assert float(nce.loss(right, batch)) == pytest.approx(0.0, abs=1e-6)
     assert float(nce.loss(wrong, batch)) == pytest.approx(1.0, abs=0.12)  # 200 to 9 logs of 1/9
     assert float(rce.loss(right, batch)) == pytest.approx(
@@ -127,6 +132,7 @@ def test_ten_steps_of_training():
     train(NCERCE(task, alpha=2.0, beta=0.5), run, range(10))
     network = plain.networks[0]
     speed = [torch.zeros_like(w) for w in network.parameters()]
+
     for epoch in range(10):
         plain.begin_epoch(epoch)
         batch = plain.batch(plain.order())
@@ -137,5 +143,6 @@ def test_ten_steps_of_training():
             for w, v, g in zip(network.parameters(), speed, grads, strict=True):
                 v.mul_(0.9).add_(g)
                 w.sub_(0.1 * v)
+
     for a, b in zip(run.networks[0].parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)

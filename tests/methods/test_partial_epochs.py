@@ -38,6 +38,7 @@ def test_dividemix_fits_the_mixture_to_the_part():
     others[part] = False
     method.clean.fill_(-1.0)
     method.on_epoch_start(run, 5)
+
     assert (method.clean[:, others] == -1).all()
     assert ((method.clean[:, part] >= 0) & (method.clean[:, part] <= 1)).all()
     assert before.shape == method.clean.shape

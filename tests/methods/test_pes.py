@@ -56,6 +56,7 @@ def test_each_phase_trains_what_is_its_own():
     body = run.networks[0].body
     early, late = list(body[:3].parameters()), list(body[3:].parameters())
     lams = []
+
     for epoch in range(8):
         before = [p.detach().clone() for p in (*early, *late)]
         taken = {name: len(optimiser.state) for name, optimiser in run.optimisers.items()}
@@ -71,6 +72,7 @@ def test_each_phase_trains_what_is_its_own():
         assert all(p.requires_grad for p in late)
         run.begin_epoch(epoch)
         lams.append([item[2] for item in method.batches(run, epoch) if isinstance(item, tuple)])
+
     assert lams[:4] == [[]] * 4
     # Three steps an epoch: 5 * (epoch - 4 + step / 3) / 2, and 5 from epoch 6 on.
     assert [lam for row in lams[4:] for lam in row] == pytest.approx(
@@ -100,6 +102,7 @@ def test_the_late_layers_start_afresh_once_and_the_same_way_each_time():
         run.begin_epoch(3)
         method.on_epoch_start(run, 3)
         assert torch.equal(body[7].weight, renewed[-1][7].weight)
+
     assert all(
         torch.equal(a, b) for a, b in zip(*(body.parameters() for body in renewed), strict=True)
     )
@@ -141,14 +144,17 @@ def test_the_late_layers_of_each_model(model, shape, first, parts):
     body = models.build(model, 10, shape)
     names = {id(module): name for name, module in body.named_modules()}
     found = late_parts(Wrapped(body), "stage")
+
     assert (names[id(found[0])], len(found)) == (first, parts)
     (classifier,) = late_parts(Wrapped(body), "classifier")
     assert classifier is found[-1]
     assert isinstance(classifier, nn.Linear)
     assert classifier.out_features == 10
+
     # All that comes from there on, nothing of what is before.
     late = {id(p) for part in found for p in part.parameters()}
     flags = [id(p) in late for p in body.parameters()]
+
     assert flags == sorted(flags)
     assert 0 < sum(flags) < len(flags)
 
@@ -164,6 +170,7 @@ def test_every_model_of_ours_is_covered():
         "cnn3",
         "digits_cnn",
     }
+
     assert set(models.names()) - {"linear"} == covered  # one layer has no late part
 
 
@@ -199,11 +206,13 @@ def test_a_batch_is_shared_by_kept_and_others(kept, sizes):
     method.kept.copy_(torch.arange(60) < kept)
     run.begin_epoch(5)
     items = list(method.batches(run, 5))
+
     assert len(items) == 4
     for labelled, others, _, _ in items:
         assert (labelled.index < kept).all()
         assert (others.index >= kept).all()
         assert len(labelled) > 1 < len(others)
+
     assert (len(items[0][0]), len(items[0][1])) == sizes
 
 
@@ -224,6 +233,7 @@ def test_nothing_kept_stays_finite():
         (task.labels + 1) % 4, 4
     ).float()
     lab.train(method, run, [5])
+
     assert not method.kept.any()
     assert all(value.isfinite().all() for value in method.state_dict().values())
     assert all(p.isfinite().all() for p in run.networks[0].parameters())
@@ -238,6 +248,7 @@ def test_class_weights():
     predicted[:2] = 1
     run.predict_train = lambda network, index=None: nn.functional.one_hot(predicted, 4).float()
     method.on_epoch_start(run, 5)
+
     assert method.kept.sum() == 17
     # 10, 6 and 1 are kept: their mean, 17/3, over each; at most 3; none for a class without
     # examples
@@ -294,6 +305,7 @@ class Plain:
                         layer.reset_parameters()
                 self.late.double()
             return self.cross_entropy(epoch, self.adam)
+
         labels, C = self.task.labels.tolist(), self.task.num_classes
         self.network.eval()
         predicted = self.softmax(self.run.images.rows).argmax(1).tolist()
@@ -310,11 +322,13 @@ class Plain:
         )
         order = self.run.order().tolist()
         sides = [[k for k in order if self.kept[k] == side] for side in (True, False)]
+
         assert min(map(len, sides)) > 1
         half = 8 if len(sides[1]) > len(sides[0]) else math.floor(16 * len(sides[1]) / len(order))
         sizes = [16 - max(half, 2), max(half, 2)]
         queues = [[], []]
         first = [True, True]
+
         for step in range(self.task.steps_per_epoch):
             batches = []
             for s in range(2):
@@ -384,6 +398,7 @@ def test_whole_training_equals_a_plain_reimplementation(renew, monkeypatch):
         assert len(seen) == len(plain.guesses)
         for targets, guess in zip(seen, plain.guesses, strict=True):
             torch.testing.assert_close(targets[-len(guess) :], guess, rtol=1e-8, atol=1e-10)
+
     assert len(seen) == 5 * 4
 
 

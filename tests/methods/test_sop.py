@@ -23,12 +23,14 @@ def test_ten_steps_equal_a_plain_training():
     with torch.no_grad():  # large enough to count within ten steps
         method.u.copy_(0.3 * torch.randn(23, 1, generator=g))
         method.v.copy_(0.3 * torch.randn(23, 4, generator=g))
+
     u, v = method.u.detach().clone(), method.v.detach().clone()
     start = u.clone(), v.clone()
     network = copy.deepcopy(run.networks[0])
     velocity = [torch.zeros_like(w) for w in network.parameters()]
     method.prepare(run)
     taken = 0
+
     for epoch in range(4):
         run.begin_epoch(epoch)
         for index in run.order().split(9):
@@ -48,6 +50,7 @@ def test_ten_steps_equal_a_plain_training():
                 for w, step, grad in zip(network.parameters(), velocity, to_weights, strict=True):
                     step.mul_(0.9).add_(grad)
                     w -= 0.1 * step
+
     assert taken == 10
     assert (u - start[0]).abs().max() > 0.05
     assert (v - start[1]).abs().max() > 0.05
@@ -63,9 +66,11 @@ def test_u_and_v_start_next_to_zero_from_the_seeded_stream():
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         drawn.append(SOP(task))
+
     for x in (drawn[0].u.detach(), drawn[0].v.detach()):
         assert float(x.std()) == pytest.approx(1e-8, rel=0.05)
         assert abs(float(x.mean())) < 5e-10
+
     assert drawn[0].u.shape == (5000, 1)
     assert drawn[0].v.shape == (5000, 10)
     assert torch.equal(drawn[0].u, drawn[1].u)
@@ -80,17 +85,20 @@ def test_a_step_touches_the_batchs_rows_alone_at_constant_rates_of_their_own():
     with torch.no_grad():
         method.u.fill_(0.2)
         method.v.fill_(0.2)
+
     before = method.u.detach().clone(), method.v.detach().clone()
     index = torch.tensor([3, 17, 21, 39])
     run.begin_epoch(4)
     method.training_step(run, run.batch(index))
     others = torch.ones(40, dtype=torch.bool)
     others[index] = False
+
     for x, old, lr in zip((method.u, method.v), before, (3.0, 5.0), strict=True):
         assert x.grad.is_sparse
         assert x.grad._nnz() == 4
         assert torch.equal(x[others], old[others])
         torch.testing.assert_close(x.detach(), old - lr * x.grad.to_dense())
+
     assert (method.u.detach() - before[0])[index].abs().min() > 0
     assert [group["lr"] for group in run.optimisers["network0"].param_groups] == [0.1 * 0.01]
     assert [group["lr"] for group in run.optimisers["noise"].param_groups] == [3.0, 5.0]
@@ -105,14 +113,17 @@ def test_a_wrongly_labelled_example_gets_its_noise_learnt():
     method = SOP(task)
     optimiser = torch.optim.SGD(method.parameters(), lr=1.0)
     logits = torch.tensor([[0.0, 0, 5, 0, 0], [0, 5, 0, 0, 0.0]])  # the first says 2
+
     for _ in range(60):
         optimiser.zero_grad()
         method.loss(logits, make_batch(task, torch.tensor([0, 1]))).mean().backward()
         optimiser.step()
+
     U, V = method.u.detach().square()[:, 0], method.v.detach().square()
     assert U[0] > 0.8 > 1e-12 > U[1]
     assert V[0].argmax() == 2
     assert V[0, 2] > 0.99
+
     V[0, 2] = 0
     assert V.max() < 1e-12
 
@@ -130,6 +141,7 @@ def test_labels_outside_the_batch_object_are_not_read():
     two = method.loss(
         logits, Batch(torch.zeros(8, 1), (task.labels[index] + 1) % 10, index, lambda i, k: None)
     )
+
     assert not torch.equal(one, two)
 
 
@@ -140,10 +152,12 @@ def test_without_rates_it_is_cross_entropy():
     method.prepare(run)
     train(method, run, range(2))
     plain = make_run(task, networks=[small_network(task)])
+
     for epoch in range(2):
         plain.begin_epoch(epoch)
         for index in plain.order().split(16):
             batch = plain.batch(index)
             plain.backward_step(F.cross_entropy(plain.networks[0](batch.images), batch.labels))
+
     for a, b in zip(run.networks[0].parameters(), plain.networks[0].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)

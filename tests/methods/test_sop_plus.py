@@ -28,6 +28,7 @@ def reference(weak, strong, labels, u, v, lam_consistency, lam_balance):
     """
     B, C = weak.shape
     loss, mean = 0.0, torch.zeros(C, dtype=weak.dtype)
+
     for b in range(B):
         y, guess = int(labels[b]), int(weak[b].argmax())
         log_p, log_s = (z[b] - torch.logsumexp(z[b], 0) for z in (weak, strong))
@@ -45,6 +46,7 @@ def reference(weak, strong, labels, u, v, lam_consistency, lam_balance):
         q = torch.stack(a) / sum(a)
         loss = loss - q[y].log()
         mean = mean + q / B
+
     balance = -sum(torch.clamp(mean[k], min=1e-4).log() / C for k in range(C))
     return loss / B + lam_balance * balance
 
@@ -76,11 +78,13 @@ def step(C, scale, noise, dtype, params):
     with torch.no_grad():
         method.u.copy_(noise * torch.randn(20, 1, generator=g))
         method.v.copy_(noise * torch.randn(20, C, generator=g))
+
     u, v = (x.detach()[index].double().requires_grad_() for x in (method.u, method.v))
     weak, strong = (z.double().requires_grad_() for z in logits.chunk(2))
     method.prepare(run)
     run.begin_epoch(0)
     returned = method.training_step(run, run.batch(index))
+
     assert torch.equal(returned.detach(), logits[:8])
     expected = reference(
         weak, strong, task.labels[index], u, v, method.lam_consistency, method.lam_balance
@@ -117,6 +121,7 @@ def test_both_terms_off_it_is_sop():
     SOP = registry.load_method(FILES["sop"])
     task = make_task(C=4)
     results = []
+
     for cls, params in ((SOP, {}), (SOPPlus, {"lam_consistency": 0.0, "lam_balance": 0.0})):
         torch.manual_seed(0)
         method = cls(task, **params)
@@ -125,6 +130,7 @@ def test_both_terms_off_it_is_sop():
         method.prepare(run)
         train(method, run, range(4))
         results.append([network.weight.detach(), method.u.detach(), method.v.detach()])
+
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
@@ -143,10 +149,12 @@ def test_the_weak_view_gets_nothing_from_consistency_and_the_strong_one_nothing_
     with torch.no_grad():
         method.u.zero_()
         method.v.zero_()
+
     method.prepare(run)
     method.training_step(run, run.batch(torch.arange(8)))
     weak, strong = network.logits.grad.chunk(2)
     Y = nn.functional.one_hot(task.labels, 5)
+
     torch.testing.assert_close(weak, (p - Y) / 8, rtol=0, atol=1e-12)
     torch.testing.assert_close(strong, 0.9 * (p_strong - p) / 8, rtol=0, atol=1e-12)
 
@@ -166,6 +174,7 @@ def test_the_second_half_is_the_strong_view_of_the_same_examples():
     method.prepare(run)
     index = torch.arange(8)
     method.training_step(run, Batch(images, task.labels, index, no_views, strengthen))
+
     assert asked == [(index.tolist(), 0)]
     assert torch.equal(network.shown[0], torch.cat([images, strong]))
 
@@ -178,12 +187,14 @@ def test_ten_steps_equal_a_plain_training():
     with torch.no_grad():
         method.u.copy_(0.3 * torch.randn(23, 1, generator=g))
         method.v.copy_(0.3 * torch.randn(23, 4, generator=g))
+
     u, v = method.u.detach().clone(), method.v.detach().clone()
     start = u.clone(), v.clone()
     network = copy.deepcopy(run.networks[0])
     velocity = [torch.zeros_like(w) for w in network.parameters()]
     method.prepare(run)
     taken = 0
+
     for epoch in range(4):
         run.begin_epoch(epoch)
         for index in run.order().split(9):
@@ -212,6 +223,7 @@ def test_ten_steps_equal_a_plain_training():
                 for w, moved, grad in zip(network.parameters(), velocity, to_weights, strict=True):
                     moved.mul_(0.9).add_(grad)
                     w -= 0.1 * moved
+
     assert taken == 10
     assert (u - start[0]).abs().max() > 0.05
     assert (v - start[1]).abs().max() > 0.05
@@ -237,6 +249,7 @@ def test_u_and_v_have_constant_rates_and_sparse_gradients():
     method.prepare(run)
     run.begin_epoch(4)
     method.training_step(run, run.batch(torch.tensor([3, 17, 21])))
+
     assert [group["lr"] for group in run.optimisers["noise"].param_groups] == [3.0, 5.0]
     for x in (method.u, method.v):
         assert x.grad.is_sparse

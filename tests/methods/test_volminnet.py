@@ -21,6 +21,7 @@ def T_of(W):
     """Build the identity with sigmoids off the diagonal, rows divided by their sum, by entries."""
     C = len(W)
     rows = []
+
     for i in range(C):
         entries = [
             torch.ones((), dtype=W.dtype) if i == j else 1 / (1 + torch.exp(-W[i, j]))
@@ -35,10 +36,12 @@ def by_hand(logits, labels, W, lam):
     z, W = logits.detach().double().requires_grad_(), W.detach().clone().requires_grad_()
     T = T_of(W)
     total = 0.0
+
     for b in range(len(z)):
         e = torch.exp(z[b] - z[b].max().detach())
         p = e / e.sum()
         total = total - torch.log(sum(p[i] * T[i, int(labels[b])] for i in range(len(p))))
+
     loss = total / len(z) + lam * torch.log(torch.abs(torch.linalg.det(T)))
     return loss.detach(), *torch.autograd.grad(loss, (z, W))
 
@@ -53,9 +56,11 @@ def test_T_at_the_start(C, init, diagonal):
     sigmoid(-2) is 0.1192, sigmoid(-4.5) is 0.01099.
     """
     T = VolMinNet(make_task(N=200, C=C), init=init).T
+
     assert T.shape == (C, C)
     assert not T.requires_grad
     assert T.diagonal().tolist() == pytest.approx([diagonal] * C, rel=1e-4)
+
     off = T[~torch.eye(C, dtype=bool)]
     assert off.tolist() == pytest.approx([(1 - diagonal) / (C - 1)] * len(off), rel=1e-4)
 
@@ -86,6 +91,7 @@ def test_value_and_gradients(lam, C, stage, dtype, rtol, atol):
     z = logits.clone().requires_grad_()
     loss = method.loss(z, batch)
     grad, grad_W = torch.autograd.grad(loss, (z, method.W))
+
     assert loss.dtype == dtype
     torch.testing.assert_close(loss.detach().double(), expected, rtol=rtol, atol=atol)
     torch.testing.assert_close(grad.double(), expected_grad, rtol=rtol, atol=atol)
@@ -121,6 +127,7 @@ def test_T_learns_the_noise_of_a_network_that_knows_the_clean_labels(params):
     counts = torch.zeros(3, 3, dtype=torch.float64)
     for i, j in zip(clean.tolist(), labels.tolist(), strict=True):
         counts[i, j] += 1 / 200
+
     torch.testing.assert_close(method.T, counts, rtol=0, atol=1e-4)
 
 
@@ -149,10 +156,12 @@ def test_the_rate_of_T_drops_at_the_same_shares_of_the_training(epochs, params, 
     method, run = VolMinNet(task, T_lr=0.5, **params), make_run(task, lr=0.1)
     method.prepare(run)
     rates = []
+
     for epoch in range(epochs):
         train(method, run, [epoch])
         rates.append(run.optimisers["T"].param_groups[0]["lr"])
         assert run.optimisers["network0"].param_groups[0]["lr"] == 0.1
+
     assert rates == pytest.approx([0.5 * factor for factor in factors], rel=1e-12)
 
 
@@ -168,6 +177,7 @@ def test_a_training_equals_a_plain_one(optimiser):
     speed = [torch.zeros_like(w) for w in network.parameters()]
     W = torch.full((5, 5), -2.0, dtype=torch.float64)
     first, second, steps = torch.zeros_like(W), torch.zeros_like(W), 0
+
     for epoch in range(8):
         plain.begin_epoch(epoch)
         rate = 0.3 if epoch < 3 else 0.03 if epoch < 6 else 0.003
@@ -187,6 +197,7 @@ def test_a_training_equals_a_plain_one(optimiser):
                 first, second = 0.9 * first + 0.1 * dW, 0.999 * second + 0.001 * dW**2
                 unbiased = (second / (1 - 0.999**steps)).sqrt()
                 W = W - rate * (first / (1 - 0.9**steps)) / (unbiased + 1e-8)
+
     torch.testing.assert_close(method.W.detach(), W, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(method.T, T_of(W), rtol=1e-8, atol=1e-10)
     assert (W + 2.0).abs().max() > 0.1

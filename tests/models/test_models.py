@@ -32,21 +32,25 @@ def test_model(name):
     network = models.build(name, 7, shape)
     images = torch.randn(3, *shape)
     logits = network(images)
+
     assert logits.shape == (3, 7)
     logits.logsumexp(1).sum().backward()
     for parameter in network.parameters():
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
         assert parameter.grad.abs().sum() > 0
+
     network.eval()
     with torch.no_grad():
         assert torch.equal(network(images), network(images))
         one_by_one = torch.cat([network(image[None]) for image in images])
         torch.testing.assert_close(network(images), one_by_one, rtol=1e-4, atol=1e-5)
+
     torch.manual_seed(0)
     again = models.build(name, 7, shape)
     torch.manual_seed(0)
     third = models.build(name, 7, shape)
+
     assert all(
         torch.equal(a, b) for a, b in zip(again.parameters(), third.parameters(), strict=True)
     )
@@ -80,12 +84,15 @@ def test_preact_resnet_ends_without_activation():
     network = models.build("preact_resnet18", 10, (3, 32, 32)).eval()
     stem, last = nn.Sequential(*list(network)[:3]), nn.Sequential(*list(network)[:-3])
     images = torch.randn(2, 3, 32, 32)
+
     assert stem(images).min() >= 0  # batch norm and ReLU after the first convolution
     assert last(images).min() < 0  # and none after the last block
+
     block = network[3]
     identity_input = torch.randn(1, 64, 8, 8)
     for conv in (block.conv1, block.conv2):
         nn.init.zeros_(conv.weight)
+
     # Only the activated shortcut is left.
     torch.testing.assert_close(block(identity_input), block.bn1(identity_input).relu())
 
@@ -94,12 +101,14 @@ def test_resnet9_halves_the_image_three_times_and_adds_two_residual_pairs():
     torch.manual_seed(0)
     network = models.build("resnet9", 10, (3, 32, 32)).eval()
     x, sizes, residual = torch.randn(1, 3, 32, 32), [], []
+
     for module in network:
         if hasattr(module, "inner"):
             residual.append(tuple(x.shape[1:]))
             torch.testing.assert_close(module(x), x + module.inner(x))
         x = module(x)
         sizes.append(tuple(x.shape[1:]))
+
     assert residual == [(128, 16, 16), (512, 4, 4)]
     assert list(dict.fromkeys(sizes))[:5] == [
         (64, 32, 32),

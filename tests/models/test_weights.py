@@ -155,6 +155,7 @@ def test_files_that_are_no_weights(tmp_path):
             saved(path, content)
         with pytest.raises(SuiteError, match=rf"{name}\.pth: {message}"):
             built(path)
+
     assert not (tmp_path / "exploded").exists()
 
 
@@ -165,6 +166,7 @@ def test_weights_of_a_deeper_model_of_the_family_are_refused(tmp_path):
             k: v.shape
             for k, v in models.build("torchvision/resnet34", 10, (3, 64, 64)).state_dict().items()
         }
+
     tensors = {name: torch.zeros(()).expand(shape) for name, shape in names.items()}
     path = saved(tmp_path / "w.pth", tensors)
     with pytest.raises(
@@ -200,6 +202,7 @@ def test_a_file_put_there_is_used(tmp_path):
         "torchvision/squeezenet1_1", 14, (3, 32, 32), weights="imagenet"
     ).state_dict()
     different = [name for name in network if not torch.equal(network[name], published[name])]
+
     assert different == ["classifier.1.weight", "classifier.1.bias"]
 
 
@@ -241,14 +244,17 @@ def test_a_run_starts_from_them(tmp_path, suite):
     sw = prepared(tmp_path, suite("w.pth"))
     sw.run()
     record = sw.store.read(sw.specs[0].key)
+
     assert record.status == "done", record.error
     assert record.spec["protocol"]["weights"].startswith("sha256:")
     assert str(tmp_path) not in str(record.spec)
+
     drawn = prepared(tmp_path, suite("''"))
     drawn.run()
     test = [
         np.load(s.store.run_dir(s.specs[0].key) / "predictions.npz")["test"] for s in (sw, drawn)
     ]
+
     assert not np.array_equal(*test)
 
 
@@ -256,11 +262,14 @@ def test_the_key_is_of_the_content_and_not_of_the_path(tmp_path, suite, monkeypa
     first = saved(tmp_path / "suites" / "w.pth", state())
     key = prepared(tmp_path, suite("w.pth")).specs[0].key
     shutil.copy(first, tmp_path / "elsewhere.pth")
+
     assert prepared(tmp_path, suite("../elsewhere.pth")).specs[0].key == key
     assert prepared(tmp_path, suite(tmp_path / "elsewhere.pth")).specs[0].key == key
+
     saved(first, state(seed=6))
     assert prepared(tmp_path, suite("w.pth")).specs[0].key != key
     assert prepared(tmp_path, suite("''")).specs[0].key != key
+
     monkeypatch.chdir(tmp_path)  # an option counts from where one is
     assert (
         prepared(tmp_path, suite("''"), overrides={"weights": "elsewhere.pth"}).specs[0].key == key
@@ -281,6 +290,7 @@ def test_wrong_weights_come_before_the_first_run_with_the_line_that_names_them(t
         with pytest.raises(SuiteError) as caught:
             prepared(tmp_path, suite(weights))
         assert f"mine.yaml:8: overrides.weights: {message}" in str(caught.value)
+
     with pytest.raises(SuiteError, match=r"--set weights: no such file: nowhere.pth"):
         prepared(tmp_path, suite("''"), overrides={"weights": "nowhere.pth"})
 
@@ -301,6 +311,7 @@ def test_without_network_nothing_is_trained(tmp_path, suite):
         "cpu",
     ]
     result = CliRunner().invoke(app, ["run", str(path), *options])
+
     assert result.exit_code == 2, result.output
     for word in (
         "error: the ImageNet weights of torchvision/squeezenet1_1 are not in",
@@ -308,6 +319,7 @@ def test_without_network_nothing_is_trained(tmp_path, suite):
         "on a machine without net",
     ):
         assert word in result.stderr
+
     assert Store(tmp_path / "out").run_keys() == []
     dry = CliRunner().invoke(app, ["run", str(path), *options, "--dry-run"])
     assert "1 missing" in dry.stdout

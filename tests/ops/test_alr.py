@@ -19,6 +19,7 @@ def test_the_warmup_is_cross_entropy_and_leaves_the_targets(backend):
     z = given.logits.clone().requires_grad_()
     want = F.cross_entropy(z, labels[given.index], reduction="none")
     want.mean().backward()
+
     assert torch.equal(targets, before)
     torch.testing.assert_close(losses, want.detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(dlogits, z.grad, rtol=1e-5, atol=1e-8)

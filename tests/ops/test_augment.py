@@ -54,6 +54,7 @@ def test_augment_equals_torchvision(backend, H, W, padding, drawn):
     index = torch.cat([torch.arange(8), torch.tensor([39, 20, 20, 8])])
     out = ops.augment(pixels, index, draws if drawn else None, mean=MEAN, std=STD, padding=padding)
     want = augment_by_torchvision(pixels, index, draws if drawn else None, padding)
+
     assert out.dtype == torch.float32
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(out, want)
@@ -65,6 +66,7 @@ def test_augment_dtypes(backend, dtype):
     index = torch.arange(9)
     out = ops.augment(pixels, index, draws, mean=MEAN, std=STD, dtype=dtype)
     want = ops.augment(pixels, index, draws, mean=MEAN, std=STD)
+
     assert out.dtype == dtype
     if dtype == torch.float64:
         torch.testing.assert_close(out, want.double(), rtol=1e-6, atol=1e-6)
@@ -106,14 +108,18 @@ def test_augment_equals_numpy_in_float64(backend, H, W, padding, drawn, dtype, f
     chosen = {"padding": padding, "dtype": dtype, "memory_format": form}
     out = ops.augment(pixels, index, draws, mean=MEAN, std=STD, **chosen)
     want = augment_by_numpy(pixels, index, draws, padding)
+
     assert out.dtype == dtype
     assert out.is_contiguous(memory_format=form)
+
     if dtype == torch.float64:
         assert torch.equal(out, want)
         return
+
     # Three operations in float32, on numbers below 1 but for the last, before the one rounding to
     # `dtype`.
     atol = 3 * 2**-24 / min(STD)
+
     torch.testing.assert_close(out.double(), want, rtol=torch.finfo(dtype).eps / 2, atol=atol)
 
 
@@ -135,6 +141,7 @@ def test_augment_kernel_equals_the_torch_reference(B, H, W, padding, seed, dtype
     out = ops.augment(
         pixels, index, draws, mean=MEAN, std=STD, padding=padding, dtype=dtype, memory_format=form
     )
+
     assert out.is_contiguous(memory_format=form)
     table = images._table(MEAN, STD, dtype, torch.device("cpu"))
     assert torch.equal(
@@ -169,6 +176,7 @@ def test_augment_threads_do_not_show(form):
             )
     finally:
         torch.set_num_threads(before)
+
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
 
@@ -293,10 +301,12 @@ def test_augment_refuses(backend, change, error, message):
         "std": STD,
         **change,
     }
+
     with pytest.raises(error) as caught:
         ops.augment(
             arguments.pop("images"), arguments.pop("index"), arguments.pop("draws"), **arguments
         )
+
     assert str(caught.value).startswith("augment: ")
     assert message in str(caught.value)
 

@@ -43,6 +43,7 @@ assert ops.why_no_extension() in str(warning.message), warning
 """
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+
     assert done.returncode == 0, done.stderr
 
 
@@ -55,6 +56,7 @@ def test_elr_on_a_gpu():
     want_losses, want_dlogits = reference.elr_step(*arguments, BETA, LAM, 1 / 128)
     with warnings.catch_warnings(record=True):
         losses, dlogits = ops.elr_step(*on_gpu, beta=BETA, lam=LAM)
+
     torch.testing.assert_close(losses.cpu(), want_losses)
     torch.testing.assert_close(dlogits.cpu(), want_dlogits)
     torch.testing.assert_close(on_gpu[3].cpu(), given.targets)

@@ -37,6 +37,7 @@ def test_targets_in_float32_stay_good_over_many_visits(backend):
     for _ in range(20):
         want_losses, want_grad, exact.targets = Elr.formula(exact)
         losses, dlogits = Elr.step(given)
+
     keep = off_the_bounds(given.logits)
     # Now the targets agree with the model, and their rounding to float32 shows where 1 - <t, q> is
     # small.
@@ -49,6 +50,7 @@ def test_the_clamp_passes_gradient_at_its_bound(backend):
     # With equal logits every probability is 1e-4, the lower bound itself.
     C = 10_000
     labels, index = torch.tensor([1]), torch.tensor([0])
+
     for dtype in (torch.float32, torch.float64):
         targets = torch.zeros(1, C, dtype=dtype)
         targets[0, 0] = 1.0
@@ -75,9 +77,11 @@ def test_a_loss_scaler_reaches_the_gradient_of_float16_logits_before_it_is_round
     z = (torch.randn(B, C) * 3).half()
     labels, index, targets = torch.randint(0, C, (B,)), torch.arange(B), torch.full((B, C), 0.09)
     gradients = []
+
     for logits in (z.clone().requires_grad_(), z.float().requires_grad_()):
         loss = ops.elr_loss(logits, labels, index, targets.clone(), beta=0.7, lam=3.0)
         (loss * 65536).backward()
         gradients.append(logits.grad.float())
+
     half, full = gradients
     torch.testing.assert_close(half, full, rtol=1e-3, atol=1e-4)

@@ -31,6 +31,7 @@ def test_update_targets_matches_the_formula(backend, B, C, stage, dtype, tol, cl
     assert ops.update_targets(logits, index, targets, beta=0.7, clamp=clamp) is None
     close(targets, want, tol)
     assert torch.equal(logits, logits_before)
+
     rest = torch.ones(len(targets), dtype=torch.bool)
     rest[index] = False
     assert torch.equal(targets[rest], before[rest])

@@ -116,14 +116,18 @@ def test_kernels_agree_with_the_reference(
     wide = targets.double()
     want = by_reference(op, z, labels, soft, index, wide, beta, lam)
     got = step(op, z, labels, soft, index, guarded[1:-1], beta, lam)
+
     assert (guarded[[0, -1]] == 7).all()
     torch.testing.assert_close(guarded[1:-1].double(), wide, rtol=1e-6, atol=1e-7)
+
     if got is None:
         return
     (rows, dlogits), (want_rows, want_dlogits) = got, want
+
     assert dlogits.dtype == dtype
     confident = bool((z.double().softmax(1) > 0.9).any())
     tol = 1e-9 if dtype == torch.float64 and not confident else 1e-5
+
     torch.testing.assert_close(rows.double(), want_rows, rtol=tol, atol=tol * max(1.0, lam))
     keep = ~near_a_bound(z) if op in ("elr", "soft") else torch.ones(B, dtype=torch.bool)
     if confident and dtype != torch.float64:
@@ -134,6 +138,7 @@ def test_kernels_agree_with_the_reference(
         (1e-12 if dtype == torch.float64 else 2e-7) * (1 + lam) / max(B, 1)
     )  # p - t may vanish, its rounding not
     atol = tol * largest + floor + (1e-7 if dtype == torch.float16 else 0.0)
+
     torch.testing.assert_close(dlogits[keep].double(), want_dlogits[keep], rtol=rounding, atol=atol)
 
 
@@ -171,6 +176,7 @@ def test_threads_do_not_show(isa, op, dtype):
             results.append((*(step(op, *given_batch[:-1], memory, 0.7, 3.0) or ()), memory))
     finally:
         torch.set_num_threads(before)
+
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
@@ -215,9 +221,11 @@ def compiled(folder, *commands):
     for process in running:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
+
     done = subprocess.run(
         [CXX, *map(str, link)], capture_output=True, text=True, cwd=folder, timeout=300
     )
+
     assert done.returncode == 0, done.stderr
 
 
@@ -267,6 +275,7 @@ def test_kernels_under_address_and_undefined_behaviour_sanitizers(tmp_path):
     ]
     compiled(tmp_path, *commands, link)
     done = subprocess.run([tmp_path / "run"], capture_output=True, text=True, timeout=300)
+
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("all done\n")
 
@@ -290,6 +299,7 @@ def test_cuda_sources_in_lockstep_on_the_cpu(tmp_path):
     ]
     compiled(tmp_path, [*flags, *sources, "-ldl", "-o", "run"])
     done = subprocess.run([tmp_path / "run"], capture_output=True, text=True, timeout=300)
+
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("all done\n")
 
@@ -328,6 +338,7 @@ def test_a_failing_cuda_compile_leaves_a_reason(tmp_path):
         text=True,
         timeout=120,
     )
+
     assert done.returncode == 0, done.stderr
     assert "No CUDA kernels: nvcc failed when building: losses.cu(1): error: as told" in done.stdout
     assert "error: as told" in (tmp_path / "build" / "cuda_build.h").read_text()
@@ -352,15 +363,19 @@ def test_cuda_kernels_agree_with_the_reference(op, dtype, size, B, C):
     moved = on_gpu(given_batch)
     got = step(op, *moved, 0.7, 3.0)
     again = step(op, *on_gpu(given_batch), 0.7, 3.0)
+
     torch.testing.assert_close(moved[-1].cpu().double(), wide, rtol=1e-6, atol=1e-7)
     if got is None:
         return
+
     assert torch.equal(got[0], again[0])
     assert torch.equal(got[1], again[1])
     torch.testing.assert_close(got[0].cpu().double(), want[0], rtol=1e-5, atol=3e-5)
+
     keep = ~near_a_bound(given_batch[0])
     tol = {torch.bfloat16: 2**-7, torch.float16: 2**-9}.get(dtype, 1e-2 if size > 1 else 1e-5)
     atol = tol * float(want[1].abs().max())
+
     torch.testing.assert_close(got[1].cpu().double()[keep], want[1][keep], rtol=0, atol=atol)
 
 
@@ -382,6 +397,7 @@ def test_cuda_augment_equals_the_cpu_s(dtype, form, H, W):
         "dtype": dtype,
         "memory_format": form,
     }
+
     for drawn in (draws, None):
         want = ops.augment(pixels, index, drawn, **chosen)
         got = ops.augment(
@@ -389,10 +405,12 @@ def test_cuda_augment_equals_the_cpu_s(dtype, form, H, W):
         )
         assert got.is_contiguous(memory_format=form)
         assert torch.equal(got.cpu(), want)
+
     draws[19, 2], index[2] = 2, 20
     spoilt = (
         ops.augment(pixels.cuda(), index.cuda(), draws.cuda(), **chosen).isnan().flatten(1).all(1)
     )
+
     assert spoilt.tolist() == [False, True, True, False]
     with pytest.raises(IndexError, match=r"augment: (index|draws) had values out of range"):
         ops.check_faults("cuda")
@@ -423,6 +441,7 @@ def test_cuda_step_is_captured_in_a_graph():
         rows, dlogits = ops.elr_step(z, labels, index, targets, beta=0.7, lam=3.0)
     for _ in range(3):
         graph.replay()
+
     assert torch.equal(rows, want[0])
     assert torch.equal(dlogits, want[1])
     assert torch.equal(targets, memory)
@@ -432,10 +451,12 @@ def test_check_faults_names_the_op_and_forgets(monkeypatch):
     flags = torch.tensor([0, 0, 2, 0, 4], dtype=torch.int32)
     monkeypatch.setattr(extension, "fault_flags", {torch.device("cpu"): flags})
     monkeypatch.setattr("nlbench.ops.faults.fault_flags", {torch.device("cpu"): flags})
+
     with pytest.raises(IndexError) as caught:
         ops.check_faults("cpu")
     assert str(caught.value) == (
         "alr_loss: index had values out of range in a batch on cpu; "
         "augment: draws had values out of range in a batch on cpu"
     )
+
     ops.check_faults("cpu")

@@ -41,11 +41,13 @@ def test_a_step_matches_the_formula(backend, form, B, C, stage, dtype, tol, grad
     want_losses, want_grad, want_targets = form.formula(given)
     losses, dlogits = form.step(given)
     keep = off_the_bounds(given.logits)
+
     assert keep.any() or C == 1
     close(losses, want_losses, tol)
     # Where prediction and target agree the gradient vanishes, but its rounding does not.
     floor = {torch.float64: 1e-15, torch.float32: 1e-9, torch.bfloat16: 1e-9}[dtype]
     atol = grad_tol * float(want_grad.abs().max()) + floor
+
     torch.testing.assert_close(dlogits[keep].double(), want_grad[keep], rtol=0, atol=atol)
     close(given.targets, want_targets, tol)
     assert losses.dtype == torch.promote_types(dtype, torch.float32)
@@ -65,6 +67,7 @@ def test_dtypes_of_logits_and_targets_may_differ(backend, form, logits_dtype, ta
     close(losses, want_losses, 5e-7)
     close(dlogits[keep], want_grad[keep], 5e-7)
     close(given.targets, want_targets, 5e-7)
+
     assert (losses.dtype, dlogits.dtype) == (logits_dtype, logits_dtype)
     assert given.targets.dtype == targets_dtype
 
@@ -75,10 +78,12 @@ def test_half_logits_are_widened_first(backend, form, dtype):
     given = make_given(33, 10, "late", dtype)
     wide = given.copied().with_logits(given.logits.float())
     (wide_losses, wide_grad), (losses, dlogits) = form.step(wide), form.step(given)
+
     assert losses.dtype == torch.float32
     assert dlogits.dtype == dtype
     assert torch.equal(losses, wide_losses)
     assert torch.equal(given.targets, wide.targets)
+
     # The torch reference rounds once from float64, so a tie may fall the other way.
     rtol = torch.finfo(dtype).eps
     torch.testing.assert_close(dlogits, wide_grad.to(dtype), rtol=rtol, atol=1e-7)
@@ -137,6 +142,7 @@ def test_the_step_agrees_with_the_loss(backend, form):
     losses, dlogits = form.step(given)
     loss = form.loss(copy)
     loss.backward()
+
     assert torch.equal(loss, losses.mean())
     assert torch.equal(given.logits.grad, dlogits)
     assert torch.equal(given.targets, copy.targets)
@@ -170,11 +176,14 @@ def test_autocast_does_not_coarsen_the_loss(backend, form):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = layer(given.logits)
         loss = form.loss(given.copied().with_logits(logits))
+
     assert logits.dtype == torch.bfloat16
     assert loss.dtype == torch.float32
+
     want, _, _ = form.formula(given.copied().with_logits(logits))
     close(loss.detach(), want.mean(), 5e-7)
     loss.backward()
+
     assert layer.weight.grad.isfinite().all()
 
 
@@ -186,8 +195,10 @@ def test_inputs_with_strides_are_copied(backend, form):
         setattr(strided, name, getattr(given, name).t().contiguous().t())
     strided.labels = given.labels.repeat_interleave(2)[::2]
     strided.index = given.index.repeat_interleave(3)[::3]
+
     for name in ("logits", "soft", "mixed", "labels", "index"):
         assert not getattr(strided, name).is_contiguous()
+
     want, got = form.step(given), form.step(strided)
     assert torch.equal(got[0], want[0])
     assert torch.equal(got[1], want[1])
@@ -220,10 +231,12 @@ def test_bad_logits_affect_their_row_alone(backend, form, C, value):
     given.logits[2, 1] = value
     (losses, dlogits), (want_losses, want_dlogits) = form.step(given), form.step(clean)
     rows = [0, 1, 3, 4]
+
     assert torch.equal(losses[rows], want_losses[rows])
     assert torch.equal(dlogits[rows], want_dlogits[rows])
     assert losses[2].isnan()
     assert dlogits[2].isnan().all()
+
     rest = others(given.targets, given.index[2:3])
     assert torch.equal(given.targets[rest], clean.targets[rest])
     assert given.targets[given.index[2]].isnan().all() == form.updates
@@ -237,8 +250,10 @@ def test_an_impossible_class_is_no_fault(backend, form):
     given.soft = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
     given.targets = torch.tensor([[0.2, 0.1, 0.0]] * len(given.targets))
     losses, dlogits = form.step(given)
+
     assert losses.isfinite().all()
     assert dlogits.isfinite().all()
+
     # The formulas have 0 * infinity there, so they see a probability that is only very small.
     nearly = torch.where(given.logits.isinf(), -200.0, given.logits)
     given.targets = torch.tensor([[0.2, 0.1, 0.0]] * len(given.targets))
@@ -253,6 +268,7 @@ def test_an_empty_batch(backend, form):
     given.logits.requires_grad_()
     before = given.targets.clone()
     losses, dlogits = form.step(given)
+
     assert (losses.shape, dlogits.shape) == ((0,), (0, 10))
     assert form.loss(given, "sum") == 0
     assert form.loss(given, "none").shape == (0,)
@@ -296,6 +312,7 @@ def test_compiled_equals_eager(form, reduction):
         loss = run(memory)
         loss.backward()
         results.append((loss.detach(), layer.weight.grad.clone(), memory))
+
     for eager, compiled in zip(*results, strict=True):
         torch.testing.assert_close(compiled, eager, rtol=1e-6, atol=1e-7)
     assert not torch.equal(results[1][2], given.targets)

@@ -16,6 +16,7 @@ def test_both_losses_match_plain_loops(stage, dtype, weights):
     targets = make_logits(9, 4, "early", seed=1).softmax(1)
     z = logits.clone().requires_grad_()
     ce = squared = 0.0
+
     for b in range(9):
         total = sum(torch.exp(z[b, k] - z[b].max().detach()) for k in range(4))
         p = [torch.exp(z[b, k] - z[b].max().detach()) / total for k in range(4)]
@@ -25,6 +26,7 @@ def test_both_losses_match_plain_loops(stage, dtype, weights):
                 ce = ce - w * targets[b, k] * (z[b, k] - z[b].max().detach() - torch.log(total)) / 5
             else:
                 squared = squared + (p[k] - targets[b, k]) ** 2 / (4 * 4)
+
     for i, expected in enumerate((ce, squared)):
         (expected_grad,) = torch.autograd.grad(expected, z, retain_graph=True)
         own = logits.to(dtype).requires_grad_()
@@ -46,6 +48,7 @@ def test_losses_are_finite_at_extreme_logits(C):
     ce, squared = mixmatch.semi_supervised_losses(logits, targets, 4)
     loss = ce + squared
     (grad,) = torch.autograd.grad(loss, logits)
+
     assert loss.isfinite()
     assert grad.isfinite().all()
 
@@ -77,6 +80,7 @@ def test_mix_keeps_each_row_closer_to_itself():
                 mixed_targets[row], share * targets[row] + (1 - share) * targets[perm[row]]
             )
         shares.append(share)
+
     assert 0.5 <= min(shares) < 0.6 < 0.9 < max(shares) <= 1
 
 

@@ -49,11 +49,13 @@ def test_value_and_gradients_match_the_formula(C, stage, dtype, rtol, atol):
     case = make_case(24, C, stage)
     keep = far_from_clamps(*case, 0 if dtype == torch.float64 else 1e-5)
     assert keep.sum() >= 18
+
     z, labels, u, v = (t[keep].to(dtype) if t.is_floating_point() else t[keep] for t in case)
     weights = torch.linspace(-1, 2, z.numel(), dtype=torch.float64).view_as(
         z
     )  # q has a gradient of its own
     results = []
+
     for compute, width in ((sop_rows, torch.float64), (sop_loss, dtype)):
         logits, noise_u, noise_v = (t.to(width).requires_grad_() for t in (z, u, v))
         rows, q = compute(logits, labels, noise_u, noise_v)
@@ -61,6 +63,7 @@ def test_value_and_gradients_match_the_formula(C, stage, dtype, rtol, atol):
         of_rows = grads(rows.mean(), logits, noise_u, noise_v)
         of_q = grads((weights.to(width) * q).sum(), logits, noise_u, noise_v)
         results.append([t.detach().double() for t in (rows, q, *of_rows, *of_q)])
+
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=rtol, atol=atol)
     assert results[1][-1].abs().max() == 0  # V is detached in q
@@ -73,6 +76,7 @@ def test_gradients_in_closed_form(stage):
         t.requires_grad_() if t.is_floating_point() else t for t in make_case(64, 10, stage, seed=3)
     )
     got = grads(sop_loss(z, labels, u, v)[0].sum(), z, u, v)
+
     with torch.no_grad():
         clamped = {"floor": 0, "u": 0, "v": 0}
         for b in range(64):
@@ -96,6 +100,7 @@ def test_gradients_in_closed_form(stage):
             clamped["floor"] += int(m[y] == 0)
             clamped["u"] += int(u[b] ** 2 > 1)
             clamped["v"] += int((v[b] ** 2 > 1).sum())
+
     assert stage == "early" or all(clamped.values())  # each clamp acted somewhere
 
 
@@ -108,6 +113,7 @@ def test_v_learns_from_the_squared_error_alone_and_u_from_both():
     p = z.detach().softmax(1)[0]
     total = float(p.sum()) + 0.01 - 0.02
     of_ce, of_error = 0.2 * (1 / total - 1 / (float(p[0]) + 0.01)), 0.2 * 2 * (0.01 - 1)
+
     assert of_ce < -0.5
     assert float(to_u) == pytest.approx(of_ce + of_error, rel=1e-12)
     # The guess pulls its own entry up, the others are pulled down, and the label's has no part in
@@ -123,11 +129,13 @@ def test_the_network_learns_nothing_from_the_squared_error():
     u, v = torch.zeros(16, 1, dtype=torch.float64), torch.zeros(16, 10, dtype=torch.float64)
     z.requires_grad_()
     rows, q = sop_loss(z, labels, u, v)
+
     torch.testing.assert_close(q, z.softmax(1), rtol=0, atol=1e-12)
     wrong = z.argmax(1) != labels
     torch.testing.assert_close(
         rows - F.cross_entropy(z, labels, reduction="none"), 2 * wrong.double()
     )
+
     (to_z,) = grads(rows.sum(), z)
     torch.testing.assert_close(
         to_z, z.detach().softmax(1) - F.one_hot(labels, 10), rtol=0, atol=1e-12
@@ -143,9 +151,11 @@ def test_learnt_noise_takes_the_label_off_the_network():
         torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64),
     )
     rows, _ = sop_loss(z, torch.tensor([0]), u, v)
+
     assert float(rows.detach()) < 1e-3
     (to_z,) = grads(rows.sum(), z)
     (alone,) = grads(sop_loss(z, torch.tensor([0]), 0 * u, 0 * v)[0].sum(), z)
+
     assert float(to_z.abs().max()) < 1e-3 < 0.9 < float(alone.abs().max())
 
 
@@ -157,6 +167,7 @@ def test_beyond_1_the_noise_is_cut_and_stays():
         to_u, to_v = grads(sop_loss(z, torch.tensor([0]), u, v)[0].sum(), u, v)
         assert bool(to_u.abs().sum() > 0) == moves
         assert bool(to_v.abs().sum() > 0) == moves
+
     assert (
         float(sop_loss(z, torch.tensor([0]), u, v)[1][0, 0].detach()) > 0.999
     )  # as at U = 1 exactly
@@ -195,12 +206,14 @@ def test_class_balance_by_hand():
     assert float(loss.detach()) == pytest.approx(
         -(math.log(0.7) + math.log(0.3) + math.log(1e-4)) / 3, rel=1e-12
     )
+
     (grad,) = grads(loss, q)
     expected = [
         -1 / (3 * 0.7 * 2),
         -1 / (3 * 0.3 * 2),
         0.0,
     ]  # no gradient at a class below the floor
+
     assert grad.tolist() == [pytest.approx(expected, rel=1e-12)] * 2
     assert float(class_balance(torch.full((4, 5), 0.2, dtype=torch.float64))) == pytest.approx(
         math.log(5), rel=1e-12
@@ -215,11 +228,13 @@ def test_consistency_matches_the_formula(scale):
     strong.requires_grad_()
     rows = consistency(weak, strong)
     p, p_strong = weak.detach().softmax(1), strong.detach().softmax(1)
+
     for b in range(8):
         by_hand = sum(
             float(p[b, k]) * math.log(float(p[b, k]) / float(p_strong[b, k])) for k in range(5)
         )
         assert float(rows[b].detach()) == pytest.approx(by_hand, rel=1e-9, abs=1e-12)
+
     (to_strong,) = torch.autograd.grad(rows.sum(), strong, retain_graph=True)
     torch.testing.assert_close(to_strong, p_strong - p, rtol=0, atol=1e-12)
     assert torch.autograd.grad(rows.sum(), weak, allow_unused=True) == (None,)

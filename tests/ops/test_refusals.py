@@ -118,10 +118,12 @@ def test_elr_refuses(backend, change, error, message):
     }
     targets = given["targets"]
     tensors = [given.pop(name) for name in ("logits", "labels", "index", "targets")]
+
     with pytest.raises(error) as caught:
         ops.elr_loss(*tensors, **given)
     assert str(caught.value).startswith("elr_loss: ")
     assert message in str(caught.value)
+
     if "targets" not in change:
         assert (targets == 0.25).all()  # nothing is written before everything is checked
 
@@ -136,6 +138,7 @@ def test_elr_step_names_itself(backend):
             beta=2,
             lam=1,
         )
+
     with pytest.raises(
         IndexError, match=r"^elr_step: labels must be in \[0, 2\), got 2 at position 0$"
     ):
@@ -158,6 +161,7 @@ def test_elr_finds_every_repeated_index(values):
     if not repeats:
         ops.elr_step(logits, labels, index, targets, beta=BETA, lam=LAM)
         return
+
     with pytest.raises(
         IndexError, match=f"got {values[repeats[0]]} again at position {repeats[0]}$"
     ):

@@ -18,6 +18,7 @@ def test_estimate_T_by_hand():
         ],
         dtype=torch.float64,
     )
+
     # The rows' sums are 1 but for rounding.
     torch.testing.assert_close(estimate_T(probs, anchor="argmax"), probs[[0, 3, 5]])
     # Six values: the 97th percentile by the "higher" rule is the largest, which is dropped.
