@@ -18,5 +18,5 @@ def derive(seed: int, *names: str | int) -> int:
 
 
 def rng(seed: int, *names: str | int) -> np.random.Generator:
-    """Return the NumPy generator of a stream: rng(0, "noise") or rng(0, "order", epoch)."""
+    """Return the NumPy generator of a stream, for example of (0, "order", epoch)."""
     return np.random.Generator(np.random.PCG64(derive(seed, *names)))

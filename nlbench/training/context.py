@@ -59,25 +59,25 @@ class Listener:
     """
 
     def on_start(self, spec: RunSpec) -> None:
-        """A run begins."""
+        """React to the start of a run."""
 
     def on_resume(self, spec: RunSpec, epoch: int, epochs: int) -> None:
-        """A run goes on at `epoch` of `epochs`, from its checkpoint."""
+        """React to a run that continues at `epoch` of `epochs`, from its checkpoint."""
 
     def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
-        """A run has trained and evaluated `epoch`."""
+        """React to the end of `epoch`, after its evaluation."""
 
     def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
-        """A helper network of a run has trained `epoch`; its metrics are loss and held_loss."""
+        """React to an epoch of a helper network. Its metrics are loss and held_loss."""
 
     def on_postpone(self, spec: RunSpec) -> None:
-        """A run that began is put off, because another process trains its helper network."""
+        """React to a run that is put off: another process trains its helper network."""
 
     def on_finish(self, spec: RunSpec, record: RunRecord) -> None:
-        """A run has its record, which another process may have made."""
+        """React to the record of a run, which another process may have made."""
 
     def on_wait(self, count: int) -> None:
-        """Nothing is going here, because other processes hold the `count` runs that are left."""
+        """React to a pause: other processes hold all of the `count` runs that are left."""
 
 
 class FitHeld(Exception):
