@@ -1,4 +1,6 @@
-"""The variants of `nlbench bench` through pytest-benchmark: pytest tests/benchmarks --benchmark-only
+"""Time the variants of `nlbench bench` by pytest-benchmark.
+
+    pytest tests/benchmarks --benchmark-only
 
 A plain `pytest` leaves this folder out. Groups are shapes and dtypes; compare within a group.
 """
@@ -49,7 +51,9 @@ def test_one_step(benchmark, workloads, dtype, shape, variant):
     start = time.perf_counter()
     call(*next(batches))
     rounds = int(min(2000, max(10, 0.3 / (time.perf_counter() - start))))
+
     benchmark.group = f"elr {shape} {dtype}"
-    benchmark.extra_info |= {"threads": torch.get_num_threads(), "backend": measure.backend(variant, CPU)}
+    benchmark.extra_info["threads"] = torch.get_num_threads()
+    benchmark.extra_info["backend"] = measure.backend(variant, CPU)
     benchmark.extra_info["bytes_moved"] = measure.bytes_moved(shape, dtype)
     benchmark.pedantic(call, setup=fresh, rounds=rounds, warmup_rounds=5)

@@ -1,15 +1,16 @@
-"""ELR's training by nlbench beside the loop that a user would write: images/s, the ratio, where our time goes.
+"""Compare ELR's training by nlbench with the loop that a user would write.
 
-    python tests/benchmarks/training.py --model resnet8 --data-dir DIR [--precision bfloat16] [--images 5120]
+    python tests/benchmarks/training.py --model resnet8 --data-dir DIR \\
+        [--precision bfloat16] [--images 5120]
 
-Ours is a run as `nlbench run` trains it, of which only the training epochs are timed; theirs is `straightforward.Loop`
-in a process of its own. Same model, same images and given labels, same batch, an epoch of one and an epoch of the other
-in turn. Without --data-dir the pictures are random, which costs the same.
+"Ours" is a run as `nlbench run` trains it, of which only the training epochs are timed. "Theirs" is
+`straightforward.Loop` in another process. Both have the same model, images, given labels and batch
+size, and train an epoch in turn. Without --data-dir the pictures are random, which costs the same.
+The report has images per second, their ratio, and the parts of our time.
 """
 
 import argparse
 import dataclasses
-import functools
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,6 @@ from nlbench.data.datasets import cifar10
 from nlbench.data.noise import resolve
 from nlbench.data.places import Places
 from nlbench.executors import base
-from nlbench.hardware import processor
 from nlbench.plan import protocol as protocols
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import Condition, RunSpec
@@ -39,20 +39,23 @@ from nlbench.training.run_data import RunData
 from nlbench.training.train import train
 
 NOISE = {"kind": "symmetric", "rate": 0.4}
-WARM_UP = 1  # epochs of each
-SCORED = 64  # test images kept: evaluation is not timed
+# The first epochs of both, which are not measured.
+WARM_UP = 1
+# Evaluation is not timed, so a few test images are enough.
+SCORED = 64
 
 
 @dataclass
 class Measured:
-    """What the rounds gave.
+    """Hold the measurements of all rounds.
 
     Attributes:
         ours, theirs: images/s, a value a round.
         losses: mean losses of the last round, ours and theirs.
-        seconds: of all rounds' epochs of ours, by part.
-        epochs: of all rounds' epochs of ours, in seconds, as nlbench itself records them.
-        steps: in those epochs.
+        seconds: the seconds of our epochs, by part.
+        epochs: the seconds of our epochs, as nlbench records them.
+        steps: the number of steps in these epochs.
+        waits: the profile of an epoch after them.
     """
 
     ours: list[float]
@@ -65,33 +68,45 @@ class Measured:
 
     @property
     def ratios(self) -> list[float]:
+        """Return our speed divided by theirs, a value a round."""
         return [our / their for our, their in zip(self.ours, self.theirs, strict=True)]
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of a step, by part; they sum to 1."""
+        """Return the shares of a step, by part. They sum to 1."""
         whole = sum(self.seconds.values())
         return {part: spent / whole for part, spent in self.seconds.items()}
 
 
 def read(data_dir: Path | None, count: int) -> Dataset:
-    """CIFAR-10 as nlbench reads it, or `count` random pictures (and some to score) in its form."""
+    """Return CIFAR-10, or `count` random pictures and some to score in its form."""
     if data_dir is not None:
         return catalogue.open_dataset("cifar10", "", Places.of_user(data_dir), 0)
+
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count + SCORED, 32, 32, 3), np.uint8)
     labels = np.arange(count + SCORED) % cifar10.INFO.num_classes
-    info = dataclasses.replace(cifar10.INFO, title="random pictures", num_train=count, num_test=SCORED)
-    clean = {"clean": labels[:count]}
-    return Dataset(info, images[:count], images[count:].copy(), labels[count:], clean, fingerprint="random")
+    sizes = {"num_train": count, "num_test": SCORED}
+    info = dataclasses.replace(cifar10.INFO, title="random pictures", **sizes)
+    return Dataset(
+        info,
+        images[:count],
+        images[count:].copy(),
+        labels[count:],
+        {"clean": labels[:count]},
+        fingerprint="random",
+    )
 
 
 def prepared(dataset: Dataset, protocol: Protocol) -> tuple[RunSpec, RunData]:
-    """The run of ELR under `protocol`, and its data, with few images to score."""
+    """Return the run of ELR under `protocol`, and its data with few images to score."""
     resolved = resolve.resolve(NOISE, dataset.info, Path())
     data = run_data.prepare(dataset, seed=0, noise=resolved, subset=protocol.subset)
     few = np.arange(min(SCORED, data.num_test))
-    data = dataclasses.replace(data, test_images=data.test_images[few], test_labels=data.test_labels[few])
+    data = dataclasses.replace(
+        data, test_images=data.test_images[few], test_labels=data.test_labels[few]
+    )
+
     spec = RunSpec(
         row="elr",
         method="elr",
@@ -105,33 +120,41 @@ def prepared(dataset: Dataset, protocol: Protocol) -> tuple[RunSpec, RunData]:
 
 
 def measure(
-    spec: RunSpec, data: RunData, device: torch.device, *, rounds: int, workers: int, graphs: bool | None = None
+    spec: RunSpec,
+    data: RunData,
+    device: torch.device,
+    *,
+    rounds: int,
+    workers: int,
+    graphs: bool | None = None,
 ) -> Measured:
-    """Train ELR for WARM_UP + `rounds` epochs, and the straightforward loop after each of ours for as many.
+    """Train ELR for WARM_UP + `rounds` epochs, and the straightforward loop for one after each.
 
-    The run's protocol must have an epoch more: in that one, steps are profiled.
+    The run's protocol must have one epoch more, in which steps are profiled.
     """
     protocol = spec.protocol
     clock, waits = Clock(device), Waits(device)
     result = Measured([], [], (0.0, 0.0), dict.fromkeys(PARTS, 0.0), 0.0, 0, waits)
 
-    def on_epoch(spec: RunSpec, epoch: int, epochs: int, row: EpochMetrics) -> None:
+    def on_epoch(spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
         seconds = clock.take()
         if epoch == WARM_UP + rounds:
             waits.stop()
             return
+
         theirs = loop.epoch()
         if epoch >= WARM_UP:
-            add(row, seconds, theirs)
+            add(metrics, seconds, theirs)
         if epoch == WARM_UP + rounds - 1:
             waits.start()
 
-    def add(row: EpochMetrics, seconds: dict[str, float], theirs: Epoch) -> None:
-        result.ours.append(row["images_per_second"])
+    def add(metrics: EpochMetrics, seconds: dict[str, float], theirs: Epoch) -> None:
+        result.ours.append(metrics["images_per_second"])
         result.theirs.append(theirs.images_per_second)
-        result.losses = row["loss"], theirs.loss
-        result.seconds = {part: result.seconds[part] + spent for part, spent in seconds.items()}
-        result.epochs += row["seconds"]
+        result.losses = metrics["loss"], theirs.loss
+        for part, spent in seconds.items():
+            result.seconds[part] += spent
+        result.epochs += metrics["seconds"]
         result.steps += -(-data.num_train // protocol.batch_size)
 
     setting = Setting(data.train_images, data.labels, data.info, protocol, device, workers)
@@ -142,53 +165,77 @@ def measure(
             devices=(device,),
             data_dir=Path(out),
             methods=registry.method_files([]),
+            # Writing checkpoints is not part of an epoch.
             checkpoint_seconds=float("inf"),
             cuda_graphs=graphs,
         )
         listener = Listener()
         listener.on_epoch = on_epoch  # type: ignore[method-assign]
         record = train(spec, data, options, store, listener)
+
     if record.status != "done":
         raise RuntimeError(f"the run of ELR is {record.status}: {record.error}")
     return result
 
 
 def report(spec: RunSpec, data: RunData, device: torch.device, measured: Measured) -> Iterator[str]:
-    """Lines of Markdown."""
+    """Yield the lines of the report in Markdown."""
     protocol = spec.protocol
-    cores = hardware.cores()
-    machine = f"{processor()}, {cores} cores, {protocol.threads} threads, torch {torch.__version__}"
-    if device.type == "cuda":
-        machine = f"{torch.cuda.get_device_name(device)}; {machine}"
-    variant = f" ({data.variant})" if data.variant else ""
     yield f"### {protocol.model}, {protocol.precision}"
     yield ""
-    yield f"{machine}. ELR, {data.num_train} images of {data.info.title}{variant}, batch {protocol.batch_size}."
+    images = f"{data.num_train} images of {data.info.title}"
+    if data.variant:
+        images += f" ({data.variant})"
+    yield f"{_machine(protocol, device)}. ELR, {images}, batch {protocol.batch_size}."
     yield ""
-    yield "| loop | images/s, median | range |"
-    yield "| --- | ---: | ---: |"
-    for name, values, form in (
-        (f"nlbench, {protocol.precision}", measured.ours, ".1f"),
-        ("straightforward, float32", measured.theirs, ".1f"),
-        ("ratio, round by round", measured.ratios, ".2f"),
-    ):
-        yield f"| {name} | {statistics.median(values):{form}} | {min(values):{form}} to {max(values):{form}} |"
+    yield from _speeds(protocol.precision, measured)
     yield ""
-    yield "| part of ours | of a step | ms a step |"
-    yield "| --- | ---: | ---: |"
-    for part, share in measured.shares.items():
-        yield f"| {part} | {share:.2%} | {1000 * measured.seconds[part] / measured.steps:.3f} |"
+    yield from _parts(measured)
     yield ""
     others = 1 - sum(measured.shares[part] for part in FREE)
     yield f"Everything but forward, backward and optimiser: {others:.1%} of a step."
-    yield f"Mean loss of the last round: ours {measured.losses[0]:.3f}, theirs {measured.losses[1]:.3f}."
+    ours, theirs = measured.losses
+    yield f"Mean loss of the last round: ours {ours:.3f}, theirs {theirs:.3f}."
     yield _waited(measured.waits, device)
     yield _peak(protocol, data, device, statistics.median(measured.ours))
 
 
+def _machine(protocol: Protocol, device: torch.device) -> str:
+    """Return the processor (and the GPU), threads and torch's version in words."""
+    processor, cores = hardware.processor(), hardware.cores()
+    machine = f"{processor}, {cores} cores, {protocol.threads} threads, torch {torch.__version__}"
+    if device.type == "cuda":
+        machine = f"{torch.cuda.get_device_name(device)}; {machine}"
+    return machine
+
+
+def _speeds(precision: str, measured: Measured) -> Iterator[str]:
+    """Yield a table of images per second."""
+    yield "| loop | images/s, median | range |"
+    yield "| --- | ---: | ---: |"
+    for name, values, form in (
+        (f"nlbench, {precision}", measured.ours, ".1f"),
+        ("straightforward, float32", measured.theirs, ".1f"),
+        ("ratio, round by round", measured.ratios, ".2f"),
+    ):
+        median = f"{statistics.median(values):{form}}"
+        yield f"| {name} | {median} | {min(values):{form}} to {max(values):{form}} |"
+
+
+def _parts(measured: Measured) -> Iterator[str]:
+    """Yield a table of the parts of our epochs."""
+    yield "| part of ours | of a step | ms a step |"
+    yield "| --- | ---: | ---: |"
+    for part, share in measured.shares.items():
+        milliseconds = 1000 * measured.seconds[part] / measured.steps
+        yield f"| {part} | {share:.2%} | {milliseconds:.3f} |"
+
+
 def _waited(waits: Waits, device: torch.device) -> str:
+    """Return how often a step makes the host wait, in words."""
     if not waits.steps:
-        return "What the host waits for was not looked at: an epoch needs two steps for that."
+        return "No step was profiled, because an epoch needs two steps for that."
+
     line = f"Numbers that the host read from tensors: {waits.reads / waits.steps:.2f} a step"
     if device.type == "cuda":
         line += f"; waits for the GPU: {waits.synchronisations / waits.steps:.2f} a step"
@@ -196,59 +243,85 @@ def _waited(waits: Waits, device: torch.device) -> str:
 
 
 def _peak(protocol: Protocol, data: RunData, device: torch.device, images_per_second: float) -> str:
+    """Return our share of the operations per second of torch.mm, in words."""
     side, other, channels = data.info.shape
     flops = flops_per_image(protocol.model, data.info.num_classes, (channels, side, other))
+
+    # The matrices are multiplied by as many threads as the training has.
     before = torch.get_num_threads()
     torch.set_num_threads(protocol.threads)
     peak = matrix_peak(device, getattr(torch, protocol.precision))
     torch.set_num_threads(before)
-    share = flops * images_per_second / peak
+
+    reached = flops * images_per_second
     return (
-        f"{flops / 1e9:.2f} GFLOP an image, {flops * images_per_second / 1e12:.3f} TFLOP/s: "
-        f"{share:.0%} of what torch.mm reaches in {protocol.precision} ({peak / 1e12:.3f} TFLOP/s)."
+        f"{flops / 1e9:.2f} GFLOP an image, {reached / 1e12:.3f} TFLOP/s: {reached / peak:.0%} of "
+        f"what torch.mm reaches in {protocol.precision} ({peak / 1e12:.3f} TFLOP/s)."
     )
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="resnet8")
-    parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 is; without it, random pictures")
+    parser.add_argument(
+        "--data-dir", type=Path, help="the folder of CIFAR-10; without it, random pictures"
+    )
     parser.add_argument("--precision", choices=["float32", "bfloat16", "auto"], default="float32")
-    parser.add_argument("--images", type=int, default=5120, help="an epoch")
+    parser.add_argument("--images", type=int, default=5120, help="images an epoch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=2, help="of the straightforward loop's DataLoader")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="workers of the straightforward loop's DataLoader"
+    )
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--compile", action="store_true", help="our training step through torch.compile")
+    parser.add_argument(
+        "--compile", action="store_true", help="pass our training step through torch.compile"
+    )
     parser.add_argument(
         "--cuda-graphs",
         action=argparse.BooleanOptionalAction,
-        help="our training step as CUDA graphs; by default as `nlbench run` has it",
+        help="replay our training step as CUDA graphs; the default is that of `nlbench run`",
     )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line, measure, and print the report."""
     given = options(arguments)
-    say = functools.partial(print, flush=True)
     device = base.pick_devices(given.device)[0]
-    precision = hardware.precision([device]) if given.precision == "auto" else given.precision
+    precision = given.precision
+    if precision == "auto":
+        precision = hardware.precision([device])
     if precision == "bfloat16" and not hardware.has_bfloat16(device):
-        say("This hardware has no bfloat16 instructions: bfloat16 is emulated, slower than float32 would be.\n")
+        print("This hardware has no bfloat16 instructions. Emulation is slower than float32.\n")
+
+    dataset = read(given.data_dir, given.images)
+    # 0 stands for all images.
+    subset = 0 if given.images == dataset.info.num_train else given.images
     values = {
         "model": given.model,
         "epochs": WARM_UP + given.rounds + 1,
         "precision": precision,
         "compile": given.compile,
         "threads": given.threads,
+        "subset": subset,
     }
-    dataset = read(given.data_dir, given.images)
-    subset = 0 if given.images == dataset.info.num_train else given.images
-    protocol = protocols.resolve("cifarn-02", "cifar10", {**values, "subset": subset})
+    protocol = protocols.resolve("cifarn-02", "cifar10", values)
     spec, data = prepared(dataset, protocol)
-    measured = measure(spec, data, device, rounds=given.rounds, workers=given.workers, graphs=given.cuda_graphs)
+
+    measured = measure(
+        spec,
+        data,
+        device,
+        rounds=given.rounds,
+        workers=given.workers,
+        graphs=given.cuda_graphs,
+    )
     for line in report(spec, data, device, measured):
-        say(line)
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is reported while runs train."""
+"""The reports while runs train."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,9 @@ def test_a_warning_of_the_data_is_reported_once(capsys):
         error_message="",
         warnings=["a.jpg; left out"],
     )
+
     with Progress(2) as progress:
         for _ in range(2):
             progress.on_finish(spec, record)
+
     assert capsys.readouterr().err.count("warning: a.jpg; left out\n") == 1

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def data_dir(place, monkeypatch):
-    """An empty data directory."""
+    """Let commands use an empty data directory, and return it."""
     (place / "data").mkdir()
     monkeypatch.setenv("NLBENCH_DATA", str(place / "data"))
     return place / "data"
@@ -16,17 +16,24 @@ def data_dir(place, monkeypatch):
 def test_the_list_has_sizes_where_they_are_known(cli):
     lines = cli("list", "datasets").stdout.splitlines()
     listed = dict(re.split(r"  +", line, maxsplit=1) for line in lines)
-    assert listed["clothing1m"].startswith("Clothing1M: 14 classes, the images are counted when they are read; ")
+
+    start = "Clothing1M: 14 classes, the images are counted when they are read; "
+    assert listed["clothing1m"].startswith(start)
     assert "50 classes, the images are counted" in listed["webvision"]
-    assert listed["animal10n"] == "ANIMAL-10N: 10 classes, 50,000 training, 5,000 test examples; labels: noisy"
+    sizes = "10 classes, 50,000 training, 5,000 test examples"
+    assert listed["animal10n"] == f"ANIMAL-10N: {sizes}; labels: noisy"
     assert "500 training, 1,000 test examples" in listed["gaussians"]
-    assert listed["folder"] == "a folder of your own, named by its path; labels: given, and clean where you know them"
-    assert not any(re.search(r"\b0 (training|classes|/)", line) for line in listed.values())
+    labels = "labels: given, and clean where you know them"
+    assert listed["folder"] == f"a folder of your own, named by its path; {labels}"
+    for line in listed.values():
+        assert not re.search(r"\b0 (training|classes|/)", line)
 
 
 def test_data_status_says_what_to_get_and_each_page_once(cli, data_dir):
     said = cli("data", "status").stdout
+    # The first block names the data directory, each of the others a dataset.
     of = {block.partition(":")[0]: block for block in said.split("\n\n")[1:]}
+
     assert of["gaussians"] == "gaussians: there, needs no files"
     assert "missing" not in of["folder"]
     assert "path: my_images" in of["folder"]
@@ -44,6 +51,7 @@ def test_data_status_says_what_to_get_and_each_page_once(cli, data_dir):
 
 def test_doctor_points_to_data_status(cli, data_dir):
     lines = [line.strip() for line in cli("doctor").stdout.splitlines()]
+
     assert "gaussians: there" in lines
     assert "folder: wherever a suite says it is" in lines
     for name in ("clothing1m", "webvision", "animal10n"):
@@ -52,5 +60,7 @@ def test_doctor_points_to_data_status(cli, data_dir):
 
 def test_a_folder_cannot_be_fetched_or_exported(refused):
     assert "images of your own" in refused("data", "fetch", "folder")
-    exported = refused("noise", "export", "folder", "--kind", "symmetric", "--rate", "0.4", "--to", "x.npy")
+
+    noise = ("--kind", "symmetric", "--rate", "0.4")
+    exported = refused("noise", "export", "folder", *noise, "--to", "x.npy")
     assert "its place is named by a suite" in exported

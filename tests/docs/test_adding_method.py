@@ -1,4 +1,7 @@
-"""docs/adding/method.md as its readers follow it: files are written, commands run, outputs compared."""
+"""Follow docs/adding/method.md as its readers do.
+
+Its files are written, its commands are run, and their outputs are compared.
+"""
 
 import os
 import re
@@ -22,13 +25,18 @@ def test_the_example_of_a_loss_is_short():
 
 
 def install(source: Path, site: Path) -> None:
-    """As `pip install ./noisy-losses`, without an index, a build tool or the environment's site-packages."""
+    """Install a package as `pip install ./noisy-losses` would, but to the folder `site`.
+
+    This needs no index and no build tool, and leaves the environment as it is.
+    """
     project = tomllib.loads((source / "pyproject.toml").read_text())
     points = project["project"]["entry-points"]["nlbench.methods"]
     info = site / "noisy_losses-0.1.dist-info"
     info.mkdir(parents=True)
+
     for module in project["tool"]["setuptools"]["py-modules"]:
         (site / f"{module}.py").write_text((source / f"{module}.py").read_text())
+
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: noisy-losses\nVersion: 0.1\n")
     entries = "".join(f"{name} = {target}\n" for name, target in points.items())
     (info / "entry_points.txt").write_text(f"[nlbench.methods]\n{entries}")
@@ -47,10 +55,13 @@ def test_every_command_of_the_page_works_and_prints_what_it_says(tmp_path):
 
     follow(PAGE, tmp_path, call)
 
-    # A file in a folder of one's own and an installed package stand side by side in one suite.
-    suite = (tmp_path / "my.yaml").read_text().replace("name: my", "name: both").replace("[0, 1]", "[0]")
+    # One suite can use a file in the user's folder and an installed package.
+    suite = (tmp_path / "my.yaml").read_text()
+    suite = suite.replace("name: my", "name: both").replace("[0, 1]", "[0]")
     suite = suite.replace("nce-mae-heavy: {method: nce-mae, beta: 4.0}", "half-ce: {}")
     (tmp_path / "both.yaml").write_text(suite)
+
     done = run("nlbench run both.yaml --methods-dir my_methods --out results --set epochs=1")
+
     assert done.returncode == 0, done.stderr
     assert {"nce-mae", "half-ce"} <= set(table_frame(done.stdout))

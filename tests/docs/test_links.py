@@ -1,4 +1,4 @@
-"""Links between pages lead somewhere, and the picture of the layout shows every part of the package."""
+"""Check links between pages, files that pages name, and the picture of the layout."""
 
 import re
 from pathlib import Path
@@ -32,6 +32,7 @@ def test_every_link_of_a_page_leads_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_page_names_exists(page):
     text = page.read_text(encoding="utf-8")
+    # A block of code whose first line is a path tells the reader to write that file.
     made_here = set(re.findall(r"(?m)^(?:#|//) (\S+)$", text))
     named = re.findall(r"`((?:nlbench|methods|suites|csrc|tests|docs)/[\w./-]+\.\w+)`", text)
     for path in set(named) - made_here:
@@ -43,15 +44,20 @@ def test_every_page_can_be_reached_from_the_readme():
     while waiting:
         page = waiting.pop()
         seen.add(page)
-        links = [path for path, _ in LINK.findall(page.read_text(encoding="utf-8")) if path.endswith(".md")]
-        targets = {(page.parent / path).resolve() for path in links}
+        targets = set()
+        for path, _ in LINK.findall(page.read_text(encoding="utf-8")):
+            if path.endswith(".md"):
+                targets.add((page.parent / path).resolve())
         waiting += sorted(targets - seen)
     assert set(PAGES) <= seen
 
 
 def test_the_picture_of_the_layout_shows_every_folder():
     picture = (ROOT / "docs" / "layout.svg").read_text(encoding="utf-8")
-    folders = {path.parent.name for path in (ROOT / "nlbench").glob("*/__init__.py")} - {"methods", "suites"}
+    folders = {path.parent.name for path in (ROOT / "nlbench").glob("*/__init__.py")}
+    # The picture shows these two beside the package, where they lie in a checkout.
+    folders -= {"methods", "suites"}
+
     assert folders
     for folder in folders:
         assert f">{folder}</text>" in picture, f"docs/layout.svg does not show nlbench/{folder}"

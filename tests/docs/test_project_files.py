@@ -1,4 +1,4 @@
-"""The project's own files agree with each other: versions, commands, and what runs them."""
+"""Check that the project's files agree with each other: versions, commands and workflows."""
 
 import re
 import tomllib
@@ -15,6 +15,7 @@ TARGETS = set(re.findall(r"(?m)^([a-z-]+):.* ## ", MAKEFILE))
 
 
 def read(path: Path) -> dict:
+    """Return the content of a YAML file."""
     return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
 
 
@@ -49,10 +50,13 @@ def test_every_hook_of_pre_commit_is_a_tool_of_the_extra_dev():
         "check-merge-conflict": "pre-commit-hooks",
     }
     dev = {re.match(r"[\w-]+", entry)[0] for entry in PROJECT["optional-dependencies"]["dev"]}
-    hooks = [hook for repo in read(ROOT / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
-    assert hooks
-    for hook in hooks:
-        assert tools[hook["entry"].split()[0]] in dev
+
+    repos = read(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert repos
+    for repo in repos:
+        assert repo["hooks"]
+        for hook in repo["hooks"]:
+            assert tools[hook["entry"].split()[0]] in dev
 
 
 def test_versions_are_the_same_everywhere():

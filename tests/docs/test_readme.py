@@ -1,4 +1,4 @@
-"""Every nlbench command that the README shows is one: its words and options parse."""
+"""Parse every nlbench command that the README shows."""
 
 import re
 import shlex
@@ -23,6 +23,8 @@ def test_a_shown_command_parses(line):
     words = shlex.split(line, comments=True)[1:]
     command = typer.main.get_command(app)
     context = command.make_context("nlbench", list(words))
+
+    # `data` and `noise` are groups of commands, as nlbench is.
     while hasattr(command, "resolve_command"):
         rest = [*context._protected_args, *context.args]
         _, command, words = command.resolve_command(context, rest)

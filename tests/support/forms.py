@@ -56,7 +56,9 @@ def make_given(B, C, stage="early", dtype=torch.float32, seed=0):
     soft = 0.8 * F.one_hot(labels[0], C).double() + 0.2 * F.one_hot(labels[1], C)
     # Targets are float32 even beside bfloat16 logits.
     wide = torch.promote_types(dtype, torch.float32)
-    return Given(logits.to(dtype), labels[0], index, targets.to(wide), soft.to(wide), mixed.to(wide))
+    return Given(
+        logits.to(dtype), labels[0], index, targets.to(wide), soft.to(wide), mixed.to(wide)
+    )
 
 
 class Elr:
@@ -70,7 +72,9 @@ class Elr:
 
     @staticmethod
     def loss(g, reduction="mean"):
-        return ops.elr_loss(g.logits, g.labels, g.index, g.targets, beta=BETA, lam=LAM, reduction=reduction)
+        return ops.elr_loss(
+            g.logits, g.labels, g.index, g.targets, beta=BETA, lam=LAM, reduction=reduction
+        )
 
     @staticmethod
     def formula(g):
@@ -123,7 +127,9 @@ class Alr:
 
     @staticmethod
     def loss(g, reduction="mean"):
-        return ops.alr_loss(g.logits, g.index, g.targets, alpha=ALPHA, lam_e=LAM_E, reduction=reduction)
+        return ops.alr_loss(
+            g.logits, g.index, g.targets, alpha=ALPHA, lam_e=LAM_E, reduction=reduction
+        )
 
     @staticmethod
     def formula(g):

@@ -93,17 +93,17 @@ def copy_of_nlbench(place: Path) -> Shell:
     # An editable installation finds nlbench before PYTHONPATH does, unless its finder is removed.
     (place / "sitecustomize.py").write_text(
         "import sys\n"
-        "others = [f for f in sys.meta_path if type(f).__name__ != 'ScikitBuildRedirectingFinder']\n"
-        "sys.meta_path = others\n"
+        "own = 'ScikitBuildRedirectingFinder'\n"
+        "sys.meta_path = [finder for finder in sys.meta_path if type(finder).__name__ != own]\n"
     )
     return shell(place, PYTHONPATH=str(place))
 
 
 def plain(text: str) -> str:
-    """Return a text without what differs between machines and versions.
+    """Return a text without the parts that differ between machines and versions.
 
-    That is numbers, run keys, the widths of columns, a decoder's own words, and the warning of a processor
-    without bfloat16.
+    These are numbers, run keys, the widths of columns, the words of a decoder, and the warning of
+    a processor without bfloat16.
     """
     text = re.sub(r"(?m)^.*bfloat16.*precision=auto.*\n", "", text)
     text = re.sub(r"\[[0-9a-f]{16}\]", "[key]", text)
