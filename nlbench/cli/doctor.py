@@ -51,7 +51,7 @@ def _hardware() -> list[str]:
 
     cpu = torch.device("cpu")
     lines = [
-        f"processor: {hardware.processor()}, {hardware.cores()} cores, "
+        f"processor: {hardware.device_name(cpu)}, {hardware.cores()} cores, "
         f"torch uses {torch.get_num_threads()} threads; "
         f"precision auto is {hardware.precision([cpu])}"
     ]
@@ -60,7 +60,7 @@ def _hardware() -> list[str]:
 
     for i in range(torch.cuda.device_count()):
         gpu = torch.device("cuda", i)
-        name = torch.cuda.get_device_name(gpu)
+        name = hardware.device_name(gpu)
         lines.append(f"GPU {i}: {name}; precision auto is {hardware.precision([gpu])}")
     return lines
 
