@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nlbench.conformance.lab import Lab
 from nlbench.conformance.outcome import Outcome
-from nlbench.conformance.snapshot import Snapshot, is_short, leaves, unlike
+from nlbench.conformance.snapshot import Snapshot, is_short, leaves, registered, unlike
 from nlbench.conformance.trial import Trial
 from nlbench.method import Method
 
@@ -104,9 +104,10 @@ def _fix_for_attribute(name: str, resumed: str, method: Method) -> str:
     """
     value = getattr(method, name, None)
     # Registered, and yet not restored.
-    if name in method._non_persistent_buffers_set:
+    known = registered(method)
+    if isinstance(known.get(name), Tensor) and name not in method.state_dict():
         return "is a buffer with persistent=False, which no checkpoint holds: leave that out"
-    if name in {**method._buffers, **method._parameters, **method._modules}:
+    if name in known:
         return (
             "is registered, yet differs: prepare() or what it depends on changes it after it was "
             "restored"

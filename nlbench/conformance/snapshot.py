@@ -74,7 +74,7 @@ def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         for i, part in enumerate(value):
             yield f"{path}[{i}]", part
     elif isinstance(value, nn.Module):
-        held = {**value._parameters, **value._buffers, **value._modules}
+        held = registered(value)
         for name, part in vars(value).items():
             if name not in _OF_EACH_MODULE:
                 held[name] = part
@@ -83,6 +83,15 @@ def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     elif hasattr(value, "__dict__"):
         for name, part in vars(value).items():
             yield f"{path}.{name}", part
+
+
+def registered(module: nn.Module) -> dict[str, Tensor | nn.Module]:
+    """Return a module's own parameters, buffers and modules by name."""
+    return {
+        **dict(module.named_parameters(recurse=False, remove_duplicate=False)),
+        **dict(module.named_buffers(recurse=False, remove_duplicate=False)),
+        **dict(module.named_children()),
+    }
 
 
 def fingerprint(leaf: Any) -> str:
