@@ -49,7 +49,13 @@ class SmallCifar:
     def batches(self) -> dict[str, bytes]:
         """Contents of the files of the official layout."""
         layout = self.layout
-        parts = list(zip(layout.train, np.array_split(np.arange(self.num_train), len(layout.train)), strict=True))
+        parts = list(
+            zip(
+                layout.train,
+                np.array_split(np.arange(self.num_train), len(layout.train)),
+                strict=True,
+            )
+        )
         parts.append((layout.test[0], np.arange(self.num_train, len(self.labels))))
         return {name: batch(self.images[i], self.labels[i], layout.label_key) for name, i in parts}
 
@@ -60,20 +66,30 @@ class SmallCifar:
             (folder / name).write_bytes(content)
         return folder
 
-    def write_parquet(self, place: Path, form="PNG", image="img", label="label", shards=1, struct=True) -> None:
+    def write_parquet(
+        self, place: Path, form="PNG", image="img", label="label", shards=1, struct=True
+    ) -> None:
         place.mkdir(parents=True, exist_ok=True)
         for part, (images, labels) in (("train", self.train), ("test", self.test)):
             for i, rows in enumerate(np.array_split(np.arange(len(labels)), shards)):
                 encoded = [encode(images[row], form) for row in rows]
-                values = [{"bytes": content, "path": None} for content in encoded] if struct else encoded
-                kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if struct else pa.binary()
+                values = (
+                    [{"bytes": content, "path": None} for content in encoded] if struct else encoded
+                )
+                kind = (
+                    pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+                    if struct
+                    else pa.binary()
+                )
                 table = pa.table({image: pa.array(values, kind), label: pa.array(labels[rows])})
                 pq.write_table(table, place / f"{part}-{i:05d}-of-{shards:05d}.parquet")
 
 
 def batch(images: np.ndarray, labels: np.ndarray, label_key: str) -> bytes:
     rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-    return pickle.dumps({b"data": rows, label_key.encode(): labels.tolist(), b"filenames": [b"a.png"]}, protocol=2)
+    return pickle.dumps(
+        {b"data": rows, label_key.encode(): labels.tolist(), b"filenames": [b"a.png"]}, protocol=2
+    )
 
 
 def encode(image: np.ndarray, form: str) -> bytes:
@@ -118,7 +134,9 @@ def real_places(real_data, request, tmp_path_factory) -> Places:
     """
     if not hasattr(request.config, "cache"):  # pytest -p no:cacheprovider
         return Places(real_data, tmp_path_factory.getbasetemp() / "real-cifar")
-    sources = [Path(module.__file__).read_bytes() for module in (cifar10, cifar, cifar_parquet, cache)]
+    sources = [
+        Path(module.__file__).read_bytes() for module in (cifar10, cifar, cifar_parquet, cache)
+    ]
     version = short_hash(PIL.__version__.encode(), *sources)
     return Places(real_data, request.config.cache.mkdir(f"real-cifar-{version}"))
 

@@ -33,6 +33,7 @@ def refused(data, *words):
 def test_binary_files_in_either_byte_order(small, tmp_path, order, place):
     small.write_binary(tmp_path / "data" / place, order)
     dataset = load(tmp_path / "data")
+
     np.testing.assert_array_equal(dataset.train_images, small.images["train"])
     np.testing.assert_array_equal(dataset.test_images, small.images["test"])
     assert dataset.label_sets["noisy"].tolist() == small.labels["train"].tolist()
@@ -47,6 +48,7 @@ def test_folders_of_images(small, tmp_path, place, train, test):
     small.write_folders(tmp_path / "data" / place, train, test)
     dataset = load(tmp_path / "data")
     order = np.lexsort((np.arange(30), small.labels["train"]))  # names begin with the label
+
     np.testing.assert_array_equal(dataset.train_images, small.images["train"][order])
     assert dataset.label_sets["noisy"].tolist() == small.labels["train"][order].tolist()
     np.testing.assert_array_equal(dataset.test_images, small.images["test"])
@@ -56,6 +58,7 @@ def test_jpeg_files_and_files_of_other_names(small, tmp_path):
     small.write_folders(tmp_path / "data", suffix="JPG")
     (tmp_path / "data" / "training" / "Thumbs.db").write_text("x")
     dataset = load(tmp_path / "data")
+
     assert dataset.train_images.shape == (30, 64, 64, 3)
     assert (abs(dataset.test_images.astype(int) - small.images["test"]) < 128).mean() > 0.9
 
@@ -63,19 +66,29 @@ def test_jpeg_files_and_files_of_other_names(small, tmp_path):
 def test_unusual_counts_are_a_warning_and_decoding_is_kept(small, tmp_path, monkeypatch):
     small.write_binary(tmp_path / "data")
     first = load(tmp_path / "data")
-    assert ["30 train images, ANIMAL-10N has 50000" in first.warnings[0], len(first.warnings)] == [True, 2]
+
+    assert ["30 train images, ANIMAL-10N has 50000" in first.warnings[0], len(first.warnings)] == [
+        True,
+        2,
+    ]
+
     monkeypatch.setattr(animal10n, "_decode", lambda *_: pytest.fail("decoded again"))
     again = load(tmp_path / "data")
+
     assert (again.fingerprint, again.warnings) == (first.fingerprint, first.warnings)
     assert isinstance(again.train_images, np.memmap)
 
 
 def test_fingerprint_is_of_pixels_and_labels(tmp_path):
     first = load(Animal10N().write_binary(tmp_path / "a"), tmp_path / "cache").fingerprint
-    assert load(Animal10N().write_binary(tmp_path / "b", ">"), tmp_path / "cache").fingerprint == first
+    assert (
+        load(Animal10N().write_binary(tmp_path / "b", ">"), tmp_path / "cache").fingerprint == first
+    )
+
     pixel, label = Animal10N(), Animal10N()
     pixel.images["test"][3, 5, 5, 1] ^= 1
     label.labels["train"][:2] = label.labels["train"][1::-1].copy()
+
     for other, name in ((pixel, "c"), (label, "d")):
         assert load(other.write_binary(tmp_path / name), tmp_path / "cache").fingerprint != first
 
@@ -84,8 +97,10 @@ def test_missing(tmp_path):
     with pytest.raises(DataMissing, match=r"animal-10n\n.*animal10n") as caught:
         load(tmp_path / "data")
     assert "training/ and testing/" in str(caught.value)
+
     (tmp_path / "data" / "training").mkdir(parents=True)
     (tmp_path / "data" / "testing").mkdir()
+
     with pytest.raises(DataMissing):
         load(tmp_path / "data")
 
@@ -94,9 +109,12 @@ def test_damaged_binary_files(small, tmp_path):
     path = small.write_binary(tmp_path / "data") / "data_batch_10.bin"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
+
     refused(tmp_path / "data", str(path), "no whole number of records of 12296")
+
     path.write_bytes(b"")
     refused(tmp_path / "data", str(path), "0 bytes")
+
     path.write_bytes(content[:4] + b"\x0b\x00\x00\x0a" + content[8:])
     refused(tmp_path / "data", str(path), "labels are not 0 to 9 in either byte order")
 
@@ -110,8 +128,11 @@ def test_a_class_without_an_image(small, tmp_path):
 def test_images_of_another_size_and_broken_ones(small, tmp_path):
     small.write_folders(tmp_path / "data")
     path = write_image(tmp_path / "data" / "training" / "3_x.jpg", size=(64, 63))
+
     refused(tmp_path / "data", f"{path}: is 64x63, ANIMAL-10N's images are 64x64")
+
     Image.new("L", (64, 64)).save(path)
     assert load(tmp_path / "data").info.num_classes == 10  # grey
+
     (tmp_path / "data" / "training" / "4_y.png").write_bytes(b"\x89PNG")
     refused(tmp_path / "data", "4_y.png: cannot be decoded", "4 bytes")

@@ -27,13 +27,17 @@ def test_a_dataset_file_defines_what_the_interface_says(name, tmp_path):
     assert module.INFO.name == name
     assert all(isinstance(source, Source) for source in module.SOURCES)
     assert list(inspect.signature(module.load).parameters) == ["places", "seed"]
+
     found = module.find(tmp_path)
     assert bool(found.missing) == (not catalogue.status(name, tmp_path).there)
     assert set(found.needs) <= {source.file for source in module.SOURCES}
 
 
 def test_an_unknown_name_is_guessed():
-    with pytest.raises(SuiteError, match=r"unknown dataset 'cifr10'. There are: .*digits.* Did you mean 'cifar10'\?"):
+    with pytest.raises(
+        SuiteError,
+        match=r"unknown dataset 'cifr10'. There are: .*digits.* Did you mean 'cifar10'\?",
+    ):
         catalogue.dataset("cifr10")
 
 
@@ -45,22 +49,36 @@ def test_unknown_dataset_gets_a_hint(tmp_path):
 
 def test_status_and_advice(small10, tmp_path):
     assert not catalogue.status("cifar10", tmp_path).there
+
     text = catalogue.advice("cifar10", tmp_path)
-    for word in ("looked in", "cifar-10-batches-py", str(tmp_path / "cifar-10-python.tar.gz"), cifar10.IMAGES.home):
+    for word in (
+        "looked in",
+        "cifar-10-batches-py",
+        str(tmp_path / "cifar-10-python.tar.gz"),
+        cifar10.IMAGES.home,
+    ):
         assert word in text
+
     assert "there is no such folder" in catalogue.advice("cifar10", tmp_path / "nowhere")
+
     folder = small10.write_batches(tmp_path)
     assert catalogue.status("cifar10", tmp_path).there
     assert catalogue.advice("cifar10", tmp_path) == f"cifar10: there, in {folder}"
 
 
 def test_directories(monkeypatch, tmp_path):
-    for variable, directory in (("NLBENCH_DATA", places.data_dir), ("NLBENCH_CACHE", places.cache_dir)):
+    for variable, directory in (
+        ("NLBENCH_DATA", places.data_dir),
+        ("NLBENCH_CACHE", places.cache_dir),
+    ):
         monkeypatch.setenv(variable, str(tmp_path))
         assert directory() == tmp_path
+
         monkeypatch.setenv(variable, "~/x")
         assert directory() == Path.home() / "x"
+
         monkeypatch.delenv(variable)
         assert "nlbench" in str(directory())
+
     monkeypatch.setenv("NLBENCH_DATA", "elsewhere")
     assert places.data_dir(tmp_path) == places.data_dir(str(tmp_path)) == tmp_path

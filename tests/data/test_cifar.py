@@ -68,6 +68,7 @@ def test_cifar100_layouts_give_the_same_data(small100, tmp_path):
     small100.write_parquet(tmp_path / "b", image="img", label="fine_label")
     small100.write_parquet(tmp_path / "c" / "cifar100", image="image", label="label")
     datasets = [cifar100.load(Places(tmp_path / name, tmp_path / "cache"), 0) for name in "abc"]
+
     for dataset in datasets:
         check(dataset, small100)
     assert len({dataset.fingerprint for dataset in datasets}) == 1
@@ -76,7 +77,10 @@ def test_cifar100_layouts_give_the_same_data(small100, tmp_path):
 def test_jpeg_is_a_variant_with_a_fingerprint_of_its_own(small10, tmp_path):
     small10.write_parquet(tmp_path / "png")
     small10.write_parquet(tmp_path / "jpeg", form="JPEG")
-    png, jpeg = (cifar10.load(Places(tmp_path / name, tmp_path / "cache"), 0) for name in ("png", "jpeg"))
+    png, jpeg = (
+        cifar10.load(Places(tmp_path / name, tmp_path / "cache"), 0) for name in ("png", "jpeg")
+    )
+
     assert (png.variant, jpeg.variant) == ("", "JPEG")
     assert png.fingerprint != jpeg.fingerprint
 
@@ -84,7 +88,9 @@ def test_jpeg_is_a_variant_with_a_fingerprint_of_its_own(small10, tmp_path):
 def test_whole_official_files_come_before_parquet_and_incomplete_ones_after(small10, tmp_path):
     small10.write_parquet(tmp_path, form="JPEG")
     folder = small10.write_batches(tmp_path)
+
     assert cifar10.load(Places(tmp_path, tmp_path / "cache"), 0).variant == ""
+
     (folder / "data_batch_3").unlink()
     assert cifar10.load(Places(tmp_path, tmp_path / "cache"), 0).variant == "JPEG"
 
@@ -97,7 +103,8 @@ def test_parquet_of_another_dataset_is_left_alone(small10, small100, tmp_path):
 
 def test_missing_data_says_what_goes_where(tmp_path):
     with pytest.raises(
-        DataMissing, match=r"cifar-10-python\.tar\.gz .*https://www\.cs\.toronto\.edu/~kriz/cifar\.html"
+        DataMissing,
+        match=r"cifar-10-python\.tar\.gz .*https://www\.cs\.toronto\.edu/~kriz/cifar\.html",
     ):
         cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
 
@@ -106,6 +113,7 @@ def test_missing_batch_and_missing_shard_are_named(small10, tmp_path):
     (small10.write_batches(tmp_path / "a") / "data_batch_3").unlink()
     small10.write_parquet(tmp_path / "b", shards=3)
     (tmp_path / "b" / "train-00001-of-00003.parquet").unlink()
+
     for name, missing in (("a", "data_batch_3"), ("b", "train-00001-of-00003.parquet")):
         with pytest.raises(DataMissing, match=missing):
             cifar10.load(Places(tmp_path / name, tmp_path / "cache"), 0)
@@ -114,11 +122,14 @@ def test_missing_batch_and_missing_shard_are_named(small10, tmp_path):
 def test_unknown_checksum_is_a_warning_and_a_known_one_is_recorded(small10, tmp_path):
     small10.write_batches(tmp_path)
     dataset = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
+
     assert len(dataset.warnings) == 1
     assert "data_batch_1" in dataset.warnings[0]
+
     known = {name: text.removeprefix("md5:") for name, text in dataset.checksums.items()}
     layout = replace(cifar10.LAYOUT, md5=known)
     again = cifar.read(cifar10.INFO, layout, cifar10.SOURCES, Places(tmp_path, tmp_path / "cache2"))
+
     assert again.warnings == ()
     assert again.checksums == dataset.checksums
 
@@ -128,6 +139,7 @@ def test_second_load_does_not_decode(small10, tmp_path, monkeypatch):
     first = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     monkeypatch.setattr(cifar, "_decode", lambda *_: pytest.fail("decoded again"))
     second = cifar10.load(Places(tmp_path, tmp_path / "cache"), 1)
+
     check(second, small10)
     assert isinstance(second.train_images, np.memmap)
     assert (first.fingerprint, first.checksums, first.warnings) == (
@@ -140,7 +152,13 @@ def test_second_load_does_not_decode(small10, tmp_path, monkeypatch):
 def test_arrays_cannot_be_written_to(small10, tmp_path):
     small10.write_batches(tmp_path)
     dataset = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
-    for array in (dataset.train_images, dataset.test_images, dataset.clean_labels, dataset.test_labels):
+
+    for array in (
+        dataset.train_images,
+        dataset.test_images,
+        dataset.clean_labels,
+        dataset.test_labels,
+    ):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 
@@ -149,11 +167,16 @@ def test_changed_files_are_decoded_again(small10, tmp_path):
     folder = small10.write_batches(tmp_path)
     before = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     size = (folder / "data_batch_1").stat().st_size
-    small10.images[0] = small10.images[0, ::-1].copy()  # same bytes in another order, so the size stays
+    small10.images[0] = small10.images[
+        0, ::-1
+    ].copy()  # same bytes in another order, so the size stays
     (folder / "data_batch_1").write_bytes(small10.batches()["data_batch_1"])
+
     assert (folder / "data_batch_1").stat().st_size == size
+
     os.utime(folder / "data_batch_1", ns=(0, 0))  # even where the clock is coarse
     after = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
+
     check(after, small10)
     assert before.fingerprint != after.fingerprint
 
@@ -164,6 +187,7 @@ def test_damaged_cache_is_made_again(small10, tmp_path, file):
     cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     (damaged,) = (tmp_path / "cache").glob(f"*/{file}")
     damaged.write_bytes(damaged.read_bytes()[:-10])
+
     check(cifar10.load(Places(tmp_path, tmp_path / "cache"), 0), small10)
 
 
@@ -173,6 +197,7 @@ def test_data_directory_is_never_written_to(small10, tmp_path):
     for path in (*folder.iterdir(), folder, data):
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = sorted(data.rglob("*"))
+
     try:
         check(cifar10.load(Places(data, tmp_path / "cache"), 0), small10)
         assert sorted(data.rglob("*")) == before
@@ -205,6 +230,7 @@ arrays, facts = cached(root / "cache", "x", [root / "source"], decode)
 assert arrays["a"].sum() == 499500 and facts == {"fact": 1}
 """
     processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(2)]
+
     assert [process.wait(60) for process in processes] == [0, 0]
     assert (tmp_path / "log").read_text() == "decoded\n"
     assert not [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".")]
@@ -221,7 +247,7 @@ def test_a_failed_decode_leaves_nothing_behind(tmp_path):
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
-# --- damaged and wrong files ---------------------------------------------------------------------------------------
+# --- damaged and wrong files ----------------------------------------------------------------------
 
 
 def refused(data, tmp_path, *words):
@@ -253,6 +279,7 @@ def test_damage_inside_parquet(small10, tmp_path):
     content = bytearray(path.read_bytes())
     content[1000:3000] = bytes(2000)
     path.write_bytes(content)
+
     refused(tmp_path, tmp_path, str(path))
 
 
@@ -285,8 +312,14 @@ def test_wrong_number_of_images(small10, tmp_path):
         ({"data": np.zeros((8, 1024), np.uint8), "labels": [0] * 8}, ["(n, 3072)", "(8, 1024)"]),
         ({"data": np.zeros((8, 3072), np.uint8), "labels": [0] * 7}, ["8 images", "7 labels"]),
         ({"data": np.zeros((8, 3072), np.uint8), "labels": [0.5] * 8}, ["labels must be integers"]),
-        ({"data": np.zeros((8, 3072), np.uint8), "labels": [10] * 8}, ["labels must be in [0, 10)", "got 10"]),
-        ({"data": np.zeros((8, 3072), np.uint8), "labels": [-1] * 8}, ["labels must be in [0, 10)", "got -1"]),
+        (
+            {"data": np.zeros((8, 3072), np.uint8), "labels": [10] * 8},
+            ["labels must be in [0, 10)", "got 10"],
+        ),
+        (
+            {"data": np.zeros((8, 3072), np.uint8), "labels": [-1] * 8},
+            ["labels must be in [0, 10)", "got -1"],
+        ),
         ([1, 2], ["list"]),
     ],
 )
@@ -326,6 +359,7 @@ def test_images_of_another_kind(small10, tmp_path, encode_image, image, words):
     rows = table.column("img").to_pylist()
     rows[3]["bytes"] = encode_image(image, "PNG") if isinstance(image, np.ndarray) else image
     pq.write_table(table.set_column(0, "img", pa.array(rows, table.schema.field("img").type)), path)
+
     refused(tmp_path, tmp_path, str(path), *words)
 
 
@@ -340,11 +374,12 @@ def test_unreadable_file_is_named(small10, tmp_path):
     path = small10.write_batches(tmp_path) / "data_batch_4"
     path.unlink()
     path.mkdir()
+
     with pytest.raises(DataMissing, match="data_batch_4"):
         cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
 
 
-# --- the real files ------------------------------------------------------------------------------------------------
+# --- the real files -------------------------------------------------------------------------------
 
 
 def test_real_cifar10(real_cifar10):
@@ -354,5 +389,8 @@ def test_real_cifar10(real_cifar10):
     assert real_cifar10.train_images.shape == (50_000, 32, 32, 3)
     assert real_cifar10.test_images.shape == (10_000, 32, 32, 3)
     assert np.bincount(real_cifar10.clean_labels).tolist() == [5000] * 10
+
     std = real_cifar10.train_images[:10_000].reshape(-1, 3).std(0) / 255
-    np.testing.assert_allclose(std, [0.2452, 0.2428, 0.2606], atol=2e-3)  # of the JPEG copy; .2470 .2435 .2616 official
+    np.testing.assert_allclose(
+        std, [0.2452, 0.2428, 0.2606], atol=2e-3
+    )  # of the JPEG copy; .2470 .2435 .2616 official

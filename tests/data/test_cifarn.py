@@ -17,7 +17,10 @@ from nlbench.errors import DataError, DataMissing
 def write_labels(place, module, small, **change):
     """A plain pickle with every label set; `change` replaces entries by their key in the file."""
     clean = small.train[1]
-    content = {key: (clean + i) % module.INFO.num_classes for i, key in enumerate(module.LABELS.sets.values())}
+    content = {
+        key: (clean + i) % module.INFO.num_classes
+        for i, key in enumerate(module.LABELS.sets.values())
+    }
     place.mkdir(parents=True, exist_ok=True)
     path = place / module.LABELS.file
     path.write_bytes(pickle.dumps({**content, **change}))
@@ -34,7 +37,16 @@ def data(small10, tmp_path):
 def test_label_sets_by_name(small10, data, tmp_path, place):
     write_labels(data / place, cifar10n, small10)
     dataset = cifar10n.load(Places(data, tmp_path / "cache"), 0)
-    assert tuple(dataset.label_sets) == ("clean", "aggregate", "random1", "random2", "random3", "worst")
+
+    assert tuple(dataset.label_sets) == (
+        "clean",
+        "aggregate",
+        "random1",
+        "random2",
+        "random3",
+        "worst",
+    )
+
     for i, labels in enumerate(dataset.label_sets.values()):
         np.testing.assert_array_equal(labels, (small10.train[1] + i) % 10)
     assert any("CIFAR-10_human.pt" in warning for warning in dataset.warnings)
@@ -44,6 +56,7 @@ def test_cifar100n(small100, tmp_path):
     small100.write_batches(tmp_path)
     write_labels(tmp_path, cifar100n, small100)
     dataset = cifar100n.load(Places(tmp_path, tmp_path / "cache"), 0)
+
     assert tuple(dataset.label_sets) == ("clean", "noisy")
     assert noise_rate(dataset.clean_labels, dataset.label_sets["noisy"]) == 1
 
@@ -51,7 +64,13 @@ def test_cifar100n(small100, tmp_path):
 def test_everything_missing_is_reported_at_once(tmp_path):
     with pytest.raises(DataMissing) as caught:
         cifar10n.load(Places(tmp_path, tmp_path / "cache"), 0)
-    for word in ("cifar-10-python.tar.gz", "CIFAR-10_human.pt", "cifar-n", "CC BY-NC", "nlbench data fetch cifar10n"):
+    for word in (
+        "cifar-10-python.tar.gz",
+        "CIFAR-10_human.pt",
+        "cifar-n",
+        "CC BY-NC",
+        "nlbench data fetch cifar10n",
+    ):
         assert word in str(caught.value)
 
 
@@ -93,7 +112,10 @@ def test_wrong_image_order_is_refused(small10, data, tmp_path):
     clean = small10.train[1].copy()
     clean[[3, 4, 8]] = clean[[4, 8, 3]]
     write_labels(data, cifar10n, small10, clean_label=clean)
-    with pytest.raises(DataError, match=r"differ from the images' labels in 3 of 40 places.*another order"):
+
+    with pytest.raises(
+        DataError, match=r"differ from the images' labels in 3 of 40 places.*another order"
+    ):
         cifar10n.load(Places(data, tmp_path / "cache"), 0)
 
 
@@ -101,6 +123,7 @@ def test_truncated_label_file(data, tmp_path):
     path = data / "CIFAR-10_human.pt"
     torch.save({"clean_label": np.arange(50_000)}, path)
     whole = path.read_bytes()
+
     for content in (b"", whole[:100_000], whole[:100_000] + bytes(1000) + whole[101_000:]):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"CIFAR-10_human\.pt.*get the file again"):
@@ -114,7 +137,7 @@ def test_old_cifar100n_file_is_refused(small100, tmp_path):
         cifar100n.load(Places(tmp_path, tmp_path / "cache"), 0)
 
 
-# --- the real files ------------------------------------------------------------------------------------------------
+# --- the real files -------------------------------------------------------------------------------
 
 # label set: (hash of the labels, wrong ones), as measured on the published files
 CIFAR10N = {
@@ -129,8 +152,12 @@ CIFAR10N = {
 
 def test_real_cifar10n(real_cifar10n):
     assert real_cifar10n.warnings == ()
+
     clean = real_cifar10n.clean_labels
-    measured = {k: (labels_hash(v), int((v != clean).sum())) for k, v in real_cifar10n.label_sets.items()}
+    measured = {
+        k: (labels_hash(v), int((v != clean).sum())) for k, v in real_cifar10n.label_sets.items()
+    }
+
     assert measured == CIFAR10N
     assert noise_rate(clean, real_cifar10n.label_sets["worst"]) == 0.40208
     assert clean[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
@@ -140,17 +167,26 @@ def test_real_cifar10n(real_cifar10n):
 def test_real_transition_matrix(real_cifar10n):
     T = transition_matrix(real_cifar10n.clean_labels, real_cifar10n.label_sets["worst"], 10)
     np.testing.assert_allclose(
-        T.diagonal(), [0.650, 0.592, 0.632, 0.487, 0.488, 0.580, 0.594, 0.722, 0.683, 0.551], atol=6e-4
+        T.diagonal(),
+        [0.650, 0.592, 0.632, 0.487, 0.488, 0.580, 0.594, 0.722, 0.683, 0.551],
+        atol=6e-4,
     )
-    np.testing.assert_allclose([T[9, 1], T[1, 9], T[3, 5], T[4, 7]], [0.282, 0.247, 0.206, 0.152], atol=6e-4)
+
+    np.testing.assert_allclose(
+        [T[9, 1], T[1, 9], T[3, 5], T[4, 7]], [0.282, 0.247, 0.206, 0.152], atol=6e-4
+    )
 
 
 def test_real_cifar100n_labels(real_data):
     """CIFAR-100's images are not here, so the labels are read alone."""
-    label_sets = cifar_n._label_sets(real_data / "cifar-n" / "CIFAR-100_human.pt", cifar100n.LABELS, cifar100n.INFO)
+    label_sets = cifar_n._label_sets(
+        real_data / "cifar-n" / "CIFAR-100_human.pt", cifar100n.LABELS, cifar100n.INFO
+    )
+
     assert {k: labels_hash(v) for k, v in label_sets.items()} == {
         "clean": "8bf4935e7c77a309",
         "noisy": "4a1efd5da7a214b2",
     }
+
     assert noise_rate(label_sets["clean"], label_sets["noisy"]) == 0.402
     assert label_sets["noisy"][:10].tolist() == [19, 63, 10, 11, 1, 86, 90, 28, 23, 31]

@@ -19,6 +19,7 @@ def refused(data, *words):
         load(data)
     for word in words:
         assert word in str(caught.value), caught.value
+
     return str(caught.value)
 
 
@@ -42,10 +43,12 @@ def test_layouts(small, tmp_path, place, lists, images, prefix):
     small.write(tmp_path / place, lists, images, prefix)
     dataset = load(tmp_path)
     train, val, test = small.parts.values()
+
     assert (dataset.info.num_train, dataset.info.num_test) == (len(train), len(test))
     assert dataset.warnings == ()
     assert list(dataset.label_sets) == ["noisy"]
     assert dataset.clean_labels is None
+
     val_images, val_labels = dataset.scored["clean_val"]
     for files, labels, part in (
         (dataset.train_images, dataset.label_sets["noisy"], train),
@@ -53,7 +56,9 @@ def test_layouts(small, tmp_path, place, lists, images, prefix):
         (val_images, val_labels, val),
     ):
         names = [key.removeprefix("images/") for key, _ in part]
-        assert [files.path(i) for i in range(len(files))] == [str(tmp_path / place / images / name) for name in names]
+        assert [files.path(i) for i in range(len(files))] == [
+            str(tmp_path / place / images / name) for name in names
+        ]
         assert labels.dtype == np.int64
         assert labels.tolist() == [label for _, label in part]
 
@@ -68,24 +73,35 @@ def test_the_key_lists_alone_decide_which_image_belongs_to_a_part(small, tmp_pat
 def test_fingerprint_is_of_the_lists_and_not_of_the_place(tmp_path):
     first = load(Clothing1M().write(tmp_path / "a"))
     elsewhere = load(Clothing1M().write(tmp_path / "b" / "clothing1m", "label", prefix=""))
+
     assert first.fingerprint == elsewhere.fingerprint
+
     for part in ("noisy_train", "clean_val", "clean_test"):
         other = Clothing1M()
         key, label = other.parts[part][3]
         other.parts[part][3] = key, (label + 1) % 14
         assert load(other.write(tmp_path / part)).fingerprint != first.fingerprint
+
     swapped = Clothing1M()
     swapped.parts["noisy_train"][4:6] = swapped.parts["noisy_train"][5:3:-1]
+
     assert load(swapped.write(tmp_path / "swapped")).fingerprint != first.fingerprint
 
 
 def test_missing_files_are_named_with_their_place(tmp_path):
     with pytest.raises(DataMissing) as caught:
         load(tmp_path)
-    for word in ("noisy_train_key_list.txt", "images", "https://github.com/Cysu/noisy_label", "clothing1m/"):
+    for word in (
+        "noisy_train_key_list.txt",
+        "images",
+        "https://github.com/Cysu/noisy_label",
+        "clothing1m/",
+    ):
         assert word in str(caught.value)
+
     Clothing1M().write(tmp_path / "Clothing1M")
     (tmp_path / "Clothing1M" / "clean_label_kv.txt").unlink()
+
     with pytest.raises(DataMissing, match=r"missing in .*: clean_label_kv\.txt\n"):
         load(tmp_path)
 
@@ -97,36 +113,79 @@ def test_a_few_missing_training_images_are_left_out_with_a_warning(tmp_path):
         (tmp_path / small.parts["noisy_train"][i][0]).unlink()
     dataset = load(tmp_path)
     (warning,) = dataset.warnings
-    assert warning.startswith(f"{tmp_path / 'noisy_train_key_list.txt'}:6: no image {tmp_path}/images/5/05/5,85.jpg")
+
+    assert warning.startswith(
+        f"{tmp_path / 'noisy_train_key_list.txt'}:6: no image {tmp_path}/images/5/05/5,85.jpg"
+    )
     assert "(the first of 2 of 280); left out" in warning
+
     kept = [label for i, (_, label) in enumerate(small.parts["noisy_train"]) if i not in (5, 9)]
     assert dataset.info.num_train == 278
     assert dataset.label_sets["noisy"].tolist() == kept
     assert dataset.train_images.path(5).endswith("/6,102.jpg")
+
     (tmp_path / small.parts["noisy_train"][7][0]).unlink()
-    refused(tmp_path, "noisy_train_key_list.txt:6: no image", "the first of 3 of 280", "more than 1% are missing")
+    refused(
+        tmp_path,
+        "noisy_train_key_list.txt:6: no image",
+        "the first of 3 of 280",
+        "more than 1% are missing",
+    )
 
 
 @pytest.mark.parametrize("part", ["clean_val", "clean_test"])
 def test_every_image_that_scores_must_be_there(small, tmp_path, part):
     small.write(tmp_path)
     (tmp_path / small.parts[part][2][0]).unlink()
-    message = refused(tmp_path, f"{tmp_path / part}_key_list.txt:3: no image", "every image of this part must be there")
+    message = refused(
+        tmp_path,
+        f"{tmp_path / part}_key_list.txt:3: no image",
+        "every image of this part must be there",
+    )
+
     assert "first of" not in message
 
 
 @pytest.mark.parametrize(
     ("file", "line", "message"),
     [
-        ("noisy_label_kv.txt", "images/0/00/0,0.jpg", "noisy_label_kv.txt:4: must be a file and a label from 0"),
-        ("noisy_label_kv.txt", "images/0/00/0,0.jpg -1", "noisy_label_kv.txt:4: must be a file and a label from 0"),
-        ("noisy_label_kv.txt", "images/0/00/0,0.jpg 3.0", "noisy_label_kv.txt:4: must be a file and a label from 0"),
+        (
+            "noisy_label_kv.txt",
+            "images/0/00/0,0.jpg",
+            "noisy_label_kv.txt:4: must be a file and a label from 0",
+        ),
+        (
+            "noisy_label_kv.txt",
+            "images/0/00/0,0.jpg -1",
+            "noisy_label_kv.txt:4: must be a file and a label from 0",
+        ),
+        (
+            "noisy_label_kv.txt",
+            "images/0/00/0,0.jpg 3.0",
+            "noisy_label_kv.txt:4: must be a file and a label from 0",
+        ),
         ("noisy_label_kv.txt", "7", "noisy_label_kv.txt:4: must be a file and a label from 0"),
-        ("noisy_label_kv.txt", "a.jpg 14", "noisy_label_kv.txt:4: label 14 of a.jpg is not below the 14 classes"),
+        (
+            "noisy_label_kv.txt",
+            "a.jpg 14",
+            "noisy_label_kv.txt:4: label 14 of a.jpg is not below the 14 classes",
+        ),
         ("clean_label_kv.txt", f"a.jpg {'9' * 5000}", "clean_label_kv.txt:4: label 99999"),
-        ("noisy_label_kv.txt", "images/0/00/0,0.jpg 3", "noisy_label_kv.txt:4: images/0/00/0,0.jpg has label 3, and 0"),
-        ("noisy_train_key_list.txt", "images/0/9.jpg", "noisy_train_key_list.txt:4: 'images/0/9.jpg' has no label in"),
-        ("clean_val_key_list.txt", "images/0/00/5000,0.jpg", "val_key_list.txt:4: 0/00/5000,0.jpg is listed already"),
+        (
+            "noisy_label_kv.txt",
+            "images/0/00/0,0.jpg 3",
+            "noisy_label_kv.txt:4: images/0/00/0,0.jpg has label 3, and 0",
+        ),
+        (
+            "noisy_train_key_list.txt",
+            "images/0/9.jpg",
+            "noisy_train_key_list.txt:4: 'images/0/9.jpg' has no label in",
+        ),
+        (
+            "clean_val_key_list.txt",
+            "images/0/00/5000,0.jpg",
+            "val_key_list.txt:4: 0/00/5000,0.jpg is listed already",
+        ),
     ],
 )
 def test_a_wrong_line_is_named(small, tmp_path, file, line, message):
@@ -139,8 +198,11 @@ def test_an_image_that_is_listed_twice_is_trained_on_once(small, tmp_path):
     small.write(tmp_path)
     change_line(tmp_path / "noisy_train_key_list.txt", 4, "images/0/00/0,0.jpg")
     dataset = load(tmp_path)
+
     assert dataset.info.num_train == 14 * 8 - 1
-    assert dataset.warnings == (f"{tmp_path}/noisy_train_key_list.txt:4: 0/00/0,0.jpg is listed already; left out",)
+    assert dataset.warnings == (
+        f"{tmp_path}/noisy_train_key_list.txt:4: 0/00/0,0.jpg is listed already; left out",
+    )
 
 
 def test_other_ends_of_lines_blanks_and_a_byte_order_mark(small, tmp_path):
@@ -148,6 +210,7 @@ def test_other_ends_of_lines_blanks_and_a_byte_order_mark(small, tmp_path):
     for path in tmp_path.glob("*.txt"):
         text = path.read_text().replace(" ", " \t ").replace("\n", "  \r\n\r\n")
         path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+
     assert load(tmp_path).fingerprint == before
 
 
@@ -156,8 +219,10 @@ def test_names_may_hold_any_letters(small, tmp_path):
     train = small.parts["noisy_train"]
     train[0] = ("images/0/00/a b, é\u0085\u2028漢 7.jpg", 3)
     dataset = load(small.write(tmp_path))
+
     assert dataset.train_images.path(0).endswith("/a b, é\u0085\u2028漢 7.jpg")
     assert dataset.label_sets["noisy"][0] == 3
+
     change_line(tmp_path / "clean_val_key_list.txt", 2, "nowhere.jpg")
     refused(tmp_path, "clean_val_key_list.txt:2: 'nowhere.jpg'")
 
@@ -165,13 +230,16 @@ def test_names_may_hold_any_letters(small, tmp_path):
 def test_empty_and_foreign_lists(small, tmp_path):
     small.write(tmp_path)
     write_lines(tmp_path / "clean_test_key_list.txt", ["", " "])
+
     refused(tmp_path, "clean_test_key_list.txt: holds no key")
+
     (tmp_path / "noisy_label_kv.txt").write_bytes(b"\x89PNG\xff")
     refused(tmp_path, "noisy_label_kv.txt: byte 0 is no UTF-8; is this the list?")
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("noisy_train", "clean_test"), ("noisy_train", "clean_val"), ("clean_val", "clean_test")]
+    ("one", "other"),
+    [("noisy_train", "clean_test"), ("noisy_train", "clean_val"), ("clean_val", "clean_test")],
 )
 def test_an_image_in_two_parts_is_a_leak(small, tmp_path, one, other):
     small.parts[one][5] = small.parts[other][0]
@@ -180,10 +248,22 @@ def test_an_image_in_two_parts_is_a_leak(small, tmp_path, one, other):
 
 
 def test_a_run_holds_no_truth(small, tmp_path):
-    run = prepare(load(small.write(tmp_path)), seed=0, labels="noisy", val_fraction=0.25, stratify="clean")
-    assert run.clean_labels is run.T is run.noise_rate_train is run.noise_rate_full is run.noise_rate_val is None
+    run = prepare(
+        load(small.write(tmp_path)), seed=0, labels="noisy", val_fraction=0.25, stratify="clean"
+    )
+
+    assert (
+        run.clean_labels
+        is run.T
+        is run.noise_rate_train
+        is run.noise_rate_full
+        is run.noise_rate_val
+        is None
+    )
+
     assert (run.num_train, run.num_val) == (84, 28)
     assert (np.bincount(run.val_labels) == 2).all()  # by the given labels, for there are no others
+
     keys = [key for key, _ in small.parts["noisy_train"]]
     for i, position in enumerate(run.train_index):
         assert run.train_images.path(i).endswith(keys[position])

@@ -26,7 +26,11 @@ def test_test_part_is_stratified_and_nothing_is_lost(tmp_path):
     for seed in range(3):
         dataset = digits.load(Places(tmp_path, tmp_path), seed)
         test = np.bincount(dataset.test_labels)
+
         assert (np.abs(test - 400 * whole / 1797) < 1).all()
         assert (np.bincount(dataset.clean_labels) + test == whole).all()
+
         images = np.concatenate([dataset.train_images, dataset.test_images]).reshape(1797, 64)
-        assert np.array_equal(np.unique(images, axis=0), np.unique((load_digits().data / 16).astype("f4"), axis=0))
+        assert np.array_equal(
+            np.unique(images, axis=0), np.unique((load_digits().data / 16).astype("f4"), axis=0)
+        )

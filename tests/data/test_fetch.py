@@ -22,7 +22,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         server = self.server
-        start = int(re.findall(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[0]) if server.ranges else 0
+        start = (
+            int(re.findall(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[0])
+            if server.ranges
+            else 0
+        )
         server.requests.append(start)
         if start >= len(CONTENT):
             self.send_error(416)
@@ -42,7 +46,9 @@ def server(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.ranges, server.stop_after, server.requests = True, None, []
     server.url = f"http://127.0.0.1:{server.server_address[1]}/CIFAR-10_human.pt"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     yield server
     server.shutdown()
@@ -59,7 +65,10 @@ def data(small10, tmp_path):
 def serve(monkeypatch, url, content=CONTENT):
     """Makes `url` the home of the label file, with the digests of `content`."""
     source = replace(
-        cifar10n.SOURCES[1], url=url, md5=hashlib.md5(content).hexdigest(), sha256=hashlib.sha256(content).hexdigest()
+        cifar10n.SOURCES[1],
+        url=url,
+        md5=hashlib.md5(content).hexdigest(),
+        sha256=hashlib.sha256(content).hexdigest(),
     )
     monkeypatch.setattr(cifar10n, "SOURCES", (cifar10n.SOURCES[0], source))
 
@@ -67,8 +76,11 @@ def serve(monkeypatch, url, content=CONTENT):
 def test_fetch(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     steps, reported = [], []
-    paths = fetch.fetch("cifar10n", data, lambda done, total: steps.append((done, total)), reported.append)
+    paths = fetch.fetch(
+        "cifar10n", data, lambda done, total: steps.append((done, total)), reported.append
+    )
     target = data / "cifar-n" / "CIFAR-10_human.pt"
+
     assert paths[-1] == target
     assert target.read_bytes() == CONTENT
     assert [path.name for path in target.parent.iterdir()] == [target.name]
@@ -76,6 +88,7 @@ def test_fetch(server, data, monkeypatch):
     assert steps[-1] == (len(CONTENT), len(CONTENT))
     assert "CC BY-NC 4.0" in "\n".join(reported)
     assert "MB" in "\n".join(reported)
+
     fetch.fetch("cifar10n", data, report=reported.append)  # all there: nothing is asked for again
     assert server.requests == [0]
 
@@ -84,6 +97,7 @@ def test_messages_go_to_standard_error(server, data, monkeypatch, capsys):
     serve(monkeypatch, server.url)
     fetch.fetch("cifar10n", data)
     out, err = capsys.readouterr()
+
     assert out == ""
     assert "CC BY-NC" in err
 
@@ -91,13 +105,17 @@ def test_messages_go_to_standard_error(server, data, monkeypatch, capsys):
 def test_a_broken_download_continues_where_it_stopped(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     server.stop_after = 300_000
+
     with pytest.raises(DataMissing, match=r"fetch again to go on|IncompleteRead"):
         fetch.fetch("cifar10n", data, report=lambda _: None)
+
     part = data / "cifar-n" / "CIFAR-10_human.pt.part"
     assert part.read_bytes() == CONTENT[: len(part.read_bytes())]
     assert 0 < part.stat().st_size <= 300_000
+
     start, server.stop_after = part.stat().st_size, None
     fetch.fetch("cifar10n", data, report=lambda _: None)
+
     assert server.requests == [0, start]
     assert (data / "cifar-n" / "CIFAR-10_human.pt").read_bytes() == CONTENT
 
@@ -108,6 +126,7 @@ def test_a_server_that_cannot_resume_sends_all_of_it(server, data, monkeypatch):
     (data / "cifar-n" / "CIFAR-10_human.pt.part").write_bytes(CONTENT[:1000])
     server.ranges = False
     fetch.fetch("cifar10n", data, report=lambda _: None)
+
     assert (data / "cifar-n" / "CIFAR-10_human.pt").read_bytes() == CONTENT
 
 
@@ -116,14 +135,20 @@ def test_a_part_that_is_already_whole(server, data, monkeypatch):
     (data / "cifar-n").mkdir()
     (data / "cifar-n" / "CIFAR-10_human.pt.part").write_bytes(CONTENT)
     fetch.fetch("cifar10n", data, report=lambda _: None)
+
     assert (data / "cifar-n" / "CIFAR-10_human.pt").read_bytes() == CONTENT
 
 
 def test_wrong_checksum_sets_the_file_aside(server, data, monkeypatch):
     serve(monkeypatch, server.url, b"what was published")
-    with pytest.raises(DataError, match=r"sha256 is .*, must be .*CIFAR-10_human\.pt\.bad-checksum"):
+    with pytest.raises(
+        DataError, match=r"sha256 is .*, must be .*CIFAR-10_human\.pt\.bad-checksum"
+    ):
         fetch.fetch("cifar10n", data, report=lambda _: None)
-    assert [path.name for path in (data / "cifar-n").iterdir()] == ["CIFAR-10_human.pt.bad-checksum"]
+
+    assert [path.name for path in (data / "cifar-n").iterdir()] == [
+        "CIFAR-10_human.pt.bad-checksum"
+    ]
     assert cifar10n.find(data).missing
 
 
@@ -133,16 +158,24 @@ def test_no_connection_fails_within_seconds_with_the_advice(data, monkeypatch):
         serve(monkeypatch, f"http://127.0.0.1:{closed.getsockname()[1]}/x")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     before = time.monotonic()
+
     with pytest.raises(DataMissing) as caught:
         fetch.fetch("cifar10n", data, report=lambda _: None)
     assert time.monotonic() - before < 10
-    for word in ("no connection", "get CIFAR-10_human.pt", cifar10n.SOURCES[1].home, str(data / "cifar-n")):
+
+    for word in (
+        "no connection",
+        "get CIFAR-10_human.pt",
+        cifar10n.SOURCES[1].home,
+        str(data / "cifar-n"),
+    ):
         assert word in str(caught.value)
 
 
 def test_a_server_that_never_answers(data, monkeypatch):
     monkeypatch.setattr(fetch, "CONNECT_SECONDS", 0.3)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+
     with socket.create_server(("127.0.0.1", 0)) as silent:
         serve(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}/x")
         with pytest.raises(DataMissing, match=r"no answer within 0\.3 seconds"):
@@ -153,6 +186,7 @@ def test_page_that_is_gone(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     (data / "cifar-n").mkdir()
     monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(404))
+
     with pytest.raises(DataMissing, match="answers 404"):
         fetch.fetch("cifar10n", data, report=lambda _: None)
 
@@ -160,6 +194,7 @@ def test_page_that_is_gone(server, data, monkeypatch):
 def test_data_directory_that_cannot_be_written(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     (data / "cifar-n").write_text("a file in the way")
+
     with pytest.raises(DataError, match="cannot be written") as caught:
         fetch.fetch("cifar10n", data, report=lambda _: None)
     assert not isinstance(caught.value, DataMissing)
@@ -178,4 +213,5 @@ def test_every_source_says_where_it_comes_from_and_goes_to():
         assert source.url.endswith(source.file)
         assert source.goes_to.endswith(source.file)
         assert len(source.md5) == 32
+
     assert all("CC BY-NC" in s.licence for s in (cifar10n.SOURCES[1], cifar100n.SOURCES[1]))

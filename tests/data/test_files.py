@@ -8,7 +8,11 @@ from nlbench import files
 
 
 def test_a_short_hash_is_the_beginning_of_the_sha256_over_all_parts():
-    assert files.short_hash(b"ab", b"c") == hashlib.sha256(b"abc").hexdigest()[:16] == "ba7816bf8f01cfea"
+    assert (
+        files.short_hash(b"ab", b"c")
+        == hashlib.sha256(b"abc").hexdigest()[:16]
+        == "ba7816bf8f01cfea"
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
@@ -40,6 +44,7 @@ def test_leftovers_of_a_killed_process_have_the_name_that_the_store_removes(tmp_
         file.write(b"half")
         (temporary,) = tmp_path.iterdir()
         assert temporary.match(".*.tmp")
+
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
@@ -54,9 +59,11 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="full"):
         fail()
     assert list(path.parent.iterdir()) == []
+
     with files.new_folder(path) as folder:
         (folder / "whole").touch()
         assert not path.exists()
+
     assert [file.name for file in path.iterdir()] == ["whole"]
 
 
@@ -66,6 +73,7 @@ def test_the_folder_of_the_process_that_was_first_stays(tmp_path):
         (second / "second").touch()
         with files.new_folder(path) as first:
             (first / "first").touch()
+
     assert [file.name for file in path.iterdir()] == ["first"]
     assert list(tmp_path.iterdir()) == [path]
 

@@ -50,23 +50,29 @@ def check(dataset, small, order=None):
     """Labels in order, and each with its own image: class colours are 60 apart."""
     given = np.array(small.given)[order] if order is not None else np.array(small.given)
     shown = np.array(small.clean)[order] if order is not None else np.array(small.clean)
+
     assert (dataset.info.num_classes, dataset.info.num_train, dataset.info.num_test) == (3, 30, 9)
     assert dataset.label_sets["given"].tolist() == given.tolist()
     assert dataset.label_sets["given"].dtype == dataset.test_labels.dtype == np.int64
     assert ((colours(dataset.train_images)[:, 0] - 40 + 30) // 60).tolist() == shown.tolist()
     assert sorted(dataset.test_labels) == sorted(small.test)
-    assert ((colours(dataset.test_images)[:, 0] - 40 + 30) // 60).tolist() == dataset.test_labels.tolist()
+    assert (
+        (colours(dataset.test_images)[:, 0] - 40 + 30) // 60
+    ).tolist() == dataset.test_labels.tolist()
     assert dataset.warnings == ()
 
 
 def test_class_folders(load, small, tmp_path):
     path = small.write_classes(tmp_path / "birds")
     dataset = load(path)
+
     check(dataset, small, np.lexsort(([i if i != 1 else 99 for i in range(30)], small.given)))
     assert (dataset.info.name, dataset.info.title) == ("folder:birds", "birds")
     assert dataset.clean_labels is None
     assert dataset.info.label_sets == ("given",)
-    assert str(path / "train" / "dog" / "more" / "001.jpg") in [dataset.train_images.path(i) for i in range(30)]
+    assert str(path / "train" / "dog" / "more" / "001.jpg") in [
+        dataset.train_images.path(i) for i in range(30)
+    ]
 
 
 def test_csv(load, small, tmp_path):
@@ -74,7 +80,9 @@ def test_csv(load, small, tmp_path):
     check(dataset, small)
     assert dataset.clean_labels.tolist() == small.clean
     assert dataset.info.label_sets == ("given", "clean")
-    assert dataset.train_images.path(3) == str(tmp_path / "birds" / "pictures" / "train" / "no 3, ñ.jpg")
+    assert dataset.train_images.path(3) == str(
+        tmp_path / "birds" / "pictures" / "train" / "no 3, ñ.jpg"
+    )
 
 
 def test_csv_without_true_labels(load, small, tmp_path):
@@ -99,6 +107,7 @@ def test_parquet_is_written_out_once(load, small, tmp_path, monkeypatch):
     before = load(path)
     folder._read.cache_clear()
     monkeypatch.setattr(folder, "_parquet_images", lambda files: pytest.fail("written out again"))
+
     assert load(path).fingerprint == before.fingerprint
 
 
@@ -113,6 +122,7 @@ def test_two_processes_may_write_out_at_once(small, tmp_path):
     command = [sys.executable, "-c", script, str(tmp_path)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     printed = {process.communicate(timeout=120)[0] for process in started}
+
     assert [process.returncode for process in started] == [0, 0]
     assert len(printed) == 1
 
@@ -123,6 +133,7 @@ def test_one_parquet_file_that_is_no_struct(load, tmp_path):
         (tmp_path / "x").mkdir(exist_ok=True)
         pq.write_table(rows, tmp_path / "x" / f"{part}.parquet")
     dataset = load(tmp_path / "x")
+
     assert dataset.label_sets["given"].tolist() == [1, 0, 0]
 
 
@@ -130,9 +141,11 @@ def test_one_parquet_file_that_is_no_struct(load, tmp_path):
 def test_fingerprint(load, tmp_path, write):
     first = load(getattr(Folder(), write)(tmp_path / "a" / "birds")).fingerprint
     assert load(getattr(Folder(), write)(tmp_path / "b" / "other name")).fingerprint == first
+
     given, test = Folder(), Folder()
     given.given[7] = (given.given[7] + 1) % 3
     test.test[2] = 0
+
     for name, other in (("c", given), ("d", test)):
         assert load(getattr(other, write)(tmp_path / name)).fingerprint != first
 
@@ -140,7 +153,11 @@ def test_fingerprint(load, tmp_path, write):
 def test_fingerprint_knows_true_labels_and_the_images_of_parquet(load, tmp_path):
     clean, pixels = Folder(), Folder()
     clean.clean[7] = pixels.clean[7] = (clean.clean[7] + 1) % 3  # shows another class's colour
-    csv, parquet = load(Folder().write_csv(tmp_path / "a")), load(Folder().write_parquet(tmp_path / "b"))
+    csv, parquet = (
+        load(Folder().write_csv(tmp_path / "a")),
+        load(Folder().write_parquet(tmp_path / "b")),
+    )
+
     assert load(clean.write_csv(tmp_path / "c")).fingerprint != csv.fingerprint
     assert load(pixels.write_parquet(tmp_path / "d")).fingerprint != parquet.fingerprint
 
@@ -150,13 +167,17 @@ def test_a_folder_that_changed_is_read_again(load, small, tmp_path):
     before = load(path)
     write_image(path / "train" / "cat" / "new.jpg")
     os.utime(path / "train" / "cat", ns=(0, 1))  # even where the clock is coarse
+
     assert load(path).info.num_train == before.info.num_train + 1
+
     parquet = small.write_parquet(tmp_path / "fish")
     assert load(parquet).label_sets["given"][0] == 1
+
     small.given[0] = 2
     small.write_parquet(tmp_path / "fish")
     for file in (parquet / "data").iterdir():
         os.utime(file, ns=(0, 1))
+
     assert load(parquet).label_sets["given"][0] == 2
 
 
@@ -164,7 +185,12 @@ def test_classes_that_are_numbers_are_ordered_as_numbers(load, tmp_path):
     for part in ("train", "test"):
         for label in ("10", "9", "09"):
             write_image(tmp_path / "n" / part / label / "a.png")
-    assert load(tmp_path / "n").label_sets["given"].tolist() == [0, 2, 1]  # files of 09, 10, 9; classes 09, 9, 10
+
+    assert load(tmp_path / "n").label_sets["given"].tolist() == [
+        0,
+        2,
+        1,
+    ]  # files of 09, 10, 9; classes 09, 9, 10
 
 
 def test_files_that_other_programs_leave_are_no_classes_and_no_images(load, small, tmp_path):
@@ -177,6 +203,7 @@ def test_files_that_other_programs_leave_are_no_classes_and_no_images(load, smal
     (path / "train" / "list.txt").write_text("x")
     (path / ".#lock").symlink_to("nowhere")
     (path / "test" / ".#lock").symlink_to("nowhere")
+
     assert load(path).fingerprint == before
 
 
@@ -186,10 +213,22 @@ def test_missing_training_images(load, refused, tmp_path):
         (path / "pictures" / "train" / f"no {i}, ñ.jpg").unlink()
     dataset = load(path)
     (warning,) = dataset.warnings
-    assert f"{path}/train.csv:5: no image {path}/pictures/train/no 3, ñ.jpg (the first of 2 of 210)" in warning
-    assert len(dataset.train_images) == len(dataset.label_sets["given"]) == len(dataset.clean_labels) == 208
+
+    assert (
+        f"{path}/train.csv:5: no image {path}/pictures/train/no 3, ñ.jpg (the first of 2 of 210)"
+        in warning
+    )
+
+    assert (
+        len(dataset.train_images)
+        == len(dataset.label_sets["given"])
+        == len(dataset.clean_labels)
+        == 208
+    )
+
     (path / "pictures" / "train" / "no 100, ñ.jpg").unlink()
     folder._read.cache_clear()  # within a process images may be thought to stay
+
     refused(path, "train.csv:5: no image", "the first of 3 of 210", "more than 1%")
 
 
@@ -209,13 +248,28 @@ def test_every_test_image_must_be_there(refused, small, tmp_path):
             "train.csv:1: no column 'path'; the first line must be path,label[,clean_label]",
         ),
         ("train.csv", 1, "path,labels,clean_label", "train.csv:1: no column 'label'"),
-        ("train.csv", 4, "a, b.jpg,cat,cat", "train.csv:4: more values than columns; put a path with a comma"),
+        (
+            "train.csv",
+            4,
+            "a, b.jpg,cat,cat",
+            "train.csv:4: more values than columns; put a path with a comma",
+        ),
         ("train.csv", 4, "a.jpg,cat", "train.csv:4: clean_label is empty"),
         ("train.csv", 4, "a.jpg, ,cat", "train.csv:4: label is empty"),
         ("train.csv", 4, '" ",cat,cat', "train.csv:4: path is empty"),
-        ("train.csv", 4, '"pictures/../pictures/train/no 0, ñ.jpg ",cat,cat', "no 0, ñ.jpg  is in line 2 already"),
+        (
+            "train.csv",
+            4,
+            '"pictures/../pictures/train/no 0, ñ.jpg ",cat,cat',
+            "no 0, ñ.jpg  is in line 2 already",
+        ),
         ("train.csv", 4, 'a.jpg,"cat"s,cat', "train.csv:4: cannot be read as CSV"),
-        ("test.csv", 3, "a.jpg,cta", "test.csv:3: no training image has the class 'cta'. There are: cat, dog, Überl"),
+        (
+            "test.csv",
+            3,
+            "a.jpg,cta",
+            "test.csv:3: no training image has the class 'cta'. There are: cat, dog, Überl",
+        ),
         ("test.csv", 3, "a.jpg,cta", "Did you mean 'cat'?"),
     ],
 )
@@ -228,19 +282,24 @@ def test_a_wrong_line_is_named(refused, small, tmp_path, file, number, line, mes
 def test_an_index_column_and_a_byte_order_mark_are_no_harm(load, small, tmp_path):
     path = small.write_csv(tmp_path / "birds")
     before = load(path).fingerprint
+
     for name in ("train.csv", "test.csv"):
         lines = (path / name).read_text().splitlines()
         text = "\r\n".join(f"{i - 1 if i else ''},{line}" for i, line in enumerate(lines))
         (path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+
     assert load(path).fingerprint == before
 
 
 def test_other_encodings_and_empty_lists(refused, small, tmp_path):
     path = small.write_csv(tmp_path / "birds")
     write_lines(path / "test.csv", ["path,label"])
+
     refused(path, "test.csv: holds no images")
+
     write_lines(path / "test.csv", [])
     refused(path, "test.csv:1: no column 'path'")
+
     (path / "train.csv").write_bytes("path,label\nñ.jpg,a\n".encode("latin-1"))
     refused(path, "train.csv: byte 11 is no UTF-8; save it as UTF-8")
 
@@ -248,15 +307,23 @@ def test_other_encodings_and_empty_lists(refused, small, tmp_path):
 def test_nothing_there(refused, small, tmp_path):
     with pytest.raises(DataMissing, match="no such folder; it must hold train/CLASS"):
         folder.load(Places(tmp_path / "nowhere", tmp_path / "cache"), 0)
+
     (tmp_path / "empty" / "train" / "cat").mkdir(parents=True)
     refused(tmp_path / "empty", "empty/train: holds no images (.jpg,")
+
     write_image(tmp_path / "empty" / "train" / "cat" / "a.jpg")
     refused(tmp_path / "empty", "no test images there; it must hold train/CLASS")
+
     write_image(tmp_path / "empty" / "test" / "cat" / "a.jpg")
     refused(tmp_path / "empty", "empty/train: holds one class, cat; at least two are needed")
+
     write_image(tmp_path / "empty" / "train" / "dog" / "a.jpg")
     write_image(tmp_path / "empty" / "test" / "cow" / "a.jpg")
-    refused(tmp_path / "empty", "empty/test: no training image has the class 'cow'. There are: cat, dog.")
+
+    refused(
+        tmp_path / "empty",
+        "empty/test: no training image has the class 'cow'. There are: cat, dog.",
+    )
 
 
 def test_wrong_parquet_files(refused, small, tmp_path):
@@ -264,31 +331,46 @@ def test_wrong_parquet_files(refused, small, tmp_path):
     file = path / "data" / "train-00001-of-00002.parquet"
     whole = file.read_bytes()
     file.write_bytes(whole[:-7])
+
     refused(path, f"{file}: cannot be read as parquet")
+
     pq.write_table(pa.table({"image": [b"x"], "klass": [0]}), file)
     refused(path, f"{file}: needs a column image and a column label, has image, klass")
+
     for content, label in ((None, 1), (b"x", None), (b"x", -1), ("x", 1)):
-        pq.write_table(pa.table({"image": [encoded(0, 0), content], "label": [0, label]}), file) if not isinstance(
-            content, str
-        ) else pq.write_table(pa.table({"image": ["x", "y"], "label": [0, 1]}), file)
-        refused(path, f"{file}: row {0 if content == 'x' else 1} (from 0) is without image bytes or without a label")
+        pq.write_table(
+            pa.table({"image": [encoded(0, 0), content], "label": [0, label]}), file
+        ) if not isinstance(content, str) else pq.write_table(
+            pa.table({"image": ["x", "y"], "label": [0, 1]}), file
+        )
+        refused(
+            path,
+            f"{file}: row {0 if content == 'x' else 1} (from 0) is without image bytes or without a label",
+        )
+
     assert not [p for p in (tmp_path / "cache").iterdir() if p.name.startswith(".")]
 
 
 def test_metadata_that_means_nothing_is_passed_over(load, small, tmp_path):
     path = small.write_parquet(tmp_path / "birds", named=False)
     for file in (path / "data").iterdir():
-        table = pq.read_table(file).replace_schema_metadata({"huggingface": json.dumps({"info": None})})
+        table = pq.read_table(file).replace_schema_metadata(
+            {"huggingface": json.dumps({"info": None})}
+        )
         pq.write_table(table, file)
+
     check(load(path), small)
 
 
 def test_runs_with_true_labels_measure_their_noise(load, small, tmp_path):
     dataset = load(small.write_csv(tmp_path / "birds"))
     run = prepare(dataset, seed=0, labels="given", val_fraction=0.2)
+
     assert run.noise_rate_full == 6 / 30
+
     wrong = np.array(small.given) != np.array(small.clean)
     assert run.noise_rate_train == wrong[run.train_index].mean()
+
     drawn = prepare(dataset, seed=0, noise={"kind": "symmetric", "rate": 0.4})
     assert drawn.noise_rate_full == 0.4
     assert len(CLASSES) == len(run.T)
@@ -299,5 +381,8 @@ def test_a_test_image_by_another_way_is_a_leak(load, small, tmp_path):
     write_image(path / "test" / "cat" / "a.jpg")
     change_line(path / "train.csv", 4, "test/cat/a.jpg,cat,cat")
     (path / "test.csv").unlink()
-    with pytest.raises(DataError, match=r"birds/test: .*/test/cat/a.jpg is a training image too \(.*/train.csv:4\)"):
+
+    with pytest.raises(
+        DataError, match=r"birds/test: .*/test/cat/a.jpg is a training image too \(.*/train.csv:4\)"
+    ):
         load(path)

@@ -23,13 +23,17 @@ def parts(dataset):
 
 def noise_of(features, labels):
     """What is left of the features (N, P) float64 without their class's mean."""
-    return features.reshape(len(labels), P).astype(np.float64) - np.where(labels[:, None] == 0, V, -V)
+    return features.reshape(len(labels), P).astype(np.float64) - np.where(
+        labels[:, None] == 0, V, -V
+    )
 
 
 def test_shapes_types_and_balance(drawn, tmp_path):
     assert gaussians.find(tmp_path).missing == ()
     for dataset in drawn:
-        for (features, labels), n in zip(parts(dataset), (INFO.num_train, INFO.num_test), strict=True):
+        for (features, labels), n in zip(
+            parts(dataset), (INFO.num_train, INFO.num_test), strict=True
+        ):
             assert features.shape == (n, *INFO.shape) == (n, P, 1, 1)
             assert (features.dtype, labels.dtype) == (np.float32, np.int64)
             assert np.bincount(labels).tolist() == [n // 2, n // 2]
@@ -39,6 +43,7 @@ def test_shapes_types_and_balance(drawn, tmp_path):
 
 def test_means_are_plus_and_minus_a_unit_vector(drawn):
     assert np.linalg.norm(V) == pytest.approx(1)
+
     for features, labels in (part for dataset in drawn for part in parts(dataset)):
         for c, mean in ((0, V), (1, -V)):
             own = features[labels == c].reshape(-1, P).astype(np.float64)
@@ -53,9 +58,13 @@ def test_noise_is_isotropic_and_normal(drawn):
         assert z.mean() == pytest.approx(0, abs=5 / np.sqrt(z.size))
         assert z.var() == pytest.approx(1, abs=5 * np.sqrt(2 / z.size))
         assert (z**4).mean() == pytest.approx(3, abs=5 * np.sqrt(96 / z.size))
-    pooled = np.concatenate([noise_of(*part) for dataset in drawn for part in parts(dataset)]) / SIGMA
+
+    pooled = (
+        np.concatenate([noise_of(*part) for dataset in drawn for part in parts(dataset)]) / SIGMA
+    )
     spectrum = np.linalg.eigvalsh(pooled.T @ pooled / len(pooled))
     edge = np.sqrt(P / len(pooled))  # Marchenko & Pastur: where the spectrum of white noise ends
+
     assert (1 - edge) ** 2 - 0.05 < spectrum[0]
     assert spectrum[-1] < (1 + edge) ** 2 + 0.05
     assert (V @ pooled.T).var() == pytest.approx(1, abs=5 * np.sqrt(2 / len(pooled)))
@@ -66,8 +75,14 @@ def test_every_seed_draws_its_own(drawn, tmp_path):
     for (features, labels), (same, same_labels) in zip(parts(drawn[1]), parts(again), strict=True):
         np.testing.assert_array_equal(features, same)
         np.testing.assert_array_equal(labels, same_labels)
-    rows = np.concatenate([features for dataset in drawn for features, _ in parts(dataset)]).reshape(-1, P)
-    assert len(np.unique(rows[:, :3], axis=0)) == len(rows)  # no example twice, in one part, across parts or seeds
+
+    rows = np.concatenate(
+        [features for dataset in drawn for features, _ in parts(dataset)]
+    ).reshape(-1, P)
+
+    assert len(np.unique(rows[:, :3], axis=0)) == len(
+        rows
+    )  # no example twice, in one part, across parts or seeds
     assert not np.array_equal(drawn[0].clean_labels, drawn[1].clean_labels)
 
 

@@ -45,11 +45,30 @@ def clothing(tmp_path, layout):
     return shutil.copytree(layout, tmp_path / "data" / "clothing1m").parent
 
 
-def sweep(tmp_path, dataset, methods, protocol="clothing1m", out="out", methods_dir=None, seeds=(0,), **overrides):
+def sweep(
+    tmp_path,
+    dataset,
+    methods,
+    protocol="clothing1m",
+    out="out",
+    methods_dir=None,
+    seeds=(0,),
+    **overrides,
+):
     entry = {"name": dataset} if isinstance(dataset, str) else dataset
     methods = {row: {} for row in methods} if isinstance(methods, tuple | list) else methods
-    suite = {"name": "t", "protocol": protocol, "datasets": [entry], "methods": methods, "seeds": list(seeds)}
-    overrides = {**SMALL, **({"batches_per_epoch": 2} if protocol == "clothing1m" else {}), **overrides}
+    suite = {
+        "name": "t",
+        "protocol": protocol,
+        "datasets": [entry],
+        "methods": methods,
+        "seeds": list(seeds),
+    }
+    overrides = {
+        **SMALL,
+        **({"batches_per_epoch": 2} if protocol == "clothing1m" else {}),
+        **overrides,
+    }
     return api.prepare(
         suite, out=tmp_path / out, data_dir=tmp_path / "data", overrides=overrides, device="cpu",
         methods_dir=methods_dir,
@@ -59,6 +78,7 @@ def sweep(tmp_path, dataset, methods, protocol="clothing1m", out="out", methods_
 def records(sw, **options):
     sw.run(**options)
     found = {spec.row: sw.store.read(spec.key) for spec in sw.specs}
+
     for record in found.values():
         assert record.status == "done", record.error
     return found
@@ -72,8 +92,11 @@ def outcome(sw):
         with np.load(sw.store.run_dir(spec.key) / "predictions.npz") as file:
             arrays = {name: file[name].tobytes() for name in file.files}
         with open(sw.store.run_dir(spec.key) / "history.csv", newline="") as file:
-            rows = [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+            rows = [
+                {k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)
+            ]
         result[spec.row] = record.metrics, record.method, record.noise, rows, arrays
+
     return result
 
 
@@ -84,20 +107,40 @@ def method_file(place, name, body):
     return place
 
 
-# --- Clothing1M ----------------------------------------------------------------------------------------------------
+# --- Clothing1M -----------------------------------------------------------------------------------
 
 
 def test_clothing1m(tmp_path, clothing):
     record = records(sweep(tmp_path, "clothing1m", ["ce"]))["ce"]
-    assert {"last", "best", "last_top5", "selected_clean", "selected_clean_epoch"} <= set(record.metrics)
+    assert {"last", "best", "last_top5", "selected_clean", "selected_clean_epoch"} <= set(
+        record.metrics
+    )
     assert 0 <= record.metrics["last"] <= record.metrics["last_top5"] <= 1
     assert "selected" not in record.metrics
-    assert not [name for name in record.metrics if "memorised" in name or "right" in name or "target" in name]
-    assert record.noise["noise_rate_full"] is record.noise["noise_rate_train"] is record.noise["noise_rate_val"] is None
-    assert (record.noise["num_train"], record.noise["num_val"], record.noise["num_test"]) == (112, 0, 28)
+
+    assert not [
+        name
+        for name in record.metrics
+        if "memorised" in name or "right" in name or "target" in name
+    ]
+
+    assert (
+        record.noise["noise_rate_full"]
+        is record.noise["noise_rate_train"]
+        is record.noise["noise_rate_val"]
+        is None
+    )
+
+    assert (record.noise["num_train"], record.noise["num_val"], record.noise["num_test"]) == (
+        112,
+        0,
+        28,
+    )
+
     assert record.noise["redrawn"] is False
     assert record.method["forward_passes"] == 1.0
     assert record.spec["protocol"]["weights"] == ""
+
     with np.load(tmp_path / "out" / "runs" / record.key / "predictions.npz") as file:
         assert set(file.files) == {"test", "train_index", "labels"}
         assert file["test"].shape == (28,)
@@ -109,6 +152,7 @@ def test_the_clean_validation_set_selects_its_first_best_epoch(tmp_path, clothin
     with open(sw.store.run_dir(record.key) / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     clean = [float(row["clean_val_accuracy"]) for row in rows]
+
     assert record.metrics["selected_clean_epoch"] == clean.index(max(clean))
     assert record.metrics["selected_clean"] == float(rows[clean.index(max(clean))]["test_accuracy"])
     assert max(clean) > 1 / 14  # it learns: a class has a colour
@@ -119,8 +163,10 @@ def test_with_a_validation_part(tmp_path, clothing):
     assert (record.noise["num_train"], record.noise["num_val"]) == (84, 28)
     assert {"selected", "val_last", "selected_clean"} <= set(record.metrics)
     assert record.noise["noise_rate_val"] is None
+
     (plan,) = api.Store(tmp_path / "out").plans().values()
     table = tables.render(plan, api.Store(tmp_path / "out"))
+
     assert "| selected | selected on clean val |" in table
     assert "84 training, 28 validation, 28 test examples" in table
 
@@ -145,21 +191,33 @@ SEES = """
 def test_an_epoch_is_balanced_redrawn_and_the_same_for_all_methods(tmp_path, clothing, monkeypatch):
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
     rows = {name: {"method": "sees", "name": name, "greedy": name == "b"} for name in "ab"}
-    sw = sweep(tmp_path, "clothing1m", rows, methods_dir=method_file(tmp_path / "m", "sees", SEES), batches_per_epoch=5)
+    sw = sweep(
+        tmp_path,
+        "clothing1m",
+        rows,
+        methods_dir=method_file(tmp_path / "m", "sees", SEES),
+        batches_per_epoch=5,
+    )
     records(sw)
     seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
     a, b = ([line[1:] for line in seen if line[0] == name] for name in "ab")
+
     assert a == b
+
     labels = np.array([label for _, label in Clothing1M().parts["noisy_train"]])
     epochs = []
+
     for epoch in range(2):
         parts = [line for line in a if line[0] == epoch]
         assert [len(line[1]) for line in parts] == [8] * 5
+
         index = np.concatenate([line[1] for line in parts])
         assert len(np.unique(index)) == 40
         assert np.concatenate([line[2] for line in parts]).tolist() == labels[index].tolist()
         assert set(np.bincount(labels[index], minlength=14).tolist()) == {2, 3}
+
         epochs.append(index.tolist())
+
     assert sorted(epochs[0]) != sorted(epochs[1])
 
 
@@ -167,11 +225,15 @@ def test_memories_are_indexed_by_the_position_in_the_list(tmp_path, clothing):
     sw = sweep(tmp_path, "clothing1m", ["elr"], epochs=3)
     with pytest.raises(Stop):
         sw.run(listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
+
     state = torch.load(sw.store.run_dir(sw.specs[0].key) / "checkpoint.pt", weights_only=True)
     targets = state["method"]["targets"]
+
     assert targets.shape == (112, 14)
+
     labels = np.arange(112) % 14
     drawn = stratified.balanced(labels, 16, streams.rng(0, "order", 0))
+
     assert np.flatnonzero(targets.sum(1)).tolist() == sorted(drawn)
     assert records(sw)["elr"].metrics.get("target_accuracy") is None
 
@@ -190,17 +252,24 @@ def stop_at(epoch):
 
 # Starting worker processes takes seconds; tests/data/test_decode.py compares what they decode.
 @pytest.mark.parametrize(
-    ("row", "workers"), [("elr", "0"), ("forward", "0"), pytest.param("elr", "2", marks=pytest.mark.nightly)]
+    ("row", "workers"),
+    [("elr", "0"), ("forward", "0"), pytest.param("elr", "2", marks=pytest.mark.nightly)],
 )
 def test_a_resumed_run_equals_one_never_stopped(tmp_path, clothing, monkeypatch, row, workers):
     whole = sweep(tmp_path, "clothing1m", [row], out="a", epochs=4)
     records(whole)
     cut = sweep(tmp_path, "clothing1m", [row], out="b", epochs=4)
     monkeypatch.setenv("NLBENCH_WORKERS", workers)
+
     with pytest.raises(Stop):
         cut.run(listener(on_epoch=stop_at(2)), checkpoint_seconds=0)
+
     seen = []
-    cut.run(listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)), checkpoint_seconds=0)
+    cut.run(
+        listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)),
+        checkpoint_seconds=0,
+    )
+
     assert seen == [2, 3]
     assert outcome(cut) == outcome(whole)
 
@@ -213,6 +282,7 @@ def test_reading_ahead_changes_nothing(tmp_path, clothing, monkeypatch):
     monkeypatch.setattr(images.FileImages, "plain", _plain_without_a_window)
     other = sweep(tmp_path, "clothing1m", rows, out="b", batches_per_epoch=6)
     records(other)
+
     assert outcome(ahead) == outcome(other)
 
 
@@ -231,12 +301,16 @@ def test_reading_a_plan_ahead_keeps_its_order():
     got = []
     for item in epoch_.drawn_ahead(plan(), 2):
         got.append((item, len(drawn)))
+
     assert got == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)]
     assert list(epoch_.drawn_ahead(iter([]), 2)) == []
 
 
 def test_a_method_cannot_be_given_an_unknown_transition_matrix(tmp_path, clothing):
-    with pytest.raises(SuiteError, match=r"methods\.forward\.T: needs to be told T, which is unknown: the dataset has"):
+    with pytest.raises(
+        SuiteError,
+        match=r"methods\.forward\.T: needs to be told T, which is unknown: the dataset has",
+    ):
         sweep(tmp_path, "clothing1m", {"ce": {}, "forward": {"T": True}})
 
 
@@ -256,85 +330,129 @@ TOLD = """
 def test_a_method_that_needs_the_noise_rate_gets_the_published_estimate(tmp_path, clothing):
     place = method_file(tmp_path / "m", "told", TOLD)
     record = records(sweep(tmp_path, "clothing1m", ["told"], methods_dir=place))["told"]
+
     assert record.method["told"] == ["noise_rate"]
     assert "T_mean_absolute_error" not in record.method
+
     with np.load(tmp_path / "out" / "runs" / record.key / "predictions.npz") as file:
         assert file["T"][0, 0] == pytest.approx(0.385)
     Folder().write_classes(tmp_path / "birds")
-    with pytest.raises(SuiteError, match=r"methods.told: needs to be told noise_rate, which is unknown"):
-        sweep(tmp_path, {"name": "folder", "path": str(tmp_path / "birds")}, ["told"], "images-32", methods_dir=place)
+
+    with pytest.raises(
+        SuiteError, match=r"methods.told: needs to be told noise_rate, which is unknown"
+    ):
+        sweep(
+            tmp_path,
+            {"name": "folder", "path": str(tmp_path / "birds")},
+            ["told"],
+            "images-32",
+            methods_dir=place,
+        )
 
 
 def test_more_batches_than_there_are_examples(tmp_path, clothing):
     with pytest.raises(
-        SuiteError, match=r"--set batches_per_epoch: 15 of 8 are 120 examples, more than the 112 of cloth"
+        SuiteError,
+        match=r"--set batches_per_epoch: 15 of 8 are 120 examples, more than the 112 of cloth",
     ):
         sweep(tmp_path, "clothing1m", ["ce"], batches_per_epoch=15)
 
 
 @pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.nightly)])
-def test_an_image_that_cannot_be_decoded_fails_the_run_by_name(tmp_path, clothing, monkeypatch, workers):
+def test_an_image_that_cannot_be_decoded_fails_the_run_by_name(
+    tmp_path, clothing, monkeypatch, workers
+):
     path = clothing / "clothing1m" / "images/3/03/7003,51.jpg"  # a test image
     path.write_bytes(path.read_bytes()[:200])
     monkeypatch.setenv("NLBENCH_WORKERS", workers)
     sw = sweep(tmp_path, "clothing1m", ["ce"])
     sw.run()
     (record,) = sw.failures()
+
     assert f"{path}: cannot be decoded" in record.error["message"]
 
 
 def test_the_key_knows_the_lists(tmp_path, clothing):
     before = sweep(tmp_path, "clothing1m", ["ce"]).specs[0].key
     (clothing / "clothing1m").rename(clothing / "Clothing1M")
+
     assert sweep(tmp_path, "clothing1m", ["ce"]).specs[0].key == before
+
     change_line(clothing / "Clothing1M" / "noisy_label_kv.txt", 9, "images/8/01/8,136.jpg 2")
     assert sweep(tmp_path, "clothing1m", ["ce"]).specs[0].key != before
 
 
-# --- WebVision -----------------------------------------------------------------------------------------------------
+# --- WebVision ------------------------------------------------------------------------------------
 
 
 def test_webvision(tmp_path):
     WebVision().write(tmp_path / "data" / "webvision")
     sw = sweep(tmp_path, "webvision", ["ce", "elr"], "webvision-mini-r50", batch_size=32)
+
     for record in records(sw).values():
         assert {"last", "last_top5", "ilsvrc12_last", "ilsvrc12_last_top5"} <= set(record.metrics)
         assert record.metrics["ilsvrc12_last"] <= record.metrics["ilsvrc12_last_top5"]
         assert "ilsvrc12: 1 images of a class" in record.warnings[0]
         assert record.noise["noise_rate_train"] is None
+
     with open(sw.store.run_dir(record.key) / "history.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]
     assert float(last["ilsvrc12_top5"]) == record.metrics["ilsvrc12_last_top5"]
+
     table = tables.render(sw.plan.as_json(), sw.store)
     assert "ILSVRC12 |" in table
     assert "ILSVRC12 top-5 |" in table
     assert "memorised |" not in table
+
     assert (
         "mini-WebVision: noise rate unknown (this dataset has no true labels); 100 "
         "training, 50 test examples." in table
     )
+
     table = tables.render(sw.plan.as_json(), sw.store, metric="ilsvrc12-top5")
     assert ": top-5 accuracy on the ILSVRC12 validation images" in table
 
 
 @pytest.mark.parametrize("dataset", ["clothing1m", "webvision", "animal10n"])
 def test_the_command_line_refuses_noise_where_the_true_labels_are_unknown(tmp_path, dataset):
-    arguments = ["noise", "export", dataset, "--kind", "symmetric", "--rate", "0.4", "--to", str(tmp_path / "x.npy")]
+    arguments = [
+        "noise",
+        "export",
+        dataset,
+        "--kind",
+        "symmetric",
+        "--rate",
+        "0.4",
+        "--to",
+        str(tmp_path / "x.npy"),
+    ]
     result = CliRunner().invoke(app, arguments)
+
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert f"error: {dataset}: its true labels are unknown, so that no noise can be drawn" in result.stderr
-    (line,) = (line for line in CliRunner().invoke(app, ["list", "datasets"]).stdout.splitlines() if dataset in line)
+    assert (
+        f"error: {dataset}: its true labels are unknown, so that no noise can be drawn"
+        in result.stderr
+    )
+
+    (line,) = (
+        line
+        for line in CliRunner().invoke(app, ["list", "datasets"]).stdout.splitlines()
+        if dataset in line
+    )
+
     assert "0 / 0" not in line
     assert " 0 classes" not in line
 
 
-# --- folders -------------------------------------------------------------------------------------------------------
+# --- folders --------------------------------------------------------------------------------------
 
 
 def suite_file(tmp_path, entry, methods="{ce: {}}"):
     path = tmp_path / "suites" / "mine.yaml"
     path.parent.mkdir(exist_ok=True)
-    values = ", ".join(f"{key}: {value}" for key, value in {**SMALL, "weights": "''", "batch_size": 10}.items())
+    values = ", ".join(
+        f"{key}: {value}" for key, value in {**SMALL, "weights": "''", "batch_size": 10}.items()
+    )
     path.write_text(
         f"name: mine\nprotocol: images-32\ndatasets:\n{entry}\nmethods: {methods}\nseeds: [0]\n"
         f"overrides: {{{values}}}\n"
@@ -351,12 +469,14 @@ def test_a_folder_relative_to_the_suites_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sw = prepared(tmp_path, "  - {name: folder, path: birds}")
     record = records(sw)["ce"]
+
     assert record.spec["dataset"] == "folder:birds"
     assert record.noise["noise_rate_train"] is None
     assert {"selected", "val_last", "last"} <= set(record.metrics)
     assert "last_top5" not in record.metrics  # three classes
     assert (record.noise["num_train"], record.noise["num_val"]) == (27, 3)
     assert "birds: noise rate unknown" in tables.render(sw.plan.as_json(), sw.store)
+
     frame = api.load(tmp_path / "out")
     assert frame.loc[record.key, "dataset"] == "folder:birds"
 
@@ -364,12 +484,19 @@ def test_a_folder_relative_to_the_suites_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize("write", ["write_csv", "write_parquet"])
 def test_with_true_labels_noise_and_memorisation_are_measured(tmp_path, write):
     getattr(Folder(), write)(tmp_path / "birds", clean=True)
-    sw = prepared(tmp_path, "  - {name: folder, path: ../birds}", methods="{ce: {}, elr: {}, forward: {T: true}}")
+    sw = prepared(
+        tmp_path,
+        "  - {name: folder, path: ../birds}",
+        methods="{ce: {}, elr: {}, forward: {T: true}}",
+    )
     found = records(sw)
     noise = found["ce"].noise
+
     assert noise["noise_rate_full"] == 6 / 30
     assert 0 < noise["noise_rate_train"] < 0.3
-    assert {"final_wrong_memorised", "final_clean_right", "online_wrong_memorised"} <= set(found["ce"].metrics)
+    assert {"final_wrong_memorised", "final_clean_right", "online_wrong_memorised"} <= set(
+        found["ce"].metrics
+    )
     assert found["elr"].metrics["target_accuracy"] is not None
     assert found["forward"].method["T_mean_absolute_error"] == 0
     assert "20.00% of all labels" in tables.render(sw.plan.as_json(), sw.store)
@@ -378,12 +505,21 @@ def test_with_true_labels_noise_and_memorisation_are_measured(tmp_path, write):
 def test_given_labels_true_labels_and_drawn_noise_are_three_conditions(tmp_path):
     Folder().write_csv(tmp_path / "birds")
     sw = prepared(
-        tmp_path, "  - {name: folder, path: ../birds, labels: [given, clean], noise: {kind: symmetric, rate: 0.4}}"
+        tmp_path,
+        "  - {name: folder, path: ../birds, labels: [given, clean], noise: {kind: symmetric, rate: 0.4}}",
     )
-    assert [condition.title for condition in sw.plan.conditions] == ["birds", "birds clean", "birds symmetric 0.4"]
+
+    assert [condition.title for condition in sw.plan.conditions] == [
+        "birds",
+        "birds clean",
+        "birds symmetric 0.4",
+    ]
+
     assert len({spec.key for spec in sw.specs}) == 3
+
     sw.run()
     rates = [sw.store.read(spec.key).noise["noise_rate_full"] for spec in sw.specs]
+
     assert rates == [6 / 30, 0.0, 0.4]
 
 
@@ -397,10 +533,13 @@ def test_the_key_of_a_folder_is_of_its_content(tmp_path):
     other = Folder()
     other.given[0] = 2
     other.write_csv(tmp_path / "birds")
+
     assert key() != before
+
     folder._read.cache_clear()
     (tmp_path / "birds").rename(tmp_path / "other")
     (tmp_path / "old").rename(tmp_path / "birds")
+
     assert key() == before
 
 
@@ -408,27 +547,49 @@ def test_the_key_of_a_folder_is_of_its_content(tmp_path):
     ("entry", "message"),
     [
         ("{name: folder}", "mine.yaml:4: datasets.0: folder needs a path, the folder it lies in"),
-        ("{name: folder, path: ''}", "mine.yaml:4: datasets.0: folder needs a path, the folder it lies in"),
+        (
+            "{name: folder, path: ''}",
+            "mine.yaml:4: datasets.0: folder needs a path, the folder it lies in",
+        ),
         (
             "{name: folder, path: nowhere}",
             "mine.yaml:4: datasets.0.path: {suites}/nowhere: no such folder; it must hold",
         ),
-        ("{name: folder, path: .}", "mine.yaml:4: datasets.0.path: must end with the folder's own name"),
-        ("{name: folder, path: ..}", "mine.yaml:4: datasets.0.path: must end with the folder's own name"),
-        ("{name: cifar10, path: birds}", "datasets.0.path: cifar10 takes no path; --data-dir says where"),
+        (
+            "{name: folder, path: .}",
+            "mine.yaml:4: datasets.0.path: must end with the folder's own name",
+        ),
+        (
+            "{name: folder, path: ..}",
+            "mine.yaml:4: datasets.0.path: must end with the folder's own name",
+        ),
+        (
+            "{name: cifar10, path: birds}",
+            "datasets.0.path: cifar10 takes no path; --data-dir says where",
+        ),
         ("{name: foldr, path: birds}", "unknown dataset 'foldr'."),
         (
             "{name: folder, path: birds, labels: clean}",
             "datasets.0.labels: folder has no label set 'clean'. It has: given.",
         ),
-        ("{name: folder, path: birds, noise: {kind: symmetric, rate: 0.4}}", "the true labels of birds are unknown"),
-        ("{name: folder, path: birds}\n  - {name: folder, path: ../birds}", "two folders are called birds: rename one"),
-        ("{name: folder, path: birds}\n  - {name: folder, path: ./birds}", "birds is listed twice; keep one"),
+        (
+            "{name: folder, path: birds, noise: {kind: symmetric, rate: 0.4}}",
+            "the true labels of birds are unknown",
+        ),
+        (
+            "{name: folder, path: birds}\n  - {name: folder, path: ../birds}",
+            "two folders are called birds: rename one",
+        ),
+        (
+            "{name: folder, path: birds}\n  - {name: folder, path: ./birds}",
+            "birds is listed twice; keep one",
+        ),
     ],
 )
 def test_wrong_folders(tmp_path, entry, message):
     Folder().write_classes(tmp_path / "suites" / "birds")
     Folder(5).write_classes(tmp_path / "birds")
+
     with pytest.raises(SuiteError) as caught:
         prepared(tmp_path, f"  - {entry}")
     assert message.replace("{suites}", str(tmp_path / "suites")) in str(caught.value)
@@ -438,8 +599,10 @@ def test_wrong_folders(tmp_path, entry, message):
 def test_noise_that_looks_at_images_needs_them_in_memory(tmp_path):
     Folder().write_csv(tmp_path / "birds")
     entry = "  - {name: folder, path: ../birds, noise: {kind: instance-dependent, rate: 0.4}}"
+
     with pytest.raises(
-        SuiteError, match=r"noise.kind: instance-dependent needs images in memory, and those of birds are"
+        SuiteError,
+        match=r"noise.kind: instance-dependent needs images in memory, and those of birds are",
     ):
         prepared(tmp_path, entry)
 
@@ -447,7 +610,8 @@ def test_noise_that_looks_at_images_needs_them_in_memory(tmp_path):
 def test_a_folder_whose_list_is_wrong_is_a_problem_of_the_suite(tmp_path):
     change_line(Folder().write_csv(tmp_path / "birds") / "test.csv", 2, "x.jpg,cow")
     with pytest.raises(
-        SuiteError, match=r"mine.yaml:4: datasets.0.path: .*birds/test.csv:2: no training image has the"
+        SuiteError,
+        match=r"mine.yaml:4: datasets.0.path: .*birds/test.csv:2: no training image has the",
     ):
         prepared(tmp_path, "  - {name: folder, path: ../birds}")
 
@@ -460,7 +624,10 @@ def test_a_folder_whose_list_is_wrong_is_a_problem_of_the_suite(tmp_path):
             "--set crop: birds is image files, and protocol images-32 does not say what a network sees of them",
         ),
         ({"crop": 20}, "--set crop: must be at most resize, 18, got 20"),
-        ({"crop": 4, "resize": 4}, "overrides.model: model cnn3: needs images of at least 8x8, got 4x4"),
+        (
+            {"crop": 4, "resize": 4},
+            "overrides.model: model cnn3: needs images of at least 8x8, got 4x4",
+        ),
         ({"val_fraction": 0.01}, "--set val_fraction: leaves no validation example of 30"),
         (
             {"batches_per_epoch": 3},
@@ -471,14 +638,23 @@ def test_a_folder_whose_list_is_wrong_is_a_problem_of_the_suite(tmp_path):
 def test_wrong_sizes_for_a_network_are_refused(tmp_path, setting, message):
     Folder().write_classes(tmp_path / "birds")
     path = suite_file(tmp_path, "  - {name: folder, path: ../birds}")
+
     with pytest.raises(SuiteError) as caught:
         api.prepare(path, out=tmp_path / "out", overrides=setting)
     assert message in str(caught.value)
 
 
 def test_crops_are_for_files(tmp_path):
-    with pytest.raises(SuiteError, match=r"resize and crop are for datasets of image files; .* has shape"):
-        sweep(tmp_path, {"name": "digits", "noise": {"kind": "symmetric", "rate": 0.4}}, ["ce"], "digits", model="cnn3")
+    with pytest.raises(
+        SuiteError, match=r"resize and crop are for datasets of image files; .* has shape"
+    ):
+        sweep(
+            tmp_path,
+            {"name": "digits", "noise": {"kind": "symmetric", "rate": 0.4}},
+            ["ce"],
+            "digits",
+            model="cnn3",
+        )
 
 
 def test_images_that_vanish_between_two_runs(tmp_path):
@@ -487,4 +663,5 @@ def test_images_that_vanish_between_two_runs(tmp_path):
     (path / "pictures" / "test" / "no 4, ñ.jpg").unlink()
     sw.run()
     (record,) = sw.failures()
+
     assert "no 4, ñ.jpg: there is no such image any more" in record.error["message"]

@@ -21,6 +21,7 @@ def test_written_labels_come_back(tmp_path, suffix):
     path.write_text("something older")
     write_labels(path, LABELS.astype(np.int32))
     back = read_labels(path)
+
     np.testing.assert_array_equal(back, LABELS)
     assert back.dtype == np.int64
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -31,14 +32,23 @@ def test_other_peoples_tools_read_them(tmp_path):
         write_labels(tmp_path / f"labels{suffix}", LABELS)
     assert json.loads((tmp_path / "labels.json").read_text()) == LABELS.tolist()
     assert np.load(tmp_path / "labels.npy").dtype == np.int64
+
     tensor = torch.load(tmp_path / "labels.pt", weights_only=True)
     assert tensor.dtype == torch.int64
     assert tensor.tolist() == LABELS.tolist()
 
 
 def test_hash_is_of_little_endian_int64():
-    assert labels_hash(LABELS) == labels_hash(LABELS.astype(np.uint8)) == labels_hash(LABELS.astype(">i8"))
-    assert labels_hash(np.arange(10)) == hashlib.sha256(struct.pack("<10q", *range(10))).hexdigest()[:16]
+    assert (
+        labels_hash(LABELS)
+        == labels_hash(LABELS.astype(np.uint8))
+        == labels_hash(LABELS.astype(">i8"))
+    )
+
+    assert (
+        labels_hash(np.arange(10))
+        == hashlib.sha256(struct.pack("<10q", *range(10))).hexdigest()[:16]
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +71,10 @@ def test_pt_of_other_people(tmp_path):
     for value in (LABELS, LABELS.tolist(), torch.from_numpy(LABELS)):
         torch.save(value, tmp_path / "x.pt")
         np.testing.assert_array_equal(read_labels(tmp_path / "x.pt"), LABELS)
-    (tmp_path / "x.pt").write_bytes(pickle.dumps({"worse_label": LABELS, "clean_label": LABELS * 0}))
+    (tmp_path / "x.pt").write_bytes(
+        pickle.dumps({"worse_label": LABELS, "clean_label": LABELS * 0})
+    )
+
     np.testing.assert_array_equal(read_labels(tmp_path / "x.pt", "worse_label"), LABELS)
 
 
@@ -99,6 +112,7 @@ def test_wrong_key_gets_a_hint(tmp_path):
     (tmp_path / "x.pt").write_bytes(pickle.dumps({"worse_label": [1]}))
     with pytest.raises(DataError, match="Did you mean 'worse_label'"):
         read_labels(tmp_path / "x.pt", "worst_label")
+
     np.save(tmp_path / "x.npy", LABELS)
     with pytest.raises(DataError, match="leave the key out"):
         read_labels(tmp_path / "x.npy", "worse_label")

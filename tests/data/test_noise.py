@@ -28,6 +28,7 @@ def draw(kind, rate, clean=C10, info=cifar10.INFO, seed=0, images=None):
     clean = clean.copy()
     before = clean.copy()
     given_labels = apply({"kind": kind, "rate": rate}, clean, info, seed, images)
+
     np.testing.assert_array_equal(clean, before)
     assert given_labels.dtype == np.int64
     assert not np.shares_memory(given_labels, clean)
@@ -49,7 +50,7 @@ def images_for(clean):
     return np.random.default_rng(7).integers(0, 256, (len(clean), 8, 8, 3), np.uint8)
 
 
-# --- counts --------------------------------------------------------------------------------------------------------
+# --- counts ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", ["0", "0.1", "0.2", "0.45", "0.8", "1"])
@@ -64,6 +65,7 @@ def test_symmetric_flips_spread_over_the_other_classes():
     counts = flips(C10, draw("symmetric", 0.9), 10)
     expected = 5000 * 0.9 / 9
     off = counts[~np.eye(10, dtype=bool)]
+
     assert abs(off - expected).max() < 5 * math.sqrt(expected)
     assert off.sum() == 45_000
 
@@ -73,6 +75,7 @@ def test_symmetric_inclusive_may_draw_the_true_class(rate):
     given_labels = draw("symmetric-inclusive", float(rate))
     drawn = math.ceil(Fraction(rate) * 50_000)
     wrong = int((given_labels != C10).sum())
+
     assert wrong <= drawn
     assert abs(wrong - 0.9 * drawn) <= 5 * math.sqrt(drawn * 0.9 * 0.1)
 
@@ -92,6 +95,7 @@ def test_asymmetric_rates_of_cats_and_dogs(real_cifar10n):
     expected = np.diag([5000] * 10)
     for source, target in ((9, 1), (2, 0), (4, 7), (3, 5), (5, 3)):
         expected[source, source], expected[source, target] = 3000, 2000
+
     np.testing.assert_array_equal(counts, expected)
 
 
@@ -126,7 +130,9 @@ def test_asymmetric_block(rate):
 def test_asymmetric_superclass_stays_inside_the_superclass():
     given_labels = draw("asymmetric-superclass", 0.4, C100, cifar100.INFO)
     superclass = {fine: i for i, members in enumerate(CIFAR100_SUPERCLASSES) for fine in members}
+
     assert sorted(superclass) == list(range(100))
+
     counts = flips(C100, given_labels, 100)
     for c in range(100):
         (target,) = (j for j in np.flatnonzero(counts[c]) if j != c)
@@ -139,7 +145,10 @@ def test_asymmetric_superclass_stays_inside_the_superclass():
 def test_superclasses_are_those_of_the_real_coarse_labels(real_data):
     content = read_torch(real_data / "cifar-n" / "CIFAR-100_human.pt")
     pairs = set(zip(content["clean_coarse_label"], content["clean_label"].tolist(), strict=True))
-    assert pairs == {(i, fine) for i, members in enumerate(CIFAR100_SUPERCLASSES) for fine in members}
+
+    assert pairs == {
+        (i, fine) for i, members in enumerate(CIFAR100_SUPERCLASSES) for fine in members
+    }
 
 
 def test_asymmetric_swap_swaps_two_classes_of_each_block():
@@ -152,6 +161,7 @@ def test_asymmetric_swap_swaps_two_classes_of_each_block():
             first, second = block + np.flatnonzero(counts.diagonal()[block : block + 5] < 500)
             assert counts[first, second] == counts[second, first] == 200
             seen.add((first, second))
+
     assert len(seen) > 40  # other pairs for other seeds
 
 
@@ -162,6 +172,7 @@ def test_matrix_within_binomial_error(tmp_path):
     np.save(tmp_path / "T.npy", T)
     noise = resolve({"kind": "matrix", "path": "T.npy"}, cifar10.INFO, tmp_path)
     measured = transition_matrix(C10, apply(noise, C10, cifar10.INFO, 0), 10)
+
     assert (abs(measured - T) <= 5 * np.sqrt(T * (1 - T) / 5000) + 1e-12).all()
 
 
@@ -169,11 +180,14 @@ def test_instance_dependent_rate_and_dependence():
     clean = np.tile(np.arange(10), 500)
     images = images_for(clean)
     given_labels = draw("instance-dependent", 0.4, clean, images=images)
+
     # q is truncated normal with mean 0.4: the rate is its mean, within binomial error.
     assert abs(noise_rate(clean, given_labels) - 0.4) < 5 * math.sqrt(0.4 * 0.6 / len(clean))
+
     # Equal images of one class get equal wrong labels: the softmax over 192 pixels is all but a maximum.
     images[clean == 0] = images[0]
     wrong = draw("instance-dependent", 0.4, clean, images=images)[clean == 0]
+
     assert np.bincount(wrong[wrong != 0]).max() > 0.9 * (wrong != 0).sum()
 
 
@@ -188,6 +202,7 @@ def test_instance_dependent_on_float_features(tmp_path):
     data = digits.load(Places(tmp_path, tmp_path), 0)
     noise = {"kind": "instance-dependent", "rate": 0.3}
     given_labels = apply(noise, data.clean_labels, data.info, 0, data.train_images)
+
     assert abs(noise_rate(data.clean_labels, given_labels) - 0.3) < 0.07
     with pytest.raises(ValueError, match="pass images"):
         apply(noise, data.clean_labels, data.info, 0)
@@ -204,8 +219,10 @@ def test_any_rate_on_any_class_sizes(kind, rate, sizes, seed):
     clean = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
     info = replace(cifar10.INFO, num_classes=len(sizes))
     given_labels = draw(kind, float(rate), clean, info, seed)
+
     assert given_labels.min() >= 0
     assert given_labels.max() < len(sizes)
+
     wrong = np.bincount(clean[given_labels != clean], minlength=len(sizes))
     if kind == "symmetric-inclusive":
         assert wrong.sum() <= math.ceil(Fraction(rate) * len(clean))
@@ -213,7 +230,7 @@ def test_any_rate_on_any_class_sizes(kind, rate, sizes, seed):
         assert wrong.tolist() == [half_even(str(rate), n) for n in sizes]
 
 
-# --- what it depends on --------------------------------------------------------------------------------------------
+# --- what it depends on ---------------------------------------------------------------------------
 
 PINNED = {
     ("symmetric", 0.4): "8869543650913cd9",
@@ -230,15 +247,20 @@ def test_the_labels_of_a_seed_never_change(kind, rate):
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("file", "matrix")])
 def test_same_seed_same_labels_other_seed_other_labels(kind):
-    info, clean = (cifar100.INFO, C100) if KINDS[kind].class_ids == "cifar100" else (cifar10.INFO, C10)
+    info, clean = (
+        (cifar100.INFO, C100) if KINDS[kind].class_ids == "cifar100" else (cifar10.INFO, C10)
+    )
     images = images_for(clean) if KINDS[kind].needs_images else None
     first, again, other = (draw(kind, 0.4, clean, info, seed, images) for seed in (0, 0, 1))
+
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_noise_does_not_depend_on_the_dtype_of_the_labels():
-    np.testing.assert_array_equal(draw("symmetric", 0.4), draw("symmetric", 0.4, C10.astype(np.uint8)))
+    np.testing.assert_array_equal(
+        draw("symmetric", 0.4), draw("symmetric", 0.4, C10.astype(np.uint8))
+    )
 
 
 def test_a_higher_rate_flips_the_same_examples_and_more():
@@ -252,7 +274,7 @@ def test_transition_matrix():
     np.testing.assert_array_equal(T, [[0.75, 0, 0.25], [0, 1, 0], [0, 0, 1]])
 
 
-# --- files ---------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 SMALL = replace(cifar10.INFO, num_train=20, num_classes=3)
 
@@ -261,6 +283,7 @@ def test_labels_from_a_file(tmp_path):
     labels = np.arange(20) % 3
     (tmp_path / "labels.json").write_text(json.dumps(labels.tolist()))
     noise = resolve({"kind": "file", "path": "labels.json"}, SMALL, tmp_path)
+
     for seed in (0, 1):
         np.testing.assert_array_equal(apply(noise, np.zeros(20, int), SMALL, seed), labels)
     assert not KINDS["file"].redrawn
@@ -271,22 +294,31 @@ def test_file_that_changed_after_the_suite_was_read(tmp_path):
     np.save(path, np.zeros(20, np.int64))
     noise = resolve({"kind": "file", "path": str(path)}, SMALL, tmp_path)
     np.save(path, np.ones(20, np.int64))
+
     with pytest.raises(DataError, match=r"labels\.npy: has changed"):
         apply(noise, np.zeros(20, int), SMALL, 0)
+
     path.unlink()
     with pytest.raises(DataError, match=r"labels\.npy: cannot be read"):
         apply(noise, np.zeros(20, int), SMALL, 0)
 
 
 @pytest.mark.parametrize(
-    ("labels", "words"), [(np.zeros(19, int), "19 labels.*20"), (np.full(20, 3), r"\[0, 3\), got 3 at position 0")]
+    ("labels", "words"),
+    [(np.zeros(19, int), "19 labels.*20"), (np.full(20, 3), r"\[0, 3\), got 3 at position 0")],
 )
 def test_file_that_does_not_fit(tmp_path, labels, words):
     np.save(tmp_path / "labels.npy", labels)
     with pytest.raises(SuiteError, match=rf"noise\.path: .*labels\.npy: .*{words}"):
         resolve({"kind": "file", "path": "labels.npy"}, SMALL, tmp_path)
+
     with pytest.raises(DataError, match=rf"labels\.npy: .*{words}"):
-        apply({"kind": "file", "path": str(tmp_path / "labels.npy"), "key": ""}, np.zeros(20, int), SMALL, 0)
+        apply(
+            {"kind": "file", "path": str(tmp_path / "labels.npy"), "key": ""},
+            np.zeros(20, int),
+            SMALL,
+            0,
+        )
 
 
 def test_key_of_a_file_with_several_label_sets(real_data):
@@ -308,6 +340,7 @@ def test_every_format_of_a_matrix_gives_the_same_labels(tmp_path):
     for suffix in ("npy", "json", "csv", "txt"):
         noise = resolve({"kind": "matrix", "path": f"T.{suffix}"}, SMALL, tmp_path)
         hashes.add(labels_hash(apply(noise, clean, SMALL, 0)))
+
     assert len(hashes) == 1
 
 
@@ -329,25 +362,36 @@ def test_matrices_that_are_none(tmp_path, T, words):
         resolve({"kind": "matrix", "path": "T.json"}, SMALL, tmp_path)
 
 
-# --- a suite's mapping ---------------------------------------------------------------------------------------------
+# --- a suite's mapping ----------------------------------------------------------------------------
 
 
 def test_resolved_noise_is_plain_and_complete(tmp_path):
-    assert resolve({"rate": 1, "kind": "symmetric"}, cifar10.INFO, tmp_path) == {"kind": "symmetric", "rate": 1.0}
+    assert resolve({"rate": 1, "kind": "symmetric"}, cifar10.INFO, tmp_path) == {
+        "kind": "symmetric",
+        "rate": 1.0,
+    }
+
     np.save(tmp_path / "x.npy", np.zeros(20, int))
     resolved = resolve({"kind": "file", "path": "x.npy"}, SMALL, tmp_path)
+
     assert list(resolved) == ["kind", "path", "key", "sha256"]
     assert resolved["path"] == str(tmp_path / "x.npy")
     assert json.loads(json.dumps(resolved)) == resolved
+
     (tmp_path / "y.npy").write_bytes((tmp_path / "x.npy").read_bytes())
-    assert identity(resolved) == identity(resolve({"kind": "file", "path": "y.npy"}, SMALL, tmp_path))
+    assert identity(resolved) == identity(
+        resolve({"kind": "file", "path": "y.npy"}, SMALL, tmp_path)
+    )
 
 
 @pytest.mark.parametrize(
     ("noise", "message"),
     [
         ({}, "noise.kind: is required"),
-        ({"kind": "symetric", "rate": 0.4}, "noise.kind: unknown kind 'symetric'. .* Did you mean 'symmetric'?"),
+        (
+            {"kind": "symetric", "rate": 0.4},
+            "noise.kind: unknown kind 'symetric'. .* Did you mean 'symmetric'?",
+        ),
         ({"kind": ["symmetric"]}, "noise.kind: unknown kind"),
         ({"kind": "symmetric"}, "noise.rate: is required"),
         ({"kind": "symmetric", "rate": 1.4}, r"noise.rate: must be in \[0, 1\], got 1.4"),
@@ -355,11 +399,17 @@ def test_resolved_noise_is_plain_and_complete(tmp_path):
         ({"kind": "symmetric", "rate": math.nan}, r"noise.rate: must be in \[0, 1\], got nan"),
         ({"kind": "symmetric", "rate": "0.4"}, "noise.rate: must be a number, got '0.4'"),
         ({"kind": "symmetric", "rate": True}, "noise.rate: must be a number, got True"),
-        ({"kind": "symmetric", "rat": 0.4}, "noise.rat: unknown key. symmetric takes: rate. Did you mean 'rate'?"),
+        (
+            {"kind": "symmetric", "rat": 0.4},
+            "noise.rat: unknown key. symmetric takes: rate. Did you mean 'rate'?",
+        ),
         ({"kind": "symmetric", "rate": 0.4, "path": "x"}, "noise.path: unknown key"),
         ({"kind": "file", "path": "nowhere.npy"}, "noise.path: there is no file .*nowhere.npy"),
         ({"kind": "file", "path": 3}, "noise.path: must be text, got 3"),
-        ({"kind": "asymmetric-block", "rate": 0.4}, "noise.kind: .* cifar100 and .*, not for cifar10"),
+        (
+            {"kind": "asymmetric-block", "rate": 0.4},
+            "noise.kind: .* cifar100 and .*, not for cifar10",
+        ),
     ],
 )
 def test_wrong_noise_is_refused_with_its_key(tmp_path, noise, message):
@@ -395,4 +445,5 @@ def test_no_kind_is_lost_and_every_one_is_described():
         "instance-dependent",
         "file",
     }
+
     assert all(kind.doc for kind in KINDS.values())

@@ -26,8 +26,14 @@ ARRAYS = [
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_arrays_and_numbers_come_back(protocol):
-    value = {"arrays": ARRAYS, "numbers": (1, 2.5, np.int64(3), np.float32(0.5)), "text": "é", b"bytes": b"\x00\xff"}
+    value = {
+        "arrays": ARRAYS,
+        "numbers": (1, 2.5, np.int64(3), np.float32(0.5)),
+        "text": "é",
+        b"bytes": b"\x00\xff",
+    }
     back = read_pickle(pickle.dumps(value, protocol), "x")
+
     for got, expected in zip(back["arrays"], ARRAYS, strict=True):
         np.testing.assert_array_equal(got, expected)
         assert got.dtype == expected.dtype.newbyteorder("=")
@@ -44,6 +50,7 @@ def test_python_2_pickle():
         b"\xffK\x00tb\x89T" + struct.pack("<I", len(raw)) + raw + b"tbu."
     )
     back = read_pickle(content, "x")
+
     assert back[b"labels"] == [3]
     np.testing.assert_array_equal(back[b"data"], [[0, 1, 2], [3, 4, 5]])
 
@@ -94,7 +101,10 @@ def test_tricks_are_refused(content):
 
 
 def test_array_that_claims_another_size():
-    content = pickle.dumps(np.arange(3, dtype=np.int64), protocol=2).replace(b"K\x03\x85", b"K\x09\x85")
+    content = pickle.dumps(np.arange(3, dtype=np.int64), protocol=2).replace(
+        b"K\x03\x85", b"K\x09\x85"
+    )
+
     with pytest.raises(DataError, match="bytes"):
         read_pickle(content, "here")
 
@@ -103,11 +113,15 @@ VALID = pickle.dumps({"labels": np.arange(20), "rest": [1, 2]}, protocol=2)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=4), st.integers(0, 300))
+@given(
+    st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=4),
+    st.integers(0, 300),
+)
 def test_damaged_pickles_give_a_value_or_a_data_error(changes, cut):
     content = bytearray(VALID)
     for place, value in changes:
         content[place] = value
+
     try:
         read_pickle(bytes(content[: len(content) - cut]), "here")
     except DataError as error:
@@ -117,8 +131,11 @@ def test_damaged_pickles_give_a_value_or_a_data_error(changes, cut):
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.float32])
 def test_torch_files(tmp_path, dtype):
     values = torch.arange(6).to(dtype)
-    torch.save({"a": values, "b": values.reshape(2, 3), "c": np.arange(3), "d": [1, 2]}, tmp_path / "x.pt")
+    torch.save(
+        {"a": values, "b": values.reshape(2, 3), "c": np.arange(3), "d": [1, 2]}, tmp_path / "x.pt"
+    )
     back = read_torch(tmp_path / "x.pt")
+
     np.testing.assert_array_equal(back["a"], values.numpy())
     np.testing.assert_array_equal(back["b"], values.reshape(2, 3).numpy())
     np.testing.assert_array_equal(back["c"], np.arange(3))
@@ -128,6 +145,7 @@ def test_torch_files(tmp_path, dtype):
 def test_torch_slices_share_a_storage(tmp_path):
     torch.save(torch.arange(10)[4:7], tmp_path / "x.pt")
     np.testing.assert_array_equal(read_torch(tmp_path / "x.pt"), [4, 5, 6])
+
     torch.save(torch.arange(10)[::2], tmp_path / "x.pt")
     with pytest.raises(DataError, match="clone"):
         read_torch(tmp_path / "x.pt")

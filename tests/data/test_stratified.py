@@ -9,8 +9,11 @@ from nlbench.data import stratified
 
 def drawn(counts, size, seed=0):
     """Positions drawn from classes of these sizes, and how many of each."""
-    labels = streams.rng(7, "labels").permutation(np.repeat(np.arange(len(counts)) * 3, counts))  # classes 0, 3, 6, ...
+    labels = streams.rng(7, "labels").permutation(
+        np.repeat(np.arange(len(counts)) * 3, counts)
+    )  # classes 0, 3, 6, ...
     index = stratified.balanced(labels, size, streams.rng(seed, "order"))
+
     assert index.dtype == np.int64
     assert len(np.unique(index)) == len(index) == size
     return index, [int((labels[index] == 3 * c).sum()) for c in range(len(counts))]
@@ -35,12 +38,14 @@ def test_quotas(counts, size, expected):
 
 
 @pytest.mark.parametrize(
-    ("counts", "size", "level"), [((10, 10, 10), 10, 3), ((2, 10, 10, 10), 15, 4), ((9, 9, 9), 1, 0)]
+    ("counts", "size", "level"),
+    [((10, 10, 10), 10, 3), ((2, 10, 10, 10), 15, 4), ((9, 9, 9), 1, 0)],
 )
 def test_a_remainder_that_does_not_divide_is_drawn(counts, size, level):
     """Each class that has more gets one more in some draws, and no class is two ahead of another."""
     got = np.array([drawn(counts, size, seed)[1] for seed in range(100)])
     full = np.array(counts) <= level
+
     assert (got[:, full] == np.array(counts)[full]).all()
     assert set(np.unique(got[:, ~full]).tolist()) == {level, level + 1}
     assert (np.ptp(got[:, ~full], axis=0) == 1).all()
@@ -68,6 +73,7 @@ def test_each_member_of_a_class_is_drawn_as_often():
     times = np.zeros(60, int)
     for seed in range(400):
         times[drawn((20, 40), 20, seed)[0]] += 1
+
     assert times.sum() == 8000
     assert abs(times[times > 150] - 200).max() < 60
     assert abs(times[times <= 150] - 100).max() < 50

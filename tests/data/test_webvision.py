@@ -33,9 +33,17 @@ def test_the_first_fifty_classes(small, tmp_path, place, val_prefix):
     small.write(tmp_path / place, val_prefix)
     dataset = load(tmp_path)
     root = tmp_path / place
-    assert (dataset.info.num_classes, dataset.info.num_train, dataset.info.num_test) == (50, 100, 50)
+
+    assert (dataset.info.num_classes, dataset.info.num_train, dataset.info.num_test) == (
+        50,
+        100,
+        50,
+    )
+
     assert list(dataset.label_sets) == ["noisy"]
-    assert [dataset.train_images.path(i) for i in range(100)] == [str(root / name) for name, _ in small.train]
+    assert [dataset.train_images.path(i) for i in range(100)] == [
+        str(root / name) for name, _ in small.train
+    ]
     assert dataset.label_sets["noisy"].tolist() == [label for _, label in small.train]
     assert dataset.test_images.path(0) == str(root / "val_images_256" / "val000049.jpg")
     assert dataset.test_labels.tolist() == list(range(49, -1, -1))
@@ -43,6 +51,7 @@ def test_the_first_fifty_classes(small, tmp_path, place, val_prefix):
 
 def test_imagenet_is_mapped_by_wordnet_id(small, tmp_path):
     assert sorted(SYNSETS[:50]) != SYNSETS[:50]
+
     images, labels = load(small.write(tmp_path)).scored["ilsvrc12"]
     for i, label in enumerate(labels):
         assert images.path(i).endswith(f"ilsvrc12/{SYNSETS[label]}/ILSVRC2012_val_00000001.JPEG")
@@ -52,12 +61,16 @@ def test_imagenet_is_mapped_by_wordnet_id(small, tmp_path):
 def test_fewer_images_than_imagenet_has_are_a_warning(small, tmp_path):
     small.write(tmp_path)
     (warning,) = load(tmp_path).warnings
+
     assert "ilsvrc12: 1 images of a class; ILSVRC 2012 has 50" in warning
+
     for name in SYNSETS[:50]:
         for i in range(2, 51):
             shutil.copy(
-                tmp_path / "ilsvrc12" / name / "ILSVRC2012_val_00000001.JPEG", tmp_path / f"ilsvrc12/{name}/{i}.JPEG"
+                tmp_path / "ilsvrc12" / name / "ILSVRC2012_val_00000001.JPEG",
+                tmp_path / f"ilsvrc12/{name}/{i}.JPEG",
             )
+
     dataset = load(tmp_path)
     assert dataset.warnings == ()
     assert (np.bincount(dataset.scored["ilsvrc12"][1]) == 50).all()
@@ -66,6 +79,7 @@ def test_fewer_images_than_imagenet_has_are_a_warning(small, tmp_path):
 def test_fingerprint(tmp_path):
     first = load(WebVision().write(tmp_path / "a")).fingerprint
     assert load(WebVision().write(tmp_path / "b" / "WebVision")).fingerprint == first
+
     for part in ("train", "val"):
         other = WebVision()
         rows = getattr(other, part)
@@ -74,10 +88,13 @@ def test_fingerprint(tmp_path):
         rows.append((rows[0][0].replace(".jpg", "b.jpg"), 3))
         rows.append((rows[0][0].replace(".jpg", "c.jpg"), 46 if part == "val" else 10))
         rows.append((rows[0][0].replace(".jpg", "d.jpg"), 47 if part == "val" else 11))
+
         assert load(other.write(tmp_path / part)).fingerprint != first
+
     lines = (tmp_path / "a" / "info" / "synsets.txt").read_text().splitlines()
     lines[3], lines[4] = lines[4], lines[3]
     write_lines(tmp_path / "a" / "info" / "synsets.txt", lines)
+
     assert load(tmp_path / "a").fingerprint != first
 
 
@@ -85,10 +102,17 @@ def test_the_message_about_missing_files_has_their_home_page(small, tmp_path):
     small.write(tmp_path / "webvision")
     shutil.rmtree(tmp_path / "webvision" / "ilsvrc12")
     (tmp_path / "webvision" / "info" / "synsets.txt").unlink()
+
     with pytest.raises(DataMissing) as caught:
         load(tmp_path)
-    for word in ("missing in", "info/synsets.txt; ilsvrc12", "https://image-net.org", "webvision/ilsvrc12"):
+    for word in (
+        "missing in",
+        "info/synsets.txt; ilsvrc12",
+        "https://image-net.org",
+        "webvision/ilsvrc12",
+    ):
         assert word in str(caught.value)
+
     assert "val_images_256" not in str(caught.value)
 
 
@@ -97,43 +121,87 @@ def test_missing_images(tmp_path):
     small.write(tmp_path)
     (tmp_path / small.train[7][0]).unlink()
     dataset = load(tmp_path)
+
     # Two lines of other classes come first.
     assert (
-        f"train_filelist_google.txt:10: no image {tmp_path}/google/q0007/im g,0é.jpg; left out" in dataset.warnings[0]
+        f"train_filelist_google.txt:10: no image {tmp_path}/google/q0007/im g,0é.jpg; left out"
+        in dataset.warnings[0]
     )
+
     assert dataset.info.num_train == 199
     assert dataset.label_sets["noisy"][7] == 8
+
     for i in (8, 9):
         (tmp_path / small.train[i][0]).unlink()
-    refused(tmp_path, "train_filelist_google.txt:10: no image", "the first of 3 of 200", "more than 1% are missing")
+    refused(
+        tmp_path,
+        "train_filelist_google.txt:10: no image",
+        "the first of 3 of 200",
+        "more than 1% are missing",
+    )
 
 
 def test_every_image_that_scores_must_be_there(small, tmp_path):
     small.write(tmp_path)
     (tmp_path / "val_images_256" / "val000047.jpg").unlink()
-    refused(tmp_path, "val_filelist.txt:4: no image", "val000047.jpg; every image of this part must be there")
+
+    refused(
+        tmp_path,
+        "val_filelist.txt:4: no image",
+        "val000047.jpg; every image of this part must be there",
+    )
 
 
 def test_a_class_of_imagenet_that_is_not_there(small, tmp_path):
     small.write(tmp_path)
     (tmp_path / "ilsvrc12" / SYNSETS[31] / "ILSVRC2012_val_00000001.JPEG").unlink()
-    refused(tmp_path, f"ilsvrc12/{SYNSETS[31]}: no images of class 31 there", f"synsets.txt:32 is {SYNSETS[31]})")
+
+    refused(
+        tmp_path,
+        f"ilsvrc12/{SYNSETS[31]}: no images of class 31 there",
+        f"synsets.txt:32 is {SYNSETS[31]})",
+    )
 
 
 @pytest.mark.parametrize(
     ("file", "number", "line", "message"),
     [
-        ("train_filelist_google.txt", 5, "google/a.jpg", "google.txt:5: must be a file and a label from 0"),
-        ("train_filelist_google.txt", 5, "google/a.jpg 1000", "google.txt:5: label 1000 of google/a.jpg is not below"),
-        ("val_filelist.txt", 1, "val.jpg x", "val_filelist.txt:1: must be a file and a label from 0"),
+        (
+            "train_filelist_google.txt",
+            5,
+            "google/a.jpg",
+            "google.txt:5: must be a file and a label from 0",
+        ),
+        (
+            "train_filelist_google.txt",
+            5,
+            "google/a.jpg 1000",
+            "google.txt:5: label 1000 of google/a.jpg is not below",
+        ),
+        (
+            "val_filelist.txt",
+            1,
+            "val.jpg x",
+            "val_filelist.txt:1: must be a file and a label from 0",
+        ),
         (
             "val_filelist.txt",
             3,
             "val000047.jpg 48",
             "val_filelist.txt:4: val_images_256/val000047.jpg is listed already",
         ),
-        ("val_filelist.txt", 3, None, "val_filelist.txt: only 49 of the first 50 classes are in it"),
-        ("synsets.txt", 8, SYNSETS[3], f"synsets.txt:8: {SYNSETS[3]} is the class of line 4 already"),
+        (
+            "val_filelist.txt",
+            3,
+            None,
+            "val_filelist.txt: only 49 of the first 50 classes are in it",
+        ),
+        (
+            "synsets.txt",
+            8,
+            SYNSETS[3],
+            f"synsets.txt:8: {SYNSETS[3]} is the class of line 4 already",
+        ),
         ("synsets.txt", 8, "", "synsets.txt: holds 49 of the first 50 WordNet ids"),
     ],
 )

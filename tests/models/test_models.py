@@ -34,6 +34,7 @@ def test_model(name):
     logits = network(images)
 
     assert logits.shape == (3, 7)
+
     logits.logsumexp(1).sum().backward()
     for parameter in network.parameters():
         assert parameter.grad is not None
@@ -117,27 +118,33 @@ def test_resnet9_halves_the_image_three_times_and_adds_two_residual_pairs():
         (256, 16, 16),
         (256, 8, 8),
     ]
+
     assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in network.modules()) == 9
 
 
 def test_linear_starts_at_zero_and_has_no_bias():
     network = models.build("linear", 2, (5, 1, 1))
     (weight,) = network.parameters()
+
     assert weight.shape == (2, 5)
     assert not weight.any()
+
     nn.init.normal_(weight)
     images = torch.randn(3, 5, 1, 1)
+
     torch.testing.assert_close(network(images), images.flatten(1) @ weight.T)
 
 
 def test_names_are_described_and_listed_without_torch():
     assert set(PARAMETERS) == set(models.names())
     assert all(line.endswith(".") for line in models.names().values())
+
     code = (
         "import sys; from nlbench import models; models.names(); models.check('resnet34');"
         " print('torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
     assert out.stdout.strip() == "False"
 
 
@@ -213,6 +220,7 @@ def test_torchvision_weights_are_taken_over_but_for_the_classifier(monkeypatch):
 
     monkeypatch.setattr(torchvision.models, "get_model", get_model)
     network = models.build("torchvision/resnet18", 7, (3, 64, 64), weights="imagenet")
+
     assert [str(weights) for weights in asked if weights] == ["ResNet18_Weights.IMAGENET1K_V1"]
     for key, value in network.state_dict().items():
         assert key.startswith("fc.") or torch.equal(value, published.state_dict()[key])
@@ -222,6 +230,7 @@ def test_torchvision_weights_are_taken_over_but_for_the_classifier(monkeypatch):
 def test_timm_models_get_our_classifier_and_channels():
     pytest.importorskip("timm")
     network = models.build("timm/resnet18", 7, (1, 32, 32))
+
     assert network(torch.randn(2, 1, 32, 32)).shape == (2, 7)
     with pytest.raises(
         SuiteError, match=r"timm has \d+ models, .*Did you mean 'timm/inception_resnet_v2'\?"

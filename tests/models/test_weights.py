@@ -88,9 +88,12 @@ def test_a_file_of_ones_own(tmp_path, form, suffix):
     """The body is the file's; the classifier, which is for other classes, is drawn."""
     tensors = state()
     network = built(saved(tmp_path / f"w{suffix}", form(tensors)))
+
     assert same(body(network), body(tensors))
+
     fresh = built("")
     last = [name for name in network if name not in body(network)]
+
     assert len(last) == 2
     assert all(torch.equal(network[name], fresh[name]) for name in last)
 
@@ -102,7 +105,9 @@ def test_a_classifier_for_as_many_classes_is_the_files(tmp_path):
 def test_safetensors(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     safetensors.save_file(state(), tmp_path / "w.safetensors")
+
     assert same(body(built(tmp_path / "w.safetensors")), body(state()))
+
     for content in (b"", b"x" * 100, (tmp_path / "w.safetensors").read_bytes()[:-9]):
         (tmp_path / "w.safetensors").write_bytes(content)
         with pytest.raises(SuiteError, match=r"w\.safetensors: cannot be read as weights \(.+\)"):
@@ -169,13 +174,14 @@ def test_weights_of_a_deeper_model_of_the_family_are_refused(tmp_path):
 
     tensors = {name: torch.zeros(()).expand(shape) for name, shape in names.items()}
     path = saved(tmp_path / "w.pth", tensors)
+
     with pytest.raises(
         SuiteError, match=r"weights of a larger model: this one has no layer1\.2\.conv1\.weight"
     ):
         models.build("torchvision/resnet18", 10, (3, 64, 64), weights=str(path))
 
 
-# ---- Published weights ---------------------------------------------------------------------------
+# --- Published weights ----------------------------------------------------------------------------
 
 URL = "squeezenet1_1-b8a52dc0.pth"
 
@@ -215,7 +221,7 @@ def test_timms_file_is_named():
         models.fetch_weights("timm/convmixer_nowhere", "imagenet")
 
 
-# ---- In a suite ----------------------------------------------------------------------------------
+# --- In a suite -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -321,6 +327,7 @@ def test_without_network_nothing_is_trained(tmp_path, suite):
         assert word in result.stderr
 
     assert Store(tmp_path / "out").run_keys() == []
+
     dry = CliRunner().invoke(app, ["run", str(path), *options, "--dry-run"])
     assert "1 missing" in dry.stdout
 
@@ -328,6 +335,7 @@ def test_without_network_nothing_is_trained(tmp_path, suite):
 def test_a_record_says_which_file_imagenet_stands_for():
     assert models.weights_file("resnet18", "") == ""
     assert models.weights_file("resnet18", "sha256:abc") == "sha256:abc"
+
     name = models.weights_file("torchvision/resnet50", "imagenet")
     assert name.endswith(
         "/resnet50-0676ba61.pth"
