@@ -38,6 +38,7 @@ def changed(tmp_path):
         assert old in SOURCE
         path = tmp_path / "mine.py"
         path.write_text(SOURCE.replace(old, new, 1) if old else SOURCE)
+        # All sources have the same path here, by which hashes are remembered.
         code_hash.file_hash.cache_clear()
         return code_hash.code_hash(path, "digits_cnn", "digits")
 

@@ -111,6 +111,7 @@ class Loop:
         side, other, channels = info.shape
         network = models.build(protocol.model, info.num_classes, (channels, side, other))
         self.network = network.to(self.device).train()
+
         self.loss_of = EagerELR(len(setting.labels), info.num_classes, self.device)
         self.optimiser = torch.optim.SGD(
             self.network.parameters(),
@@ -118,6 +119,7 @@ class Loop:
             momentum=protocol.momentum,
             weight_decay=protocol.weight_decay,
         )
+
         self.loader: Any = DataLoader(
             Pictures(setting.images, setting.labels, info),
             batch_size=protocol.batch_size,
@@ -138,6 +140,7 @@ class Loop:
         begun = time.perf_counter()
         for images, labels, index in itertools.chain([first], batches):
             images, labels = images.to(self.device), labels.to(self.device)
+
             logits = self.network(images)
             loss = self.loss_of(index.tolist(), logits, labels)
             self.optimiser.zero_grad()
@@ -148,6 +151,7 @@ class Loop:
             total += loss.item()
             right += (logits.argmax(1) == labels).sum().item()
             seen += len(labels)
+
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         seconds = time.perf_counter() - begun
@@ -172,6 +176,7 @@ class Apart:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        # The process ends by itself when the connection closes, unless it hangs.
         self._connection.close()
         self._process.join(20)
         if self._process.is_alive():

@@ -142,9 +142,11 @@ def measure(
             waits.stop()
             return
 
+        # Both loops are measured within the same minutes, so that other load slows both.
         theirs = loop.epoch()
         if epoch >= WARM_UP:
             add(metrics, seconds, theirs)
+        # The profiler slows steps, so it watches an epoch that is not measured.
         if epoch == WARM_UP + rounds - 1:
             waits.start()
 
@@ -183,15 +185,18 @@ def report(spec: RunSpec, data: RunData, device: torch.device, measured: Measure
     protocol = spec.protocol
     yield f"### {protocol.model}, {protocol.precision}"
     yield ""
+
     images = f"{data.num_train} images of {data.info.title}"
     if data.variant:
         images += f" ({data.variant})"
     yield f"{_machine(protocol, device)}. ELR, {images}, batch {protocol.batch_size}."
     yield ""
+
     yield from _speeds(protocol.precision, measured)
     yield ""
     yield from _parts(measured)
     yield ""
+
     others = 1 - sum(measured.shares[part] for part in FREE)
     yield f"Everything but forward, backward and optimiser: {others:.1%} of a step."
     ours, theirs = measured.losses

@@ -23,7 +23,9 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_of_a_page_leads_somewhere(page):
     for path, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        # A link without a path leads to a heading of the same page.
         target = (page.parent / path).resolve() if path else page
+
         assert target.exists(), f"{path} does not exist"
         if anchor:
             assert anchor in anchors(target), f"{path} has no heading #{anchor}"
@@ -44,11 +46,13 @@ def test_every_page_can_be_reached_from_the_readme():
     while waiting:
         page = waiting.pop()
         seen.add(page)
+
         targets = set()
         for path, _ in LINK.findall(page.read_text(encoding="utf-8")):
             if path.endswith(".md"):
                 targets.add((page.parent / path).resolve())
         waiting += sorted(targets - seen)
+
     assert set(PAGES) <= seen
 
 
@@ -66,6 +70,7 @@ def test_the_picture_of_the_layout_shows_every_folder():
 def test_the_map_of_the_code_names_files_that_exist():
     page = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
     lines = re.findall(r"(?m)^\| `(\w+)` \| .* \| `([\w/]+\.py)` \|$", page)
+
     assert len(lines) >= 8
     for folder, file in lines:
         assert (ROOT / "nlbench" / folder / file).is_file(), f"nlbench/{folder}/{file}"

@@ -22,25 +22,31 @@ def read(path: Path) -> dict:
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_calls_what_exists(path):
     jobs = read(path)["jobs"]
+
     assert jobs
     for job in jobs.values():
+        # Without a limit, a job that hangs would run for six hours.
         assert job["timeout-minutes"] <= 120
         for step in job["steps"]:
+            # Either an action or commands of a shell.
             assert ("uses" in step) != ("run" in step)
-            for target in re.findall(r"\bmake ([\w-]+)", step.get("run", "")):
+            commands = step.get("run", "")
+            for target in re.findall(r"\bmake ([\w-]+)", commands):
                 assert target in TARGETS, f"there is no `make {target}`"
-            for file in re.findall(r"(?<!\S)\.ci/\S+", step.get("run", "")):
+            for file in re.findall(r"(?<!\S)\.ci/\S+", commands):
                 assert (ROOT / file).is_file(), file
 
 
 def test_the_commands_of_contributing_exist():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     commands = set(re.findall(r"(?:^|`)make ([\w-]+)", text, re.MULTILINE))
+
     assert commands >= {"setup", "check", "test"}
     assert commands <= TARGETS
 
 
 def test_every_hook_of_pre_commit_is_a_tool_of_the_extra_dev():
+    # The program that a hook calls, and the package that provides it.
     tools = {
         "ruff": "ruff",
         "clang-format": "clang-format",
@@ -49,6 +55,7 @@ def test_every_hook_of_pre_commit_is_a_tool_of_the_extra_dev():
         "trailing-whitespace-fixer": "pre-commit-hooks",
         "check-merge-conflict": "pre-commit-hooks",
     }
+    # Requirements without their versions.
     dev = {re.match(r"[\w-]+", entry)[0] for entry in PROJECT["optional-dependencies"]["dev"]}
 
     repos = read(ROOT / ".pre-commit-config.yaml")["repos"]
@@ -61,6 +68,7 @@ def test_every_hook_of_pre_commit_is_a_tool_of_the_extra_dev():
 
 def test_versions_are_the_same_everywhere():
     assert read(ROOT / "CITATION.cff")["version"] == PROJECT["version"]
+
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"\n## {PROJECT['version']}\n" in changes
 
@@ -68,8 +76,10 @@ def test_versions_are_the_same_everywhere():
 def test_each_version_of_the_changelog_has_the_three_kinds():
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     sections = changes.split("\n## ")[1:]
+
     assert sections[0].startswith("Unreleased")
     for section in sections:
         kinds = re.findall(r"(?m)^### (.+)$", section)
         assert set(kinds) <= {"Numbers", "Interface", "Fixes"}
+        # A user must learn of every version whether results stay comparable.
         assert "Numbers" in kinds

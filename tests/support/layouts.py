@@ -98,17 +98,19 @@ class Clothing1M:
         """Write lists to the folder `lists`, whose names begin with `prefix`, and images."""
         folder = place / lists
 
-        def name(key):
-            return prefix + key.removeprefix("images/")
-
         for kind, entries in self.tables.items():
-            lines = [f"{name(key)} {label}" for key, label in entries]
+            lines = []
+            for key, label in entries:
+                lines.append(f"{prefix}{key.removeprefix('images/')} {label}")
             write_lines(folder / f"{kind}_label_kv.txt", lines)
 
         for part, entries in self.parts.items():
-            write_lines(folder / f"{part}_key_list.txt", [name(key) for key, _ in entries])
+            lines = []
             for i, (key, label) in enumerate(entries):
-                write_image(place / images / key.removeprefix("images/"), label, i)
+                name = key.removeprefix("images/")
+                lines.append(f"{prefix}{name}")
+                write_image(place / images / name, label, i)
+            write_lines(folder / f"{part}_key_list.txt", lines)
         return place
 
 
@@ -123,22 +125,24 @@ class WebVision:
         for i in range(per_class):
             for label in range(50):
                 self.train.append((f"google/q{label:04}/im g,{i}é.jpg", label))
+        # In another order than the classes, so that a list must be read to know a label.
         self.val = [(f"val{label:06}.jpg", label) for label in reversed(range(50))]
         self.others = [("google/q0999/not there.jpg", 999), ("google/q0050/x.jpg", 50)]
 
     def write(self, place: Path, val_prefix: str = "") -> Path:
         """Write lists and images."""
+        info = place / "info"
         train = [f"{name} {label}" for name, label in [*self.others, *self.train]]
+        write_lines(info / "train_filelist_google.txt", train)
         val = [("val999999.jpg", 999), *self.val]
-        listed = [f"{val_prefix}{name} {label}" for name, label in val]
-        write_lines(place / "info" / "train_filelist_google.txt", train)
-        write_lines(place / "info" / "val_filelist.txt", listed)
-        write_lines(place / "info" / "synsets.txt", [f"{name} some, name" for name in SYNSETS])
+        write_lines(info / "val_filelist.txt", [f"{val_prefix}{name} {y}" for name, y in val])
+        write_lines(info / "synsets.txt", [f"{name} some, name" for name in SYNSETS])
 
         for i, (name, label) in enumerate(self.train):
             write_image(place / name, label, i)
         for i, (name, label) in enumerate(self.val):
             write_image(place / "val_images_256" / name, label, i)
+
         # Two more classes, which the first 50 of WebVision leave out.
         for label, name in enumerate([*SYNSETS[:50], *SYNSETS[100:102]]):
             write_image(place / "ilsvrc12" / name / "ILSVRC2012_val_00000001.JPEG", label, 7)
@@ -161,14 +165,14 @@ class Animal10N:
         The second training file has the number 10, which sorts wrongly as text.
         """
         place.mkdir(parents=True, exist_ok=True)
-        half = np.arange(30) < 16
         for name, part, chosen in (
-            ("data_batch_2.bin", "train", half),
-            ("data_batch_10.bin", "train", ~half),
-            ("test_batch.bin", "test", np.ones(10, bool)),
+            ("data_batch_2.bin", "train", range(16)),
+            ("data_batch_10.bin", "train", range(16, 30)),
+            ("test_batch.bin", "test", range(10)),
         ):
             content = b""
-            for i in np.flatnonzero(chosen):
+            for i in chosen:
+                # The files hold a number of the image and its label, then its pixels by channel.
                 content += np.array([i, self.labels[part][i]], f"{order}u4").tobytes()
                 content += self.images[part][i].transpose(2, 0, 1).tobytes()
             (place / name).write_bytes(content)
@@ -196,9 +200,11 @@ class Folder:
     """Hold images of three classes. Every fifth training label is wrong, no test label is."""
 
     def __init__(self, per_class=10, test=3):
-        self.clean = [i % 3 for i in range(3 * per_class)]
-        self.given = [(y + 1) % 3 if i % 5 == 0 else y for i, y in enumerate(self.clean)]
-        self.test = [i % 3 for i in range(3 * test)]
+        self.clean = [0, 1, 2] * per_class
+        self.given = list(self.clean)
+        for i in range(0, len(self.given), 5):
+            self.given[i] = (self.clean[i] + 1) % 3
+        self.test = [0, 1, 2] * test
 
     @property
     def parts(self) -> list[tuple[str, list[int], list[int]]]:
@@ -218,12 +224,14 @@ class Folder:
         """Write a list for each part, that for training with clean labels unless told otherwise."""
         for part, labels, shown in self.parts:
             with_clean = clean and part == "train"
+
             lines = ["path,label,clean_label" if with_clean else "path,label"]
             for i, label in enumerate(labels):
                 path = write_image(place / "pictures" / part / f"no {i}, ñ.jpg", shown[i], i)
                 columns = [str(path.relative_to(place)), CLASSES[label]]
                 if with_clean:
                     columns.append(CLASSES[shown[i]])
+                # A comma in a name needs the quotation marks.
                 lines.append(",".join(f'"{value}"' for value in columns))
             write_lines(place / f"{part}.csv", lines)
         return place

@@ -1,4 +1,4 @@
-"""Listeners made of functions, for tests of small sweeps."""
+"""Small sweeps for tests: their suites, their results, and listeners made of functions."""
 
 import csv
 import textwrap
@@ -40,7 +40,11 @@ def sweep(out, methods, *, seeds=(0,), methods_dir=None, **overrides):
     """Return a prepared sweep of these rows on noisy digits, in the store `out`."""
     overrides = {"epochs": 2, **overrides}
     return api.prepare(
-        suite(methods, seeds), out=out, overrides=overrides, device="cpu", methods_dir=methods_dir
+        suite(methods, seeds),
+        out=out,
+        overrides=overrides,
+        device="cpu",
+        methods_dir=methods_dir,
     )
 
 
@@ -48,8 +52,10 @@ def history(store, key):
     """Return the metrics of each epoch, as in history.csv, without those of the clock."""
     with open(store.run_dir(key) / "history.csv", newline="") as file:
         epochs = list(csv.DictReader(file))
-    clock = ("seconds", "images_per_second")
-    return [{k: v for k, v in epoch.items() if k not in clock} for epoch in epochs]
+
+    for epoch in epochs:
+        del epoch["seconds"], epoch["images_per_second"]
+    return epochs
 
 
 def predictions(store, key):
