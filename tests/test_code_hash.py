@@ -170,6 +170,7 @@ def test_every_way_of_importing_a_module_of_ops_is_seen(tmp_path, line):
 
 
 def test_a_helper_network_that_methods_share_has_none_of_their_code():
+    # The same helper network serves forward and backward, so neither's code belongs to its hash.
     files = code_hash.hashed_files(None, "digits_cnn", "digits")
     assert not {path.name for path in files} & {"forward.py", "backward.py", "transition.py"}
 
@@ -256,6 +257,7 @@ def test_every_file_of_the_numeric_folders_counts():
 
 
 def test_the_hash_needs_no_torch():
+    # Tables compare hashes to mark stale records, and have to be printed at once.
     code = (
         "import sys; from nlbench.code_hash import hashed_files\n"
         "assert hashed_files(None, 'digits_cnn', 'digits')\n"

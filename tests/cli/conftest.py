@@ -14,6 +14,7 @@ from nlbench.cli import app
 def place(tmp_path, monkeypatch):
     """Work in a folder that holds trial.yaml, without the machine's data and methods."""
     monkeypatch.chdir(tmp_path)
+    # Otherwise a test would depend on what its user has installed and downloaded.
     monkeypatch.setenv("NLBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NLBENCH_DATA", str(tmp_path / "no-data"))
     monkeypatch.delenv("NLBENCH_METHODS", raising=False)

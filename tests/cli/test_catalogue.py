@@ -32,12 +32,12 @@ def test_list(cli, what, some):
         assert len(line.split()) > 1
 
 
-def test_list_shows_methods_of_ones_own(cli):
+def test_list_shows_the_methods_of_a_folder(cli):
     listed = cli("list", "methods", "--methods-dir", "own").stdout
     assert re.search(r"^failing +Fails in its", listed, re.MULTILINE)
 
 
-def test_list_of_something_else(refused):
+def test_list_of_an_unknown_kind_names_the_kinds(refused):
     assert "'suites'" in refused("list", "nothings")
 
 
@@ -85,13 +85,14 @@ def test_noise_export_writes_what_a_run_trains_on(cli, place, trained, suffix):
     assert result.exit_code == 0, result.stderr
     assert re.search(r"1397 labels, 39\.\d+% wrong, hash \w{16}", result.stdout)
 
+    # The trial suite has the same noise and seed, so its runs had the same labels.
     record = json.loads(next(trained.glob("runs/*/record.json")).read_text())
     assert record["noise"]["labels_hash"] in result.stdout
     assert labels_hash(read_labels(place / f"labels{suffix}")) in result.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "pattern"),
     [
         (
             ["--kind", "symetric", "--rate", "0.4"],
@@ -117,11 +118,11 @@ def test_noise_export_writes_what_a_run_trains_on(cli, place, trained, suffix):
         ),
     ],
 )
-def test_noise_that_cannot_be_exported_says_why(refused, arguments, said):
+def test_noise_that_cannot_be_exported_says_why(refused, arguments, pattern):
     if "--to" not in arguments:
         arguments = [*arguments, "--to", "labels.npy"]
     message = refused("noise", "export", "digits", *arguments)
-    assert re.search(said, message), message
+    assert re.search(pattern, message), message
 
 
 def test_noise_export_without_the_data_gives_the_advice(refused):

@@ -16,6 +16,7 @@ def test_a_warning_of_the_data_is_reported_once(capsys):
         warnings=["a.jpg; left out"],
     )
 
+    # Two runs on the same data repeat the warning in their records.
     with Progress(2) as progress:
         for _ in range(2):
             progress.on_finish(spec, record)

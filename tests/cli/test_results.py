@@ -17,7 +17,7 @@ def test_table_in_each_form(cli, trained, form):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "pattern"),
     [
         (
             ["nowhere"],
@@ -29,10 +29,10 @@ def test_table_in_each_form(cli, trained, form):
         (["STORE", "--format", "html"], "latex"),
     ],
 )
-def test_a_table_that_cannot_be_says_why(refused, trained, arguments, said):
+def test_a_refused_table_says_why(refused, trained, arguments, pattern):
     words = [trained if word == "STORE" else word for word in arguments]
     message = refused("table", *words)
-    assert re.search(said, message), message
+    assert re.search(pattern, message), message
 
 
 def test_show_prints_one_record(cli, refused, trained):

@@ -13,6 +13,7 @@ from trial import ENDLESS, NLBENCH, SUITE
 
 
 def test_run_prints_the_table_alone_on_standard_output(cli):
+    # Another program can read the output, because progress goes to standard error.
     first = cli("run", "trial.yaml", "--out", "store")
     assert first.exit_code == 0, first.stderr
     assert first.stdout.startswith("**trial: Digits symmetric 0.4")
@@ -23,13 +24,14 @@ def test_run_prints_the_table_alone_on_standard_output(cli):
     assert progress[0].startswith("[1/2] ce · Digits symmetric 0.4 · seed 0:")
     assert progress[1].startswith("[2/2] gce · Digits symmetric 0.4 · seed 0:")
 
+    # Nothing is left to train, so there is no progress, but the table is printed again.
     second = cli("run", "trial.yaml", "--out", "store")
     assert (second.exit_code, second.stdout, second.stderr) == (0, first.stdout, "")
     assert cli("table", "store").stdout == first.stdout
 
 
 @pytest.mark.story
-def test_colours_stay_out_of_what_is_no_terminal(process):
+def test_output_to_a_file_has_no_colours(process):
     result = process("run", "trial.yaml", "--out", "store", env=os.environ | {"FORCE_COLOR": "1"})
 
     assert result.returncode == 0, result.stderr
@@ -74,6 +76,7 @@ def test_dry_run_counts_and_trains_nothing(cli, place):
     assert "trial: 2 runs: 0 done, 2 missing, 0 failed, 0 diverged; 2 to do" in counted()
     assert not (place / "store").exists()
 
+    # Runs are counted by their keys: one is done, and other seeds or values are other runs.
     assert cli("run", "trial.yaml", "--out", "store", "--only", "ce").exit_code == 0
     assert "1 done, 1 missing" in counted()
     assert ": 3 runs: 0 done" in counted("--only", "ce", "--seeds", "1-3")
@@ -104,7 +107,7 @@ def test_stale_records_are_reported_and_trained_again_on_request(cli, place):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "pattern"),
     [
         (["quik"], "unknown suite 'quik'.*Did you mean 'quick'"),
         (["nothing.yaml"], "there is no such file"),
@@ -142,12 +145,13 @@ def test_stale_records_are_reported_and_trained_again_on_request(cli, place):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_run_says_why(refused, place, arguments, said):
+def test_a_refused_run_says_why(refused, place, arguments, pattern):
     message = refused("run", *arguments)
-    assert re.search(said, message), message
+    assert re.search(pattern, message), message
     assert not list(place.glob("results/runs/*"))
 
 
+# Reported one at a time, three mistakes would need three attempts.
 def test_every_problem_of_a_suite_is_reported_with_its_line(refused, place):
     text = SUITE.replace("0.4", "1.4").replace("gce: {}", "gce: {q: 7}").replace("1}", "0}")
     (place / "trial.yaml").write_text(text)
@@ -159,8 +163,9 @@ def test_every_problem_of_a_suite_is_reported_with_its_line(refused, place):
     ]
 
 
-def test_a_broken_method_is_shown_whole_when_it_is_asked_for(refused, cli, place):
+def test_a_broken_method_is_an_error_only_of_a_suite_that_uses_it(refused, cli, place):
     (place / "own" / "broken.py").write_text('"""Broken."""\nimport no_such_package\n')
+    # Names are listed without an import of the files.
     assert "error" not in cli("list", "methods", "--methods-dir", "own").stderr
 
     (place / "trial.yaml").write_text(SUITE.replace("gce: {}", "broken: {}"))
@@ -220,6 +225,7 @@ def test_several_runs_at_once_print_the_same_table(process, place):
 @pytest.mark.story
 def test_a_terminal_gets_live_lines_and_is_left_clean(place):
     (place / "trial.yaml").write_text(SUITE.replace("epochs: 1", "epochs: 30"))
+    # A pseudo-terminal, because the lines appear only where standard error is a terminal.
     parent, child = pty.openpty()
     with subprocess.Popen(
         [NLBENCH, "run", "trial.yaml", "--out", "store", "--only", "ce"],

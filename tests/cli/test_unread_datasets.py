@@ -30,9 +30,9 @@ def test_the_list_has_sizes_where_they_are_known(cli):
 
 
 def test_data_status_says_what_to_get_and_each_page_once(cli, data_dir):
-    said = cli("data", "status").stdout
+    text = cli("data", "status").stdout
     # The first block names the data directory, each of the others a dataset.
-    of = {block.partition(":")[0]: block for block in said.split("\n\n")[1:]}
+    of = {block.partition(":")[0]: block for block in text.split("\n\n")[1:]}
 
     assert of["gaussians"] == "gaussians: there, needs no files"
     assert "missing" not in of["folder"]

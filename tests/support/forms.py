@@ -10,6 +10,7 @@ from nlbench import ops
 BETA, LAM = 0.7, 3.0
 ALPHA, LAM_E = 0.9, 0.3
 
+# (B, C). Of odd numbers of classes, vector instructions leave a rest.
 SIZES = [(1, 1), (1, 10), (7, 2), (7, 10), (128, 10), (128, 100), (33, 17), (33, 101), (33, 1000)]
 
 

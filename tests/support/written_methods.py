@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nlbench.conformance import runner
 
-# Begins each file.
+# The first lines of each file. The imports serve all of the parts below.
 HEAD = '''"""A test's method. Doe & Roe, NeurIPS 2018, arXiv:1805.07836."""
 import copy, gc, random, sys, time
 import numpy as np
@@ -27,27 +27,28 @@ def init(*lines: str, more: str = "") -> str:
 
 
 def loss(*lines: str, value: str = "F.cross_entropy(logits, batch.labels)") -> str:
+    """Return a loss that executes these lines and returns `value`."""
     return function("loss(self, logits, batch)", *lines, f"return {value}")
 
 
 def step(*lines: str, value: str = "F.cross_entropy(logits, batch.labels)", names: str = "") -> str:
-    head = (*lines, "logits = run.networks[0](batch.images)")
+    """Return a training step that executes these lines and then minimises `value`."""
     return function(
         "training_step(self, run, batch)",
-        *head,
+        *lines,
+        "logits = run.networks[0](batch.images)",
         f"run.backward_step({value}, {names})",
         "return logits",
     )
 
 
 def predict(*lines: str, value: str = "run.networks[0](images)") -> str:
+    """Return a prediction that executes these lines and returns `value`."""
     return function("predict(self, run, images)", *lines, f"return {value}")
 
 
-CE = loss()
-
-
 def write(folder: Path, body: str, head: str = HEAD, name: str = "mine") -> Path:
+    """Write a method file to `folder`, and return its path."""
     path = folder / f"{name}.py"
     path.write_text(head + textwrap.dedent(body))
     return path
@@ -55,12 +56,16 @@ def write(folder: Path, body: str, head: str = HEAD, name: str = "mine") -> Path
 
 def members(*parts: str) -> str:
     """Return the text of a method `Mine` with these members."""
-    body = "".join(textwrap.indent(textwrap.dedent(part), "    ") for part in parts)
-    return f"class Mine(Method):\n{body}"
+    text = "class Mine(Method):\n"
+    for part in parts:
+        text += textwrap.indent(textwrap.dedent(part), "    ")
+    return text
 
 
+CE = loss()
 OWN_WEIGHTS = init("self.w = nn.Parameter(torch.zeros(task.num_classes))")
 
+# A loss with targets, which `fast_form` computes without autograd.
 FAST_INIT = init("self.register_buffer('targets', torch.zeros(task.num_train, task.num_classes))")
 FAST_LOSS = loss(
     "p = logits.detach().softmax(1)",
@@ -73,6 +78,7 @@ FAST_LOSS = loss(
 def fast_form(
     rows: str = "rows", grad: str = "dlogits / len(batch)", update: str = "0.3 * p"
 ) -> str:
+    """Return a `loss_and_grad` that agrees with FAST_LOSS, unless an argument changes it."""
     return function(
         "loss_and_grad(self, logits, batch)",
         "p = logits.softmax(1)",
@@ -87,19 +93,22 @@ def fast_form(
 def shared(
     name: str, reset: str = "on_epoch_start(self, run, epoch)", when: str = "if epoch == 0"
 ) -> str:
-    """A loss that counts its calls in `name`, which begins at 0 with each training."""
+    """Return a loss that counts its calls in `name`, which begins at 0 with each training."""
     return function(reset, f"{when}: {name} = 0") + scaled_by(name, f"{name} += 1")
 
 
 def scaled_by(name: str, update: str) -> str:
-    """A loss whose value depends on the state `name`, which `update` changes."""
+    """Return a loss whose value depends on the state `name`, which `update` changes."""
     return loss(update, value=f"F.cross_entropy(logits, batch.labels) * (1 + 0.01 * {name})")
 
 
 def failures(path: Path | str, **more) -> dict[str, str]:
     """Return the messages of the failed checks by name."""
-    results = runner.check(path, **more)
-    return {result.name: result.message for result in results if result.status == "FAIL"}
+    messages = {}
+    for result in runner.check(path, **more):
+        if result.status == "FAIL":
+            messages[result.name] = result.message
+    return messages
 
 
 def complaints(results: list[runner.Result]) -> list[str]:
@@ -108,6 +117,7 @@ def complaints(results: list[runner.Result]) -> list[str]:
     `fast-form` may be skipped, because most methods have no loss_and_grad.
     """
     fine = ("fast-form", "skipped", "it has no loss_and_grad")
+
     lines = []
     for result in results:
         if result.status != "ok" and (result.name, result.status, result.message) != fine:
