@@ -61,6 +61,7 @@ class Clock:
 
         @functools.wraps(call)
         def timed(*args: Any, **kwargs: Any) -> Any:
+            # Outside of an epoch, for example in evaluation.
             if not self._open and part != "other":
                 return call(*args, **kwargs)
 
@@ -76,6 +77,7 @@ class Clock:
 
     def _mark(self) -> None:
         """Note the moment, and which part goes on from it."""
+        # An event does not wait for the GPU, so that measuring slows no step.
         moment: Any = time.perf_counter()
         if self._on_gpu:
             moment = torch.cuda.Event(enable_timing=True)
@@ -173,6 +175,7 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
 
     It is the best of ten calls, after three to warm up.
     """
+    # A GPU is idle with small matrices, and a processor takes long for large ones.
     side = 8192 if device.type == "cuda" else 1024
     one = torch.randn(side, side, device=device).to(dtype)
     other = torch.randn(side, side, device=device).to(dtype)

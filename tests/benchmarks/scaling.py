@@ -70,6 +70,7 @@ class Bench:
 
     def seconds(self, settings: Sequence[dict[str, int]]) -> list[float]:
         """Return the median seconds of training of each setting; the settings take turns."""
+        # In turn, because a minute with other load must not slow one setting alone.
         spent: list[list[float]] = [[] for _ in settings]
         for _ in range(self.repeats):
             for setting, seconds in zip(settings, spent, strict=True):
@@ -141,6 +142,7 @@ def _loss_seconds(B: int, C: int, N: int) -> float:
 
     times = []
     for _ in range(110):
+        # Other rows each time, as in a training, whose targets do not stay in the cache.
         index = torch.randperm(N)[:B]
         begun = time.perf_counter()
         ops.elr_step(logits, labels, index, targets, beta=0.7, lam=3.0)
@@ -174,6 +176,7 @@ def of_sweeps(bench: Bench) -> Iterator[str]:
 def of_memory(shapes: Sequence[tuple[int, int]]) -> Iterator[str]:
     """Report the bytes of ELR's buffers, and how much a new process grows in an epoch of ELR."""
     rows, cells, grown = [], [], []
+    # A new process for each shape: freed memory stays with a process, and a fork has its parent's.
     spawn = get_context("spawn")
     for N, C in shapes:
         with ProcessPoolExecutor(1, mp_context=spawn) as pool:

@@ -40,6 +40,7 @@ def write(folder: Path, count: int) -> list[str]:
             continue
 
         path.parent.mkdir(parents=True, exist_ok=True)
+        # A link needs no space, and a decoder has the same work with it.
         if i >= DIFFERENT:
             os.link(folder / names[i % DIFFERENT], path)
             continue
@@ -92,6 +93,7 @@ def decoding(images: FileImages, count: int, seconds: float) -> float:
     draws = images.draws(np.random.default_rng(0))
     order = torch.from_numpy(np.random.default_rng(1).permutation(count))
     before = memory()
+    # The workers need the other cores.
     torch.set_num_threads(1)
     batches, seen = iter(order.split(BATCH)), 0
     read: list[float] = []

@@ -38,8 +38,10 @@ def install(source: Path, site: Path) -> None:
         (site / f"{module}.py").write_text((source / f"{module}.py").read_text())
 
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: noisy-losses\nVersion: 0.1\n")
-    entries = "".join(f"{name} = {target}\n" for name, target in points.items())
-    (info / "entry_points.txt").write_text(f"[nlbench.methods]\n{entries}")
+    lines = ["[nlbench.methods]"]
+    for name, target in points.items():
+        lines.append(f"{name} = {target}")
+    (info / "entry_points.txt").write_text("\n".join(lines))
 
 
 @pytest.mark.story

@@ -80,7 +80,10 @@ def write_class_folders(listed: list[dict[str, str]], shapes: Path, part: Path) 
 
 def write_parquet(listed: list[dict[str, str]], shapes: Path, file: Path) -> None:
     """Write the images of a list with all of their labels to a file."""
-    columns = {"image": [{"bytes": (shapes / entry["path"]).read_bytes()} for entry in listed]}
+    images = []
+    for entry in listed:
+        images.append({"bytes": (shapes / entry["path"]).read_bytes()})
+    columns = {"image": images}
     for key in listed[0]:
         if key != "path":
             columns[key] = [entry[key] for entry in listed]
