@@ -1,4 +1,4 @@
-"""Small CIFARs in every layout, and the real files where they are."""
+"""Small CIFARs in every layout, and the real files where this machine has them."""
 
 import io
 import pickle
@@ -23,7 +23,7 @@ REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with the real CIFAR-10 images and CIFAR-N labels."""
+    """Return the folder with the real CIFAR-10 images and CIFAR-N labels, or skip."""
     if not REAL.is_dir():
         pytest.skip(f"the real data is not at {REAL}")
     return REAL
@@ -31,7 +31,7 @@ def real_data() -> Path:
 
 @dataclass
 class SmallCifar:
-    """Images and labels of a CIFAR that fits into a test, and writers for each layout."""
+    """Hold images and labels of a CIFAR that fits into a test, and write them in each layout."""
 
     layout: object
     images: np.ndarray  # (n_train + n_test, 32, 32, 3) uint8
@@ -40,65 +40,73 @@ class SmallCifar:
 
     @property
     def train(self):
+        """Return training images and labels."""
         return self.images[: self.num_train], self.labels[: self.num_train]
 
     @property
     def test(self):
+        """Return test images and labels."""
         return self.images[self.num_train :], self.labels[self.num_train :]
 
     def batches(self) -> dict[str, bytes]:
-        """Contents of the files of the official layout."""
+        """Return the files of the official layout: name -> content."""
         layout = self.layout
-        parts = list(
-            zip(
-                layout.train,
-                np.array_split(np.arange(self.num_train), len(layout.train)),
-                strict=True,
-            )
-        )
-        parts.append((layout.test[0], np.arange(self.num_train, len(self.labels))))
-        return {name: batch(self.images[i], self.labels[i], layout.label_key) for name, i in parts}
+        train_parts = np.array_split(np.arange(self.num_train), len(layout.train))
+        test_part = np.arange(self.num_train, len(self.labels))
+        names = (*layout.train, layout.test[0])
+
+        contents = {}
+        for name, index in zip(names, (*train_parts, test_part), strict=True):
+            contents[name] = batch(self.images[index], self.labels[index], layout.label_key)
+
+        return contents
 
     def write_batches(self, place: Path) -> Path:
+        """Write the official layout below `place` and return its folder."""
         folder = place / self.layout.folder
         folder.mkdir(parents=True)
         for name, content in self.batches().items():
             (folder / name).write_bytes(content)
+
         return folder
 
     def write_parquet(
         self, place: Path, form="PNG", image="img", label="label", shards=1, struct=True
     ) -> None:
+        """Write both parts as parquet; `image` and `label` name the columns."""
         place.mkdir(parents=True, exist_ok=True)
         for part, (images, labels) in (("train", self.train), ("test", self.test)):
-            for i, rows in enumerate(np.array_split(np.arange(len(labels)), shards)):
-                encoded = [encode(images[row], form) for row in rows]
-                values = (
-                    [{"bytes": content, "path": None} for content in encoded] if struct else encoded
-                )
-                kind = (
-                    pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-                    if struct
-                    else pa.binary()
-                )
-                table = pa.table({image: pa.array(values, kind), label: pa.array(labels[rows])})
+            for i, index in enumerate(np.array_split(np.arange(len(labels)), shards)):
+                column = image_column([encode(images[j], form) for j in index], struct)
+                table = pa.table({image: column, label: pa.array(labels[index])})
                 pq.write_table(table, place / f"{part}-{i:05d}-of-{shards:05d}.parquet")
 
 
+def image_column(encoded: list[bytes], struct: bool) -> pa.Array:
+    """Return a column of encoded images, plain or as Hugging Face's struct of bytes and path."""
+    if not struct:
+        return pa.array(encoded, pa.binary())
+
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.array([{"bytes": content, "path": None} for content in encoded], kind)
+
+
 def batch(images: np.ndarray, labels: np.ndarray, label_key: str) -> bytes:
-    rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-    return pickle.dumps(
-        {b"data": rows, label_key.encode(): labels.tolist(), b"filenames": [b"a.png"]}, protocol=2
-    )
+    """Pickle one batch file with the keys, as bytes, and the order of the official files."""
+    pixels = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    content = {b"data": pixels, label_key.encode(): labels.tolist(), b"filenames": [b"a.png"]}
+    return pickle.dumps(content, protocol=2)
 
 
 def encode(image: np.ndarray, form: str) -> bytes:
+    """Encode an (H, W, 3) or (H, W) uint8 image in PIL's format `form`."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, form)
     return buffer.getvalue()
 
 
 def small(layout, num_classes: int, num_train: int, num_test: int) -> SmallCifar:
+    """Draw random images whose labels run through all classes in a mixed order."""
     n = num_train + num_test
     images = np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), np.uint8)
     return SmallCifar(layout, images, np.arange(n) * 7 % num_classes, num_train)
@@ -106,7 +114,7 @@ def small(layout, num_classes: int, num_train: int, num_test: int) -> SmallCifar
 
 @pytest.fixture
 def small10(monkeypatch) -> SmallCifar:
-    """cifar10 and cifar10n expect 40 / 20 images."""
+    """Return 40 / 20 images, and let cifar10 and cifar10n expect so many."""
     for module in (cifar10, cifar10n):
         monkeypatch.setattr(module, "INFO", replace(module.INFO, num_train=40, num_test=20))
     return small(cifar10.LAYOUT, 10, 40, 20)
@@ -114,7 +122,7 @@ def small10(monkeypatch) -> SmallCifar:
 
 @pytest.fixture
 def small100(monkeypatch) -> SmallCifar:
-    """cifar100 and cifar100n expect 200 / 100 images."""
+    """Return 200 / 100 images, and let cifar100 and cifar100n expect so many."""
     for module in (cifar100, cifar100n):
         monkeypatch.setattr(module, "INFO", replace(module.INFO, num_train=200, num_test=100))
     return small(cifar100.LAYOUT, 100, 200, 100)
@@ -122,21 +130,26 @@ def small100(monkeypatch) -> SmallCifar:
 
 @pytest.fixture
 def encode_image():
+    """Give test files, which cannot import this one, the function `encode`."""
     return encode
 
 
 @pytest.fixture(scope="session")
 def real_places(real_data, request, tmp_path_factory) -> Places:
-    """The real data, and a cache that stays between test runs: decoding 60,000 images takes long.
+    """Return the real data with a cache that is kept between test runs.
 
-    Its name changes with the code and the library that decode. nlbench's own cache sees to the
-    rest: an entry belongs to the size and time of the files, and two test workers decode once.
+    Decoding 60,000 images takes long. The cache's name changes with the code and the library that
+    decode. nlbench's own cache does the rest: an entry belongs to the size and time of the files,
+    and of two test workers only one decodes.
     """
-    if not hasattr(request.config, "cache"):  # pytest -p no:cacheprovider
+    # pytest -p no:cacheprovider leaves no folder that outlives the test run.
+    if not hasattr(request.config, "cache"):
         return Places(real_data, tmp_path_factory.getbasetemp() / "real-cifar")
-    sources = [
-        Path(module.__file__).read_bytes() for module in (cifar10, cifar, cifar_parquet, cache)
-    ]
+
+    sources = []
+    for module in (cifar10, cifar, cifar_parquet, cache):
+        sources.append(Path(module.__file__).read_bytes())
+
     version = short_hash(PIL.__version__.encode(), *sources)
     return Places(real_data, request.config.cache.mkdir(f"real-cifar-{version}"))
 

@@ -1,4 +1,4 @@
-"""ANIMAL-10N in its two forms, decoded once into the same arrays."""
+"""ANIMAL-10N: binary files and folders of images give the same arrays, decoded once."""
 
 from pathlib import Path
 
@@ -22,6 +22,7 @@ def load(data: Path, cache: Path | None = None):
 
 
 def refused(data, *words):
+    """Check that loading fails with a DataError whose message holds all the words."""
     with pytest.raises(DataError) as caught:
         load(data)
     for word in words:
@@ -47,7 +48,8 @@ def test_binary_files_in_either_byte_order(small, tmp_path, order, place):
 def test_folders_of_images(small, tmp_path, place, train, test):
     small.write_folders(tmp_path / "data" / place, train, test)
     dataset = load(tmp_path / "data")
-    order = np.lexsort((np.arange(30), small.labels["train"]))  # names begin with the label
+    # The files are read in the order of their names, which begin with the label.
+    order = np.lexsort((np.arange(30), small.labels["train"]))
 
     np.testing.assert_array_equal(dataset.train_images, small.images["train"][order])
     assert dataset.label_sets["noisy"].tolist() == small.labels["train"][order].tolist()
@@ -132,7 +134,8 @@ def test_images_of_another_size_and_broken_ones(small, tmp_path):
     refused(tmp_path / "data", f"{path}: is 64x63, ANIMAL-10N's images are 64x64")
 
     Image.new("L", (64, 64)).save(path)
-    assert load(tmp_path / "data").info.num_classes == 10  # grey
+    # A grey image of the right size is read: its pixels are copied to three channels.
+    assert load(tmp_path / "data").info.num_classes == 10
 
     (tmp_path / "data" / "training" / "4_y.png").write_bytes(b"\x89PNG")
     refused(tmp_path / "data", "4_y.png: cannot be decoded", "4 bytes")

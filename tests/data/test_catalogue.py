@@ -1,4 +1,4 @@
-"""From names to datasets: the folder is the registry, what is there, and where to get the rest."""
+"""Datasets by name: the folder is the registry, and missing files come with advice."""
 
 import inspect
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""CIFAR from each layout: the same data, found by looking, decoded once; damaged files are named."""
+"""CIFAR: every layout is found and gives the same data; damaged files are named."""
 
 import io
 import os
@@ -21,6 +21,7 @@ from nlbench.errors import DataError, DataMissing
 
 
 def check(dataset, small):
+    """Check that a dataset holds the images and labels of `small`, with the right dtypes."""
     np.testing.assert_array_equal(dataset.train_images, small.train[0])
     np.testing.assert_array_equal(dataset.clean_labels, small.train[1])
     np.testing.assert_array_equal(dataset.test_images, small.test[0])
@@ -30,6 +31,7 @@ def check(dataset, small):
 
 
 def write_archive(small, path):
+    """Write the official layout as one archive."""
     with tarfile.open(path, "w:gz") as archive:
         for name, content in small.batches().items():
             member = tarfile.TarInfo(f"{small.layout.folder}/{name}")
@@ -142,23 +144,18 @@ def test_second_load_does_not_decode(small10, tmp_path, monkeypatch):
 
     check(second, small10)
     assert isinstance(second.train_images, np.memmap)
-    assert (first.fingerprint, first.checksums, first.warnings) == (
-        second.fingerprint,
-        second.checksums,
-        second.warnings,
-    )
+    assert first.fingerprint == second.fingerprint
+    assert first.checksums == second.checksums
+    assert first.warnings == second.warnings
 
 
 def test_arrays_cannot_be_written_to(small10, tmp_path):
     small10.write_batches(tmp_path)
     dataset = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
 
-    for array in (
-        dataset.train_images,
-        dataset.test_images,
-        dataset.clean_labels,
-        dataset.test_labels,
-    ):
+    images = (dataset.train_images, dataset.test_images)
+    labels = (dataset.clean_labels, dataset.test_labels)
+    for array in (*images, *labels):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 
@@ -167,14 +164,13 @@ def test_changed_files_are_decoded_again(small10, tmp_path):
     folder = small10.write_batches(tmp_path)
     before = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     size = (folder / "data_batch_1").stat().st_size
-    small10.images[0] = small10.images[
-        0, ::-1
-    ].copy()  # same bytes in another order, so the size stays
+    # The same bytes in another order do not change the size of the file.
+    small10.images[0] = small10.images[0, ::-1].copy()
     (folder / "data_batch_1").write_bytes(small10.batches()["data_batch_1"])
-
     assert (folder / "data_batch_1").stat().st_size == size
 
-    os.utime(folder / "data_batch_1", ns=(0, 0))  # even where the clock is coarse
+    # A coarse clock could give the new file the time of the old one.
+    os.utime(folder / "data_batch_1", ns=(0, 0))
     after = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
 
     check(after, small10)
@@ -213,27 +209,34 @@ def test_cache_that_cannot_be_written_is_a_data_error(small10, tmp_path):
         cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
 
 
-def test_two_processes_decode_once(tmp_path):
-    (tmp_path / "source").write_text("x")
-    script = """
+# Decodes for a second, so that a second process comes in the meantime.
+DECODES = """
 import sys, time
 from pathlib import Path
 import numpy as np
 from nlbench.data.cache import cached
+
 root = Path(sys.argv[1])
+
 def decode():
     with (root / "log").open("a") as log:
         log.write("decoded\\n")
     time.sleep(1)
     return {"a": np.arange(1000)}, {"fact": 1}
+
 arrays, facts = cached(root / "cache", "x", [root / "source"], decode)
 assert arrays["a"].sum() == 499500 and facts == {"fact": 1}
 """
-    processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(2)]
 
-    assert [process.wait(60) for process in processes] == [0, 0]
+
+def test_two_processes_decode_once(tmp_path):
+    (tmp_path / "source").write_text("x")
+    command = [sys.executable, "-c", DECODES, str(tmp_path)]
+    first, second = subprocess.Popen(command), subprocess.Popen(command)
+
+    assert (first.wait(60), second.wait(60)) == (0, 0)
     assert (tmp_path / "log").read_text() == "decoded\n"
-    assert not [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".")]
+    assert not list((tmp_path / "cache").glob(".*"))
 
 
 def test_a_failed_decode_leaves_nothing_behind(tmp_path):
@@ -251,6 +254,7 @@ def test_a_failed_decode_leaves_nothing_behind(tmp_path):
 
 
 def refused(data, tmp_path, *words):
+    """Check that the files are there, but are refused with all the words in the message."""
     with pytest.raises(DataError) as caught:
         cifar10.load(Places(data, tmp_path / "cache"), 0)
     for word in words:
@@ -356,9 +360,11 @@ def test_images_of_another_kind(small10, tmp_path, encode_image, image, words):
     small10.write_parquet(tmp_path)
     path = tmp_path / "train-00000-of-00001.parquet"
     table = pq.read_table(path)
-    rows = table.column("img").to_pylist()
-    rows[3]["bytes"] = encode_image(image, "PNG") if isinstance(image, np.ndarray) else image
-    pq.write_table(table.set_column(0, "img", pa.array(rows, table.schema.field("img").type)), path)
+    cells = table.column("img").to_pylist()
+    cells[3]["bytes"] = encode_image(image, "PNG") if isinstance(image, np.ndarray) else image
+
+    column = pa.array(cells, table.schema.field("img").type)
+    pq.write_table(table.set_column(0, "img", column), path)
 
     refused(tmp_path, tmp_path, str(path), *words)
 
@@ -391,6 +397,5 @@ def test_real_cifar10(real_cifar10):
     assert np.bincount(real_cifar10.clean_labels).tolist() == [5000] * 10
 
     std = real_cifar10.train_images[:10_000].reshape(-1, 3).std(0) / 255
-    np.testing.assert_allclose(
-        std, [0.2452, 0.2428, 0.2606], atol=2e-3
-    )  # of the JPEG copy; .2470 .2435 .2616 official
+    # These are of the JPEG copy; the official images have 0.2470, 0.2435, 0.2616.
+    np.testing.assert_allclose(std, [0.2452, 0.2428, 0.2606], atol=2e-3)

@@ -1,4 +1,7 @@
-"""Human labels: the published files as they are, and refusals of anything that would put labels on other images."""
+"""CIFAR-N: the published label files are read as they are.
+
+Anything that would give an image the label of another one is refused.
+"""
 
 import pickle
 
@@ -15,12 +18,15 @@ from nlbench.errors import DataError, DataMissing
 
 
 def write_labels(place, module, small, **change):
-    """A plain pickle with every label set; `change` replaces entries by their key in the file."""
+    """Write a plain pickle with every label set.
+
+    Label set i is the clean labels + i. `change` replaces entries by their key in the file.
+    """
     clean = small.train[1]
-    content = {
-        key: (clean + i) % module.INFO.num_classes
-        for i, key in enumerate(module.LABELS.sets.values())
-    }
+    content = {}
+    for i, key in enumerate(module.LABELS.sets.values()):
+        content[key] = (clean + i) % module.INFO.num_classes
+
     place.mkdir(parents=True, exist_ok=True)
     path = place / module.LABELS.file
     path.write_bytes(pickle.dumps({**content, **change}))
@@ -29,6 +35,7 @@ def write_labels(place, module, small, **change):
 
 @pytest.fixture
 def data(small10, tmp_path):
+    """Return a folder that has the images and no labels."""
     small10.write_parquet(tmp_path / "data" / "cifar10")
     return tmp_path / "data"
 
@@ -38,14 +45,8 @@ def test_label_sets_by_name(small10, data, tmp_path, place):
     write_labels(data / place, cifar10n, small10)
     dataset = cifar10n.load(Places(data, tmp_path / "cache"), 0)
 
-    assert tuple(dataset.label_sets) == (
-        "clean",
-        "aggregate",
-        "random1",
-        "random2",
-        "random3",
-        "worst",
-    )
+    names = ["clean", "aggregate", "random1", "random2", "random3", "worst"]
+    assert list(dataset.label_sets) == names
 
     for i, labels in enumerate(dataset.label_sets.values()):
         np.testing.assert_array_equal(labels, (small10.train[1] + i) % 10)
@@ -64,13 +65,9 @@ def test_cifar100n(small100, tmp_path):
 def test_everything_missing_is_reported_at_once(tmp_path):
     with pytest.raises(DataMissing) as caught:
         cifar10n.load(Places(tmp_path, tmp_path / "cache"), 0)
-    for word in (
-        "cifar-10-python.tar.gz",
-        "CIFAR-10_human.pt",
-        "cifar-n",
-        "CC BY-NC",
-        "nlbench data fetch cifar10n",
-    ):
+
+    files = ("cifar-10-python.tar.gz", "CIFAR-10_human.pt", "cifar-n")
+    for word in (*files, "CC BY-NC", "nlbench data fetch cifar10n"):
         assert word in str(caught.value)
 
 
@@ -113,9 +110,8 @@ def test_wrong_image_order_is_refused(small10, data, tmp_path):
     clean[[3, 4, 8]] = clean[[4, 8, 3]]
     write_labels(data, cifar10n, small10, clean_label=clean)
 
-    with pytest.raises(
-        DataError, match=r"differ from the images' labels in 3 of 40 places.*another order"
-    ):
+    message = r"differ from the images' labels in 3 of 40 places.*another order"
+    with pytest.raises(DataError, match=message):
         cifar10n.load(Places(data, tmp_path / "cache"), 0)
 
 
@@ -123,8 +119,9 @@ def test_truncated_label_file(data, tmp_path):
     path = data / "CIFAR-10_human.pt"
     torch.save({"clean_label": np.arange(50_000)}, path)
     whole = path.read_bytes()
+    overwritten = whole[:100_000] + bytes(1000) + whole[101_000:]
 
-    for content in (b"", whole[:100_000], whole[:100_000] + bytes(1000) + whole[101_000:]):
+    for content in (b"", whole[:100_000], overwritten):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"CIFAR-10_human\.pt.*get the file again"):
             cifar10n.load(Places(data, tmp_path / "cache"), 0)
@@ -139,7 +136,7 @@ def test_old_cifar100n_file_is_refused(small100, tmp_path):
 
 # --- the real files -------------------------------------------------------------------------------
 
-# label set: (hash of the labels, wrong ones), as measured on the published files
+# Hash and number of wrong labels of each label set, as measured on the published files.
 CIFAR10N = {
     "clean": ("f5cfe00b0f00968c", 0),
     "aggregate": ("b3c3d486d22c3055", 4505),
@@ -154,9 +151,9 @@ def test_real_cifar10n(real_cifar10n):
     assert real_cifar10n.warnings == ()
 
     clean = real_cifar10n.clean_labels
-    measured = {
-        k: (labels_hash(v), int((v != clean).sum())) for k, v in real_cifar10n.label_sets.items()
-    }
+    measured = {}
+    for name, labels in real_cifar10n.label_sets.items():
+        measured[name] = (labels_hash(labels), int((labels != clean).sum()))
 
     assert measured == CIFAR10N
     assert noise_rate(clean, real_cifar10n.label_sets["worst"]) == 0.40208
@@ -165,28 +162,24 @@ def test_real_cifar10n(real_cifar10n):
 
 
 def test_real_transition_matrix(real_cifar10n):
-    T = transition_matrix(real_cifar10n.clean_labels, real_cifar10n.label_sets["worst"], 10)
-    np.testing.assert_allclose(
-        T.diagonal(),
-        [0.650, 0.592, 0.632, 0.487, 0.488, 0.580, 0.594, 0.722, 0.683, 0.551],
-        atol=6e-4,
-    )
+    # The published numbers have three digits.
+    published = [0.650, 0.592, 0.632, 0.487, 0.488, 0.580, 0.594, 0.722, 0.683, 0.551]
+    largest = {(9, 1): 0.282, (1, 9): 0.247, (3, 5): 0.206, (4, 7): 0.152}
 
-    np.testing.assert_allclose(
-        [T[9, 1], T[1, 9], T[3, 5], T[4, 7]], [0.282, 0.247, 0.206, 0.152], atol=6e-4
-    )
+    T = transition_matrix(real_cifar10n.clean_labels, real_cifar10n.label_sets["worst"], 10)
+
+    np.testing.assert_allclose(T.diagonal(), published, atol=6e-4)
+    for (i, j), share in largest.items():
+        np.testing.assert_allclose(T[i, j], share, atol=6e-4)
 
 
 def test_real_cifar100n_labels(real_data):
-    """CIFAR-100's images are not here, so the labels are read alone."""
-    label_sets = cifar_n._label_sets(
-        real_data / "cifar-n" / "CIFAR-100_human.pt", cifar100n.LABELS, cifar100n.INFO
-    )
+    """Read the labels alone: the images of CIFAR-100 are not among the real data."""
+    path = real_data / "cifar-n" / "CIFAR-100_human.pt"
+    label_sets = cifar_n._label_sets(path, cifar100n.LABELS, cifar100n.INFO)
 
-    assert {k: labels_hash(v) for k, v in label_sets.items()} == {
-        "clean": "8bf4935e7c77a309",
-        "noisy": "4a1efd5da7a214b2",
-    }
-
+    assert list(label_sets) == ["clean", "noisy"]
+    assert labels_hash(label_sets["clean"]) == "8bf4935e7c77a309"
+    assert labels_hash(label_sets["noisy"]) == "4a1efd5da7a214b2"
     assert noise_rate(label_sets["clean"], label_sets["noisy"]) == 0.402
     assert label_sets["noisy"][:10].tolist() == [19, 63, 10, 11, 1, 86, 90, 28, 23, 31]
