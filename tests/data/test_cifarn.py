@@ -15,6 +15,7 @@ from nlbench.data.noise.label_files import labels_hash
 from nlbench.data.noise.measure import noise_rate, transition_matrix
 from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing
+from nlbench.training.run_data import prepare
 
 
 def write_labels(place, module, small, **change):
@@ -183,3 +184,14 @@ def test_real_cifar100n_labels(real_data):
     assert labels_hash(label_sets["noisy"]) == "4a1efd5da7a214b2"
     assert noise_rate(label_sets["clean"], label_sets["noisy"]) == 0.402
     assert label_sets["noisy"][:10].tolist() == [19, 63, 10, 11, 1, 86, 90, 28, 23, 31]
+
+
+def test_real_cifar10n_of_a_cpu_protocol(real_cifar10n):
+    run = prepare(real_cifar10n, seed=0, labels="worst", subset=20_000, stratify="given")
+    assert run.noise_rate_full == 0.40208
+    assert run.num_train == 20_000
+    assert abs(run.noise_rate_train - 0.40208) < 0.01
+
+    # The protocol takes 0.4 of each class of given labels.
+    whole = np.bincount(real_cifar10n.label_sets["worst"])
+    assert (abs(np.bincount(run.labels) - 0.4 * whole) < 1).all()

@@ -1,4 +1,4 @@
-"""Clothing1M from the layouts that people have; what is wrong with a list is named with file and line."""
+"""Clothing1M: every known layout is read; an error in a list is named with file and line."""
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ def load(data):
 
 
 def refused(data, *words):
+    """Check that loading fails with all the words in the message, and return the message."""
     with pytest.raises(DataError) as caught:
         load(data)
     for word in words:
@@ -35,7 +36,8 @@ def small():
         ("", "images", "images/"),
         ("annotations", "images", "images/"),
         ("label", "images", ""),
-        ("images", "images", "images/"),  # a code's root is the folder of images
+        # The root of some authors' code is the folder of images.
+        ("images", "images", "images/"),
         ("", "", "images/"),
     ],
 )
@@ -55,16 +57,16 @@ def test_layouts(small, tmp_path, place, lists, images, prefix):
         (dataset.test_images, dataset.test_labels, test),
         (val_images, val_labels, val),
     ):
-        names = [key.removeprefix("images/") for key, _ in part]
-        assert [files.path(i) for i in range(len(files))] == [
-            str(tmp_path / place / images / name) for name in names
-        ]
         assert labels.dtype == np.int64
-        assert labels.tolist() == [label for _, label in part]
+        assert len(files) == len(labels) == len(part)
+        for i, (key, label) in enumerate(part):
+            name = key.removeprefix("images/")
+            assert files.path(i) == str(tmp_path / place / images / name)
+            assert labels[i] == label
 
 
 def test_the_key_lists_alone_decide_which_image_belongs_to_a_part(small, tmp_path):
-    """The first training image has a clean label as well, the second of validation a noisy one."""
+    """Give the first training image a clean label as well, and a validation image a noisy one."""
     dataset = load(small.write(tmp_path))
     assert dataset.label_sets["noisy"][0] == 0
     assert dataset.scored["clean_val"][1][1] == 1
@@ -91,12 +93,9 @@ def test_fingerprint_is_of_the_lists_and_not_of_the_place(tmp_path):
 def test_missing_files_are_named_with_their_place(tmp_path):
     with pytest.raises(DataMissing) as caught:
         load(tmp_path)
-    for word in (
-        "noisy_train_key_list.txt",
-        "images",
-        "https://github.com/Cysu/noisy_label",
-        "clothing1m/",
-    ):
+
+    home = "https://github.com/Cysu/noisy_label"
+    for word in ("noisy_train_key_list.txt", "images", home, "clothing1m/"):
         assert word in str(caught.value)
 
     Clothing1M().write(tmp_path / "Clothing1M")
@@ -112,37 +111,30 @@ def test_a_few_missing_training_images_are_left_out_with_a_warning(tmp_path):
     for i in (5, 9):
         (tmp_path / small.parts["noisy_train"][i][0]).unlink()
     dataset = load(tmp_path)
-    (warning,) = dataset.warnings
 
-    assert warning.startswith(
-        f"{tmp_path / 'noisy_train_key_list.txt'}:6: no image {tmp_path}/images/5/05/5,85.jpg"
-    )
+    (warning,) = dataset.warnings
+    path = tmp_path / "noisy_train_key_list.txt"
+    assert warning.startswith(f"{path}:6: no image {tmp_path}/images/5/05/5,85.jpg")
     assert "(the first of 2 of 280); left out" in warning
 
-    kept = [label for i, (_, label) in enumerate(small.parts["noisy_train"]) if i not in (5, 9)]
+    kept = [label for _, label in small.parts["noisy_train"]]
+    del kept[9], kept[5]
     assert dataset.info.num_train == 278
     assert dataset.label_sets["noisy"].tolist() == kept
     assert dataset.train_images.path(5).endswith("/6,102.jpg")
 
     (tmp_path / small.parts["noisy_train"][7][0]).unlink()
-    refused(
-        tmp_path,
-        "noisy_train_key_list.txt:6: no image",
-        "the first of 3 of 280",
-        "more than 1% are missing",
-    )
+    message = refused(tmp_path, "noisy_train_key_list.txt:6: no image", "the first of 3 of 280")
+    assert "more than 1% are missing" in message
 
 
 @pytest.mark.parametrize("part", ["clean_val", "clean_test"])
 def test_every_image_that_scores_must_be_there(small, tmp_path, part):
     small.write(tmp_path)
     (tmp_path / small.parts[part][2][0]).unlink()
-    message = refused(
-        tmp_path,
-        f"{tmp_path / part}_key_list.txt:3: no image",
-        "every image of this part must be there",
-    )
+    message = refused(tmp_path, f"{tmp_path / part}_key_list.txt:3: no image")
 
+    assert "every image of this part must be there" in message
     assert "first of" not in message
 
 
@@ -215,7 +207,7 @@ def test_other_ends_of_lines_blanks_and_a_byte_order_mark(small, tmp_path):
 
 
 def test_names_may_hold_any_letters(small, tmp_path):
-    """Among them U+0085 and U+2028, at which Python's splitlines() would split."""
+    """Use U+0085 and U+2028, too, at which Python's splitlines() would split."""
     train = small.parts["noisy_train"]
     train[0] = ("images/0/00/a b, é\u0085\u2028漢 7.jpg", 3)
     dataset = load(small.write(tmp_path))
@@ -248,24 +240,19 @@ def test_an_image_in_two_parts_is_a_leak(small, tmp_path, one, other):
 
 
 def test_a_run_holds_no_truth(small, tmp_path):
-    run = prepare(
-        load(small.write(tmp_path)), seed=0, labels="noisy", val_fraction=0.25, stratify="clean"
-    )
+    dataset = load(small.write(tmp_path))
+    run = prepare(dataset, seed=0, labels="noisy", val_fraction=0.25, stratify="clean")
 
-    assert (
-        run.clean_labels
-        is run.T
-        is run.noise_rate_train
-        is run.noise_rate_full
-        is run.noise_rate_val
-        is None
-    )
-
+    assert run.clean_labels is run.T is None
+    assert run.noise_rate_train is run.noise_rate_full is run.noise_rate_val is None
     assert (run.num_train, run.num_val) == (84, 28)
-    assert (np.bincount(run.val_labels) == 2).all()  # by the given labels, for there are no others
+
+    # Without clean labels the validation part is drawn in proportion to the given ones.
+    assert (np.bincount(run.val_labels) == 2).all()
 
     keys = [key for key, _ in small.parts["noisy_train"]]
     for i, position in enumerate(run.train_index):
         assert run.train_images.path(i).endswith(keys[position])
+
     with pytest.raises(ValueError, match="no noise can be drawn where the true labels are unknown"):
         prepare(load(tmp_path), seed=0, noise={"kind": "symmetric", "rate": 0.4})

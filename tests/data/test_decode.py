@@ -1,4 +1,7 @@
-"""Decoding: geometry by hand, worker processes that change nothing, and what happens when one of them is gone."""
+"""Decoding of image files.
+
+Geometry is checked by hand. Worker processes change no byte, and the death of one is reported.
+"""
 
 import io
 import os
@@ -27,16 +30,18 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def no_workers(monkeypatch):
+    """Decode in this process, where a test does not say otherwise."""
     monkeypatch.setenv("NLBENCH_WORKERS", "0")
 
 
 def save(path, pixels, **options):
+    """Write an image without loss and return its path as text."""
     Image.fromarray(pixels).save(path, **options)
     return str(path)
 
 
 def one(path, resize=0, crop=4, draw=None):
-    """(H, W, 3) of one file."""
+    """Decode one file to (H, W, 3)."""
     draws = None if draw is None else np.array([draw])
     (image,) = decode.decode([str(path)], Geometry(resize, crop), draws)
     return image.transpose(1, 2, 0)
@@ -44,11 +49,10 @@ def one(path, resize=0, crop=4, draw=None):
 
 @pytest.fixture
 def numbered(tmp_path):
-    """A PNG of 7 x 9 (height, width) whose pixels say where they are: (row, column, 100)."""
+    """Write a PNG of 7 x 9 (height, width) whose pixels are (row, column, 100)."""
     rows, columns = np.mgrid[:7, :9]
-    return save(
-        tmp_path / "n.png", np.stack([rows, columns, np.full((7, 9), 100)], 2).astype(np.uint8)
-    )
+    pixels = np.stack([rows, columns, np.full((7, 9), 100)], 2)
+    return save(tmp_path / "n.png", pixels.astype(np.uint8))
 
 
 # --- geometry -------------------------------------------------------------------------------------
@@ -56,7 +60,9 @@ def numbered(tmp_path):
 
 def test_centre(numbered):
     image = one(numbered, crop=4)
-    assert image[:, 0, 0].tolist() == [1, 2, 3, 4]  # (7 - 4) // 2
+
+    # The first row is (7 - 4) // 2, the first column (9 - 4) // 2.
+    assert image[:, 0, 0].tolist() == [1, 2, 3, 4]
     assert image[0, :, 1].tolist() == [2, 3, 4, 5]
     assert (image[:, :, 2] == 100).all()
 
@@ -66,21 +72,28 @@ def test_centre(numbered):
     [
         ((0.0, 0.0, 0.0), 0, 0, False),
         ((1 - 2**-24, 1 - 2**-24, 0.499), 3, 5, False),
-        ((0.25, 0.5, 0.5), 1, 3, True),  # 0.25 of the 4 places, 0.5 of the 6
+        # 0.25 of the 4 possible rows is row 1, 0.5 of the 6 possible columns is column 3.
+        ((0.25, 0.5, 0.5), 1, 3, True),
         ((0.2499, 0.4999, 0.999), 0, 2, True),
     ],
 )
 def test_crop_and_flip_by_their_draw(numbered, draw, top, left, flip):
     image = one(numbered, crop=4, draw=np.array(draw, np.float32))
-    assert image[:, 0, 0].tolist() == list(range(top, top + 4))
+
     columns = list(range(left, left + 4))
-    assert image[0, :, 1].tolist() == (columns[::-1] if flip else columns)
+    if flip:
+        columns.reverse()
+
+    assert image[:, 0, 0].tolist() == list(range(top, top + 4))
+    assert image[0, :, 1].tolist() == columns
 
 
 def test_every_place_is_drawn_equally_often_and_none_is_out_of_bounds(numbered):
     draws = np.random.default_rng(0).random((4800, 3), np.float32)
     images = decode.decode([numbered] * 4800, Geometry(0, 4), draws)
-    unflipped = np.where((draws[:, 2] >= 0.5)[:, None, None, None], images[..., ::-1], images)
+
+    flipped = draws[:, 2] >= 0.5
+    unflipped = np.where(flipped[:, None, None, None], images[..., ::-1], images)
     counts = np.zeros((4, 6))
     np.add.at(counts, (unflipped[:, 0, 0, 0], unflipped[:, 1, 0, 0]), 1)
 
@@ -92,12 +105,11 @@ def test_every_place_is_drawn_equally_often_and_none_is_out_of_bounds(numbered):
 def test_the_short_side_is_resized(tmp_path, size):
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     image = one(save(tmp_path / "x.png", pixels), resize=6, crop=6)
-    # Independently: PIL's own antialiased bilinear filter, to the sizes that keep the short side.
-    short = min(size)
-    height, width = (6 * side // short for side in size)
-    expected = np.asarray(
-        Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
-    )
+
+    # The reference is PIL's own antialiased bilinear filter; the short side becomes 6.
+    height, width = 6 * size[0] // min(size), 6 * size[1] // min(size)
+    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    expected = np.asarray(resized)
     top, left = (height - 6) // 2, (width - 6) // 2
 
     assert abs(image.astype(int) - expected[top : top + 6, left : left + 6]).max() <= 2
@@ -105,13 +117,14 @@ def test_the_short_side_is_resized(tmp_path, size):
 
 def test_an_image_smaller_than_the_crop_gets_a_black_border(numbered):
     image = one(numbered, crop=12)
-    assert image[
-        2:9, 1:10, 2
-    ].all()  # 5 rows more and 3 columns more: the smaller half above and left
+
+    # Of 5 more rows 2 are above, of 3 more columns 1 is on the left.
+    assert image[2:9, 1:10, 2].all()
     assert image[:, :, 2].sum() == 100 * 7 * 9
     assert image[2, 1:10, 1].tolist() == list(range(9))
 
-    wide = one(numbered, crop=8, draw=(0.0, 0.999, 0.0))  # only the height is short
+    # This crop is higher than the image, and not wider.
+    wide = one(numbered, crop=8, draw=(0.0, 0.999, 0.0))
     assert wide[:, 0, 2].tolist() == [100] * 7 + [0]
     assert wide[0, :, 1].tolist() == list(range(1, 9))
 
@@ -124,9 +137,11 @@ def test_an_image_smaller_than_the_crop_gets_a_black_border(numbered):
     [
         ("L", 77, (77, 77, 77)),
         ("1", 1, (255, 255, 255)),
-        ("RGBA", (200, 100, 50, 128), (100, 50, 25)),  # over black
+        # Transparent pixels are laid over black.
+        ("RGBA", (200, 100, 50, 128), (100, 50, 25)),
         ("LA", (200, 128), (100, 100, 100)),
-        ("I;16", 0x4D80, (0x4D, 0x4D, 0x4D)),  # 16 bits: the upper eight
+        # Of 16 bits the upper eight are kept.
+        ("I;16", 0x4D80, (0x4D, 0x4D, 0x4D)),
     ],
 )
 def test_pngs_that_are_not_rgb(tmp_path, mode, value, expected):
@@ -163,19 +178,31 @@ def test_floating_point_pixels_are_refused(tmp_path):
         one(tmp_path / "x.tiff")
 
 
+def damaged(whole, i, rng):
+    """Return a copy with up to six bytes changed, cut off at any place where i is even."""
+    content = bytearray(whole)
+    if i % 2 == 0:
+        content = content[: rng.integers(len(whole))]
+
+    if content:
+        for place in rng.integers(len(content), size=i % 7):
+            content[place] = rng.integers(256)
+
+    return content
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
 def test_a_damaged_file_is_named(tmp_path, form):
+    path = tmp_path / "x"
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)).save(
-        buffer, form
-    )
-    rng, whole, path = np.random.default_rng(1), buffer.getvalue(), tmp_path / "x"
+    Image.fromarray(pixels).save(buffer, form)
+
+    rng = np.random.default_rng(1)
     refused = 0
 
     for i in range(60):
-        content = bytearray(whole if i % 2 else whole[: rng.integers(len(whole))])
-        for place in rng.integers(len(content), size=i % 7) if content else ():
-            content[place] = rng.integers(256)
+        content = damaged(buffer.getvalue(), i, rng)
         path.write_bytes(content)
 
         try:
@@ -189,7 +216,8 @@ def test_a_damaged_file_is_named(tmp_path, form):
         assert f"{path}: cannot be decoded" in message
         assert f"; {len(content)} bytes, perhaps a download that broke off" in message
 
-    assert refused >= 20  # a few damages are within what the format forgives
+    # Each format can be decoded in spite of some damage.
+    assert refused >= 20
 
 
 def test_a_file_that_went_away(tmp_path):
@@ -204,7 +232,7 @@ def test_a_file_that_went_away(tmp_path):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """50 JPEGs of different sizes in one folder."""
+    """Write 50 JPEGs of different sizes to one folder."""
     folder = tmp_path_factory.mktemp("images")
     for i in range(50):
         write_image(folder / f"{i:02}, ä.jpg", i, i, (20 + i % 5, 24 - i % 3))
@@ -218,17 +246,17 @@ def images_of(files, augment="crop-flip", resize=18, crop=16):
 def test_the_number_of_workers_does_not_change_the_bytes(files, monkeypatch):
     draws = np.random.default_rng(0).random((50, 3), np.float32)
     paths = [files.path(i) for i in range(50)]
-    got = {}
+
+    one_by_one = []
+    for path, draw in zip(paths, draws, strict=True):
+        one_by_one.append(decode.decode([path], Geometry(18, 16), draw[None]))
+    expected = np.concatenate(one_by_one).tobytes()
 
     for count in "012":
         monkeypatch.setenv("NLBENCH_WORKERS", count)
         parts = decode.request(paths, Geometry(18, 16), draws).take()
         assert [len(part) for part in parts] == [16, 16, 16, 2]
-        got[count] = np.concatenate(parts)
-
-    assert got["0"].tobytes() == got["1"].tobytes() == got["2"].tobytes()
-    assert got["0"].tobytes() == np.concatenate([decode.decode([p], Geometry(18, 16), d[None])
-                                                 for p, d in zip(paths, draws, strict=True)]).tobytes()  # fmt: skip
+        assert np.concatenate(parts).tobytes() == expected
 
 
 def test_an_error_in_a_worker_is_the_same(files, tmp_path, monkeypatch):
@@ -251,11 +279,11 @@ def test_after_a_worker_was_killed_the_next_request_works(files, monkeypatch, no
         os.kill(process.pid, signal.SIGKILL)
 
     if noticed:
-        with pytest.raises(
-            DataError, match="was killed, perhaps for want of memory: NLBENCH_WORKERS"
-        ):
+        message = "was killed, perhaps for want of memory: NLBENCH_WORKERS"
+        with pytest.raises(DataError, match=message):
             pending.take()
     else:
+        # The next request comes when the pool is broken and nobody has asked for the images yet.
         deadline = time.monotonic() + 30
         while not decode._pool(2)._broken and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -264,13 +292,16 @@ def test_after_a_worker_was_killed_the_next_request_works(files, monkeypatch, no
     if not noticed:
         with pytest.raises(DataError, match="was killed"):
             pending.take()
+
     assert sum(map(len, again.take())) == 40
     assert sum(map(len, decode.request(paths[:40], Geometry(0, 4), None).take())) == 40
 
 
+# Without the usual guard `if __name__ == "__main__"`, which users forget.
 SCRIPT = """
     import os, sys, time
     from nlbench.data import decode
+
     parts = decode.request([sys.argv[1]] * 40, decode.Geometry(0, 4), None).take()
     print(*decode._pool(2)._processes, flush=True)
     if len(sys.argv) > 2:
@@ -279,6 +310,7 @@ SCRIPT = """
 
 
 def run_script(path, *arguments):
+    """Run SCRIPT with two workers and return its status, output and messages."""
     path.write_text(textwrap.dedent(SCRIPT))
     environment = {**os.environ, "NLBENCH_WORKERS": "2"}
     command = [sys.executable, str(path), *arguments]
@@ -297,13 +329,12 @@ def test_a_script_needs_no_guard_and_no_worker_outlives_a_killed_process(files, 
     status, printed, _ = run_script(tmp_path / "script.py", files.path(0), "killed")
     assert status == -signal.SIGKILL
 
-    # A worker that ran the script again would decode, and so train, too.
+    # A worker that ran the script again would decode and print, too.
     (line,) = printed.splitlines()
-    deadline = time.monotonic() + 30
     alive = [int(pid) for pid in line.split()]
-
     assert alive
 
+    deadline = time.monotonic() + 30
     while alive and time.monotonic() < deadline:
         time.sleep(0.05)
         alive = [pid for pid in alive if _runs(pid)]
@@ -312,9 +343,10 @@ def test_a_script_needs_no_guard_and_no_worker_outlives_a_killed_process(files, 
 
 
 def _runs(pid):
+    """Tell whether a process runs; a zombie has ended."""
     try:
         os.kill(pid, 0)
-        with open(f"/proc/{pid}/stat") as file:  # a zombie has ended
+        with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
@@ -329,19 +361,25 @@ def test_how_many_workers(monkeypatch):
 
     for wrong in ("two", "-1", "1.5", ""):
         monkeypatch.setenv("NLBENCH_WORKERS", wrong)
-        with pytest.raises(
-            DataError, match=f"must be a number of processes, 0 for none, got '{wrong}'"
-        ):
+        message = f"must be a number of processes, 0 for none, got '{wrong}'"
+        with pytest.raises(DataError, match=message):
             decode.workers()
 
 
-# --- what a run takes its images from -------------------------------------------------------------
+# --- images of a run ------------------------------------------------------------------------------
 
 
 def normalised(image):
-    """(3, H, W) uint8 -> float64."""
-    mean, std = (np.array(v)[:, None, None] for v in (INFO.mean, INFO.std))
+    """Normalise (3, H, W) uint8 to float64 by the dataset's mean and deviation."""
+    mean = np.array(INFO.mean)[:, None, None]
+    std = np.array(INFO.std)[:, None, None]
     return (image / 255.0 - mean) / std
+
+
+def expected_image(files, i, draws=None):
+    """Return image i as a batch must hold it, decoded and normalised alone."""
+    (image,) = decode.decode([files.path(i)], Geometry(18, 16), draws)
+    return normalised(image)
 
 
 def test_a_pixel_by_hand(tmp_path):
@@ -349,7 +387,7 @@ def test_a_pixel_by_hand(tmp_path):
     images = images_of(ImageFiles(tmp_path, np.array([b"x.png"])), resize=8, crop=8)
     (image,) = images.plain(0, 1)
 
-    # (1 - 0.5) / 0.25, (0.2 - 0.25) / 0.5, (0.4 - 0.75) / 1
+    # The three values are (1 - 0.5) / 0.25, (0.2 - 0.25) / 0.5 and (0.4 - 0.75) / 1.
     np.testing.assert_allclose(image[:, 3, 3], [2.0, -0.1, -0.35], atol=1e-6)
     assert image.dtype == torch.float32
     assert images.shape == (3, 8, 8)
@@ -357,35 +395,29 @@ def test_a_pixel_by_hand(tmp_path):
 
 def test_plain_in_order_and_out_of_order(files):
     images = images_of(files)
-    expected = np.stack(
-        [normalised(decode.decode([files.path(i)], Geometry(18, 16), None)[0]) for i in range(50)]
-    )
+    expected = np.stack([expected_image(files, i) for i in range(50)])
     parts = [images.plain(i, i + 20) for i in range(0, 50, 20)]
 
     np.testing.assert_allclose(torch.cat(parts), expected, atol=1e-5)
-    for start, stop in (
-        (20, 40),
-        (0, 20),
-        (40, 60),
-        (40, 60),
-        (0, 50),
-        (20, 33),
-        (33, 46),
-        (0, 500),
-        (49, 50),
-    ):
+
+    # Backwards, twice the same, of other lengths, and past the end.
+    jumps = [(20, 40), (0, 20), (40, 60), (40, 60), (0, 50), (20, 33), (33, 46), (0, 500), (49, 50)]
+    for start, stop in jumps:
         np.testing.assert_allclose(images.plain(start, stop), expected[start:stop], atol=1e-5)
 
 
 def test_the_next_part_is_begun_before_it_is_asked_for(files, monkeypatch):
     asked = []
-    whole = decode.request
-    monkeypatch.setattr(
-        decode, "request", lambda paths, *rest: asked.append(len(paths)) or whole(paths, *rest)
-    )
-    images = images_of(files)
-    images.plain(0, 20)
+    request = decode.request
 
+    def counted(paths, *rest):
+        asked.append(len(paths))
+        return request(paths, *rest)
+
+    monkeypatch.setattr(decode, "request", counted)
+    images = images_of(files)
+
+    images.plain(0, 20)
     assert asked == [20, 20]
 
     images.plain(20, 40)
@@ -405,10 +437,9 @@ def test_draws_belong_to_the_example_and_not_to_the_batch(files):
     index = torch.tensor([40, 3, 17, 8])
     batch = images.augmented(index, draws)
 
+    one_by_one = torch.cat([images.augmented(index[i : i + 1], draws) for i in range(4)])
     assert torch.equal(images.augmented(index.flip(0), draws).flip(0), batch)
-    assert torch.equal(
-        torch.cat([images.augmented(index[i : i + 1], draws) for i in range(4)]), batch
-    )
+    assert torch.equal(one_by_one, batch)
 
     later = images.request(index, draws)
     other = images.request(index, images.draws(np.random.default_rng(1)))
@@ -417,8 +448,8 @@ def test_draws_belong_to_the_example_and_not_to_the_batch(files):
     assert not torch.equal(other(), batch)
 
     for got, i in zip(batch, index.tolist(), strict=True):
-        expected = decode.decode([files.path(i)], Geometry(18, 16), draws[i].numpy()[None])[0]
-        np.testing.assert_allclose(got, normalised(expected), atol=1e-5)
+        expected = expected_image(files, i, draws[i].numpy()[None])
+        np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("resize", [18, 19])
@@ -438,10 +469,9 @@ def test_without_augmentation_there_is_nothing_to_draw(files):
     images = images_of(files, "none")
     draws = images.draws(np.random.default_rng(0))
 
+    plain = images.subset(np.array([3, 5])).plain(0, 2)
     assert draws.numel() == 0
-    assert torch.equal(
-        images.augmented(torch.tensor([3, 5]), draws), images.subset(np.array([3, 5])).plain(0, 2)
-    )
+    assert torch.equal(images.augmented(torch.tensor([3, 5]), draws), plain)
 
 
 def test_strong_views(files):
@@ -452,18 +482,18 @@ def test_strong_views(files):
 
     assert strong.shape == (12, 3, 16, 16)
     assert torch.equal(images.strong(index, draws, 5), strong)
-    assert torch.equal(images.strong(index[5:8], draws, 5), strong[5:8])  # whatever batch it is in
     assert not torch.equal(images.strong(index, draws, 6), strong)
 
-    cut = (
-        (strong == 0).all(1).flatten(1).sum(1)
-    )  # at the mean colour, a square of half the side less what is outside
+    # A view belongs to its example, whatever other examples are in the batch.
+    assert torch.equal(images.strong(index[5:8], draws, 5), strong[5:8])
 
+    # A square of the mean colour with half the side covers 64 pixels, or less at the edge.
+    cut = (strong == 0).all(1).flatten(1).sum(1)
     assert ((cut >= 16) & (cut <= 64)).all()
 
+    # The global generator, which belongs to the caller, draws the same number afterwards.
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
     images.strong(index, draws, 5)
-
-    assert torch.equal(torch.rand(1), expected)  # the caller's generator is left alone
+    assert torch.equal(torch.rand(1), expected)

@@ -14,56 +14,58 @@ from nlbench.data import fetch
 from nlbench.data.datasets import cifar10n, cifar100n
 from nlbench.errors import DataError, DataMissing
 
-CONTENT = bytes(range(256)) * 4000  # about a megabyte
+# About a megabyte, so that a download has several steps.
+CONTENT = bytes(range(256)) * 4000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT, in parts when asked; stops short when the server's `stop_after` says so."""
+    """Serve CONTENT, from the place that is asked for, up to the server's `stop_after`."""
 
     def do_GET(self):
         server = self.server
-        start = (
-            int(re.findall(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[0])
-            if server.ranges
-            else 0
-        )
+        start = 0
+        if server.ranges and "Range" in self.headers:
+            start = int(re.findall(r"bytes=(\d+)-", self.headers["Range"])[0])
+
         server.requests.append(start)
         if start >= len(CONTENT):
             self.send_error(416)
             return
+
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
         self.wfile.write(CONTENT[start : server.stop_after])
 
     def log_message(self, *args):
-        pass
+        """Print nothing."""
 
 
 @pytest.fixture
 def server(monkeypatch):
+    """Run a server in a thread, and ask it without the proxy that a machine may have."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.ranges, server.stop_after, server.requests = True, None, []
     server.url = f"http://127.0.0.1:{server.server_address[1]}/CIFAR-10_human.pt"
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-    )
-    thread.start()
+    often = {"poll_interval": 0.01}
+    threading.Thread(target=server.serve_forever, kwargs=often, daemon=True).start()
+
     yield server
+
     server.shutdown()
     server.server_close()
 
 
 @pytest.fixture
 def data(small10, tmp_path):
-    """The images are there, the label file is not."""
+    """Return a folder that has the images and no label file."""
     small10.write_parquet(tmp_path)
     return tmp_path
 
 
 def serve(monkeypatch, url, content=CONTENT):
-    """Makes `url` the home of the label file, with the digests of `content`."""
+    """Make `url` the home of the label file, with the digests of `content`."""
     source = replace(
         cifar10n.SOURCES[1],
         url=url,
@@ -89,7 +91,8 @@ def test_fetch(server, data, monkeypatch):
     assert "CC BY-NC 4.0" in "\n".join(reported)
     assert "MB" in "\n".join(reported)
 
-    fetch.fetch("cifar10n", data, report=reported.append)  # all there: nothing is asked for again
+    # Nothing is asked for a second time.
+    fetch.fetch("cifar10n", data, report=reported.append)
     assert server.requests == [0]
 
 

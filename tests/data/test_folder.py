@@ -218,7 +218,6 @@ def test_missing_training_images(load, refused, tmp_path):
         f"{path}/train.csv:5: no image {path}/pictures/train/no 3, ñ.jpg (the first of 2 of 210)"
         in warning
     )
-
     assert (
         len(dataset.train_images)
         == len(dataset.label_sets["given"])

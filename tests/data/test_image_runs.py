@@ -117,26 +117,22 @@ def test_clothing1m(tmp_path, clothing):
     )
     assert 0 <= record.metrics["last"] <= record.metrics["last_top5"] <= 1
     assert "selected" not in record.metrics
-
     assert not [
         name
         for name in record.metrics
         if "memorised" in name or "right" in name or "target" in name
     ]
-
     assert (
         record.noise["noise_rate_full"]
         is record.noise["noise_rate_train"]
         is record.noise["noise_rate_val"]
         is None
     )
-
     assert (record.noise["num_train"], record.noise["num_val"], record.noise["num_test"]) == (
         112,
         0,
         28,
     )
-
     assert record.noise["redrawn"] is False
     assert record.method["forward_passes"] == 1.0
     assert record.spec["protocol"]["weights"] == ""
@@ -403,7 +399,6 @@ def test_webvision(tmp_path):
     assert "ILSVRC12 |" in table
     assert "ILSVRC12 top-5 |" in table
     assert "memorised |" not in table
-
     assert (
         "mini-WebVision: noise rate unknown (this dataset has no true labels); 100 "
         "training, 50 test examples." in table
@@ -514,7 +509,6 @@ def test_given_labels_true_labels_and_drawn_noise_are_three_conditions(tmp_path)
         "birds clean",
         "birds symmetric 0.4",
     ]
-
     assert len({spec.key for spec in sw.specs}) == 3
 
     sw.run()

@@ -44,7 +44,6 @@ def test_hash_is_of_little_endian_int64():
         == labels_hash(LABELS.astype(np.uint8))
         == labels_hash(LABELS.astype(">i8"))
     )
-
     assert (
         labels_hash(np.arange(10))
         == hashlib.sha256(struct.pack("<10q", *range(10))).hexdigest()[:16]

@@ -445,5 +445,4 @@ def test_no_kind_is_lost_and_every_one_is_described():
         "instance-dependent",
         "file",
     }
-
     assert all(kind.doc for kind in KINDS.values())

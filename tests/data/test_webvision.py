@@ -39,7 +39,6 @@ def test_the_first_fifty_classes(small, tmp_path, place, val_prefix):
         100,
         50,
     )
-
     assert list(dataset.label_sets) == ["noisy"]
     assert [dataset.train_images.path(i) for i in range(100)] == [
         str(root / name) for name, _ in small.train
@@ -127,7 +126,6 @@ def test_missing_images(tmp_path):
         f"train_filelist_google.txt:10: no image {tmp_path}/google/q0007/im g,0é.jpg; left out"
         in dataset.warnings[0]
     )
-
     assert dataset.info.num_train == 199
     assert dataset.label_sets["noisy"][7] == 8
 

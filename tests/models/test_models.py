@@ -118,7 +118,6 @@ def test_resnet9_halves_the_image_three_times_and_adds_two_residual_pairs():
         (256, 16, 16),
         (256, 8, 8),
     ]
-
     assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in network.modules()) == 9
 
 
