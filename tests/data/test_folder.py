@@ -1,4 +1,4 @@
-"""A folder of one's own in its three forms; what is wrong is named with file and line."""
+"""A user's folder of images in its three forms; an error is named with file and line."""
 
 import json
 import os
@@ -20,12 +20,14 @@ from nlbench.training.run_data import prepare
 
 @pytest.fixture
 def load(tmp_path):
-    """load(path) -> the Dataset; what parquet files hold is written out below tmp_path/cache."""
+    """Return load(path), which gives the Dataset; images of parquet go to tmp_path/cache."""
     return lambda path: folder.load(Places(path, tmp_path / "cache"), 0)
 
 
 @pytest.fixture
 def refused(load):
+    """Return refused(path, *words), which checks that an error's message holds the words."""
+
     def check(path, *words):
         with pytest.raises(DataError) as caught:
             load(path)
@@ -41,24 +43,28 @@ def small():
 
 
 def colours(images):
-    """(N, 3): the middle of each image's lower half."""
+    """Return (N, 3), a pixel of each image's lower half."""
     found = [np.asarray(Image.open(images.path(i)))[15, 10] for i in range(len(images))]
     return np.stack(found).astype(int)
 
 
+def classes_shown(images):
+    """Read each image's class from its red, which is 40, 100 or 160."""
+    return ((colours(images)[:, 0] - 40 + 30) // 60).tolist()
+
+
 def check(dataset, small, order=None):
-    """Labels in order, and each with its own image: class colours are 60 apart."""
-    given = np.array(small.given)[order] if order is not None else np.array(small.given)
-    shown = np.array(small.clean)[order] if order is not None else np.array(small.clean)
+    """Check that labels are in order, and that each belongs to an image of the right class."""
+    given, shown = np.array(small.given), np.array(small.clean)
+    if order is not None:
+        given, shown = given[order], shown[order]
 
     assert (dataset.info.num_classes, dataset.info.num_train, dataset.info.num_test) == (3, 30, 9)
     assert dataset.label_sets["given"].tolist() == given.tolist()
     assert dataset.label_sets["given"].dtype == dataset.test_labels.dtype == np.int64
-    assert ((colours(dataset.train_images)[:, 0] - 40 + 30) // 60).tolist() == shown.tolist()
+    assert classes_shown(dataset.train_images) == shown.tolist()
     assert sorted(dataset.test_labels) == sorted(small.test)
-    assert (
-        (colours(dataset.test_images)[:, 0] - 40 + 30) // 60
-    ).tolist() == dataset.test_labels.tolist()
+    assert classes_shown(dataset.test_images) == dataset.test_labels.tolist()
     assert dataset.warnings == ()
 
 
@@ -66,23 +72,25 @@ def test_class_folders(load, small, tmp_path):
     path = small.write_classes(tmp_path / "birds")
     dataset = load(path)
 
-    check(dataset, small, np.lexsort(([i if i != 1 else 99 for i in range(30)], small.given)))
+    # Images are in the order of classes and names, and image 1 lies in a folder "more".
+    rank = np.arange(30)
+    rank[1] = 99
+    check(dataset, small, np.lexsort((rank, small.given)))
     assert (dataset.info.name, dataset.info.title) == ("folder:birds", "birds")
     assert dataset.clean_labels is None
     assert dataset.info.label_sets == ("given",)
-    assert str(path / "train" / "dog" / "more" / "001.jpg") in [
-        dataset.train_images.path(i) for i in range(30)
-    ]
+    paths = [dataset.train_images.path(i) for i in range(30)]
+    assert str(path / "train" / "dog" / "more" / "001.jpg") in paths
 
 
 def test_csv(load, small, tmp_path):
-    dataset = load(small.write_csv(tmp_path / "birds"))
+    path = small.write_csv(tmp_path / "birds")
+    dataset = load(path)
+
     check(dataset, small)
     assert dataset.clean_labels.tolist() == small.clean
     assert dataset.info.label_sets == ("given", "clean")
-    assert dataset.train_images.path(3) == str(
-        tmp_path / "birds" / "pictures" / "train" / "no 3, ñ.jpg"
-    )
+    assert dataset.train_images.path(3) == str(path / "pictures" / "train" / "no 3, ñ.jpg")
 
 
 def test_csv_without_true_labels(load, small, tmp_path):
@@ -99,7 +107,9 @@ def test_parquet(load, small, tmp_path, data, clean, named):
     assert (dataset.clean_labels is not None) == clean
     if clean:
         assert dataset.clean_labels.tolist() == small.clean
-    assert not [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".")]
+
+    # No unfinished entry is left in the cache.
+    assert not list((tmp_path / "cache").glob(".*"))
 
 
 def test_parquet_is_written_out_once(load, small, tmp_path, monkeypatch):
@@ -111,15 +121,23 @@ def test_parquet_is_written_out_once(load, small, tmp_path, monkeypatch):
     assert load(path).fingerprint == before.fingerprint
 
 
+LOADS = """
+import sys
+from pathlib import Path
+from nlbench.data.datasets import folder
+from nlbench.data.places import Places
+
+root = Path(sys.argv[1])
+data = folder.load(Places(root / "birds", root / "cache"), 0)
+for i in range(30):
+    assert Path(data.train_images.path(i)).is_file()
+print(data.fingerprint)
+"""
+
+
 def test_two_processes_may_write_out_at_once(small, tmp_path):
     small.write_parquet(tmp_path / "birds")
-    script = (
-        "import sys; from pathlib import Path; from nlbench.data.datasets import folder;"
-        "from nlbench.data.places import Places; root = Path(sys.argv[1]);"
-        "data = folder.load(Places(root / 'birds', root / 'cache'), 0);"
-        "assert all(Path(data.train_images.path(i)).is_file() for i in range(30)); print(data.fingerprint)"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path)]
+    command = [sys.executable, "-c", LOADS, str(tmp_path)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     printed = {process.communicate(timeout=120)[0] for process in started}
 
@@ -151,12 +169,12 @@ def test_fingerprint(load, tmp_path, write):
 
 
 def test_fingerprint_knows_true_labels_and_the_images_of_parquet(load, tmp_path):
+    csv = load(Folder().write_csv(tmp_path / "a"))
+    parquet = load(Folder().write_parquet(tmp_path / "b"))
+
+    # Another true label also gives the image another class's colour.
     clean, pixels = Folder(), Folder()
-    clean.clean[7] = pixels.clean[7] = (clean.clean[7] + 1) % 3  # shows another class's colour
-    csv, parquet = (
-        load(Folder().write_csv(tmp_path / "a")),
-        load(Folder().write_parquet(tmp_path / "b")),
-    )
+    clean.clean[7] = pixels.clean[7] = (clean.clean[7] + 1) % 3
 
     assert load(clean.write_csv(tmp_path / "c")).fingerprint != csv.fingerprint
     assert load(pixels.write_parquet(tmp_path / "d")).fingerprint != parquet.fingerprint
@@ -166,7 +184,8 @@ def test_a_folder_that_changed_is_read_again(load, small, tmp_path):
     path = small.write_classes(tmp_path / "birds")
     before = load(path)
     write_image(path / "train" / "cat" / "new.jpg")
-    os.utime(path / "train" / "cat", ns=(0, 1))  # even where the clock is coarse
+    # A coarse clock could give the folder the time that it had.
+    os.utime(path / "train" / "cat", ns=(0, 1))
 
     assert load(path).info.num_train == before.info.num_train + 1
 
@@ -186,11 +205,8 @@ def test_classes_that_are_numbers_are_ordered_as_numbers(load, tmp_path):
         for label in ("10", "9", "09"):
             write_image(tmp_path / "n" / part / label / "a.png")
 
-    assert load(tmp_path / "n").label_sets["given"].tolist() == [
-        0,
-        2,
-        1,
-    ]  # files of 09, 10, 9; classes 09, 9, 10
+    # The images are those of 09, 10 and 9, and the classes are 09, 9 and 10.
+    assert load(tmp_path / "n").label_sets["given"].tolist() == [0, 2, 1]
 
 
 def test_files_that_other_programs_leave_are_no_classes_and_no_images(load, small, tmp_path):
@@ -214,20 +230,14 @@ def test_missing_training_images(load, refused, tmp_path):
     dataset = load(path)
     (warning,) = dataset.warnings
 
-    assert (
-        f"{path}/train.csv:5: no image {path}/pictures/train/no 3, ñ.jpg (the first of 2 of 210)"
-        in warning
-    )
-    assert (
-        len(dataset.train_images)
-        == len(dataset.label_sets["given"])
-        == len(dataset.clean_labels)
-        == 208
-    )
+    image = path / "pictures" / "train" / "no 3, ñ.jpg"
+    assert f"{path}/train.csv:5: no image {image} (the first of 2 of 210)" in warning
+    assert len(dataset.train_images) == 208
+    assert len(dataset.label_sets["given"]) == len(dataset.clean_labels) == 208
 
     (path / "pictures" / "train" / "no 100, ñ.jpg").unlink()
-    folder._read.cache_clear()  # within a process images may be thought to stay
-
+    # A process keeps what it read, and does not look for removed images again.
+    folder._read.cache_clear()
     refused(path, "train.csv:5: no image", "the first of 3 of 210", "more than 1%")
 
 
@@ -283,8 +293,9 @@ def test_an_index_column_and_a_byte_order_mark_are_no_harm(load, small, tmp_path
     before = load(path).fingerprint
 
     for name in ("train.csv", "test.csv"):
-        lines = (path / name).read_text().splitlines()
-        text = "\r\n".join(f"{i - 1 if i else ''},{line}" for i, line in enumerate(lines))
+        header, *lines = (path / name).read_text().splitlines()
+        numbered = [f"{i},{line}" for i, line in enumerate(lines)]
+        text = "\r\n".join([f",{header}", *numbered])
         (path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
 
     assert load(path).fingerprint == before
@@ -336,27 +347,25 @@ def test_wrong_parquet_files(refused, small, tmp_path):
     pq.write_table(pa.table({"image": [b"x"], "klass": [0]}), file)
     refused(path, f"{file}: needs a column image and a column label, has image, klass")
 
-    for content, label in ((None, 1), (b"x", None), (b"x", -1), ("x", 1)):
-        pq.write_table(
-            pa.table({"image": [encoded(0, 0), content], "label": [0, label]}), file
-        ) if not isinstance(content, str) else pq.write_table(
-            pa.table({"image": ["x", "y"], "label": [0, 1]}), file
-        )
-        refused(
-            path,
-            f"{file}: row {0 if content == 'x' else 1} (from 0) is without image bytes or without a label",
-        )
+    image = encoded(0, 0)
+    for images, labels, number in (
+        ([image, None], [0, 1], 1),
+        ([image, b"x"], [0, None], 1),
+        ([image, b"x"], [0, -1], 1),
+        (["x", "y"], [0, 1], 0),
+    ):
+        pq.write_table(pa.table({"image": images, "label": labels}), file)
+        refused(path, f"{file}: row {number} (from 0) is without image bytes or without a label")
 
-    assert not [p for p in (tmp_path / "cache").iterdir() if p.name.startswith(".")]
+    assert not list((tmp_path / "cache").glob(".*"))
 
 
 def test_metadata_that_means_nothing_is_passed_over(load, small, tmp_path):
     path = small.write_parquet(tmp_path / "birds", named=False)
     for file in (path / "data").iterdir():
-        table = pq.read_table(file).replace_schema_metadata(
-            {"huggingface": json.dumps({"info": None})}
-        )
-        pq.write_table(table, file)
+        table = pq.read_table(file)
+        metadata = {"huggingface": json.dumps({"info": None})}
+        pq.write_table(table.replace_schema_metadata(metadata), file)
 
     check(load(path), small)
 
@@ -381,7 +390,6 @@ def test_a_test_image_by_another_way_is_a_leak(load, small, tmp_path):
     change_line(path / "train.csv", 4, "test/cat/a.jpg,cat,cat")
     (path / "test.csv").unlink()
 
-    with pytest.raises(
-        DataError, match=r"birds/test: .*/test/cat/a.jpg is a training image too \(.*/train.csv:4\)"
-    ):
+    message = r"birds/test: .*/test/cat/a.jpg is a training image too \(.*/train.csv:4\)"
+    with pytest.raises(DataError, match=message):
         load(path)

@@ -1,4 +1,4 @@
-"""Runs on files of images: small copies of Clothing1M, mini-WebVision and folders, through the API."""
+"""Runs on image files through the API: small copies of Clothing1M, mini-WebVision and folders."""
 
 import csv
 import json
@@ -22,26 +22,27 @@ from nlbench.training import epoch as epoch_
 from nlbench.training import images
 
 SMALL = {
-    "model": "cnn3", "resize": 18, "crop": 16, "weights": "", "batch_size": 8, "epochs": 2, "precision": "float32",
-    "threads": 1, "lr": 0.01,
+    "model": "cnn3", "weights": "", "resize": 18, "crop": 16, "batch_size": 8, "epochs": 2,
+    "lr": 0.01, "precision": "float32", "threads": 1,
 }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def places(tmp_path, monkeypatch):
+    """Cache below tmp_path, and decode without worker processes, which take seconds to start."""
     monkeypatch.setenv("NLBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NLBENCH_WORKERS", "0")
 
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory):
-    """A small Clothing1M, written once."""
+    """Write a small Clothing1M once for all tests."""
     return Clothing1M().write(tmp_path_factory.mktemp("layout") / "clothing1m")
 
 
 @pytest.fixture
 def clothing(tmp_path, layout):
-    """A copy of it in the data directory."""
+    """Copy it to the data directory and return that."""
     return shutil.copytree(layout, tmp_path / "data" / "clothing1m").parent
 
 
@@ -55,55 +56,75 @@ def sweep(
     seeds=(0,),
     **overrides,
 ):
-    entry = {"name": dataset} if isinstance(dataset, str) else dataset
-    methods = {row: {} for row in methods} if isinstance(methods, tuple | list) else methods
+    """Prepare a suite of one dataset, with SMALL values and those that are given."""
     suite = {
         "name": "t",
         "protocol": protocol,
-        "datasets": [entry],
-        "methods": methods,
+        "datasets": [{"name": dataset} if isinstance(dataset, str) else dataset],
+        "methods": methods if isinstance(methods, dict) else {row: {} for row in methods},
         "seeds": list(seeds),
     }
-    overrides = {
-        **SMALL,
-        **({"batches_per_epoch": 2} if protocol == "clothing1m" else {}),
-        **overrides,
-    }
+    values = dict(SMALL)
+    if protocol == "clothing1m":
+        values["batches_per_epoch"] = 2
+
     return api.prepare(
-        suite, out=tmp_path / out, data_dir=tmp_path / "data", overrides=overrides, device="cpu",
+        suite,
+        out=tmp_path / out,
+        data_dir=tmp_path / "data",
+        overrides=values | overrides,
+        device="cpu",
         methods_dir=methods_dir,
-    )  # fmt: skip
+    )
 
 
 def records(sw, **options):
+    """Train all runs, check that they are done, and return their records by row."""
     sw.run(**options)
     found = {spec.row: sw.store.read(spec.key) for spec in sw.specs}
 
     for record in found.values():
         assert record.status == "done", record.error
+
     return found
 
 
+def history(sw, key):
+    """Read the metrics of each epoch of a run, as text."""
+    with open(sw.store.run_dir(key) / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def outcome(sw):
-    """All of each run that must not depend on when and how it was trained."""
+    """Return all of each run that must not depend on when and how it was trained."""
     result = {}
     for spec in sw.specs:
         record = sw.store.read(spec.key)
         with np.load(sw.store.run_dir(spec.key) / "predictions.npz") as file:
             arrays = {name: file[name].tobytes() for name in file.files}
-        with open(sw.store.run_dir(spec.key) / "history.csv", newline="") as file:
-            rows = [
-                {k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)
-            ]
-        result[spec.row] = record.metrics, record.method, record.noise, rows, arrays
+
+        epochs = []
+        for metrics in history(sw, spec.key):
+            epochs.append({name: v for name, v in metrics.items() if "second" not in name})
+
+        result[spec.row] = record.metrics, record.method, record.noise, epochs, arrays
 
     return result
 
 
+HEAD = '''\
+"""A method of a test."""
+import json, os
+import torch
+from torch.nn import functional as F
+from nlbench.method import Method
+'''
+
+
 def method_file(place, name, body):
+    """Write a method's file to the folder `place`, and return the folder."""
     place.mkdir(exist_ok=True)
-    head = "import json, os\nimport torch\nfrom torch.nn import functional as F\nfrom nlbench.method import Method\n"
-    (place / f"{name}.py").write_text(f'"""A test\'s method."""\n{head}{textwrap.dedent(body)}')
+    (place / f"{name}.py").write_text(HEAD + textwrap.dedent(body))
     return place
 
 
@@ -112,28 +133,23 @@ def method_file(place, name, body):
 
 def test_clothing1m(tmp_path, clothing):
     record = records(sweep(tmp_path, "clothing1m", ["ce"]))["ce"]
-    assert {"last", "best", "last_top5", "selected_clean", "selected_clean_epoch"} <= set(
-        record.metrics
-    )
+
+    measured = {"last", "best", "last_top5", "selected_clean", "selected_clean_epoch"}
+    assert measured <= set(record.metrics)
     assert 0 <= record.metrics["last"] <= record.metrics["last_top5"] <= 1
+
+    # There is no noisy validation part, and memorisation needs true labels.
     assert "selected" not in record.metrics
-    assert not [
-        name
-        for name in record.metrics
-        if "memorised" in name or "right" in name or "target" in name
-    ]
-    assert (
-        record.noise["noise_rate_full"]
-        is record.noise["noise_rate_train"]
-        is record.noise["noise_rate_val"]
-        is None
-    )
-    assert (record.noise["num_train"], record.noise["num_val"], record.noise["num_test"]) == (
-        112,
-        0,
-        28,
-    )
-    assert record.noise["redrawn"] is False
+    for name in record.metrics:
+        assert "memorised" not in name
+        assert "right" not in name
+        assert "target" not in name
+
+    noise = record.noise
+    assert noise["noise_rate_full"] is noise["noise_rate_train"] is noise["noise_rate_val"] is None
+    assert (noise["num_train"], noise["num_val"], noise["num_test"]) == (112, 0, 28)
+    assert noise["redrawn"] is False
+
     assert record.method["forward_passes"] == 1.0
     assert record.spec["protocol"]["weights"] == ""
 
@@ -145,13 +161,16 @@ def test_clothing1m(tmp_path, clothing):
 def test_the_clean_validation_set_selects_its_first_best_epoch(tmp_path, clothing):
     sw = sweep(tmp_path, "clothing1m", ["ce"], epochs=6, lr=0.05)
     record = records(sw)["ce"]
-    with open(sw.store.run_dir(record.key) / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    clean = [float(row["clean_val_accuracy"]) for row in rows]
 
-    assert record.metrics["selected_clean_epoch"] == clean.index(max(clean))
-    assert record.metrics["selected_clean"] == float(rows[clean.index(max(clean))]["test_accuracy"])
-    assert max(clean) > 1 / 14  # it learns: a class has a colour
+    epochs = history(sw, record.key)
+    clean = [float(metrics["clean_val_accuracy"]) for metrics in epochs]
+    selected = clean.index(max(clean))
+
+    assert record.metrics["selected_clean_epoch"] == selected
+    assert record.metrics["selected_clean"] == float(epochs[selected]["test_accuracy"])
+
+    # The network learns, since each class has its own colour.
+    assert max(clean) > 1 / 14
 
 
 def test_with_a_validation_part(tmp_path, clothing):
@@ -167,6 +186,7 @@ def test_with_a_validation_part(tmp_path, clothing):
     assert "84 training, 28 validation, 28 test examples" in table
 
 
+# Writes down each batch, and draws numbers that another method does not draw.
 SEES = """
     class Sees(Method):
         def __init__(self, task, name: str = "", greedy: bool = False):
@@ -176,7 +196,8 @@ SEES = """
         def training_step(self, run, batch):
             if self.greedy:
                 torch.rand(5), torch.rand(3, generator=run.generator("x"))
-            seen = [self.name, run.epoch, batch.index.tolist(), batch.labels.tolist(), float(batch.images.sum())]
+            index, labels = batch.index.tolist(), batch.labels.tolist()
+            seen = [self.name, run.epoch, index, labels, float(batch.images.sum())]
             with open(os.environ["SEEN"], "a") as file:
                 file.write(json.dumps(seen) + "\\n")
             loss = F.cross_entropy(run.networks[0](batch.images), batch.labels)
@@ -186,30 +207,32 @@ SEES = """
 
 def test_an_epoch_is_balanced_redrawn_and_the_same_for_all_methods(tmp_path, clothing, monkeypatch):
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
-    rows = {name: {"method": "sees", "name": name, "greedy": name == "b"} for name in "ab"}
-    sw = sweep(
-        tmp_path,
-        "clothing1m",
-        rows,
-        methods_dir=method_file(tmp_path / "m", "sees", SEES),
-        batches_per_epoch=5,
-    )
-    records(sw)
-    seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
-    a, b = ([line[1:] for line in seen if line[0] == name] for name in "ab")
+    rows = {
+        "a": {"method": "sees", "name": "a", "greedy": False},
+        "b": {"method": "sees", "name": "b", "greedy": True},
+    }
+    place = method_file(tmp_path / "m", "sees", SEES)
+    records(sweep(tmp_path, "clothing1m", rows, methods_dir=place, batches_per_epoch=5))
 
-    assert a == b
+    seen = {"a": [], "b": []}
+    for line in (tmp_path / "seen").read_text().splitlines():
+        name, *batch = json.loads(line)
+        seen[name].append(batch)
+    assert seen["a"] == seen["b"]
 
     labels = np.array([label for _, label in Clothing1M().parts["noisy_train"]])
     epochs = []
 
     for epoch in range(2):
-        parts = [line for line in a if line[0] == epoch]
-        assert [len(line[1]) for line in parts] == [8] * 5
+        batches = [batch for batch in seen["a"] if batch[0] == epoch]
+        assert [len(batch[1]) for batch in batches] == [8] * 5
 
-        index = np.concatenate([line[1] for line in parts])
+        index = np.concatenate([batch[1] for batch in batches])
+        given = np.concatenate([batch[2] for batch in batches])
         assert len(np.unique(index)) == 40
-        assert np.concatenate([line[2] for line in parts]).tolist() == labels[index].tolist()
+        assert given.tolist() == labels[index].tolist()
+
+        # 40 examples of 14 classes are two or three of each.
         assert set(np.bincount(labels[index], minlength=14).tolist()) == {2, 3}
 
         epochs.append(index.tolist())
@@ -224,29 +247,30 @@ def test_memories_are_indexed_by_the_position_in_the_list(tmp_path, clothing):
 
     state = torch.load(sw.store.run_dir(sw.specs[0].key) / "checkpoint.pt", weights_only=True)
     targets = state["method"]["targets"]
-
     assert targets.shape == (112, 14)
 
+    # After one epoch only the examples that it drew have a target.
     labels = np.arange(112) % 14
     drawn = stratified.balanced(labels, 16, streams.rng(0, "order", 0))
-
     assert np.flatnonzero(targets.sum(1)).tolist() == sorted(drawn)
     assert records(sw)["elr"].metrics.get("target_accuracy") is None
 
 
 class Stop(BaseException):
-    """Stands for a kill: nothing in the harness catches it."""
+    """Stand for a kill: nothing in the harness catches it."""
 
 
 def stop_at(epoch):
-    def hook(spec, at, epochs, row):
+    """Return a listener's function that stops the training after `epoch`."""
+
+    def hook(spec, at, epochs, metrics):
         if at == epoch:
             raise Stop
 
     return hook
 
 
-# Starting worker processes takes seconds; tests/data/test_decode.py compares what they decode.
+# Worker processes take seconds to start. Their bytes are compared in tests/data/test_decode.py.
 @pytest.mark.parametrize(
     ("row", "workers"),
     [("elr", "0"), ("forward", "0"), pytest.param("elr", "2", marks=pytest.mark.nightly)],
@@ -261,10 +285,8 @@ def test_a_resumed_run_equals_one_never_stopped(tmp_path, clothing, monkeypatch,
         cut.run(listener(on_epoch=stop_at(2)), checkpoint_seconds=0)
 
     seen = []
-    cut.run(
-        listener(on_epoch=lambda spec, epoch, epochs, line: seen.append(epoch)),
-        checkpoint_seconds=0,
-    )
+    hook = listener(on_epoch=lambda spec, epoch, epochs, metrics: seen.append(epoch))
+    cut.run(hook, checkpoint_seconds=0)
 
     assert seen == [2, 3]
     assert outcome(cut) == outcome(whole)
@@ -274,6 +296,8 @@ def test_reading_ahead_changes_nothing(tmp_path, clothing, monkeypatch):
     rows = ["ce", "elr", "bootstrap"]
     ahead = sweep(tmp_path, "clothing1m", rows, out="a", batches_per_epoch=6)
     records(ahead)
+
+    # Now nothing is read ahead, neither of the plan nor of the evaluation.
     monkeypatch.setattr(images.FileImages, "ahead", 0)
     monkeypatch.setattr(images.FileImages, "plain", _plain_without_a_window)
     other = sweep(tmp_path, "clothing1m", rows, out="b", batches_per_epoch=6)
@@ -303,10 +327,8 @@ def test_reading_a_plan_ahead_keeps_its_order():
 
 
 def test_a_method_cannot_be_given_an_unknown_transition_matrix(tmp_path, clothing):
-    with pytest.raises(
-        SuiteError,
-        match=r"methods\.forward\.T: needs to be told T, which is unknown: the dataset has",
-    ):
+    message = r"methods\.forward\.T: needs to be told T, which is unknown: the dataset has"
+    with pytest.raises(SuiteError, match=message):
         sweep(tmp_path, "clothing1m", {"ce": {}, "forward": {"T": True}})
 
 
@@ -316,7 +338,8 @@ TOLD = """
 
         def __init__(self, task):
             super().__init__(task)
-            self.register_buffer("T", torch.full((task.num_classes, task.num_classes), task.noise_rate))
+            shape = (task.num_classes, task.num_classes)
+            self.register_buffer("T", torch.full(shape, task.noise_rate))
 
         def loss(self, logits, batch):
             return F.cross_entropy(logits, batch.labels)
@@ -332,25 +355,18 @@ def test_a_method_that_needs_the_noise_rate_gets_the_published_estimate(tmp_path
 
     with np.load(tmp_path / "out" / "runs" / record.key / "predictions.npz") as file:
         assert file["T"][0, 0] == pytest.approx(0.385)
-    Folder().write_classes(tmp_path / "birds")
 
-    with pytest.raises(
-        SuiteError, match=r"methods.told: needs to be told noise_rate, which is unknown"
-    ):
-        sweep(
-            tmp_path,
-            {"name": "folder", "path": str(tmp_path / "birds")},
-            ["told"],
-            "images-32",
-            methods_dir=place,
-        )
+    # Nobody has published an estimate for a user's folder.
+    Folder().write_classes(tmp_path / "birds")
+    entry = {"name": "folder", "path": str(tmp_path / "birds")}
+    message = r"methods.told: needs to be told noise_rate, which is unknown"
+    with pytest.raises(SuiteError, match=message):
+        sweep(tmp_path, entry, ["told"], "images-32", methods_dir=place)
 
 
 def test_more_batches_than_there_are_examples(tmp_path, clothing):
-    with pytest.raises(
-        SuiteError,
-        match=r"--set batches_per_epoch: 15 of 8 are 120 examples, more than the 112 of cloth",
-    ):
+    message = "--set batches_per_epoch: 15 of 8 are 120 examples, more than the 112 of cloth"
+    with pytest.raises(SuiteError, match=message):
         sweep(tmp_path, "clothing1m", ["ce"], batches_per_epoch=15)
 
 
@@ -358,7 +374,8 @@ def test_more_batches_than_there_are_examples(tmp_path, clothing):
 def test_an_image_that_cannot_be_decoded_fails_the_run_by_name(
     tmp_path, clothing, monkeypatch, workers
 ):
-    path = clothing / "clothing1m" / "images/3/03/7003,51.jpg"  # a test image
+    # This is a test image.
+    path = clothing / "clothing1m" / "images/3/03/7003,51.jpg"
     path.write_bytes(path.read_bytes()[:200])
     monkeypatch.setenv("NLBENCH_WORKERS", workers)
     sw = sweep(tmp_path, "clothing1m", ["ce"])
@@ -391,18 +408,15 @@ def test_webvision(tmp_path):
         assert "ilsvrc12: 1 images of a class" in record.warnings[0]
         assert record.noise["noise_rate_train"] is None
 
-    with open(sw.store.run_dir(record.key) / "history.csv", newline="") as file:
-        last = list(csv.DictReader(file))[-1]
+    last = history(sw, record.key)[-1]
     assert float(last["ilsvrc12_top5"]) == record.metrics["ilsvrc12_last_top5"]
 
     table = tables.render(sw.plan.as_json(), sw.store)
     assert "ILSVRC12 |" in table
     assert "ILSVRC12 top-5 |" in table
     assert "memorised |" not in table
-    assert (
-        "mini-WebVision: noise rate unknown (this dataset has no true labels); 100 "
-        "training, 50 test examples." in table
-    )
+    unknown = "noise rate unknown (this dataset has no true labels)"
+    assert f"mini-WebVision: {unknown}; 100 training, 50 test examples." in table
 
     table = tables.render(sw.plan.as_json(), sw.store, metric="ilsvrc12-top5")
     assert ": top-5 accuracy on the ILSVRC12 validation images" in table
@@ -410,31 +424,15 @@ def test_webvision(tmp_path):
 
 @pytest.mark.parametrize("dataset", ["clothing1m", "webvision", "animal10n"])
 def test_the_command_line_refuses_noise_where_the_true_labels_are_unknown(tmp_path, dataset):
-    arguments = [
-        "noise",
-        "export",
-        dataset,
-        "--kind",
-        "symmetric",
-        "--rate",
-        "0.4",
-        "--to",
-        str(tmp_path / "x.npy"),
-    ]
-    result = CliRunner().invoke(app, arguments)
+    options = ["--kind", "symmetric", "--rate", "0.4", "--to", str(tmp_path / "x.npy")]
+    result = CliRunner().invoke(app, ["noise", "export", dataset, *options])
 
+    message = f"error: {dataset}: its true labels are unknown, so that no noise can be drawn"
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert (
-        f"error: {dataset}: its true labels are unknown, so that no noise can be drawn"
-        in result.stderr
-    )
+    assert message in result.stderr
 
-    (line,) = (
-        line
-        for line in CliRunner().invoke(app, ["list", "datasets"]).stdout.splitlines()
-        if dataset in line
-    )
-
+    listed = CliRunner().invoke(app, ["list", "datasets"]).stdout.splitlines()
+    (line,) = [line for line in listed if dataset in line]
     assert "0 / 0" not in line
     assert " 0 classes" not in line
 
@@ -468,7 +466,8 @@ def test_a_folder_relative_to_the_suites_file(tmp_path, monkeypatch):
     assert record.spec["dataset"] == "folder:birds"
     assert record.noise["noise_rate_train"] is None
     assert {"selected", "val_last", "last"} <= set(record.metrics)
-    assert "last_top5" not in record.metrics  # three classes
+    # Of three classes all are among the five best.
+    assert "last_top5" not in record.metrics
     assert (record.noise["num_train"], record.noise["num_val"]) == (27, 3)
     assert "birds: noise rate unknown" in tables.render(sw.plan.as_json(), sw.store)
 
@@ -587,7 +586,8 @@ def test_wrong_folders(tmp_path, entry, message):
     with pytest.raises(SuiteError) as caught:
         prepared(tmp_path, f"  - {entry}")
     assert message.replace("{suites}", str(tmp_path / "suites")) in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1  # and nothing that follows from it
+    # Nothing is reported that only follows from this problem.
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_noise_that_looks_at_images_needs_them_in_memory(tmp_path):

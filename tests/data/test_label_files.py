@@ -1,4 +1,7 @@
-"""Label files: what is written comes back, what others write is read, anything else is refused by name."""
+"""Label files: written labels come back, and files of other tools are read.
+
+A file that cannot be read is named in the error.
+"""
 
 import hashlib
 import json

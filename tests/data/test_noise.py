@@ -1,4 +1,7 @@
-"""Noise: exact counts, every flip from the clean labels, the same for the same seed, and refusals before a run."""
+"""Noise: flips have exact counts, start from the clean labels and follow the seed.
+
+What cannot be drawn is refused before a run.
+"""
 
 import json
 import math
@@ -25,6 +28,7 @@ UNEVEN = np.repeat(np.arange(10), [1, 3, 5, 10, 17, 50, 101, 250, 333, 707])
 
 
 def draw(kind, rate, clean=C10, info=cifar10.INFO, seed=0, images=None):
+    """Draw given labels, and check that the clean ones are neither changed nor shared."""
     clean = clean.copy()
     before = clean.copy()
     given_labels = apply({"kind": kind, "rate": rate}, clean, info, seed, images)
@@ -36,17 +40,19 @@ def draw(kind, rate, clean=C10, info=cifar10.INFO, seed=0, images=None):
 
 
 def flips(clean, given_labels, num_classes):
-    """(C, C) counts of clean i, given j."""
+    """Return (C, C) counts of examples with the clean label i and the given label j."""
     counts = np.zeros((num_classes, num_classes), int)
     np.add.at(counts, (clean, given_labels), 1)
     return counts
 
 
 def half_even(rate: str, n: int) -> int:
+    """Round a share of n exactly, halves to the even number."""
     return round(Fraction(rate) * n)
 
 
 def images_for(clean):
+    """Return random images of 8 x 8, one for each label."""
     return np.random.default_rng(7).integers(0, 256, (len(clean), 8, 8, 3), np.uint8)
 
 
@@ -81,15 +87,19 @@ def test_symmetric_inclusive_may_draw_the_true_class(rate):
 
 
 def test_symmetric_inclusive_draws_the_ceiling():
-    """At 0.07 of 100 that is 7; in binary the product is 7.000000000000001."""
+    """Round up exactly: 0.07 of 100 is 7, but 7.000000000000001 in binary."""
     clean = np.zeros(100, np.int64)
-    info = replace(cifar10.INFO, num_classes=10**9)  # so that the true class does not come back
+    # Of so many classes the true one is not drawn again.
+    info = replace(cifar10.INFO, num_classes=10**9)
     assert (draw("symmetric-inclusive", 0.07, clean, info) != clean).sum() == 7
     assert (draw("symmetric-inclusive", 0.071, clean, info) != clean).sum() == 8
 
 
 def test_asymmetric_rates_of_cats_and_dogs(real_cifar10n):
-    """On the real class order: 0.4 of each, where flips from already flipped labels would give 0.24 of the cats."""
+    """Check the real order of classes: 0.4 of the cats and 0.4 of the dogs are flipped.
+
+    Flips from labels that are flipped already would leave 0.24 of the cats.
+    """
     clean = real_cifar10n.clean_labels
     counts = flips(clean, apply({"kind": "asymmetric", "rate": 0.4}, clean, cifar10.INFO, 0), 10)
     expected = np.diag([5000] * 10)
@@ -105,6 +115,7 @@ def test_asymmetric_overall_rate_is_half(rate):
 
 
 def only_to(clean, given_labels, target, rate, num_classes):
+    """Check that the exact share of each class c has the label target[c], and the rest c."""
     counts = flips(clean, given_labels, num_classes)
     for c in range(num_classes):
         n = int((clean == c).sum())
@@ -129,26 +140,29 @@ def test_asymmetric_block(rate):
 
 def test_asymmetric_superclass_stays_inside_the_superclass():
     given_labels = draw("asymmetric-superclass", 0.4, C100, cifar100.INFO)
-    superclass = {fine: i for i, members in enumerate(CIFAR100_SUPERCLASSES) for fine in members}
-
-    assert sorted(superclass) == list(range(100))
-
     counts = flips(C100, given_labels, 100)
-    for c in range(100):
-        (target,) = (j for j in np.flatnonzero(counts[c]) if j != c)
-        assert superclass[target] == superclass[c]
-        assert counts[c, target] == 200
-        later = [fine for fine in CIFAR100_SUPERCLASSES[superclass[c]] if fine > c]
-        assert target == (min(later) if later else min(CIFAR100_SUPERCLASSES[superclass[c]]))
+
+    seen = []
+    for members in CIFAR100_SUPERCLASSES:
+        in_order = sorted(members)
+        seen += in_order
+
+        # Each class goes to the next one of its superclass, and the last one to the first.
+        for c, target in zip(in_order, in_order[1:] + in_order[:1], strict=True):
+            assert counts[c, target] == 200
+            assert set(np.flatnonzero(counts[c])) == {c, target}
+
+    assert sorted(seen) == list(range(100))
 
 
 def test_superclasses_are_those_of_the_real_coarse_labels(real_data):
     content = read_torch(real_data / "cifar-n" / "CIFAR-100_human.pt")
     pairs = set(zip(content["clean_coarse_label"], content["clean_label"].tolist(), strict=True))
 
-    assert pairs == {
-        (i, fine) for i, members in enumerate(CIFAR100_SUPERCLASSES) for fine in members
-    }
+    ours = set()
+    for i, members in enumerate(CIFAR100_SUPERCLASSES):
+        ours.update((i, fine) for fine in members)
+    assert pairs == ours
 
 
 def test_asymmetric_swap_swaps_two_classes_of_each_block():
@@ -162,7 +176,8 @@ def test_asymmetric_swap_swaps_two_classes_of_each_block():
             assert counts[first, second] == counts[second, first] == 200
             seen.add((first, second))
 
-    assert len(seen) > 40  # other pairs for other seeds
+    # 20 pairs for each of three seeds: other seeds draw other pairs.
+    assert len(seen) > 40
 
 
 def test_matrix_within_binomial_error(tmp_path):
@@ -181,10 +196,11 @@ def test_instance_dependent_rate_and_dependence():
     images = images_for(clean)
     given_labels = draw("instance-dependent", 0.4, clean, images=images)
 
-    # q is truncated normal with mean 0.4: the rate is its mean, within binomial error.
+    # Each example flips with a probability from a truncated normal distribution of mean 0.4.
     assert abs(noise_rate(clean, given_labels) - 0.4) < 5 * math.sqrt(0.4 * 0.6 / len(clean))
 
-    # Equal images of one class get equal wrong labels: the softmax over 192 pixels is all but a maximum.
+    # Equal images of one class get equal wrong labels, because a softmax of sums over 192 pixels
+    # is almost one for the largest.
     images[clean == 0] = images[0]
     wrong = draw("instance-dependent", 0.4, clean, images=images)[clean == 0]
 
@@ -230,7 +246,7 @@ def test_any_rate_on_any_class_sizes(kind, rate, sizes, seed):
         assert wrong.tolist() == [half_even(str(rate), n) for n in sizes]
 
 
-# --- what it depends on ---------------------------------------------------------------------------
+# --- dependence on seed and labels ----------------------------------------------------------------
 
 PINNED = {
     ("symmetric", 0.4): "8869543650913cd9",
@@ -247,20 +263,22 @@ def test_the_labels_of_a_seed_never_change(kind, rate):
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("file", "matrix")])
 def test_same_seed_same_labels_other_seed_other_labels(kind):
-    info, clean = (
-        (cifar100.INFO, C100) if KINDS[kind].class_ids == "cifar100" else (cifar10.INFO, C10)
-    )
+    info, clean = cifar10.INFO, C10
+    if KINDS[kind].class_ids == "cifar100":
+        info, clean = cifar100.INFO, C100
     images = images_for(clean) if KINDS[kind].needs_images else None
-    first, again, other = (draw(kind, 0.4, clean, info, seed, images) for seed in (0, 0, 1))
+
+    first = draw(kind, 0.4, clean, info, 0, images)
+    again = draw(kind, 0.4, clean, info, 0, images)
+    other = draw(kind, 0.4, clean, info, 1, images)
 
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_noise_does_not_depend_on_the_dtype_of_the_labels():
-    np.testing.assert_array_equal(
-        draw("symmetric", 0.4), draw("symmetric", 0.4, C10.astype(np.uint8))
-    )
+    of_bytes = draw("symmetric", 0.4, C10.astype(np.uint8))
+    np.testing.assert_array_equal(draw("symmetric", 0.4), of_bytes)
 
 
 def test_a_higher_rate_flips_the_same_examples_and_more():
@@ -312,13 +330,10 @@ def test_file_that_does_not_fit(tmp_path, labels, words):
     with pytest.raises(SuiteError, match=rf"noise\.path: .*labels\.npy: .*{words}"):
         resolve({"kind": "file", "path": "labels.npy"}, SMALL, tmp_path)
 
+    # A run checks again, since the file may have changed.
+    noise = {"kind": "file", "path": str(tmp_path / "labels.npy"), "key": ""}
     with pytest.raises(DataError, match=rf"labels\.npy: .*{words}"):
-        apply(
-            {"kind": "file", "path": str(tmp_path / "labels.npy"), "key": ""},
-            np.zeros(20, int),
-            SMALL,
-            0,
-        )
+        apply(noise, np.zeros(20, int), SMALL, 0)
 
 
 def test_key_of_a_file_with_several_label_sets(real_data):
@@ -366,10 +381,8 @@ def test_matrices_that_are_none(tmp_path, T, words):
 
 
 def test_resolved_noise_is_plain_and_complete(tmp_path):
-    assert resolve({"rate": 1, "kind": "symmetric"}, cifar10.INFO, tmp_path) == {
-        "kind": "symmetric",
-        "rate": 1.0,
-    }
+    resolved = resolve({"rate": 1, "kind": "symmetric"}, cifar10.INFO, tmp_path)
+    assert resolved == {"kind": "symmetric", "rate": 1.0}
 
     np.save(tmp_path / "x.npy", np.zeros(20, int))
     resolved = resolve({"kind": "file", "path": "x.npy"}, SMALL, tmp_path)
@@ -378,10 +391,10 @@ def test_resolved_noise_is_plain_and_complete(tmp_path):
     assert resolved["path"] == str(tmp_path / "x.npy")
     assert json.loads(json.dumps(resolved)) == resolved
 
+    # The same content under another name is the same noise.
     (tmp_path / "y.npy").write_bytes((tmp_path / "x.npy").read_bytes())
-    assert identity(resolved) == identity(
-        resolve({"kind": "file", "path": "y.npy"}, SMALL, tmp_path)
-    )
+    renamed = resolve({"kind": "file", "path": "y.npy"}, SMALL, tmp_path)
+    assert identity(resolved) == identity(renamed)
 
 
 @pytest.mark.parametrize(

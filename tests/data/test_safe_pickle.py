@@ -42,12 +42,16 @@ def test_arrays_and_numbers_come_back(protocol):
 
 
 def test_python_2_pickle():
-    """As the official CIFAR files are written: byte strings in place of text."""
+    """Read a pickle as of the official CIFAR files: byte strings stand in place of text."""
     raw = bytes(range(6))
     content = (
-        b"\x80\x02}(U\x06labels]K\x03aU\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b"
-        b"\x87R(K\x01K\x02K\x03\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff"
-        b"\xffK\x00tb\x89T" + struct.pack("<I", len(raw)) + raw + b"tbu."
+        b"\x80\x02}(U\x06labels]K\x03aU\x04data"
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x02K\x03\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+        b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
+        + struct.pack("<I", len(raw))
+        + raw
+        + b"tbu."
     )
     back = read_pickle(content, "x")
 
@@ -56,6 +60,8 @@ def test_python_2_pickle():
 
 
 class Runs:
+    """Call a function when it is unpickled."""
+
     def __init__(self, function, *args):
         self.call = function, args
 
@@ -84,13 +90,17 @@ def test_any_other_global_of_a_pickle_is_refused_by_name(function, args, name):
 @pytest.mark.parametrize(
     "content",
     [
-        b"\x80\x02cnumpy\ndtype\n}U\x01xK\x01sb.",  # sets an attribute of a function it may call
-        b"\x80\x02cnumpy\ndtype\nN}X\x09\x00\x00\x00_functionK\x01s\x86b.",  # replaces it
-        b"\x80\x02cnumpy\ndtype\n.",  # is a function
-        b"\x80\x02cnumpy\ndtype\nU\x01O\x85R.",  # an array of objects
+        # Set an attribute of a function that may be called, and replace such a function.
+        b"\x80\x02cnumpy\ndtype\n}U\x01xK\x01sb.",
+        b"\x80\x02cnumpy\ndtype\nN}X\x09\x00\x00\x00_functionK\x01s\x86b.",
+        # Return a function.
+        b"\x80\x02cnumpy\ndtype\n.",
+        # Give an array a type that holds objects.
+        b"\x80\x02cnumpy\ndtype\nU\x01O\x85R.",
         b"\x80\x02cnumpy\ndtype\nU\x02i8\x85R.",
         b"\x80\x02c_codecs\nencode\nU\x01xU\x03zip\x86R.",
-        b"\x80\x02U\x01xQ.",  # a reference to something outside
+        # Refer to something outside the pickle.
+        b"\x80\x02U\x01xQ.",
     ],
 )
 def test_tricks_are_refused(content):

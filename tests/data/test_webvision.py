@@ -1,4 +1,7 @@
-"""Mini-WebVision: 50 of 1,000 classes, ImageNet's images mapped by WordNet id and never by the order of folders."""
+"""Mini-WebVision: the first 50 of 1,000 classes are kept.
+
+The images of ImageNet get their classes by WordNet id, and never by the order of folders.
+"""
 
 import shutil
 
@@ -16,6 +19,7 @@ def load(data):
 
 
 def refused(data, *words):
+    """Check that loading fails with a DataError whose message holds all the words."""
     with pytest.raises(DataError) as caught:
         load(data)
     for word in words:
@@ -40,15 +44,15 @@ def test_the_first_fifty_classes(small, tmp_path, place, val_prefix):
         50,
     )
     assert list(dataset.label_sets) == ["noisy"]
-    assert [dataset.train_images.path(i) for i in range(100)] == [
-        str(root / name) for name, _ in small.train
-    ]
-    assert dataset.label_sets["noisy"].tolist() == [label for _, label in small.train]
+    for i, (name, label) in enumerate(small.train):
+        assert dataset.train_images.path(i) == str(root / name)
+        assert dataset.label_sets["noisy"][i] == label
     assert dataset.test_images.path(0) == str(root / "val_images_256" / "val000049.jpg")
     assert dataset.test_labels.tolist() == list(range(49, -1, -1))
 
 
 def test_imagenet_is_mapped_by_wordnet_id(small, tmp_path):
+    # Folders in the order of their names would give other classes.
     assert sorted(SYNSETS[:50]) != SYNSETS[:50]
 
     images, labels = load(small.write(tmp_path)).scored["ilsvrc12"]
@@ -64,11 +68,9 @@ def test_fewer_images_than_imagenet_has_are_a_warning(small, tmp_path):
     assert "ilsvrc12: 1 images of a class; ILSVRC 2012 has 50" in warning
 
     for name in SYNSETS[:50]:
+        place = tmp_path / "ilsvrc12" / name
         for i in range(2, 51):
-            shutil.copy(
-                tmp_path / "ilsvrc12" / name / "ILSVRC2012_val_00000001.JPEG",
-                tmp_path / f"ilsvrc12/{name}/{i}.JPEG",
-            )
+            shutil.copy(place / "ILSVRC2012_val_00000001.JPEG", place / f"{i}.JPEG")
 
     dataset = load(tmp_path)
     assert dataset.warnings == ()
