@@ -22,8 +22,8 @@ of the training. Differences from that code:
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -32,6 +32,9 @@ from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
 from nlbench.ops import mixmatch
+
+WarmUpStep = tuple[int, Batch]  # see DivideMix.batches
+MixMatchStep = tuple[int, Batch, Batch, float, np.random.Generator]
 
 
 class DivideMix(Method):
@@ -84,7 +87,7 @@ class DivideMix(Method):
             losses = F.cross_entropy(logits, run.task.labels[seen], reduction="none")
             self.clean[i, seen] = posterior(losses, run.generator(f"mixture{i}"))
 
-    def batches(self, run: Run, epoch: int) -> Iterator[tuple[Any, ...]]:
+    def batches(self, run: Run, epoch: int) -> Iterator[WarmUpStep | MixMatchStep]:
         """Yield all steps of network 0, then all of network 1.
 
         A step of the warm-up is (network, batch). A step of MixMatch is (network, labelled batch,
@@ -112,18 +115,26 @@ class DivideMix(Method):
                 lam = self.lambda_u * mixmatch.linear_ramp(position, self.warmup, self.ramp)
                 yield i, run.batch(index, 0, 1), run.batch(other, 0, 1), lam, mixing
 
-    def training_step(self, run: Run, i: int, batch: Batch, *semi: Any) -> None:
-        """Train network `i`: by MixMatch on items with an unlabelled batch, else as in the warm-up.
+    def training_step(
+        self,
+        run: Run,
+        i: int,
+        batch: Batch,
+        unlabelled: Batch | None = None,
+        lam: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        """Train network `i`, by MixMatch if there is an unlabelled batch, else as in the warm-up.
 
         Args:
-            semi: empty, or (unlabelled batch, weight of its loss, NumPy generator); see `batches`.
+            lam: weight of the loss of the unlabelled batch.
+            rng: of the mixing draws.
         """
         own, other = run.networks[i].train(), run.networks[1 - i].eval()
-        if not semi:
+        if unlabelled is None or rng is None:
             run.backward_step(self.warmup_loss(own(batch.images), batch.labels), f"network{i}")
             return
 
-        unlabelled, lam, rng = semi
         x = [batch.view(0), batch.view(1)]
         u = [unlabelled.view(0), unlabelled.view(1)]
         with torch.no_grad():

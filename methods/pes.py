@@ -30,14 +30,17 @@ Differences from PES_semi.py:
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
 from nlbench.ops import mixmatch
+
+MixMatchStep = tuple[Batch, Batch, float, np.random.Generator]  # see PES.batches
 
 
 class PES(Method):
@@ -130,7 +133,7 @@ class PES(Method):
     def _refines(self, epoch: int) -> bool:
         return self.t1 <= epoch < self.start
 
-    def batches(self, run: Run, epoch: int) -> Iterator[Any]:
+    def batches(self, run: Run, epoch: int) -> Iterator[Batch | MixMatchStep]:
         """Yield batches, or in the last phase the steps of MixMatch.
 
         Such a step is (batch of kept examples, batch of the others, weight of the loss of the
@@ -154,21 +157,28 @@ class PES(Method):
             kept_batch = run.batch(next(kept_parts), 0, 1)
             yield kept_batch, run.batch(next(other_parts), 0, 1), lam, mixing
 
-    def training_step(self, run: Run, batch: Batch, *semi: Any) -> Tensor | None:
-        """Train by cross entropy, or by MixMatch where the item has a batch of the others.
+    def training_step(
+        self,
+        run: Run,
+        batch: Batch,
+        others: Batch | None = None,
+        lam: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> Tensor | None:
+        """Train by cross entropy, or by MixMatch where there is a batch of the others.
 
         Args:
-            semi: empty, or (batch of the others, weight of its loss, NumPy generator).
+            lam: weight of the loss of the others.
+            rng: of the mixing draws.
         Returns: the (B, C) logits of a cross entropy step; None for MixMatch, which mixes images.
         """
         network = run.networks[0]
-        if not semi:
+        if others is None or rng is None:
             logits = network(batch.images)
             loss = F.cross_entropy(logits, batch.labels)
             run.backward_step(loss, "refine" if self._refines(run.epoch) else "network0")
             return logits
 
-        others, lam, rng = semi
         views = [batch.view(0), batch.view(1), others.view(0), others.view(1)]
         with torch.no_grad():
             predicted = mixmatch.mean_prediction(*map(network, views[2:]))
