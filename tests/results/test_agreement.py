@@ -30,30 +30,38 @@ B = {"ce": [0.40, 0.42], "mae": [0.42, 0.40], "gce": [0.90, 0.93], "sl": [0.80, 
 
 @pytest.fixture
 def suite(tmp_path):
-    """suite(name, values, ...) -> Results of a suite of that name in the store, rows named as their methods."""
+    """Return a function that writes the runs of a suite, and returns the suite's `Results`."""
     store = Store(tmp_path)
 
     def make(
         name, values, *, title="CIFAR-10N worst", params=None, noise=(), spec=SPEC, methods=None
     ):
+        """Write a record for each value that is not None. A row is named as its method."""
         methods = methods or {}
+        rows = []
         cells = []
         for row, by_seed in values.items():
+            method = methods.get(row, row)
+            rows.append({"row": row, "method": method, "told": [], "networks": 1})
             for seed, value in enumerate(by_seed):
-                own = {**spec, "method": methods.get(row, row), "seed": seed, "suite": name}
+                own = {**spec, "method": method, "seed": seed, "suite": name}
                 own["params"] = (params or {}).get(row, {})
                 if value is not None:
                     metrics = {"last": value, "best": value}
                     store.write(record(own, metrics, dict(noise)), [])
                 cells.append({"row": row, "condition": 0, "seed": seed, "key": key_of(own)})
-        rows = [
-            {"row": row, "method": methods.get(row, row), "told": [], "networks": 1}
-            for row in values
-        ]
+
         plan = {
-            "suite": name, "track": "identical", "protocol": f"of-{name}", "rows": rows, "conditions": [title],
-            "cells": cells, "tries": False, "notes": [], "seeds": [0, 1],
-        }  # fmt: skip
+            "suite": name,
+            "track": "identical",
+            "protocol": f"of-{name}",
+            "rows": rows,
+            "conditions": [title],
+            "cells": cells,
+            "tries": False,
+            "notes": [],
+            "seeds": [0, 1],
+        }
         store.write_plan(plan)
         return Results(plan, store, method_files())
 
@@ -61,22 +69,35 @@ def suite(tmp_path):
 
 
 def record(spec, metrics, noise):
+    """Return the record of a finished run."""
     return RunRecord(
-        key=key_of(spec), status="done", spec=spec, metrics=metrics, noise={"num_train": 50000, **noise}, timing={},
-        environment={"device": "cpu", "precision": "float32"}, method={}, code="of now",
-    )  # fmt: skip
+        key=key_of(spec),
+        status="done",
+        spec=spec,
+        metrics=metrics,
+        noise={"num_train": 50000, **noise},
+        timing={},
+        environment={"device": "cpu", "precision": "float32"},
+        method={},
+        code="of now",
+    )
 
 
 def side(values):
-    return Side("t", {row: Cell(len(by), dict(enumerate(by))) for row, by in values.items()})
+    """Return a side that holds these values, {row: [a value for each seed]}."""
+    cells = {}
+    for row, by_seed in values.items():
+        cells[row] = Cell(len(by_seed), dict(enumerate(by_seed)))
+    return Side("t", cells)
 
 
 def table(text):
-    lines = [
-        [part.strip() for part in line.strip("|").split("|")]
-        for line in text.splitlines()
-        if line[:2] == "| "
-    ]
+    """Return the cells of each table line by its first cell, without headings."""
+    lines = []
+    for line in text.splitlines():
+        if line.startswith("| "):
+            lines.append(list(map(str.strip, line.strip("|").split("|"))))
+
     return {line[0]: line[1:] for line in lines[2:]}
 
 
@@ -85,17 +106,24 @@ def table(text):
     [
         ([1, 2, 3, 4], [10, 20, 30, 40], 1),
         ([1, 2, 3, 4], [4, 3, 2, 1], -1),
-        ([1, 2, 3, 4], [1, 3, 2, 4], 4 / 6),  # five pairs as before, one reversed
-        ([1, 2, 3], [1, 1, 2], 2 / math.sqrt(3 * 2)),  # a tie on one side
-        ([1, 1, 2, 3], [1, 2, 2, 3], 4 / math.sqrt(5 * 5)),  # a tie on each, of other pairs
-        ([1, 1, 2], [5, 5, 7], 1),  # the same tie on both
+        # Five pairs are in the same order, and one is reversed.
+        ([1, 2, 3, 4], [1, 3, 2, 4], 4 / 6),
+        # One side has a tie.
+        ([1, 2, 3], [1, 1, 2], 2 / math.sqrt(3 * 2)),
+        # Each side has a tie, of different pairs.
+        ([1, 1, 2, 3], [1, 2, 2, 3], 4 / math.sqrt(5 * 5)),
+        # Both sides have the same tie.
+        ([1, 1, 2], [5, 5, 7], 1),
+        # Where all values tie, or no pair exists, tau is undefined.
         ([1, 1, 1], [1, 2, 3], None),
         ([1], [1], None),
         ([], [], None),
     ],
 )
 def test_tau_b_by_hand(x, y, tau):
-    assert tau_b(x, y) == (tau if tau is None else pytest.approx(tau))
+    expected = None if tau is None else pytest.approx(tau)
+
+    assert tau_b(x, y) == expected
     assert tau_b(y, x) == tau_b(x, y)
 
 
@@ -104,31 +132,36 @@ def test_tau_b_is_scipys():
 
     x = [0.71, 0.71, 0.70, 0.83, 0.79, 0.97, 0.94, 0.88, 0.97, 0.91]
     y = [0.65, 0.63, 0.65, 0.75, 0.75, 0.97, 0.92, 0.93, 0.96, 0.85]
+
     assert tau_b(x, y) == pytest.approx(kendalltau(x, y).statistic)
 
 
 def test_the_interval_draws_seeds_and_keeps_what_methods_share():
-    shared = {
-        "ce": [0.1, 0.5, 0.9],
-        "elr": [0.2, 0.6, 1.0],
-    }  # seeds differ much, but elr is above on each
+    # Seeds differ much, but elr is above ce on each of them.
+    shared = {"ce": [0.1, 0.5, 0.9], "elr": [0.2, 0.6, 1.0]}
+
     assert interval(side(shared), side(shared)) == (1, 1)
+
     # elr is above on seed 0 and below on seed 1; a quarter of the draws take one of them alone.
     torn = {"ce": [0.5, 0.5], "elr": [0.6, 0.3]}
     low, high = interval(side(torn), side({"ce": [0.1], "elr": [0.2]}))
+
     assert (low, high) == (-1, 1)
     assert interval(side(torn), side(shared)) == interval(side(torn), side(shared))
 
 
 def test_no_interval_without_seeds_to_draw_or_with_tau_undefined():
     one = {"ce": [0.1], "elr": [0.2]}
+
     assert interval(side(one), side(one)) is None
+
     tied = {"ce": [0.1, 0.2], "elr": [0.1, 0.2]}
     assert interval(side(tied), side(one)) is None
 
 
 def test_report_of_two_suites(suite):
     text = between(suite("full", A), suite("fast", B))
+
     # Untied in A: 6, in B: 5; four pairs agree, one is reversed.
     assert text.startswith(
         f"**Kendall's tau-b over 4 methods: {3 / math.sqrt(30):.2f} (95% interval "
@@ -150,32 +183,39 @@ def test_report_of_two_suites(suite):
 
 def test_pairs_within_noise_are_counted_by_themselves(suite):
     text = between(suite("full", A), suite("fast", B))
-    # In A every difference is the same for both seeds (p 0). In B ce - mae is -.02 and .02 (p 1); the others: ce - sl
-    # -.40 twice; gce - sl .10, .11; ce - gce -.50, -.51; mae - sl -.38, -.42; mae - gce -.48, -.53. With one degree of
-    # freedom the least t of these, 20, has p .03.
+
+    # In A every difference is the same for both seeds (p 0). In B ce - mae is -.02 and .02 (p 1).
+    # The other differences in B are: ce - sl -.40 twice; gce - sl .10, .11; ce - gce -.50, -.51;
+    # mae - sl -.38, -.42; mae - gce -.48, -.53. With one degree of freedom the least t of these,
+    # 20, has p .03.
     assert (
-        "Pairs whose order may be chance on a side (paired t test over seeds, unadjusted p of 0.05 or"
-        in text
-    )
+        "Pairs whose order may be chance on a side "
+        "(paired t test over seeds, unadjusted p of 0.05 or"
+    ) in text
     assert "or more): 1. Of the other 5" in text
     assert "Of the other 5, 4 are in the same order, reversed: gce and sl." in text
+
     noisy = between(suite("full", A), suite("noisy", {**B, "gce": [0.90, 0.81]}))
-    assert "1 in the opposite order" in noisy  # the mean of gce is still above
+    # The mean of gce is still above the mean of sl, but that may now be chance.
+    assert "1 in the opposite order" in noisy
     assert "reversed" not in noisy
 
 
 def test_one_seed_gives_neither_interval_nor_test(suite):
     one = {row: values[:1] for row, values in A.items()}
     text = between(suite("full", one), suite("fast", one))
+
     assert text.startswith("**Kendall's tau-b over 4 methods: 1.00**")
     assert "No interval: it is drawn from the seeds, and no side has two." in text
     assert "a side has one value for each method" in text
+
     half = between(suite("full", one), suite("five", A))
     assert "bootstrap over the seeds of B alone, so it is too narrow" in half
 
 
 def test_only_seeds_that_all_rows_have_count(suite):
     text = between(suite("full", {**A, "ce": [0.90, None]}), suite("fast", B))
+
     assert table(text)["ce"][:2] == ["90.00 (1/2)*", "1"]
     assert table(text)["sl"][:2] == ["80.00 (1/2)*", "2"]
     assert "seeds 0.\n" in text
@@ -190,6 +230,7 @@ def test_rows_that_are_not_the_same_are_left_out_and_named(suite):
     full = suite("full", {**A, "elr": [0.9, 0.9]}, params={"gce": {"q": 0.7}})
     fast = suite("fast", {**B, "mae": [None, None]}, params={"gce": {"q": 0.5}})
     text = between(full, fast)
+
     assert list(table(text)) == ["ce", "sl"]
     assert "Left out: mae, elr (no finished run in fast)." in text
     assert "Left out: gce (not the same on both sides: q 0.7 and 0.5)." in text
@@ -198,6 +239,7 @@ def test_rows_that_are_not_the_same_are_left_out_and_named(suite):
 def test_methods_that_tie_have_no_tau(suite):
     level = {row: [0.5, 0.5] for row in A}
     text = between(suite("full", A), suite("fast", level))
+
     assert text.startswith(
         "**Kendall's tau-b over 4 methods: undefined, because all methods of one side tie**"
     )
@@ -205,6 +247,7 @@ def test_methods_that_tie_have_no_tau(suite):
 
 def test_conditions_by_name(suite):
     full, other = suite("full", A), suite("fast", B, title="Digits")
+
     with pytest.raises(
         SuiteError,
         match="no condition is in both suites: full has CIFAR-10N worst; fast has Digits",
@@ -233,15 +276,17 @@ def test_errors_of_between(suite):
         between(suite("full", A), suite("fast", B), metric="memorised")
 
 
-# CIFAR-N Table 2, worst labels: ce 77.69, gce 80.66, elr 83.58, forward 79.79. It reports the best epoch.
+# CIFAR-N Table 2, worst labels: ce 77.69, gce 80.66, elr 83.58, forward 79.79.
+# It reports the best epoch.
 MEASURED = {"ce": [0.70, 0.71], "gce": [0.85, 0.86], "elr": [0.80, 0.81], "mae": [0.1, 0.1]}
 
 
 def test_beside_published_numbers_of_the_same_rule(suite):
-    text = with_published(
-        suite("full", MEASURED, params={"gce": {"truncate": False}}), metric="best"
-    )
-    (block,) = [part for part in text.split("**Kendall's")[1:] if "B: CIFAR-N Table 2" in part]
+    full = suite("full", MEASURED, params={"gce": {"truncate": False}})
+    text = with_published(full, metric="best")
+    blocks = text.split("**Kendall's")[1:]
+    (block,) = [part for part in blocks if "B: CIFAR-N Table 2" in part]
+
     assert block.startswith(f" tau-b over 3 methods: {1 / 3:.2f} (95%")
     assert table(block) == {
         "ce": ["70.50±0.71*", "3", "77.69", "3"],
@@ -249,12 +294,14 @@ def test_beside_published_numbers_of_the_same_rule(suite):
         "elr": ["80.50±0.71*", "2", "83.58", "1"],
     }
     assert "best (oracle), network resnet34; means as printed" in block
-    assert all(warning in block for warning in published.CIFARN_WARNINGS)
+    for warning in published.CIFARN_WARNINGS:
+        assert warning in block
     assert "bootstrap over the seeds of A alone" in block
 
 
 def test_published_errors(suite):
     full = suite("full", MEASURED)
+
     with pytest.raises(
         SuiteError, match=r"--metric memorised: no source reports it. Sources report: last, last10"
     ):
@@ -270,15 +317,32 @@ def test_published_errors(suite):
 
 
 def test_a_published_number_that_two_rows_claim_is_no_tie(suite, monkeypatch):
-    rows = {"ce": 0, "mae": 1, "gce": 2, "sl": 3}
-    records = [
-        published.Published("T", "S", "cifar10n", "worst", "", "resnet34-cifar", method, "", "top1", "last", 50.0 + i,
-                            None, "", None, "")
-        for method, i in rows.items()
-    ]  # fmt: skip
+    rows = ["ce", "mae", "gce", "sl"]
+    records = []
+    for place, method in enumerate(rows):
+        number = published.Published(
+            table="T",
+            source="S",
+            dataset="cifar10n",
+            noise="worst",
+            noise_definition="",
+            architecture="resnet34-cifar",
+            method=method,
+            variant="",
+            metric="top1",
+            selection="last",
+            mean=50.0 + place,
+            std=None,
+            std_kind="",
+            seeds=None,
+            note="",
+        )
+        records.append(number)
     monkeypatch.setattr(comparable, "load", lambda: tuple(records))
     results = suite("full", A)
-    assert list(table(with_published(results))) == list(rows)
+
+    assert list(table(with_published(results))) == rows
+
     twice = suite("twice", {**A, "again": A["sl"]}, methods={"again": "sl"})
     assert list(table(with_published(twice))) == ["ce", "mae", "gce"]
 
@@ -292,12 +356,16 @@ def test_command(suite, tmp_path):
         )
 
     there = call("full", "fast")
+
     assert there.exit_code == 0
     assert there.stdout.startswith("**Kendall's tau-b over 4 methods: 0.55")
     assert call("full", "fast", "--out-b", str(tmp_path)).stdout == there.stdout
+
     refused = call("full", "fats")
     assert refused.exit_code == 2
     assert "unknown suite of" in refused.stderr
     assert "'fats'. There are: fast, full. Did you mean 'fast'?" in refused.stderr
-    assert "There are: " not in call("full", "published").stderr  # not taken for a suite's name
+
+    # The word `published` is not taken for a suite's name.
+    assert "There are: " not in call("full", "published").stderr
     assert call("full", "fast", "--out-b", str(tmp_path / "none")).exit_code == 2

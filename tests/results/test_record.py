@@ -27,34 +27,35 @@ def stored(tmp_path, text):
 
 
 def test_there_is_a_record_of_each_status():
-    assert {json.loads(path.read_bytes())["status"] for path in OLD} == {
-        "done",
-        "diverged",
-        "failed",
-    }
+    statuses = {json.loads(path.read_bytes())["status"] for path in OLD}
+
+    assert statuses == {"done", "diverged", "failed"}
 
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
 def test_a_record_of_version_0_1_is_read_and_written_again_byte_for_byte(path, tmp_path):
     store, key = stored(tmp_path, path.read_bytes())
     record = store.read(key)
+
     assert record is not None
+
     Store(tmp_path / "other").write(record, [])
     assert (tmp_path / "other" / "runs" / key / "record.json").read_bytes() == path.read_bytes()
 
 
 def test_the_values_of_version_0_1_are_those_that_tables_and_frames_read(tmp_path):
     record = RunRecord.from_json(DONE.read_bytes())
+
     assert record.metrics["last"] == json.loads(DONE.read_bytes())["metrics"]["last"]
     assert (record.noise["num_train"], record.noise["num_val"]) == (1257, 140)
     assert (record.method["told"], record.method["networks"]) == (["noise_rate"], 2)
+
     line = record.columns()
-    assert (line["method"], line["noise"], line["model"]) == (
-        "co-teaching",
-        "symmetric",
-        "digits_cnn",
-    )
-    assert (line["told"], line["seconds_train"]) == (["noise_rate"], record.timing["train"])
+    assert line["method"] == "co-teaching"
+    assert line["noise"] == "symmetric"
+    assert line["model"] == "digits_cnn"
+    assert line["told"] == ["noise_rate"]
+    assert line["seconds_train"] == record.timing["train"]
     assert line["error"] == ""
 
 
@@ -62,6 +63,7 @@ def test_an_unknown_key_of_a_part_is_kept_and_a_missing_one_is_no_error():
     values = json.loads(DONE.read_bytes())
     values["noise"] = {"new_fact": [1, 2], "num_test": 400}
     record = RunRecord.from_json(json.dumps(values).encode())
+
     assert record.as_json()["noise"] == {"new_fact": [1, 2], "num_test": 400}
 
 
@@ -79,6 +81,7 @@ def test_an_unknown_key_of_a_part_is_kept_and_a_missing_one_is_no_error():
 def test_a_value_of_another_type_is_refused_by_its_name(part, key, value):
     values = json.loads(DONE.read_bytes())
     values[part] = {**(values[part] or {}), key: value}
+
     with pytest.raises(ValidationError, match=rf"{part}.*{key}"):
         RunRecord.from_json(json.dumps(values).encode())
 
@@ -98,6 +101,7 @@ def test_the_json_is_a_copy():
 def test_a_record_of_a_later_schema_is_refused_and_not_called_corrupt(tmp_path):
     values = {**json.loads(DONE.read_bytes()), "schema": records.SCHEMA + 1}
     store, key = stored(tmp_path, json.dumps(values).encode())
+
     with pytest.raises(
         StoreError, match=rf"{key} was written by a later version .* update nlbench"
     ):
@@ -120,6 +124,7 @@ def test_an_older_record_takes_every_step_to_the_present_schema(tmp_path, monkey
     store, key = stored(tmp_path, DONE.read_bytes())
     last = json.loads(DONE.read_bytes())["metrics"]["last"]
     record = store.read(key)
+
     assert record.metrics["final"] == 100 * last
     assert "last" not in record.metrics
 
@@ -136,5 +141,8 @@ def test_there_is_a_step_from_every_older_schema():
 def test_no_key_is_in_two_parts():
     """A data frame has one column for each, so one would hide the other."""
     parts = (records.NoiseFacts, records.MethodFacts, records.Environment)
-    keys = [key for part in parts for key in get_type_hints(part)]
+    keys = []
+    for part in parts:
+        keys += get_type_hints(part)
+
     assert len(keys) == len(set(keys))

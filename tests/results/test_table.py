@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 import statistics
 
@@ -16,7 +17,8 @@ from nlbench.results import table as tables
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
 
-VALUES = {  # row -> last by seed
+# Row -> the metric `last` by seed.
+VALUES = {
     "ce": {0: 0.70, 1: 0.72, 2: 0.74},
     "elr": {0: 0.90, 1: 0.93, 2: 0.93},
     "gce": {0: 0.80, 1: 0.85},
@@ -24,6 +26,7 @@ VALUES = {  # row -> last by seed
 
 
 def record(row, seed, last=None, status="done", **changes):
+    """Return the record of a run on digits. Without `last` it has no metrics."""
     spec = {"method": row, "seed": seed, "params": {}, "dataset": "digits"}
     spec["protocol"] = {"model": "digits_cnn"}
     environment = {"device": "cpu", "precision": "float32", **changes.pop("environment", {})}
@@ -35,39 +38,49 @@ def record(row, seed, last=None, status="done", **changes):
         "num_val": 0,
         "num_test": 10,
     }
+    metrics = {}
+    if last is not None:
+        metrics = {"last": last, "best": last + 0.01, "last10": last}
+    present_code = code_hash(method_files()[row].path, "digits_cnn", spec["dataset"])
+
     return RunRecord(
         key=key_of(spec),
         status=status,
         spec=spec,
-        metrics={} if last is None else {"last": last, "best": last + 0.01, "last10": last},
+        metrics=metrics,
         noise={**noise, **changes.pop("noise", {})},
         timing={},
         environment=environment,
         method={"told": [], "networks": 1, "forward_passes": 1.0},
-        code=changes.pop("code", None)
-        or code_hash(method_files()[row].path, "digits_cnn", spec["dataset"]),
+        code=changes.pop("code", None) or present_code,
         **changes,
     )
 
 
 def plan(store, records, conditions=("Digits symmetric 0.4",), seeds=(0, 1, 2)):
-    """Writes `records`, {(row, condition, seed): record}, and returns a plan with a cell for each row and seed."""
+    """Write the records and return a plan with a cell for each row, condition and seed.
+
+    `records` is {(row, condition, seed): record}. A cell without a record has a key of zeros.
+    """
     rows = list(dict.fromkeys(row for row, _, _ in records))
     cells = []
-    for row in rows:
-        for c in range(len(conditions)):
-            for seed in seeds:
-                r = records.get((row, c, seed))
-                if r is not None:
-                    store.write(r, [])
-                cells.append(
-                    {"row": row, "condition": c, "seed": seed, "key": r.key if r else "0" * 16}
-                )
-    listed = [{"row": row, "method": row, "told": [], "networks": 1} for row in rows]
+    for row, c, seed in itertools.product(rows, range(len(conditions)), seeds):
+        key = "0" * 16
+        if (row, c, seed) in records:
+            run = records[row, c, seed]
+            key = run.key
+            store.write(run, [])
+        cells.append({"row": row, "condition": c, "seed": seed, "key": key})
+
     return {
-        "suite": "s", "track": "identical", "protocol": "digits", "rows": listed, "conditions": list(conditions),
-        "seeds": list(seeds), "cells": cells,
-    }  # fmt: skip
+        "suite": "s",
+        "track": "identical",
+        "protocol": "digits",
+        "rows": [{"row": row, "method": row, "told": [], "networks": 1} for row in rows],
+        "conditions": list(conditions),
+        "seeds": list(seeds),
+        "cells": cells,
+    }
 
 
 @pytest.fixture
@@ -77,43 +90,63 @@ def store(tmp_path):
 
 @pytest.fixture
 def three(store):
-    return plan(
-        store, {(row, 0, s): record(row, s, v) for row, by in VALUES.items() for s, v in by.items()}
-    )
+    """Write the runs of `VALUES` and return their plan: three rows, one condition, three seeds."""
+    records = {}
+    for row, by_seed in VALUES.items():
+        for seed, value in by_seed.items():
+            records[row, 0, seed] = record(row, seed, value)
+    return plan(store, records)
 
 
 def lines(text):
-    return {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+    """Return the lines of a Markdown table by their first cell."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("| "):
+            found[cells(line)[0]] = line
+    return found
 
 
 def cells(line):
+    """Return the cells of one line of a Markdown table."""
     return [part.strip() for part in line.strip("|").split("|")]
+
+
+def csv_lines(text):
+    """Return the lines of a CSV table as dictionaries by column."""
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def test_mean_and_sample_std_over_seeds(store, three):
     table = lines(tables.render(three, store))
+
     assert cells(table["ce"])[1] == "72.00±2.00"
-    assert cells(table["elr"])[1] == "92.00±1.73"  # std of .90 .93 .93 with n - 1: .0173
+    # The std of .90 .93 .93 with n - 1 is .0173.
+    assert cells(table["elr"])[1] == "92.00±1.73"
     assert cells(table["gce"])[1] == "82.50±3.54 (2/3)"
 
 
 def test_paired_differences_and_their_p_values(store, three):
-    rows = {
-        r["row"]: r
-        for r in csv.DictReader(io.StringIO(tables.render(three, store, fmt="csv")))
-        if r["metric"] == "last"
-    }
-    elr = rows["elr"]
+    by_row = {}
+    for line in csv_lines(tables.render(three, store, fmt="csv")):
+        if line["metric"] == "last":
+            by_row[line["row"]] = line
+    elr = by_row["elr"]
     deltas = [0.20, 0.21, 0.19]
+
     assert float(elr["difference"]) == pytest.approx(statistics.fmean(deltas))
     assert float(elr["difference_std"]) == pytest.approx(0.01)
-    # t = 0.2 / (0.01 / sqrt 3) = 34.64 with 2 degrees of freedom; there P(|T| > t) = 1 - t / sqrt(2 + t^2).
+
+    # t = 0.2 / (0.01 / sqrt 3) = 34.64 with 2 degrees of freedom.
+    # There P(|T| > t) = 1 - t / sqrt(2 + t^2).
     t = 0.2 / (0.01 / math.sqrt(3))
     assert float(elr["p_unadjusted"]) == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-6)
-    gce = rows["gce"]  # two seeds in common: +0.10, +0.13
+
+    # gce and ce have two seeds in common, with differences of +0.10 and +0.13.
+    gce = by_row["gce"]
     assert float(gce["difference"]) == pytest.approx(0.115)
     assert (gce["n"], gce["planned"]) == ("2", "3")
-    assert rows["ce"]["p_unadjusted"] == ""
+    assert by_row["ce"]["p_unadjusted"] == ""
 
 
 def test_holm_by_hand():
@@ -124,7 +157,9 @@ def test_holm_by_hand():
 
 def test_another_reference_and_an_unknown_one(store, three):
     table = lines(tables.render(three, store, against="gce"))
-    assert cells(table["elr"])[4].startswith("+9.00±1.41")  # .90 - .80 and .93 - .85: .10 and .08
+
+    # The differences are .90 - .80 = .10 and .93 - .85 = .08.
+    assert cells(table["elr"])[4].startswith("+9.00±1.41")
     with pytest.raises(SuiteError, match=r"--against el: no such row.*Did you mean 'elr'"):
         tables.render(three, store, against="el")
     with pytest.raises(SuiteError, match=r"--metric lst: unknown.*Did you mean 'last'"):
@@ -141,6 +176,7 @@ def test_missing_and_failed_runs_are_shown_and_never_averaged(store):
     p["rows"].append({"row": "mae", "method": "mae", "told": ["T"], "networks": 2})
     text = tables.render(p, store)
     table = lines(text)
+
     assert cells(table["ce"])[1] == "50.00 (1/3, !1)"
     assert cells(table["sl"])[1] == "!1"
     assert cells(table["mae [told T]"])[1] == "-"
@@ -149,21 +185,24 @@ def test_missing_and_failed_runs_are_shown_and_never_averaged(store):
 
 def test_several_conditions_are_columns_and_details_on_request(store):
     values = {("ce", 0): 0.6, ("ce", 1): 0.7, ("elr", 0): 0.8, ("elr", 1): 0.9}
-    records = {(row, c, 0): record(row, 10 + c, v) for (row, c), v in values.items()}
+    records = {}
+    for (row, c), value in values.items():
+        # A seed for each condition gives its run a key, for the spec does not differ otherwise.
+        records[row, c, 0] = record(row, 10 + c, value)
     p = plan(store, records, ("A", "B"), seeds=(0,))
     text = tables.render(p, store)
     head, differences = text.split("\n**s: last epoch, minus ce")
+
     assert cells(lines(head)["elr"]) == ["elr", "80.00", "90.00", "1"]
     assert cells(lines(differences)["elr"]) == ["elr", "+20.00", "+20.00"]
     assert "ce" not in lines(differences)
     assert "over 1 seed;" in text
-    assert cells(lines(tables.render(p, store, metric="best"))["ce"]) == [
-        "ce",
-        "61.00",
-        "71.00",
-        "1",
-    ]
-    assert tables.render(p, store, details=True).count("\n| method") == 2
+
+    best = lines(tables.render(p, store, metric="best"))
+    assert cells(best["ce"]) == ["ce", "61.00", "71.00", "1"]
+
+    detailed = tables.render(p, store, details=True)
+    assert detailed.count("\n| method") == 2
 
 
 def test_precisions_and_devices_are_not_mixed_unmarked(store):
@@ -172,17 +211,19 @@ def test_precisions_and_devices_are_not_mixed_unmarked(store):
         ("ce", 0, 1): record("ce", 1, 0.5, environment={"device": "cuda"}),
     }
     text = tables.render(plan(store, records, seeds=(0, 1)), store)
+
     assert cells(lines(text)["ce"])[1] == "50.00±0.00‡"
     assert "‡ contains or compares runs of different precision or device class" in text
 
 
 def test_a_difference_across_device_classes_is_marked(store):
-    records = {("ce", 0, s): record("ce", s, 0.5) for s in (0, 1)}
-    records |= {
-        ("elr", 0, s): record("elr", s, 0.6 + s / 10, environment={"device": "cuda"})
-        for s in (0, 1)
-    }
+    records = {}
+    for seed in (0, 1):
+        records["ce", 0, seed] = record("ce", seed, 0.5)
+        on_gpu = record("elr", seed, 0.6 + seed / 10, environment={"device": "cuda"})
+        records["elr", 0, seed] = on_gpu
     text = tables.render(plan(store, records, seeds=(0, 1)), store)
+
     assert cells(lines(text)["elr"])[4].endswith("‡")
     assert cells(lines(text)["elr"])[1] == "65.00±7.07"
     assert "‡ contains or compares" in text
@@ -196,8 +237,13 @@ def test_one_metric_alone_with_one_condition(store, three):
 
 def test_a_record_of_other_code_is_marked(store, three):
     assert "made by another version of the code" not in tables.render(three, store)
-    records = {("ce", 0, s): record("ce", s, 0.5, code="other" if s else "") for s in (0, 1)}
+
+    records = {
+        ("ce", 0, 0): record("ce", 0, 0.5),
+        ("ce", 0, 1): record("ce", 1, 0.5, code="other"),
+    }
     text = tables.render(plan(store, records, seeds=(0, 1)), store)
+
     assert cells(lines(text)["ce"])[1] == "50.00±0.00*"
     assert "* made by another version of the code" in text
 
@@ -205,10 +251,11 @@ def test_a_record_of_other_code_is_marked(store, three):
 def test_lossy_pixels_and_measured_noise_are_in_the_notes(store):
     records = {("ce", 0, 0): record("ce", 0, 0.5, noise={"variant": "JPEG"})}
     text = tables.render(plan(store, records, seeds=(0,)), store)
+
     assert (
-        "measured noise rate 40.00% of the training labels (40.20% of all labels), drawn anew for each seed"
-        in text
-    )
+        "measured noise rate 40.00% of the training labels (40.20% of all labels), "
+        "drawn anew for each seed"
+    ) in text
     assert "The images are a JPEG copy" in text
 
 
@@ -219,9 +266,11 @@ def test_the_notes_say_what_was_measured(store):
         ("ce", 0, 1): record("ce", 1, 0.5, noise=other),
     }
     text = tables.render(plan(store, records, ("A",), seeds=(0, 1)), store)
+
     assert (
-        "- A: measured noise rate 40.00% to 45.00% of the training labels (40.20% of all labels), the same for "
-        "all seeds; 80 training, 10 validation, 10 test examples; 90 training, 10 test examples.\n"
+        "- A: measured noise rate 40.00% to 45.00% of the training labels (40.20% of all labels), "
+        "the same for all seeds; 80 training, 10 validation, 10 test examples; "
+        "90 training, 10 test examples.\n"
     ) in text
 
 
@@ -229,9 +278,13 @@ def test_an_unknown_noise_rate_and_a_published_estimate_are_in_the_notes(store):
     noise = {"noise_rate_train": None, "noise_rate_full": None, "estimated_rate": 0.38}
     run = record("ce", 0, 0.5, noise=noise)
     of_suite = plan(store, {("ce", 0, 0): run}, ("A",), seeds=(0,))
+
     assert "published estimate" not in tables.render(of_suite, store)
+
+    # Only a method that is given the noise rate makes its source worth a note.
     of_suite["rows"][0]["told"] = ["noise_rate"]
     text = tables.render(of_suite, store)
+
     assert (
         "- A: noise rate unknown (this dataset has no true labels); 90 training, 10 test examples."
         in text
@@ -241,6 +294,7 @@ def test_an_unknown_noise_rate_and_a_published_estimate_are_in_the_notes(store):
 
 def test_latex_has_one_line_for_each_row(store, three):
     text = tables.render(three, store, fmt="latex")
+
     assert r"\begin{tabular}{lrrrrrr}" in text
     assert r"elr & 92.00$\pm$1.73 &" in text
     assert "±" not in text.split(r"\begin{tabular}")[1].split(r"\end{tabular}")[0]
@@ -250,14 +304,25 @@ def test_a_method_that_replaced_the_protocols_optimiser_is_named(store):
     own = {("gce", 0, 0): record("gce", 0, 0.8), ("ce", 0, 0): record("ce", 0, 0.7)}
     own["gce", 0, 0].method["own_optimisers"] = ["network0"]
     text = tables.render(plan(store, own, seeds=(0,)), store)
+
     assert "- Methods that replace the protocol's optimiser: gce.\n" in text
 
 
+# All values differ, so that a swap of two columns is seen.
 METRICS = {
-    "last": 0.10, "last10": 0.11, "best": 0.12, "selected": 0.13, "last_top5": 0.14, "final_wrong_memorised": 0.15,
-    "final_clean_right": 0.16, "target_accuracy": 0.17, "selected_clean": 0.18, "ilsvrc12_last": 0.19,
-    "ilsvrc12_last_top5": 0.20, "single_mean": 0.21,
-}  # fmt: skip
+    "last": 0.10,
+    "last10": 0.11,
+    "best": 0.12,
+    "selected": 0.13,
+    "last_top5": 0.14,
+    "final_wrong_memorised": 0.15,
+    "final_clean_right": 0.16,
+    "target_accuracy": 0.17,
+    "selected_clean": 0.18,
+    "ilsvrc12_last": 0.19,
+    "ilsvrc12_last_top5": 0.20,
+    "single_mean": 0.21,
+}
 
 
 @pytest.mark.parametrize("crop", [0, 224])
@@ -267,29 +332,56 @@ def test_each_metric_is_in_its_column(store, crop):
     run.spec["protocol"]["crop"] = crop
     run = RunRecord.model_validate({**run.as_json(), "key": key_of(run.spec)})
     text = tables.render(plan(store, {("ce", 0, 0): run}, seeds=(0,)), store, against="ce")
-    heads = ["method", "last epoch", "top-5", "last 10 epochs", "best (oracle)", "selected", "selected on clean val",
-             "ILSVRC12", "ILSVRC12 top-5", "single network", "clean right", "memorised", "last, minus ce", "nets",
-             "passes"]  # fmt: skip
-    values = ["ce", "10.00", "14.00", "11.00", "12.00", "13.00", "18.00", "19.00", "20.00", "21.00", "16.00", "15.00",
-              "", "1", "1"]  # fmt: skip
+    expected = {
+        "method": "ce",
+        "last epoch": "10.00",
+        "top-5": "14.00",
+        "last 10 epochs": "11.00",
+        "best (oracle)": "12.00",
+        "selected": "13.00",
+        "selected on clean val": "18.00",
+        "ILSVRC12": "19.00",
+        "ILSVRC12 top-5": "20.00",
+        "single network": "21.00",
+        "clean right": "16.00",
+        "memorised": "15.00",
+        "last, minus ce": "",
+        "nets": "1",
+        "passes": "1",
+    }
+    # Top-5 accuracy is for the datasets of image files, whose protocols crop.
     if not crop:
-        del heads[2], values[2]
-    assert cells(lines(text)["method"]) == heads
-    assert cells(lines(text)["ce"]) == values
+        del expected["top-5"]
+
+    assert cells(lines(text)["method"]) == list(expected)
+    assert cells(lines(text)["ce"]) == list(expected.values())
 
 
 def test_the_lines_of_the_csv_file_are_by_metric_in_the_order_of_the_list(store):
     run = record("ce", 0, 0.1)
     run.metrics.update(METRICS)
     text = tables.render(plan(store, {("ce", 0, 0): run}, seeds=(0,)), store, fmt="csv")
-    found = [(line["metric"], float(line["mean"])) for line in csv.DictReader(io.StringIO(text))]
-    names = ["last", "last10", "best", "selected", "top5", "memorised", "clean-right", "targets", "selected-clean",
-             "ilsvrc12", "ilsvrc12-top5", "single"]  # fmt: skip
-    assert found == list(zip(names, METRICS.values(), strict=True))
+    found = csv_lines(text)
+
+    assert [line["metric"] for line in found] == [
+        "last",
+        "last10",
+        "best",
+        "selected",
+        "top5",
+        "memorised",
+        "clean-right",
+        "targets",
+        "selected-clean",
+        "ilsvrc12",
+        "ilsvrc12-top5",
+        "single",
+    ]
+    assert [float(line["mean"]) for line in found] == list(METRICS.values())
 
 
 def test_the_columns_of_the_csv_file_stay(store, three):
     assert tables.render(three, store, fmt="csv").splitlines()[0] == (
-        "suite,condition,row,method,told,metric,mean,std,n,planned,failed,networks,reference,difference,"
-        "difference_std,p_unadjusted,marks"
+        "suite,condition,row,method,told,metric,mean,std,n,planned,failed,networks,reference,"
+        "difference,difference_std,p_unadjusted,marks"
     )
