@@ -1,4 +1,4 @@
-"""Settings of all tests: one thread a process, hypothesis profiles, and a limit for unmarked tests."""
+"""Settings of all tests: one thread per process, hypothesis profiles, a limit of time."""
 
 import os
 
@@ -13,6 +13,7 @@ hypothesis.settings.register_profile("dev", max_examples=100, derandomize=True, 
 hypothesis.settings.register_profile("nightly", max_examples=1200, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("NLBENCH_TEST_PROFILE", "dev"))
 
+# Tests with these markers are left out of the default run, so they may take their time.
 SLOW_MARKERS = {"methods", "story", "build", "nightly"}
 
 
@@ -21,7 +22,8 @@ def pytest_addoption(parser):
         "--unmarked-limit",
         type=float,
         metavar="SECONDS",
-        help="fail when a test without one of the markers methods, story, build and nightly takes longer",
+        help="fail when a test without one of the markers methods, story, build and nightly "
+        "takes longer",
     )
 
 
@@ -33,6 +35,7 @@ class UnmarkedLimit:
 
     def pytest_runtest_logreport(self, report):
         marked = SLOW_MARKERS & set(report.keywords)
+        # Setup does not count: a shared fixture is made in that of the first test that asks for it.
         if report.when == "call" and report.duration > self.seconds and not marked:
             self.found.append((report.duration, report.nodeid))
 
@@ -42,9 +45,12 @@ class UnmarkedLimit:
         terminalreporter.section(f"unmarked tests that took over {self.seconds:g} seconds")
         for duration, nodeid in sorted(self.found, reverse=True):
             terminalreporter.line(f"{duration:6.1f} s  {nodeid}")
-        terminalreporter.line("Make them faster, or give them the marker that fits (see CONTRIBUTING.md).")
+        terminalreporter.line(
+            "Make them faster, or give them the marker that fits (see CONTRIBUTING.md)."
+        )
 
     def pytest_sessionfinish(self, session):
+        # A failed test already has an exit status of its own.
         if self.found and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -61,6 +67,7 @@ def pytest_collection_modifyitems(items):
     if not gpu_items:
         return
 
+    # Imported here, because collecting without a GPU test must not wait for torch.
     import torch
 
     if not torch.cuda.is_available():

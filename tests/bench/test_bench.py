@@ -21,6 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
+    """Make workloads small and rounds few, so that a test takes no time."""
     monkeypatch.setattr(measure, "COPY_BYTES", 1 << 20)
     monkeypatch.setattr(bench_options, "NUM_EXAMPLES", 200)
     monkeypatch.setattr(measure, "ROUNDS", 2)
@@ -28,18 +29,22 @@ def _small(monkeypatch):
 
 @pytest.fixture
 def without_code_generation(monkeypatch):
-    """torch.compile that traces but generates no code, which would take seconds."""
-    compile_ = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda f, *, options, **how: compile_(f, backend="aot_eager", **how)
-    )
+    """Let torch.compile trace but generate no code, which would take seconds."""
+    real = torch.compile
+
+    def only_trace(function, *, options, **more):
+        return real(function, backend="aot_eager", **more)
+
+    monkeypatch.setattr(torch, "compile", only_trace)
 
 
 def workload(B=8, C=3, dtype=torch.float32):
+    """Return a workload of 40 examples."""
     return Workload(Shape(B, C), dtype, CPU, 40)
 
 
 def measurement(variant, median=10.0, shape=(128, 10), dtype="float32", n=5, **changes):
+    """Return a measurement whose quartiles are 1 below and 2 above its median."""
     quartiles = {"median_us": median, "p25_us": median - 1, "p75_us": median + 2}
     return Measurement(
         Shape(*shape), dtype, variant, 50_000, "cpp", 20.48, n=n, **quartiles, **changes
@@ -47,31 +52,37 @@ def measurement(variant, median=10.0, shape=(128, 10), dtype="float32", n=5, **c
 
 
 def options(shapes="8x3", dtypes="float32", compiled=False):
+    """Return the options of a short benchmark on the CPU."""
     return BenchOptions.read("elr", shapes, dtypes, 0.01, None, "cpu", compiled)
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(
-        app, ["bench", "--shapes", "8x3", "--dtypes", "float32", "--seconds", "0.01", *arguments]
-    )
+    """Run `nlbench bench` for a moment on one small shape, and return its result."""
+    small = ["--shapes", "8x3", "--dtypes", "float32", "--seconds", "0.01"]
+    return CliRunner().invoke(app, ["bench", *small, *arguments])
 
 
-# What is timed
+# --- variants and workloads -----------------------------------------------------------------------
 
 
 def test_the_official_way_is_the_formula():
-    """One row in plain arithmetic: two classes, the second below the clamp's lower bound."""
+    """Work out one example in plain arithmetic: two classes, the second below the clamp's bound."""
     z, t, y = [12.0, 0.0], [0.6, 0.3], 1
     p = [1 / (1 + math.exp(-12)), 1 / (1 + math.exp(12))]
     q = [1 - 1e-4, 1e-4]
+
     assert p[0] > q[0]
     assert p[1] < q[1]
+
+    # Momentum 0.7 and weight 3 are the authors' values for CIFAR-10.
     new = [0.7 * t[c] + 0.3 * q[c] / sum(q) for c in (0, 1)]
     want = -math.log(p[y]) + 3 * math.log(1 - new[0] * q[0] - new[1] * q[1])
+
     memory = torch.tensor([[0.0, 0.0], t], dtype=torch.float64)
     logits = torch.tensor([z], dtype=torch.float64, requires_grad=True)
     loss = variants.official_elr(logits, torch.tensor([y]), torch.tensor([1]), memory)
     loss.backward()
+
     assert loss.item() == pytest.approx(want, rel=1e-12)
     assert memory.tolist() == [[0, 0], pytest.approx(new, rel=1e-12)]
     # The clamp acts on both classes, so that the cross entropy alone has a gradient.
@@ -84,7 +95,10 @@ def test_the_official_way_is_the_formula():
 def test_every_variant_agrees_with_the_formula(shape, variant, dtype):
     one = Workload(Shape(*shape), getattr(torch, dtype), CPU, 100)
     before = one.targets.clone()
-    assert variants.disagreement(variant, variants.VARIANTS[variant].build(one), one) == ""
+    step = variants.VARIANTS[variant].build(one)
+
+    assert variants.disagreement(variant, step, one) == ""
+    # The comparison leaves no trace, so all variants start from the same targets.
     assert torch.equal(one.targets, before)
 
 
@@ -108,22 +122,23 @@ def test_a_wrong_variant_is_noticed(what, loss, gradient, update):
 
     def wrong(labels, index):
         before = one.targets[index]
-        rows, dlogits = right(labels, index)
+        losses, dlogits = right(labels, index)
         if not update:
             one.targets[index] = before
-        return rows * loss, dlogits * gradient
+        return losses * loss, dlogits * gradient
 
-    assert variants.disagreement("step", wrong, one).startswith(
-        f"wrong, so not timed: {what} off by "
-    )
+    message = variants.disagreement("step", wrong, one)
+    assert message.startswith(f"wrong, so not timed: {what} off by ")
 
 
 def test_a_wrong_variant_has_no_numbers(monkeypatch):
-    wrong = variants.Variant(
-        "wrong", lambda one: lambda labels, index: (one.logits.detach()[:, 0], one.logits.detach())
-    )
-    monkeypatch.setitem(variants.VARIANTS, "step", wrong)
+    def build(one):
+        logits = one.logits.detach()
+        return lambda labels, index: (logits[:, 0], logits)
+
+    monkeypatch.setitem(variants.VARIANTS, "step", variants.Variant("wrong", build))
     result = invoke("--no-compile")
+
     assert result.exit_code == 1
     assert "8x3 float32 step: wrong, so not timed" in result.stdout
 
@@ -135,13 +150,16 @@ def test_a_workload_is_as_in_training():
     assert one.logits.dtype == torch.bfloat16
     assert one.targets.dtype == torch.float32
     assert one.targets.shape == (100, 5)
+    # From zero, the targets after five updates with momentum 0.7 sum to this.
     torch.testing.assert_close(one.targets.sum(1), torch.full((100,), 1 - 0.7**5))
-    assert len(one.batches) == 6  # the last, smaller one is left out
+
+    # The last, smaller batch is left out: 100 examples are six batches of 16, and four more.
+    assert len(one.batches) == 6
     seen = torch.cat([index for _, index in one.batches])
     assert len(seen.unique()) == 96
 
 
-# How it is timed
+# --- taking times ---------------------------------------------------------------------------------
 
 
 def test_variants_take_turns_with_new_indices_and_no_gradient(monkeypatch):
@@ -160,20 +178,28 @@ def test_variants_take_turns_with_new_indices_and_no_gradient(monkeypatch):
     def copy():
         raise AssertionError
 
-    eager, fused = (variants.VARIANTS[name].build(one) for name in ("eager", "autograd"))
+    eager = variants.VARIANTS["eager"].build(one)
+    fused = variants.VARIANTS["autograd"].build(one)
     both = {"eager": eager, "autograd": fused}
     times, copies, busy_elsewhere = measure.time_in_turn(both, copy, one, 1e-9, timed)
-    # Two rounds, three calls a slice, the first of them left out.
-    assert calls == [copy] * 3 + [eager] * 3 + [fused] * 3 + [copy] * 3 + [fused] * 3 + [eager] * 3
+
+    # Two rounds, the second in the other order. A slice has three calls, and the time of its first
+    # call is left out.
+    first = [copy] * 3 + [eager] * 3 + [fused] * 3
+    second = [copy] * 3 + [fused] * 3 + [eager] * 3
+    assert calls == first + second
     assert times == {"eager": [5, 6, 17, 18], "autograd": [8, 9, 14, 15]}
     assert copies == [2, 3, 11, 12]
     assert busy_elsewhere is None
-    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen[:6]))
+    # As in training, each call has another batch.
+    for earlier, later in itertools.pairwise(seen[:6]):
+        assert not torch.equal(earlier, later)
 
 
 def test_compiling_is_not_in_the_times(without_code_generation):
     (rows,) = measure.run(options(compiled=True))
-    by_name = {m.variant: m for m in rows}
+    by_name = {one.variant: one for one in rows}
+
     assert list(by_name) == list(variants.VARIANTS)
     assert by_name["compile"].n > 0
     assert by_name["compile"].backend == "torch inductor"
@@ -187,29 +213,33 @@ def test_without_a_compiler_the_line_gives_the_reason(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch, "compile", no_compiler)
     result = invoke("--csv", str(tmp_path / "b.csv"))
+
     assert result.exit_code == 0, result.output
-    assert (
-        "8x3 float32 compile: torch.compile failed: RuntimeError: no C++ compiler was found."
-        in result.stdout
-    )
+    # Only the first line of the message is shown.
+    reason = "torch.compile failed: RuntimeError: no C++ compiler was found"
+    assert f"8x3 float32 compile: {reason}." in result.stdout
+
     rows = {row["variant"]: row for row in csv.DictReader((tmp_path / "b.csv").open())}
-    assert rows["compile"]["why"] == "torch.compile failed: RuntimeError: no C++ compiler was found"
+    assert rows["compile"]["why"] == reason
     assert rows["compile"]["median_us"] == ""
     assert rows["step"]["times_faster_than_compile"] == ""
     assert float(rows["step"]["times_faster_than_eager"]) > 0
 
 
-# What is computed from times
+# --- computing from times -------------------------------------------------------------------------
 
 
 def test_bytes_by_hand():
+    # Logits are read and gradients are written in the dtype of the logits. Targets are read and
+    # written in float32.
     assert measure.bytes_moved(Shape(128, 10), "float32") == 128 * 10 * (4 + 4 + 4 + 4)
     assert measure.bytes_moved(Shape(128, 10), "bfloat16") == 128 * 10 * (2 + 4 + 4 + 2)
     assert measure.bytes_moved(Shape(1024, 1000), "float32") == 16_384_000
 
 
 def test_rates_by_hand():
-    one = measurement("step", median=10.0)  # 20,480 bytes in 10 us, where a copy moves 20.48 GB/s
+    # It moves 20,480 bytes in 10 microseconds, where a copy moves 20.48 GB/s.
+    one = measurement("step", median=10.0)
     assert one.gb_per_s == pytest.approx(2.048)
     assert one.share_of_copy == pytest.approx(0.1)
 
@@ -223,6 +253,7 @@ def test_ratios_by_hand():
         measurement("eager", 2, shape=(64, 10)),
         measurement("step", 4, shape=(64, 10)),
     ]
+
     assert measure.times_faster(rows, rows[2], "eager") == 25
     assert measure.times_faster(rows, rows[2], "compile") == pytest.approx(100 / 12)
     assert measure.times_faster(rows, rows[1], "eager") == 3
@@ -235,21 +266,12 @@ def test_tables_of_hand_written_times():
     medians = {"autograd": 60, "step+backward": 40, "step": 10, "eager": 400, "compile": 100}
     rows = [measurement(name, median) for name, median in medians.items()]
     text = report.render(options("128x10", compiled=True), rows)
-    lines = {
-        tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines()
-    }
-    assert (
-        "128x10 step",
-        "10.0",
-        "9.0 to 12.0",
-        "5",
-        "40.00",
-        "10.00",
-        "2.05",
-        "10.0%",
-        "",
-    ) in lines
-    assert ("128x10", "10.00", "2.50", "1.67", "40.00", "10.0%") in lines
+    lines = set()
+    for line in text.splitlines():
+        lines.add(",".join(cell.strip() for cell in line.strip("|").split("|")))
+
+    assert "128x10 step,10.0,9.0 to 12.0,5,40.00,10.00,2.05,10.0%," in lines
+    assert "128x10,10.00,2.50,1.67,40.00,10.0%" in lines
     assert "Rows of the memory: 50,000 at 128x10." in text
 
 
@@ -257,56 +279,64 @@ def test_tables_of_hand_written_times():
     ("pattern", "kept"), [("qlqq", [0, 2]), ("lqll", [1, 0, 2, 3]), ("lqlq", [1, 3])]
 )
 def test_a_crowded_round_is_repeated(monkeypatch, pattern, kept):
-    """Two rounds are wanted, at most four are made; q is quiet, l is loud."""
+    """Two rounds are wanted, and at most four are made. q is a quiet round, l a loud one."""
     clock = itertools.count()
     monkeypatch.setattr(measure, "work_now", lambda: load.Work(next(clock), 0, 0))
     monkeypatch.setattr(measure, "busy_elsewhere", lambda spans: int(spans[0][0].clock) // 2)
     monkeypatch.setattr(measure, "crowded", lambda round: pattern[round] == "l")
     number = itertools.count()
+
+    def timed(*call):
+        # A round has six calls, three of the copy and three of the step, so this is its number.
+        return next(number) // 6
+
     one = workload()
     calls = {"step": variants.VARIANTS["step"].build(one)}
-    times, copies, _ = measure.time_in_turn(
-        calls, print, one, 1e-9, lambda *call: next(number) // 6
-    )
+    times, copies, _ = measure.time_in_turn(calls, print, one, 1e-9, timed)
+
     assert list(dict.fromkeys(times["step"])) == list(dict.fromkeys(copies)) == kept
 
 
 def test_a_crowded_machine_is_reported(monkeypatch):
-    before, after = (
-        load.Work(clock=10.0, machine=100.0, own=5.0),
-        load.Work(clock=12.0, machine=103.5, own=7.0),
-    )
-    assert (
-        load.busy_elsewhere([(before, after)]) == 0.75
-    )  # 3.5 seconds of work in 2, of which 2 were ours
+    before = load.Work(clock=10.0, machine=100.0, own=5.0)
+    after = load.Work(clock=12.0, machine=103.5, own=7.0)
+
+    # The machine worked 3.5 seconds in 2 seconds, and 2 of them for this process.
+    assert load.busy_elsewhere([(before, after)]) == 0.75
     assert load.busy_elsewhere([(None, None)]) is None
+
     monkeypatch.setattr(load.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    names = [name for name in variants.VARIANTS if name != "compile"]
-    text = report.render(
-        options("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names]
-    )
+    rows = []
+    for name in variants.VARIANTS:
+        if name != "compile":
+            rows.append(measurement(name, busy_elsewhere=0.75))
+    text = report.render(options("128x10"), rows)
+
     assert "| 128x10 step ! " in text
     assert "! 128x10 float32: NOT RELIABLE: other programs kept 0.8 of 2 cores busy" in text
+
+    # With one thread there is a second core for the other programs.
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    text = report.render(
-        options("128x10"), [measurement(name, busy_elsewhere=0.75) for name in names]
-    )
+    text = report.render(options("128x10"), rows)
     assert "NOT RELIABLE" not in text
 
 
-# The command
+# --- the command ----------------------------------------------------------------------------------
 
 
 def test_the_command_prints_writes_and_draws(tmp_path):
     table, picture = tmp_path / "b.csv", tmp_path / "b.png"
     result = invoke("--no-compile", "--csv", str(table), "--plot", str(picture))
+
     assert result.exit_code == 0, result.output
     assert "**elr, float32: one step, forward and backward" in result.stdout
     assert "8x3 step+backward" in result.stdout
+
     rows = list(csv.DictReader(table.open()))
     assert tuple(rows[0]) == report.COLUMNS
     assert [row["variant"] for row in rows] == ["autograd", "step+backward", "step", "eager"]
+
     for row in rows:
         assert (row["B"], row["C"], row["num_examples"], row["dtype"]) == (
             "8",
@@ -321,6 +351,7 @@ def test_the_command_prints_writes_and_draws(tmp_path):
         assert row["threads"] == str(torch.get_num_threads())
         rate = 8 * 3 * 16 / float(row["median_us"]) / 1e3
         assert float(row["gb_per_s"]) == pytest.approx(rate, abs=1e-4)
+
     assert float(rows[3]["times_faster_than_eager"]) == 1
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -332,6 +363,7 @@ def test_threads_are_set_and_reported():
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
     assert " 1 threads" in result.stdout
 
 
@@ -342,6 +374,7 @@ def test_an_interrupted_run_prints_what_it_has(monkeypatch):
 
     monkeypatch.setattr(measure, "run", first_only)
     result = invoke("--no-compile")
+
     assert result.exit_code == 130
     assert "128x10 eager" in result.stdout
 
@@ -376,6 +409,7 @@ def test_an_interrupted_run_prints_what_it_has(monkeypatch):
 def test_errors_name_the_option_and_what_to_write(arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     result = invoke(*arguments)
+
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stdout == ""

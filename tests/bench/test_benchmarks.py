@@ -1,4 +1,4 @@
-"""The scripts of tests/benchmarks run, their clocks miss nothing, and both loops train alike."""
+"""The scripts of tests/benchmarks run, their clocks are right, and both loops train alike."""
 
 import re
 
@@ -19,40 +19,49 @@ CPU = torch.device("cpu")
 
 
 def elr(labels, C):
-    """nlbench's ELR with the authors' values."""
+    """Return nlbench's ELR with the authors' values for CIFAR-10."""
     task = Task(len(labels), C, labels, epochs=2, steps_per_epoch=4, batch_size=16)
-    return build_method(
-        registry.load_method(registry.method_files([])["elr"]), {"beta": 0.7, "lam": 3.0}, task
-    )
+    method = registry.load_method(registry.method_files([])["elr"])
+    return build_method(method, {"beta": 0.7, "lam": 3.0}, task)
 
 
 @pytest.mark.parametrize("C", [10, 101])
 def test_both_elrs_are_the_same_loss(C):
     """Compare losses, gradients and tables over two epochs, then the networks' weights."""
     rng = torch.Generator().manual_seed(C)
-    rows, labels = torch.randn(60, 6, generator=rng), torch.randint(C, (60,), generator=rng)
+    inputs = torch.randn(60, 6, generator=rng)
+    labels = torch.randint(C, (60,), generator=rng)
     ours, eager = elr(labels, C), EagerELR(60, C)
     networks = [nn.Linear(6, C), nn.Linear(6, C)]
     networks[1].load_state_dict(networks[0].state_dict())
     optimisers = [torch.optim.SGD(network.parameters(), lr=0.5) for network in networks]
+
     first_epoch = []
     for epoch in range(2):
-        for index in torch.randperm(60, generator=rng).split(16):  # the last batch is shorter
-            batch = Batch(rows[index], labels[index], index, lambda index, k: rows[index])
-            logits = [network(rows[index]) for network in networks]
+        # The last batch has 12 examples instead of 16.
+        for index in torch.randperm(60, generator=rng).split(16):
+            batch = Batch(inputs[index], labels[index], index, lambda index, k: inputs[index])
+            logits = [network(inputs[index]) for network in networks]
+
             losses, gradient = ours.loss_and_grad(logits[0].detach(), batch)
             logits[0].backward(gradient)
+
             logits[1].retain_grad()
             loss = eager(index.tolist(), logits[1], labels[index])
             loss.backward()
+
             torch.testing.assert_close(losses.mean(), loss.detach(), rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(gradient, logits[1].grad, rtol=1e-4, atol=1e-6)
+            if epoch == 0:
+                first_epoch.append((losses.mean(), loss.detach()))
+
             for optimiser in optimisers:
                 optimiser.step()
                 optimiser.zero_grad()
-            first_epoch += [(losses.mean(), loss.detach())] if epoch == 0 else []
+
     means = torch.tensor(first_epoch).mean(0)
     torch.testing.assert_close(means[0], means[1], rtol=1e-4, atol=1e-5)
+    # Every example has a target, so the comparison below looks at all of them.
     assert eager.target.abs().sum(1).min() > 0
     torch.testing.assert_close(ours.targets, eager.target, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(networks[0].weight, networks[1].weight, rtol=1e-3, atol=1e-5)
@@ -60,7 +69,7 @@ def test_both_elrs_are_the_same_loss(C):
 
 @pytest.fixture(scope="module")
 def measured():
-    """cnn3 on 96 random pictures, three batches of 32 an epoch, one round."""
+    """Measure cnn3 on 96 random pictures: three batches of 32 an epoch, one round."""
     values = {"model": "cnn3", "epochs": 3, "batch_size": 32, "precision": "float32", "threads": 1}
     protocol = protocols.resolve("cifarn-02", "cifar10", values)
     spec, data = training.prepared(training.read(None, 96), protocol)
@@ -75,7 +84,7 @@ def test_parts_of_a_step_sum_to_the_epoch(measured):
     assert sum(result.shares.values()) == pytest.approx(1)
     assert sum(result.seconds.values()) == pytest.approx(result.epochs, rel=0.02, abs=0.005)
     assert result.steps == 3
-    # A part that is called otherwise than the clock expects would be found in `other`.
+    # The time of a part that is called otherwise than the clock expects would be in `other`.
     assert sum(result.shares[part] for part in parts.FREE) > 0.5
 
 
@@ -97,12 +106,14 @@ def test_reads_are_counted():
     weight = nn.Parameter(torch.ones(2))
     optimiser = torch.optim.SGD([weight])
     waits = parts.Waits(CPU, most=4)
+
     waits.start()
     for _ in range(6):
         weight.grad = torch.ones(2)
         weight.sum().item()
         optimiser.step()
     waits.stop()
+
     assert waits.steps == waits.reads > 0
 
 
@@ -112,8 +123,11 @@ def test_the_clock_leaves_no_trace():
 
     before, clock = there(), parts.Clock(CPU)
     with clock.running():
-        assert all(now is not then for now, then in zip(there(), before, strict=True))
-        torch.ones(1, requires_grad=True).backward()  # no epoch's: not counted
+        for now, then in zip(there(), before, strict=True):
+            assert now is not then
+        # This belongs to no epoch, so it is not counted.
+        torch.ones(1, requires_grad=True).backward()
+
     assert there() == before
     assert clock.take() == dict.fromkeys(parts.PARTS, 0.0)
 
@@ -125,20 +139,23 @@ def test_training_prints_a_block_of_markdown(measured, capsys, monkeypatch):
     monkeypatch.setattr(training, "measure", lambda *args, **options: result)
     monkeypatch.setattr(training, "matrix_peak", lambda device, dtype: 1e12)
     monkeypatch.setattr(hardware, "has_bfloat16", lambda device: False)
+
     training.main(["--images", "96", "--precision", "bfloat16"])
     printed = capsys.readouterr().out
+
     assert printed.startswith("This hardware has no bfloat16 instructions")
+
     shares = [float(share) for share in re.findall(r"^\| \w+ \| (\d+\.\d+)% \|", printed, re.M)]
     assert len(shares) == 6
     assert sum(shares) == pytest.approx(100, abs=0.1)
-    assert re.search(
-        r"^Everything but forward, backward and optimiser: \d+\.\d% of a step\.$", printed, re.M
-    )
+
+    rest = r"^Everything but forward, backward and optimiser: \d+\.\d% of a step\.$"
+    assert re.search(rest, printed, re.M)
     assert "Numbers that the host read from tensors: 0.00 a step (2 steps profiled)." in printed
 
 
 def test_flops_of_a_linear_model():
-    """Backward is twice forward, less the gradient of the images, which nobody needs."""
+    """Count backward as twice forward, less the gradient of the images, which is not computed."""
     forward = 2 * 3 * 4 * 4 * 10
     assert parts.flops_per_image("linear", 10, (3, 4, 4)) == 2 * forward
 
@@ -148,10 +165,11 @@ def test_scaling_prints_its_tables(capsys, monkeypatch):
     monkeypatch.setattr(scaling, "SHAPES", ((50_000, 10), (100_000, 100)))
     scaling.main(["--images", "64", "--epochs", "4", "--repeats", "1"])
     printed = capsys.readouterr().out
+
     assert printed.count("Line: ") == 4
-    assert [line.split("|")[1].strip() for line in printed.splitlines() if re.match(r"\| \d+ x \d", line)] == [
-        "1 x 1", "2 x 1", "2 x 2", "50000 x 10", "100000 x 100",
-    ]  # fmt: skip
+    shapes = re.findall(r"^\| (\d+ x \d+) *\|", printed, re.M)
+    assert shapes == ["1 x 1", "2 x 1", "2 x 2", "50000 x 10", "100000 x 100"]
+
     # 4 bytes of float32 for each entry of the table, and next to nothing else.
     slope = float(re.findall(r"MB \+ (\d+\.\d+) bytes an entry", printed)[0])
     assert slope == pytest.approx(4, abs=0.4)

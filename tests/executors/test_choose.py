@@ -1,4 +1,4 @@
-"""Which executor trains a sweep, and what it is given."""
+"""The executor that trains a sweep is chosen by its options, and is given the sweep's runs."""
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def options(tmp_path, devices=(CPU,), **more):
+    """Return options for runs on these devices."""
     return base.RunOptions(devices, tmp_path, {}, **more)
 
 
@@ -37,8 +38,10 @@ def test_a_file_in_the_folder_is_an_executor(tmp_path, monkeypatch):
         "    for run in todo:\n"
         "        print(run.spec.row, options.device, options.jobs)\n"
     )
+    # The package now lies in the test's folder.
     monkeypatch.setattr(executors, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.setattr(executors, "__path__", [str(tmp_path)])
+
     assert executors.names() == ["printing"]
     assert hasattr(executors.choose(options(tmp_path, executor="printing")), "execute")
 
@@ -51,6 +54,7 @@ def test_a_sweep_gives_the_executor_its_runs_in_order_and_the_listener(tmp_path,
     reports = listener()
     sw.run(reports, jobs=2, checkpoint_seconds=7)
     ((todo, given_options, store, given_listener),) = given
+
     assert [run.spec.row for run in todo] == ["ce", "elr"]
     assert [run.age for run in todo] == [None, None]
     assert (given_options.jobs, given_options.checkpoint_seconds) == (2, 7)

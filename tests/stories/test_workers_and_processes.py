@@ -1,4 +1,4 @@
-"""Workers that are killed, and workers that wait: processes of nlbench against processes."""
+"""Workers that are killed, workers that wait for another process, and workers that end in time."""
 
 import contextlib
 import os
@@ -20,6 +20,7 @@ NLBENCH = Path(sys.executable).with_name("nlbench")
 
 
 def sweep(out, methods, **options):
+    """Return a prepared sweep of these rows on 200 noisy digits."""
     return sweep_in(out, methods, **{"subset": 200, **options})
 
 
@@ -33,17 +34,23 @@ def test_a_run_whose_process_is_killed_fails_and_the_others_go_on(tmp_path):
                 if not Path(os.environ["NLBENCH_TEST_SURVIVES"]).exists():
                     os.kill(os.getpid(), signal.SIGKILL)
     """
-    folder, survives = method_file(tmp_path / "methods", "dies", body), tmp_path / "survives"
+    folder = method_file(tmp_path / "methods", "dies", body)
+    survives = tmp_path / "survives"
     methods = {"dies": {}, "ce": {}, "gce": {}, "mae": {}}
+
+    # Workers get the name of the file by their environment.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NLBENCH_TEST_SURVIVES", str(survives))
         sw = sweep(tmp_path / "out", methods, methods_dir=folder)
         sw.run(jobs=2)
+
         (failed,) = sw.failures()
         assert failed.spec["method"] == "dies"
         assert failed.status == "failed"
         assert "SIGKILL" in failed.error["message"]
         assert "--jobs" in failed.error["message"]
+
+        # The same sweep tries the failed run again, and no other.
         survives.touch()
         again = sweep(tmp_path / "out", methods, methods_dir=folder)
         assert [spec.row for spec in again.state.todo] == ["dies"]
@@ -52,10 +59,11 @@ def test_a_run_whose_process_is_killed_fails_and_the_others_go_on(tmp_path):
 
 
 def test_a_worker_that_died_idle_is_replaced_before_its_next_run(tmp_path, monkeypatch):
-    sw, killed = sweep(tmp_path, {"ce": {}, "elr": {}, "gce": {}}), []
-    begin = workers.Worker.begin
+    sw = sweep(tmp_path, {"ce": {}, "elr": {}, "gce": {}})
+    killed, begin = [], workers.Worker.begin
 
     def kill_first(worker, *order, **more):
+        # The third run is given to a worker that has finished another one.
         if order[0].spec.row == "gce":
             killed.append(worker.process.pid)
             worker.process.kill()
@@ -64,6 +72,7 @@ def test_a_worker_that_died_idle_is_replaced_before_its_next_run(tmp_path, monke
 
     monkeypatch.setattr(workers.Worker, "begin", kill_first)
     sw.run(jobs=2)
+
     assert len(killed) == 1
     assert sw.failures() == []
 
@@ -72,55 +81,75 @@ def test_what_another_process_holds_is_waited_for(tmp_path):
     sw = sweep(tmp_path / "out", {"ce": {}, "elr": {}})
     theirs = sw.specs[0]
     waited, finished = [], []
+
+    def on_wait(count):
+        waited.append(count)
+        # This lets go of the lock, as the other process would at its end.
+        stack.close()
+
+    def on_finish(spec, record):
+        finished.append(spec.row)
+
     with contextlib.ExitStack() as stack:
         assert stack.enter_context(sw.store.lock(theirs.key))
-        sw.run(
-            listener(on_wait=lambda count: (waited.append(count), stack.close()),
-                on_finish=lambda spec, record: finished.append(spec.row),
-            ),
-            jobs=2,
-        )
+        sw.run(listener(on_wait=on_wait, on_finish=on_finish), jobs=2)
+
     assert waited[0] == 1
+    # The run that was held comes last, although it is the first of the sweep.
     assert finished == ["elr", "ce"]
     assert sw.failures() == []
 
 
 def running(folder):
-    """Processes whose command line names the folder's workers."""
+    """Return the ids of the processes that were started for this folder, workers included."""
     found = []
+    # A process may end while its files are read.
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if f"NLBENCH_TEST_NAME={folder}".encode() in path.read_bytes():
                 found.append(int(path.parent.name))
+
     return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_the_command(tmp_path, number):
-    command = [NLBENCH, "run", "quick", "--jobs", "2", "--out", tmp_path / "out", "--checkpoint-seconds", "0"]
+    command = [NLBENCH, "run", "quick", "--jobs", "2", "--out", tmp_path / "out"]
+    command += ["--only", "ce,elr", "--seeds", "0"]
+    command += ["--set", "epochs=200", "--checkpoint-seconds", "0"]
     process = subprocess.Popen(
-        [*command, "--only", "ce,elr", "--seeds", "0", "--set", "epochs=200"],
+        command,
         env={**os.environ, "NLBENCH_TEST_NAME": str(tmp_path)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+    # Two checkpoints: both workers are training.
     deadline = time.monotonic() + 300
     while len(list(tmp_path.glob("out/runs/*/checkpoint.pt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
+
+    # The command and its two workers.
     assert len(running(tmp_path)) == 3
+
     if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal does: to the workers, too
+        # A terminal sends it to the workers, too.
+        os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=60)[1]
+
     if number == signal.SIGINT:
         assert process.returncode == 130
-        assert said.splitlines()[-1].startswith("interrupted; ")
-        assert "Traceback" not in said
+        assert errors.splitlines()[-1].startswith("interrupted; ")
+        assert "Traceback" not in errors
+
+    # After SIGKILL the workers find out by themselves.
     while running(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.02)
+
     assert running(tmp_path) == []
     assert not list(tmp_path.glob("out/runs/*/record.json"))
     assert len(list(tmp_path.glob("out/runs/*/checkpoint.pt"))) == 2

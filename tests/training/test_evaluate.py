@@ -8,23 +8,40 @@ from nlbench.training import evaluate
 
 
 def one_hot(classes, C):
+    """Return logits that predict these classes."""
     return torch.nn.functional.one_hot(torch.tensor(classes), C).float()
 
 
 def test_accuracies_by_hand():
-    logits = torch.tensor([[7.0, 6, 5, 4, 3, 2, 1]]).repeat(4, 1)  # class 0 first, classes 5 and 6 not in the top five
-    assert evaluate.accuracies(logits, torch.tensor([0, 1, 4, 5])) == {"accuracy": 0.25, "top5": 0.75}
+    # Class 0 is the first, and classes 5 and 6 are not among the first five.
+    logits = torch.tensor([[7.0, 6, 5, 4, 3, 2, 1]]).repeat(4, 1)
+    assert evaluate.accuracies(logits, torch.tensor([0, 1, 4, 5])) == {
+        "accuracy": 0.25,
+        "top5": 0.75,
+    }
     assert evaluate.accuracies(one_hot([0, 1], 5), torch.tensor([0, 0])) == {"accuracy": 0.5}
 
 
 def test_memorisation_by_hand():
     clean = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
-    given = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])  # the last four are wrong
+    # The last four are wrong.
+    given = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
     counts = evaluate.Memorisation(given, clean)
-    said = one_hot([0, 1, 2, 0, 4, 1, 2, 4], 5)  # right x3, wrong; true, memorised, memorised, other
+
+    # With a right label: three times right, once not. With a wrong label: the true class, the
+    # given label twice, and another class.
+    logits = one_hot([0, 1, 2, 0, 4, 1, 2, 4], 5)
     for index in torch.randperm(8, generator=torch.Generator().manual_seed(0)).split(3):
-        counts.add(said[index], Batch(torch.empty(0), given[index], index, lambda i, k: i))
-    assert counts.take() == {"clean_right": 0.75, "wrong_true": 0.25, "wrong_memorised": 0.5, "wrong_other": 0.25}
+        counts.add(logits[index], Batch(torch.empty(0), given[index], index, lambda i, k: i))
+
+    assert counts.take() == {
+        "clean_right": 0.75,
+        "wrong_true": 0.25,
+        "wrong_memorised": 0.5,
+        "wrong_other": 0.25,
+    }
+
+    # Taking the counts starts them anew, and nothing was counted since.
     assert set(counts.take().values()) == {None}
 
 
@@ -36,12 +53,17 @@ def test_target_accuracy_leaves_out_empty_rows():
 def test_summary_by_hand():
     test = [0.1, 0.9, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.7]
     val = [0.0] * 3 + [0.8, 0.8] + [0.1] * 7
-    history = [{"test_accuracy": t, "val_accuracy": v} for t, v in zip(test, val, strict=True)]
+    history = []
+    for test_accuracy, val_accuracy in zip(test, val, strict=True):
+        history.append({"test_accuracy": test_accuracy, "val_accuracy": val_accuracy})
+
     summary = evaluate.summarise(history, ("test", "val"))
+
     assert summary["last"] == 0.7
     assert summary["last10"] == pytest.approx((0.5 + 8 * 0.6 + 0.7) / 10)
     assert (summary["best"], summary["best_epoch"]) == (0.9, 1)
-    assert (summary["selected"], summary["selected_epoch"]) == (0.6, 3)  # the first of equals
+    # Epochs 3 and 4 have the same validation accuracy. The first of them is selected.
+    assert (summary["selected"], summary["selected_epoch"]) == (0.6, 3)
     assert "selected" not in evaluate.summarise([{"test_accuracy": 0.5}], ("test",))
 
 
@@ -50,7 +72,14 @@ def test_summary_of_clean_validation_and_of_a_second_test_set_by_hand():
     names = ("test_accuracy", "clean_val_accuracy", "ilsvrc12_accuracy", "ilsvrc12_top5")
     history = [dict(zip(names, row, strict=True)) for row in rows]
     summary = evaluate.summarise(history, ("test", "clean_val", "ilsvrc12"))
+
     assert summary == {
-        "last": 0.6, "last10": pytest.approx(0.65), "best": 0.8, "best_epoch": 2, "selected_clean": 0.7,
-        "selected_clean_epoch": 1, "ilsvrc12_last": 0.4, "ilsvrc12_last_top5": 0.8,
-    }  # fmt: skip
+        "last": 0.6,
+        "last10": pytest.approx(0.65),
+        "best": 0.8,
+        "best_epoch": 2,
+        "selected_clean": 0.7,
+        "selected_clean_epoch": 1,
+        "ilsvrc12_last": 0.4,
+        "ilsvrc12_last_top5": 0.8,
+    }

@@ -1,4 +1,4 @@
-"""The training step: what it may not do on its way, and that its faster forms are the same step."""
+"""The training step never waits for the device, and its faster forms are the same step."""
 
 import contextlib
 import copy
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from marks import needs_gpu
+from sweeps import history, method_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,50 +30,74 @@ SMALL = {
 
 
 def sweep(out, methods, **more):
-    return api.prepare({**SMALL, "methods": methods}, out=out, overrides={"epochs": 3, "subset": 200, **more})
+    """Return a prepared sweep of three epochs on 200 digits."""
+    return api.prepare(
+        {**SMALL, "methods": methods}, out=out, overrides={"epochs": 3, "subset": 200, **more}
+    )
 
 
 def outcomes(sw):
-    """Row -> its history without times."""
-    found = {}
-    for spec in sw.specs:
-        rows = (sw.store.run_dir(spec.key) / "history.csv").read_text().splitlines()
-        columns = rows[0].split(",")
-        kept = [i for i, name in enumerate(columns) if name not in ("seconds", "images_per_second")]
-        found[spec.row] = [[row.split(",")[i] for i in kept] for row in rows]
-    return found
+    """Return the metrics of each row's epochs, without those of the clock."""
+    return {spec.row: history(sw.store, spec.key) for spec in sw.specs}
 
 
-# --- nothing waits for the device --------------------------------------------------------------------------------
+# --- nothing waits for the device -----------------------------------------------------------------
 
 
 class NoReading(TorchDispatchMode):
-    """Refuses what would make the host wait for a GPU: reading a value, or a shape that depends on values."""
+    """Refuse operators that make the host wait for a GPU.
 
-    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_dim", "bincount", "equal")
+    These read a value, or give a result whose shape depends on values.
+    """
+
+    WAITS = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "_unique",
+        "unique_dim",
+        "bincount",
+        "equal",
+    )
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        # An operator in place has the same name with an underscore at its end.
         name = func.name().partition("::")[2].partition(".")[0].rstrip("_")
-        masks = [
-            a for a in (args[1] if name in ("index", "index_put") else []) if a is not None and a.dtype == torch.bool
-        ]
-        if name in {n.rstrip("_") for n in self.WAITS} or masks:
+        if name in self.WAITS or self.has_mask(name, args):
             raise AssertionError(f"the step waits for the device: {func}")
+
         return func(*args, **(kwargs or {}))
+
+    def has_mask(self, name, args):
+        """Return whether the operator selects by a mask, so that its shape depends on values."""
+        if name not in ("index", "index_put"):
+            return False
+        return any(index is not None and index.dtype == torch.bool for index in args[1])
 
 
 def without_reading(method):
+    """Return the method with a training step that fails where it would wait for a GPU."""
     step = method.training_step
 
     def watched(run, *item):
         with NoReading(), pytest.MonkeyPatch.context() as patch:
-            for name in ("tolist", "numpy", "cpu"):  # these reach no operator where the tensor is on the CPU
-                patch.setattr(torch.Tensor, name, lambda self, *a, n=name: pytest.fail(f"the step calls .{n}()"))
-            # On a CPU alone one_hot looks at its argument; Adam's count of steps lies there wherever its weights are.
+            # These read values, but reach no operator where the tensor is on the CPU.
+            for name in ("tolist", "numpy", "cpu"):
+                patch.setattr(
+                    torch.Tensor,
+                    name,
+                    lambda self, *a, n=name: pytest.fail(f"the step calls .{n}()"),
+                )
+
+            # On a CPU one_hot reads its argument to check it, which it does not do on a GPU.
             patch.setattr(
-                torch.nn.functional, "one_hot", lambda y, C: torch.eye(C, dtype=torch.int64, device=y.device)[y]
+                torch.nn.functional,
+                "one_hot",
+                lambda y, C: torch.eye(C, dtype=torch.int64, device=y.device)[y],
             )
+            # Adam reads its count of steps, which is on the CPU even where its weights are not.
             patch.setattr(sys.modules["torch.optim.adam"], "_get_value", lambda count: 1.0)
+
             with refused_waits():
                 return step(run, *item)
 
@@ -82,10 +107,11 @@ def without_reading(method):
 
 @contextlib.contextmanager
 def refused_waits():
-    """Where there is a GPU, torch raises at calls that wait for it."""
+    """Let torch raise at calls that wait for the GPU, where there is one."""
     if not torch.cuda.is_available():
         yield
         return
+
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield
@@ -93,7 +119,8 @@ def refused_waits():
         torch.cuda.set_sync_debug_mode("default")
 
 
-WAITS = {"disc"}  # selects rows of a batch, and makes no step where there is none: as its authors' code
+# disc selects rows of a batch, and makes no step where it selects none, as its authors' code does.
+WAITS = {"disc"}
 
 
 @pytest.mark.parametrize("name", sorted(registry.method_files()))
@@ -102,32 +129,34 @@ def test_a_step_does_not_wait_for_the_device(name, tmp_path, monkeypatch):
     monkeypatch.setattr(setup, "build_method", lambda *args: without_reading(build(*args)))
     sw = sweep(tmp_path, {name: {}})
     sw.run()
-    waited = [record.error["message"] for record in sw.failures()]
-    assert bool(waited) == (name in WAITS)
-    said = "the step waits for the device: aten.nonzero", "called a synchronizing CUDA operation"
-    assert all(any(words in message for words in said) for message in waited)
+    failures = sw.failures()
+
+    assert bool(failures) == (name in WAITS)
+    # The first is the words of NoReading, the second those of torch on a GPU.
+    ours, torchs = (
+        "the step waits for the device: aten.nonzero",
+        "called a synchronizing CUDA operation",
+    )
+    for record in failures:
+        message = record.error["message"]
+        assert ours in message or torchs in message
 
 
 def test_a_loss_that_is_not_finite_is_found_with_its_step(tmp_path, monkeypatch):
-    """Losses are read once an epoch; the first bad one is said, whatever came after it."""
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "breaks.py").write_text(
-        '''"""Breaks."""
-
-from torch.nn import functional as F
-
-from nlbench.method import Method
-
-
-class Breaks(Method):
-    def training_step(self, run, batch):
-        loss = F.cross_entropy(run.networks[0](batch.images), batch.labels)
-        run.backward_step(loss * (float("nan") if run.step in (3, 5) else 1.0))
-'''
-    )
-    sw = api.prepare({**SMALL, "methods": {"breaks": {}}}, out=tmp_path, methods_dir=tmp_path / "m")
+    """Losses are read once an epoch. The record names the first bad one, whatever followed."""
+    body = """
+        class Breaks(Method):
+            def training_step(self, run, batch):
+                loss = F.cross_entropy(run.networks[0](batch.images), batch.labels)
+                if run.step in (3, 5):
+                    loss = loss * float("nan")
+                run.backward_step(loss)
+    """
+    folder = method_file(tmp_path / "m", "breaks", body)
+    sw = api.prepare({**SMALL, "methods": {"breaks": {}}}, out=tmp_path, methods_dir=folder)
     sw.run()
     (record,) = sw.failures()
+
     assert record.status == "diverged"
     assert (record.error["epoch"], record.error["step"]) == (0, 3)
 
@@ -137,24 +166,34 @@ def test_a_run_puts_torch_s_settings_back(tmp_path, monkeypatch):
         return torch.get_num_threads(), torch.backends.cudnn.deterministic
 
     seen, inner = [], train.make_task
-    monkeypatch.setattr(train, "make_task", lambda *args: seen.append(settings()) or inner(*args))
+
+    def looking(*args):
+        seen.append(settings())
+        return inner(*args)
+
+    monkeypatch.setattr(train, "make_task", looking)
     before = settings()
     sweep(tmp_path, {"ce": {}}, epochs=1, threads=before[0] + 1).run()
+
     assert seen == [(before[0] + 1, True)]
     assert settings() == before
 
 
-# --- precision auto ----------------------------------------------------------------------------------------------
+# --- precision auto -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("has", [True, False])
 def test_precision_auto_is_what_the_hardware_has(has, tmp_path, monkeypatch):
     monkeypatch.setattr(hardware, "has_bfloat16", lambda device: has)
-    auto, said = sweep(tmp_path, {"ce": {}}, precision="auto"), "bfloat16" if has else "float32"
-    assert auto.specs[0].protocol.precision == said
-    assert auto.specs[0].key == sweep(tmp_path, {"ce": {}}, precision=said).specs[0].key
+    expected = "bfloat16" if has else "float32"
+    auto = sweep(tmp_path, {"ce": {}}, precision="auto")
+    named = sweep(tmp_path, {"ce": {}}, precision=expected)
+
+    assert auto.specs[0].protocol.precision == expected
+    assert auto.specs[0].key == named.specs[0].key
+
     auto.run()
-    assert auto.store.read(auto.specs[0].key).environment["precision"] == said
+    assert auto.store.read(auto.specs[0].key).environment["precision"] == expected
 
 
 @pytest.mark.parametrize(
@@ -171,7 +210,9 @@ def test_bfloat16_is_there_where_the_processor_says_so(flags, has, monkeypatch):
     assert hardware.has_bfloat16(torch.device("cpu")) is has
 
 
-@pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((9, 0), True), ((10, 0), True)])
+@pytest.mark.parametrize(
+    ("capability", "has"), [((7, 5), False), ((8, 0), True), ((9, 0), True), ((10, 0), True)]
+)
 def test_bfloat16_is_there_by_a_gpu_s_capability(capability, has, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert hardware.has_bfloat16(torch.device("cuda", 0)) is has
@@ -180,13 +221,14 @@ def test_bfloat16_is_there_by_a_gpu_s_capability(capability, has, monkeypatch):
 def test_bfloat16_without_hardware_for_it_is_warned_of(tmp_path, monkeypatch):
     monkeypatch.setattr(hardware, "has_bfloat16", lambda device: False)
     sw = sweep(tmp_path, {"ce": {}}, precision="bfloat16", epochs=1)
-    said = []
-    sw.store.warn = said.append
+    warnings = []
+    sw.store.warn = warnings.append
     sw.run()
-    assert [line for line in said if "bfloat16" in line and "--set precision=auto" in line]
+
+    assert any("bfloat16" in line and "--set precision=auto" in line for line in warnings)
 
 
-# --- torch.compile -----------------------------------------------------------------------------------------------
+# --- torch.compile --------------------------------------------------------------------------------
 
 
 @pytest.mark.build
@@ -194,19 +236,24 @@ def test_a_compiled_step_is_the_same_step_and_is_compiled_once(tmp_path):
     methods = {"ce": {}, "elr": {}}
     plain, compiled = sweep(tmp_path, methods), sweep(tmp_path, methods, compile=True)
     plain.run()
+
     torch._dynamo.reset()
     graphs = torch._dynamo.utils.counters["stats"]
     before = graphs["unique_graphs"]
     compiled.run()
+
     assert compiled.failures() == []
-    assert graphs["unique_graphs"] == before + 1  # for two methods, 200 examples: a whole batch and a shorter one
+    # One graph serves both methods, and the whole batches as well as the shorter last one.
+    assert graphs["unique_graphs"] == before + 1
+
     for spec in compiled.specs:
         record = compiled.store.read(spec.key)
         assert record.environment["compile"] is True
+
     ours, theirs = outcomes(compiled), outcomes(plain)
     for row in methods:
-        losses = [[float(line[ours[row][0].index("loss")]) for line in o[1:]] for o in (ours[row], theirs[row])]
-        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+        for one, other in zip(ours[row], theirs[row], strict=True):
+            assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=1e-3)
 
 
 def test_runs_without_compile_keep_their_keys(tmp_path):
@@ -214,17 +261,23 @@ def test_runs_without_compile_keep_their_keys(tmp_path):
     assert "compile" not in spec.identity()["protocol"]
     assert sweep(tmp_path, {"ce": {}}, compile=False).specs[0].key == spec.key
     assert sweep(tmp_path, {"ce": {}}, compile=True).specs[0].key != spec.key
-    assert api.prepare("quick", out=tmp_path).specs[0].key == "244171b360483b0b"  # as in version 0.1
+    # The key that version 0.1 gave, which had no torch.compile.
+    assert api.prepare("quick", out=tmp_path).specs[0].key == "244171b360483b0b"
 
 
-# --- CUDA graphs, with a stand-in for the capture ----------------------------------------------------------------
+# --- CUDA graphs, with a stand-in for the capture -------------------------------------------------
 
 
 class Recorded:
-    """A passage through one memory, as a graph's, so that a second forward pass overwrites the first."""
+    """Stand in for a captured graph, without a GPU.
+
+    All passes go through the same memory, as a graph's do, so that a second forward pass overwrites
+    the results of the first.
+    """
 
     def __init__(self, passage):
         self.passage = passage
+        # As before a real capture, where the first rounds let the libraries choose their kernels.
         for _ in range(3):
             self.out = passage.forward()
             self.gradients = passage.backward(self.out, torch.ones_like(self.out))
@@ -240,26 +293,35 @@ class Recorded:
         return self.logits.copy_(self.out.detach())
 
     def replay_backward(self, dlogits):
-        for memory, gradient in zip(self.gradients, self.passage.backward(self.out, dlogits), strict=True):
+        for memory, gradient in zip(
+            self.gradients, self.passage.backward(self.out, dlogits), strict=True
+        ):
             memory.copy_(gradient)
         return self.gradients
 
 
 @pytest.fixture
 def captures(monkeypatch):
-    """The passages that were captured."""
+    """Return a list that fills with the passages that are captured."""
     found = []
-    monkeypatch.setattr(network, "_Recorded", lambda passage: found.append(passage) or Recorded(passage))
+
+    def record(passage):
+        found.append(passage)
+        return Recorded(passage)
+
+    monkeypatch.setattr(network, "_Recorded", record)
     return found
 
 
 def graphed(body, precision="float32"):
+    """Return a network that replays its steps, and its count of forward passes."""
     passes = Passes()
     passes.active = True
     return Network(body, precision, passes, batch_size=8, graphs=True), passes
 
 
 def small_body():
+    """Return a small network, with the same weights at each call."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 5))
 
@@ -269,26 +331,32 @@ def test_a_replayed_step_is_the_same_step(precision, captures):
     images = torch.randn(4, 8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     ours, passes = graphed(small_body(), precision)
     plain = Network(small_body(), precision, Passes(), batch_size=8)
-    for network_ in (ours, plain):
-        optimiser = torch.optim.SGD(network_.parameters(), 0.1)
+    for each in (ours, plain):
+        optimiser = torch.optim.SGD(each.parameters(), 0.1)
         for batch in images:
             optimiser.zero_grad()
-            network_.replay(batch).square().mean().backward()
+            each.replay(batch).square().mean().backward()
             optimiser.step()
+
     assert len(captures) == 1
-    assert passes.images == 4 * 8  # the rounds before the capture are not counted
-    for name, value in plain.state_dict().items():  # the moving averages of batch norm among them
+    # The rounds before the capture train nothing, so they are not counted.
+    assert passes.images == 4 * 8
+    # The moving averages of batch norm are compared, too: those rounds must not change them.
+    for name, value in plain.state_dict().items():
         assert torch.equal(ours.state_dict()[name], value), name
 
 
 def test_what_is_no_whole_training_batch_is_not_replayed(captures):
     ours, _ = graphed(small_body())
-    ours.replay(torch.zeros(7, 3, 8, 8))  # the last batch of an epoch
-    ours(torch.zeros(8, 3, 8, 8))  # a call, whose result may be needed after the next one
+    # The last batch of an epoch is shorter.
+    ours.replay(torch.zeros(7, 3, 8, 8))
+    # The result of a plain call may be needed after the next call, which would overwrite it.
+    ours(torch.zeros(8, 3, 8, 8))
     with torch.no_grad():
         ours.replay(torch.zeros(8, 3, 8, 8))
     ours.eval()
     ours.replay(torch.zeros(8, 3, 8, 8))
+
     assert captures == []
 
 
@@ -296,10 +364,12 @@ def test_a_copy_of_a_network_is_captured_anew(captures):
     ours, _ = graphed(small_body())
     batch = torch.randn(8, 3, 8, 8)
     ours.replay(batch)
+
     teacher = copy.deepcopy(ours)
     with torch.no_grad():
         for weight in teacher.parameters():
             weight.zero_()
+
     assert torch.equal(teacher.replay(batch), torch.zeros(8, 5))
     assert len(captures) == 2
     assert ours.replay(batch).any()
@@ -312,16 +382,24 @@ def test_a_step_is_captured_anew_where_its_weights_changed(captures):
     for _ in range(2):
         ours.train().replay(batch)
     assert len(captures) == 1
+
+    # A weight is frozen.
     ours.body[0].requires_grad_(False)
     ours.train().replay(batch)
     assert [len(passage.weights) for passage in captures] == [6, 4]
+
+    # A layer is replaced.
     ours.body[3] = nn.Linear(4 * 36, 7)
     assert ours.train().replay(batch).shape == (8, 7)
     assert len(captures) == 3
+
+    # Batch norm uses its moving averages.
     ours.train().body[1].eval()
     ours.replay(batch)
     assert len(captures) == 4
-    ours.body[3].weight = nn.Parameter(ours.body[3].weight.data)  # in the same place
+
+    # A parameter is replaced by another in the same memory. Its gradient must reach the new one.
+    ours.body[3].weight = nn.Parameter(ours.body[3].weight.data)
     ours.train().body[1].eval()
     ours.replay(batch).sum().backward()
     assert len(captures) == 5
@@ -335,6 +413,7 @@ def test_a_network_with_hooks_is_not_captured(captures):
     ours.replay(torch.zeros(8, 3, 8, 8))
     assert (captures, seen) == ([], [1])
     hook.remove()
+
     for register in (
         lambda: ours.register_forward_hook(lambda *_: seen.append(2)),
         lambda: ours.body[0].weight.register_hook(lambda gradient: seen.append(3)),
@@ -343,6 +422,7 @@ def test_a_network_with_hooks_is_not_captured(captures):
         ours.train().replay(torch.zeros(8, 3, 8, 8)).sum().backward()
         hook.remove()
     assert (captures, seen) == ([], [1, 2, 3])
+
     ours.train().replay(torch.zeros(8, 3, 8, 8))
     assert len(captures) == 1
 
@@ -362,8 +442,8 @@ def test_a_network_that_is_all_frozen_is_not_captured(captures):
 
 def test_a_network_that_cannot_be_captured_says_what_to_do(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: contextlib.nullcontext())
-    said = r"--no-cuda-graphs \(cuda_graphs=False\) trains without: not permitted"
-    with pytest.raises(RuntimeError, match=said), network._capturing(None):
+    message = r"--no-cuda-graphs \(cuda_graphs=False\) trains without: not permitted"
+    with pytest.raises(RuntimeError, match=message), network._capturing(None):
         raise RuntimeError("not permitted when stream is capturing")
 
 
@@ -378,16 +458,22 @@ def test_a_capture_leaves_the_random_generator_as_it_was(captures):
     ours, _ = graphed(nn.Sequential(nn.Dropout(), nn.Flatten(), nn.Linear(192, 5)))
     torch.manual_seed(4)
     expected = torch.rand(3)
+
     torch.manual_seed(4)
     network._capture(ours, torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_graphs_are_for_gpus(tmp_path, captures):
     sw = api.prepare(
-        {**SMALL, "methods": {"ce": {}}}, out=tmp_path, device="cpu", overrides={"epochs": 1, "subset": 200}
+        {**SMALL, "methods": {"ce": {}}},
+        out=tmp_path,
+        device="cpu",
+        overrides={"epochs": 1, "subset": 200},
     )
     sw.run(cuda_graphs=True)
+
     assert sw.failures() == []
     assert captures == []
     assert sw.store.read(sw.specs[0].key).environment["cuda_graphs"] is False
@@ -416,40 +502,50 @@ def test_graphs_give_the_bits_of_single_kernels(name, precision, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     rng = torch.Generator().manual_seed(1)
     batches = torch.randn(6, 32, 3, 32, 32, generator=rng).cuda()
-    gradients = torch.randn(6, 32, 5, generator=rng).cuda() / 320  # of a mean over rows, small enough not to diverge
-    outcomes = []
+    # As those of a mean over the batch and ten classes: small enough that the weights stay finite.
+    gradients = torch.randn(6, 32, 5, generator=rng).cuda() / 320
+
+    results = []
     for graphs in (False, True):
         torch.manual_seed(0)
         body = models.build(name, 5, (3, 32, 32))
         ours = Network(body, precision, Passes(), batch_size=32, graphs=graphs).cuda()
         ours = ours.to(memory_format=torch.channels_last).train()
         optimiser = torch.optim.SGD(ours.parameters(), 0.1, momentum=0.9, fused=True)
+
         logits = []
         for images, gradient in zip(batches, gradients, strict=True):
             optimiser.zero_grad(set_to_none=True)
             logits.append(ours.replay(images))
             logits[-1].backward(gradient)
             optimiser.step()
+
         assert bool(ours._graph.relied_on) is graphs
-        outcomes.append((logits, ours.state_dict()))
-    assert all(logits.isfinite().all() for logits in outcomes[0][0])
-    assert all(map(torch.equal, outcomes[0][0], outcomes[1][0]))
-    for key, value in outcomes[0][1].items():
-        assert torch.equal(value, outcomes[1][1][key]), key
+        results.append((torch.stack(logits), ours.state_dict()))
+
+    (single_logits, single_state), (graph_logits, graph_state) = results
+    assert single_logits.isfinite().all()
+    assert torch.equal(single_logits, graph_logits)
+    for key, value in single_state.items():
+        assert torch.equal(value, graph_state[key]), key
 
 
 @needs_gpu
 def test_graphs_draw_what_single_kernels_draw():
     draws = []
     for graphs in (False, True):
-        ours = Network(nn.Sequential(nn.Linear(64, 64), nn.Dropout(), nn.Linear(64, 64)), "float32", Passes())
+        ours = Network(
+            nn.Sequential(nn.Linear(64, 64), nn.Dropout(), nn.Linear(64, 64)), "float32", Passes()
+        )
         ours.batch_size, ours.graphs = 32, graphs
         ours.cuda().train()
         with torch.no_grad():
             for weight in ours.parameters():
                 weight.fill_(0.01)
+
         torch.manual_seed(3)
         draws.append([ours.replay(torch.ones(32, 64, device="cuda")).tolist() for _ in range(3)])
+
     assert draws[0] == draws[1]
     assert draws[0][0] != draws[0][1]
 
@@ -460,6 +556,8 @@ def test_a_captured_step_gives_its_memory_back():
         ours = Network(small_body(), "float32", Passes(), batch_size=8, graphs=True).cuda()
         ours.replay(torch.zeros(8, 3, 8, 8, device="cuda")).sum().backward()
 
+    # The first use allocates what libraries keep. The second must give everything back at once,
+    # without the help of the garbage collector.
     use()
     gc.collect()
     before = torch.cuda.memory_allocated()
@@ -472,14 +570,16 @@ def test_a_captured_step_gives_its_memory_back():
         gc.enable()
 
 
-# --- what runs share ---------------------------------------------------------------------------------------------
+# --- copies and memory that runs share ------------------------------------------------------------
 
 
 def test_copies_on_a_device_are_kept_for_the_next_run():
     arrays = [np.zeros((2, 8, 8, 3), np.uint8) for _ in range(6)]
     first = loader.Images(arrays[0], digits.INFO, "meta").data
+
     assert loader.Images(arrays[0], digits.INFO, "meta").data is first
     assert loader.Images(arrays[0].copy(), digits.INFO, "meta").data is not first
+
     for array in arrays[1:]:
         loader.Images(array, digits.INFO, "meta")
     assert len(loader._copies) == loader.COPIES_KEPT
