@@ -67,7 +67,6 @@ class SmallCifar:
         folder.mkdir(parents=True)
         for name, content in self.batches().items():
             (folder / name).write_bytes(content)
-
         return folder
 
     def write_parquet(
@@ -86,7 +85,6 @@ def image_column(encoded: list[bytes], struct: bool) -> pa.Array:
     """Return a column of encoded images, plain or as Hugging Face's struct of bytes and path."""
     if not struct:
         return pa.array(encoded, pa.binary())
-
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     return pa.array([{"bytes": content, "path": None} for content in encoded], kind)
 

@@ -60,7 +60,6 @@ def test_jpeg_files_and_files_of_other_names(small, tmp_path):
     small.write_folders(tmp_path / "data", suffix="JPG")
     (tmp_path / "data" / "training" / "Thumbs.db").write_text("x")
     dataset = load(tmp_path / "data")
-
     assert dataset.train_images.shape == (30, 64, 64, 3)
     assert (abs(dataset.test_images.astype(int) - small.images["test"]) < 128).mean() > 0.9
 

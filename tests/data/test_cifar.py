@@ -115,7 +115,6 @@ def test_missing_batch_and_missing_shard_are_named(small10, tmp_path):
     (small10.write_batches(tmp_path / "a") / "data_batch_3").unlink()
     small10.write_parquet(tmp_path / "b", shards=3)
     (tmp_path / "b" / "train-00001-of-00003.parquet").unlink()
-
     for name, missing in (("a", "data_batch_3"), ("b", "train-00001-of-00003.parquet")):
         with pytest.raises(DataMissing, match=missing):
             cifar10.load(Places(tmp_path / name, tmp_path / "cache"), 0)
@@ -183,7 +182,6 @@ def test_damaged_cache_is_made_again(small10, tmp_path, file):
     cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
     (damaged,) = (tmp_path / "cache").glob(f"*/{file}")
     damaged.write_bytes(damaged.read_bytes()[:-10])
-
     check(cifar10.load(Places(tmp_path, tmp_path / "cache"), 0), small10)
 
 
@@ -233,7 +231,6 @@ def test_two_processes_decode_once(tmp_path):
     (tmp_path / "source").write_text("x")
     command = [sys.executable, "-c", DECODES, str(tmp_path)]
     first, second = subprocess.Popen(command), subprocess.Popen(command)
-
     assert (first.wait(60), second.wait(60)) == (0, 0)
     assert (tmp_path / "log").read_text() == "decoded\n"
     assert not list((tmp_path / "cache").glob(".*"))
@@ -283,7 +280,6 @@ def test_damage_inside_parquet(small10, tmp_path):
     content = bytearray(path.read_bytes())
     content[1000:3000] = bytes(2000)
     path.write_bytes(content)
-
     refused(tmp_path, tmp_path, str(path))
 
 
@@ -380,7 +376,6 @@ def test_unreadable_file_is_named(small10, tmp_path):
     path = small10.write_batches(tmp_path) / "data_batch_4"
     path.unlink()
     path.mkdir()
-
     with pytest.raises(DataMissing, match="data_batch_4"):
         cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
 

@@ -58,7 +58,6 @@ def test_cifar100n(small100, tmp_path):
     small100.write_batches(tmp_path)
     write_labels(tmp_path, cifar100n, small100)
     dataset = cifar100n.load(Places(tmp_path, tmp_path / "cache"), 0)
-
     assert tuple(dataset.label_sets) == ("clean", "noisy")
     assert noise_rate(dataset.clean_labels, dataset.label_sets["noisy"]) == 1
 
@@ -66,7 +65,6 @@ def test_cifar100n(small100, tmp_path):
 def test_everything_missing_is_reported_at_once(tmp_path):
     with pytest.raises(DataMissing) as caught:
         cifar10n.load(Places(tmp_path, tmp_path / "cache"), 0)
-
     files = ("cifar-10-python.tar.gz", "CIFAR-10_human.pt", "cifar-n")
     for word in (*files, "CC BY-NC", "nlbench data fetch cifar10n"):
         assert word in str(caught.value)
@@ -110,7 +108,6 @@ def test_wrong_image_order_is_refused(small10, data, tmp_path):
     clean = small10.train[1].copy()
     clean[[3, 4, 8]] = clean[[4, 8, 3]]
     write_labels(data, cifar10n, small10, clean_label=clean)
-
     message = r"differ from the images' labels in 3 of 40 places.*another order"
     with pytest.raises(DataError, match=message):
         cifar10n.load(Places(data, tmp_path / "cache"), 0)

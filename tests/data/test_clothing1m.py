@@ -20,7 +20,6 @@ def refused(data, *words):
         load(data)
     for word in words:
         assert word in str(caught.value), caught.value
-
     return str(caught.value)
 
 
@@ -133,7 +132,6 @@ def test_every_image_that_scores_must_be_there(small, tmp_path, part):
     small.write(tmp_path)
     (tmp_path / small.parts[part][2][0]).unlink()
     message = refused(tmp_path, f"{tmp_path / part}_key_list.txt:3: no image")
-
     assert "every image of this part must be there" in message
     assert "first of" not in message
 
@@ -202,7 +200,6 @@ def test_other_ends_of_lines_blanks_and_a_byte_order_mark(small, tmp_path):
     for path in tmp_path.glob("*.txt"):
         text = path.read_text().replace(" ", " \t ").replace("\n", "  \r\n\r\n")
         path.write_bytes(b"\xef\xbb\xbf" + text.encode())
-
     assert load(tmp_path).fingerprint == before
 
 

@@ -263,7 +263,6 @@ def test_an_error_in_a_worker_is_the_same(files, tmp_path, monkeypatch):
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8")
     monkeypatch.setenv("NLBENCH_WORKERS", "2")
     pending = decode.request([files.path(0), str(tmp_path / "x.jpg")], Geometry(0, 4), None)
-
     with pytest.raises(DataError, match=r"x\.jpg: cannot be decoded .* 2 bytes"):
         pending.take()
     assert decode.request([files.path(0)], Geometry(0, 4), None).take()[0].shape == (1, 3, 4, 4)
@@ -468,7 +467,6 @@ def test_flips_alone_keep_the_centre(files, resize):
 def test_without_augmentation_there_is_nothing_to_draw(files):
     images = images_of(files, "none")
     draws = images.draws(np.random.default_rng(0))
-
     plain = images.subset(np.array([3, 5])).plain(0, 2)
     assert draws.numel() == 0
     assert torch.equal(images.augmented(torch.tensor([3, 5]), draws), plain)

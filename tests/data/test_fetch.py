@@ -100,7 +100,6 @@ def test_messages_go_to_standard_error(server, data, monkeypatch, capsys):
     serve(monkeypatch, server.url)
     fetch.fetch("cifar10n", data)
     out, err = capsys.readouterr()
-
     assert out == ""
     assert "CC BY-NC" in err
 
@@ -129,7 +128,6 @@ def test_a_server_that_cannot_resume_sends_all_of_it(server, data, monkeypatch):
     (data / "cifar-n" / "CIFAR-10_human.pt.part").write_bytes(CONTENT[:1000])
     server.ranges = False
     fetch.fetch("cifar10n", data, report=lambda _: None)
-
     assert (data / "cifar-n" / "CIFAR-10_human.pt").read_bytes() == CONTENT
 
 
@@ -138,7 +136,6 @@ def test_a_part_that_is_already_whole(server, data, monkeypatch):
     (data / "cifar-n").mkdir()
     (data / "cifar-n" / "CIFAR-10_human.pt.part").write_bytes(CONTENT)
     fetch.fetch("cifar10n", data, report=lambda _: None)
-
     assert (data / "cifar-n" / "CIFAR-10_human.pt").read_bytes() == CONTENT
 
 
@@ -178,7 +175,6 @@ def test_no_connection_fails_within_seconds_with_the_advice(data, monkeypatch):
 def test_a_server_that_never_answers(data, monkeypatch):
     monkeypatch.setattr(fetch, "CONNECT_SECONDS", 0.3)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         serve(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}/x")
         with pytest.raises(DataMissing, match=r"no answer within 0\.3 seconds"):
@@ -189,7 +185,6 @@ def test_page_that_is_gone(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     (data / "cifar-n").mkdir()
     monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(404))
-
     with pytest.raises(DataMissing, match="answers 404"):
         fetch.fetch("cifar10n", data, report=lambda _: None)
 
@@ -197,7 +192,6 @@ def test_page_that_is_gone(server, data, monkeypatch):
 def test_data_directory_that_cannot_be_written(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     (data / "cifar-n").write_text("a file in the way")
-
     with pytest.raises(DataError, match="cannot be written") as caught:
         fetch.fetch("cifar10n", data, report=lambda _: None)
     assert not isinstance(caught.value, DataMissing)

@@ -44,7 +44,6 @@ def test_leftovers_of_a_killed_process_have_the_name_that_the_store_removes(tmp_
         file.write(b"half")
         (temporary,) = tmp_path.iterdir()
         assert temporary.match(".*.tmp")
-
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 

@@ -86,7 +86,6 @@ def test_class_folders(load, small, tmp_path):
 def test_csv(load, small, tmp_path):
     path = small.write_csv(tmp_path / "birds")
     dataset = load(path)
-
     check(dataset, small)
     assert dataset.clean_labels.tolist() == small.clean
     assert dataset.info.label_sets == ("given", "clean")
@@ -117,7 +116,6 @@ def test_parquet_is_written_out_once(load, small, tmp_path, monkeypatch):
     before = load(path)
     folder._read.cache_clear()
     monkeypatch.setattr(folder, "_parquet_images", lambda files: pytest.fail("written out again"))
-
     assert load(path).fingerprint == before.fingerprint
 
 
@@ -140,7 +138,6 @@ def test_two_processes_may_write_out_at_once(small, tmp_path):
     command = [sys.executable, "-c", LOADS, str(tmp_path)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     printed = {process.communicate(timeout=120)[0] for process in started}
-
     assert [process.returncode for process in started] == [0, 0]
     assert len(printed) == 1
 
@@ -151,7 +148,6 @@ def test_one_parquet_file_that_is_no_struct(load, tmp_path):
         (tmp_path / "x").mkdir(exist_ok=True)
         pq.write_table(rows, tmp_path / "x" / f"{part}.parquet")
     dataset = load(tmp_path / "x")
-
     assert dataset.label_sets["given"].tolist() == [1, 0, 0]
 
 
@@ -366,7 +362,6 @@ def test_metadata_that_means_nothing_is_passed_over(load, small, tmp_path):
         table = pq.read_table(file)
         metadata = {"huggingface": json.dumps({"info": None})}
         pq.write_table(table.replace_schema_metadata(metadata), file)
-
     check(load(path), small)
 
 

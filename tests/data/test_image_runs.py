@@ -632,7 +632,6 @@ def test_a_folder_whose_list_is_wrong_is_a_problem_of_the_suite(tmp_path):
 def test_wrong_sizes_for_a_network_are_refused(tmp_path, setting, message):
     Folder().write_classes(tmp_path / "birds")
     path = suite_file(tmp_path, "  - {name: folder, path: ../birds}")
-
     with pytest.raises(SuiteError) as caught:
         api.prepare(path, out=tmp_path / "out", overrides=setting)
     assert message in str(caught.value)
@@ -657,5 +656,4 @@ def test_images_that_vanish_between_two_runs(tmp_path):
     (path / "pictures" / "test" / "no 4, ñ.jpg").unlink()
     sw.run()
     (record,) = sw.failures()
-
     assert "no 4, ñ.jpg: there is no such image any more" in record.error["message"]

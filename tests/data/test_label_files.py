@@ -114,7 +114,6 @@ def test_wrong_key_gets_a_hint(tmp_path):
     (tmp_path / "x.pt").write_bytes(pickle.dumps({"worse_label": [1]}))
     with pytest.raises(DataError, match="Did you mean 'worse_label'"):
         read_labels(tmp_path / "x.pt", "worst_label")
-
     np.save(tmp_path / "x.npy", LABELS)
     with pytest.raises(DataError, match="leave the key out"):
         read_labels(tmp_path / "x.npy", "worse_label")

@@ -71,7 +71,6 @@ def test_symmetric_flips_spread_over_the_other_classes():
     counts = flips(C10, draw("symmetric", 0.9), 10)
     expected = 5000 * 0.9 / 9
     off = counts[~np.eye(10, dtype=bool)]
-
     assert abs(off - expected).max() < 5 * math.sqrt(expected)
     assert off.sum() == 45_000
 
@@ -81,7 +80,6 @@ def test_symmetric_inclusive_may_draw_the_true_class(rate):
     given_labels = draw("symmetric-inclusive", float(rate))
     drawn = math.ceil(Fraction(rate) * 50_000)
     wrong = int((given_labels != C10).sum())
-
     assert wrong <= drawn
     assert abs(wrong - 0.9 * drawn) <= 5 * math.sqrt(drawn * 0.9 * 0.1)
 
@@ -158,7 +156,6 @@ def test_asymmetric_superclass_stays_inside_the_superclass():
 def test_superclasses_are_those_of_the_real_coarse_labels(real_data):
     content = read_torch(real_data / "cifar-n" / "CIFAR-100_human.pt")
     pairs = set(zip(content["clean_coarse_label"], content["clean_label"].tolist(), strict=True))
-
     ours = set()
     for i, members in enumerate(CIFAR100_SUPERCLASSES):
         ours.update((i, fine) for fine in members)
@@ -218,7 +215,6 @@ def test_instance_dependent_on_float_features(tmp_path):
     data = digits.load(Places(tmp_path, tmp_path), 0)
     noise = {"kind": "instance-dependent", "rate": 0.3}
     given_labels = apply(noise, data.clean_labels, data.info, 0, data.train_images)
-
     assert abs(noise_rate(data.clean_labels, given_labels) - 0.3) < 0.07
     with pytest.raises(ValueError, match="pass images"):
         apply(noise, data.clean_labels, data.info, 0)
@@ -301,7 +297,6 @@ def test_labels_from_a_file(tmp_path):
     labels = np.arange(20) % 3
     (tmp_path / "labels.json").write_text(json.dumps(labels.tolist()))
     noise = resolve({"kind": "file", "path": "labels.json"}, SMALL, tmp_path)
-
     for seed in (0, 1):
         np.testing.assert_array_equal(apply(noise, np.zeros(20, int), SMALL, seed), labels)
     assert not KINDS["file"].redrawn

@@ -114,7 +114,6 @@ def test_array_that_claims_another_size():
     content = pickle.dumps(np.arange(3, dtype=np.int64), protocol=2).replace(
         b"K\x03\x85", b"K\x09\x85"
     )
-
     with pytest.raises(DataError, match="bytes"):
         read_pickle(content, "here")
 
@@ -155,7 +154,6 @@ def test_torch_files(tmp_path, dtype):
 def test_torch_slices_share_a_storage(tmp_path):
     torch.save(torch.arange(10)[4:7], tmp_path / "x.pt")
     np.testing.assert_array_equal(read_torch(tmp_path / "x.pt"), [4, 5, 6])
-
     torch.save(torch.arange(10)[::2], tmp_path / "x.pt")
     with pytest.raises(DataError, match="clone"):
         read_torch(tmp_path / "x.pt")

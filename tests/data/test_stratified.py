@@ -15,7 +15,6 @@ def drawn(counts, size, seed=0):
     in_order = np.repeat(np.arange(len(counts)) * 3, counts)
     labels = streams.rng(7, "labels").permutation(in_order)
     index = stratified.balanced(labels, size, streams.rng(seed, "order"))
-
     assert index.dtype == np.int64
     assert len(np.unique(index)) == len(index) == size
     return index, [int((labels[index] == 3 * c).sum()) for c in range(len(counts))]
@@ -47,7 +46,6 @@ def test_a_remainder_that_does_not_divide_is_drawn(counts, size, level):
     """Check that some draws give a larger class one more, and that none gives it two more."""
     got = np.array([drawn(counts, size, seed)[1] for seed in range(100)])
     full = np.array(counts) <= level
-
     assert (got[:, full] == np.array(counts)[full]).all()
     assert set(np.unique(got[:, ~full]).tolist()) == {level, level + 1}
     assert (np.ptp(got[:, ~full], axis=0) == 1).all()
@@ -77,7 +75,6 @@ def test_each_member_of_a_class_is_drawn_as_often():
     times = np.zeros(60, int)
     for seed in range(400):
         times[drawn((20, 40), 20, seed)[0]] += 1
-
     assert times.sum() == 8000
     assert abs(times[times > 150] - 200).max() < 60
     assert abs(times[times <= 150] - 100).max() < 50

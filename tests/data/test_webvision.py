@@ -54,7 +54,6 @@ def test_the_first_fifty_classes(small, tmp_path, place, val_prefix):
 def test_imagenet_is_mapped_by_wordnet_id(small, tmp_path):
     # Folders in the order of their names would give other classes.
     assert sorted(SYNSETS[:50]) != SYNSETS[:50]
-
     images, labels = load(small.write(tmp_path)).scored["ilsvrc12"]
     for i, label in enumerate(labels):
         assert images.path(i).endswith(f"ilsvrc12/{SYNSETS[label]}/ILSVRC2012_val_00000001.JPEG")

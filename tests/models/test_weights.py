@@ -335,7 +335,6 @@ def test_without_network_nothing_is_trained(tmp_path, suite):
 def test_a_record_says_which_file_imagenet_stands_for():
     assert models.weights_file("resnet18", "") == ""
     assert models.weights_file("resnet18", "sha256:abc") == "sha256:abc"
-
     name = models.weights_file("torchvision/resnet50", "imagenet")
     assert name.endswith(
         "/resnet50-0676ba61.pth"

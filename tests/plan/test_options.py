@@ -14,7 +14,15 @@ from nlbench.plan.options import (
 
 
 def test_settings_are_read_as_yaml():
-    given = ["epochs=2", "lr=5e-3", "schedule.gamma=0.1", "schedule.milestones=[1, 2]", "model=cnn3", "nesterov=true"]
+    given = [
+        "epochs=2",
+        "lr=5e-3",
+        "schedule.gamma=0.1",
+        "schedule.milestones=[1, 2]",
+        "model=cnn3",
+        "nesterov=true",
+    ]
+
     assert parse_set(given) == {
         "epochs": 2, "lr": 0.005, "schedule": {"gamma": 0.1, "milestones": [1, 2]}, "model": "cnn3", "nesterov": True,
     }  # fmt: skip
@@ -33,13 +41,16 @@ def test_a_setting_that_cannot_be_read_is_quoted(settings):
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds"), [("0", [0]), ("0,1,4", [0, 1, 4]), ("0-4", [0, 1, 2, 3, 4]), (" 3 , 0-1,3", [3, 0, 1])]
+    ("text", "seeds"),
+    [("0", [0]), ("0,1,4", [0, 1, 4]), ("0-4", [0, 1, 2, 3, 4]), (" 3 , 0-1,3", [3, 0, 1])],
 )
 def test_seeds_are_lists_and_ranges(text, seeds):
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "-1", "4-0", "0,,1", "0-", "1.5", "0-99999999", "0 1", "9" * 30])
+@pytest.mark.parametrize(
+    "text", ["", "a", "-1", "4-0", "0,,1", "0-", "1.5", "0-99999999", "0 1", "9" * 30]
+)
 def test_seeds_that_cannot_be_read_are_quoted(text):
     with pytest.raises(SuiteError, match=r"^--seeds .*seeds"):
         parse_seeds(text)
@@ -55,7 +66,9 @@ def test_rows_are_a_list():
 def test_jobs_are_a_number_or_auto():
     assert (parse_jobs("3"), parse_jobs("auto")) == (3, "auto")
     for text in ("0", "-1", "two", "", "1.5"):
-        with pytest.raises(SuiteError, match=f"^--jobs {text!r}: must be auto or a number from 1 on"):
+        with pytest.raises(
+            SuiteError, match=f"^--jobs {text!r}: must be auto or a number from 1 on"
+        ):
             parse_jobs(text)
 
 

@@ -39,6 +39,7 @@ def test_a_problem_has_the_line_of_the_deepest_key_that_is_there(problems):
     problems.add(["methods", "elr", "beta"], "is missing")
     problems.add(["datasets", 0, "noise"], "is wrong")
     problems.add(["seeds"], "is required")
+
     assert lines(problems) == [
         "trial.yaml:6: methods.elr.lam: must be >= 0",
         "trial.yaml:5: methods.elr.beta: is missing",

@@ -12,8 +12,14 @@ from nlbench.plan import presets
 from nlbench.plan.protocol import resolve
 
 CIFAR = ("cifar10", "cifar100", "cifar10n", "cifar100n")
-ELR10 = {"epochs": 120, "schedule": {"kind": "multistep", "milestones": [40.0, 80.0], "gamma": 0.01}}
-ELR100 = {"epochs": 150, "schedule": {"kind": "multistep", "milestones": [80.0, 120.0], "gamma": 0.01}}
+ELR10 = {
+    "epochs": 120,
+    "schedule": {"kind": "multistep", "milestones": [40.0, 80.0], "gamma": 0.01},
+}
+ELR100 = {
+    "epochs": 150,
+    "schedule": {"kind": "multistep", "milestones": [80.0, 120.0], "gamma": 0.01},
+}
 STARTER = {
     "model": "resnet34", "lr": 0.1, "weight_decay": 5e-4, "epochs": 100, "val_fraction": 0.0, "augment": "crop-flip",
     "schedule": {"kind": "multistep", "milestones": [60.0], "gamma": 0.1},
@@ -43,7 +49,13 @@ WEBVISION = {
     "epochs": 100, "lr": 0.02, "weight_decay": 5e-4, "batch_size": 32, "resize": 256, "crop": 227, "weights": "",
     "schedule": {"kind": "multistep", "milestones": [50.0], "gamma": 0.1}, "augment": "crop-flip",
 }  # fmt: skip
-IMAGES = {"epochs": 30, "batch_size": 64, "weight_decay": 5e-4, "val_fraction": 0.1, "augment": "crop-flip"}
+IMAGES = {
+    "epochs": 30,
+    "batch_size": 64,
+    "weight_decay": 5e-4,
+    "val_fraction": 0.1,
+    "augment": "crop-flip",
+}
 ON_IMAGES = {  # name -> its dataset, its values
     "clothing1m": ("clothing1m", {
         "model": "torchvision/resnet50", "weights": "imagenet", "epochs": 15, "lr": 0.002, "weight_decay": 1e-3,
@@ -68,7 +80,15 @@ ON_IMAGES = {  # name -> its dataset, its values
 def test_presets_on_image_files(name):
     dataset, expected = ON_IMAGES[name]
     values = resolve(name, dataset).model_dump()
-    expected = {"momentum": 0.9, "nesterov": False, "precision": "bfloat16", "version": 1, "subset": 0, **expected}
+    expected = {
+        "momentum": 0.9,
+        "nesterov": False,
+        "precision": "bfloat16",
+        "version": 1,
+        "subset": 0,
+        **expected,
+    }
+
     assert {key: values[key] for key in expected} == expected
 
 
@@ -76,7 +96,13 @@ def test_presets_on_image_files(name):
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_presets_are_the_published_protocols(name, dataset):
     values = resolve(name, dataset).model_dump()
-    expected = EXPECTED[name][dataset] | {"momentum": 0.9, "batch_size": 128, "nesterov": False, "name": name}
+    expected = EXPECTED[name][dataset] | {
+        "momentum": 0.9,
+        "batch_size": 128,
+        "nesterov": False,
+        "name": name,
+    }
+
     assert {key: values[key] for key in expected} == expected
     assert values["precision"] == "bfloat16"
     assert values["version"] == 1
@@ -91,7 +117,6 @@ def test_every_preset_is_complete_and_fixes_precision_and_threads():
 
 def test_linear_is_full_batch_gradient_descent():
     from nlbench.data.datasets import gaussians
-
     protocol = resolve("linear", "gaussians")
     assert protocol.batch_size == gaussians.INFO.num_train - protocol.subset
     assert (protocol.momentum, protocol.weight_decay, protocol.val_fraction) == (0, 0, 0)
@@ -109,6 +134,7 @@ def torch_rates(make, lr, epochs, steps, *, each_step=False):
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler = make(optimiser)
     found = []
+
     for _ in range(epochs):
         for _ in range(steps):
             found.append(optimiser.param_groups[0]["lr"])
@@ -119,6 +145,7 @@ def torch_rates(make, lr, epochs, steps, *, each_step=False):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 scheduler.step()
+
     return found
 
 
@@ -139,16 +166,20 @@ def test_cosine_restarts_are_torchs():
 @pytest.mark.parametrize("rise", [0.3, 0.5])
 def test_one_cycle_is_torchs(rise):
     epochs, steps = 10, 20
-    ours = rates({"kind": "one-cycle", "rise": rise, "start_div": 25.0, "end_div": 1e4}, 0.05, epochs, steps)
+    ours = rates(
+        {"kind": "one-cycle", "rise": rise, "start_div": 25.0, "end_div": 1e4}, 0.05, epochs, steps
+    )
     theirs = torch_rates(
         lambda o: torch.optim.lr_scheduler.OneCycleLR(
             o, max_lr=0.05, total_steps=epochs * steps, pct_start=rise, cycle_momentum=False
         ),
         0.05, epochs, steps, each_step=True,
     )  # fmt: skip
+
     # torch puts the peak at step rise * total - 1 and the end at the last step; ours at rise and at 1 of the training.
     assert ours[0] == pytest.approx(theirs[0]) == pytest.approx(0.05 / 25)
     assert max(ours) == pytest.approx(0.05, rel=1e-3)
+
     step = max(abs(b - a) for a, b in itertools.pairwise(theirs))
     assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1.5 * step
     assert ours[-1] < 0.05 / 100
@@ -162,6 +193,7 @@ def test_a_changed_length_takes_the_schedule_along():
     assert resolve("cifarn", "cifar10n", {"epochs": 50}).schedule.milestones == [30.0]
     assert resolve("cifar", "cifar100", {"epochs": 15}).schedule.milestones == [8.0, 12.0]
     assert resolve("cifar-cosine", "cifar10", {"epochs": 15}).schedule.period == 1.0
+
     one_cycle = resolve("digits", "digits", {"epochs": 4})
     assert one_cycle.schedule == resolve("digits", "digits").schedule
     assert one_cycle.factor(1.2) == pytest.approx(1.0)
@@ -198,10 +230,19 @@ def test_presets_are_not_changed_by_overrides():
         ({"momentum": 1.0}, "momentum: must be less than 1"),
         ({"momentum": 0.0, "nesterov": True}, "nesterov: must be false where momentum is 0"),
         ({"threads": 100_000}, "threads: must be at most"),
-        ({"schedule": "cosine"}, "schedule: must be a mapping with a kind: constant, multistep, cosine-restarts"),
-        ({"schedule": {"kind": "onecycle"}}, "schedule: unknown kind 'onecycle'.*Did you mean 'one-cycle'"),
+        (
+            {"schedule": "cosine"},
+            "schedule: must be a mapping with a kind: constant, multistep, cosine-restarts",
+        ),
+        (
+            {"schedule": {"kind": "onecycle"}},
+            "schedule: unknown kind 'onecycle'.*Did you mean 'one-cycle'",
+        ),
         ({"schedule": {"kind": "multistep"}}, "schedule.milestones: is required"),
-        ({"schedule": {"period": 3.0}}, "schedule.period: unknown key. It takes: kind, milestones, gamma"),
+        (
+            {"schedule": {"period": 3.0}},
+            "schedule.period: unknown key. It takes: kind, milestones, gamma",
+        ),
         ({"schedule": {"milestones": [math.nan]}}, "schedule.milestones.0: must be finite"),
         ({"name": "x"}, "name: belongs to the preset"),
         ({"version": 7}, "version: belongs to the preset"),
@@ -215,9 +256,15 @@ def test_a_wrong_override_names_key_and_fix(overrides, message):
 def test_all_problems_come_together():
     with pytest.raises(SuiteError) as caught:
         resolve("cifarn", "cifar10n", {"name": "x", "lr": -1, "epoch": 2})
-    assert {line.partition(":")[0] for line in str(caught.value).splitlines()} == {"name", "lr", "epoch"}
+    assert {line.partition(":")[0] for line in str(caught.value).splitlines()} == {
+        "name",
+        "lr",
+        "epoch",
+    }
 
 
 def test_an_unknown_preset_is_guessed():
-    with pytest.raises(SuiteError, match=r"unknown protocol 'cifar-cpus'.*There are: .*Did you mean 'cifar-cpu'"):
+    with pytest.raises(
+        SuiteError, match=r"unknown protocol 'cifar-cpus'.*There are: .*Did you mean 'cifar-cpu'"
+    ):
         resolve("cifar-cpus", "cifar10n")

@@ -45,7 +45,9 @@ def test_a_folder_of_ones_own(folder):
     path = write(folder, "my_loss.py")
     write(folder, "_helper.py", "raise RuntimeError('is no method')")
     file = registry.method_files([folder])["my-loss"]
+
     assert file.path == path
+
     cls = registry.load_method(file)
     assert cls.__name__ == "Own"
     assert registry.hyperparameters(cls)["q"].default == 0.5
@@ -58,6 +60,7 @@ def test_the_environment_names_folders_too(folder, tmp_path, monkeypatch):
     write(folder, "one.py")
     write(second, "two.py")
     monkeypatch.setenv("NLBENCH_METHODS", f"{folder}:{second}")
+
     assert {"one", "two"} <= set(registry.method_files())
     assert {"one", "two"} <= set(registry.method_files([second]))  # named twice, there once
 
@@ -99,10 +102,13 @@ def test_underscore_and_hyphen_are_one_name(folder):
 def test_an_import_error_is_shown_whole_and_breaks_no_list(folder, text, said):
     path = write(folder, "broken_one.py", text)
     files = registry.method_files([folder])
+
     assert {"broken-one", "ce"} <= set(files)
+
     registry.first_line(path)
     with pytest.raises(SuiteError) as caught:
         registry.load_method(files["broken-one"])
+
     message = str(caught.value)
     assert message.startswith(f"{path}: cannot be imported")
     assert said in message
@@ -122,7 +128,9 @@ def test_a_file_that_is_no_text_breaks_no_list(folder, content):
 
 def test_more_than_one_class_is_refused_and_named(folder):
     write(folder, "pair.py", METHOD + "\n\nclass Second(Own):\n    pass\n")
-    with pytest.raises(SuiteError, match=r"pair.py: expected exactly one Method subclass, found 2: Own, Second"):
+    with pytest.raises(
+        SuiteError, match=r"pair.py: expected exactly one Method subclass, found 2: Own, Second"
+    ):
         registry.load_method(registry.method_files([folder])["pair"])
 
 
@@ -138,15 +146,21 @@ def test_private_classes_and_second_names_do_not_count(folder):
         + "\n\nAlias = Own\n"
     )
     write(folder, "tidy.py", text)
+
     assert registry.load_method(registry.method_files([folder])["tidy"]).__name__ == "Own"
 
 
-@pytest.mark.parametrize("signature", ["q=0.5", "*qs: float", "**options: float", "q: Unknown = 0.5"])
+@pytest.mark.parametrize(
+    "signature", ["q=0.5", "*qs: float", "**options: float", "q: Unknown = 0.5"]
+)
 def test_hyperparameters_need_a_name_and_an_annotation(folder, signature):
     name = f"sig{abs(hash(signature))}"
-    text = "from __future__ import annotations\n" + METHOD.partition("\n")[2].replace("q: float = 0.5", signature)
+    text = "from __future__ import annotations\n" + METHOD.partition("\n")[2].replace(
+        "q: float = 0.5", signature
+    )
     path = write(folder, f"{name}.py", text)
     cls = registry.load_method(registry.method_files([folder])[name])
+
     with pytest.raises(SuiteError, match=r"annotation") as caught:
         registry.hyperparameters(cls)
     assert str(path) in str(caught.value)
@@ -165,7 +179,9 @@ class TestInstalledPackages:
         def announce(file, text, name, value):
             (package / file).write_text(text)
             point = EntryPoint(name, value, "nlbench.methods")
-            monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+            monkeypatch.setattr(
+                registry, "entry_points", lambda group: [point] if group == point.group else []
+            )
             return package / file
 
         yield announce
@@ -179,13 +195,20 @@ class TestInstalledPackages:
         assert registry.load_method(file).__name__ == "Own"
 
     def test_a_class_of_several(self, announce):
-        announce("two.py", METHOD + "\n\nclass Second(Own):\n    pass\n", "second", "someones_losses.two:Second")
+        announce(
+            "two.py",
+            METHOD + "\n\nclass Second(Own):\n    pass\n",
+            "second",
+            "someones_losses.two:Second",
+        )
+
         assert registry.load_method(registry.method_files()["second"]).__name__ == "Second"
 
     @pytest.mark.parametrize("module", ["someones_losses.gone", "no_such_package.own"])
     def test_a_module_that_is_gone_breaks_only_itself(self, announce, module):
         announce("own.py", METHOD, "gone", module)
         files = registry.method_files()
+
         assert "ce" in files
         assert registry.first_line(files["gone"].path).startswith("(cannot be read")
         with pytest.raises(SuiteError, match=r"cannot be imported\n(.|\n)*No module named"):

@@ -50,6 +50,7 @@ def test_a_key_is_the_same_in_every_version():
                      "schedule": {"kind": "one-cycle", "rise": 0.3}},
         "seed": 0,
     }  # fmt: skip
+
     assert key_of(identity) == "b721643852ae79dd"
     assert key_of({"a": 1, "b": [1.5, None, "ä"]}) == "c1f22e448cc0c959"
     assert key() == "1b4af786faa46be7"  # as in version 0.1
@@ -72,9 +73,17 @@ def test_what_cannot_change_a_result_is_not_in_the_key():
 
 def test_a_condition_is_its_dataset_labels_and_noise():
     """Records and plans are found by it, wherever its files lie and however a table prints it."""
-    same = replace(CONDITION, noise={"rate": 0.4, "kind": "symmetric"}, title="Digits", data_path="/x")
+    same = replace(
+        CONDITION, noise={"rate": 0.4, "kind": "symmetric"}, title="Digits", data_path="/x"
+    )
+
     assert {CONDITION: 1}[same] == 1
-    for other in ({"dataset": "cifar10"}, {"labels": "worst"}, {"noise": None}, {"noise": {"kind": "symmetric"}}):
+    for other in (
+        {"dataset": "cifar10"},
+        {"labels": "worst"},
+        {"noise": None},
+        {"noise": {"kind": "symmetric"}},
+    ):
         assert replace(CONDITION, **other) != CONDITION
 
 

@@ -34,8 +34,11 @@ def plan(tmp_path):
             path = tmp_path / "trial.yaml"
             path.write_text(source)
             source = path
+
         suite, problems = read_suite(source)
-        return expand(suite, problems, places=Places(tmp_path / "no-data", tmp_path / "cache"), **options)
+        return expand(
+            suite, problems, places=Places(tmp_path / "no-data", tmp_path / "cache"), **options
+        )
 
     return make
 
@@ -59,7 +62,7 @@ def changed(*pairs, text=GOOD):
     return text
 
 
-# --- the same run, another run ------------------------------------------------------------------------------------
+# --- the same run, another run --------------------------------------------------------------------
 
 
 def keys(plan):
@@ -94,13 +97,15 @@ def test_another_value_makes_another_key(plan):
     assert len({keys(plan())[0], *found}) == len(every) + 1
 
 
-# --- expansion ----------------------------------------------------------------------------------------------------
+# --- expansion ------------------------------------------------------------------------------------
 
 
 def test_runs_come_seed_by_seed_so_that_every_method_has_one_early(plan):
     text = changed(("rate: 0.4", "rate: [0.2, 0.4]"))
     order = [(spec.seed, spec.condition.noise["rate"], spec.row) for spec in plan(text).specs]
-    assert order == [(seed, rate, row) for seed in (0, 1) for rate in (0.2, 0.4) for row in ("ce", "elr")]
+    assert order == [
+        (seed, rate, row) for seed in (0, 1) for rate in (0.2, 0.4) for row in ("ce", "elr")
+    ]
 
 
 def test_seeds_of_the_command_line_join_the_plan(plan):
@@ -123,8 +128,14 @@ def test_one_hyperparameter_set_for_each_dataset(plan):
 
 def test_labels_and_noise_may_be_one_or_several(plan):
     one = changed(("noise: {kind: symmetric, rate: 0.4}", "labels: clean"))
-    several = changed(("noise: {kind: symmetric, rate: 0.4}", "labels: [clean], noise: [{kind: pair-flip, rate: 0.1}]"))
+    several = changed(
+        (
+            "noise: {kind: symmetric, rate: 0.4}",
+            "labels: [clean], noise: [{kind: pair-flip, rate: 0.1}]",
+        )
+    )
     neither = changed((", noise: {kind: symmetric, rate: 0.4}", ""))
+
     assert titles(plan(one)) == ["Digits"]
     assert titles(plan(several)) == ["Digits", "Digits pair-flip 0.1"]
     assert keys(plan(neither)) == keys(plan(one))
@@ -136,6 +147,7 @@ def test_a_mapping_is_a_suite_too(plan):
         "datasets": [{"name": "digits", "noise": {"kind": "symmetric", "rate": 0.4}}],
         "methods": {"ce": None, "elr": {"beta": 0.7, "lam": 3.0}},
     }  # fmt: skip
+
     assert keys(plan(mapping)) == keys(plan())
 
 
@@ -153,7 +165,11 @@ RUNS = {  # of each suite that comes with nlbench: rows x conditions x seeds
 
 def shipped(**wanted):
     suites = {name: read_suite(name)[0] for name in sorted(registry.suite_files())}
-    return [name for name, suite in suites.items() if all(getattr(suite, k) == v for k, v in wanted.items())]
+    return [
+        name
+        for name, suite in suites.items()
+        if all(getattr(suite, k) == v for k, v in wanted.items())
+    ]
 
 
 @pytest.fixture
@@ -176,11 +192,13 @@ def test_shipped_suites_are_sound(plan, without_data, name):
     assert len(found.specs) == RUNS[name]
     assert found.name == name
     assert found.suite.seeds == [0, 1, 2, 3, 4]
+
     if found.suite.track == "identical":  # one recipe and one set of values for each dataset
         assert len({(s.condition.dataset, repr(s.protocol)) for s in found.specs}) == len(
             {s.condition.dataset for s in found.specs}
         )
         assert not any(entry.protocol for entry in found.suite.methods.values())
+
     text = Path(registry.suite_files()[name]).read_text(encoding="utf-8")
     assert max(map(len, text.splitlines())) <= 120
     assert found.suite.description
@@ -199,7 +217,9 @@ def test_some_shipped_suites_need_no_files(plan, name):
 def test_the_other_shipped_suites_lack_nothing_but_their_data(plan, name):
     with pytest.raises(DataMissing) as caught:
         plan(Path(name))
-    assert all(f"{entry.name}: missing in" in str(caught.value) for entry in read_suite(name)[0].datasets)
+    assert all(
+        f"{entry.name}: missing in" in str(caught.value) for entry in read_suite(name)[0].datasets
+    )
 
 
 def test_rows_of_the_fast_suite_are_rows_of_the_full_one():
@@ -208,7 +228,9 @@ def test_rows_of_the_fast_suite_are_rows_of_the_full_one():
     assert all(full.methods[row] == entry for row, entry in fast.methods.items())
 
 
-SOURCE = re.compile(r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*|\w+\.(json|py|yaml)|[Pp]aper")  # a repository, its file, a paper
+SOURCE = re.compile(
+    r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*|\w+\.(json|py|yaml)|[Pp]aper"
+)  # a repository, its file, a paper
 
 
 @pytest.mark.parametrize("name", shipped(track="as-published"))
@@ -220,8 +242,11 @@ def test_recipes_as_published_name_their_source(name):
         shared = lines[lines.index("datasets:") - 1 :: -1]
         assert any(SOURCE.search(line.partition("#")[2]) for line in shared)
     begins = {m[1]: i for i, line in enumerate(lines) if (m := re.match(r"  ([\w-]+):", line))}
+
     for row, entry in suite.methods.items():
-        if not (entry.protocol or any("protocol" in values for values in entry.per_dataset.values())):
+        if not (
+            entry.protocol or any("protocol" in values for values in entry.per_dataset.values())
+        ):
             continue
         first = begins[row]
         last = next(i for i in range(first + 1, len(lines)) if re.match(r"(  )?[\w#]", lines[i]))
@@ -230,7 +255,12 @@ def test_recipes_as_published_name_their_source(name):
         assert SOURCE.search(" ".join(line.partition("#")[2] for line in lines[first:last])), row
 
 
-T1, T2, WARM_UP, RAMP = 35 / 300, 5 / 300, 30 / 300, 40_000 / (250 * 352)  # their authors' epochs and steps
+T1, T2, WARM_UP, RAMP = (
+    35 / 300,
+    5 / 300,
+    30 / 300,
+    40_000 / (250 * 352),
+)  # their authors' epochs and steps
 CIFAR100 = {  # method -> what its authors have for CIFAR-100; sop, dividemix's lambda_u: see the suites
     "bootstrap": {"soft_b": 0.95, "hard_b": 0.8}, "gce": {"q": 0.7}, "sl": {"alpha": 6.0, "beta": 0.1},
     "elr": {"beta": 0.9, "lam": 7.0}, "nce-rce": {"alpha": 10.0, "beta": 0.1}, "jocor": {"lam": 0.85},
@@ -244,17 +274,26 @@ CIFAR100 = {  # method -> what its authors have for CIFAR-100; sop, dividemix's 
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in sorted(RUNS) if "cifar100" in name or "elr-table2" in name])
+@pytest.mark.parametrize(
+    "name", [name for name in sorted(RUNS) if "cifar100" in name or "elr-table2" in name]
+)
 def test_cifar100_has_its_own_values(plan, without_data, name):
     """Not those of CIFAR-10, which are the methods' defaults."""
-    specs = [spec for spec in plan(Path(name)).specs if spec.condition.dataset.startswith("cifar100")]
+    specs = [
+        spec for spec in plan(Path(name)).specs if spec.condition.dataset.startswith("cifar100")
+    ]
+
     assert specs
+
     for spec in specs:
         expected = CIFAR100.get(spec.method, {})
-        assert {key: spec.params[key] for key in expected} == pytest.approx(expected, abs=5e-5), spec.row
+        assert {key: spec.params[key] for key in expected} == pytest.approx(expected, abs=5e-5), (
+            spec.row
+        )
         if spec.params.get("truncate"):
             shares = spec.params["start_share"], spec.params["every_share"]
             assert [round(share * spec.protocol.epochs) for share in shares] == [80, 10]
+
     assert {"pes", "dividemix", "sop"} <= {spec.method for spec in specs} or name != "cifar100n"
 
 
@@ -262,7 +301,9 @@ def test_the_rows_of_the_published_recipes(plan, without_data):
     """What their comments say, beyond the protocol that they stand on."""
 
     def recipe(name, row, dataset, *keys):
-        spec = next(s for s in plan(Path(name)).specs if (s.row, s.condition.dataset) == (row, dataset))
+        spec = next(
+            s for s in plan(Path(name)).specs if (s.row, s.condition.dataset) == (row, dataset)
+        )
         values = spec.protocol.model_dump()
         values |= values["schedule"]
         return tuple(values[key] for key in keys)
@@ -270,12 +311,49 @@ def test_the_rows_of_the_published_recipes(plan, without_data):
     steps = "epochs", "milestones", "gamma"
     sgd = "lr", "momentum", "weight_decay", "batch_size"
     table1, table2 = "elr-table1-cifar100-published", "elr-table2"
-    assert recipe(table1, "elr", "cifar100", *sgd, *steps) == (0.02, 0.9, 1e-3, 128, 150, [80.0, 120.0], 0.01)
-    assert recipe(table1, "gce", "cifar100", *sgd, *steps) == (0.01, 0.9, 1e-4, 128, 150, [80.0, 120.0], 0.1)
-    assert recipe(table1, "sl-authors", "cifar100", *sgd, *steps) == (0.01, 0.9, 0.01, 128, 150, [40.0, 80.0], 0.1)
-    assert recipe(table1, "elr-cosine", "cifar100", "epochs", "period", "floor") == (150, 10.0, 0.001)
-    assert recipe("elr-table1-cifar10-published", "gce", "cifar10", *steps) == (120, [40.0, 80.0], 0.1)
-    assert recipe("elr-table1-cifar10-published", "elr-cosine", "cifar10", "epochs", "period") == (150, 10.0)
+
+    assert recipe(table1, "elr", "cifar100", *sgd, *steps) == (
+        0.02,
+        0.9,
+        1e-3,
+        128,
+        150,
+        [80.0, 120.0],
+        0.01,
+    )
+    assert recipe(table1, "gce", "cifar100", *sgd, *steps) == (
+        0.01,
+        0.9,
+        1e-4,
+        128,
+        150,
+        [80.0, 120.0],
+        0.1,
+    )
+    assert recipe(table1, "sl-authors", "cifar100", *sgd, *steps) == (
+        0.01,
+        0.9,
+        0.01,
+        128,
+        150,
+        [40.0, 80.0],
+        0.1,
+    )
+    assert recipe(table1, "elr-cosine", "cifar100", "epochs", "period", "floor") == (
+        150,
+        10.0,
+        0.001,
+    )
+    assert recipe("elr-table1-cifar10-published", "gce", "cifar10", *steps) == (
+        120,
+        [40.0, 80.0],
+        0.1,
+    )
+    assert recipe("elr-table1-cifar10-published", "elr-cosine", "cifar10", "epochs", "period") == (
+        150,
+        10.0,
+    )
+
     for dataset, epochs, drop in (("cifar10", 200, 150.0), ("cifar100", 250, 200.0)):
         assert recipe(table2, "elr-plus", dataset, "model", *sgd, *steps) == (
             "preact_resnet18", 0.02, 0.9, 5e-4, 128, epochs, [drop], 0.1,
@@ -283,17 +361,40 @@ def test_the_rows_of_the_published_recipes(plan, without_data):
         assert recipe(table2, "dividemix", dataset, "model", *sgd, *steps) == (
             "preact_resnet18", 0.02, 0.9, 5e-4, 64, 300, [150.0], 0.1,
         )  # fmt: skip
+
     web = "batches_per_epoch"
     clothing = "clothing1m-published", "clothing1m"
-    assert recipe(clothing[0], "elr", clothing[1], *sgd, web, *steps) == (1e-3, 0.9, 1e-3, 64, 2000, 10, [5.0], 0.01)
-    assert recipe(clothing[0], "elr-plus", clothing[1], "lr", web, *steps) == (0.002, 3000, 15, [7.0], 0.1)
+
+    assert recipe(clothing[0], "elr", clothing[1], *sgd, web, *steps) == (
+        1e-3,
+        0.9,
+        1e-3,
+        64,
+        2000,
+        10,
+        [5.0],
+        0.01,
+    )
+    assert recipe(clothing[0], "elr-plus", clothing[1], "lr", web, *steps) == (
+        0.002,
+        3000,
+        15,
+        [7.0],
+        0.1,
+    )
     assert recipe(clothing[0], "dividemix", clothing[1], "lr", "batch_size", web, *steps) == (
         0.002, 32, 1000, 80, [40.0], 0.1,
     )  # fmt: skip
     assert recipe("webvision-published", "elr", "webvision", *sgd, *steps) == (
         0.02, 0.9, 5e-4, 32, 120, [40.0, 80.0], 0.01,
     )  # fmt: skip
-    assert recipe("webvision-published", "dividemix", "webvision", "lr", "crop", *steps) == (0.01, 299, 80, [40.0], 0.1)
+    assert recipe("webvision-published", "dividemix", "webvision", "lr", "crop", *steps) == (
+        0.01,
+        299,
+        80,
+        [40.0],
+        0.1,
+    )
     assert recipe("webvision-published", "disc", "webvision", *sgd, *steps) == (
         0.1, 0.0, 5e-4, 32, 100, [60.0, 80.0], 0.1,
     )  # fmt: skip
@@ -306,15 +407,25 @@ def test_the_rows_of_the_published_recipes(plan, without_data):
 
 
 def test_suites_for_all_methods_have_the_same_rows():
-    rows = {name: list(read_suite(name)[0].methods) for name in ("cifar10n", "cifar100n", "clothing1m", "webvision")}
-    assert all(found == rows["cifar10n"] == list(read_suite("animal10n")[0].methods) for found in rows.values())
+    rows = {
+        name: list(read_suite(name)[0].methods)
+        for name in ("cifar10n", "cifar100n", "clothing1m", "webvision")
+    }
+
+    assert all(
+        found == rows["cifar10n"] == list(read_suite("animal10n")[0].methods)
+        for found in rows.values()
+    )
 
 
 def test_every_method_has_a_row_in_the_suite_of_all():
     suite, _ = read_suite("digits-all")
     rows = {entry.method or row for row, entry in suite.methods.items()}
+
     assert rows == {
-        name for name, file in registry.method_files().items() if file.module.startswith("nlbench.methods.")
+        name
+        for name, file in registry.method_files().items()
+        if file.module.startswith("nlbench.methods.")
     }
 
 
@@ -322,9 +433,13 @@ AS_PUBLISHED = changed(("name: trial", "name: trial\ntrack: as-published"))
 
 
 def test_as_published_gives_a_method_its_own_protocol(plan):
-    text = changed(("{beta: 0.7, lam: 3.0}", "{protocol: {lr: 0.1, schedule: {kind: constant}}}"), text=AS_PUBLISHED)
+    text = changed(
+        ("{beta: 0.7, lam: 3.0}", "{protocol: {lr: 0.1, schedule: {kind: constant}}}"),
+        text=AS_PUBLISHED,
+    )
     by_row = {spec.row: spec.protocol for spec in plan(text).specs}
     elr = by_row["elr"]
+
     assert (elr.lr, elr.schedule.kind, elr.epochs) == (0.1, "constant", 2)
     assert by_row["ce"].lr == 0.05
 
@@ -338,14 +453,19 @@ def test_only_as_published_gives_a_method_its_own_protocol(problems_of):
 
 
 def test_a_wrong_value_of_a_methods_protocol_is_found_there(problems_of):
-    text = changed(("{beta: 0.7, lam: 3.0}", "{protocol: {lr: -1}}"), ("epochs: 2", "epochs: 0"), text=AS_PUBLISHED)
+    text = changed(
+        ("{beta: 0.7, lam: 3.0}", "{protocol: {lr: -1}}"),
+        ("epochs: 2", "epochs: 0"),
+        text=AS_PUBLISHED,
+    )
+
     assert problems_of(text) == [
         "trial.yaml:10: overrides.epochs: must be at least 1, got 0",
         "trial.yaml:8: methods.elr.protocol.lr: must be greater than 0.0, got -1",
     ]
 
 
-# --- problems -----------------------------------------------------------------------------------------------------
+# --- problems -------------------------------------------------------------------------------------
 
 ELR = "{beta: 0.7, lam: 3.0}"
 NOISE = "{kind: symmetric, rate: 0.4}"
@@ -354,14 +474,22 @@ NOISE = "{kind: symmetric, rate: 0.4}"
 @pytest.mark.parametrize(
     ("pair", "where", "said"),
     [
-        (("ce: {}", "cee: {}"), "6: methods.cee", "unknown method 'cee'. There are: .*elr.*Did you mean 'ce'"),
+        (
+            ("ce: {}", "cee: {}"),
+            "6: methods.cee",
+            "unknown method 'cee'. There are: .*elr.*Did you mean 'ce'",
+        ),
         (("ce: {}", "x: {method: cee}"), "6: methods.x.method", "unknown method 'cee'"),
         (("ce: {}", "ce: {q: 1}"), "6: methods.ce.q", "unknown key. It takes: nothing."),
         (("ce: {}", "ce: 3"), "6: methods.ce", "must be a mapping, got 3"),
         (("ce: {}", "3: {method: ce}"), "6: methods.3", "must be text; put it in quotes"),
         (("ce: {}", "'a|b': {method: ce}"), "6: methods.a|b", "cannot be a row's name"),
         (("ce: {}", "'': {method: ce}"), "6: methods.", "cannot be a row's name"),
-        ((ELR, "{lamda: 3}"), "7: methods.elr.lamda", r"It takes: beta \(0.7\), lam \(3.0\). Did you mean 'lam'"),
+        (
+            (ELR, "{lamda: 3}"),
+            "7: methods.elr.lamda",
+            r"It takes: beta \(0.7\), lam \(3.0\). Did you mean 'lam'",
+        ),
         ((ELR, "{beta: 1.0}"), "7: methods.elr.beta", "got 1.0"),
         ((ELR, "{beta: 1}"), "7: methods.elr.beta", "got 1.0"),
         ((ELR, "{lam: -1}"), "7: methods.elr.lam", "got -1.0"),
@@ -371,15 +499,39 @@ NOISE = "{kind: symmetric, rate: 0.4}"
         ((ELR, "{lam: .nan}"), "7: methods.elr.lam", "must be finite, got nan"),
         ((ELR, "{lam: true}"), "7: methods.elr.lam", "must be a number, got True"),
         ((ELR, "{lam: 2020-01-01}"), "7: methods.elr.lam", "must be a number"),
-        ((ELR, "{method: bootstrap, kind: sof}"), "7: methods.elr.kind", "'soft' or 'hard'.*Did you mean 'soft'"),
-        ((ELR, "{per_dataset: {digit: {}}}"), "7: methods.elr.per_dataset.digit", "Did you mean 'digits'"),
-        ((ELR, "{per_dataset: {digits: {beta: 2.0}}}"), "7: methods.elr.per_dataset.digits.beta", "got 2.0"),
+        (
+            (ELR, "{method: bootstrap, kind: sof}"),
+            "7: methods.elr.kind",
+            "'soft' or 'hard'.*Did you mean 'soft'",
+        ),
+        (
+            (ELR, "{per_dataset: {digit: {}}}"),
+            "7: methods.elr.per_dataset.digit",
+            "Did you mean 'digits'",
+        ),
+        (
+            (ELR, "{per_dataset: {digits: {beta: 2.0}}}"),
+            "7: methods.elr.per_dataset.digits.beta",
+            "got 2.0",
+        ),
         ((ELR, "{per_dataset: [digits]}"), "7: methods.elr.per_dataset", "must be a mapping"),
-        (("protocol: digits", "protocol: digit"), "2: protocol", "unknown protocol 'digit'.*Did you mean 'digits'"),
+        (
+            ("protocol: digits", "protocol: digit"),
+            "2: protocol",
+            "unknown protocol 'digit'.*Did you mean 'digits'",
+        ),
         (("protocol: digits", "protocol:"), "2: protocol", "must be text, got nothing"),
-        (("name: digits,", "name: digit,"), "4: datasets.0.name", "unknown dataset 'digit'.*Did you mean 'digits'"),
+        (
+            ("name: digits,", "name: digit,"),
+            "4: datasets.0.name",
+            "unknown dataset 'digit'.*Did you mean 'digits'",
+        ),
         (("name: digits,", "name: [digits],"), "4: datasets.0.name", "must be text"),
-        ((f"noise: {NOISE}", "labels: cleen"), "4: datasets.0.labels", "no label set 'cleen'.*Did you mean 'clean'"),
+        (
+            (f"noise: {NOISE}", "labels: cleen"),
+            "4: datasets.0.labels",
+            "no label set 'cleen'.*Did you mean 'clean'",
+        ),
         ((f"noise: {NOISE}", "labels: []"), "4: datasets.0.labels", "must not be empty"),
         ((f"noise: {NOISE}", "labels: [3]"), "4: datasets.0.labels.0", "must be text, got 3"),
         (
@@ -390,12 +542,28 @@ NOISE = "{kind: symmetric, rate: 0.4}"
         ((NOISE, "symmetric"), "4: datasets.0.noise.0", "must be a mapping, got 'symmetric'"),
         ((NOISE, "{}"), "4: datasets.0.noise.kind", "is required"),
         (("rate: 0.4", "rate: 1.4"), "4: datasets.0.noise.rate", r"must be in \[0, 1\], got 1.4"),
-        (("rate: 0.4", "rate: [0.2, 1.4]"), "4: datasets.0.noise.rate", r"must be in \[0, 1\], got 1.4"),
+        (
+            ("rate: 0.4", "rate: [0.2, 1.4]"),
+            "4: datasets.0.noise.rate",
+            r"must be in \[0, 1\], got 1.4",
+        ),
         (("rate: 0.4", "rate: []"), "4: datasets.0.noise.rate", "must be a number"),
         (("rate: 0.4", "rate: .nan"), "4: datasets.0.noise.rate", "got nan"),
-        (("rate: 0.4", "rate: [0.2, 0.2]"), "4: datasets.0", "Digits symmetric 0.2 is listed twice"),
-        (("kind: symmetric", "kind: symetric"), "4: datasets.0.noise.kind", "Did you mean 'symmetric'"),
-        (("seeds: [0, 1]", "seeds: []"), "8: seeds", r"must not be empty; for example \[0, 1, 2, 3, 4\]"),
+        (
+            ("rate: 0.4", "rate: [0.2, 0.2]"),
+            "4: datasets.0",
+            "Digits symmetric 0.2 is listed twice",
+        ),
+        (
+            ("kind: symmetric", "kind: symetric"),
+            "4: datasets.0.noise.kind",
+            "Did you mean 'symmetric'",
+        ),
+        (
+            ("seeds: [0, 1]", "seeds: []"),
+            "8: seeds",
+            r"must not be empty; for example \[0, 1, 2, 3, 4\]",
+        ),
         (("seeds: [0, 1]", "seeds: 0-4"), "8: seeds", r"must be a list, got '0-4'; for example"),
         (("seeds: [0, 1]", "seeds: 5"), "8: seeds", "must be a list, got 5"),
         (("seeds: [0, 1]", "seeds: [0, -1]"), "8: seeds", "different integers from 0 up"),
@@ -403,18 +571,50 @@ NOISE = "{kind: symmetric, rate: 0.4}"
         (("seeds: [0, 1]", "seeds: [0.5]"), "8: seeds.0", "must be an integer, got 0.5"),
         (("seeds: [0, 1]", "sedes: [0, 1]"), "8: sedes", "unknown key.*Did you mean 'seeds'"),
         (("name: trial", "name: a/b"), "1: name", "must be of letters"),
-        (("name: trial", "name: trial\ntrack: identicl"), "2: track", "must be 'identical'.*Did you mean 'identical'"),
+        (
+            ("name: trial", "name: trial\ntrack: identicl"),
+            "2: track",
+            "must be 'identical'.*Did you mean 'identical'",
+        ),
         (("{epochs: 2}", "[epochs]"), "9: overrides", "must be a mapping"),
         (("{epochs: 2}", "{epoch: 2}"), "9: overrides.epoch", "unknown key.*Did you mean 'epochs'"),
         (("{epochs: 2}", "{epochs: 2.5}"), "9: overrides.epochs", "must be an integer, got 2.5"),
         (("{epochs: 2}", "{lr: .inf}"), "9: overrides.lr", "must be finite, got inf"),
-        (("{epochs: 2}", "{model: resne8}"), "9: overrides.model", "unknown model 'resne8'.*Did you mean 'resnet8'"),
-        (("{epochs: 2}", "{model: torchvision/resnet18}"), "9: overrides.model", "take 3 channels, got 1"),
-        (("{epochs: 2}", "{subset: 5000}"), "9: overrides.subset", r"in \[10, 1397\] on digits, got 5000"),
-        (("{epochs: 2}", "{subset: 1300, val_fraction: 0.1}"), "9: overrides.subset", r"in \[10, 1257\]"),
-        (("{epochs: 2}", "{val_fraction: 0.9999}"), "9: overrides.val_fraction", "leaves no training example"),
-        (("{epochs: 2}", "{val_fraction: 0.0001}"), "9: overrides.val_fraction", "leaves no validation example"),
-        (("{epochs: 2}", "{schedule: {kind: cosine}}"), "9: overrides.schedule", "unknown kind 'cosine'"),
+        (
+            ("{epochs: 2}", "{model: resne8}"),
+            "9: overrides.model",
+            "unknown model 'resne8'.*Did you mean 'resnet8'",
+        ),
+        (
+            ("{epochs: 2}", "{model: torchvision/resnet18}"),
+            "9: overrides.model",
+            "take 3 channels, got 1",
+        ),
+        (
+            ("{epochs: 2}", "{subset: 5000}"),
+            "9: overrides.subset",
+            r"in \[10, 1397\] on digits, got 5000",
+        ),
+        (
+            ("{epochs: 2}", "{subset: 1300, val_fraction: 0.1}"),
+            "9: overrides.subset",
+            r"in \[10, 1257\]",
+        ),
+        (
+            ("{epochs: 2}", "{val_fraction: 0.9999}"),
+            "9: overrides.val_fraction",
+            "leaves no training example",
+        ),
+        (
+            ("{epochs: 2}", "{val_fraction: 0.0001}"),
+            "9: overrides.val_fraction",
+            "leaves no validation example",
+        ),
+        (
+            ("{epochs: 2}", "{schedule: {kind: cosine}}"),
+            "9: overrides.schedule",
+            "unknown kind 'cosine'",
+        ),
     ],
 )
 def test_a_problem_names_file_line_and_key(problems_of, pair, where, said):
@@ -439,6 +639,7 @@ def test_every_problem_is_reported_at_once(problems_of):
         ("{epochs: 2}", "{epoch: 2, lr: -1}"),
     )
     places = {line.split(": ")[1] for line in problems_of(text)}
+
     assert places == {
         "protocol", "datasets.0.noise.rate", "methods.cee", "methods.gce.q", "methods.elr.lamda", "seeds", "sede",
         "overrides.epoch", "overrides.lr",
@@ -446,18 +647,23 @@ def test_every_problem_is_reported_at_once(problems_of):
 
 
 def test_the_line_is_that_of_the_value_not_of_its_block(problems_of):
-    text = changed(("  elr: {beta: 0.7, lam: 3.0}", "  elr:\n    beta: 0.7\n    # a comment\n    lam: -3.0"))
+    text = changed(
+        ("  elr: {beta: 0.7, lam: 3.0}", "  elr:\n    beta: 0.7\n    # a comment\n    lam: -3.0")
+    )
     assert problems_of(text)[0].startswith("trial.yaml:10: methods.elr.lam: ")
 
 
 def test_the_command_lines_own_values_are_blamed_on_it(problems_of):
     settings = parse_set(["epochs=0", "schedule.gamma=1", "subset=3"])
     lines = problems_of(GOOD, settings=settings)
+
     assert [line.partition(":")[0] for line in lines] == ["--set epochs", "--set schedule.gamma"]
-    assert problems_of(GOOD, settings=parse_set(["model=resne8"]))[0].startswith("--set model: unknown model")
+    assert problems_of(GOOD, settings=parse_set(["model=resne8"]))[0].startswith(
+        "--set model: unknown model"
+    )
 
 
-# --- methods of one's own -----------------------------------------------------------------------------------------
+# --- methods of one's own -------------------------------------------------------------------------
 
 OWN = """
 import math
@@ -493,7 +699,11 @@ WITH_OWN = changed(("ce: {}", "own: {}"))
     [
         ("q: float = 1.0", "raise KeyError('x')", "cannot be built: KeyError: 'x' .*own.py:10"),
         ("q: float = 1.0", "self.told_rate = task.noise_rate", "not told noise_rate: declare it"),
-        ("q: float = 1.0", "self.told = ('colour',)", "told names 'colour'; a method can be told: noise_rate, T"),
+        (
+            "q: float = 1.0",
+            "self.told = ('colour',)",
+            "told names 'colour'; a method can be told: noise_rate, T",
+        ),
         ("q: float = math.inf", "pass", "the default of q must be finite, got inf"),
         ("q: float = None", "pass", "the default of q must be a number, got nothing"),
         ("q: torch.Tensor = 1", "pass", "which a suite cannot give"),
@@ -501,7 +711,9 @@ WITH_OWN = changed(("ce: {}", "own: {}"))
         ("q=1.0", "pass", "argument 'q' must be a named argument with a type annotation"),
     ],
 )
-def test_a_mistake_in_a_method_is_said_before_anything_runs(problems_of, own, parameter, body, said):
+def test_a_mistake_in_a_method_is_said_before_anything_runs(
+    problems_of, own, parameter, body, said
+):
     lines = problems_of(WITH_OWN, **own(parameter, body))
     assert lines[0].startswith("trial.yaml:6: methods.own: ")
     assert re.search(said, lines[0]), lines
@@ -509,7 +721,9 @@ def test_a_mistake_in_a_method_is_said_before_anything_runs(problems_of, own, pa
 
 def test_a_default_and_the_same_value_written_out_are_one_run(plan, own):
     options = own("q: float = 3")
-    assert keys(plan(WITH_OWN, **options)) == keys(plan(changed(("ce: {}", "own: {q: 3.0}")), **options))
+    assert keys(plan(WITH_OWN, **options)) == keys(
+        plan(changed(("ce: {}", "own: {q: 3.0}")), **options)
+    )
 
 
 def test_a_method_that_is_told_more_says_so(plan, own):
@@ -518,23 +732,41 @@ def test_a_method_that_is_told_more_says_so(plan, own):
     assert plan(text, **options).told == {"own": [], "own-true": ["T"], "elr": []}
 
 
-# --- files --------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (changed(("  ce: {}", "  ce: {}\n  ce: {}")), "trial.yaml:7:3: duplicate key 'ce'; keep one"),
-        (changed(("seeds: [0, 1]", "seeds: [0, 1")), r"trial.yaml:9:10: not valid YAML: .*begins in line 8"),
-        (changed(("  ce: {}", "\tce: {}")), r"trial.yaml:6:1: not valid YAML: .*indent with spaces"),
-        (changed(("ce: {}", "ce: *none")), r"trial.yaml:6:7: not valid YAML: .*undefined alias 'none'"),
-        (changed(("seeds: [0, 1]", "seeds: [2020-13-45]")), "trial.yaml: not valid YAML: month must be in"),
+        (
+            changed(("  ce: {}", "  ce: {}\n  ce: {}")),
+            "trial.yaml:7:3: duplicate key 'ce'; keep one",
+        ),
+        (
+            changed(("seeds: [0, 1]", "seeds: [0, 1")),
+            r"trial.yaml:9:10: not valid YAML: .*begins in line 8",
+        ),
+        (
+            changed(("  ce: {}", "\tce: {}")),
+            r"trial.yaml:6:1: not valid YAML: .*indent with spaces",
+        ),
+        (
+            changed(("ce: {}", "ce: *none")),
+            r"trial.yaml:6:7: not valid YAML: .*undefined alias 'none'",
+        ),
+        (
+            changed(("seeds: [0, 1]", "seeds: [2020-13-45]")),
+            "trial.yaml: not valid YAML: month must be in",
+        ),
         (f"{GOOD}---\n{GOOD}", r"trial.yaml:10:1: not valid YAML: .*another document"),
         ("", "trial.yaml: a suite is a mapping with .*the file is empty"),
         ("- a\n- b\n", r"trial.yaml: a suite is a mapping with .*this is \['a', 'b'\]"),
         ("hello\n", "this is 'hello'"),
         ("[" * 1000, "trial.yaml: not valid YAML"),
-        ("name: trial\ndescription: größe\n".encode("latin-1"), "trial.yaml:2: not UTF-8 text .*save it as UTF-8"),
+        (
+            "name: trial\ndescription: größe\n".encode("latin-1"),
+            "trial.yaml:2: not UTF-8 text .*save it as UTF-8",
+        ),
         (GOOD.encode("utf-16"), "not UTF-8 text"),
         ("name: trial\nseeds: \x00\n", "trial.yaml:2:8: not valid YAML: the character"),
     ],
@@ -558,8 +790,11 @@ def test_yaml_reads_numbers_as_people_write_them(plan):
 
 def test_a_suite_that_is_not_there(tmp_path):
     (tmp_path / "mysuite.yaml").write_text(GOOD)
-    with pytest.raises(SuiteError, match=r"unknown suite 'quik'.* nlbench comes with: .*Did you mean 'quick'"):
+    with pytest.raises(
+        SuiteError, match=r"unknown suite 'quik'.* nlbench comes with: .*Did you mean 'quick'"
+    ):
         read_suite("quik")
+
     with pytest.raises(SuiteError, match=r"there is no such file.*Did you mean 'mysuite.yaml'"):
         read_suite(tmp_path / "mysuit.yaml")
     with pytest.raises(SuiteError, match="that is a folder"):

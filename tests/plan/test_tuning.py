@@ -25,11 +25,16 @@ def suite(**changes):
 def test_every_row_gets_as_many_tries_and_the_best_on_validation_labels_is_run(tmp_path):
     tries = api.prepare(suite(), out=tmp_path)
     assert tries.plan.tries
+
     rows = [spec.row for spec in tries.specs]
-    assert {row: rows.count(row) for row in rows} == {f"{m}#{i}": 2 for m in ("ce", "elr") for i in range(3)}
+    assert {row: rows.count(row) for row in rows} == {
+        f"{m}#{i}": 2 for m in ("ce", "elr") for i in range(3)
+    }
     assert {spec.seed for spec in tries.specs} == {1000}
+
     identities = {row: [s for s in tries.specs if s.row == row] for row in rows}
     settings = {(s.protocol.lr, *s.params.values()) for specs in identities.values() for s in specs}
+
     assert len(settings) == 6  # three of each row, all different
 
     frame = nlbench.run(suite(), out=tmp_path)
@@ -38,8 +43,10 @@ def test_every_row_gets_as_many_tries_and_the_best_on_validation_labels_is_run(t
 
     store = Store(tmp_path)
     final = api.prepare(suite(), out=tmp_path)
+
     assert not final.plan.tries
     assert final.state.todo == []
+
     for method in ("ce", "elr"):
         means = {}
         for row, specs in identities.items():
@@ -49,6 +56,7 @@ def test_every_row_gets_as_many_tries_and_the_best_on_validation_labels_is_run(t
         for spec in final.specs:
             if spec.row == method:
                 assert (spec.params, spec.protocol) == (best.params, best.protocol)
+
     assert "every row had 3 tries" in final.plan.notes[0]
     assert store.plans()["t"]["track"] == "tuned"
 
@@ -57,8 +65,10 @@ def test_a_try_that_diverged_has_lost(tmp_path):
     methods = {"ce": {}}
     changed = suite(methods=methods, tuning={"tries": 2, "protocol": {"lr": [0.01, 1e12]}})
     frame = nlbench.run(changed, out=tmp_path)
+
     assert len(frame) == 4
     assert {r.spec["protocol"]["lr"] for r in map(Store(tmp_path).read, frame.index)} == {0.01}
+
     statuses = nlbench.load(tmp_path)["status"]
     assert sorted(statuses.unique()) == ["diverged", "done"]
 
@@ -74,9 +84,12 @@ def test_a_try_that_failed_is_tried_again_and_nothing_is_chosen_meanwhile(tmp_pa
     changed = suite(methods={"fragile": {}}, tuning={"tries": 2, "protocol": {"lr": [0.01, 0.05]}})
     monkeypatch.setenv("BREAK", "1")
     frame = nlbench.run(changed, out=tmp_path / "out", methods_dir=tmp_path / "m")
+
     assert set(frame["status"]) == {"failed"}
+
     monkeypatch.delenv("BREAK")
     frame = nlbench.run(changed, out=tmp_path / "out", methods_dir=tmp_path / "m")
+
     assert set(frame["status"]) == {"done"}
     assert set(frame["row"]) == {"fragile"}
 
@@ -103,12 +116,18 @@ def test_where_every_try_is_lost_the_row_is_named(tmp_path):
             {"methods": {"elr": {"search": {"lam": [1.0, -1.0, 2.0]}}}},
             r"methods\.elr\.lam: must be finite and >= 0, got -1",
         ),
-        ({"methods": {"elr": {"search": {"lamb": [1.0, 2.0]}}}}, r"methods\.elr\.lamb: unknown key.*'lam'"),
+        (
+            {"methods": {"elr": {"search": {"lamb": [1.0, 2.0]}}}},
+            r"methods\.elr\.lamb: unknown key.*'lam'",
+        ),
         (
             {"tuning": {"tries": 2, "protocol": {"lr": [0.1, "x"]}}},
             r"methods\.ce\.protocol\.lr: must be a number, got 'x'",
         ),
-        ({"methods": {"ce": {"protocol": {"lr": 0.1}}}}, r"methods\.ce\.protocol: only the track as-published"),
+        (
+            {"methods": {"ce": {"protocol": {"lr": 0.1}}}},
+            r"methods\.ce\.protocol: only the track as-published",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_trains(tmp_path, changes, message):

@@ -86,7 +86,6 @@ def test_memory_maps_are_used_in_place(tmp_path, pixels, recwarn):
     np.save(tmp_path / "x.npy", pixels)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     images = Images(mapped, cifar10.INFO)
-
     assert images.data.data_ptr() == mapped.ctypes.data
     assert not [w for w in recwarn if "writable" in str(w.message)]
 

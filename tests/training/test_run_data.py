@@ -111,14 +111,12 @@ def test_everything_follows_the_seed_and_nothing_else(dataset):
 def test_split_by_clean_labels_is_the_same_for_every_noise(dataset):
     low = prepare(dataset, seed=0, noise={**NOISE, "rate": 0.2}, val_fraction=0.1)
     high = prepare(dataset, seed=0, noise={**NOISE, "rate": 0.6}, val_fraction=0.1)
-
     np.testing.assert_array_equal(low.train_index, high.train_index)
 
 
 def test_noise_is_the_same_with_and_without_a_validation_part(dataset):
     whole = prepare(dataset, seed=0, noise=NOISE, val_fraction=0.0)
     part = prepare(dataset, seed=0, noise=NOISE, val_fraction=0.1)
-
     assert whole.labels_hash == part.labels_hash
     np.testing.assert_array_equal(whole.labels[part.train_index], part.labels)
 
@@ -127,7 +125,6 @@ def test_labels_of_a_run_are_copies(dataset):
     for labels in ("clean", "shifted"):
         run = prepare(dataset, seed=0, labels=labels)
         run.labels[:] = run.clean_labels[:] = run.test_labels[:] = 0
-
     assert dataset.clean_labels.any()
     assert dataset.label_sets["shifted"].any()
     assert dataset.test_labels.any()
@@ -154,7 +151,6 @@ def test_impossible_settings(dataset, settings_, message):
 def test_noise_file_of_the_wrong_length(dataset, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(102, int))
     noise = {"kind": "file", "path": str(tmp_path / "x.npy"), "key": ""}
-
     with pytest.raises(DataError, match="102 labels"):
         prepare(dataset, seed=0, noise=noise)
 
