@@ -1,4 +1,4 @@
-"""Every model of the folder, and the errors of those that other packages bring."""
+"""Every model of the folder, and models of other packages."""
 
 import subprocess
 import sys
@@ -11,12 +11,16 @@ from torch import nn
 from nlbench import models
 from nlbench.errors import SuiteError
 
-SHAPES = {"digits_cnn": (1, 8, 8)}  # the rest: CIFAR's
-PARAMETERS = {  # for ten classes
+# All other models take images of CIFAR's shape.
+SHAPES = {"digits_cnn": (1, 8, 8)}
+
+# Numbers of parameters for ten classes.
+PARAMETERS = {
     "resnet8": 78_042,
     "resnet18": 11_173_962,
     "resnet34": 21_282_122,
-    "preact_resnet18": 11_171_146 + 2 * 64,  # as in common use, and the stem's batch norm
+    # The common implementation, and the batch norm of the stem.
+    "preact_resnet18": 11_171_146 + 2 * 64,
     "resnet9": 6_573_130,
     "resnet9_slim": 103_954,
     "cnn3": 1_147_690,
@@ -41,6 +45,7 @@ def test_model(name):
         assert parameter.grad.isfinite().all()
         assert parameter.grad.abs().sum() > 0
 
+    # Without training an image's logits do not depend on the other images of the batch.
     network.eval()
     with torch.no_grad():
         assert torch.equal(network(images), network(images))
@@ -52,9 +57,8 @@ def test_model(name):
     torch.manual_seed(0)
     third = models.build(name, 7, shape)
 
-    assert all(
-        torch.equal(a, b) for a, b in zip(again.parameters(), third.parameters(), strict=True)
-    )
+    for a, b in zip(again.parameters(), third.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -70,12 +74,14 @@ def test_parameter_count(name, count):
 
 
 def test_cifar_resnets_keep_the_resolution_of_the_stem():
-    """An ImageNet stem would hand 8x8 to the first block."""
+    """Check the sizes: an ImageNet stem would give the first block 8x8."""
     for name in ("resnet8", "resnet18", "resnet34", "preact_resnet18"):
-        x, sizes = torch.zeros(1, 3, 32, 32), []
+        x = torch.zeros(1, 3, 32, 32)
+        sizes = []
         for module in models.build(name, 10, (3, 32, 32)).eval():
             x = module(x)
             sizes.append(tuple(x.shape[2:]))
+
         assert sizes[:4] == [(32, 32)] * 4
         assert (8, 8) in sizes
 
@@ -83,25 +89,28 @@ def test_cifar_resnets_keep_the_resolution_of_the_stem():
 def test_preact_resnet_ends_without_activation():
     torch.manual_seed(0)
     network = models.build("preact_resnet18", 10, (3, 32, 32)).eval()
-    stem, last = nn.Sequential(*list(network)[:3]), nn.Sequential(*list(network)[:-3])
+    stem = nn.Sequential(*list(network)[:3])
+    last = nn.Sequential(*list(network)[:-3])
     images = torch.randn(2, 3, 32, 32)
 
-    assert stem(images).min() >= 0  # batch norm and ReLU after the first convolution
-    assert last(images).min() < 0  # and none after the last block
+    # Batch norm and ReLU follow the first convolution, but not the last block.
+    assert stem(images).min() >= 0
+    assert last(images).min() < 0
 
     block = network[3]
     identity_input = torch.randn(1, 64, 8, 8)
     for conv in (block.conv1, block.conv2):
         nn.init.zeros_(conv.weight)
 
-    # Only the activated shortcut is left.
+    # Without its convolutions only the activated shortcut of a block is left.
     torch.testing.assert_close(block(identity_input), block.bn1(identity_input).relu())
 
 
 def test_resnet9_halves_the_image_three_times_and_adds_two_residual_pairs():
     torch.manual_seed(0)
     network = models.build("resnet9", 10, (3, 32, 32)).eval()
-    x, sizes, residual = torch.randn(1, 3, 32, 32), [], []
+    x = torch.randn(1, 3, 32, 32)
+    sizes, residual = [], []
 
     for module in network:
         if hasattr(module, "inner"):
@@ -134,15 +143,23 @@ def test_linear_starts_at_zero_and_has_no_bias():
     torch.testing.assert_close(network(images), images.flatten(1) @ weight.T)
 
 
+WITHOUT_TORCH = """
+import sys
+from nlbench import models
+
+models.names()
+models.check("resnet34")
+print("torch" in sys.modules)
+"""
+
+
 def test_names_are_described_and_listed_without_torch():
     assert set(PARAMETERS) == set(models.names())
-    assert all(line.endswith(".") for line in models.names().values())
+    for line in models.names().values():
+        assert line.endswith(".")
 
-    code = (
-        "import sys; from nlbench import models; models.names(); models.check('resnet34');"
-        " print('torch' in sys.modules)"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", WITHOUT_TORCH]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
 
     assert out.stdout.strip() == "False"
 

@@ -1,4 +1,4 @@
-"""The weights that networks start from: a user's file, or published ones; and bad weights."""
+"""Networks start from a user's file or from published weights; bad files are refused."""
 
 import os
 import pickle
@@ -33,7 +33,7 @@ overrides: {model: cnn3, resize: 18, crop: 16, batches_per_epoch: 2, batch_size:
 
 @pytest.fixture(autouse=True)
 def places(tmp_path, monkeypatch):
-    """Caches of the test's own, and no network."""
+    """Keep caches below tmp_path, and allow no network."""
 
     def unreachable(*args, **kwargs):
         raise urllib.error.URLError("no network in a test")
@@ -45,28 +45,32 @@ def places(tmp_path, monkeypatch):
 
 
 def state(name="cnn3", classes=7, seed=5):
+    """Return the state of a drawn network, as an author would publish it."""
     torch.manual_seed(seed)
     return models.build(name, classes, SHAPE).state_dict()
 
 
 def saved(path: Path, value) -> Path:
+    """Save a value by torch in a folder that need not exist, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(value, path)
     return path
 
 
 def built(path, classes=14, name="cnn3", seed=1):
+    """Return the state of a network that starts from this file."""
     torch.manual_seed(seed)
     return models.build(name, classes, SHAPE, weights=str(path)).state_dict()
 
 
 def body(tensors):
-    """All but the classifier, cnn3's last layer."""
+    """Return all tensors but those of the classifier, which is cnn3's last layer."""
     last = list(tensors)[-1].rpartition(".")[0]
     return {name: value for name, value in tensors.items() if not name.startswith(f"{last}.")}
 
 
 def same(a, b):
+    """Compare two states, tensor by tensor."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -85,7 +89,7 @@ def same(a, b):
 )
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
 def test_a_file_of_ones_own(tmp_path, form, suffix):
-    """The body is the file's; the classifier, which is for other classes, is drawn."""
+    """Take the body from the file and draw the classifier, which is for other classes."""
     tensors = state()
     network = built(saved(tmp_path / f"w{suffix}", form(tensors)))
 
@@ -95,7 +99,8 @@ def test_a_file_of_ones_own(tmp_path, form, suffix):
     last = [name for name in network if name not in body(network)]
 
     assert len(last) == 2
-    assert all(torch.equal(network[name], fresh[name]) for name in last)
+    for name in last:
+        assert torch.equal(network[name], fresh[name])
 
 
 def test_a_classifier_for_as_many_classes_is_the_files(tmp_path):
@@ -115,6 +120,8 @@ def test_safetensors(tmp_path):
 
 
 class Bomb:
+    """Make a folder when it is unpickled."""
+
     def __init__(self, path):
         self.path = str(path)
 
@@ -123,13 +130,13 @@ class Bomb:
 
 
 def contents(tmp_path):
-    """Files that are no weights of cnn3, and what is said of each."""
+    """Yield name, content and error message of files that are no weights of cnn3."""
     whole = saved(tmp_path / "whole", state()).read_bytes()
     small = state("resnet8")
-    shifted = {
-        name: torch.cat([value, value]) if value.ndim == 4 else value
-        for name, value in state().items()
-    }
+    shifted = state()
+    for name, value in state().items():
+        if value.ndim == 4:
+            shifted[name] = torch.cat([value, value])
     part = dict(list(state().items())[2:])
     yield "text", b"weights", r"cannot be read as weights \(.+\)"
     yield "empty", b"", r"cannot be read as weights \(.+\)"
@@ -189,12 +196,8 @@ URL = "squeezenet1_1-b8a52dc0.pth"
 def test_published_weights_without_network_say_which_file_goes_where(tmp_path):
     with pytest.raises(SuiteError) as caught:
         models.fetch_weights("torchvision/squeezenet1_1", "imagenet")
-    for word in (
-        URL,
-        str(tmp_path / "torch" / "hub" / "checkpoints"),
-        "no network in a test",
-        "--set weights=PATH",
-    ):
+    place = tmp_path / "torch" / "hub" / "checkpoints"
+    for word in (URL, str(place), "no network in a test", "--set weights=PATH"):
         assert word in str(caught.value)
 
 
@@ -204,10 +207,10 @@ def test_a_file_put_there_is_used(tmp_path):
     published = models.build("torchvision/squeezenet1_1", 1000, (3, 32, 32)).state_dict()
     saved(tmp_path / "torch" / "hub" / "checkpoints" / URL, published)
     models.fetch_weights("torchvision/squeezenet1_1", "imagenet")
-    network = models.build(
-        "torchvision/squeezenet1_1", 14, (3, 32, 32), weights="imagenet"
-    ).state_dict()
-    different = [name for name in network if not torch.equal(network[name], published[name])]
+    network = models.build("torchvision/squeezenet1_1", 14, (3, 32, 32), weights="imagenet")
+
+    tensors = network.state_dict()
+    different = [name for name in tensors if not torch.equal(tensors[name], published[name])]
 
     assert different == ["classifier.1.weight", "classifier.1.bias"]
 
@@ -226,7 +229,7 @@ def test_timms_file_is_named():
 
 @pytest.fixture
 def suite(tmp_path):
-    """suite(weights) -> the path of a suite's file whose override it is."""
+    """Return suite(weights), which writes a suite's file with this override."""
     Clothing1M().write(tmp_path / "data")
 
     def write(weights):
@@ -244,8 +247,14 @@ def prepared(tmp_path, path, **options):
     )
 
 
+def predictions_of(sw):
+    """Return the predictions of the first run on the test images."""
+    folder = sw.store.run_dir(sw.specs[0].key)
+    return np.load(folder / "predictions.npz")["test"]
+
+
 def test_a_run_starts_from_them(tmp_path, suite):
-    """With no learning rate worth the name what it ends with is what it began with."""
+    """Train with a learning rate of almost zero, so that the last network is the first."""
     saved(tmp_path / "suites" / "w.pth", state(classes=14))
     sw = prepared(tmp_path, suite("w.pth"))
     sw.run()
@@ -257,11 +266,7 @@ def test_a_run_starts_from_them(tmp_path, suite):
 
     drawn = prepared(tmp_path, suite("''"))
     drawn.run()
-    test = [
-        np.load(s.store.run_dir(s.specs[0].key) / "predictions.npz")["test"] for s in (sw, drawn)
-    ]
-
-    assert not np.array_equal(*test)
+    assert not np.array_equal(predictions_of(sw), predictions_of(drawn))
 
 
 def test_the_key_is_of_the_content_and_not_of_the_path(tmp_path, suite, monkeypatch):
@@ -276,21 +281,19 @@ def test_the_key_is_of_the_content_and_not_of_the_path(tmp_path, suite, monkeypa
     assert prepared(tmp_path, suite("w.pth")).specs[0].key != key
     assert prepared(tmp_path, suite("''")).specs[0].key != key
 
-    monkeypatch.chdir(tmp_path)  # an option counts from where one is
-    assert (
-        prepared(tmp_path, suite("''"), overrides={"weights": "elsewhere.pth"}).specs[0].key == key
-    )
+    # A path in an option is relative to the working directory.
+    monkeypatch.chdir(tmp_path)
+    sw = prepared(tmp_path, suite("''"), overrides={"weights": "elsewhere.pth"})
+    assert sw.specs[0].key == key
 
 
 def test_wrong_weights_come_before_the_first_run_with_the_line_that_names_them(tmp_path, suite):
     saved(tmp_path / "suites" / "other.pth", state("resnet8"))
+    place = tmp_path / "suites"
+    fix = "it must be 'imagenet', a file of weights, or"
     for weights, message in (
-        (
-            "nowhere.pth",
-            f"no such file: {tmp_path}/suites/nowhere.pth; it must be 'imagenet', "
-            "a file of weights, or",
-        ),
-        ("other.pth", f"{tmp_path}/suites/other.pth: no weights of this model"),
+        ("nowhere.pth", f"no such file: {place}/nowhere.pth; {fix}"),
+        ("other.pth", f"{place}/other.pth: no weights of this model"),
         ("imagenet", "model cnn3 has no published weights"),
     ):
         with pytest.raises(SuiteError) as caught:
@@ -303,19 +306,11 @@ def test_wrong_weights_come_before_the_first_run_with_the_line_that_names_them(t
 
 def test_without_network_nothing_is_trained(tmp_path, suite):
     path = suite("imagenet")
-    path.write_text(
-        path.read_text()
-        .replace("cnn3", "torchvision/squeezenet1_1")
-        .replace("18, crop: 16", "36, crop: 32")
-    )
-    options = [
-        "--out",
-        str(tmp_path / "out"),
-        "--data-dir",
-        str(tmp_path / "data"),
-        "--device",
-        "cpu",
-    ]
+    text = path.read_text().replace("cnn3", "torchvision/squeezenet1_1")
+    path.write_text(text.replace("18, crop: 16", "36, crop: 32"))
+    places = ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data")]
+    options = [*places, "--device", "cpu"]
+
     result = CliRunner().invoke(app, ["run", str(path), *options])
 
     assert result.exit_code == 2, result.output
@@ -336,6 +331,5 @@ def test_a_record_says_which_file_imagenet_stands_for():
     assert models.weights_file("resnet18", "") == ""
     assert models.weights_file("resnet18", "sha256:abc") == "sha256:abc"
     name = models.weights_file("torchvision/resnet50", "imagenet")
-    assert name.endswith(
-        "/resnet50-0676ba61.pth"
-    )  # IMAGENET1K_V1, by the first digits of its sha256
+    # This is IMAGENET1K_V1, named by the first digits of its sha256.
+    assert name.endswith("/resnet50-0676ba61.pth")

@@ -1,4 +1,4 @@
-"""Command-line options as text -> plain values; what cannot be read is quoted."""
+"""Options of the command line become plain values; text that cannot be read is quoted."""
 
 import pytest
 
@@ -22,17 +22,30 @@ def test_settings_are_read_as_yaml():
         "model=cnn3",
         "nesterov=true",
     ]
-
     assert parse_set(given) == {
-        "epochs": 2, "lr": 0.005, "schedule": {"gamma": 0.1, "milestones": [1, 2]}, "model": "cnn3", "nesterov": True,
-    }  # fmt: skip
+        "epochs": 2,
+        "lr": 0.005,
+        "schedule": {"gamma": 0.1, "milestones": [1, 2]},
+        "model": "cnn3",
+        "nesterov": True,
+    }
 
 
 @pytest.mark.parametrize(
     "settings",
-    [["epochs"], ["epochs="], ["=2"], ["a..b=1"], [".a=1"], ["lr=[1"], ["lr=*x"], ["lr={a: 1, a: 2}"],
-     ["epochs=2", "epochs.x=1"], ["lr=2020-13-45"]],
-)  # fmt: skip
+    [
+        ["epochs"],
+        ["epochs="],
+        ["=2"],
+        ["a..b=1"],
+        [".a=1"],
+        ["lr=[1"],
+        ["lr=*x"],
+        ["lr={a: 1, a: 2}"],
+        ["epochs=2", "epochs.x=1"],
+        ["lr=2020-13-45"],
+    ],
+)
 def test_a_setting_that_cannot_be_read_is_quoted(settings):
     with pytest.raises(SuiteError) as caught:
         parse_set(settings)

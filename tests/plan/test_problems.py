@@ -1,4 +1,4 @@
-"""Problems: values with a path, which become text in one place."""
+"""Problems are values with a path, and become text in one place."""
 
 import pytest
 
@@ -19,10 +19,12 @@ methods:
 
 @pytest.fixture
 def problems():
+    """Collect the problems of a suite's text."""
     return Problems("trial.yaml", parse_yaml(TEXT))
 
 
 def lines(problems):
+    """Return the lines of the error that the problems become."""
     with pytest.raises(SuiteError) as caught:
         problems.raise_if_any()
     return str(caught.value).splitlines()

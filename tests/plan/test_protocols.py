@@ -1,4 +1,4 @@
-"""Presets as published, schedules against torch's own, overrides."""
+"""Presets are as published, schedules are those of torch, and overrides change single values."""
 
 import itertools
 import math
@@ -21,34 +21,104 @@ ELR100 = {
     "schedule": {"kind": "multistep", "milestones": [80.0, 120.0], "gamma": 0.01},
 }
 STARTER = {
-    "model": "resnet34", "lr": 0.1, "weight_decay": 5e-4, "epochs": 100, "val_fraction": 0.0, "augment": "crop-flip",
+    "model": "resnet34",
+    "lr": 0.1,
+    "weight_decay": 5e-4,
+    "epochs": 100,
+    "val_fraction": 0.0,
+    "augment": "crop-flip",
     "schedule": {"kind": "multistep", "milestones": [60.0], "gamma": 0.1},
-}  # fmt: skip
-ELR = {"model": "resnet34", "lr": 0.02, "weight_decay": 1e-3, "val_fraction": 0.1, "stratify": "clean",
-       "augment": "crop-flip"}  # fmt: skip
+}
+ELR = {
+    "model": "resnet34",
+    "lr": 0.02,
+    "weight_decay": 1e-3,
+    "val_fraction": 0.1,
+    "stratify": "clean",
+    "augment": "crop-flip",
+}
 COSINE = {"epochs": 150, "schedule": {"kind": "cosine-restarts", "period": 10.0, "floor": 0.001}}
+ONE_CYCLE = {"kind": "one-cycle", "rise": 0.3, "start_div": 25.0, "end_div": 1e4}
+CPU = {
+    "model": "cnn3",
+    "epochs": 20,
+    "lr": 0.05,
+    "weight_decay": 5e-4,
+    "subset": 20000,
+    "augment": "none",
+    "schedule": ONE_CYCLE,
+}
+FAST = {
+    "model": "resnet9",
+    "epochs": 30,
+    "lr": 0.05,
+    "weight_decay": 5e-4,
+    "subset": 0,
+    "val_fraction": 0.0,
+    "augment": "crop-flip",
+    "schedule": ONE_CYCLE,
+}
+
+
+def with_elrs_steps(values):
+    """Add the length and the steps of ELR's authors, which differ for 100 classes."""
+    return {
+        "cifar10": values | ELR10,
+        "cifar10n": values | ELR10,
+        "cifar100": values | ELR100,
+        "cifar100n": values | ELR100,
+    }
+
+
+# Preset -> dataset -> values.
 EXPECTED = {
-    "cifar": {name: ELR | (ELR100 if "100" in name else ELR10) for name in CIFAR},
+    "cifar": with_elrs_steps(ELR),
     "cifar-cosine": dict.fromkeys(CIFAR, ELR | COSINE),
     "cifarn": dict.fromkeys(CIFAR, STARTER),
-    "cifarn-02": {name: STARTER | {"lr": 0.02} | (ELR100 if "100" in name else ELR10) for name in CIFAR},
-    "cifarn-val": {name: STARTER | {"val_fraction": 0.1, "stratify": "given"} for name in CIFAR},
-    "cifar-cpu": {
-        name: {"model": "cnn3", "epochs": 20, "lr": 0.05, "weight_decay": 5e-4, "subset": 20000, "augment": "none",
-               "schedule": {"kind": "one-cycle", "rise": 0.3, "start_div": 25.0, "end_div": 1e4}}
-        for name in CIFAR
-    },
-    "cifar-fast": {
-        name: {"model": "resnet9", "epochs": 30, "lr": 0.05, "weight_decay": 5e-4, "subset": 0, "val_fraction": 0.0,
-               "augment": "crop-flip",
-               "schedule": {"kind": "one-cycle", "rise": 0.3, "start_div": 25.0, "end_div": 1e4}}
-        for name in CIFAR
-    },
-}  # fmt: skip
+    "cifarn-02": with_elrs_steps(STARTER | {"lr": 0.02}),
+    "cifarn-val": dict.fromkeys(CIFAR, STARTER | {"val_fraction": 0.1, "stratify": "given"}),
+    "cifar-cpu": dict.fromkeys(CIFAR, CPU),
+    "cifar-fast": dict.fromkeys(CIFAR, FAST),
+}
+CLOTHING1M = {
+    "model": "torchvision/resnet50",
+    "weights": "imagenet",
+    "epochs": 15,
+    "lr": 0.002,
+    "weight_decay": 1e-3,
+    "batch_size": 64,
+    "batches_per_epoch": 3000,
+    "resize": 256,
+    "crop": 224,
+    "augment": "crop-flip",
+    "schedule": {"kind": "multistep", "milestones": [7.0], "gamma": 0.1},
+    "val_fraction": 0.0,
+}
 WEBVISION = {
-    "epochs": 100, "lr": 0.02, "weight_decay": 5e-4, "batch_size": 32, "resize": 256, "crop": 227, "weights": "",
-    "schedule": {"kind": "multistep", "milestones": [50.0], "gamma": 0.1}, "augment": "crop-flip",
-}  # fmt: skip
+    "epochs": 100,
+    "lr": 0.02,
+    "weight_decay": 5e-4,
+    "batch_size": 32,
+    "resize": 256,
+    "crop": 227,
+    "weights": "",
+    "schedule": {"kind": "multistep", "milestones": [50.0], "gamma": 0.1},
+    "augment": "crop-flip",
+}
+ANIMAL10N = {
+    "model": "torchvision/vgg19_bn",
+    "epochs": 100,
+    "lr": 0.1,
+    "momentum": 0.0,
+    "weight_decay": 1e-3,
+    "batch_size": 128,
+    "augment": "flip",
+    "weights": "",
+    "resize": 0,
+    "crop": 0,
+    "val_fraction": 0.0,
+    "schedule": {"kind": "multistep", "milestones": [50.0, 75.0], "gamma": 0.2},
+}
 IMAGES = {
     "epochs": 30,
     "batch_size": 64,
@@ -56,24 +126,24 @@ IMAGES = {
     "val_fraction": 0.1,
     "augment": "crop-flip",
 }
-ON_IMAGES = {  # name -> its dataset, its values
-    "clothing1m": ("clothing1m", {
-        "model": "torchvision/resnet50", "weights": "imagenet", "epochs": 15, "lr": 0.002, "weight_decay": 1e-3,
-        "batch_size": 64, "batches_per_epoch": 3000, "resize": 256, "crop": 224, "augment": "crop-flip",
-        "schedule": {"kind": "multistep", "milestones": [7.0], "gamma": 0.1}, "val_fraction": 0.0,
-    }),
+IMAGES_224 = IMAGES | {
+    "model": "torchvision/resnet50",
+    "weights": "imagenet",
+    "resize": 256,
+    "crop": 224,
+    "lr": 0.01,
+}
+IMAGES_32 = IMAGES | {"model": "resnet18", "weights": "", "resize": 36, "crop": 32, "lr": 0.05}
+
+# Preset -> its dataset and values.
+ON_IMAGES = {
+    "clothing1m": ("clothing1m", CLOTHING1M),
     "webvision-mini": ("webvision", WEBVISION | {"model": "timm/inception_resnet_v2"}),
     "webvision-mini-r50": ("webvision", WEBVISION | {"model": "torchvision/resnet50"}),
-    "animal10n": ("animal10n", {
-        "model": "torchvision/vgg19_bn", "epochs": 100, "lr": 0.1, "momentum": 0.0, "weight_decay": 1e-3,
-        "batch_size": 128, "augment": "flip", "weights": "", "resize": 0, "crop": 0, "val_fraction": 0.0,
-        "schedule": {"kind": "multistep", "milestones": [50.0, 75.0], "gamma": 0.2},
-    }),
-    "images-224": ("folder", IMAGES | {
-        "model": "torchvision/resnet50", "weights": "imagenet", "resize": 256, "crop": 224, "lr": 0.01,
-    }),
-    "images-32": ("folder", IMAGES | {"model": "resnet18", "weights": "", "resize": 36, "crop": 32, "lr": 0.05}),
-}  # fmt: skip
+    "animal10n": ("animal10n", ANIMAL10N),
+    "images-224": ("folder", IMAGES_224),
+    "images-32": ("folder", IMAGES_32),
+}
 
 
 @pytest.mark.parametrize("name", sorted(ON_IMAGES))
@@ -117,6 +187,7 @@ def test_every_preset_is_complete_and_fixes_precision_and_threads():
 
 def test_linear_is_full_batch_gradient_descent():
     from nlbench.data.datasets import gaussians
+
     protocol = resolve("linear", "gaussians")
     assert protocol.batch_size == gaussians.INFO.num_train - protocol.subset
     assert (protocol.momentum, protocol.weight_decay, protocol.val_fraction) == (0, 0, 0)
@@ -124,13 +195,14 @@ def test_linear_is_full_batch_gradient_descent():
 
 
 def rates(schedule, lr, epochs, steps):
-    """The learning rate of each step as a run sets it."""
+    """Return the learning rate of each step as a run sets it."""
     overrides = {"schedule": schedule, "lr": lr, "epochs": epochs}
     protocol = resolve("cifar", "cifar10", overrides)
     return [lr * protocol.factor(step / steps) for step in range(epochs * steps)]
 
 
 def torch_rates(make, lr, epochs, steps, *, each_step=False):
+    """Return the learning rate of each step as one of torch's schedulers sets it."""
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler = make(optimiser)
     found = []
@@ -151,7 +223,8 @@ def torch_rates(make, lr, epochs, steps, *, each_step=False):
 
 def test_multistep_is_torchs():
     ours = rates({"kind": "multistep", "milestones": [3, 5], "gamma": 0.1}, 0.02, 8, 7)
-    theirs = torch_rates(lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [3, 5], 0.1), 0.02, 8, 7)
+    make = torch.optim.lr_scheduler.MultiStepLR
+    theirs = torch_rates(lambda o: make(o, [3, 5], 0.1), 0.02, 8, 7)
     assert ours == pytest.approx(theirs, rel=1e-12)
 
 
@@ -160,23 +233,29 @@ def test_cosine_restarts_are_torchs():
     make = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
     theirs = torch_rates(lambda o: make(o, T_0=4, eta_min=0.001), 0.02, 12, 5)
     assert ours == pytest.approx(theirs, rel=1e-12)
-    assert min(ours) > 0.001  # the floor itself belongs to the moment of the restart
+    # A restart comes in the moment that the floor would be reached.
+    assert min(ours) > 0.001
 
 
 @pytest.mark.parametrize("rise", [0.3, 0.5])
 def test_one_cycle_is_torchs(rise):
     epochs, steps = 10, 20
-    ours = rates(
-        {"kind": "one-cycle", "rise": rise, "start_div": 25.0, "end_div": 1e4}, 0.05, epochs, steps
-    )
-    theirs = torch_rates(
-        lambda o: torch.optim.lr_scheduler.OneCycleLR(
-            o, max_lr=0.05, total_steps=epochs * steps, pct_start=rise, cycle_momentum=False
-        ),
-        0.05, epochs, steps, each_step=True,
-    )  # fmt: skip
+    schedule = {"kind": "one-cycle", "rise": rise, "start_div": 25.0, "end_div": 1e4}
+    ours = rates(schedule, 0.05, epochs, steps)
 
-    # torch puts the peak at step rise * total - 1 and the end at the last step; ours at rise and at 1 of the training.
+    def make(optimiser):
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimiser,
+            max_lr=0.05,
+            total_steps=epochs * steps,
+            pct_start=rise,
+            cycle_momentum=False,
+        )
+
+    theirs = torch_rates(make, 0.05, epochs, steps, each_step=True)
+
+    # torch has the peak at step rise * total - 1, and the end at the last step. Ours are at `rise`
+    # and at the end of the training, so that the two differ by about one step.
     assert ours[0] == pytest.approx(theirs[0]) == pytest.approx(0.05 / 25)
     assert max(ours) == pytest.approx(0.05, rel=1e-3)
 

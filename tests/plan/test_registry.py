@@ -1,4 +1,7 @@
-"""Where methods come from: our folder, a user's, installed packages; and what is said when one of them is broken."""
+"""Methods come from the shipped folder, users' folders and installed packages.
+
+A broken one is named, and does not break the list.
+"""
 
 import sys
 from importlib.metadata import EntryPoint
@@ -20,6 +23,7 @@ class Own(Method):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    """Return an empty folder for methods, where the environment names no other."""
     monkeypatch.delenv("NLBENCH_METHODS", raising=False)
     made = tmp_path / "methods"
     made.mkdir()
@@ -27,6 +31,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def write(folder, name, text=METHOD):
+    """Write a method's file, titled by its name."""
     path = folder / name
     path.write_text(text.replace("{title}", f"Method of {name}."))
     return path
@@ -62,7 +67,8 @@ def test_the_environment_names_folders_too(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("NLBENCH_METHODS", f"{folder}:{second}")
 
     assert {"one", "two"} <= set(registry.method_files())
-    assert {"one", "two"} <= set(registry.method_files([second]))  # named twice, there once
+    # A folder that is named twice is read once.
+    assert {"one", "two"} <= set(registry.method_files([second]))
 
 
 def test_the_shipped_folder_may_be_named_again(folder):
@@ -114,7 +120,8 @@ def test_an_import_error_is_shown_whole_and_breaks_no_list(folder, text, said):
     assert said in message
     assert "Traceback" in message
     assert f'"{path}", line ' in message
-    with pytest.raises(SuiteError, match=said.split()[0]):  # again, not from a half-made module
+    # A second import fails as well, and does not find a half-made module.
+    with pytest.raises(SuiteError, match=said.split()[0]):
         registry.load_method(files["broken-one"])
 
 

@@ -23,6 +23,7 @@ SPEC = RunSpec(
 
 
 def key(**changes):
+    """Return the key of SPEC with these fields changed."""
     return replace(SPEC, **changes).key
 
 
@@ -37,7 +38,11 @@ def by(**changes):
 
 
 def test_a_key_is_the_same_in_every_version():
-    """A changed literal here makes every record of every store one of another run: raise SCHEMA instead."""
+    """Pin the keys.
+
+    With other keys no record in any store would be found again. Raise SCHEMA instead of changing a
+    literal here.
+    """
     identity = {
         "schema": 1,
         "method": "elr",
@@ -46,14 +51,21 @@ def test_a_key_is_the_same_in_every_version():
         "labels": "clean",
         "noise": {"kind": "symmetric", "rate": 0.4},
         "fingerprint": "abc",
-        "protocol": {"name": "digits", "version": 1, "epochs": 2, "precision": "float32", "threads": 1,
-                     "schedule": {"kind": "one-cycle", "rise": 0.3}},
+        "protocol": {
+            "name": "digits",
+            "version": 1,
+            "epochs": 2,
+            "precision": "float32",
+            "threads": 1,
+            "schedule": {"kind": "one-cycle", "rise": 0.3},
+        },
         "seed": 0,
-    }  # fmt: skip
+    }
 
     assert key_of(identity) == "b721643852ae79dd"
     assert key_of({"a": 1, "b": [1.5, None, "ä"]}) == "c1f22e448cc0c959"
-    assert key() == "1b4af786faa46be7"  # as in version 0.1
+    # Version 0.1 gave this key, too.
+    assert key() == "1b4af786faa46be7"
 
 
 def test_an_identity_is_plain_data_and_leaves_out_a_compile_that_is_false():
@@ -72,7 +84,7 @@ def test_what_cannot_change_a_result_is_not_in_the_key():
 
 
 def test_a_condition_is_its_dataset_labels_and_noise():
-    """Records and plans are found by it, wherever its files lie and however a table prints it."""
+    """Compare without title and paths, so that records are found wherever the files lie."""
     same = replace(
         CONDITION, noise={"rate": 0.4, "kind": "symmetric"}, title="Digits", data_path="/x"
     )

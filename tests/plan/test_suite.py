@@ -1,4 +1,4 @@
-"""A suite file -> runs and their keys; every problem with file, line and key, all at once."""
+"""From a suite file to runs and their keys, and problems with their file, line and key."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ overrides: {epochs: 2}
 
 @pytest.fixture
 def plan(tmp_path):
-    """plan(text, ...) -> the Plan of a suite with this text, a path, or a mapping."""
+    """Return plan(text, ...), which expands a suite given as text, as a path or as a mapping."""
 
     def make(source=GOOD, **options):
         if isinstance(source, str):
@@ -45,7 +45,7 @@ def plan(tmp_path):
 
 @pytest.fixture
 def problems_of(plan, tmp_path):
-    """problems_of(text) -> the lines of the error, without the folder of the file."""
+    """Return problems_of(text), which gives the lines of the error without the file's folder."""
 
     def make(text, **options):
         with pytest.raises(SuiteError) as caught:
@@ -56,6 +56,7 @@ def problems_of(plan, tmp_path):
 
 
 def changed(*pairs, text=GOOD):
+    """Replace parts of a suite's text; each pair is (old, new)."""
     for old, new in pairs:
         assert old in text
         text = text.replace(old, new)
@@ -78,7 +79,8 @@ def titles(plan):
     [
         changed(("name: trial", "name: other\ndescription: something else")),
         changed(("{beta: 0.7, lam: 3.0}", "{lam: 3.0, beta: 0.7}")),
-        changed(("{beta: 0.7, lam: 3.0}", "{}")),  # the defaults, written out or not
+        # A default is the same value as if it were written out.
+        changed(("{beta: 0.7, lam: 3.0}", "{}")),
         changed(("lam: 3.0", "lam: 3")),
         changed(("rate: 0.4", "rate: 4e-1")),
         changed(("  elr: {", "  other-row: {method: elr, ")),
@@ -90,11 +92,17 @@ def test_the_same_run_written_otherwise_has_the_same_key(plan, text):
 
 
 def test_another_value_makes_another_key(plan):
-    every = ["epochs=3", "lr=0.04", "batch_size=64", "weight_decay=1e-4", "momentum=0.8", "nesterov=true", "threads=2",
-             "precision=bfloat16", "val_fraction=0.1", "subset=1000", "stratify=clean", "schedule.rise=0.2",
-             "model=cnn3"]  # fmt: skip
-    found = [keys(plan(settings=parse_set([setting])))[0] for setting in every]
-    assert len({keys(plan())[0], *found}) == len(every) + 1
+    every = [
+        "epochs=3", "lr=0.04", "batch_size=64", "weight_decay=1e-4", "momentum=0.8",
+        "nesterov=true", "threads=2", "precision=bfloat16", "val_fraction=0.1", "subset=1000",
+        "stratify=clean", "schedule.rise=0.2", "model=cnn3",
+    ]  # fmt: skip
+
+    found = {keys(plan())[0]}
+    for setting in every:
+        found.add(keys(plan(settings=parse_set([setting])))[0])
+
+    assert len(found) == len(every) + 1
 
 
 # --- expansion ------------------------------------------------------------------------------------
@@ -120,21 +128,17 @@ def test_overrides_of_the_command_line_make_a_plan_of_their_own(plan):
 
 
 def test_one_hyperparameter_set_for_each_dataset(plan):
-    text = changed(
-        ("{beta: 0.7, lam: 3.0}", "{lam: 2.0, per_dataset: {digits: {beta: 0.9}}}"),
-    )
-    assert next(s for s in plan(text).specs if s.row == "elr").params == {"beta": 0.9, "lam": 2.0}
+    entry = "{lam: 2.0, per_dataset: {digits: {beta: 0.9}}}"
+    text = changed(("{beta: 0.7, lam: 3.0}", entry))
+    elr = next(spec for spec in plan(text).specs if spec.row == "elr")
+    assert elr.params == {"beta": 0.9, "lam": 2.0}
 
 
 def test_labels_and_noise_may_be_one_or_several(plan):
-    one = changed(("noise: {kind: symmetric, rate: 0.4}", "labels: clean"))
-    several = changed(
-        (
-            "noise: {kind: symmetric, rate: 0.4}",
-            "labels: [clean], noise: [{kind: pair-flip, rate: 0.1}]",
-        )
-    )
-    neither = changed((", noise: {kind: symmetric, rate: 0.4}", ""))
+    noise = "noise: {kind: symmetric, rate: 0.4}"
+    one = changed((noise, "labels: clean"))
+    several = changed((noise, "labels: [clean], noise: [{kind: pair-flip, rate: 0.1}]"))
+    neither = changed((f", {noise}", ""))
 
     assert titles(plan(one)) == ["Digits"]
     assert titles(plan(several)) == ["Digits", "Digits pair-flip 0.1"]
@@ -151,30 +155,51 @@ def test_a_mapping_is_a_suite_too(plan):
     assert keys(plan(mapping)) == keys(plan())
 
 
-RUNS = {  # of each suite that comes with nlbench: rows x conditions x seeds
-    "animal10n": 25 * 5, "animal10n-published": 3 * 5, "cifar100n": 25 * 5, "cifar10n": 25 * 5 * 5,
-    "cifar10n-cpu": 10 * 5, "clothing1m": 25 * 5, "clothing1m-published": 3 * 5, "digits-all": 26 * 5,
-    "digits-elr-plus": 10 * 2 * 5, "early-learning-linear": 10 * 5, "elr-table1-cifar10": 7 * 8 * 5,
-    "elr-table1-cifar10-asym-published": 10 * 4 * 5, "elr-table1-cifar10-published": 10 * 4 * 5,
-    "elr-table1-cifar100": 7 * 8 * 5, "elr-table1-cifar100-published": 10 * 8 * 5, "elr-table2": 2 * 8 * 5,
-    "elr-table2-asym": 2 * 2 * 5, "elr-table2-identical": 5 * 10 * 5, "elr-table5": 10 * 2 * 5,
-    "elr-table5-identical": 10 * 2 * 5, "quick": 10 * 5, "webvision": 25 * 5, "webvision-published": 4 * 5,
-    "cifar10n-published": 10 * 5 * 5, "cifar100n-published": 10 * 5, "cifar10n-fast": 10 * 5,
-}  # fmt: skip
+# Rows x conditions x seeds of each suite that comes with nlbench.
+RUNS = {
+    "animal10n": 25 * 5,
+    "animal10n-published": 3 * 5,
+    "cifar100n": 25 * 5,
+    "cifar10n": 25 * 5 * 5,
+    "cifar10n-cpu": 10 * 5,
+    "clothing1m": 25 * 5,
+    "clothing1m-published": 3 * 5,
+    "digits-all": 26 * 5,
+    "digits-elr-plus": 10 * 2 * 5,
+    "early-learning-linear": 10 * 5,
+    "elr-table1-cifar10": 7 * 8 * 5,
+    "elr-table1-cifar10-asym-published": 10 * 4 * 5,
+    "elr-table1-cifar10-published": 10 * 4 * 5,
+    "elr-table1-cifar100": 7 * 8 * 5,
+    "elr-table1-cifar100-published": 10 * 8 * 5,
+    "elr-table2": 2 * 8 * 5,
+    "elr-table2-asym": 2 * 2 * 5,
+    "elr-table2-identical": 5 * 10 * 5,
+    "elr-table5": 10 * 2 * 5,
+    "elr-table5-identical": 10 * 2 * 5,
+    "quick": 10 * 5,
+    "webvision": 25 * 5,
+    "webvision-published": 4 * 5,
+    "cifar10n-published": 10 * 5 * 5,
+    "cifar100n-published": 10 * 5,
+    "cifar10n-fast": 10 * 5,
+}
 
 
 def shipped(**wanted):
-    suites = {name: read_suite(name)[0] for name in sorted(registry.suite_files())}
-    return [
-        name
-        for name, suite in suites.items()
-        if all(getattr(suite, k) == v for k, v in wanted.items())
-    ]
+    """List the suites that come with nlbench and have these values."""
+    found = []
+    for name in sorted(registry.suite_files()):
+        suite, _ = read_suite(name)
+        if all(getattr(suite, key) == value for key, value in wanted.items()):
+            found.append(name)
+
+    return found
 
 
 @pytest.fixture
 def without_data(monkeypatch):
-    """Suites expand as if their data were there."""
+    """Let suites expand as if their data were there."""
 
     def fingerprints(conditions, *_):
         return {(c.dataset, c.labels): "0" for c in conditions}, {}
@@ -193,10 +218,11 @@ def test_shipped_suites_are_sound(plan, without_data, name):
     assert found.name == name
     assert found.suite.seeds == [0, 1, 2, 3, 4]
 
-    if found.suite.track == "identical":  # one recipe and one set of values for each dataset
-        assert len({(s.condition.dataset, repr(s.protocol)) for s in found.specs}) == len(
-            {s.condition.dataset for s in found.specs}
-        )
+    # On the identical track all methods have one protocol for each dataset.
+    if found.suite.track == "identical":
+        datasets = {spec.condition.dataset for spec in found.specs}
+        recipes = {(spec.condition.dataset, repr(spec.protocol)) for spec in found.specs}
+        assert len(recipes) == len(datasets)
         assert not any(entry.protocol for entry in found.suite.methods.values())
 
     text = Path(registry.suite_files()[name]).read_text(encoding="utf-8")
@@ -217,205 +243,172 @@ def test_some_shipped_suites_need_no_files(plan, name):
 def test_the_other_shipped_suites_lack_nothing_but_their_data(plan, name):
     with pytest.raises(DataMissing) as caught:
         plan(Path(name))
-    assert all(
-        f"{entry.name}: missing in" in str(caught.value) for entry in read_suite(name)[0].datasets
-    )
+    for entry in read_suite(name)[0].datasets:
+        assert f"{entry.name}: missing in" in str(caught.value)
 
 
 def test_rows_of_the_fast_suite_are_rows_of_the_full_one():
-    """`nlbench agreement` compares rows of one name, method and parameters."""
-    fast, full = (read_suite(name)[0] for name in ("cifar10n-fast", "cifar10n"))
-    assert all(full.methods[row] == entry for row, entry in fast.methods.items())
+    """Keep rows equal, since `nlbench agreement` compares those of one name, method and values."""
+    fast, _ = read_suite("cifar10n-fast")
+    full, _ = read_suite("cifar10n")
+
+    for row, entry in fast.methods.items():
+        assert full.methods[row] == entry
 
 
-SOURCE = re.compile(
-    r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*|\w+\.(json|py|yaml)|[Pp]aper"
-)  # a repository, its file, a paper
+# A source is a repository, one of its files or a paper.
+SOURCE = re.compile(r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*|\w+\.(json|py|yaml)|[Pp]aper")
+
+
+def comments_of_rows(lines):
+    """Return the comments in the lines of each row under `methods`, and right above it."""
+    begins = {}
+    for i, line in enumerate(lines):
+        if match := re.match(r"  ([\w-]+):", line):
+            begins[match[1]] = i
+
+    comments = {}
+    for row, first in begins.items():
+        last = first + 1
+        while last < len(lines) and not re.match(r"(  )?[\w#]", lines[last]):
+            last += 1
+        while lines[first - 1].startswith("  #"):
+            first -= 1
+        comments[row] = " ".join(line.partition("#")[2] for line in lines[first:last])
+
+    return comments
 
 
 @pytest.mark.parametrize("name", shipped(track="as-published"))
 def test_recipes_as_published_name_their_source(name):
-    """In a row with a protocol of its own, or right above it; what all rows share where it is given."""
+    """Look for a source in each row with its own protocol, and above the shared overrides."""
     lines = Path(registry.suite_files()[name]).read_text(encoding="utf-8").splitlines()
     suite, _ = read_suite(name)
+
     if suite.overrides:
         shared = lines[lines.index("datasets:") - 1 :: -1]
         assert any(SOURCE.search(line.partition("#")[2]) for line in shared)
-    begins = {m[1]: i for i, line in enumerate(lines) if (m := re.match(r"  ([\w-]+):", line))}
 
+    comments = comments_of_rows(lines)
     for row, entry in suite.methods.items():
-        if not (
-            entry.protocol or any("protocol" in values for values in entry.per_dataset.values())
-        ):
-            continue
-        first = begins[row]
-        last = next(i for i in range(first + 1, len(lines)) if re.match(r"(  )?[\w#]", lines[i]))
-        while lines[first - 1].startswith("  #"):
-            first -= 1
-        assert SOURCE.search(" ".join(line.partition("#")[2] for line in lines[first:last])), row
+        on_some_dataset = any("protocol" in values for values in entry.per_dataset.values())
+        if entry.protocol or on_some_dataset:
+            assert SOURCE.search(comments[row]), row
 
 
-T1, T2, WARM_UP, RAMP = (
-    35 / 300,
-    5 / 300,
-    30 / 300,
-    40_000 / (250 * 352),
-)  # their authors' epochs and steps
-CIFAR100 = {  # method -> what its authors have for CIFAR-100; sop, dividemix's lambda_u: see the suites
-    "bootstrap": {"soft_b": 0.95, "hard_b": 0.8}, "gce": {"q": 0.7}, "sl": {"alpha": 6.0, "beta": 0.1},
-    "elr": {"beta": 0.9, "lam": 7.0}, "nce-rce": {"alpha": 10.0, "beta": 0.1}, "jocor": {"lam": 0.85},
-    "volminnet": {"init": -4.5, "T_optimiser": "adam", "T_lr": 0.01, "lam": 1e-4}, "cores2": {"beta": 2.0},
-    "elr-plus": {"beta": 0.9, "lam": 7.0, "mixup_a": 1.0, "ema_decay": 0.997, "ema_ramp_share": RAMP,
-                 "lam_ramp_share": RAMP, "networks": 2, "ema": True, "weigh_labels": "auto"},
-    "ema": {"decay": 0.997, "ramp_share": RAMP}, "sop": {"lr_u": 1.0, "lr_v": 10.0},
-    "sop-plus": {"lr_u": 1.0, "lr_v": 10.0, "lam_consistency": 0.9, "lam_balance": 0.1}, "mixup": {"a": 1.0},
-    "pes": {"lambda_u": 75.0, "t1_share": T1, "t2_share": T2, "renew": "classifier"}, "disc": {"momentum": 0.99},
+# The epochs and steps of the authors, as shares of their trainings.
+T1, T2, WARM_UP, RAMP = 35 / 300, 5 / 300, 30 / 300, 40_000 / (250 * 352)
+
+# Values that each method's authors have for CIFAR-100. The suites themselves explain the rows of
+# sop and dividemix's lambda_u.
+CIFAR100 = {
+    "bootstrap": {"soft_b": 0.95, "hard_b": 0.8},
+    "gce": {"q": 0.7},
+    "sl": {"alpha": 6.0, "beta": 0.1},
+    "elr": {"beta": 0.9, "lam": 7.0},
+    "nce-rce": {"alpha": 10.0, "beta": 0.1},
+    "jocor": {"lam": 0.85},
+    "volminnet": {"init": -4.5, "T_optimiser": "adam", "T_lr": 0.01, "lam": 1e-4},
+    "cores2": {"beta": 2.0},
+    "elr-plus": {
+        "beta": 0.9, "lam": 7.0, "mixup_a": 1.0, "ema_decay": 0.997, "ema_ramp_share": RAMP,
+        "lam_ramp_share": RAMP, "networks": 2, "ema": True, "weigh_labels": "auto",
+    },
+    "ema": {"decay": 0.997, "ramp_share": RAMP},
+    "sop": {"lr_u": 1.0, "lr_v": 10.0},
+    "sop-plus": {"lr_u": 1.0, "lr_v": 10.0, "lam_consistency": 0.9, "lam_balance": 0.1},
+    "mixup": {"a": 1.0},
+    "pes": {"lambda_u": 75.0, "t1_share": T1, "t2_share": T2, "renew": "classifier"},
+    "disc": {"momentum": 0.99},
     "dividemix": {"warmup_share": WARM_UP, "threshold": 0.5, "temperature": 0.5, "alpha": 4.0},
 }  # fmt: skip
+ON_CIFAR100 = [name for name in sorted(RUNS) if "cifar100" in name or "elr-table2" in name]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in sorted(RUNS) if "cifar100" in name or "elr-table2" in name]
-)
+@pytest.mark.parametrize("name", ON_CIFAR100)
 def test_cifar100_has_its_own_values(plan, without_data, name):
-    """Not those of CIFAR-10, which are the methods' defaults."""
-    specs = [
-        spec for spec in plan(Path(name)).specs if spec.condition.dataset.startswith("cifar100")
-    ]
-
+    """Check that CIFAR-100 does not get the methods' defaults, which are those for CIFAR-10."""
+    specs = []
+    for spec in plan(Path(name)).specs:
+        if spec.condition.dataset.startswith("cifar100"):
+            specs.append(spec)
     assert specs
 
     for spec in specs:
         expected = CIFAR100.get(spec.method, {})
-        assert {key: spec.params[key] for key in expected} == pytest.approx(expected, abs=5e-5), (
-            spec.row
-        )
+        values = {key: spec.params[key] for key in expected}
+        assert values == pytest.approx(expected, abs=5e-5), spec.row
+
+        # The truncated loss of GCE selects its examples from epoch 80 on, every ten epochs.
         if spec.params.get("truncate"):
             shares = spec.params["start_share"], spec.params["every_share"]
             assert [round(share * spec.protocol.epochs) for share in shares] == [80, 10]
 
-    assert {"pes", "dividemix", "sop"} <= {spec.method for spec in specs} or name != "cifar100n"
+    if name == "cifar100n":
+        assert {"pes", "dividemix", "sop"} <= {spec.method for spec in specs}
+
+
+STEPS = ("epochs", "milestones", "gamma")
+SGD = ("lr", "momentum", "weight_decay", "batch_size")
+WEB = "batches_per_epoch"
+PREACT = "preact_resnet18"
+
+# Suite, row, dataset, keys of the protocol, their values.
+RECIPES = [
+    ("elr-table1-cifar100-published", "elr", "cifar100", (*SGD, *STEPS),
+     (0.02, 0.9, 1e-3, 128, 150, [80.0, 120.0], 0.01)),
+    ("elr-table1-cifar100-published", "gce", "cifar100", (*SGD, *STEPS),
+     (0.01, 0.9, 1e-4, 128, 150, [80.0, 120.0], 0.1)),
+    ("elr-table1-cifar100-published", "sl-authors", "cifar100", (*SGD, *STEPS),
+     (0.01, 0.9, 0.01, 128, 150, [40.0, 80.0], 0.1)),
+    ("elr-table1-cifar100-published", "elr-cosine", "cifar100", ("epochs", "period", "floor"),
+     (150, 10.0, 0.001)),
+    ("elr-table1-cifar10-published", "gce", "cifar10", STEPS, (120, [40.0, 80.0], 0.1)),
+    ("elr-table1-cifar10-published", "elr-cosine", "cifar10", ("epochs", "period"), (150, 10.0)),
+    ("elr-table2", "elr-plus", "cifar10", ("model", *SGD, *STEPS),
+     (PREACT, 0.02, 0.9, 5e-4, 128, 200, [150.0], 0.1)),
+    ("elr-table2", "elr-plus", "cifar100", ("model", *SGD, *STEPS),
+     (PREACT, 0.02, 0.9, 5e-4, 128, 250, [200.0], 0.1)),
+    ("elr-table2", "dividemix", "cifar10", ("model", *SGD, *STEPS),
+     (PREACT, 0.02, 0.9, 5e-4, 64, 300, [150.0], 0.1)),
+    ("elr-table2", "dividemix", "cifar100", ("model", *SGD, *STEPS),
+     (PREACT, 0.02, 0.9, 5e-4, 64, 300, [150.0], 0.1)),
+    ("clothing1m-published", "elr", "clothing1m", (*SGD, WEB, *STEPS),
+     (1e-3, 0.9, 1e-3, 64, 2000, 10, [5.0], 0.01)),
+    ("clothing1m-published", "elr-plus", "clothing1m", ("lr", WEB, *STEPS),
+     (0.002, 3000, 15, [7.0], 0.1)),
+    ("clothing1m-published", "dividemix", "clothing1m", ("lr", "batch_size", WEB, *STEPS),
+     (0.002, 32, 1000, 80, [40.0], 0.1)),
+    ("webvision-published", "elr", "webvision", (*SGD, *STEPS),
+     (0.02, 0.9, 5e-4, 32, 120, [40.0, 80.0], 0.01)),
+    ("webvision-published", "dividemix", "webvision", ("lr", "crop", *STEPS),
+     (0.01, 299, 80, [40.0], 0.1)),
+    ("webvision-published", "disc", "webvision", (*SGD, *STEPS),
+     (0.1, 0.0, 5e-4, 32, 100, [60.0, 80.0], 0.1)),
+    ("animal10n-published", "ce", "animal10n", (*SGD, *STEPS),
+     (0.1, 0.9, 5e-4, 128, 100, [50.0, 75.0], 0.2)),
+    ("animal10n-published", "disc", "animal10n", (*SGD, *STEPS),
+     (0.05, 0.0, 5e-4, 64, 120, [50.0, 80.0], 0.1)),
+]  # fmt: skip
 
 
 def test_the_rows_of_the_published_recipes(plan, without_data):
-    """What their comments say, beyond the protocol that they stand on."""
+    """Check the values that the comments of a suite give beyond the protocol of its row."""
+    specs = {}
+    for suite in {recipe[0] for recipe in RECIPES}:
+        for spec in plan(Path(suite)).specs:
+            specs.setdefault((suite, spec.row, spec.condition.dataset), spec)
 
-    def recipe(name, row, dataset, *keys):
-        spec = next(
-            s for s in plan(Path(name)).specs if (s.row, s.condition.dataset) == (row, dataset)
-        )
-        values = spec.protocol.model_dump()
+    for suite, row, dataset, names, expected in RECIPES:
+        values = specs[suite, row, dataset].protocol.model_dump()
         values |= values["schedule"]
-        return tuple(values[key] for key in keys)
-
-    steps = "epochs", "milestones", "gamma"
-    sgd = "lr", "momentum", "weight_decay", "batch_size"
-    table1, table2 = "elr-table1-cifar100-published", "elr-table2"
-
-    assert recipe(table1, "elr", "cifar100", *sgd, *steps) == (
-        0.02,
-        0.9,
-        1e-3,
-        128,
-        150,
-        [80.0, 120.0],
-        0.01,
-    )
-    assert recipe(table1, "gce", "cifar100", *sgd, *steps) == (
-        0.01,
-        0.9,
-        1e-4,
-        128,
-        150,
-        [80.0, 120.0],
-        0.1,
-    )
-    assert recipe(table1, "sl-authors", "cifar100", *sgd, *steps) == (
-        0.01,
-        0.9,
-        0.01,
-        128,
-        150,
-        [40.0, 80.0],
-        0.1,
-    )
-    assert recipe(table1, "elr-cosine", "cifar100", "epochs", "period", "floor") == (
-        150,
-        10.0,
-        0.001,
-    )
-    assert recipe("elr-table1-cifar10-published", "gce", "cifar10", *steps) == (
-        120,
-        [40.0, 80.0],
-        0.1,
-    )
-    assert recipe("elr-table1-cifar10-published", "elr-cosine", "cifar10", "epochs", "period") == (
-        150,
-        10.0,
-    )
-
-    for dataset, epochs, drop in (("cifar10", 200, 150.0), ("cifar100", 250, 200.0)):
-        assert recipe(table2, "elr-plus", dataset, "model", *sgd, *steps) == (
-            "preact_resnet18", 0.02, 0.9, 5e-4, 128, epochs, [drop], 0.1,
-        )  # fmt: skip
-        assert recipe(table2, "dividemix", dataset, "model", *sgd, *steps) == (
-            "preact_resnet18", 0.02, 0.9, 5e-4, 64, 300, [150.0], 0.1,
-        )  # fmt: skip
-
-    web = "batches_per_epoch"
-    clothing = "clothing1m-published", "clothing1m"
-
-    assert recipe(clothing[0], "elr", clothing[1], *sgd, web, *steps) == (
-        1e-3,
-        0.9,
-        1e-3,
-        64,
-        2000,
-        10,
-        [5.0],
-        0.01,
-    )
-    assert recipe(clothing[0], "elr-plus", clothing[1], "lr", web, *steps) == (
-        0.002,
-        3000,
-        15,
-        [7.0],
-        0.1,
-    )
-    assert recipe(clothing[0], "dividemix", clothing[1], "lr", "batch_size", web, *steps) == (
-        0.002, 32, 1000, 80, [40.0], 0.1,
-    )  # fmt: skip
-    assert recipe("webvision-published", "elr", "webvision", *sgd, *steps) == (
-        0.02, 0.9, 5e-4, 32, 120, [40.0, 80.0], 0.01,
-    )  # fmt: skip
-    assert recipe("webvision-published", "dividemix", "webvision", "lr", "crop", *steps) == (
-        0.01,
-        299,
-        80,
-        [40.0],
-        0.1,
-    )
-    assert recipe("webvision-published", "disc", "webvision", *sgd, *steps) == (
-        0.1, 0.0, 5e-4, 32, 100, [60.0, 80.0], 0.1,
-    )  # fmt: skip
-    assert recipe("animal10n-published", "ce", "animal10n", *sgd, *steps) == (
-        0.1, 0.9, 5e-4, 128, 100, [50.0, 75.0], 0.2,
-    )  # fmt: skip
-    assert recipe("animal10n-published", "disc", "animal10n", *sgd, *steps) == (
-        0.05, 0.0, 5e-4, 64, 120, [50.0, 80.0], 0.1,
-    )  # fmt: skip
+        assert tuple(values[name] for name in names) == expected, (suite, row, dataset)
 
 
 def test_suites_for_all_methods_have_the_same_rows():
-    rows = {
-        name: list(read_suite(name)[0].methods)
-        for name in ("cifar10n", "cifar100n", "clothing1m", "webvision")
-    }
-
-    assert all(
-        found == rows["cifar10n"] == list(read_suite("animal10n")[0].methods)
-        for found in rows.values()
-    )
+    expected = list(read_suite("cifar10n")[0].methods)
+    for name in ("cifar100n", "clothing1m", "webvision", "animal10n"):
+        assert list(read_suite(name)[0].methods) == expected
 
 
 def test_every_method_has_a_row_in_the_suite_of_all():
@@ -447,8 +440,8 @@ def test_as_published_gives_a_method_its_own_protocol(plan):
 def test_only_as_published_gives_a_method_its_own_protocol(problems_of):
     text = changed(("{beta: 0.7, lam: 3.0}", "{protocol: {lr: 0.1}}"))
     assert problems_of(text) == [
-        "trial.yaml:7: methods.elr.protocol: only the track as-published gives a method its own protocol; "
-        "this suite is identical"
+        "trial.yaml:7: methods.elr.protocol: only the track as-published gives a method its own "
+        "protocol; this suite is identical"
     ]
 
 
@@ -641,9 +634,16 @@ def test_every_problem_is_reported_at_once(problems_of):
     places = {line.split(": ")[1] for line in problems_of(text)}
 
     assert places == {
-        "protocol", "datasets.0.noise.rate", "methods.cee", "methods.gce.q", "methods.elr.lamda", "seeds", "sede",
-        "overrides.epoch", "overrides.lr",
-    }  # fmt: skip
+        "protocol",
+        "datasets.0.noise.rate",
+        "methods.cee",
+        "methods.gce.q",
+        "methods.elr.lamda",
+        "seeds",
+        "sede",
+        "overrides.epoch",
+        "overrides.lr",
+    }
 
 
 def test_the_line_is_that_of_the_value_not_of_its_block(problems_of):
@@ -663,7 +663,7 @@ def test_the_command_lines_own_values_are_blamed_on_it(problems_of):
     )
 
 
-# --- methods of one's own -------------------------------------------------------------------------
+# --- a user's methods -----------------------------------------------------------------------------
 
 OWN = """
 import math
@@ -680,7 +680,7 @@ class Own(Method):
 
 @pytest.fixture
 def own(tmp_path):
-    """own(parameter, body) -> options that add the method `own`."""
+    """Return own(parameter, body), which gives the options that add the method `own`."""
 
     def make(parameter="q: float = 1.0", body="pass"):
         folder = tmp_path / "own"

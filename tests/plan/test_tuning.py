@@ -1,4 +1,7 @@
-"""The tuned track: equal tries for every row, chosen on noisy validation labels, one setting per dataset."""
+"""The tuned track: every row gets as many tries.
+
+For each dataset the setting that is best on noisy validation labels is run.
+"""
 
 import pytest
 
@@ -9,6 +12,7 @@ from nlbench.results.store import Store
 
 
 def suite(**changes):
+    """Return a small suite of the tuned track, with some keys changed."""
     base = {
         "name": "t",
         "track": "tuned",
@@ -26,16 +30,18 @@ def test_every_row_gets_as_many_tries_and_the_best_on_validation_labels_is_run(t
     tries = api.prepare(suite(), out=tmp_path)
     assert tries.plan.tries
 
-    rows = [spec.row for spec in tries.specs]
-    assert {row: rows.count(row) for row in rows} == {
-        f"{m}#{i}": 2 for m in ("ce", "elr") for i in range(3)
-    }
+    tried = {}
+    for spec in tries.specs:
+        tried.setdefault(spec.row, []).append(spec)
+
+    # Each row has three tries, and each try has a run on either noise.
+    assert set(tried) == {"ce#0", "ce#1", "ce#2", "elr#0", "elr#1", "elr#2"}
+    assert {len(specs) for specs in tried.values()} == {2}
     assert {spec.seed for spec in tries.specs} == {1000}
 
-    identities = {row: [s for s in tries.specs if s.row == row] for row in rows}
-    settings = {(s.protocol.lr, *s.params.values()) for specs in identities.values() for s in specs}
-
-    assert len(settings) == 6  # three of each row, all different
+    # The tries of a row differ from each other.
+    settings = {(spec.protocol.lr, *spec.params.values()) for spec in tries.specs}
+    assert len(settings) == 6
 
     frame = nlbench.run(suite(), out=tmp_path)
     assert (frame["status"] == "done").all()
@@ -49,10 +55,12 @@ def test_every_row_gets_as_many_tries_and_the_best_on_validation_labels_is_run(t
 
     for method in ("ce", "elr"):
         means = {}
-        for row, specs in identities.items():
+        for row, specs in tried.items():
             if row.startswith(method):
-                means[row] = sum(store.read(s.key).metrics["val_last"] for s in specs) / len(specs)
-        best = identities[max(means, key=means.get)][0]
+                results = [store.read(spec.key).metrics["val_last"] for spec in specs]
+                means[row] = sum(results) / len(results)
+
+        best = tried[max(means, key=means.get)][0]
         for spec in final.specs:
             if spec.row == method:
                 assert (spec.params, spec.protocol) == (best.params, best.protocol)
@@ -67,20 +75,33 @@ def test_a_try_that_diverged_has_lost(tmp_path):
     frame = nlbench.run(changed, out=tmp_path)
 
     assert len(frame) == 4
-    assert {r.spec["protocol"]["lr"] for r in map(Store(tmp_path).read, frame.index)} == {0.01}
+    for key in frame.index:
+        assert Store(tmp_path).read(key).spec["protocol"]["lr"] == 0.01
 
     statuses = nlbench.load(tmp_path)["status"]
     assert sorted(statuses.unique()) == ["diverged", "done"]
 
 
+FRAGILE = '''\
+"""A method that fails while BREAK is in the environment."""
+import os
+
+from torch.nn import functional as F
+
+from nlbench.method import Method
+
+
+class Fragile(Method):
+    def loss(self, logits, batch):
+        if "BREAK" in os.environ:
+            raise OSError("on purpose")
+        return F.cross_entropy(logits, batch.labels)
+'''
+
+
 def test_a_try_that_failed_is_tried_again_and_nothing_is_chosen_meanwhile(tmp_path, monkeypatch):
     (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "fragile.py").write_text(
-        '"""A test\'s method."""\nimport os\nfrom torch.nn import functional as F\n'
-        "from nlbench.method import Method\n\n\nclass Fragile(Method):\n    def loss(self, logits, batch):\n"
-        '        if "BREAK" in os.environ:\n            raise OSError("on purpose")\n'
-        "        return F.cross_entropy(logits, batch.labels)\n"
-    )
+    (tmp_path / "m" / "fragile.py").write_text(FRAGILE)
     changed = suite(methods={"fragile": {}}, tuning={"tries": 2, "protocol": {"lr": [0.01, 0.05]}})
     monkeypatch.setenv("BREAK", "1")
     frame = nlbench.run(changed, out=tmp_path / "out", methods_dir=tmp_path / "m")
