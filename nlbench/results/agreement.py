@@ -193,7 +193,9 @@ def _sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, S
             continue
         rows.append(row)
 
-    below = [f"Left out: {', '.join(names)} ({reason})." for reason, names in left_out.items()]
+    below = []
+    for reason, names in left_out.items():
+        below.append(f"Left out: {', '.join(names)} ({reason}).")
     if len(rows) < 2:
         there = rows[0] if rows else "none"
         heading = METRICS[metric].heading
@@ -272,7 +274,9 @@ def _sides_of_sources(results: Results, condition: int, metric: str) -> list[tup
         for row, record in alone.items():
             published[row] = Cell(planned=1, values={0: record.mean / 100})
 
-        below = [f"B is {line}" for line in records.sources(list(alone.values()))]
+        below = []
+        for line in records.sources(list(alone.values())):
+            below.append(f"B is {line}")
         if table == records.CIFARN:
             below += records.CIFARN_WARNINGS
 
@@ -393,15 +397,16 @@ def _of_interval(a: Side, b: Side, around: tuple[float, float] | None) -> str:
     if around is None:
         return "No interval: it is drawn from the seeds, and no side has two."
     text = "interval: bootstrap over the seeds"
-    several = []
+    # How many seeds each side has that has more than one.
+    several = {}
     for name, side in (("A", a), ("B", b)):
         if len(side.seeds) > 1:
-            several.append(name)
+            several[name] = len(side.seeds)
     if len(several) == 1:
-        text += f" of {several[0]} alone, so it is too narrow"
+        text += f" of {', '.join(several)} alone, so it is too narrow"
     text += f", {DRAWS:,} draws"
 
-    few = min(len(side.seeds) for side in (a, b) if len(side.seeds) > 1)
+    few = min(several.values())
     if few < 5:
         text += f"; with {few} seeds it is too narrow"
     return text + "."

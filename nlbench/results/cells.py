@@ -52,8 +52,9 @@ class Cell:
         "(2/5)" means that 2 of 5 seeds are done, "!1" that one failed, "-" that there is none.
         """
         if self.mean is None:
-            empty = f"!{self.failed}" if self.failed else "-"
-            return empty + self.marks
+            if self.failed:
+                return f"!{self.failed}{self.marks}"
+            return f"-{self.marks}"
 
         missing = []
         if len(self.values) < self.planned:
@@ -94,7 +95,9 @@ class Difference:
 
 
 def _percent(mean: float, std: float | None, signed: bool = False) -> str:
-    text = f"{100 * mean:+.2f}" if signed else f"{100 * mean:.2f}"
+    text = f"{100 * mean:.2f}"
+    if signed:
+        text = f"{100 * mean:+.2f}"
     if std is not None:
         text += f"±{100 * std:.2f}"
     return text
@@ -111,8 +114,9 @@ def difference(cell: Cell, reference: Cell) -> Difference | None:
     if mean is None:
         return None
     std = statistics.sample_std(deltas)
-    p = None if std is None else statistics.paired_p(mean, std, len(deltas))
-    return Difference(mean, std, len(deltas), p)
+    if std is None:
+        return Difference(mean, None, len(deltas), None)
+    return Difference(mean, std, len(deltas), statistics.paired_p(mean, std, len(deltas)))
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,9 @@ class SuiteRow:
     @property
     def label(self) -> str:
         """The name as tables print it, with the privileged information."""
-        return f"{self.name} [told {', '.join(self.told)}]" if self.told else self.name
+        if not self.told:
+            return self.name
+        return f"{self.name} [told {', '.join(self.told)}]"
 
 
 class Results:

@@ -52,9 +52,12 @@ def render(results: Results, reference: str | None, published: bool = False) -> 
         published: adds the nearest published number to each line, and lines of the metric
             `unstated` for numbers whose source names no rule.
     """
+    columns: tuple[str, ...] = _COLUMNS
+    if published:
+        columns += _PUBLISHED_COLUMNS
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS + _PUBLISHED_COLUMNS if published else _COLUMNS)
+    writer.writerow(columns)
 
     metrics = [name for name in METRICS if results.has(name)]
     for condition in range(len(results.conditions)):
@@ -66,7 +69,9 @@ def render(results: Results, reference: str | None, published: bool = False) -> 
                     line += _published(results, row, condition, MEASURES.get(metric))
                 writer.writerow(line)
 
-        for row in results.rows if published else ():
+        if not published:
+            continue
+        for row in results.rows:
             numbers = _published(results, row, condition, Reported("top1", ""))
             if any(numbers):
                 line = _first_columns(results, row, condition, _UNSTATED)

@@ -21,7 +21,9 @@ _LATEX = {
 
 def p_value(p: float) -> str:
     """Return a p-value with three digits, or "<0.001"."""
-    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+    if p < 0.001:
+        return "<0.001"
+    return f"{p:.3f}"
 
 
 def markdown(
@@ -30,12 +32,16 @@ def markdown(
     """Return a Markdown table. The first column is aligned to the left, the others to the right."""
     columns = zip(headings, *lines, strict=True)
     widths = [max(map(len, column)) for column in columns]
-    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    rules = ["-" * widths[0]]
+    for width in widths[1:]:
+        rules.append("-" * (width - 1) + ":")
 
-    text = [f"**{title}**", "", _markdown_line(headings, widths), _markdown_line(rules, widths)]
-    text += [_markdown_line(line, widths) for line in lines]
+    text = [f"**{title}**", ""]
+    for line in (headings, rules, *lines):
+        text.append(_markdown_line(line, widths))
     text.append("")
-    text += [f"- {note}" for note in notes]
+    for note in notes:
+        text.append(f"- {note}")
     return "\n".join([*text, ""])
 
 
@@ -54,15 +60,17 @@ def latex(title: str, headings: list[str], lines: Sequence[list[str]], notes: Se
         _latex_line(headings),
         r"\midrule",
     ]
-    text += [_latex_line(line) for line in lines]
+    text += map(_latex_line, lines)
     text += [r"\bottomrule", r"\end{tabular}"]
+
     # A note can be copied into a caption, so what LaTeX would not print there is escaped.
-    text += ["% " + note.replace("%", r"\%").replace("±", r"$\pm$") for note in notes]
+    for note in notes:
+        text.append("% " + note.replace("%", r"\%").replace("±", r"$\pm$"))
     return "\n".join([*text, ""])
 
 
 def _latex_line(cells: Sequence[str]) -> str:
-    return " & ".join(_escaped(cell) for cell in cells) + r" \\"
+    return " & ".join(map(_escaped, cells)) + r" \\"
 
 
 def _escaped(text: str) -> str:

@@ -68,7 +68,9 @@ def _noise_rate(facts: Sequence[NoiseFacts]) -> str:
         train_rates.append(train)
         full_rates.append(full)
 
-    drawn = "drawn anew for each seed" if facts[0]["redrawn"] else "the same for all seeds"
+    drawn = "the same for all seeds"
+    if facts[0]["redrawn"]:
+        drawn = "drawn anew for each seed"
     return (
         f"measured noise rate {_span(train_rates)} of the training labels "
         f"({_span(full_rates)} of all labels), {drawn}"
@@ -77,43 +79,50 @@ def _noise_rate(facts: Sequence[NoiseFacts]) -> str:
 
 def _span(rates: Sequence[float]) -> str:
     low, high = f"{100 * min(rates):.2f}%", f"{100 * max(rates):.2f}%"
-    return low if low == high else f"{low} to {high}"
+    if low == high:
+        return low
+    return f"{low} to {high}"
 
 
 def _sizes(facts: Sequence[NoiseFacts]) -> str:
     sizes = {(fact["num_train"], fact["num_val"], fact["num_test"]) for fact in facts}
     parts = []
     for train, val, test in sorted(sizes):
-        validation = f", {val} validation" if val else ""
-        parts.append(f"{train} training{validation}, {test} test examples")
+        names = [f"{train} training"]
+        if val:
+            names.append(f"{val} validation")
+        parts.append(f"{', '.join(names)}, {test} test examples")
     return "; ".join(parts)
 
 
 def of_marks(results: Results) -> list[str]:
     """Explain the marks that cells of these results have, and name methods with own optimisers."""
     records = results.all_records()
-    cells = []
+    stale = failed = missing = False
     for row in results.rows:
         for condition in range(len(results.conditions)):
-            cells.append(results.cell(row.name, condition, "last"))
-    notes = []
+            cell = results.cell(row.name, condition, "last")
+            stale = stale or STALE in cell.marks
+            failed = failed or cell.failed > 0
+            missing = missing or len(cell.values) < cell.planned
 
+    notes = []
     own = []
     for record in records:
         if record.method.get("own_optimisers"):
             own.append(record.spec["method"])
     if own:
         notes.append(f"Methods that replace the protocol's optimiser: {', '.join(once(own))}.")
-    if any(STALE in cell.marks for cell in cells):
+    if stale:
         notes.append(
             f"{STALE} made by another version of the code; `nlbench run --stale rerun` trains "
             "it again."
         )
     if len(set(map(hardware_kind, records))) > 1:
         notes.append(f"{MIXED} contains or compares runs of different precision or device class.")
-    if any(cell.failed for cell in cells):
+    if failed:
         notes.append("! number of runs that failed or diverged; no mean contains them.")
-    if any(len(cell.values) < cell.planned for cell in cells):
+    if missing:
         notes.append("(n/m) n of m seeds are done; - none is done yet.")
     return notes
 
@@ -135,4 +144,6 @@ class Keys:
         if text not in self.texts:
             self.texts.append(text)
         place = self.texts.index(text)
-        return self.keys[place] if place < len(self.keys) else f"{self.keys[-1]}{place}"
+        if place < len(self.keys):
+            return self.keys[place]
+        return f"{self.keys[-1]}{place}"

@@ -101,7 +101,9 @@ def choose_reference(results: Results, against: str | None) -> str | None:
 
 
 def _title(results: Results, subject: str) -> str:
-    seeds = f"{results.seeds} seed" if results.seeds == 1 else f"{results.seeds} seeds"
+    seeds = f"{results.seeds} seeds"
+    if results.seeds == 1:
+        seeds = "1 seed"
     return (
         f"{results.suite}: {subject} in %, mean±sample std over {seeds}; "
         f"protocol {results.protocol}, track {results.track}"
@@ -160,7 +162,8 @@ def _details(results: Results, condition: int, reference: str | None) -> tuple[l
     lines = []
     for row in results.rows:
         line = [row.label]
-        line += [results.cell(row.name, condition, metric.name).text() for metric in metrics]
+        for metric in metrics:
+            line.append(results.cell(row.name, condition, metric.name).text())
         if reference is not None:
             found = differences.get(row.name)
             line.append("" if found is None else found.text())
@@ -183,8 +186,11 @@ def _passes(results: Results, row: str, condition: int) -> str:
     for record in results.records_of(row, condition):
         if record.status == "done":
             passes.append(record.method["forward_passes"])
+
     mean = statistics.mean(passes)
-    return "-" if mean is None else f"{mean:.3g}"
+    if mean is None:
+        return "-"
+    return f"{mean:.3g}"
 
 
 def _notes_of_details(results: Results, condition: int, reference: str | None) -> list[str]:

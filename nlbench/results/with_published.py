@@ -206,9 +206,9 @@ def render(
 def _columns(results: Results, condition: int) -> _Columns:
     columns: _Columns = {}
     for name, reported in MEASURES.items():
-        columns[name] = [
-            nearest_published(results, row, condition, reported) for row in results.rows
-        ]
+        columns[name] = []
+        for row in results.rows:
+            columns[name].append(nearest_published(results, row, condition, reported))
     columns[_OTHER] = [_not_measured(results, row, condition) for row in results.rows]
     return columns
 
@@ -282,11 +282,20 @@ def _difference(found: Compared, marks: str, letters: notes.Keys) -> str:
 def _notes(columns: _Columns, listed: Sequence[Published], keys: _Keys) -> list[str]:
     if not listed:
         return ["No published numbers are known for these methods on this data."]
-    cells = list(itertools.chain(*columns.values()))
-    known = list(itertools.chain(*(cell.records for cell in cells)))
-    tested = [cell for cell in cells if cell.tested]
 
-    found = [f"[{i}] {line}" for i, line in enumerate(records.sources(listed), 1)]
+    # Over all columns, those that the table does not show included.
+    known: list[Published] = []
+    tested: list[PublishedCell] = []
+    further = 0
+    for cell in itertools.chain(*columns.values()):
+        known += cell.records
+        further += cell.further
+        if cell.tested:
+            tested.append(cell)
+
+    found = []
+    for number, line in enumerate(records.sources(listed), 1):
+        found.append(f"[{number}] {line}")
     found.append(
         "published: the number as its source prints it, for the same choice of the epoch as the "
         "column before it; of several numbers, those with the most similar setting. "
@@ -306,7 +315,7 @@ def _notes(columns: _Columns, listed: Sequence[Published], keys: _Keys) -> list[
     if any(record.table == records.CIFARN for record in known):
         found += records.CIFARN_WARNINGS
 
-    further = sum(cell.further for cell in cells) + len(known) - len(listed)
+    further += len(known) - len(listed)
     if further:
         found.append(
             "Published numbers that are not shown, because their setting is less similar: "

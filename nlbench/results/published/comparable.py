@@ -34,7 +34,9 @@ def _loss_correction(params: Params) -> str:
 def _gls(params: Params) -> str:
     if params["rate"] == 0:
         return "rate 0"
-    return "positive rate" if params["rate"] > 0 else "negative rate"
+    if params["rate"] > 0:
+        return "positive rate"
+    return "negative rate"
 
 
 def _elr_plus(params: Params) -> str:
@@ -236,11 +238,16 @@ class MeasuredSetting:
     def _required(self, record: Published) -> list[_Pair]:
         """Return the properties that speak against comparing also where one is not known."""
         theirs = recipe(record)
-        drawn = record.noise.startswith(("sym-", "asym-"))
-        noise_there = definition(record) or (None if drawn else "")
-        network = None if record.architecture == "unknown" else record.name("model")
+        noise = _Pair("noise", "", definition(record))
+        if record.noise.startswith(("sym-", "asym-")):
+            # Noise that is drawn has a definition, even where the source does not say it.
+            noise = _Pair("noise", self.definition, definition(record) or None)
+        network: str | None = record.name("model")
+        if record.architecture == "unknown":
+            network = None
+
         pairs = [
-            _Pair("noise", self.definition if drawn else "", noise_there),
+            noise,
             _Pair("network", self.protocol.get("model"), network),
             _Pair("epochs", self.protocol.get("epochs"), theirs.epochs),
             _Pair("training images", self.num_train, theirs.num_train),
@@ -254,7 +261,9 @@ class MeasuredSetting:
             # It is not known what a user's own file of weights contains.
             weights = self.protocol.get("weights", "")
             here = {"": "without", "imagenet": "with"}.get(weights)
-            there = "with" if record.architecture in PRETRAINED else "without"
+            there = "without"
+            if record.architecture in PRETRAINED:
+                there = "with"
             pairs.append(_Pair("ImageNet weights", here, there))
         return pairs
 
@@ -282,7 +291,9 @@ def _source_name(kind: str, rate: object) -> str:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    if isinstance(value, Mapping):
+        return value
+    return {}
 
 
 def _shown(value: object) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Literal
 
 from nlbench.results import formats
@@ -18,7 +19,9 @@ def render(numbers: Sequence[Published], fmt: Literal["md", "csv"] = "md") -> st
 
     The CSV text has all fields, and the sources' own names.
     """
-    return _csv(numbers) if fmt == "csv" else _markdown(numbers)
+    if fmt == "csv":
+        return _csv(numbers)
+    return _markdown(numbers)
 
 
 def _csv(numbers: Sequence[Published]) -> str:
@@ -26,8 +29,7 @@ def _csv(numbers: Sequence[Published]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in fields(Published)]
     writer.writerow(names)
-    for record in numbers:
-        writer.writerow([getattr(record, name) for name in names])
+    writer.writerows(map(attrgetter(*names), numbers))
     return text.getvalue()
 
 

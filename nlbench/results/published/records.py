@@ -157,11 +157,17 @@ def select(
     """
     asked = {"dataset": dataset, "method": method, "noise": noise, "model": model}
     found = list(load())
+    given = []
     for option, name in asked.items():
         if name is None:
             continue
+        given.append(f"--{option} {name}")
         names_of = _NAMES_OF[option]
-        known = dict.fromkeys(known for record in load() for known in sorted(names_of(record)))
+
+        # In the order of the file, each name once.
+        known: dict[str, None] = {}
+        for record in load():
+            known |= dict.fromkeys(sorted(names_of(record)))
         if name not in known:
             raise SuiteError(
                 f"--{option} {name}: no published number has it. There are: {', '.join(known)}."
@@ -170,7 +176,6 @@ def select(
         found = [record for record in found if name in names_of(record)]
 
     if not found:
-        given = [f"--{option} {name}" for option, name in asked.items() if name is not None]
         raise SuiteError(f"no published number has all of {', '.join(given)}")
     return found
 
@@ -207,11 +212,17 @@ def sources(records: Sequence[Published]) -> list[str]:
     """Describe each (table, source), in the order of their first record."""
     lines = []
     for (table, source), found in _by_source(records).items():
-        seeds = sorted({record.seeds for record in found if record.seeds})
+        seeds = set()
+        kinds = set()
+        for record in found:
+            if record.seeds:
+                seeds.add(record.seeds)
+            if record.std is not None:
+                kinds.add(record.std_kind)
+
         remarks = ["number of runs not stated"]
         if seeds:
-            remarks = [f"{', '.join(map(str, seeds))} runs"]
-        kinds = {record.std_kind for record in found if record.std is not None}
+            remarks = [f"{', '.join(map(str, sorted(seeds)))} runs"]
         remarks += [_STD_KINDS[kind] for kind in sorted(kinds)]
         remarks += remarks_on(found)
         lines.append(f"{table}: {source}; {'; '.join(filter(None, remarks))}.")
