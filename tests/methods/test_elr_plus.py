@@ -47,7 +47,7 @@ def start(task, params=None, *, double=False, **more):
 # ---- The loss of a step --------------------------------------------------------------------------
 
 
-class Says(nn.Module):
+class Constant(nn.Module):
     """A network that returns the same logits whatever it sees."""
 
     def __init__(self, logits):
@@ -63,8 +63,10 @@ def one_step(method, k, step, logits, taught, labels, index, share, perm):
 
     Returns: the loss, its gradient to the logits, and what the step returned.
     """
-    said = [logits if i == k else taught for i in range(2)]
-    run = make_run(method.task, networks=[Says(values) for values in said[: method.num_networks]])
+    outputs = [logits if i == k else taught for i in range(2)]
+    run = make_run(
+        method.task, networks=[Constant(values) for values in outputs[: method.num_networks]]
+    )
     method.prepare(run)
     with torch.no_grad():
         method.teachers[k - 1].logits.copy_(taught)
