@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def names() -> list[str]:
     """Return the names of all executors."""
+    # The folder is the list of executors, so a new file needs no entry elsewhere.
     modules = {path.stem for path in Path(__file__).parent.glob("*.py")}
     return sorted(modules - {"__init__", "base"})
 
@@ -30,6 +31,7 @@ def choose(options: RunOptions) -> Executor:
 
     Raises: SuiteError for a name that is no executor.
     """
+    # A single run at a time needs no further process.
     usual = "local" if options.jobs * len(options.devices) == 1 else "workers"
     name = options.executor or usual
     if name not in names():
@@ -38,5 +40,7 @@ def choose(options: RunOptions) -> Executor:
             f"NLBENCH_EXECUTOR={name}: no such executor. There are: {', '.join(names())}.{hint}"
         )
 
+    # Imported by its name and only when it is used: training imports torch, and help and tables do
+    # without it.
     executor: Executor = importlib.import_module(f"nlbench.executors.{name}")
     return executor

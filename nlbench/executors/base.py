@@ -29,7 +29,11 @@ __all__ = [
     "state",
 ]
 
+# What becomes of runs whose record was made by other code.
 Stale = Literal["keep", "rerun"]
+
+
+# ---- The interface ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ class Executor(Protocol):
 
         Reports to `listener`; at least `on_finish` for each run.
         """
+
+
+# ---- The state of a plan ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,10 @@ def state(
     """
     result = State()
     by_status = {"done": result.done, "diverged": result.diverged, "failed": result.failed}
+    # Two rows may be the same run. It is trained once.
     for key, spec in {spec.key: spec for spec in specs}.items():
+        # Read before the record: one that is written in between is then newer when the run's turn
+        # comes, and the run is not trained a second time.
         result.ages[key] = age_of(store, key)
         record = store.read(key)
         if record is None:
@@ -95,6 +105,7 @@ def state(
         method_file, model = methods[spec.method].path, spec.protocol.model
         if record.code != code_hash.code_hash(method_file, model, spec.condition.dataset):
             result.stale.add(key)
+        # An error may have a passing cause. A diverged run is a result and is not tried again.
         if record.status == "failed" or (stale == "rerun" and key in result.stale):
             result.todo.append(spec)
     return result
@@ -104,6 +115,9 @@ def age_of(store: Store, key: str) -> int | None:
     """Return when the run's record was written, in nanoseconds, or None if it has none."""
     path = store.run_dir(key) / "record.json"
     return path.stat().st_mtime_ns if path.exists() else None
+
+
+# ---- Devices ------------------------------------------------------------------------------------
 
 
 def pick_devices(names: str) -> tuple[torch.device, ...]:

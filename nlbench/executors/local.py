@@ -15,6 +15,7 @@ from nlbench.training.record import failed
 from nlbench.training.run_data import RunData, load_data
 from nlbench.training.train import train
 
+# Between two tries of the runs that other processes hold.
 POLL_SECONDS = 1.0
 
 
@@ -42,6 +43,9 @@ class Trainer:
         with self._store.lock(spec.key) as mine:
             if not mine:
                 return None
+
+            # Another process may have trained it since the work was planned. Then even a run that
+            # was stale or had failed is not trained a second time.
             if age_of(self._store, spec.key) != todo.age and (record := self._store.read(spec.key)):
                 return record
 
@@ -54,12 +58,15 @@ class Trainer:
             except Exception as error:
                 if options.debug:
                     raise
+
+                # One method that fails must not end the other runs of a sweep.
                 record = failed(spec, error, options)
                 self._store.write(record, [])
                 return record
 
     def _data_of(self, spec: RunSpec) -> RunData:
         protocol = spec.protocol
+        # Everything that `load_data` depends on.
         part = spec.condition, spec.seed, protocol.val_fraction, protocol.subset, protocol.stratify
         if part not in self._data:
             # Free the old data before the new are read: both may be large.
@@ -70,6 +77,8 @@ class Trainer:
 
 def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: Listener) -> None:
     """Train every run of `todo`, last those that another process holds. See `base.Executor`."""
+    # In the first round no time is spent on waiting for a helper network, because other runs are
+    # left. Later rounds have only runs that have to wait for something.
     trainer = Trainer(options, store, listener)
     waiting = list(todo)
     again = False

@@ -58,6 +58,7 @@ def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: L
     If a worker process dies, for example because memory is short, its run gets a record with status
     "failed". See `base.Executor`.
     """
+    # Device by device, so that with few runs each device gets one before any gets a second.
     places = [device for _ in range(options.jobs) for device in options.devices]
     places = places[: len(todo)]
     workers: list[Worker] = []
@@ -67,6 +68,7 @@ def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: L
             workers.append(Worker(own, store.root, len(places)))
         share_out(todo, workers, store, listener)
     finally:
+        # Also after Ctrl-C or an error: no worker may outlive this process's sweep.
         for worker in workers:
             worker.end()
 
@@ -86,6 +88,7 @@ def share_out(
             ready.extend(held)
             held, asked = [], time.monotonic()
         while ready and idle:
+            # While other runs are left, a worker need not wait for a helper network.
             following = ready.popleft()
             idle.pop(0).begin(following, wait=not ready)
 
@@ -95,6 +98,7 @@ def share_out(
         if not busy:
             listener.on_wait(len(held))
 
+        # With a time limit, because runs that are held have to be tried again.
         links = connection.wait([worker.link for worker in busy], POLL_SECONDS)
         for worker in busy:
             if worker.link not in links:
@@ -104,6 +108,7 @@ def share_out(
             if isinstance(message, Warned):
                 store.warn(message.line)
             elif isinstance(message, Reported):
+                # By name, because the caller's listener overrides the hook that the worker named.
                 hook = getattr(listener, message.hook.__name__)
                 hook(run.spec, *message.values)
             elif message.record is None:
@@ -120,7 +125,10 @@ def share_out(
 
 @dataclass(frozen=True)
 class Reported:
-    """A call of a Listener's hook for the worker's run; `values` are its arguments after the spec."""
+    """A call of a Listener's hook for the worker's run.
+
+    `values` are the arguments after the spec.
+    """
 
     hook: Callable[..., None]
     values: tuple[Any, ...]
@@ -192,6 +200,7 @@ class Worker:
             f"sys.path[:] = {sys.path!r}; "
             f"from nlbench.executors import workers; workers.serve({theirs.fileno()})"
         )
+        # Workers share the machine, so each of them has a part of the processes that decode images.
         decoders = str(max(1, decode.workers() // self._among))
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -237,11 +246,15 @@ class Worker:
         return message
 
     def _record_of_dead(self, store: Store) -> RunRecord | None:
+        # The dead process could not clear its lock. On a file system without flock the run would
+        # look held.
         spec, status = self.current.spec, self.process.wait()
         store.release(spec.key, self.process.pid)
         with store.lock(spec.key) as mine:
             if not mine:
                 return None
+
+            # It may have died after its record was written.
             if age_of(store, spec.key) != self.current.age and (record := store.read(spec.key)):
                 return record
             record = failed(spec, WorkerDied(_reason(status)), self._options)
@@ -274,6 +287,7 @@ def serve(handle: int) -> None:
     """Train the runs that arrive through the connection `handle`, until the parent ends."""
     link = connection.Connection(handle)
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    # A thread of its own reads the connection, to notice the end of the parent during a training.
     threading.Thread(target=_receive_orders, args=(link, orders), daemon=True).start()
 
     def send(message: Reported | Warned | Ended | Raised) -> None:
@@ -320,5 +334,6 @@ def _receive_orders(link: connection.Connection, orders: queue.SimpleQueue[Any])
         while True:
             orders.put(link.recv())
     except (EOFError, OSError):
-        # The parent has ended, however that happened.
+        # The parent has ended, however that happened. os._exit also ends a training that is going
+        # on in the main thread. Its checkpoint is on disk.
         os._exit(1)

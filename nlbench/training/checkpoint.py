@@ -72,6 +72,7 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`, a dictionary that torch.load reads with weights_only."""
+        # Written to another name first: a process that is killed here leaves the old checkpoint.
         tagged = {**state, "tag": self.tag}
         write_atomic(self.path, lambda file: torch.save(tagged, file))
         self._saved = time.monotonic()
@@ -92,6 +93,7 @@ class Checkpoint:
             self._store.set_aside(self.path, reason)
             return None
 
+        # The code may have changed since, and one record must not have epochs of two versions.
         if not isinstance(state, dict) or state.get("tag") != self.tag:
             self._store.set_aside(self.path, "checkpoint of other code or of another run")
             return None

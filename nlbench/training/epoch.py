@@ -36,6 +36,7 @@ def train_epoch(
         for network in state.networks:
             network.train()
 
+        # An item is a Batch, or a tuple of what the method's step takes.
         method.on_epoch_start(state, epoch)
         for item in drawn_ahead(method.batches(state, epoch), state.images.ahead):
             arguments = item if isinstance(item, tuple) else (item,)
@@ -45,6 +46,8 @@ def train_epoch(
             state.step += 1
         method.on_epoch_end(state, epoch)
 
+    # Kernels on a GPU mark labels and indices out of range on the device. Looking at the mark once
+    # per epoch does not make steps wait.
     ops.check_faults(state.task.device)
     return state.take_loss()
 

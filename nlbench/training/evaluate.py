@@ -56,6 +56,7 @@ def summarise(history: Sequence[Metrics], parts: Collection[str]) -> Metrics:
     if metric_key("test", "top5") in last:
         metrics["last_top5"] = last[metric_key("test", "top5")]
 
+    # A validation set selects an epoch, and the test accuracy of that epoch is reported.
     if "val" in parts:
         validation = _column(history, "val", "accuracy")
         _add_epoch(metrics, "selected", test, _first_best(validation))
@@ -124,6 +125,7 @@ def evaluate_epoch(
             part_accuracies, predicted[name] = score(predict, part_images, true)
             metrics |= keyed(name, part_accuracies)
     except ArithmeticError as error:
+        # The last step that was taken is the one that made the weights.
         raise Diverged(str(error), run.epoch, run.step - 1) from None
     return metrics, predicted["test"]
 
@@ -141,10 +143,10 @@ def score(
 ) -> tuple[dict[str, float], Tensor]:
     """Return the accuracies of `predict` on plain images, and its classes (n,) int64.
 
-    Raises: ArithmeticError if an output is not finite. The argmax of NaN is a class like any other,
-        so the accuracy would not show it.
+    Raises: ArithmeticError if an output is not finite.
     """
     logits = predict_all(predict, images)
+    # The argmax of NaN is a class like any other, so the accuracy would not show it.
     if not logits.isfinite().all():
         raise ArithmeticError("the network's output is not finite")
     return accuracies(logits, labels), logits.argmax(1)
@@ -157,6 +159,7 @@ def predict_all(
 
     A module predicts in evaluation mode and is put back into its mode afterwards.
     """
+    # A method's `predict` is no module. `predictor` has set its networks to evaluation mode.
     training = network.training if isinstance(network, nn.Module) else False
     if isinstance(network, nn.Module):
         network.eval()
@@ -201,6 +204,7 @@ class Memorisation:
         self._labels, self._clean = labels, clean_labels
         self._wrong = 4 * (labels != clean_labels)
         # By 4 * wrong label + 2 * predicted as the true class + predicted as the given label.
+        # They are on the device, so that a step can count without waiting for the GPU.
         self._counts = torch.zeros(8, dtype=torch.int64, device=labels.device)
         self._one = self._counts.new_ones(())
 
@@ -239,6 +243,7 @@ def target_metrics(method: Method, clean_labels: Tensor | None) -> Metrics:
 
     Nothing if the method has no such buffer, or if the clean labels (N,) int64 are unknown.
     """
+    # A buffer of this name may be something else, and then it has another shape.
     targets = getattr(method, "targets", None)
     shape = method.task.num_train, method.task.num_classes
     if clean_labels is None or not isinstance(targets, Tensor) or targets.shape != shape:

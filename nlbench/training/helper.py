@@ -53,6 +53,7 @@ class HelperNetworks:
 
         Raises: FitHeld if another process trains it and the options say not to wait; Diverged.
         """
+        # The network is made anew even where the result exists: only its weights are in the store.
         entered = time.perf_counter()
         spec, images = self._spec, state.images
         network = make_network(
@@ -62,6 +63,8 @@ class HelperNetworks:
         fit_key = self._fit_key(key, loss, epochs)
         path = self._store.root / "fits" / f"{fit_key}.pt"
         result = Checkpoint(self._store, path, fit_key)
+
+        # Another process may be training it, or may have done so while this one waited.
         while (saved := result.load()) is None:
             with hold(path.with_suffix(".lock"), leftovers=f".{fit_key}*.tmp") as mine:
                 if mine and not path.exists():
@@ -82,7 +85,8 @@ class HelperNetworks:
         identity = spec.identity()
         method_file = self._options.methods[spec.method].path
 
-        # A helper network with the common loss depends on no method, so all methods share it.
+        # A helper network with the common loss depends on no method, so all methods share it. One
+        # with another loss depends on the code and the hyperparameters of its method.
         shared = loss == "ce"
         if shared:
             del identity["method"], identity["params"]
@@ -103,6 +107,7 @@ class HelperNetworks:
         """Train a helper network, and save its best weights and the seconds it took in `result`."""
         protocol = stretched(self._spec.protocol, epochs)
         loss_of = _cross_entropy if loss == "ce" else loss
+        # From the run's seed and the key alone, so that methods that share it get the same one.
         seed = streams.derive(self._spec.seed, "fit", key)
 
         # ---- What it is trained on, and validated on ------------------------------------------
@@ -138,6 +143,7 @@ class HelperNetworks:
             began = time.perf_counter()
             mean = train_epoch(own, method, epoch)
             held_loss = validation_loss(network, loss_of, held_images, held_labels)
+            # A loss that is not a number is never lower, so weights that diverged are never kept.
             if held_loss < best["loss"]:
                 best = {"loss": held_loss, "network": _copy_of_weights(network)}
             seconds += time.perf_counter() - began
@@ -156,6 +162,7 @@ class HelperNetworks:
                 )
 
         # ---- Result ----------------------------------------------------------------------------
+        # No epoch had a finite loss on the held-out labels.
         if not best["network"]:
             step = min(own.bad_step, own.step - 1)
             message = f"the loss of the helper network {key!r} is not finite"
@@ -233,8 +240,9 @@ def validation_loss(
 ) -> float:
     """Return the mean loss of the network on images without augmentation.
 
-    The batch that the loss gets holds labels, but no images and no positions of training examples.
     """
+    # The loss may depend on logits and labels alone. So the batch holds no images, and its index
+    # holds no positions of training examples.
     index = torch.arange(len(labels), device=labels.device)
     batch = Batch(Tensor(), labels, index, lambda index, k: Tensor())
     return float(loss(predict_all(network, images), batch).mean())

@@ -123,6 +123,7 @@ class Images:
 
     def subset(self, index: np.ndarray) -> Images:
         """Return a copy of the examples at `index` (n,), without augmentation."""
+        # The constructor takes an array of the host; these examples are on the device already.
         part = Images.__new__(Images)
         part.data = self.data[torch.from_numpy(index).to(self.data.device)]
         part.info = self.info
@@ -197,6 +198,7 @@ COPIES_KEPT = 4
 
 def _on_device(array: np.ndarray, device: torch.device) -> Tensor:
     """Return `array` as a tensor, which must not be written to."""
+    # The entry holds the array, because after its end another array may get the same id.
     kept = _copies.pop((id(array), device), None)
     if kept is None or kept[0] is not array:
         with warnings.catch_warnings():
@@ -204,6 +206,7 @@ def _on_device(array: np.ndarray, device: torch.device) -> Tensor:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             kept = array, torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+    # On the CPU the tensor has the memory of the array, so there is no copy to save.
     if device.type != "cpu":
         _copies[id(array), device] = kept
         for oldest in list(_copies)[:-COPIES_KEPT]:
@@ -289,6 +292,7 @@ class FileImages:
 
         (B, 3, crop, crop) float32.
         """
+        # The decoding that was begun in advance is used only if the guess was right.
         stop = min(stop, len(self))
         window, self._window = self._window, None
         in_time = window if window and window[:2] == (start, stop) else None
@@ -346,6 +350,7 @@ def _strengthened(
     # The generators of GPUs are not used here, so they need not be restored.
     with torch.random.fork_rng(devices=[]):
         for i, example in enumerate(index.tolist()):
+            # AutoAugment takes no generator, so the global one is seeded for each example.
             torch.default_generator.manual_seed((seed + example) % 2**63)
             images[i] = policy(images[i])
 
@@ -353,6 +358,7 @@ def _strengthened(
             top, left = max(y - height // 4, 0), max(x - width // 4, 0)
             kept[i, top : y + height // 4, left : x + width // 4] = 0
 
+    # Normalised first: a zero is then the mean colour.
     cut = normalise(images) * kept[:, None]
     return cut.contiguous(memory_format=torch.channels_last)
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+# ---- The network of a run -----------------------------------------------------------------------
+
 
 class Passes:
     """Counts the images that networks see while `active`."""
@@ -66,6 +68,7 @@ class Network(nn.Module):
         self._graph = _Graph()
 
     def forward(self, images: Tensor) -> Tensor:
+        # Images and not calls: a call with half a batch costs half as much.
         if self.passes.active:
             self.passes.images += len(images)
         apply = _compiled() if self.compiled and self._is_step(images) else _plain
@@ -82,6 +85,8 @@ class Network(nn.Module):
         if self.compiled or not (self.graphs and self._is_step(images)):
             return self(images)
 
+        # Looking through all modules and weights takes time, so it is done after a call of `train`
+        # only, which every epoch begins with.
         graph = self._graph
         if not graph.checked:
             relied_on = _relied_on(self)
@@ -105,7 +110,11 @@ class Network(nn.Module):
         return super().train(mode)
 
     def _is_step(self, images: Tensor) -> bool:
+        # Compiled code and graphs are made for one shape, and a graph also for one mode.
         return self.training and len(images) == self.batch_size and torch.is_grad_enabled()
+
+
+# ---- What a captured step depends on ------------------------------------------------------------
 
 
 class _Graph:
@@ -143,11 +152,16 @@ def _relied_on(network: Network) -> tuple[object, ...]:
     if not any(weight.requires_grad for weight in weights):
         return ()
 
+    # Identity and memory: another Parameter may lie in the same memory, and its gradient would then
+    # go to the old one.
     relied_on: list[object] = []
     for tensor in (*weights, *network.buffers()):
         relied_on.append((id(tensor), tensor.data_ptr(), tensor.requires_grad))
     relied_on += [module.training for module in modules]
     return tuple(relied_on)
+
+
+# ---- Forward passes -----------------------------------------------------------------------------
 
 
 def _logits(
@@ -163,6 +177,7 @@ def _logits(
         cache: let autocast keep rounded weights for their further uses in this pass.
     """
     half = precision == "bfloat16"
+    # Logits are float32 in both precisions, because losses and target memories need the digits.
     with torch.autocast(images.device.type, torch.bfloat16, enabled=half, cache_enabled=cache):
         return apply(body, images).float()
 
@@ -183,12 +198,15 @@ def _compiled() -> Callable[[nn.Module, Tensor], Tensor]:
     return torch.compile(_plain, dynamic=False)
 
 
+# ---- Capturing and replaying --------------------------------------------------------------------
+
+
 def _capture(network: Network, images: Tensor) -> Callable[[Tensor], Tensor]:
     """Capture forward and backward pass of whole batches as CUDA graphs.
 
-    The passes before the capture draw for dropout and move the averages of batch normalisation.
-    Both are put back.
+    Leaves the network's buffers and the random generators as they were.
     """
+    # The passes before the capture draw for dropout and move the averages of batch normalisation.
     before = [buffer.clone() for buffer in network.buffers()]
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         recorded = _Recorded(_Passage(network, images))
@@ -210,10 +228,11 @@ class _Passage:
         self.weights = {name: w for name, w in network.body.named_parameters() if w.requires_grad}
         names = _cast_by_autocast(network.body) if network.precision == "bfloat16" else []
         trained = [name for name in names if name in self.weights]
+        # A weight that is frozen is not among them: autocast rounds it in the captured pass.
         self._cast = {}
         for name in trained:
             self._cast[name] = self.weights[name].detach().bfloat16().requires_grad_()
-        # In the order of the weights.
+        # In the order of the weights; a rounded copy takes the place of its weight.
         self._used = [*{**self.weights, **self._cast}.values()]
         self._body, self._precision = network.body, network.precision
 
@@ -226,6 +245,8 @@ class _Passage:
         def apply(body: nn.Module, images: Tensor) -> Tensor:
             return torch.func.functional_call(body, self._cast, (images,))
 
+        # Autocast must not cache rounded weights during a capture. torch's own
+        # make_graphed_callables refuses that, too.
         return _logits(apply, self._body, self._precision, self.images, cache=False)
 
     def backward(self, logits: Tensor, dlogits: Tensor) -> list[Tensor | None]:

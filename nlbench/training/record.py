@@ -74,6 +74,7 @@ def ended(
 
 def failed(spec: RunSpec, error: BaseException, options: RunOptions) -> RunRecord:
     """Return the record of a run that raised `error`."""
+    # An error that was never raised, that of a dead worker process, has no traceback.
     lines = traceback.format_exception(error) if error.__traceback__ else []
     facts: RunError = {
         "message": f"{type(error).__name__}: {error}",
@@ -138,6 +139,7 @@ def environment(options: RunOptions, protocol: Protocol) -> Environment:
         "precision": protocol.precision,
         "compile": protocol.compile,
         "cuda_graphs": uses_graphs(options, protocol),
+        # Runs at the same time take longer, so seconds can only be compared with the same number.
         "jobs": options.jobs,
         "ops": ops.backend(device),
     }

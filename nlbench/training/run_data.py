@@ -123,6 +123,8 @@ def prepare(
         subset: size of the training part, drawn from what the validation part leaves; 0 for all.
     Raises: ValueError for impossible settings, DataError for a noise file that cannot be used.
     """
+    # Labels are drawn for all examples before the split, so that the noise does not depend on which
+    # of them are held out.
     clean = dataset.clean_labels
     given = _given(dataset, labels, noise, seed)
     stratify_by = {"clean": given if clean is None else clean, "given": given}
@@ -134,6 +136,7 @@ def prepare(
         classes = dataset.info.num_classes
         T = measure.transition_matrix(clean[train], given[train], classes)
 
+    # If nothing is left out, runs share the dataset's own array. Indexing would copy it.
     whole = len(train) == len(given)
     return RunData(
         info=dataset.info,
@@ -218,16 +221,16 @@ def _split(
 def _check_disjoint(dataset: Dataset, train: np.ndarray, val: np.ndarray) -> None:
     """Check that no image is in two parts.
 
-    The code above cannot make such a leak, but a leak would be a wrong result. The images to score
-    on are compared, too: what a validation set selects must not be tested on that set.
-
     Raises: RuntimeError for an overlap, DataError for files that are in two parts.
     """
+    # `_split` cannot make such a leak, but if there were one, every result would be wrong.
     overlap = np.intersect1d(train, val)
     repeated = len(np.unique(train)) < len(train) or len(np.unique(val)) < len(val)
     if len(overlap) or repeated:
         raise RuntimeError("the training and validation parts overlap")
 
+    # The images to score on are compared, too: what a validation set selects must not be tested on
+    # that set.
     parts = {"training": dataset.train_images, "test": dataset.test_images}
     for name, (images, _) in dataset.scored.items():
         parts[name] = images

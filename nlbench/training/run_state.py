@@ -19,7 +19,7 @@ from nlbench.training.evaluate import predict_all
 from nlbench.training.images import TrainingImages
 from nlbench.training.network import Network, Passes
 
-# A step number that no run reaches.
+# A step number that no run reaches, so that the first bad step is a minimum.
 NO_BAD_STEP = 2**62
 
 
@@ -99,6 +99,8 @@ class RunState(Run):
     # ---- Examples -------------------------------------------------------------------------------
 
     def order(self) -> Tensor:
+        # From a stream of this epoch: a resumed run draws the same order, and no draw of a method
+        # can shift it.
         rng = streams.rng(self.seed, "order", self.epoch)
         if self.epoch_size:
             order = stratified.balanced(self.task.labels.cpu().numpy(), self.epoch_size, rng)
@@ -110,6 +112,8 @@ class RunState(Run):
         return self.order().sort().values if self.epoch_size else None
 
     def batch(self, index: Tensor, *views: int) -> Batch:
+        # Image files are decoded from here on, while earlier batches are trained on. Views that the
+        # method does not name are decoded only if it looks at them.
         requested = {k: self.images.request(index, self.draws(k)) for k in views or (0,)}
 
         def view(index: Tensor, k: int) -> Tensor:
@@ -126,6 +130,8 @@ class RunState(Run):
 
     def draws(self, view: int | str) -> Tensor:
         """Return this epoch's augmentation draws of a view, one for each training example."""
+        # Drawn for all examples at once: a draw belongs to an example and not to its place in a
+        # batch, so a method with other batches sees the same augmented images.
         if self._draws_epoch != self.epoch:
             self._draws, self._draws_epoch = {}, self.epoch
         if view not in self._draws:
@@ -159,6 +165,7 @@ class RunState(Run):
         return optimiser
 
     def forward(self, network: nn.Module, images: Tensor) -> Tensor:
+        # A method may have a network that nlbench did not make.
         if isinstance(network, Network):
             return network.replay(images)
         logits: Tensor = network(images)
@@ -175,6 +182,8 @@ class RunState(Run):
 
         for name in chosen:
             self.optimisers[name].zero_grad(set_to_none=True)
+        # An op with a step form has computed the gradient already, so autograd need not go through
+        # the loss.
         if through is None:
             loss.backward()
         else:
@@ -190,6 +199,8 @@ class RunState(Run):
 
     def _set_learning_rate(self, name: str) -> None:
         """Set the learning rates for the next step of an optimiser, and count that step."""
+        # Each optimiser has a count, because a method may step one more often than another. With
+        # more steps than in the default plan, the rate stays at that of the epoch's end.
         taken = self._steps_taken.get(name, 0)
         position = self.epoch + min(taken / self.task.steps_per_epoch, 1.0)
         self._steps_taken[name] = taken + 1

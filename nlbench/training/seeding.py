@@ -29,10 +29,11 @@ class seeded:
         self._fork.__enter__()
         self._before = np.random.get_state(), random.getstate()  # noqa: NPY002
 
-        # torch.manual_seed is slow without a GPU.
+        # torch.manual_seed is slow without a GPU, so CPU and GPUs are seeded one by one.
         torch.default_generator.manual_seed(self._value)
         if torch.cuda.is_available():
             torch.cuda.manual_seed_all(self._value)
+        # NumPy takes seeds of 32 bits only.
         np.random.seed(self._value % 2**32)  # noqa: NPY002
         random.seed(self._value)
 

@@ -59,6 +59,7 @@ def make_task(data: RunData, labels: Tensor, protocol: Protocol, device: torch.d
     Raises: ValueError for epochs of more examples than there are.
     """
     num_train = len(labels)
+    # 0 if the protocol sets no number of batches. Then an epoch has all examples.
     epoch_size = protocol.batches_per_epoch * protocol.batch_size
     if epoch_size > num_train:
         raise ValueError(
@@ -66,6 +67,7 @@ def make_task(data: RunData, labels: Tensor, protocol: Protocol, device: torch.d
             f"more than the {num_train} training examples"
         )
 
+    # If the true labels are unknown, a method that asks for the rate gets the published estimate.
     privileged: dict[str, Any] = {}
     if data.noise_rate_train is not None:
         privileged["noise_rate"] = data.noise_rate_train
@@ -138,6 +140,7 @@ def make_state(
     geometry = Geometry(protocol.resize, protocol.crop)
     images = images_of(data.train_images, data.info, task.device, protocol.augment, geometry)
 
+    # Shared by all networks, and by their copies, so that a method's whole cost is counted.
     passes = Passes()
     networks: list[nn.Module] = []
     for i in range(num_networks):
@@ -209,11 +212,12 @@ def sgd(protocol: Protocol) -> Callable[[Iterable[Any]], torch.optim.Optimizer]:
 def uses_graphs(options: RunOptions, protocol: Protocol) -> bool:
     """Return whether steps are replayed as CUDA graphs: on a GPU, without torch.compile.
 
-    By default only steps of our own models are. Their forward passes do the same in every step; a
-    graph would not notice if the Python code of another model did not.
+    By default only steps of our own models are.
     """
     if options.device.type != "cuda" or protocol.compile:
         return False
     if options.cuda_graphs is not None:
         return options.cuda_graphs
+    # The forward passes of our own models do the same in every step. A graph would not notice if
+    # the Python code of another model, of torchvision or timm, did not.
     return "/" not in protocol.model

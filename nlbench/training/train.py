@@ -73,6 +73,7 @@ def train(
             # ---- Epochs -------------------------------------------------------------------------
             for epoch in range(len(progress.history), protocol.epochs):
                 began = time.perf_counter()
+                # The passes of an evaluation are not part of what a method costs.
                 state.passes.active = True
                 loss = train_epoch(state, method, epoch, memorisation)
                 state.passes.active = False
@@ -92,6 +93,8 @@ def train(
                 }
                 progress.add(metrics, trained - began, time.perf_counter() - trained)
                 listener.on_epoch(spec, epoch, protocol.epochs, metrics)
+
+                # After the last epoch the record follows at once.
                 if epoch + 1 < protocol.epochs and checkpoint.is_due():
                     kept = {"method": method.state_dict(), **state.state_dict()}
                     checkpoint.save({**kept, **progress.state_dict()})
@@ -112,6 +115,7 @@ def train(
 
 def clock(device: torch.device) -> float:
     """Return the time in seconds, after the device has done everything that it was given."""
+    # Kernels run after the call that launches them has returned.
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -130,6 +134,8 @@ def prepare(
         text = str(warning.message)
         if issubclass(warning.category, UserWarning) and text not in progress.warnings:
             progress.warnings.append(text)
+    # Helper networks have their own entry. One that an earlier run has trained counts there with
+    # the seconds that it took then.
     progress.seconds["prepare"] = time.perf_counter() - began - helpers.seconds_now
     progress.seconds["fits"] = sum(helpers.seconds.values())
 
@@ -186,6 +192,7 @@ def finish(
         metrics |= evaluate.shares("final", memorisation)
         predictions["train"] = _classes(train_classes)
 
+    # A method that estimates the transition matrix keeps it in a buffer of this name.
     C = data.info.num_classes
     estimate = getattr(method, "T", None)
     if isinstance(estimate, Tensor) and estimate.shape == (C, C):
