@@ -57,7 +57,8 @@ def check_weights(name: str, weights: str) -> None:
     """
     if weights == "imagenet" and "/" not in name:
         raise SuiteError(
-            f"model {name} has no published weights; models of torchvision and timm have. Name a file"
+            f"model {name} has no published weights; models of torchvision and timm have. "
+            "Name a file"
         )
 
 

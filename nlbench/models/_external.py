@@ -22,7 +22,8 @@ def check(package: str, name: str) -> None:
     if name not in known:
         hint = did_you_mean(f"{package}/{name}", [f"{package}/{other}" for other in known])
         raise SuiteError(
-            f"unknown model '{package}/{name}': {package} has {len(known)} models, none of that name.{hint}"
+            f"unknown model '{package}/{name}': {package} has {len(known)} models, "
+            f"none of that name.{hint}"
         )
 
 
@@ -121,7 +122,8 @@ def _torchvision(
 
     if in_shape[0] != 3:
         raise ValueError(
-            f"torchvision models take 3 channels, got {in_shape[0]}; timm/{name} may take any number"
+            f"torchvision models take 3 channels, got {in_shape[0]}; "
+            f"timm/{name} may take any number"
         )
 
     options = {}

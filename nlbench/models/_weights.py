@@ -47,7 +47,8 @@ def load(model: nn.Module, path: Path) -> None:
     beyond = [name for name in given if name not in own and name.partition(".")[0] in parts]
     if beyond:
         raise SuiteError(
-            f"{path}: weights of a larger model: this one has no {beyond[0]} ({len(beyond)} such tensors)"
+            f"{path}: weights of a larger model: this one has no {beyond[0]} "
+            f"({len(beyond)} such tensors)"
         )
     model.load_state_dict({**own, **fitting})
 

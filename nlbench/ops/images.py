@@ -205,7 +205,8 @@ def _bad_draw(draws: Tensor, row: int, padding: int) -> ValueError:
 @library.custom_op(
     "nlbench::augment",
     mutates_args=(),
-    schema="(Tensor images, Tensor index, Tensor? draws, Tensor table, int padding, bool planar) -> Tensor",
+    schema="(Tensor images, Tensor index, Tensor? draws, Tensor table, int padding, bool planar)"
+    " -> Tensor",
 )
 def _augment_op(
     images: Tensor,

@@ -257,7 +257,8 @@ def check_reduction(op: str, reduction: str, B: int) -> None:
         raise ValueError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if reduction == "mean" and B == 0:
         raise ValueError(
-            f"{op}: the mean of an empty batch is undefined: logits must have a row, got shape [0, C]"
+            f"{op}: the mean of an empty batch is undefined: logits must have a row, "
+            "got shape [0, C]"
         )
 
 
