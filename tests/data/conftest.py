@@ -154,9 +154,11 @@ def real_places(real_data, request, tmp_path_factory) -> Places:
 
 @pytest.fixture(scope="session")
 def real_cifar10(real_places):
+    """Return the real CIFAR-10."""
     return cifar10.load(real_places, 0)
 
 
 @pytest.fixture(scope="session")
 def real_cifar10n(real_places):
+    """Return the real CIFAR-10 with its human labels."""
     return cifar10n.load(real_places, 0)

@@ -34,10 +34,8 @@ def test_a_dataset_file_defines_what_the_interface_says(name, tmp_path):
 
 
 def test_an_unknown_name_is_guessed():
-    with pytest.raises(
-        SuiteError,
-        match=r"unknown dataset 'cifr10'. There are: .*digits.* Did you mean 'cifar10'\?",
-    ):
+    message = r"unknown dataset 'cifr10'. There are: .*digits.* Did you mean 'cifar10'\?"
+    with pytest.raises(SuiteError, match=message):
         catalogue.dataset("cifr10")
 
 

@@ -104,10 +104,8 @@ def test_parquet_of_another_dataset_is_left_alone(small10, small100, tmp_path):
 
 
 def test_missing_data_says_what_goes_where(tmp_path):
-    with pytest.raises(
-        DataMissing,
-        match=r"cifar-10-python\.tar\.gz .*https://www\.cs\.toronto\.edu/~kriz/cifar\.html",
-    ):
+    message = r"cifar-10-python\.tar\.gz .*https://www\.cs\.toronto\.edu/~kriz/cifar\.html"
+    with pytest.raises(DataMissing, match=message):
         cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
 
 

@@ -488,9 +488,8 @@ def test_with_true_labels_noise_and_memorisation_are_measured(tmp_path, write):
 
     assert noise["noise_rate_full"] == 6 / 30
     assert 0 < noise["noise_rate_train"] < 0.3
-    assert {"final_wrong_memorised", "final_clean_right", "online_wrong_memorised"} <= set(
-        found["ce"].metrics
-    )
+    measured = {"final_wrong_memorised", "final_clean_right", "online_wrong_memorised"}
+    assert measured <= set(found["ce"].metrics)
     assert found["elr"].metrics["target_accuracy"] is not None
     assert found["forward"].method["T_mean_absolute_error"] == 0
     assert "20.00% of all labels" in tables.render(sw.plan.as_json(), sw.store)
@@ -498,16 +497,12 @@ def test_with_true_labels_noise_and_memorisation_are_measured(tmp_path, write):
 
 def test_given_labels_true_labels_and_drawn_noise_are_three_conditions(tmp_path):
     Folder().write_csv(tmp_path / "birds")
-    sw = prepared(
-        tmp_path,
-        "  - {name: folder, path: ../birds, labels: [given, clean], noise: {kind: symmetric, rate: 0.4}}",
-    )
+    noise = "noise: {kind: symmetric, rate: 0.4}"
+    entry = f"  - {{name: folder, path: ../birds, labels: [given, clean], {noise}}}"
+    sw = prepared(tmp_path, entry)
 
-    assert [condition.title for condition in sw.plan.conditions] == [
-        "birds",
-        "birds clean",
-        "birds symmetric 0.4",
-    ]
+    titles = [condition.title for condition in sw.plan.conditions]
+    assert titles == ["birds", "birds clean", "birds symmetric 0.4"]
     assert len({spec.key for spec in sw.specs}) == 3
 
     sw.run()
@@ -594,19 +589,15 @@ def test_noise_that_looks_at_images_needs_them_in_memory(tmp_path):
     Folder().write_csv(tmp_path / "birds")
     entry = "  - {name: folder, path: ../birds, noise: {kind: instance-dependent, rate: 0.4}}"
 
-    with pytest.raises(
-        SuiteError,
-        match=r"noise.kind: instance-dependent needs images in memory, and those of birds are",
-    ):
+    message = r"noise.kind: instance-dependent needs images in memory, and those of birds are"
+    with pytest.raises(SuiteError, match=message):
         prepared(tmp_path, entry)
 
 
 def test_a_folder_whose_list_is_wrong_is_a_problem_of_the_suite(tmp_path):
     change_line(Folder().write_csv(tmp_path / "birds") / "test.csv", 2, "x.jpg,cow")
-    with pytest.raises(
-        SuiteError,
-        match=r"mine.yaml:4: datasets.0.path: .*birds/test.csv:2: no training image has the",
-    ):
+    message = r"mine.yaml:4: datasets.0.path: .*birds/test.csv:2: no training image has the"
+    with pytest.raises(SuiteError, match=message):
         prepared(tmp_path, "  - {name: folder, path: ../birds}")
 
 
@@ -615,7 +606,8 @@ def test_a_folder_whose_list_is_wrong_is_a_problem_of_the_suite(tmp_path):
     [
         (
             {"crop": 0},
-            "--set crop: birds is image files, and protocol images-32 does not say what a network sees of them",
+            "--set crop: birds is image files, and protocol images-32 does not say what a network "
+            "sees of them",
         ),
         ({"crop": 20}, "--set crop: must be at most resize, 18, got 20"),
         (
@@ -638,16 +630,10 @@ def test_wrong_sizes_for_a_network_are_refused(tmp_path, setting, message):
 
 
 def test_crops_are_for_files(tmp_path):
-    with pytest.raises(
-        SuiteError, match=r"resize and crop are for datasets of image files; .* has shape"
-    ):
-        sweep(
-            tmp_path,
-            {"name": "digits", "noise": {"kind": "symmetric", "rate": 0.4}},
-            ["ce"],
-            "digits",
-            model="cnn3",
-        )
+    entry = {"name": "digits", "noise": {"kind": "symmetric", "rate": 0.4}}
+    message = r"resize and crop are for datasets of image files; .* has shape"
+    with pytest.raises(SuiteError, match=message):
+        sweep(tmp_path, entry, ["ce"], "digits", model="cnn3")
 
 
 def test_images_that_vanish_between_two_runs(tmp_path):

@@ -42,15 +42,11 @@ def test_other_peoples_tools_read_them(tmp_path):
 
 
 def test_hash_is_of_little_endian_int64():
-    assert (
-        labels_hash(LABELS)
-        == labels_hash(LABELS.astype(np.uint8))
-        == labels_hash(LABELS.astype(">i8"))
-    )
-    assert (
-        labels_hash(np.arange(10))
-        == hashlib.sha256(struct.pack("<10q", *range(10))).hexdigest()[:16]
-    )
+    for dtype in (np.uint8, ">i8"):
+        assert labels_hash(LABELS.astype(dtype)) == labels_hash(LABELS)
+
+    content = struct.pack("<10q", *range(10))
+    assert labels_hash(np.arange(10)) == hashlib.sha256(content).hexdigest()[:16]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +56,8 @@ def test_hash_is_of_little_endian_int64():
         "label\n3\n0\n2\n2\n9\n1\n",
         "index,label\n0,3\n1,0\n2,2\n3,2\n4,9\n5,1\n",
         "index,label\n5,1\n4,9\n3,2\n2,2\n1,0\n0,3\n",
-        "file, label\r\na.png, 3\r\nb.png, 0\r\nc.png, 2\r\nd.png, 2\r\ne.png, 9\r\nf.png, 1\r\n\r\n",
+        "file, label\r\n"
+        "a.png, 3\r\nb.png, 0\r\nc.png, 2\r\nd.png, 2\r\ne.png, 9\r\nf.png, 1\r\n\r\n",
         "\ufefflabel\n3\n0\n2\n2\n9\n1",
     ],
 )

@@ -38,11 +38,8 @@ def test_the_first_fifty_classes(small, tmp_path, place, val_prefix):
     dataset = load(tmp_path)
     root = tmp_path / place
 
-    assert (dataset.info.num_classes, dataset.info.num_train, dataset.info.num_test) == (
-        50,
-        100,
-        50,
-    )
+    info = dataset.info
+    assert (info.num_classes, info.num_train, info.num_test) == (50, 100, 50)
     assert list(dataset.label_sets) == ["noisy"]
     for i, (name, label) in enumerate(small.train):
         assert dataset.train_images.path(i) == str(root / name)
@@ -122,11 +119,10 @@ def test_missing_images(tmp_path):
     (tmp_path / small.train[7][0]).unlink()
     dataset = load(tmp_path)
 
-    # Two lines of other classes come first.
-    assert (
-        f"train_filelist_google.txt:10: no image {tmp_path}/google/q0007/im g,0é.jpg; left out"
-        in dataset.warnings[0]
-    )
+    # Image 7 is in line 10, because two lines of other classes come first.
+    image = f"{tmp_path}/google/q0007/im g,0é.jpg"
+    message = f"train_filelist_google.txt:10: no image {image}; left out"
+    assert message in dataset.warnings[0]
     assert dataset.info.num_train == 199
     assert dataset.label_sets["noisy"][7] == 8
 

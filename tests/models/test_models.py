@@ -246,11 +246,9 @@ def test_torchvision_weights_are_taken_over_but_for_the_classifier(monkeypatch):
 def test_timm_models_get_our_classifier_and_channels():
     pytest.importorskip("timm")
     network = models.build("timm/resnet18", 7, (1, 32, 32))
-
     assert network(torch.randn(2, 1, 32, 32)).shape == (2, 7)
-    with pytest.raises(
-        SuiteError, match=r"timm has \d+ models, .*Did you mean 'timm/inception_resnet_v2'\?"
-    ):
+    message = r"timm has \d+ models, .*Did you mean 'timm/inception_resnet_v2'\?"
+    with pytest.raises(SuiteError, match=message):
         models.check("timm/inception_resnetv2")
 
 

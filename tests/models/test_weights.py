@@ -172,19 +172,16 @@ def test_files_that_are_no_weights(tmp_path):
 
 
 def test_weights_of_a_deeper_model_of_the_family_are_refused(tmp_path):
-    """Each tensor of a ResNet-18 has its name and shape in a ResNet-34 as well."""
+    """Refuse them although a ResNet-34 has each tensor of a ResNet-18 by name and shape."""
     with torch.device("meta"):
-        names = {
-            k: v.shape
-            for k, v in models.build("torchvision/resnet34", 10, (3, 64, 64)).state_dict().items()
-        }
+        deeper = models.build("torchvision/resnet34", 10, (3, 64, 64)).state_dict()
 
-    tensors = {name: torch.zeros(()).expand(shape) for name, shape in names.items()}
+    # Expanded from one number, the tensors take no space in the file.
+    tensors = {name: torch.zeros(()).expand(value.shape) for name, value in deeper.items()}
     path = saved(tmp_path / "w.pth", tensors)
 
-    with pytest.raises(
-        SuiteError, match=r"weights of a larger model: this one has no layer1\.2\.conv1\.weight"
-    ):
+    message = r"weights of a larger model: this one has no layer1\.2\.conv1\.weight"
+    with pytest.raises(SuiteError, match=message):
         models.build("torchvision/resnet18", 10, (3, 64, 64), weights=str(path))
 
 

@@ -79,9 +79,8 @@ def test_rows_are_a_list():
 def test_jobs_are_a_number_or_auto():
     assert (parse_jobs("3"), parse_jobs("auto")) == (3, "auto")
     for text in ("0", "-1", "two", "", "1.5"):
-        with pytest.raises(
-            SuiteError, match=f"^--jobs {text!r}: must be auto or a number from 1 on"
-        ):
+        message = f"^--jobs {text!r}: must be auto or a number from 1 on"
+        with pytest.raises(SuiteError, match=message):
             parse_jobs(text)
 
 

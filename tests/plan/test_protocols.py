@@ -343,7 +343,6 @@ def test_all_problems_come_together():
 
 
 def test_an_unknown_preset_is_guessed():
-    with pytest.raises(
-        SuiteError, match=r"unknown protocol 'cifar-cpus'.*There are: .*Did you mean 'cifar-cpu'"
-    ):
+    message = r"unknown protocol 'cifar-cpus'.*There are: .*Did you mean 'cifar-cpu'"
+    with pytest.raises(SuiteError, match=message):
         resolve("cifar-cpus", "cifar10n")

@@ -135,9 +135,8 @@ def test_a_file_that_is_no_text_breaks_no_list(folder, content):
 
 def test_more_than_one_class_is_refused_and_named(folder):
     write(folder, "pair.py", METHOD + "\n\nclass Second(Own):\n    pass\n")
-    with pytest.raises(
-        SuiteError, match=r"pair.py: expected exactly one Method subclass, found 2: Own, Second"
-    ):
+    message = r"pair.py: expected exactly one Method subclass, found 2: Own, Second"
+    with pytest.raises(SuiteError, match=message):
         registry.load_method(registry.method_files([folder])["pair"])
 
 
