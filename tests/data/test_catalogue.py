@@ -49,12 +49,8 @@ def test_status_and_advice(small10, tmp_path):
     assert not catalogue.status("cifar10", tmp_path).there
 
     text = catalogue.advice("cifar10", tmp_path)
-    for word in (
-        "looked in",
-        "cifar-10-batches-py",
-        str(tmp_path / "cifar-10-python.tar.gz"),
-        cifar10.IMAGES.home,
-    ):
+    archive = str(tmp_path / "cifar-10-python.tar.gz")
+    for word in ("looked in", "cifar-10-batches-py", archive, cifar10.IMAGES.home):
         assert word in text
 
     assert "there is no such folder" in catalogue.advice("cifar10", tmp_path / "nowhere")
@@ -65,10 +61,8 @@ def test_status_and_advice(small10, tmp_path):
 
 
 def test_directories(monkeypatch, tmp_path):
-    for variable, directory in (
-        ("NLBENCH_DATA", places.data_dir),
-        ("NLBENCH_CACHE", places.cache_dir),
-    ):
+    by_variable = {"NLBENCH_DATA": places.data_dir, "NLBENCH_CACHE": places.cache_dir}
+    for variable, directory in by_variable.items():
         monkeypatch.setenv(variable, str(tmp_path))
         assert directory() == tmp_path
 

@@ -125,6 +125,7 @@ def test_unknown_checksum_is_a_warning_and_a_known_one_is_recorded(small10, tmp_
     assert len(dataset.warnings) == 1
     assert "data_batch_1" in dataset.warnings[0]
 
+    # Known checksums give no warning.
     known = {name: text.removeprefix("md5:") for name, text in dataset.checksums.items()}
     layout = replace(cifar10.LAYOUT, md5=known)
     again = cifar.read(cifar10.INFO, layout, cifar10.SOURCES, Places(tmp_path, tmp_path / "cache2"))
@@ -194,6 +195,7 @@ def test_data_directory_is_never_written_to(small10, tmp_path):
         check(cifar10.load(Places(data, tmp_path / "cache"), 0), small10)
         assert sorted(data.rglob("*")) == before
     finally:
+        # pytest cannot remove a folder that nobody may write to.
         for path in (data, folder):
             path.chmod(0o755)
 

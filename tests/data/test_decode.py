@@ -296,7 +296,7 @@ def test_after_a_worker_was_killed_the_next_request_works(files, monkeypatch, no
     assert sum(map(len, decode.request(paths[:40], Geometry(0, 4), None).take())) == 40
 
 
-# Without the usual guard `if __name__ == "__main__"`, which users forget.
+# Users forget the guard `if __name__ == "__main__"`, and so it is missing here.
 SCRIPT = """
     import os, sys, time
     from nlbench.data import decode

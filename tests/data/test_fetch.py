@@ -78,9 +78,11 @@ def serve(monkeypatch, url, content=CONTENT):
 def test_fetch(server, data, monkeypatch):
     serve(monkeypatch, server.url)
     steps, reported = [], []
-    paths = fetch.fetch(
-        "cifar10n", data, lambda done, total: steps.append((done, total)), reported.append
-    )
+
+    def step(done, total):
+        steps.append((done, total))
+
+    paths = fetch.fetch("cifar10n", data, step, reported.append)
     target = data / "cifar-n" / "CIFAR-10_human.pt"
 
     assert paths[-1] == target
@@ -111,6 +113,7 @@ def test_a_broken_download_continues_where_it_stopped(server, data, monkeypatch)
     with pytest.raises(DataMissing, match=r"fetch again to go on|IncompleteRead"):
         fetch.fetch("cifar10n", data, report=lambda _: None)
 
+    # The part that arrived is kept, and only the rest is asked for.
     part = data / "cifar-n" / "CIFAR-10_human.pt.part"
     assert part.read_bytes() == CONTENT[: len(part.read_bytes())]
     assert 0 < part.stat().st_size <= 300_000
@@ -151,6 +154,7 @@ def test_wrong_checksum_sets_the_file_aside(server, data, monkeypatch):
 
 
 def test_no_connection_fails_within_seconds_with_the_advice(data, monkeypatch):
+    # Nobody listens at the port of a socket that was closed.
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         serve(monkeypatch, f"http://127.0.0.1:{closed.getsockname()[1]}/x")

@@ -102,14 +102,9 @@ def test_the_message_about_missing_files_has_their_home_page(small, tmp_path):
 
     with pytest.raises(DataMissing) as caught:
         load(tmp_path)
-    for word in (
-        "missing in",
-        "info/synsets.txt; ilsvrc12",
-        "https://image-net.org",
-        "webvision/ilsvrc12",
-    ):
+    files = ("info/synsets.txt; ilsvrc12", "webvision/ilsvrc12")
+    for word in ("missing in", "https://image-net.org", *files):
         assert word in str(caught.value)
-
     assert "val_images_256" not in str(caught.value)
 
 
