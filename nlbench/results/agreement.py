@@ -122,6 +122,7 @@ def with_published(a: Results, *, metric: str = "last", conditions: Sequence[str
 
 
 def _no_source(a: Results, places: Sequence[int], metric: str) -> SuiteError:
+    # The sources may report another epoch than the one that was asked for.
     others = []
     for other in MEASURES:
         if other != metric and any(_sides_of_sources(a, place, other) for place in places):
@@ -336,13 +337,13 @@ def _render(a: Side, b: Side) -> str:
 def interval(a: Side, b: Side) -> tuple[float, float] | None:
     """Return the middle 95% of tau-b over bootstrap draws of each side's seeds.
 
-    A draw takes the same seeds for all methods of a side, so that what they share stays shared. A
-    side with one seed stays as it is. None where both have one seed, or where tau-b is undefined in
-    all draws but one.
+    A side with one seed stays as it is. None where both have one seed, or where tau-b is undefined
+    in all draws but one.
     """
     if max(len(a.seeds), len(b.seeds)) < 2:
         return None
 
+    # The same seeds for all methods of a side, so that what runs of one seed share stays shared.
     def drawn(side: Side, generator: random.Random) -> list[float]:
         return side.means(generator.choices(side.seeds, k=len(side.seeds)))
 

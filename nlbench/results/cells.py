@@ -21,6 +21,9 @@ STALE = "*"
 MIXED = "‡"
 
 
+# ---- Values of one cell -------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Cell:
     """One row of the suite under one condition.
@@ -68,6 +71,9 @@ class Cell:
         return text + self.marks
 
 
+# ---- Differences --------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Difference:
     """A row minus the reference row, seed by seed.
@@ -105,6 +111,7 @@ def _percent(mean: float, std: float | None, signed: bool = False) -> str:
 
 def difference(cell: Cell, reference: Cell) -> Difference | None:
     """Return `cell` minus `reference` over the seeds that both have; None where there is none."""
+    # A seed that only one row has would compare different data and weights.
     deltas = []
     for seed, value in cell.values.items():
         if seed in reference.values:
@@ -117,6 +124,9 @@ def difference(cell: Cell, reference: Cell) -> Difference | None:
     if std is None:
         return Difference(mean, None, len(deltas), None)
     return Difference(mean, std, len(deltas), statistics.paired_p(mean, std, len(deltas)))
+
+
+# ---- A plan and its records ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -211,6 +221,7 @@ class Results:
         for seed, record in by_seed.items():
             if record is None:
                 continue
+            # A run that diverged has no value, so no mean contains it, and the cell must say so.
             value = record.metrics.get(key)
             if record.status != "done":
                 failed += 1

@@ -59,6 +59,7 @@ def render(results: Results, reference: str | None, published: bool = False) -> 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
 
+    # Lines of a metric that no run has would be empty.
     metrics = [name for name in METRICS if results.has(name)]
     for condition in range(len(results.conditions)):
         for metric in metrics:
@@ -69,6 +70,8 @@ def render(results: Results, reference: str | None, published: bool = False) -> 
                     line += _published(results, row, condition, MEASURES.get(metric))
                 writer.writerow(line)
 
+        # Numbers whose source names no rule belong beside no measured metric, so they have lines of
+        # their own.
         if not published:
             continue
         for row in results.rows:
@@ -110,6 +113,7 @@ def _published(
     if not cell.nearest:
         return [""] * len(_PUBLISHED_COLUMNS)
 
+    # A line has room for one number. The others are named in the last column.
     first = cell.nearest[0]
     record, test = first.record, first.test
     tested: list[object] = ["", "", "", ""]

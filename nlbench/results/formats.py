@@ -7,6 +7,7 @@ from typing import Literal
 
 Format = Literal["md", "csv", "latex"]
 
+# Characters that LaTeX reads as commands, or that its standard fonts lack.
 _LATEX = {
     "_": r"\_",
     "%": r"\%",

@@ -31,6 +31,7 @@ def hold(path: Path, leftovers: str = "") -> Iterator[bool]:
             is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Opened without emptying it, because it may hold the name of another process.
     with open(path, "a+") as file:
         state = flock(file, wait=False)
         if state == "busy":
@@ -44,6 +45,8 @@ def hold(path: Path, leftovers: str = "") -> Iterator[bool]:
         file.truncate(0)
         file.write(f"{_own_name()}\n")
         file.flush()
+
+        # Nobody else writes here while the lock is held, so processes that were killed left these.
         if leftovers:
             for leftover in path.parent.glob(leftovers):
                 leftover.unlink(missing_ok=True)
@@ -56,6 +59,7 @@ def hold(path: Path, leftovers: str = "") -> Iterator[bool]:
         finally:
             stop.set()
             heartbeat.join()
+            # An empty file is a lock that nobody holds. The file stays.
             file.truncate(0)
 
 

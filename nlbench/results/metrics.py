@@ -158,6 +158,7 @@ def _with_published_numbers() -> dict[str, Reported]:
     return dict(sorted(reported.items(), key=lambda item: (item[1].test_set, item[1].measure)))
 
 
+# The columns of the table of one condition, and the metrics that published numbers stand beside.
 DETAILS = _columns_of_details()
 MEASURES = _with_published_numbers()
 

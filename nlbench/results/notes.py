@@ -23,8 +23,12 @@ COUNTS = (
 )
 
 
+# ---- Notes about the data -----------------------------------------------------------------------
+
+
 def of_condition(results: Results, condition: int) -> list[str]:
     """Describe the data of one condition, as its records measured it."""
+    # A run that failed has measured nothing.
     records = [record for record in results.records_under(condition) if record.noise]
     if not records:
         return []
@@ -68,6 +72,7 @@ def _noise_rate(facts: Sequence[NoiseFacts]) -> str:
         train_rates.append(train)
         full_rates.append(full)
 
+    # All runs under one condition have the same kind of noise.
     drawn = "the same for all seeds"
     if facts[0]["redrawn"]:
         drawn = "drawn anew for each seed"
@@ -95,9 +100,13 @@ def _sizes(facts: Sequence[NoiseFacts]) -> str:
     return "; ".join(parts)
 
 
+# ---- Notes about marks in cells -----------------------------------------------------------------
+
+
 def of_marks(results: Results) -> list[str]:
     """Explain the marks that cells of these results have, and name methods with own optimisers."""
     records = results.all_records()
+    # The marks of a cell are the same for every metric, and every finished run has `last`.
     stale = failed = missing = False
     for row in results.rows:
         for condition in range(len(results.conditions)):

@@ -139,7 +139,9 @@ class RunRecord(BaseModel):
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data that `from_json` reads back."""
+        # Copies, so that what a caller changes in them does not change the record.
         values = {name: copy.deepcopy(getattr(self, name)) for name in type(self).model_fields}
+        # Version 1 does not write its number, so its records stay those of nlbench 0.1.
         if SCHEMA > 1:
             values["schema"] = SCHEMA
         return values

@@ -9,6 +9,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+# ---- Means and tests ----------------------------------------------------------------------------
+
 
 def mean(values: Sequence[float]) -> float | None:
     """Return the mean, None of no values."""
@@ -37,6 +39,7 @@ def paired_p(mean: float, std: float, n: int) -> float:
         std: their sample standard deviation.
         n: how many there are, at least two.
     """
+    # All differences are equal, so t would be infinite or, without a difference, undefined.
     if std == 0:
         return 1.0 if mean == 0 else 0.0
     return _student_p(mean / (std / math.sqrt(n)), n - 1)
@@ -146,5 +149,6 @@ def bootstrap_interval(
             found.append(value)
     if len(found) < 2:
         return None
+    # Of 40 parts of 2.5% each the first and the last are left out.
     cuts = statistics.quantiles(found, n=40, method="inclusive")
     return cuts[0], cuts[-1]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Warn = Callable[[str], None]
 
+# What tables and other commands read of a plan. A plan that lacks one of them is of another version.
 _PLAN_KEYS = (
     "cells",
     "conditions",
@@ -50,6 +51,7 @@ _PLAN_KEYS = (
 
 
 def _json_bytes(value: Mapping[str, object]) -> bytes:
+    # With sorted keys, equal values give equal bytes. NaN is refused, because JSON has none.
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
     return (text + "\n").encode()
 
@@ -69,6 +71,7 @@ class Store:
 
     def require_writable(self) -> None:
         """Make the folders and write a file for a try. Raises StoreError."""
+        # Called before the first run, so that no training is lost to a folder that is read only.
         probe = self.root / "runs" / ".probe"
         try:
             for name in ("runs", "suites", "fits"):
@@ -101,6 +104,7 @@ class Store:
         path = self.run_dir(key) / "record.json"
         try:
             record = RunRecord.from_json(path.read_bytes())
+            # A folder that was renamed or a spec that was edited would give another run's result.
             if record.key != key or key_of(record.spec) != key:
                 raise ValueError(f"it describes the run {key_of(record.spec)}, not {key}")
             return record
@@ -138,6 +142,7 @@ class Store:
             predictions: arrays by name, for predictions.npz.
         """
         folder = self.run_dir(record.key)
+        # Nothing is ever deleted, not even a record that cannot be read.
         if (folder / "record.json").exists() and self.read(record.key) is None:
             self.set_aside(folder / "record.json", "corrupt record")
 
@@ -149,6 +154,7 @@ class Store:
             write_atomic(folder / "history.csv", lambda file: file.write(text.getvalue().encode()))
 
         if predictions is not None:
+            # Imported here, because tables read records and do without NumPy.
             import numpy as np
 
             # The stubs of numpy take a keyword for one of the options.
@@ -157,6 +163,7 @@ class Store:
                 folder / "predictions.npz", lambda file: np.savez_compressed(file, **arrays)
             )
 
+        # Last: a process that is killed before this line leaves a run that is not done.
         payload = _json_bytes(record.as_json())
         write_atomic(folder / "record.json", lambda file: file.write(payload))
 
@@ -166,6 +173,7 @@ class Store:
 
     def set_aside(self, path: Path, reason: str) -> None:
         """Rename a file that cannot be used, so that it is kept and its run can be done again."""
+        # The first number that is free: an earlier file of this name is kept, too.
         for number in range(1, 1000):
             other = path.with_name(f"{path.name}.corrupt-{number}")
             if not other.exists():

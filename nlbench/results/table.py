@@ -54,6 +54,8 @@ def render(
 
     results = Results(plan, store, methods)
     reference = choose_reference(results, against)
+    # A program can choose for itself, so the CSV file has all conditions and metrics, whatever the
+    # options for the layout say.
     if fmt == "csv":
         return csv_table.render(results, reference, published)
 
@@ -66,6 +68,7 @@ def render(
             blocks.append(write(_title(results, subject), headings, lines, below))
         return "\n".join(blocks)
 
+    # With one condition there is room for a column of each metric.
     if metric is None and (details or len(results.conditions) == 1):
         for condition, name in enumerate(results.conditions):
             headings, lines = _details(results, condition, reference)
@@ -76,6 +79,8 @@ def render(
     shown = METRICS[metric or "last"]
     headings, lines = _by_condition(results, shown)
     blocks.append(write(_title(results, shown.meaning), headings, lines, _notes(results)))
+
+    # Differences are taken of the headline, the last epoch, and of no other metric.
     if metric is None and reference is not None and len(results.rows) > 1:
         headings, lines = _differences_by_condition(results, reference)
         below = ["p: paired t test over seeds, Holm-corrected within each column."]
@@ -178,10 +183,12 @@ def _shown_metrics(results: Results, condition: int) -> list[Metric]:
     for metric in DETAILS:
         if results.has(metric.name) and (crops or metric.name != "top5"):
             found.append(metric)
+    # Before the first run is done no metric has a value. Then the headline has the only column.
     return found or [METRICS["last"]]
 
 
 def _passes(results: Results, row: str, condition: int) -> str:
+    # Only a run that was trained to its end has counted them.
     passes = []
     for record in results.records_of(row, condition):
         if record.status == "done":

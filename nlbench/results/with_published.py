@@ -131,6 +131,7 @@ def _setting(results: Results, row: SuiteRow, condition: int) -> MeasuredSetting
     setting = MeasuredSetting.of(found[0].spec, with_facts[0].noise)
     if own:
         return setting
+    # The other row's parameters say nothing about this method.
     return replace(setting, method=row.method, params={})
 
 
@@ -221,6 +222,7 @@ def _shown(results: Results, columns: _Columns, metric: str | None, details: boo
     """Return the metrics that the table shows."""
     if metric is not None:
         return [metric]
+    # The last epoch is the headline, so its column is there even without a published number.
     shown = []
     for name in MEASURES:
         wanted = details or _any_numbers(columns, name)
@@ -260,6 +262,7 @@ def _qualified(record: Published) -> str:
 
 
 def _minus(cell: PublishedCell, keys: _Keys) -> str:
+    # If all numbers have the same reason or difference, it is printed once and without a source.
     parts = [_difference(compared, cell.marks, keys.letters) for compared in cell.nearest]
     if len(set(parts)) < 2:
         return "".join(parts[:1])
@@ -315,6 +318,7 @@ def _notes(columns: _Columns, listed: Sequence[Published], keys: _Keys) -> list[
     if any(record.table == records.CIFARN for record in known):
         found += records.CIFARN_WARNINGS
 
+    # Numbers of columns that this table leaves out count, too.
     further += len(known) - len(listed)
     if further:
         found.append(

@@ -25,6 +25,7 @@ def render(numbers: Sequence[Published], fmt: Literal["md", "csv"] = "md") -> st
 
 
 def _csv(numbers: Sequence[Published]) -> str:
+    # The same columns and names as in published.csv, so that lines can be found there.
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in fields(Published)]
