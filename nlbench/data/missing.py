@@ -43,7 +43,9 @@ def explain(info: Info, sources: Sequence[Source], found: Found, data_dir: Path)
 
 def megabytes(size: int) -> str:
     """Return a size in bytes in words; an empty text where it is unknown (0)."""
-    return f"{size / 1e6:.1f} MB" if size else ""
+    if not size:
+        return ""
+    return f"{size / 1e6:.1f} MB"
 
 
 def _looked(found: Found, data_dir: Path) -> str:
@@ -65,8 +67,9 @@ def _how_to_get(files: Sequence[Source], data_dir: Path) -> list[str]:
         heading = f"  get from {first.home}{licence}, and put each as it is at"
         return [heading, *(f"    {data_dir / source.goes_to}" for source in files)]
 
-    facts = ", ".join(fact for fact in (megabytes(first.size), first.licence) if fact)
-    facts = f" ({facts})" if facts else ""
+    facts = ", ".join(filter(None, (megabytes(first.size), first.licence)))
+    if facts:
+        facts = f" ({facts})"
 
     # What is unpacked into a folder keeps its own names; a single file must have the right one.
     into = "it into" if first.goes_to.endswith("/") else "it, as it is, at"

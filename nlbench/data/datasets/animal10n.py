@@ -76,7 +76,10 @@ def _number(path: Path) -> int:
 
 
 def _first_folder(*folders: Path) -> Path | None:
-    return next((folder for folder in folders if folder.is_dir()), None)
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    return None
 
 
 def _labelled(folder: Path) -> list[str]:
@@ -134,7 +137,7 @@ def _part(
         all_labels.append(labels)
     images, labels = np.concatenate(all_images), np.concatenate(all_labels)
 
-    where = ", ".join(str(path) for path in paths)
+    where = ", ".join(map(str, paths))
     absent = sorted(set(range(INFO.num_classes)) - set(labels.tolist()))
     if absent:
         raise DataError(
@@ -172,6 +175,7 @@ def _read_folder(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     names = _labelled(path)
     images = np.empty((len(names), 64, 64, 3), np.uint8)
+    labels = np.empty(len(names), np.int64)
     for i, name in enumerate(names):
         image = np.asarray(open_image(str(path / name)))
         if image.shape != (64, 64, 3):
@@ -180,4 +184,5 @@ def _read_folder(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 f"ANIMAL-10N's images are 64x64"
             )
         images[i] = image
-    return images, np.array([int(name[0]) for name in names], np.int64)
+        labels[i] = int(name[0])
+    return images, labels

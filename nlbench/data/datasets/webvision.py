@@ -165,11 +165,15 @@ def _is_image(path: Path) -> bool:
 def _wordnet_ids(synsets: Path) -> list[str]:
     """Return the WordNet ids of the 50 classes; line i of synsets.txt holds that of class i."""
     lines = image_lists.read_lines(synsets)[: INFO.num_classes]
-    ids = [line.split()[0] for line in lines if line.strip()]
+    ids = []
+    for line in lines:
+        if line.strip():
+            ids.append(line.split()[0])
     if len(ids) < INFO.num_classes:
         raise DataError(f"{synsets}: holds {len(ids)} of the first {INFO.num_classes} WordNet ids")
-    for line, name in enumerate(ids, 1):
+
+    for number, name in enumerate(ids, 1):
         first = ids.index(name) + 1
-        if first != line:
-            raise DataError(f"{synsets}:{line}: {name} is the class of line {first} already")
+        if first != number:
+            raise DataError(f"{synsets}:{number}: {name} is the class of line {first} already")
     return ids

@@ -139,7 +139,9 @@ def _folder(layout: Layout, place: Path) -> Copy | None:
 
 def _archive(layout: Layout, place: Path) -> Copy | None:
     path = place / layout.archive
-    return Copy("archive", (path,), (path,)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return Copy("archive", (path,), (path,))
 
 
 def _parquet(layout: Layout, place: Path, own: bool) -> Copy | None:
@@ -213,11 +215,15 @@ def _decode_parquet(copy: Copy, layout: Layout, info: Info) -> _Decoded:
     columns, shape = layout.label_columns, info.shape
     train_images, train_labels, train_jpeg = cifar_parquet.decode(copy.train, columns, shape)
     test_images, test_labels, test_jpeg = cifar_parquet.decode(copy.test, columns, shape)
+    variant = ""
+    if train_jpeg or test_jpeg:
+        variant = "JPEG"
+
     return _Decoded(
         train=(train_images, train_labels),
         test=(test_images, test_labels),
         digests={path.name: digest(path, "md5") for path in copy.files},
-        variant="JPEG" if train_jpeg or test_jpeg else "",
+        variant=variant,
     )
 
 
@@ -245,7 +251,7 @@ def _decode_batches(copy: Copy, layout: Layout, info: Info) -> _Decoded:
 def _check(part: _Part, info: Info, expected: int, files: tuple[Path, ...], name: str) -> None:
     """Raise DataError unless the part has the right number of images, and all classes."""
     images, labels = part
-    where = ", ".join(str(path) for path in files)
+    where = ", ".join(map(str, files))
     if len(images) != expected:
         raise DataError(
             f"{where}: {len(images)} {name} images, {info.title} has {expected}; "
