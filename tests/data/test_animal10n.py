@@ -50,7 +50,6 @@ def test_folders_of_images(small, tmp_path, place, train, test):
     dataset = load(tmp_path / "data")
     # The files are read in the order of their names, which begin with the label.
     order = np.lexsort((np.arange(30), small.labels["train"]))
-
     np.testing.assert_array_equal(dataset.train_images, small.images["train"][order])
     assert dataset.label_sets["noisy"].tolist() == small.labels["train"][order].tolist()
     np.testing.assert_array_equal(dataset.test_images, small.images["test"])

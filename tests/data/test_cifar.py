@@ -70,7 +70,6 @@ def test_cifar100_layouts_give_the_same_data(small100, tmp_path):
     small100.write_parquet(tmp_path / "b", image="img", label="fine_label")
     small100.write_parquet(tmp_path / "c" / "cifar100", image="image", label="label")
     datasets = [cifar100.load(Places(tmp_path / name, tmp_path / "cache"), 0) for name in "abc"]
-
     for dataset in datasets:
         check(dataset, small100)
     assert len({dataset.fingerprint for dataset in datasets}) == 1
@@ -82,7 +81,6 @@ def test_jpeg_is_a_variant_with_a_fingerprint_of_its_own(small10, tmp_path):
     png, jpeg = (
         cifar10.load(Places(tmp_path / name, tmp_path / "cache"), 0) for name in ("png", "jpeg")
     )
-
     assert (png.variant, jpeg.variant) == ("", "JPEG")
     assert png.fingerprint != jpeg.fingerprint
 
@@ -150,7 +148,6 @@ def test_second_load_does_not_decode(small10, tmp_path, monkeypatch):
 def test_arrays_cannot_be_written_to(small10, tmp_path):
     small10.write_batches(tmp_path)
     dataset = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
-
     images = (dataset.train_images, dataset.test_images)
     labels = (dataset.clean_labels, dataset.test_labels)
     for array in (*images, *labels):

@@ -175,7 +175,6 @@ def test_real_cifar100n_labels(real_data):
     """Read the labels alone: the images of CIFAR-100 are not among the real data."""
     path = real_data / "cifar-n" / "CIFAR-100_human.pt"
     label_sets = cifar_n._label_sets(path, cifar100n.LABELS, cifar100n.INFO)
-
     assert list(label_sets) == ["clean", "noisy"]
     assert labels_hash(label_sets["clean"]) == "8bf4935e7c77a309"
     assert labels_hash(label_sets["noisy"]) == "4a1efd5da7a214b2"

@@ -188,7 +188,6 @@ def test_an_image_that_is_listed_twice_is_trained_on_once(small, tmp_path):
     small.write(tmp_path)
     change_line(tmp_path / "noisy_train_key_list.txt", 4, "images/0/00/0,0.jpg")
     dataset = load(tmp_path)
-
     assert dataset.info.num_train == 14 * 8 - 1
     (warning,) = dataset.warnings
     line = f"{tmp_path}/noisy_train_key_list.txt:4"

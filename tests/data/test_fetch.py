@@ -147,7 +147,6 @@ def test_wrong_checksum_sets_the_file_aside(server, data, monkeypatch):
     message = r"sha256 is .*, must be .*CIFAR-10_human\.pt\.bad-checksum"
     with pytest.raises(DataError, match=message):
         fetch.fetch("cifar10n", data, report=lambda _: None)
-
     (aside,) = (data / "cifar-n").iterdir()
     assert aside.name == "CIFAR-10_human.pt.bad-checksum"
     assert cifar10n.find(data).missing
@@ -212,5 +211,4 @@ def test_every_source_says_where_it_comes_from_and_goes_to():
         assert source.url.endswith(source.file)
         assert source.goes_to.endswith(source.file)
         assert len(source.md5) == 32
-
     assert all("CC BY-NC" in s.licence for s in (cifar10n.SOURCES[1], cifar100n.SOURCES[1]))

@@ -69,7 +69,6 @@ def test_the_folder_of_the_process_that_was_first_stays(tmp_path):
         (second / "second").touch()
         with files.new_folder(path) as first:
             (first / "first").touch()
-
     assert [file.name for file in path.iterdir()] == ["first"]
     assert list(tmp_path.iterdir()) == [path]
 

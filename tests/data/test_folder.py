@@ -171,7 +171,6 @@ def test_fingerprint_knows_true_labels_and_the_images_of_parquet(load, tmp_path)
     # Another true label also gives the image another class's colour.
     clean, pixels = Folder(), Folder()
     clean.clean[7] = pixels.clean[7] = (clean.clean[7] + 1) % 3
-
     assert load(clean.write_csv(tmp_path / "c")).fingerprint != csv.fingerprint
     assert load(pixels.write_parquet(tmp_path / "d")).fingerprint != parquet.fingerprint
 
@@ -384,7 +383,6 @@ def test_a_test_image_by_another_way_is_a_leak(load, small, tmp_path):
     write_image(path / "test" / "cat" / "a.jpg")
     change_line(path / "train.csv", 4, "test/cat/a.jpg,cat,cat")
     (path / "test.csv").unlink()
-
     message = r"birds/test: .*/test/cat/a.jpg is a training image too \(.*/train.csv:4\)"
     with pytest.raises(DataError, match=message):
         load(path)

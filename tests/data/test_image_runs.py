@@ -381,7 +381,6 @@ def test_an_image_that_cannot_be_decoded_fails_the_run_by_name(
     sw = sweep(tmp_path, "clothing1m", ["ce"])
     sw.run()
     (record,) = sw.failures()
-
     assert f"{path}: cannot be decoded" in record.error["message"]
 
 
@@ -577,7 +576,6 @@ def test_the_key_of_a_folder_is_of_its_content(tmp_path):
 def test_wrong_folders(tmp_path, entry, message):
     Folder().write_classes(tmp_path / "suites" / "birds")
     Folder(5).write_classes(tmp_path / "birds")
-
     with pytest.raises(SuiteError) as caught:
         prepared(tmp_path, f"  - {entry}")
     assert message.replace("{suites}", str(tmp_path / "suites")) in str(caught.value)
@@ -588,7 +586,6 @@ def test_wrong_folders(tmp_path, entry, message):
 def test_noise_that_looks_at_images_needs_them_in_memory(tmp_path):
     Folder().write_csv(tmp_path / "birds")
     entry = "  - {name: folder, path: ../birds, noise: {kind: instance-dependent, rate: 0.4}}"
-
     message = r"noise.kind: instance-dependent needs images in memory, and those of birds are"
     with pytest.raises(SuiteError, match=message):
         prepared(tmp_path, entry)

@@ -24,7 +24,6 @@ def test_written_labels_come_back(tmp_path, suffix):
     path.write_text("something older")
     write_labels(path, LABELS.astype(np.int32))
     back = read_labels(path)
-
     np.testing.assert_array_equal(back, LABELS)
     assert back.dtype == np.int64
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -35,7 +34,6 @@ def test_other_peoples_tools_read_them(tmp_path):
         write_labels(tmp_path / f"labels{suffix}", LABELS)
     assert json.loads((tmp_path / "labels.json").read_text()) == LABELS.tolist()
     assert np.load(tmp_path / "labels.npy").dtype == np.int64
-
     tensor = torch.load(tmp_path / "labels.pt", weights_only=True)
     assert tensor.dtype == torch.int64
     assert tensor.tolist() == LABELS.tolist()
@@ -44,7 +42,6 @@ def test_other_peoples_tools_read_them(tmp_path):
 def test_hash_is_of_little_endian_int64():
     for dtype in (np.uint8, ">i8"):
         assert labels_hash(LABELS.astype(dtype)) == labels_hash(LABELS)
-
     content = struct.pack("<10q", *range(10))
     assert labels_hash(np.arange(10)) == hashlib.sha256(content).hexdigest()[:16]
 
@@ -73,7 +70,6 @@ def test_pt_of_other_people(tmp_path):
     (tmp_path / "x.pt").write_bytes(
         pickle.dumps({"worse_label": LABELS, "clean_label": LABELS * 0})
     )
-
     np.testing.assert_array_equal(read_labels(tmp_path / "x.pt", "worse_label"), LABELS)
 
 

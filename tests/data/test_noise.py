@@ -32,7 +32,6 @@ def draw(kind, rate, clean=C10, info=cifar10.INFO, seed=0, images=None):
     clean = clean.copy()
     before = clean.copy()
     given_labels = apply({"kind": kind, "rate": rate}, clean, info, seed, images)
-
     np.testing.assert_array_equal(clean, before)
     assert given_labels.dtype == np.int64
     assert not np.shares_memory(given_labels, clean)
@@ -184,7 +183,6 @@ def test_matrix_within_binomial_error(tmp_path):
     np.save(tmp_path / "T.npy", T)
     noise = resolve({"kind": "matrix", "path": "T.npy"}, cifar10.INFO, tmp_path)
     measured = transition_matrix(C10, apply(noise, C10, cifar10.INFO, 0), 10)
-
     assert (abs(measured - T) <= 5 * np.sqrt(T * (1 - T) / 5000) + 1e-12).all()
 
 

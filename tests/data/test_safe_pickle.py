@@ -130,7 +130,6 @@ def test_damaged_pickles_give_a_value_or_a_data_error(changes, cut):
     content = bytearray(VALID)
     for place, value in changes:
         content[place] = value
-
     try:
         read_pickle(bytes(content[: len(content) - cut]), "here")
     except DataError as error:

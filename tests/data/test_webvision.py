@@ -134,7 +134,6 @@ def test_missing_images(tmp_path):
 def test_every_image_that_scores_must_be_there(small, tmp_path):
     small.write(tmp_path)
     (tmp_path / "val_images_256" / "val000047.jpg").unlink()
-
     refused(
         tmp_path,
         "val_filelist.txt:4: no image",
@@ -145,7 +144,6 @@ def test_every_image_that_scores_must_be_there(small, tmp_path):
 def test_a_class_of_imagenet_that_is_not_there(small, tmp_path):
     small.write(tmp_path)
     (tmp_path / "ilsvrc12" / SYNSETS[31] / "ILSVRC2012_val_00000001.JPEG").unlink()
-
     refused(
         tmp_path,
         f"ilsvrc12/{SYNSETS[31]}: no images of class 31 there",

@@ -81,7 +81,6 @@ def test_cifar_resnets_keep_the_resolution_of_the_stem():
         for module in models.build(name, 10, (3, 32, 32)).eval():
             x = module(x)
             sizes.append(tuple(x.shape[2:]))
-
         assert sizes[:4] == [(32, 32)] * 4
         assert (8, 8) in sizes
 

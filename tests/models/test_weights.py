@@ -167,7 +167,6 @@ def test_files_that_are_no_weights(tmp_path):
             saved(path, content)
         with pytest.raises(SuiteError, match=rf"{name}\.pth: {message}"):
             built(path)
-
     assert not (tmp_path / "exploded").exists()
 
 
@@ -179,7 +178,6 @@ def test_weights_of_a_deeper_model_of_the_family_are_refused(tmp_path):
     # Expanded from one number, the tensors take no space in the file.
     tensors = {name: torch.zeros(()).expand(value.shape) for name, value in deeper.items()}
     path = saved(tmp_path / "w.pth", tensors)
-
     message = r"weights of a larger model: this one has no layer1\.2\.conv1\.weight"
     with pytest.raises(SuiteError, match=message):
         models.build("torchvision/resnet18", 10, (3, 64, 64), weights=str(path))
