@@ -17,6 +17,7 @@ class Skipped(Exception):
 
 
 # A pattern in the message of an error -> the likely fix. Most of these errors are raised by torch.
+# The first pattern that is found counts.
 _FIXES = {
     r"not told|'noise_rate'|KeyError: 'T'": (
         "declare the privileged information that the method uses: "

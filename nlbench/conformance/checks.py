@@ -233,6 +233,8 @@ def trains_with_a_validation_part(lab: Lab) -> None:
 @check("learn", "train")
 def learns(lab: Lab) -> None:
     """every network changes and every optimiser is stepped"""
+    # In a clean trial nothing but the loss changes a weight: there is no weight decay, and no label
+    # is wrong.
     outcome = lab.train(Trial(clean=True, epochs=6))
 
     run, begun, ended = outcome.watch.run, outcome.begun[0], outcome.states[max(outcome.states)]
@@ -490,6 +492,8 @@ def _predicts_each_image_alone(outcome: Outcome) -> None:
 
 
 def _demand_equal(one: Tensor, other: Tensor, what: str) -> None:
+    # Sums may be rounded otherwise in a batch of another size, so logits need not be equal to the
+    # last bit.
     gap = float((one - other).abs().max())
     if gap > 1e-4 * max(1.0, float(other.abs().max())):
         raise Failed(
@@ -531,6 +535,7 @@ def uses_no_clean_label(lab: Lab) -> None:
 @check("test-labels", "clean-labels")
 def uses_no_test_label(lab: Lab) -> None:
     """it predicts the same, bit for bit, whatever the labels of the test images"""
+    # As above, for the test labels of an older training.
     gc.collect()
     first = lab.train(_UNWATCHED)
     other = lab.train(Trial(watched=False, other_test_labels=True))

@@ -153,6 +153,8 @@ class Lab:
         first = 1 if trial.stops else trial.epochs
         for last in range(first, trial.epochs + 1):
             watch = Watch(trial, stop_at=last)
+            # Each training begins with another state of the global generators, because its numbers
+            # must not depend on them.
             stream = seeded(trial.again, "check", number, last)
             outcome.problem = self._train_part(spec, store, watch, outcome, stream)
             outcome.add(watch)
@@ -182,6 +184,8 @@ class Lab:
                 devices=(torch.device("cpu"),),
                 data_dir=self._folder,
                 methods={file.name: file},
+                # A training that is stopped goes on from its checkpoint, and without a watch the
+                # states are read from checkpoints. Other trainings need none.
                 checkpoint_seconds=0.0 if trial.stops or not trial.watched else _NEVER,
             )
             try:
@@ -216,9 +220,11 @@ class Lab:
     @contextlib.contextmanager
     def _watched_file(self, own: type[Method], watch: Watch) -> Iterator[registry.MethodFile]:
         """Yield a method file whose module holds the watched class alone."""
+        # The registry loads a method from a module, so the watched class gets one of its own.
         cls = watched_class(own, watch)
         module = types.ModuleType(f"nlbench_check_{id(watch)}")
         cls.__module__ = module.__name__
+        # Only a public class is taken for a method.
         setattr(module, cls.__name__.lstrip("_"), cls)
         sys.modules[module.__name__] = module
         try:
@@ -239,6 +245,7 @@ class Lab:
         message = f"{type(error).__name__}: {error}"
         message += fix_for(message)
 
+        # The first frame in the file is the hook, and the last one is the line that failed.
         if own:
             spot = f"{self.file.path.name}:{own[-1].lineno}: {own[-1].line}"
             return f"`{own[0].name}` raised {when}\n{spot}\n{message}"

@@ -24,13 +24,13 @@ def make_data(trial: Trial, told: Collection[str]) -> RunData:
     find clean labels.
 
     Args:
-        told: the privileged information that the method declares. It stays the same when the trial
-            permutes the clean labels, because the method may use it.
+        told: the privileged information that the method declares.
     """
     rng = np.random.default_rng(0)
     shape = (16, 16, 3) if trial.pixels else (1, 8, 8)
     centres = rng.normal(size=(trial.classes, *shape))
 
+    # All classes have equally many examples, as far as the number allows.
     true = rng.permutation(trial.num) % trial.classes
     labels = _given(true, trial, rng)
     images = _images(true, centres, trial, rng)
@@ -40,6 +40,7 @@ def make_data(trial: Trial, told: Collection[str]) -> RunData:
     val_labels = _given(val_true, trial, rng)
     val_images = _images(val_true, centres, trial, rng)
 
+    # From a generator of its own, so that the training examples do not depend on the test set.
     test_rng = np.random.default_rng(2 if trial.other_test else 1)
     test_labels = test_rng.integers(0, trial.classes, NUM_TEST)
     test_images = _images(test_labels, centres, trial, test_rng)
@@ -49,6 +50,8 @@ def make_data(trial: Trial, told: Collection[str]) -> RunData:
     clean = true
     if trial.other_clean_labels:
         clean = rng.permutation(true)
+    # Information that the method declares stays the same when the clean labels are permuted,
+    # because the method may use it.
     rate_from = true if "noise_rate" in told else clean
     T_from = true if "T" in told else clean
 
@@ -89,7 +92,9 @@ def make_data(trial: Trial, told: Collection[str]) -> RunData:
 def _given(true: np.ndarray, trial: Trial, rng: np.random.Generator) -> np.ndarray:
     """Return labels of which 30% are wrong, or none in a clean trial."""
     rate = 0.0 if trial.clean else WRONG
+    # A clean trial draws the same numbers, so its examples are those of the usual trial.
     wrong = rng.random(len(true)) < rate
+    # An offset of at least 1, so that a wrong label is never the true one.
     other = (true + rng.integers(1, trial.classes, len(true))) % trial.classes
     return np.where(wrong, other, true)
 

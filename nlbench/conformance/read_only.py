@@ -54,8 +54,7 @@ class ReadOnly:
     ) -> Iterator[None]:
         """Compare the named tensors, all batches and task.labels before and after a hook.
 
-        Labels of the task that were changed are put right again, so that one defect does not fail
-        all checks.
+        Labels of the task that were changed are put right again.
         """
         # A batch of run.batch() is remembered already; one that the method has made is not.
         known = {id(kept.batch) for kept in self._kept}
@@ -74,6 +73,7 @@ class ReadOnly:
             self._compare(hook, kept.label, kept.values, getattr(kept.batch, kept.attribute))
         if task is not None and labels is not None:
             self._compare(hook, "task.labels", labels, task.labels)
+            # Put right again, so that one defect does not fail all checks.
             if task.labels.shape == labels.shape:
                 task.labels.copy_(labels)
             else:
@@ -94,4 +94,5 @@ class ReadOnly:
 
         places = [f"in `{hook}`", self._now()]
         where = ", ".join(filter(None, places))
+        # The first write explains those that follow.
         self.written.setdefault(label, f"{where}: {seen}")

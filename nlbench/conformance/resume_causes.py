@@ -64,6 +64,7 @@ def _differences(whole: Outcome, resumed: Outcome, epoch: int) -> list[str]:
 
     # Those that no checkpoint holds come first.
     one, other = whole.begun[epoch], resumed.begun[epoch]
+    # One line for an attribute, however many of its values differ.
     by_root: dict[str, list[str]] = {}
     for path in sorted(unlike(one, other), key=lambda path: path in saved):
         by_root.setdefault(_root_of(path), []).append(path)

@@ -103,6 +103,7 @@ def _with_needed(only: Sequence[str]) -> list[Check]:
             hint = did_you_mean(name, CHECKS)
             known = ", ".join(CHECKS)
             raise SuiteError(f"--only {name}: unknown check. There are: {known}.{hint}")
+        # A needed check may need others in turn.
         if name not in wanted:
             wanted.add(name)
             waiting += CHECKS[name].needs

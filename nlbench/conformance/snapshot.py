@@ -32,6 +32,9 @@ _FUNCTIONS = types.FunctionType | types.MethodType | types.BuiltinFunctionType |
 _CLOSED = Task | Run | Batch | type | types.ModuleType | _FUNCTIONS
 
 
+# ---- Looking into values ------------------------------------------------------------------------
+
+
 def leaves(value: Any, path: str, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
     """Yield (path, leaf) of all tensors, arrays, numbers, texts and generators within `value`."""
     seen = set() if seen is None else seen
@@ -46,6 +49,7 @@ def leaves(value: Any, path: str, seen: set[int] | None = None) -> Iterator[tupl
     if isinstance(value, _GENERATORS):
         yield path, _place(value)
     elif isinstance(value, set | frozenset):
+        # The order of a set of texts is another one in each process.
         yield path, repr(sorted(map(repr, value)))
     else:
         for name, part in _parts(value, path):
@@ -94,6 +98,9 @@ def registered(module: nn.Module) -> dict[str, Tensor | nn.Module]:
     }
 
 
+# ---- Fingerprints -------------------------------------------------------------------------------
+
+
 def fingerprint(leaf: Any) -> str:
     """Return a text that is equal for equal leaves; for numbers and text it is their repr."""
     if isinstance(leaf, Tensor):
@@ -113,6 +120,9 @@ def fingerprint(leaf: Any) -> str:
 def is_short(text: str) -> bool:
     """Whether a fingerprint is a value that a message can show."""
     return len(text) < 30
+
+
+# ---- Snapshots ----------------------------------------------------------------------------------
 
 
 def take(run: Run, method: Method) -> Snapshot:

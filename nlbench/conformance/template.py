@@ -54,6 +54,7 @@ def write(name: str, folder: Path) -> Path:
 
     Raises: SuiteError for a name that is not allowed or is taken.
     """
+    # The name of a class, such as MyLoss, is a common mistake: it becomes my-loss in the hint.
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name.removesuffix(".py")).lower()
     plain = "-".join(re.findall(r"[a-z0-9]+", words))
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
@@ -63,6 +64,7 @@ def write(name: str, folder: Path) -> Path:
             f"and begins with a letter. Did you mean {better!r}?"
         )
 
+    # A method's name has dashes. Its file has underscores, as the names of modules have.
     path = folder / f"{plain.replace('-', '_')}.py"
     if path.exists():
         raise SuiteError(f"{path} exists already; choose another name, or remove it first")

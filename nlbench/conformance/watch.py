@@ -40,6 +40,9 @@ class NotFinite:
     message: str
 
 
+# ---- Observations -------------------------------------------------------------------------------
+
+
 class Watch:
     """What was observed of one training.
 
@@ -174,6 +177,9 @@ class Watch:
             self.not_finite = NotFinite(kind, f"{self.now()}: {message}")
 
 
+# ---- The subclass that is trained ---------------------------------------------------------------
+
+
 class _Watched(Method):
     """The hooks of a method with a watch around each of them."""
 
@@ -211,6 +217,8 @@ class _Watched(Method):
             super().on_epoch_start(run, epoch)
 
     def batches(self, run: Run, epoch: int) -> Iterator[Any]:
+        # As the harness does for image files. Trials have arrays, whose batches it does not draw
+        # ahead.
         drawn: collections.deque[Any] = collections.deque()
         for item in super().batches(run, epoch):
             drawn.append(item)
@@ -237,6 +245,7 @@ class _Watched(Method):
 
         networks = [network.state_dict() for network in run.networks]
         watch.ended[epoch] = snapshot.take_state(networks, self.state_dict())
+        # An evaluation by the harness follows. This one comes before it.
         if watch.trial.twice:
             evaluation_mode(run, self)
             with torch.no_grad():
@@ -263,6 +272,9 @@ def watched_class(cls: type[Method], watch: Watch) -> type[Method]:
     if cls.loss_and_grad is not None:
         members["loss_and_grad"] = _loss_and_grad
     return type(cls.__name__, (_Watched, cls), members)
+
+
+# ---- For evaluations of the checks --------------------------------------------------------------
 
 
 def evaluation_mode(run: Run, method: Method) -> None:

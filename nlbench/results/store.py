@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 Warn = Callable[[str], None]
 
-# What tables and other commands read of a plan. A plan that lacks one of them is of another version.
+# What tables and other commands read of a plan. A plan that lacks one of them is of another
+# version.
 _PLAN_KEYS = (
     "cells",
     "conditions",
