@@ -1,6 +1,7 @@
-"""Methods for learning with noisy labels under one protocol: five seeds, mean and standard deviation.
+"""Benchmark methods for learning with noisy labels under one identical protocol.
 
-From Python: `nlbench.run(suite, ...)`, `nlbench.load(OUT) -> DataFrame`, `nlbench.ops`, `nlbench.method`.
+From Python: `nlbench.run(suite, ...)`, `nlbench.load(OUT) -> DataFrame`, `nlbench.ops`,
+`nlbench.method`.
 """
 
 import importlib
@@ -14,7 +15,7 @@ __all__ = ["load", "method", "ops", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, when it is asked for: `import nlbench` alone does not import torch."""
+    """Import a public name when it is first used: `import nlbench` does not import torch."""
     if name in ("run", "load"):
         return getattr(importlib.import_module("nlbench.api"), name)
     if name in ("method", "ops"):

@@ -97,9 +97,9 @@ class Sweep:
         bfloat16 = any(spec.protocol.precision == "bfloat16" for spec in todo)
         if bfloat16 and not hardware.has_bfloat16(device):
             self.store.warn(
-                "This hardware has no bfloat16 instructions, so the protocol's precision bfloat16 may "
-                "be much slower than float32. Add --set precision=auto to train in float32. (These "
-                "count as separate runs.)"
+                "This hardware has no bfloat16 instructions, so the protocol's precision bfloat16 "
+                "may be much slower than float32. Add --set precision=auto to train in float32. "
+                "(These count as separate runs.)"
             )
 
         threads = max((spec.protocol.threads for spec in todo), default=1)
@@ -121,9 +121,9 @@ class Sweep:
         lost += [title for title in old["conditions"] if title not in plan["conditions"]]
         if lost:
             self.store.warn(
-                f"{self.store.root} held a suite {plan['suite']!r} with {', '.join(lost)}, which this "
-                f"one lacks. Its table now shows this suite. The records stay; rename one of the two "
-                f"suites to keep both tables."
+                f"{self.store.root} held a suite {plan['suite']!r} with {', '.join(lost)}, which "
+                f"this one lacks. Its table now shows this suite. The records stay; rename one of "
+                f"the two suites to keep both tables."
             )
 
     def failures(self) -> list[RunRecord]:

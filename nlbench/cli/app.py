@@ -34,7 +34,8 @@ DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
-        help="The folder with the datasets. The default is $NLBENCH_DATA, or else a folder of the user.",
+        help="The folder with the datasets. The default is $NLBENCH_DATA, or else a folder "
+        "of the user.",
     ),
 ]
 MethodsDir = Annotated[

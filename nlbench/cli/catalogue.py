@@ -167,7 +167,8 @@ def noise_export(
     places = Places.of_user(data_dir)
     if info.located_by == "suite":
         raise SuiteError(
-            f"{dataset}: its place is named by a suite; only the noise of datasets in the data directory can be written"
+            f"{dataset}: its place is named by a suite; "
+            "only the noise of datasets in the data directory can be written"
         )
     if "clean" not in info.label_sets:
         raise SuiteError(f"{dataset}: its true labels are unknown, so that no noise can be drawn")

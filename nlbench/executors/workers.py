@@ -270,9 +270,7 @@ class Worker:
 
 def _reason(status: int) -> str:
     if status >= 0:
-        return (
-            f"its process ended with status {status}, and may have said why on standard error"
-        )
+        return f"its process ended with status {status}, and may have said why on standard error"
     name = signal.Signals(-status).name
     reason = f"its process was ended by {name}"
     if name == "SIGKILL":

@@ -238,9 +238,7 @@ def validation_loss(
     images: TrainingImages,
     labels: Tensor,
 ) -> float:
-    """Return the mean loss of the network on images without augmentation.
-
-    """
+    """Return the mean loss of the network on images without augmentation."""
     # The loss may depend on logits and labels alone. So the batch holds no images, and its index
     # holds no positions of training examples.
     index = torch.arange(len(labels), device=labels.device)

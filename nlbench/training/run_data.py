@@ -169,9 +169,7 @@ def _noise_rate(
     return measure.noise_rate(clean[part], given[part])
 
 
-def _given(
-    dataset: Dataset, labels: str, noise: Mapping[str, Any] | None, seed: int
-) -> np.ndarray:
+def _given(dataset: Dataset, labels: str, noise: Mapping[str, Any] | None, seed: int) -> np.ndarray:
     """Return the given labels (N,) of all training examples."""
     if noise is None:
         if labels not in dataset.label_sets:

@@ -121,9 +121,7 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def prepare(
-    method: Method, state: RunState, helpers: HelperNetworks, progress: Progress
-) -> None:
+def prepare(method: Method, state: RunState, helpers: HelperNetworks, progress: Progress) -> None:
     """Call the method's `prepare`, and keep its warnings and its seconds in `progress`."""
     began = time.perf_counter()
     with seeded(state.seed, "prepare"), warnings.catch_warnings(record=True) as caught:

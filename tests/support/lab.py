@@ -118,7 +118,9 @@ class Table(nn.Module):
 
 def small_network(task, seed=3):
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, task.num_classes))
+    return nn.Sequential(
+        nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, task.num_classes)
+    )
 
 
 class Helper(nn.Module):
