@@ -164,9 +164,21 @@ def _titled_apart(condition: Condition, others: Sequence[Condition]) -> Conditio
     """Return the condition with a title that no other condition in `others` has."""
     # For example two files of one name in different folders.
     if any(condition.title == other.title and condition != other for other in others):
-        more = (condition.noise or {}).get("key") or condition.noise_path
+        noise = condition.noise or {}
+        more = noise.get("key") or condition.noise_path or _own_parameters(noise)
         return replace(condition, title=f"{condition.title} ({more})")
     return condition
+
+
+def _own_parameters(noise: Mapping[str, float | str]) -> str:
+    """Return in words what a noise has beside its kind and rate, such as "spread 2"."""
+    words = []
+    for name, value in noise.items():
+        if name in ("kind", "rate"):
+            continue
+        shown = f"{value:g}" if isinstance(value, float) else value
+        words.append(f"{name} {shown}")
+    return ", ".join(words)
 
 
 # --- What is known after reading the data ------------------------------------------------------

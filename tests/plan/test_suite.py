@@ -2,11 +2,13 @@
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nlbench import registry
+from nlbench.data.noise.kinds import KINDS, Param
 from nlbench.data.places import Places
 from nlbench.errors import DataMissing, SuiteError
 from nlbench.plan.expand import expand
@@ -144,6 +146,22 @@ def test_labels_and_noise_may_be_one_or_several(plan):
     assert titles(plan(one)) == ["Digits"]
     assert titles(plan(several)) == ["Digits", "Digits pair-flip 0.1"]
     assert keys(plan(neither)) == keys(plan(one))
+
+
+def test_noises_that_differ_in_a_parameter_of_their_kind_alone_have_different_titles(
+    plan, monkeypatch
+):
+    kind = KINDS["pair-flip"]
+    spread = Param("spread", float, "how far a label moves", default=1.0)
+    monkeypatch.setitem(KINDS, kind.name, replace(kind, params=(*kind.params, spread)))
+
+    noise = "{kind: pair-flip, rate: 0.1, spread: %s}"
+    several = changed(
+        ("{kind: symmetric, rate: 0.4}", f"[{noise % 1}, {noise % 2}, {noise % 2.5}]")
+    )
+
+    title = "Digits pair-flip 0.1"
+    assert titles(plan(several)) == [title, f"{title} (spread 2)", f"{title} (spread 2.5)"]
 
 
 def test_a_mapping_is_a_suite_too(plan):
