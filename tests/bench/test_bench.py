@@ -96,7 +96,6 @@ def test_every_variant_agrees_with_the_formula(shape, variant, dtype):
     one = Workload(Shape(*shape), getattr(torch, dtype), CPU, 100)
     before = one.targets.clone()
     step = variants.VARIANTS[variant].build(one)
-
     assert variants.disagreement(variant, step, one) == ""
     # The comparison leaves no trace, so all variants start from the same targets.
     assert torch.equal(one.targets, before)
@@ -409,7 +408,6 @@ def test_an_interrupted_run_prints_what_it_has(monkeypatch):
 def test_errors_name_the_option_and_what_to_write(arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     result = invoke(*arguments)
-
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stdout == ""

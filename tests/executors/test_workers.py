@@ -111,7 +111,6 @@ def test_a_store_that_cannot_be_written_ends_the_sweep(tmp_path, monkeypatch):
     sw.store.require_writable()
     # A file where the run's folder should be lets the worker fail, but not the check before it.
     sw.store.run_dir(sw.specs[0].key).write_text("in the way")
-
     with pytest.raises(OSError, match=sw.specs[0].key):
         sw.run(jobs=2)
 

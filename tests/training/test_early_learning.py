@@ -212,7 +212,6 @@ def test_gradient_descent_is_stable(runs, seed):
     run = runs[seed]
     L = np.linalg.eigvalsh(run.data.x.T @ run.data.x / INFO.num_train)[-1] / 2
     assert 3 < 2 / L / run.protocol.lr < 5
-
     loss = [row["loss"] for row in run.rows]
     assert (np.diff(loss) < 0).all()
 

@@ -65,7 +65,6 @@ class NoReading(TorchDispatchMode):
         name = func.name().partition("::")[2].partition(".")[0].rstrip("_")
         if name in self.WAITS or self.has_mask(name, args):
             raise AssertionError(f"the step waits for the device: {func}")
-
         return func(*args, **(kwargs or {}))
 
     def has_mask(self, name, args):
@@ -224,7 +223,6 @@ def test_bfloat16_without_hardware_for_it_is_warned_of(tmp_path, monkeypatch):
     warnings = []
     sw.store.warn = warnings.append
     sw.run()
-
     assert any("bfloat16" in line and "--set precision=auto" in line for line in warnings)
 
 
@@ -458,10 +456,8 @@ def test_a_capture_leaves_the_random_generator_as_it_was(captures):
     ours, _ = graphed(nn.Sequential(nn.Dropout(), nn.Flatten(), nn.Linear(192, 5)))
     torch.manual_seed(4)
     expected = torch.rand(3)
-
     torch.manual_seed(4)
     network._capture(ours, torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
-
     assert torch.equal(torch.rand(3), expected)
 
 

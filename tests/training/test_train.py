@@ -35,7 +35,6 @@ def trained(tmp_path_factory):
     """Return a sweep of ce, elr and forward, trained for two epochs. Tests only read its store."""
     done = sweep(tmp_path_factory.mktemp("trained"), {"ce": {}, "elr": {}, "forward": {}})
     done.run()
-
     assert done.failures() == []
     return done
 
@@ -208,7 +207,6 @@ def test_a_corrupt_checkpoint_is_set_aside_and_the_run_done_again(tmp_path):
 def test_the_same_seed_gives_the_same_result_and_another_seed_another(tmp_path, trained):
     again = sweep(tmp_path, {"elr": {}}, seeds=(0, 1))
     again.run()
-
     first, other = outcome(again)["elr", 0], outcome(again)["elr", 1]
     assert first == outcome(trained)["elr", 0]
     assert first != other
@@ -603,7 +601,6 @@ def test_a_helper_that_diverges_makes_its_run_diverged(tmp_path):
     sw = sweep(tmp_path, {"forward": {}}, 2, {"lr": 1e30})
     sw.run()
     record = sw.store.read(sw.specs[0].key)
-
     assert record.status == "diverged", record.error
     assert "helper network" in record.error["message"]
     assert sweep(tmp_path, {"forward": {}}, 2, {"lr": 1e30}).state.todo == []
