@@ -27,7 +27,9 @@ def started(task, run=None, **params):
     return method, run
 
 
-PHASES = {"t1_share": 2 / 8, "t2_share": 2 / 8, "ramp_share": 2 / 8}  # of 8 epochs
+# Of 8 epochs: two of cross entropy, two that train the late layers, then MixMatch with a ramp of
+# two.
+PHASES = {"t1_share": 2 / 8, "t2_share": 2 / 8, "ramp_share": 2 / 8}
 
 # ---- Hyperparameters and phases ------------------------------------------------------------------
 
@@ -58,27 +60,31 @@ def test_each_phase_trains_what_is_its_own():
     lams = []
 
     for epoch in range(8):
-        before = [p.detach().clone() for p in (*early, *late)]
-        taken = {name: len(optimiser.state) for name, optimiser in run.optimisers.items()}
+        before_early, before_late = copy.deepcopy((early, late))
+        refined = len(run.optimisers["refine"].state) > 0
         lab.train(method, run, [epoch])
-        moved = [not torch.equal(a, b) for a, b in zip((*early, *late), before, strict=True)]
-        if epoch in (2, 3):
-            assert not any(moved[: len(early)])
-            assert all(moved[len(early) :])
-        else:
-            assert all(moved)
-        assert (taken["refine"] > 0) == (epoch > 2)
-        assert [p.requires_grad for p in early] == [epoch not in (2, 3)] * len(early)
-        assert all(p.requires_grad for p in late)
-        run.begin_epoch(epoch)
-        lams.append([item[2] for item in method.batches(run, epoch) if isinstance(item, tuple)])
 
-    assert lams[:4] == [[]] * 4
+        # Epochs 2 and 3 train the late layers alone.
+        for p, before in zip(early, before_early, strict=True):
+            assert torch.equal(p, before) == (epoch in (2, 3))
+            assert p.requires_grad == (epoch not in (2, 3))
+        for p, before in zip(late, before_late, strict=True):
+            assert not torch.equal(p, before)
+            assert p.requires_grad
+        # The optimiser of the late layers has a state from its first epoch on.
+        assert refined == (epoch > 2)
+
+        run.begin_epoch(epoch)
+        for item in method.batches(run, epoch):
+            # Only a step of MixMatch is a tuple; the other steps are a batch.
+            assert isinstance(item, tuple) == (epoch >= 4)
+            if epoch >= 4:
+                lams.append(item[2])
+
     # Three steps an epoch: 5 * (epoch - 4 + step / 3) / 2, and 5 from epoch 6 on.
-    assert [lam for row in lams[4:] for lam in row] == pytest.approx(
-        [0, 5 / 6, 10 / 6, 15 / 6, 20 / 6, 25 / 6, *[5] * 6]
-    )
-    assert {group["lr"] for group in run.optimisers["refine"].param_groups} == {1e-4}
+    assert lams == pytest.approx([0, 5 / 6, 10 / 6, 15 / 6, 20 / 6, 25 / 6, *[5] * 6])
+    for group in run.optimisers["refine"].param_groups:
+        assert group["lr"] == 1e-4
 
 
 def test_the_late_layers_start_afresh_once_and_the_same_way_each_time():
@@ -90,6 +96,7 @@ def test_the_late_layers_start_afresh_once_and_the_same_way_each_time():
         before = copy.deepcopy(run.networks[0].body)
         run.begin_epoch(2)
         method.on_epoch_start(run, 2)
+
         body = run.networks[0].body
         assert torch.equal(body[0].weight, before[0].weight)
         assert torch.equal(body[1].running_mean, before[1].running_mean)
@@ -97,15 +104,18 @@ def test_the_late_layers_start_afresh_once_and_the_same_way_each_time():
         assert torch.equal(body[4].running_mean, torch.zeros(8))
         assert torch.equal(body[4].weight, torch.ones(8))
         assert not torch.equal(body[7].weight, before[7].weight)
-        assert body[7].weight.abs().max() <= 72**-0.5  # nn.Linear's default
+        # nn.Linear's default draws from +-1 / sqrt(in_features), and there are 72 of them.
+        assert body[7].weight.abs().max() <= 72**-0.5
         renewed.append(copy.deepcopy(body))
+
+        # The next epoch does not renew them again.
         run.begin_epoch(3)
         method.on_epoch_start(run, 3)
         assert torch.equal(body[7].weight, renewed[-1][7].weight)
 
-    assert all(
-        torch.equal(a, b) for a, b in zip(*(body.parameters() for body in renewed), strict=True)
-    )
+    first, second = renewed
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_starting_afresh_leaves_the_global_generator_alone():
@@ -123,18 +133,16 @@ def test_starting_afresh_leaves_the_global_generator_alone():
 @pytest.mark.parametrize(
     ("model", "shape", "first", "parts"),
     [
-        ("resnet8", (3, 32, 32), "5", 2),  # a block of 64 channels, the classifier
+        # A block of 64 channels, the classifier.
+        ("resnet8", (3, 32, 32), "5", 2),
         ("resnet18", (3, 32, 32), "9", 3),
         ("resnet34", (3, 32, 32), "16", 4),
         ("preact_resnet18", (3, 32, 32), "9", 3),
-        (
-            "resnet9",
-            (3, 32, 32),
-            "12",
-            4,
-        ),  # convolution of 512 channels, batch norm, a residual pair, the classifier
+        # A convolution of 512 channels, batch norm, a residual pair, the classifier.
+        ("resnet9", (3, 32, 32), "12", 4),
         ("resnet9_slim", (3, 32, 32), "12", 4),
-        ("cnn3", (3, 32, 32), "8", 4),  # convolution of 128 channels, batch norm, two dense layers
+        # A convolution of 128 channels, batch norm, two dense layers.
+        ("cnn3", (3, 32, 32), "8", 4),
         ("digits_cnn", (1, 8, 8), "4", 4),
         ("torchvision/resnet18", (3, 32, 32), "layer4.0", 3),
         ("torchvision/resnet50", (3, 32, 32), "layer4.0", 4),
@@ -151,27 +159,20 @@ def test_the_late_layers_of_each_model(model, shape, first, parts):
     assert isinstance(classifier, nn.Linear)
     assert classifier.out_features == 10
 
-    # All that comes from there on, nothing of what is before.
-    late = {id(p) for part in found for p in part.parameters()}
-    flags = [id(p) in late for p in body.parameters()]
+    # The late parameters are the last ones of the network, without a gap, and not all of it.
+    late = [id(p) for p in nn.ModuleList(found).parameters()]
+    everything = [id(p) for p in body.parameters()]
 
-    assert flags == sorted(flags)
-    assert 0 < sum(flags) < len(flags)
+    assert 0 < len(late) < len(everything)
+    assert set(everything[-len(late) :]) == set(late)
 
 
 def test_every_model_of_ours_is_covered():
-    covered = {
-        "resnet8",
-        "resnet18",
-        "resnet34",
-        "preact_resnet18",
-        "resnet9",
-        "resnet9_slim",
-        "cnn3",
-        "digits_cnn",
-    }
+    covered = {"resnet8", "resnet18", "resnet34", "preact_resnet18", "resnet9", "resnet9_slim"}
+    covered |= {"cnn3", "digits_cnn"}
 
-    assert set(models.names()) - {"linear"} == covered  # one layer has no late part
+    # A model of one layer has no late part.
+    assert set(models.names()) - {"linear"} == covered
 
 
 @pytest.mark.parametrize(
@@ -190,15 +191,11 @@ def test_the_classifier_alone_where_there_is_no_last_stage(network):
 # ---- Batches -------------------------------------------------------------------------------------
 
 
+# The others have half of a batch, or where they are the fewer, their share: 16 * others / 60,
+# rounded down, and at least two.
 @pytest.mark.parametrize(
     ("kept", "sizes"),
-    [
-        (30, (8, 8)),
-        (20, (8, 8)),
-        (48, (13, 3)),
-        (58, (14, 2)),
-        (45, (12, 4)),
-    ],  # 16 * others / 60, rounded down
+    [(30, (8, 8)), (20, (8, 8)), (48, (13, 3)), (58, (14, 2)), (45, (12, 4))],
 )
 def test_a_batch_is_shared_by_kept_and_others(kept, sizes):
     task = lab.make_task(N=60, C=4, epochs=8)
@@ -222,21 +219,21 @@ def test_an_empty_side_is_an_epoch_of_cross_entropy(kept):
     method, run = started(task, **PHASES)
     method.kept.copy_(torch.arange(60) < kept)
     run.begin_epoch(5)
-    items = list(method.batches(run, 5))
-    assert sorted(i for batch in items for i in batch.index.tolist()) == list(range(60))
+    index = torch.cat([batch.index for batch in method.batches(run, 5)])
+    assert index.sort().values.tolist() == list(range(60))
 
 
 def test_nothing_kept_stays_finite():
     task = lab.make_task(N=60, C=4, epochs=8)
     method, run = started(task, **PHASES)
-    run.predict_train = lambda network, index=None: nn.functional.one_hot(
-        (task.labels + 1) % 4, 4
-    ).float()
+    # Predictions that never agree with a label.
+    wrong = nn.functional.one_hot((task.labels + 1) % 4, 4).float()
+    run.predict_train = lambda network, index=None: wrong
     lab.train(method, run, [5])
 
     assert not method.kept.any()
-    assert all(value.isfinite().all() for value in method.state_dict().values())
-    assert all(p.isfinite().all() for p in run.networks[0].parameters())
+    for value in (*method.state_dict().values(), *run.networks[0].parameters()):
+        assert value.isfinite().all()
 
 
 def test_class_weights():
@@ -244,14 +241,15 @@ def test_class_weights():
     task = Task(24, 4, labels, 8, 2, 16)
     method, run = started(task, **PHASES)
     predicted = labels.clone()
-    predicted[12 + 6 + 1 :] = 0  # no example of class 3 is kept
+    # No example of class 3 is kept, and two of class 0 are not.
+    predicted[12 + 6 + 1 :] = 0
     predicted[:2] = 1
     run.predict_train = lambda network, index=None: nn.functional.one_hot(predicted, 4).float()
     method.on_epoch_start(run, 5)
 
     assert method.kept.sum() == 17
-    # 10, 6 and 1 are kept: their mean, 17/3, over each; at most 3; none for a class without
-    # examples
+    # 10, 6 and 1 are kept. A class weighs their mean, 17/3, over its own number, at most 3; a
+    # class of which nothing is kept weighs 0.
     torch.testing.assert_close(method.class_weights, torch.tensor([17 / 30, 17 / 18, 3.0, 0.0]))
 
 
@@ -272,15 +270,19 @@ class Plain:
         self.adam = torch.optim.Adam(self.late.parameters(), lr=1e-4)
         self.guesses, self.kept, self.weights = [], None, None
 
+    def draws(self, name):
+        """Return NumPy draws from the run's stream of that name."""
+        seed = int(torch.randint(2**62, (), generator=self.run.generator(name)))
+        return np.random.default_rng(seed)
+
     def cross_entropy(self, epoch, optimiser):
         for start in range(0, self.task.num_train, 16):
             batch = self.run.batch(self.run.order()[start : start + 16])
             z = self.network(batch.images)
-            rows = [
-                torch.log(torch.exp(z[b]).sum()) - z[b, y]
-                for b, y in enumerate(batch.labels.tolist())
-            ]
-            self.step(sum(rows) / len(rows), optimiser)
+            loss = 0.0
+            for b, y in enumerate(batch.labels.tolist()):
+                loss = loss + torch.log(torch.exp(z[b]).sum()) - z[b, y]
+            self.step(loss / len(z), optimiser)
 
     def step(self, loss, optimiser):
         self.network.zero_grad()
@@ -292,36 +294,49 @@ class Plain:
             z = torch.exp(self.network(rows))
         return z / z.sum(1, keepdim=True)
 
+    def renew(self):
+        """Draw new weights for the late layers, with float32 draws as the method has them."""
+        torch.manual_seed(self.run.generator("renew").initial_seed())
+        self.late.float()
+        for layer in self.late:
+            if isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+                layer.reset_parameters()
+        self.late.double()
+
+    def select(self, labels, C):
+        """Set which examples are kept, and the weight of each class, by the predictions."""
+        self.network.eval()
+        predicted = self.softmax(self.run.images.rows).argmax(1).tolist()
+        self.network.train()
+
+        self.kept, counts = [], [0] * C
+        for guess, y in zip(predicted, labels, strict=True):
+            self.kept.append(guess == y)
+            counts[y] += guess == y
+
+        # The mean is over the classes of which an example is kept.
+        mean = sum(counts) / (C - counts.count(0))
+        self.weights = [0.0] * C
+        for c, n in enumerate(counts):
+            if n:
+                self.weights[c] = float(np.float32(min(mean / n, 3.0)))
+
     def epoch(self, epoch):
         self.network.train()
         if epoch < 2:
             return self.cross_entropy(epoch, self.sgd)
         if epoch < 4:
             if epoch == 2:
-                torch.manual_seed(self.run.generator("renew").initial_seed())
-                self.late.float()
-                for layer in self.late:
-                    if isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
-                        layer.reset_parameters()
-                self.late.double()
+                self.renew()
             return self.cross_entropy(epoch, self.adam)
 
-        labels, C = self.task.labels.tolist(), self.task.num_classes
-        self.network.eval()
-        predicted = self.softmax(self.run.images.rows).argmax(1).tolist()
-        self.network.train()
-        self.kept = [a == b for a, b in zip(predicted, labels, strict=True)]
-        counts = [
-            sum(k and y == c for k, y in zip(self.kept, labels, strict=True)) for c in range(C)
-        ]
-        mean = sum(counts) / sum(n > 0 for n in counts)
-        self.weights = [float(np.float32(min(mean / n, 3.0))) if n else 0.0 for n in counts]
-        rng, mixing = (
-            np.random.default_rng(int(torch.randint(2**62, (), generator=self.run.generator(name))))
-            for name in ("plan", "mix")
-        )
+        self.select(self.task.labels.tolist(), self.task.num_classes)
+        rng, mixing = self.draws("plan"), self.draws("mix")
         order = self.run.order().tolist()
-        sides = [[k for k in order if self.kept[k] == side] for side in (True, False)]
+        # The kept examples, then the others.
+        sides = [[], []]
+        for k in order:
+            sides[0 if self.kept[k] else 1].append(k)
 
         assert min(map(len, sides)) > 1
         half = 8 if len(sides[1]) > len(sides[0]) else math.floor(16 * len(sides[1]) / len(order))
@@ -332,6 +347,7 @@ class Plain:
         for step in range(self.task.steps_per_epoch):
             batches = []
             for s in range(2):
+                # A side that is used up begins again in another order.
                 if not queues[s]:
                     if not first[s]:
                         sides[s] = [sides[s][k] for k in rng.permutation(len(sides[s]))]
@@ -343,24 +359,31 @@ class Plain:
                         queues[s][-2:] = [queues[s][-2] + queues[s][-1]]
                 batches.append(self.run.batch(torch.tensor(queues[s].pop(0))))
             ramp = min((epoch + step / self.task.steps_per_epoch - 4) / 2, 1)
-            self.mixed_step(*batches, 5.0 * ramp, 4.0 if epoch < 4.5 else 0.75, mixing, C)
+            # The second half of the nine epochs mixes by the late alpha.
+            alpha = 4.0 if epoch < 4.5 else 0.75
+            self.mixed_step(*batches, 5.0 * ramp, alpha, mixing, self.task.num_classes)
         return None
 
     def mixed_step(self, x, u, lam, alpha, rng, C):
         p = (self.softmax(u.view(0)) + self.softmax(u.view(1))) / 2
+        # Sharpened with a temperature of 0.5: p ** 2, normalised.
         guess = p**2 / (p**2).sum(1, keepdim=True)
         self.guesses.append(guess)
-        Y = torch.tensor(
-            [[float(k == y) for k in range(C)] for y in x.labels.tolist()], dtype=torch.float64
-        )
+        Y = torch.zeros(len(x), C, dtype=torch.float64)
+        for b, y in enumerate(x.labels.tolist()):
+            Y[b, y] = 1.0
+
         targets = torch.cat([Y, Y, guess, guess])
         inputs = torch.cat([x.view(0), x.view(1), u.view(0), u.view(1)])
         share = rng.beta(alpha, alpha)
         share, perm = max(share, 1 - share), rng.permutation(len(inputs))
         z = torch.exp(self.network(share * inputs + (1 - share) * inputs[perm]))
-        t, p = share * targets + (1 - share) * targets[perm], z / z.sum(1, keepdim=True)
+        t = share * targets + (1 - share) * targets[perm]
+        p = z / z.sum(1, keepdim=True)
         n = 2 * len(x)
-        ce = -sum(self.weights[k] * (t[:n, k] * torch.log(p[:n, k])).sum() for k in range(C)) / n
+        ce = 0.0
+        for k in range(C):
+            ce = ce - self.weights[k] * (t[:n, k] * torch.log(p[:n, k])).sum() / n
         squared = ((p[n:] - t[n:]) ** 2).sum() / (2 * len(u) * C)
         self.step(ce + lam * squared, self.sgd)
 
@@ -399,11 +422,12 @@ def test_whole_training_equals_a_plain_reimplementation(renew, monkeypatch):
         for targets, guess in zip(seen, plain.guesses, strict=True):
             torch.testing.assert_close(targets[-len(guess) :], guess, rtol=1e-8, atol=1e-10)
 
+    # Five epochs of four steps each are MixMatch's.
     assert len(seen) == 5 * 4
 
 
 def in_float32(parts, generator):
-    """The draws of a float64 layer are other ones."""
+    """Start the parts afresh by float32 draws; a float64 layer would draw other numbers."""
     module = nn.ModuleList(parts).float()
     start_afresh(parts, generator)
     module.double()
