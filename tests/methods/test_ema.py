@@ -25,8 +25,11 @@ def test_the_ramp_has_the_authors_numbers():
     assert method.decay_at(0) == pytest.approx(0.0067, abs=5e-5)
     assert method.decay_at(17_599) == pytest.approx(0.21, abs=0.005)
     assert method.decay_at(39_998) < 0.997
-    assert [method.decay_at(step) for step in (39_999, 40_000, 70_399)] == [0.997] * 3
-    assert EMA(long_task(250, 352), ramp_share=40_000 / (250 * 352)).ramp == 40_000  # CIFAR-100
+    for step in (39_999, 40_000, 70_399):
+        assert method.decay_at(step) == 0.997
+
+    # The authors train CIFAR-100 for 250 epochs, with a ramp of as many steps.
+    assert EMA(long_task(250, 352), ramp_share=40_000 / (250 * 352)).ramp == 40_000
 
 
 @pytest.mark.parametrize(
@@ -48,20 +51,27 @@ def test_the_ramp_scales_with_the_training(epochs, steps, share, ramp):
         )
 
 
+def assert_equal(a, b):
+    """Check that two networks have the same state, bit for bit."""
+    first, second = a.state_dict(), b.state_dict()
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
 def double_run(task):
     return in_float64(make_run(task))
 
 
 def test_ten_steps_against_a_plain_re_implementation():
     task = make_task(N=40, epochs=5, batch_size=20)
-    run, source = (
-        double_run(task),
-        double_run(task),
-    )  # the second for the same order and augmentations
+    # The second run gives the same order and augmentations.
+    run, source = double_run(task), double_run(task)
     network = copy.deepcopy(run.networks[0])
     velocity = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     average = {name: value.clone() for name, value in network.state_dict().items()}
-    method = EMA(task, ramp_share=0.8)  # 8 of 10 steps
+    # The ramp takes 8 of the 10 steps.
+    method = EMA(task, ramp_share=0.8)
     method.prepare(run)
     step = 0
 
@@ -70,27 +80,25 @@ def test_ten_steps_against_a_plain_re_implementation():
         source.begin_epoch(epoch)
         for index in source.order().split(20):
             logits = network(source.batch(index).images)
-            loss = (
-                sum(
-                    torch.logsumexp(z, 0) - z[y]
-                    for z, y in zip(logits, task.labels[index], strict=True)
-                )
-                / 20
-            )
+            loss = 0.0
+            for z, y in zip(logits, task.labels[index], strict=True):
+                loss = loss + (torch.logsumexp(z, 0) - z[y]) / 20
+
             network.zero_grad()
             loss.backward()
             with torch.no_grad():
                 for name, p in network.named_parameters():
                     velocity[name] = 0.9 * velocity[name] + p.grad
                     p -= 0.1 * velocity[name]
+            # The buffers of batch normalisation are averaged too; its count of batches is copied.
             d = 0.997 * math.exp(-5 * (1 - min(step + 1, 8) / 8) ** 2)
             for name, value in network.state_dict().items():
-                average[name] = (
-                    d * average[name] + (1 - d) * value
-                    if value.is_floating_point()
-                    else value.clone()
-                )
+                if value.is_floating_point():
+                    average[name] = d * average[name] + (1 - d) * value
+                else:
+                    average[name] = value.clone()
             step += 1
+
         assert method.average.state_dict().keys() == average.keys()
         for name, value in method.average.state_dict().items():
             torch.testing.assert_close(value, average[name], rtol=1e-10, atol=1e-12)
@@ -110,8 +118,7 @@ def test_the_network_in_training_is_that_of_cross_entropy():
         train(method, run, range(3))
         runs.append(run)
 
-    first, second = (run.networks[0].state_dict() for run in runs)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_equal(runs[0].networks[0], runs[1].networks[0])
 
 
 def test_the_average_predicts_in_evaluation_mode_and_sees_no_training_batch():
@@ -123,7 +130,8 @@ def test_the_average_predicts_in_evaluation_mode_and_sees_no_training_batch():
     train(method, run, range(6))
 
     assert passes == []
-    method.eval()  # as the harness does it
+    # An evaluation puts the method in this mode first.
+    method.eval()
     rows = torch.randn(7, 6)
     norm = method.average[1]
 
@@ -138,10 +146,10 @@ def test_the_average_predicts_in_evaluation_mode_and_sees_no_training_batch():
     assert passes == [False]
     torch.testing.assert_close(got, expected)
     assert not torch.allclose(got, own)
-    assert (
-        norm.running_mean.abs().sum() > 0
-    )  # its statistics were averaged too, not left as they began
-    assert not any(p.requires_grad for p in method.parameters())
+    # The statistics began at 0 and were averaged too.
+    assert norm.running_mean.abs().sum() > 0
+    for p in method.parameters():
+        assert not p.requires_grad
 
 
 def test_without_decay_the_average_is_the_network():
@@ -149,8 +157,7 @@ def test_without_decay_the_average_is_the_network():
     run, method = make_run(task), EMA(task, decay=0.0)
     method.prepare(run)
     train(method, run, range(2))
-    average, network = method.average.state_dict(), run.networks[0].state_dict()
-    assert all(torch.equal(average[name], network[name]) for name in network)
+    assert_equal(method.average, run.networks[0])
 
 
 def test_networks_without_batch_norm_have_an_average():

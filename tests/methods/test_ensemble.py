@@ -24,10 +24,11 @@ def falling(position):
 
 
 def equal(a, b):
-    return all(
-        torch.equal(x, y)
-        for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
+    """Return whether two networks have the same state, bit for bit."""
+    for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
+        if not torch.equal(x, y):
+            return False
+    return True
 
 
 def test_network_0_is_bit_for_bit_that_of_cross_entropy():
@@ -59,14 +60,19 @@ def test_each_epoch_shows_each_network_every_example_once_in_an_order_of_its_own
 
     for epoch in range(3):
         run.begin_epoch(epoch)
-        pairs = list(method.batches(run, epoch))
-        assert [(len(a), len(b)) for a, b in pairs] == [(16, 16), (16, 16), (8, 8)]
-        first, second = (torch.cat([pair[k].index for pair in pairs]) for k in (0, 1))
-        assert torch.equal(first, run.order())
-        orders += [first.tolist(), second.tolist()]
+        first, second, sizes = [], [], []
+        for a, b in method.batches(run, epoch):
+            first += a.index.tolist()
+            second += b.index.tolist()
+            sizes.append((len(a), len(b)))
 
-    assert all(sorted(order) == list(range(40)) for order in orders)
-    assert len({tuple(order) for order in orders}) == 6
+        assert sizes == [(16, 16), (16, 16), (8, 8)]
+        assert first == run.order().tolist()
+        for order in (first, second):
+            assert sorted(order) == list(range(40))
+            orders.append(tuple(order))
+
+    assert len(set(orders)) == 6
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -82,24 +88,21 @@ def test_ten_steps_against_a_plain_re_implementation(which):
     for epoch in range(5):
         train(method, run, [epoch])
         source.begin_epoch(epoch)
-        order = (
-            source.order()
-            if which == 0
-            else source.order()[
-                torch.randperm(40, generator=source.generator("order of network 1"))
-            ]
-        )
+        order = source.order()
+        # Network 1 shuffles the order of the run once more.
+        if which == 1:
+            generator = source.generator("order of network 1")
+            order = order[torch.randperm(40, generator=generator)]
+
         for index in order.split(20):
             logits = network(source.batch(index).view(which))
-            loss = (
-                sum(
-                    torch.logsumexp(z, 0) - z[y]
-                    for z, y in zip(logits, task.labels[index], strict=True)
-                )
-                / 20
-            )
+            loss = 0.0
+            for z, y in zip(logits, task.labels[index], strict=True):
+                loss = loss + (torch.logsumexp(z, 0) - z[y]) / 20
             network.zero_grad()
             loss.backward()
+
+            # Two steps an epoch, and `falling` takes a tenth of the learning rate an epoch.
             with torch.no_grad():
                 for name, p in network.named_parameters():
                     velocity[name] = 0.9 * velocity[name] + p.grad
@@ -115,9 +118,8 @@ def test_the_mean_of_the_raw_logits_predicts():
     for network in run.networks:
         network.eval()
     rows = torch.randn(50, 6)
-    run.networks[1][
-        3
-    ].weight.data *= 20  # a loud network outvotes a quiet one, as it would not with probabilities
+    # With larger logits a network outvotes the other one. With probabilities it would not.
+    run.networks[1][3].weight.data *= 20
     one, two = (network(rows) for network in run.networks)
 
     torch.testing.assert_close(method.predict(run, rows), (one + two) / 2)

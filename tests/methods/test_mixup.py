@@ -23,18 +23,17 @@ def unmix(mixed, images):
     Row i gives a candidate l for each partner, exact where the row is mixed with that partner; the
     true l is the one that all rows agree on. A row that is mixed with itself agrees with every l.
     """
-    itself = [
-        i for i in range(len(images)) if torch.allclose(mixed[i], images[i], rtol=0, atol=1e-12)
-    ]
+    # The first row that is mixed with another one.
+    first = 0
+    while torch.allclose(mixed[first], images[first], rtol=0, atol=1e-12):
+        first += 1
 
-    for share in candidates(mixed, images, next(i for i in range(len(images)) if i not in itself)):
+    for share in candidates(mixed, images, first):
         perm = []
         for i, row in enumerate(mixed):
-            error = [
-                (row - share * images[i] - (1 - share) * other).abs().max() for other in images
-            ]
-            perm.append(min(range(len(images)), key=lambda j, e=error: float(e[j])))
-            if error[perm[-1]] > 1e-9:
+            error = (row - share * images[i] - (1 - share) * images).abs().amax(1)
+            perm.append(int(error.argmin()))
+            if error.min() > 1e-9:
                 break
         else:
             return share, perm
@@ -43,6 +42,7 @@ def unmix(mixed, images):
 
 
 def candidates(mixed, images, i):
+    """Yield each share l with which row i is a mixture of images i and another one."""
     for j in range(len(images)):
         if j != i:
             direction, moved = images[i] - images[j], mixed[i] - images[j]
@@ -52,6 +52,7 @@ def candidates(mixed, images, i):
 
 
 def seen_by(network):
+    """Return a list that each input of the network is added to."""
     inputs = []
     network.register_forward_pre_hook(lambda module, args: inputs.append(args[0].detach().clone()))
     return inputs
@@ -59,7 +60,7 @@ def seen_by(network):
 
 def ce(z, y):
     top = z.max()
-    return top + torch.log(sum(torch.exp(value - top) for value in z)) - z[y]
+    return top + torch.log(torch.exp(z - top).sum()) - z[y]
 
 
 @pytest.mark.parametrize("scale", [1.0, 12.0])
@@ -74,14 +75,16 @@ def test_ten_steps(a, scale):
             network[-1].weight.mul_(scale)
         return double_run(task, network, schedule=schedule, lr=0.05)
 
-    task = make_task(N=40, epochs=6, batch_size=16)  # 16, 16 and 8 a batch
+    # Batches of 16, 16 and 8.
+    task = make_task(N=40, epochs=6, batch_size=16)
     run = start()
     method, inputs, losses, weights = Mixup(task, a=a), seen_by(run.networks[0]), [], []
     step, backward_step = method.training_step, run.backward_step
     run.backward_step = lambda loss: (losses.append(loss.item()), backward_step(loss))
 
     def kept(run, batch):
-        assert step(run, batch) is None  # the logits are of no image of the batch
+        # A step returns no logits, as those of mixed images belong to no example.
+        assert step(run, batch) is None
         weights.append([weight.detach().clone() for weight in run.networks[0].parameters()])
 
     method.training_step = kept
@@ -101,16 +104,15 @@ def test_ten_steps(a, scale):
             share, perm = unmix(inputs[at], images)
             shares.append(share)
             assert sorted(perm) == list(range(len(index)))
-            z = network(
-                torch.stack(
-                    [share * images[i] + (1 - share) * images[j] for i, j in enumerate(perm)]
-                )
-            )
-            rows = [
-                share * ce(z[i], labels[i]) + (1 - share) * ce(z[i], labels[j])
-                for i, j in enumerate(perm)
-            ]
-            loss = sum(rows) / len(index)
+
+            mixed, loss = torch.empty_like(images), 0.0
+            for i, j in enumerate(perm):
+                mixed[i] = share * images[i] + (1 - share) * images[j]
+            z = network(mixed)
+            for i, j in enumerate(perm):
+                loss = loss + share * ce(z[i], labels[i]) + (1 - share) * ce(z[i], labels[j])
+            loss = loss / len(index)
+
             grads = torch.autograd.grad(loss, list(network.parameters()))
             with torch.no_grad():
                 for i, (weight, grad) in enumerate(zip(network.parameters(), grads, strict=True)):
@@ -122,7 +124,8 @@ def test_ten_steps(a, scale):
             )
             at += 1
 
-    assert len({round(share, 6) for share in shares}) == 12  # a fresh l for each batch and epoch
+    # Each batch of each epoch draws its own l.
+    assert len({round(share, 6) for share in shares}) == 12
 
 
 def draws(a, epochs=100, seed=0, N=40):
@@ -138,9 +141,8 @@ def draws(a, epochs=100, seed=0, N=40):
     found = []
 
     for mixed, images in zip(inputs, batches, strict=True):
-        if not torch.allclose(
-            mixed, images, rtol=0, atol=1e-12
-        ):  # the identity, 1 of 24, says nothing of l
+        # One of the 24 permutations of four is the identity, which shows nothing about l.
+        if not torch.allclose(mixed, images, rtol=0, atol=1e-12):
             found.append(unmix(mixed, images))
     return found
 
@@ -148,11 +150,12 @@ def draws(a, epochs=100, seed=0, N=40):
 @pytest.mark.parametrize("a", [0.5, 1.0, 8.0])
 def test_l_is_beta_distributed_and_on_both_sides_of_a_half(a):
     shares = torch.tensor([share for share, _ in draws(a)], dtype=torch.float64)
+    # The variance of Beta(a, a).
     n, variance = len(shares), 1 / (4 * (2 * a + 1))
+
     assert n > 900
-    assert abs(shares.mean() - 0.5) < 4 * math.sqrt(
-        variance / n
-    )  # a max(l, 1 - l) would lie far above
+    # Bounds of four standard errors. The mean of max(l, 1 - l) would be far above.
+    assert abs(shares.mean() - 0.5) < 4 * math.sqrt(variance / n)
     assert abs((shares < 0.5).double().mean() - 0.5) < 4 * 0.5 / math.sqrt(n)
     assert float(shares.var()) == pytest.approx(variance, rel=0.15)
     assert abs(torch.corrcoef(torch.stack([shares[1:], shares[:-1]]))[0, 1]) < 4 / math.sqrt(n)
@@ -164,19 +167,20 @@ def test_every_permutation_comes_as_often():
         if len(set(perm)) == 4:
             count[tuple(perm)] = count.get(tuple(perm), 0) + 1
 
-    assert len(count) == 23  # all but the identity, which `draws` leaves out
+    # All but the identity, which `draws` leaves out.
+    assert len(count) == 23
+    # Chi square with 22 degrees of freedom is above 48 with a probability of about 0.001.
     mean = sum(count.values()) / 23
-    assert (
-        sum((value - mean) ** 2 / mean for value in count.values()) < 48
-    )  # chi square, 22 degrees, p about 0.001
+    assert sum((value - mean) ** 2 / mean for value in count.values()) < 48
 
 
 def test_draws_come_from_the_seed_and_the_epoch_alone():
     first, again, other = draws(1.0, 3), draws(1.0, 3), draws(1.0, 3, seed=1)
     assert first == again
     assert [share for share, _ in first] != [share for share, _ in other]
+    # The global generator does not matter.
     torch.manual_seed(99)
-    assert draws(1.0, 3) == first  # whatever the global generators
+    assert draws(1.0, 3) == first
 
 
 def test_a_batch_of_one_is_itself():
