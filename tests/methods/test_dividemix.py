@@ -20,7 +20,15 @@ def make_run(task):
     return lab.make_run(task, 2, images=hinted(task))
 
 
+def assert_finite(run):
+    """Check that no weight of any network is NaN or infinite."""
+    for network in run.networks:
+        for p in network.parameters():
+            assert p.isfinite().all()
+
+
 def softmax_row(z):
+    """Return the probabilities of one example, as a list."""
     e = [math.exp(v - max(z)) for v in z]
     return [v / sum(e) for v in e]
 
@@ -32,14 +40,17 @@ def softmax_row(z):
 def test_divergence_from_uniform_matches_plain_loops(stage):
     logits = make_logits(7, 5, stage, seed=0).requires_grad_()
     p = torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True)
-    expected = sum(
-        0.2 * (math.log(0.2) - torch.log(sum(p[b, k] for b in range(7)) / 7)) for k in range(5)
-    )
+    # KL(uniform || mean prediction) over five classes.
+    expected = 0.0
+    for k in range(5):
+        mean = p[:, k].sum() / 7
+        expected = expected + 0.2 * (math.log(0.2) - torch.log(mean))
     loss = divergence_from_uniform(logits)
 
     torch.testing.assert_close(loss, expected, rtol=1e-11, atol=1e-12)
-    grads = [torch.autograd.grad(v, logits, retain_graph=True)[0] for v in (loss, expected)]
-    torch.testing.assert_close(*grads, rtol=1e-11, atol=1e-12)
+    (grad,) = torch.autograd.grad(loss, logits)
+    (expected_grad,) = torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-11, atol=1e-12)
 
 
 # ---- The method ----------------------------------------------------------------------------------
@@ -94,42 +105,51 @@ def test_losses_without_a_fit_keep_everything(losses):
 
 def plan(method, run, epoch):
     """Return (network, given indices, guessed indices or None, weight) of each step."""
-    rows = []
+    steps = []
+
     for i, batch, *semi in method.batches(run, epoch):
-        rows.append(
-            (
-                i,
-                batch.index.tolist(),
-                semi[0].index.tolist() if semi else None,
-                semi[1] if semi else None,
-            )
-        )
-    return rows
+        # A step of warm-up has a network and a batch, and nothing else.
+        guessed, weight = None, None
+        if semi:
+            guessed, weight = semi[0].index.tolist(), semi[1]
+        steps.append((i, batch.index.tolist(), guessed, weight))
+    return steps
+
+
+def steps_of(steps, network):
+    """Return the steps of one network, in order."""
+    return [step for step in steps if step[0] == network]
 
 
 def test_each_network_gets_the_split_of_the_other():
     task = lab.make_task(N=40, epochs=6)
     method, run = DivideMix(task, warmup_share=1 / 6, ramp_share=0.5, lambda_u=10.0), make_run(task)
+    # An example is kept when its posterior is above 0.5; exactly 0.5 is not.
     method.clean[0] = torch.where(torch.arange(40) < 22, 0.9, 0.1)
     method.clean[1] = torch.where(torch.arange(40) < 33, 0.5001, 0.5)
     run.begin_epoch(2)
-    rows = plan(method, run, 2)
 
-    for i, kept in ((0, 33), (1, 22)):
-        own = [row for row in rows if row[0] == i]
-        given = [index for row in own for index in row[1]]
+    steps = plan(method, run, 2)
+
+    # Network 0 keeps the 33 examples that network 1 finds clean. They are 16 + 16 + 1, and a lone
+    # example joins the batch before it.
+    for i, kept, sizes in ((0, 33, [16, 17]), (1, 22, [16, 6])):
+        given, guessed, lengths, weights = [], [], [], []
+        for _, labelled, unlabelled, weight in steps_of(steps, i):
+            given += labelled
+            guessed += unlabelled
+            lengths.append(len(labelled))
+            weights.append(weight)
+
         assert sorted(given) == list(range(kept))
-        assert all(index >= kept for row in own for index in row[2])
-        assert [len(row[1]) for row in own] == (
-            [16, 17] if i == 0 else [16, 6]
-        )  # 33 = 16 + 16 + a lone one
-        # (2 - 1 + step / 2) / 3 of 10
-        assert [row[3] for row in own] == pytest.approx([10 / 3, 5.0])
-        assert (
-            len({index for row in own for index in row[2]}) == 40 - kept
-        )  # cycled: 7 and 18 examples
+        assert min(guessed) >= kept
+        assert lengths == sizes
+        # The ramp begins after one epoch of warm-up and takes three: (2 - 1 + step / 2) / 3 of 10.
+        assert weights == pytest.approx([10 / 3, 5.0])
+        # The 7 or 18 guessed examples are few enough that every one occurs.
+        assert len(set(guessed)) == 40 - kept
 
-    assert [row[0] for row in rows] == [0, 0, 1, 1]
+    assert [step[0] for step in steps] == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -140,14 +160,21 @@ def test_an_empty_split_is_an_epoch_of_warm_up_for_that_network(value, lone):
     method.clean[0], method.clean[1, :20], method.clean[1, 20:] = value, 1.0, 0.0
     method.clean[0, 7] = 1 - value if lone else value
     run.begin_epoch(3)
-    rows = plan(method, run, 3)
 
-    assert sorted(index for row in rows if row[0] == 1 for index in row[1]) == list(range(40))
-    assert all((row[2] is None) == (row[0] == 1) for row in rows)
+    steps = plan(method, run, 3)
 
-    method.on_epoch_start = lambda run, epoch: None  # which would make splits of its own
+    # Network 1 uses the split of network 0, which leaves one side empty or with a single example.
+    seen = []
+    for network, given, guessed, _ in steps:
+        assert (guessed is None) == (network == 1)
+        if network == 1:
+            seen += given
+    assert sorted(seen) == list(range(40))
+
+    # At the start of an epoch the method would replace the splits set above.
+    method.on_epoch_start = lambda run, epoch: None
     lab.train(method, run, [3])
-    assert all(p.isfinite().all() for network in run.networks for p in network.parameters())
+    assert_finite(run)
 
 
 @pytest.mark.parametrize("penalty", [False, True])
@@ -162,22 +189,24 @@ def test_warm_up_is_cross_entropy_less_entropy_where_asked(penalty):
 
     for b, y in enumerate(item[1].labels.tolist()):
         log_p = logits[b] - torch.log(torch.exp(logits[b]).sum())
-        loss = (
-            loss - log_p[y] / 16 + (sum(torch.exp(v) * v for v in log_p) / 16 if penalty else 0.0)
-        )
+        loss = loss - log_p[y] / 16
+        if penalty:
+            # Subtracting the entropy adds the sum of p log p.
+            loss = loss + (torch.exp(log_p) * log_p).sum() / 16
 
     grads = torch.autograd.grad(loss, list(other.parameters()))
     before = copy.deepcopy(run.networks)
+
     assert method.training_step(run, *item) is None
+
+    # In a first step momentum changes nothing, so SGD with lr 0.1 subtracts 0.1 * grad.
     for now, then, grad in zip(
         run.networks[1].parameters(), before[1].parameters(), grads, strict=True
     ):
         torch.testing.assert_close(now, then - 0.1 * grad, rtol=1e-10, atol=1e-12)
 
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(run.networks[0].parameters(), before[0].parameters(), strict=True)
-    )
+    for a, b in zip(run.networks[0].parameters(), before[0].parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_predicts_by_summed_logits():
@@ -196,32 +225,43 @@ class Plain:
     def __init__(self, task, run, lambda_u, ramp):
         self.task, self.run, self.lambda_u, self.ramp = task, run, lambda_u, ramp
         self.networks = copy.deepcopy(run.networks)
-        self.optimisers = [
-            torch.optim.SGD(n.parameters(), lr=0.1, momentum=0.9) for n in self.networks
-        ]
+        self.optimisers = []
+        for network in self.networks:
+            self.optimisers.append(torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9))
         self.w, self.targets = np.ones((2, task.num_train)), []
 
+    def draws(self, name):
+        """Return NumPy draws from the run's stream of that name."""
+        seed = int(torch.randint(2**62, (), generator=self.run.generator(name)))
+        return np.random.default_rng(seed)
+
     def probabilities(self, network, rows):
+        """Return a list of probabilities for each row of images, without a gradient."""
         with torch.no_grad():
             return [softmax_row(z) for z in network(rows).tolist()]
 
     def split(self):
+        """Set the posteriors `w` of both networks from the losses of all examples."""
         for i, network in enumerate(self.networks):
             network.eval()
-            rows = self.probabilities(network, self.run.images.rows)
-            losses = np.array(
-                [-math.log(row[y]) for row, y in zip(rows, self.task.labels.tolist(), strict=True)]
-            )
+            predictions = self.probabilities(network, self.run.images.rows)
+            losses = np.zeros(self.task.num_train)
+            for k, y in enumerate(self.task.labels.tolist()):
+                losses[k] = -math.log(predictions[k][y])
+
             losses = (losses - losses.min()) / (losses.max() - losses.min())
             seed = int(torch.randint(2**31, (), generator=self.run.generator(f"mixture{i}")))
             model = GaussianMixture(
                 n_components=2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=seed
             )
             model.fit(losses.reshape(-1, 1))
+
+            # The component of the lower mean loss is the clean one.
             lower = 0 if model.means_[0, 0] < model.means_[1, 0] else 1
             self.w[i] = model.predict_proba(losses.reshape(-1, 1))[:, lower]
 
     def sharpened(self, p):
+        """Return p ** (1 / T), normalised, for the temperature T = 0.5."""
         squares = [v**2 for v in p]
         return [v / sum(squares) for v in squares]
 
@@ -232,67 +272,90 @@ class Plain:
             self.split()
 
         for i in range(2):
-            rng, mixing = (
-                np.random.default_rng(
-                    int(torch.randint(2**62, (), generator=self.run.generator(f"{name}{i}")))
-                )
-                for name in ("plan", "mix")
-            )
+            rng, mixing = self.draws(f"plan{i}"), self.draws(f"mix{i}")
             order = self.run.order().numpy()
-            order = order[rng.permutation(N)] if i == 1 else order
+            # The first network keeps the run's order; the second one draws another.
+            if i == 1:
+                order = order[rng.permutation(N)]
+
             if epoch < 1:
                 for start in range(0, N, B):
                     batch = self.run.batch(torch.from_numpy(order[start : start + B]))
-                    self.step(
-                        i,
-                        nn.functional.cross_entropy(
-                            self.networks[i].train()(batch.images), batch.labels
-                        ),
-                    )
+                    logits = self.networks[i].train()(batch.images)
+                    self.step(i, nn.functional.cross_entropy(logits, batch.labels))
                 continue
-            given = [int(k) for k in order if np.float32(self.w[1 - i, k]) > 0.5]
-            guessed = [int(k) for k in order if np.float32(self.w[1 - i, k]) <= 0.5]
+
+            # The method keeps its posteriors in float32, so the bound is applied to those.
+            given, guessed = [], []
+            for k in order.tolist():
+                side = given if np.float32(self.w[1 - i, k]) > 0.5 else guessed
+                side.append(k)
             assert len(given) > 1 < len(guessed)
+
             queue = []
-            starts = [s for s in range(0, len(given), B) if len(given) - s > 1 or s == 0]
+            starts = list(range(0, len(given), B))
+            # A lone example at the end joins the batch before it.
+            if len(given) - starts[-1] == 1 and len(starts) > 1:
+                starts.pop()
             waiting = list(guessed)
             for step, start in enumerate(starts):
+                # When the guessed examples are used up, they begin again in another order.
                 if not queue:
                     if step:
                         waiting = [waiting[k] for k in rng.permutation(len(waiting))]
                     queue = [waiting[s : s + B] for s in range(0, len(waiting), B)]
                     if len(queue) > 1 and len(queue[-1]) == 1:
                         queue[-2:] = [queue[-2] + queue[-1]]
+
                 end = start + B if start != starts[-1] else len(given)
-                x, u = (
-                    self.run.batch(torch.tensor(part)) for part in (given[start:end], queue.pop(0))
-                )
+                x = self.run.batch(torch.tensor(given[start:end]))
+                u = self.run.batch(torch.tensor(queue.pop(0)))
                 self.mixed_step(i, x, u, epoch + step / len(starts), mixing, labels, C)
+
+    def guess(self, own, other, u, C):
+        """Return the sharpened mean of both networks on both views, for each unlabelled example."""
+        four = []
+        for network in (own, other):
+            four += [self.probabilities(network, u.view(0)), self.probabilities(network, u.view(1))]
+
+        guesses = []
+        for b in range(len(u)):
+            mean = [0.0] * C
+            for prediction in four:
+                for k in range(C):
+                    mean[k] += prediction[b][k] / 4
+            guesses.append(self.sharpened(mean))
+        return guesses
+
+    def refine(self, own, x, w, labels, C):
+        """Return w * label + (1 - w) * mean of two views, sharpened, for each labelled example."""
+        first, second = self.probabilities(own, x.view(0)), self.probabilities(own, x.view(1))
+
+        refined = []
+        for b, example in enumerate(x.index.tolist()):
+            clean = float(np.float32(w[example]))
+            target = []
+            for k in range(C):
+                mean = (first[b][k] + second[b][k]) / 2
+                target.append(clean * (labels[example] == k) + (1 - clean) * mean)
+            refined.append(self.sharpened(target))
+        return refined
 
     def mixed_step(self, i, x, u, position, rng, labels, C):
         own, other = self.networks[i].train(), self.networks[1 - i].eval()
-        four = [self.probabilities(net, u.view(k)) for net in (own, other) for k in (0, 1)]
-        guesses = [
-            self.sharpened([sum(four[m][b][k] for m in range(4)) / 4 for k in range(C)])
-            for b in range(len(u))
-        ]
-        two = [self.probabilities(own, x.view(k)) for k in (0, 1)]
-        refined = []
-
-        for b, example in enumerate(x.index.tolist()):
-            w = float(np.float32(self.w[1 - i, example]))
-            mean = [(two[0][b][k] + two[1][b][k]) / 2 for k in range(C)]
-            refined.append(
-                self.sharpened([w * (labels[example] == k) + (1 - w) * mean[k] for k in range(C)])
-            )
+        guesses = self.guess(own, other, u, C)
+        refined = self.refine(own, x, self.w[1 - i], labels, C)
 
         targets = torch.tensor(refined + refined + guesses + guesses, dtype=torch.float64)
         self.targets.append(targets)
         inputs = torch.cat([x.view(0), x.view(1), u.view(0), u.view(1)])
+
+        # MixMatch mixes all examples with one share, and keeps the larger part of each.
         share = rng.beta(4.0, 4.0)
         share, perm = max(share, 1 - share), rng.permutation(len(inputs))
         z = own(share * inputs + (1 - share) * inputs[perm])
         mixed = share * targets + (1 - share) * targets[perm]
+
         p = torch.exp(z) / torch.exp(z).sum(1, keepdim=True)
         n = 2 * len(x)
         ce = -(mixed[:n] * torch.log(p[:n])).sum() / n
@@ -325,6 +388,7 @@ def test_five_epochs_equal_a_plain_reimplementation(monkeypatch):
     for epoch in range(5):
         lab.train(method, run, [epoch])
         plain.epoch(epoch)
+
         torch.testing.assert_close(
             method.clean.double(), torch.from_numpy(plain.w), rtol=1e-6, atol=1e-6
         )
@@ -335,4 +399,5 @@ def test_five_epochs_equal_a_plain_reimplementation(monkeypatch):
             for name, value in other.state_dict().items():
                 torch.testing.assert_close(network.state_dict()[name], value, rtol=1e-6, atol=1e-8)
 
-    assert len(seen) > 8  # that many steps were MixMatch's
+    # `mix` ran in more than eight steps: the equality above is not one of warm-up alone.
+    assert len(seen) > 8
