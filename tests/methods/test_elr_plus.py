@@ -1,7 +1,6 @@
 """ELR+: the authors' numbers, the formula, a plain re-implementation, switches, plan and ramps."""
 
 import copy
-import itertools
 import math
 
 import lab
@@ -63,27 +62,29 @@ def one_step(method, k, step, logits, taught, labels, index, share, perm):
 
     Returns: the loss, its gradient to the logits, and what the step returned.
     """
-    outputs = [logits if i == k else taught for i in range(2)]
-    run = make_run(
-        method.task, networks=[Constant(values) for values in outputs[: method.num_networks]]
-    )
+    networks = [Constant(taught) for _ in range(method.num_networks)]
+    networks[k] = Constant(logits)
+    run = make_run(method.task, networks=networks)
     method.prepare(run)
+    # With two networks the teacher is the other one, with one network it is its own copy.
     with torch.no_grad():
         method.teachers[k - 1].logits.copy_(taught)
-    losses = []
-    keep, run.backward_step = (
-        run.backward_step,
-        lambda loss, *names, **way: (
-            losses.append((loss.item(), names)),
-            keep(loss, *names, **way),
-        ),
-    )
+
+    losses, stepped, backward_step = [], [], run.backward_step
+
+    def recorded(loss, *names, **way):
+        losses.append(loss.item())
+        stepped.append(names)
+        backward_step(loss, *names, **way)
+
+    run.backward_step = recorded
     images = torch.zeros(len(index), 1)
     batch = Batch(images, labels, index, lambda index, view: images)
     returned = method.training_step(run, batch, k, step, share, perm)
 
-    assert [names for _, names in losses] == [(f"network{k}",)]
-    return losses[0][0], run.networks[k].logits.grad, returned
+    # One step, which moves the weights of network k alone.
+    assert stepped == [(f"network{k}",)]
+    return losses[0], run.networks[k].logits.grad, returned
 
 
 def plain_step(logits, taught, labels, index, memory, share, perm, beta, lam, C):
@@ -103,9 +104,12 @@ def plain_step(logits, taught, labels, index, memory, share, perm, beta, lam, C)
         S[labels[b]] += share
         S[labels[other]] += 1 - share
         q = share * memory[index[b]] + (1 - share) * memory[index[other]]
+        # With 100 classes the authors weigh the labels by the targets.
         if C == 100:
             S = S * q / (S * q).sum()
+
         p = softmax(logits[b])
+        # The clamp of the probabilities has a gradient only between its bounds.
         kept = torch.where((p >= 1e-4) & (p <= 1 - 1e-4), p, p.detach().clamp(1e-4, 1 - 1e-4))
         log_p = logits[b] - torch.logsumexp(logits[b], 0)
         rows.append(-(S * log_p).sum() + lam * torch.log(1 - (q * kept).sum()))
@@ -126,9 +130,10 @@ def test_the_authors_code_gives_the_same_numbers(C, beta, lam, stage, k):
         )  # fmt: skip
         assert loss == pytest.approx(float(at["loss"]), abs=1e-12)
         torch.testing.assert_close(grad, at["grad"], rtol=0, atol=1e-12)
-        own, other = (
-            (method.targets, method.targets1) if k == 0 else (method.targets1, method.targets)
-        )
+        # Each network has its own targets, and a step updates those of network k alone.
+        own, other = method.targets, method.targets1
+        if k == 1:
+            own, other = other, own
         torch.testing.assert_close(own, at["targets_after"], rtol=0, atol=1e-12)
         assert not other.any()
 
@@ -145,10 +150,10 @@ def test_loss_and_gradient_match_the_formula(share, C, stage, dtype, rtol, atol)
     generator = torch.Generator().manual_seed(C)
     task = make_task(C=C, N=64, batch_size=32)
     index = torch.randperm(64, generator=generator)[:32]
+    # Scaled by 12, the predictions are as confident as late in a training.
     scale = {"early": 1.0, "late": 12.0}[stage]
-    logits, taught = (
-        scale * torch.randn(32, C, generator=generator, dtype=torch.float64) for _ in range(2)
-    )
+    logits = scale * torch.randn(32, C, generator=generator, dtype=torch.float64)
+    taught = scale * torch.randn(32, C, generator=generator, dtype=torch.float64)
     perm = torch.randperm(32, generator=generator)
     method = ELRPlus(task, beta=0.6, lam=2.0)
     if dtype == torch.float64:
@@ -167,7 +172,8 @@ def test_loss_and_gradient_match_the_formula(share, C, stage, dtype, rtol, atol)
     )
     torch.testing.assert_close(grad.double(), expected, rtol=rtol, atol=atol)
     torch.testing.assert_close(method.targets.double(), memory, rtol=rtol, atol=atol)
-    assert torch.equal(returned, taught.to(dtype))  # the teacher's word on the unmixed examples
+    # A step returns the logits of the teacher, which sees the examples without mixing.
+    assert torch.equal(returned, taught.to(dtype))
     assert not returned.requires_grad
 
 
@@ -177,18 +183,10 @@ def test_targets_are_not_clamped():
     taught = torch.full((4, 3), -50.0, dtype=torch.float64)
     taught[:, 1] = 50.0
     method = ELRPlus(task, beta=0.0).double()
-    one_step(
-        method,
-        0,
-        0,
-        torch.zeros(4, 3).double(),
-        taught,
-        task.labels,
-        torch.arange(4),
-        0.7,
-        torch.arange(4).flip(0),
-    )
+    logits, index = torch.zeros(4, 3).double(), torch.arange(4)
+    one_step(method, 0, 0, logits, taught, task.labels, index, 0.7, index.flip(0))
 
+    # The other classes have a probability of exp(-100), which is about 4e-44.
     assert float((method.targets - torch.tensor([0.0, 1.0, 0.0])).abs().max()) < 1e-40
 
 
@@ -213,6 +211,7 @@ def test_the_targets_weigh_the_mixed_labels(weigh):
     _, grad, _ = one_step(
         method, 0, 0, torch.zeros(2, C).double(), taught, labels, index, 0.5, torch.tensor([1, 0])
     )
+    # Equal logits give p = 1/C, and the gradient of cross entropy is p less the labels.
     S = [0.9, 0.1] if weigh == "yes" else [0.5, 0.5]
     expected = torch.full((2, C), 1 / C, dtype=torch.float64)
     expected[:, :2] -= torch.tensor(S, dtype=torch.float64)
@@ -263,26 +262,24 @@ class Plain:
         lr=0.1,
         momentum=0.9,
     ):
-        self.task, self.beta, self.lam, self.mixup, self.ema, self.E, self.R = (
-            task,
-            beta,
-            lam,
-            mixup,
-            ema,
-            E,
-            R,
-        )
+        self.task, self.beta, self.lam = task, beta, lam
+        self.mixup, self.ema = mixup, ema
+        # Steps until the decay of the averages (E) and lam (R) reach their full values.
+        self.E, self.R = E, R
         self.lr, self.momentum = lr, momentum
-        self.weights = [[p.detach().clone() for p in network.parameters()] for network in networks]
+
+        self.weights, self.velocity, self.memory = [], [], []
+        for network in networks:
+            weights = [p.detach().clone() for p in network.parameters()]
+            self.weights.append(weights)
+            self.velocity.append([torch.zeros_like(p) for p in weights])
+            memory = torch.zeros(task.num_train, task.num_classes, dtype=torch.float64)
+            self.memory.append(memory)
         self.averages = copy.deepcopy(self.weights)
-        self.velocity = [[torch.zeros_like(p) for p in weights] for weights in self.weights]
-        self.memory = [
-            torch.zeros(task.num_train, task.num_classes, dtype=torch.float64) for _ in networks
-        ]
         self.global_step, self.decays, self.ramps = 0, [], []
 
     def epoch(self, plan):
-        """`plan`: for each network its list of (images, index, share, perm)."""
+        """Train by `plan`, which has a list of (images, index, share, perm) for each network."""
         for k, steps in enumerate(plan):
             for local, (images, index, share, perm) in enumerate(steps):
                 self.step(k, self.global_step + local, images, index, share, perm)
@@ -294,10 +291,12 @@ class Plain:
         teacher = 1 - k if len(self.weights) == 2 else 0
         taught = forward((self.averages if self.ema else self.weights)[teacher], images)
         weights = [p.clone().requires_grad_() for p in self.weights[k]]
-        mixed = torch.stack(
-            [share * images[b] + (1 - share) * images[perm[b]] for b in range(len(index))]
-        )
+        mixed = torch.empty_like(images)
+        for b in range(len(index)):
+            mixed[b] = share * images[b] + (1 - share) * images[perm[b]]
         logits = forward(weights, mixed)
+
+        # Both ramps are exp(-5 (1 - x)^2) of the share x that is over, which ends at 1.
         r = math.exp(-5 * (1 - min(g, self.R) / self.R) ** 2) if self.R else 1.0
         rows = plain_step(
             logits, taught, self.task.labels[index], index, self.memory[k], share, perm,
@@ -325,15 +324,20 @@ def plan_of(method, run, epoch):
     return plan
 
 
+def assert_close(got, expected, rtol, atol):
+    """Check that two sequences of tensors are equally long and close."""
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a.detach(), b.detach(), rtol=rtol, atol=atol)
+
+
 @pytest.mark.parametrize(
     ("C", "params"),
     [*((10, params) for params in SWITCHES), *((100, SWITCHES[i]) for i in (0, 2, -1))],
     ids=str,
 )
 def test_a_training_equals_a_plain_one(C, params):
-    task = make_task(
-        N=40, C=C, epochs=2, batch_size=8
-    )  # five steps an epoch for each network: ten and twenty of all
+    # Five steps an epoch for each network, so ten in all.
+    task = make_task(N=40, C=C, epochs=2, batch_size=8)
     method, run = start(task, params, double=True)
     plain = Plain(
         task,
@@ -342,36 +346,41 @@ def test_a_training_equals_a_plain_one(C, params):
         lam=params.get("lam", 3.0),
         mixup=params.get("mixup_a", 1.0) > 0,
         ema=params.get("ema", True),
-        E={0.3: 3}.get(params.get("ema_ramp_share"), 6),  # of ten steps; 40,000 of 70,400 are 5.7
+        # The share of ten steps. The default, 40,000 of the authors' 70,400 steps, gives 5.7.
+        E={0.3: 3}.get(params.get("ema_ramp_share"), 6),
         R={0.8: 8}.get(params.get("lam_ramp_share"), 0),
     )
-    steps, decays = [], []
-    keep, method.decay = (
-        method.decay,
-        lambda step: (steps.append(step), decays.append(keep(step)))[1] or decays[-1],
-    )
+    steps, decays, decay = [], [], method.decay
+
+    def recorded(step):
+        steps.append(step)
+        decays.append(decay(step))
+        return decays[-1]
+
+    method.decay = recorded
+    expected_steps = []
 
     for epoch in range(2):
         run.begin_epoch(epoch)
         plain.epoch(plan_of(method, run, epoch))
         lab.train(method, run, [epoch])
-        for k, network in enumerate(run.networks):
-            pairs = itertools.chain(
-                zip(network.parameters(), plain.weights[k], strict=True),
-                zip(
-                    method.teachers[k].parameters(),
-                    (plain.averages if plain.ema else plain.weights)[k],
-                    strict=True,
-                ),
-                [((method.targets, getattr(method, "targets1", None))[k], plain.memory[k])],
-            )
-            for got, expected in pairs:
-                torch.testing.assert_close(got.detach(), expected, rtol=1e-9, atol=1e-10)
 
-    networks = len(run.networks)
-    assert steps == [epoch * 5 + i for epoch in range(2) for _ in range(networks) for i in range(5)]
+        for k, network in enumerate(run.networks):
+            # Without averages a network's copy follows its weights.
+            taught = plain.averages[k] if plain.ema else plain.weights[k]
+            targets = method.targets if k == 0 else method.targets1
+            assert_close(network.parameters(), plain.weights[k], rtol=1e-9, atol=1e-10)
+            assert_close(method.teachers[k].parameters(), taught, rtol=1e-9, atol=1e-10)
+            assert_close([targets], [plain.memory[k]], rtol=1e-9, atol=1e-10)
+            # Both networks of an epoch count its steps from the same start.
+            expected_steps += range(5 * epoch, 5 * epoch + 5)
+
+    assert steps == expected_steps
     assert plain.global_step == 10
-    assert decays == (pytest.approx(plain.decays, rel=1e-12) if plain.ema else [0.0] * len(steps))
+    if plain.ema:
+        assert decays == pytest.approx(plain.decays, rel=1e-12)
+    else:
+        assert decays == [0.0] * len(steps)
 
 
 def test_without_its_parts_it_is_elr():
@@ -382,10 +391,11 @@ def test_without_its_parts_it_is_elr():
     lab.train(bare, run, range(2))
     lab.train(elr, elr_run, range(2))
 
+    # No prediction is near the clamp at 1e-4.
     assert (run.predict_train(run.networks[0]).softmax(1) > 2e-4).all()
     torch.testing.assert_close(bare.targets, elr.targets, rtol=1e-10, atol=1e-12)
-    for a, b in zip(run.networks[0].parameters(), elr_run.networks[0].parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    mine, theirs = run.networks[0].parameters(), elr_run.networks[0].parameters()
+    assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
 def test_without_mixup_and_regulariser_it_is_an_ensemble():
@@ -397,46 +407,54 @@ def test_without_mixup_and_regulariser_it_is_an_ensemble():
     lab.train(Ensemble(task), other, range(3))
 
     for one, two in zip(run.networks, other.networks, strict=True):
-        for a, b in zip(one.parameters(), two.parameters(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+        assert_close(one.parameters(), two.parameters(), rtol=1e-10, atol=1e-12)
 
 
 # ---- The plan ------------------------------------------------------------------------------------
 
 
+def steps_of(method, run, epoch):
+    """Return (network, step, index, labels, share, perm) of each step, as numbers and lists."""
+    steps = []
+    for batch, k, step, share, perm in method.batches(run, epoch):
+        steps.append((k, step, batch.index.tolist(), batch.labels.tolist(), share, perm.tolist()))
+    return steps
+
+
 def test_each_network_sees_every_example_once_with_its_one_label():
     task = make_task(N=40, batch_size=16)
     method, run = start(task)
-    seen = {}
+    orders, all_shares = set(), set()
 
     for epoch in range(2):
         run.begin_epoch(epoch)
-        items = list(method.batches(run, epoch))
-        assert [k for _, k, *_ in items] == [0, 0, 0, 1, 1, 1]
-        assert [step for _, _, step, *_ in items] == [3 * epoch + i for i in (0, 1, 2, 0, 1, 2)]
-        for k in range(2):
-            own = [item for item in items if item[1] == k]
-            index = torch.cat([batch.index for batch, *_ in own])
-            assert index.sort().values.tolist() == list(range(40))
-            labels = torch.cat([batch.labels for batch, *_ in own])
-            assert torch.equal(labels, task.labels[index])
-            seen[epoch, k] = index.tolist(), [share for *_, share, _ in own]
-            for batch, _, _, share, perm in own:
-                assert perm.sort().values.tolist() == list(range(len(batch)))
-                assert 0.5 <= share <= 1
-        assert (
-            seen[epoch, 0][0] == run.order().tolist()
-        )  # the first network's is every method's order
-        again = [
-            (batch.index.tolist(), share, perm.tolist())
-            for batch, _, _, share, perm in method.batches(run, epoch)
-        ]
-        assert again == [
-            (batch.index.tolist(), share, perm.tolist()) for batch, _, _, share, perm in items
-        ]
+        steps = steps_of(method, run, epoch)
+        # 40 examples are three steps a network; both networks count from the same step.
+        first = 3 * epoch
+        assert [k for k, *_ in steps] == [0, 0, 0, 1, 1, 1]
+        assert [step for _, step, *_ in steps] == 2 * [first, first + 1, first + 2]
 
-    assert len({tuple(order) for order, _ in seen.values()}) == 4
-    assert len({tuple(shares) for _, shares in seen.values()}) == 4
+        for k in range(2):
+            order, shares = [], []
+            for _, _, index, labels, share, perm in steps[3 * k : 3 * k + 3]:
+                assert labels == task.labels[index].tolist()
+                assert sorted(perm) == list(range(len(index)))
+                assert 0.5 <= share <= 1
+                order += index
+                shares.append(share)
+
+            assert sorted(order) == list(range(40))
+            orders.add(tuple(order))
+            all_shares.add(tuple(shares))
+            # The first network has the order that every method has.
+            if k == 0:
+                assert order == run.order().tolist()
+
+        assert steps_of(method, run, epoch) == steps
+
+    # Each network of each epoch has its own draws.
+    assert len(orders) == 4
+    assert len(all_shares) == 4
 
 
 def test_shares_are_beta_draws_above_a_half():
@@ -459,37 +477,33 @@ def test_a_trailing_batch_of_one_example_joins_the_one_before(N, sizes):
     task = make_task(N=N, batch_size=16)
     method, run = start(task)
     for epoch in range(2):
-        items = list(method.batches(run, epoch))
-        assert [len(batch) for batch, *_ in items] == 2 * sizes
-        assert [step for _, _, step, *_ in items] == 2 * [
-            epoch * len(sizes) + i for i in range(len(sizes))
-        ]
+        steps = steps_of(method, run, epoch)
+        first = epoch * len(sizes)
+        assert [len(index) for _, _, index, *_ in steps] == 2 * sizes
+        assert [step for _, step, *_ in steps] == 2 * list(range(first, first + len(sizes)))
 
+    # Batch normalisation cannot train on a single example.
     if N > 1:
         lab.train(method, run, range(2))
-        assert all(p.isfinite().all() for network in run.networks for p in network.parameters())
+        for network in run.networks:
+            for p in network.parameters():
+                assert p.isfinite().all()
 
 
 def test_the_second_network_has_its_own_view_and_teachers_see_unmixed_examples():
     task = make_task(N=40, batch_size=16)
     method, run = start(task)
     seen = []
-
-    for name, module in [("network", n) for n in run.networks] + [
-        ("teacher", t) for t in method.teachers
-    ]:
-        which = sum(1 for label, *_ in seen if label == name)
-        module.register_forward_pre_hook(
-            lambda m, x, name=name, which=which: seen.append((name, m, x[0]))
-        )
+    for module in (*run.networks, *method.teachers):
+        module.register_forward_pre_hook(lambda module, x: seen.append((module, x[0])))
 
     for item in method.batches(run, 0):
         batch, k, _, share, perm = item
         seen.clear()
         method.training_step(run, *item)
+
         images = batch.images if k == 0 else batch.view(1)
-        (first, network, mixed), (second, teacher, unmixed) = seen
-        assert (first, second) == ("network", "teacher")
+        (network, mixed), (teacher, unmixed) = seen
         assert network is run.networks[k]
         assert teacher is method.teachers[1 - k]
         assert torch.equal(unmixed, images)
@@ -508,10 +522,14 @@ def authors_task():
 def test_the_ramp_of_the_decay_is_the_authors():
     method = ELRPlus(authors_task())
     assert method.ema_ramp == 40_000
-    for step, decay in ((1, 0.0067), (17_600, 0.21), (40_000, 0.997), (60_000, 0.997)):
-        assert method.decay(step - 1) == pytest.approx(
-            decay, abs={1: 5e-5, 17_600: 5e-3}.get(step, 0)
-        )
+    # The first two values are rounded to their last digit.
+    for step, decay, rounding in (
+        (1, 0.0067, 5e-5),
+        (17_600, 0.21, 5e-3),
+        (40_000, 0.997, 0),
+        (60_000, 0.997, 0),
+    ):
+        assert method.decay(step - 1) == pytest.approx(decay, abs=rounding)
 
     assert method.decay(39_998) < 0.997
     # A fifth of the length, a fifth of the ramp.
@@ -527,11 +545,11 @@ def test_the_ramp_of_the_decay_is_the_authors():
 
 
 def test_the_ramp_of_lam_weighs_the_regulariser_alone():
-    task = make_task(N=16, epochs=10, batch_size=16)  # ten steps, of which the ramp takes five
+    # Ten steps, of which the ramp takes five.
+    task = make_task(N=16, epochs=10, batch_size=16)
     generator = torch.Generator().manual_seed(0)
-    logits, taught = (
-        torch.randn(16, 10, generator=generator, dtype=torch.float64) for _ in range(2)
-    )
+    logits = torch.randn(16, 10, generator=generator, dtype=torch.float64)
+    taught = torch.randn(16, 10, generator=generator, dtype=torch.float64)
     rest = (logits, taught, task.labels, torch.arange(16), 0.8, torch.arange(16).flip(0))
 
     def loss(step, **params):
@@ -551,8 +569,9 @@ def test_the_ramp_of_lam_weighs_the_regulariser_alone():
 def test_copies_keep_to_training_mode_and_batch_statistics_of_their_own():
     task = make_task()
     method, run = start(task)
+    # Training calls these two before an epoch.
     method.eval()
-    method.train()  # as the harness does before an epoch
+    method.train()
     for network in run.networks:
         network[1].running_mean.fill_(1e6)
     for item in method.batches(run, 0):
@@ -560,10 +579,10 @@ def test_copies_keep_to_training_mode_and_batch_statistics_of_their_own():
 
     for teacher in method.teachers:
         assert teacher.training
-        assert (
-            teacher[1].running_mean.abs().max() < 10
-        )  # its own batches', not an average of the network's
-        assert not any(p.requires_grad for p in teacher.parameters())
+        # The mean is one of the copy's batches. An average of the network's 1e6 would be larger.
+        assert teacher[1].running_mean.abs().max() < 10
+        for p in teacher.parameters():
+            assert not p.requires_grad
 
 
 def test_without_averaging_the_network_itself_teaches_and_is_not_disturbed():
@@ -589,6 +608,7 @@ def test_memories_are_two_and_start_at_zero():
     assert not method.targets1.any()
 
     lab.train(method, run, range(3))
+    # Probabilities sum to one, so after three updates the targets sum to 1 - beta^3.
     for targets in (method.targets, method.targets1):
         torch.testing.assert_close(targets.sum(1), torch.full((40,), 1 - 0.7**3))
     assert not torch.allclose(method.targets, method.targets1, atol=1e-3)
