@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 
 
@@ -25,6 +27,12 @@ def allocate(counts: np.ndarray, total: int) -> np.ndarray:
     largest = np.argsort(-remainders, kind="stable")[: total - int(shares.sum())]
     shares[largest] += 1
     return shares
+
+
+def num_held_out(val_fraction: float, num_train: int) -> int:
+    """Return how many training examples are held out. A half is rounded to the even number."""
+    # In decimals, as a suite writes the fraction. As floats, 0.35 * 90 is 31.499999999999996.
+    return round(Decimal(str(val_fraction)) * num_train)
 
 
 def balanced(labels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

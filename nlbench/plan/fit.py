@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
+from nlbench.data import stratified
 from nlbench.data.base import Info
 from nlbench.errors import Problem, SuiteError
 from nlbench.plan.protocol import Protocol
@@ -95,15 +95,9 @@ def _crop_problems(protocol: Protocol, info: Info) -> list[Problem]:
     return [Problem(("crop",), message)]
 
 
-def num_held_out(val_fraction: float, num_train: int) -> int:
-    """Return how many training examples are held out. A half is rounded to the even number."""
-    # In decimals, as a suite writes the fraction. As floats, 0.35 * 90 is 31.499999999999996.
-    return round(Decimal(str(val_fraction)) * num_train)
-
-
 def split_problems(protocol: Protocol, info: Info) -> list[Problem]:
     """Return why a dataset has too few examples to hold out, to keep or to draw."""
-    held = num_held_out(protocol.val_fraction, info.num_train)
+    held = stratified.num_held_out(protocol.val_fraction, info.num_train)
     left = info.num_train - held
     if protocol.val_fraction and not 0 < held < info.num_train:
         what = "no validation example" if held == 0 else "no training example"

@@ -17,7 +17,6 @@ from nlbench.data.base import Dataset, ImageFiles, Info
 from nlbench.data.noise import label_files, measure, resolve
 from nlbench.data.places import Places
 from nlbench.errors import DataError, did_you_mean
-from nlbench.plan.fit import num_held_out
 from nlbench.plan.spec import RunSpec
 
 
@@ -202,7 +201,7 @@ def _split(
         raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
 
     N = len(labels[stratify])
-    num_val = num_held_out(val_fraction, N)
+    num_val = stratified.num_held_out(val_fraction, N)
     if num_val == N:
         raise ValueError(f"val_fraction {val_fraction} of {N} leaves no training example")
     if not 0 <= subset <= N - num_val:
