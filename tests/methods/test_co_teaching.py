@@ -38,7 +38,7 @@ def cross_entropies(z, labels):
     losses = []
     for b, y in enumerate(labels.tolist()):
         top = z[b].max()
-        total = sum(torch.exp(z[b, k] - top) for k in range(z.shape[1]))
+        total = torch.exp(z[b] - top).sum()
         losses.append(torch.log(total) + top - z[b, y])
     return losses
 
@@ -47,7 +47,19 @@ def forgotten(epoch, ramp, rate):
     return rate if epoch >= ramp else rate * epoch / ramp
 
 
+def weights_of(network):
+    """Return copies of a network's weights."""
+    return [p.detach().clone() for p in network.parameters()]
+
+
+def smallest(losses, count):
+    """Return the positions of the `count` smallest losses, the smallest first."""
+    values = [loss.item() for loss in losses]
+    return sorted(range(len(values)), key=values.__getitem__)[:count]
+
+
 def momentum_step(network, velocity, loss, lr):
+    """Take a step of SGD with momentum 0.9, in place."""
     grads = torch.autograd.grad(loss, list(network.parameters()))
     with torch.no_grad():
         for i, (weight, grad) in enumerate(zip(network.parameters(), grads, strict=True)):
@@ -63,16 +75,22 @@ def plain_co_teaching(task, run, networks, rate, ramp, epochs, schedule, lr):
         for step, index in enumerate(run.order().split(task.batch_size)):
             images, labels = run.batch(index).images, task.labels[index]
             rate_now = lr * schedule(epoch + step / task.steps_per_epoch)
-            rows = [cross_entropies(network(images), labels) for network in networks]
             count = math.floor((1 - forgotten(epoch, ramp, rate)) * len(index))
-            picks = [
-                sorted(range(len(index)), key=lambda b, r=r: r[b].item())[:count] for r in rows
-            ]
-            losses = [sum(rows[i][b] for b in picks[1 - i]) / count for i in range(2)]
+
+            rows, picks = [], []
+            for network in networks:
+                rows.append(cross_entropies(network(images), labels))
+                picks.append(smallest(rows[-1], count))
+
+            # Each network learns from the examples that the other one picked. Both losses are
+            # computed before a network takes its step.
+            losses = []
+            for i in range(2):
+                losses.append(torch.stack(rows[i])[picks[1 - i]].sum() / count)
             for i in range(2):
                 momentum_step(networks[i], velocities[i], losses[i], rate_now)
-            weights = [[p.detach().clone() for p in network.parameters()] for network in networks]
-            yield picks, [loss.item() for loss in losses], weights
+
+            yield picks, torch.stack(losses).tolist(), [weights_of(n) for n in networks]
 
 
 @pytest.mark.parametrize("scale", [1.0, 12.0])
@@ -80,19 +98,15 @@ def test_ten_steps_of_the_exchange(scale):
     def schedule(position):
         return 1.0 - 0.05 * position
 
-    task = told(0.37, N=40, epochs=8, batch_size=16)  # 16, 16 and 8 a batch
+    # Batches of 16, 16 and 8.
+    task = told(0.37, N=40, epochs=8, batch_size=16)
     networks = two_networks(task, scale)
-    theirs = plain_co_teaching(
-        task,
-        double_run(task, networks),
-        copy.deepcopy(networks),
-        0.37,
-        ramp=2,
-        epochs=4,
-        schedule=schedule,
-        lr=0.05,
+    plain_run, plain_networks = double_run(task, networks), copy.deepcopy(networks)
+    expected = list(
+        plain_co_teaching(
+            task, plain_run, plain_networks, 0.37, ramp=2, epochs=4, schedule=schedule, lr=0.05
+        )
     )
-    expected = list(theirs)
 
     assert len(expected) == 12
 
@@ -103,42 +117,35 @@ def test_ten_steps_of_the_exchange(scale):
 
     def kept(run, batch):
         logits = step(run, batch)
-        weights.append(
-            [[p.detach().clone() for p in network.parameters()] for network in run.networks]
-        )
-        assert torch.equal(logits, watch.logits[0])  # network 0's, in the batch's order
+        weights.append([weights_of(network) for network in run.networks])
+        # A step returns the logits of network 0, in the order of the batch.
+        assert torch.equal(logits, watch.logits[0])
         return logits
 
     method.training_step = kept
     method.prepare(run)
     train(method, run, range(4))
 
-    assert [names for names, _, _ in watch.steps] == [("network0",), ("network1",)] * 12
+    assert len(watch.steps) == 2 * len(expected)
     for at, (picks, losses, after) in enumerate(expected):
         for i in range(2):
-            _, loss, grads = watch.steps[2 * at + i]
-            assert grads[1 - i] is None  # a network's loss is its own
+            names, loss, grads = watch.steps[2 * at + i]
+            assert names == (f"network{i}",)
+            # The loss of a network has no gradient to the other one.
+            assert grads[1 - i] is None
             assert grads[i].abs().sum(1).nonzero().squeeze(1).tolist() == sorted(picks[1 - i])
             assert float(loss) == pytest.approx(losses[i], rel=1e-11)
             torch.testing.assert_close(weights[at][i], after[i], rtol=1e-9, atol=1e-12)
 
-    assert [len(picks[0]) for picks, _, _ in expected] == [
-        16,
-        16,
-        8,
-        13,
-        13,
-        6,
-        10,
-        10,
-        5,
-        10,
-        10,
-        5,
-    ]
-    assert (
-        sum(set(picks[0]) != set(picks[1]) for picks, _, _ in expected) >= 3
-    )  # else the exchange says nothing
+    counts, exchanged = [], 0
+    for picks, _, _ in expected:
+        counts.append(len(picks[0]))
+        exchanged += set(picks[0]) != set(picks[1])
+
+    # The kept share is 1, then 1 - 0.37 / 2, then 1 - 0.37, of each batch and rounded down.
+    assert counts == [16, 16, 8, 13, 13, 6, 10, 10, 5, 10, 10, 5]
+    # Where both pick the same examples, a method without the exchange would pass.
+    assert exchanged >= 3
 
 
 # ---- How much is kept ----------------------------------------------------------------------------
@@ -147,9 +154,10 @@ def test_ten_steps_of_the_exchange(scale):
 @pytest.mark.parametrize(
     ("epochs", "params", "expected"),
     [
-        (200, {}, {0: 1.0, 1: 0.96, 5: 0.8, 9: 0.64, 10: 0.6, 11: 0.6, 199: 0.6}),  # T_k = 10
-        (40, {}, {0: 1.0, 1: 0.8, 2: 0.6, 39: 0.6}),  # 2
-        (10, {}, {0: 1.0, 1: 0.6, 9: 0.6}),  # at least 1
+        # The ramp takes T_k = 10 epochs of 200, the same share of another length, and one at least.
+        (200, {}, {0: 1.0, 1: 0.96, 5: 0.8, 9: 0.64, 10: 0.6, 11: 0.6, 199: 0.6}),
+        (40, {}, {0: 1.0, 1: 0.8, 2: 0.6, 39: 0.6}),
+        (10, {}, {0: 1.0, 1: 0.6, 9: 0.6}),
         (20, {"ramp_share": 0.5}, {0: 1.0, 5: 0.8, 10: 0.6, 19: 0.6}),
         (200, {"rate_factor": 0.5}, {0: 1.0, 5: 0.9, 10: 0.8}),
         (200, {"rate_factor": 0.0}, {0: 1.0, 5: 1.0, 10: 1.0}),
@@ -165,10 +173,13 @@ def test_the_kept_share_follows_the_ramp(epochs, params, expected):
 @pytest.mark.parametrize(
     ("rate", "B", "count"),
     [
-        (0.8, 10, 2),  # (1 - 0.8) * 10 is 1.9999999999999996
-        (0.4, 16, 9),  # 9.6, the authors' code rounds down
+        # (1 - 0.8) * 10 is 1.9999999999999996 in floating point, and still two are kept.
+        (0.8, 10, 2),
+        # The authors' code rounds 9.6 down.
+        (0.4, 16, 9),
         (0.0, 7, 7),
-        (0.99, 16, 1),  # 0.16: never an empty pick
+        # 0.16 of an example: a pick is never empty.
+        (0.99, 16, 1),
         (1.0, 16, 1),
         (0.4, 1, 1),
     ],
@@ -190,7 +201,8 @@ def test_a_factor_that_asks_for_more_than_all_keeps_one():
 def test_equal_losses_are_taken_in_the_order_of_the_batch():
     method = CoTeaching(told(0.5))
     method.on_epoch_start(None, 5)
-    rows = torch.zeros(64)  # as late in training, when a loss of float32 is 0 exactly
+    # Late in training many losses are exactly 0 in float32.
+    rows = torch.zeros(64)
     assert method.smallest(rows).tolist() == list(range(32))
 
 

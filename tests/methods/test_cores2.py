@@ -21,10 +21,15 @@ def by_hand(logits, labels, prior, beta, sieving):
         y = int(labels[b])
         ce = torch.logsumexp(z[b], 0) - z[b, y]
         p = torch.exp(z[b] - torch.logsumexp(z[b], 0))
-        losses = [-torch.log(p[k] + 1e-8) for k in range(len(p))]
-        kept.append(not sieving or bool((ce - sum(losses) / len(losses)).detach() <= 0))
+
+        # The loss of each possible label, whose mean is the sieve's threshold.
+        losses = -torch.log(p + 1e-8)
+        kept.append(not sieving or bool((ce - losses.mean()).detach() <= 0))
         if kept[-1]:
-            terms.append(ce - beta * sum(prior[k] * losses[k] for k in range(len(p))))
+            regulariser = 0.0
+            for k in range(len(p)):
+                regulariser = regulariser + prior[k] * losses[k]
+            terms.append(ce - beta * regulariser)
 
     loss = sum(terms) / len(terms) if terms else z.sum() * 0.0
     (grad,) = torch.autograd.grad(loss, z)
@@ -58,7 +63,8 @@ def test_value_and_gradient(epoch, weight, sieving, C, stage, dtype, rtol, atol)
 
     if sieving:
         assert 0 < sum(kept) < 33
-        assert method.kept.sum() == 60 - 33 + sum(kept)  # those not in the batch are as they were
+        # The 27 examples that are not in the batch stay kept.
+        assert method.kept.sum() == 60 - 33 + sum(kept)
 
 
 def test_a_sieve_by_hand():
@@ -74,12 +80,10 @@ def test_a_sieve_by_hand():
     loss = method.loss(logits, make_batch(task, torch.arange(3)))
 
     assert method.kept.tolist() == [True, False, False]
-    assert float(loss) == pytest.approx(
-        0.6931471805599453, rel=1e-12
-    )  # a mean over the kept, not over the batch
-    assert method.prior.tolist() == pytest.approx(
-        [1 / 3] * 3
-    )  # counted again when the epoch ends, not before
+    # -ln 0.5: a mean over the kept example, not over the batch.
+    assert float(loss) == pytest.approx(0.6931471805599453, rel=1e-12)
+    # The prior is counted again when the epoch ends, not before.
+    assert method.prior.tolist() == pytest.approx([1 / 3] * 3)
 
     method.on_epoch_end(make_run(task), 31)
     assert method.prior.tolist() == [1.0, 0.0, 0.0]
@@ -138,14 +142,13 @@ def test_confidence_earns_no_more_than_the_floor():
 @pytest.mark.parametrize(
     ("epochs", "weights", "first_sieved"),
     [
-        # ten epochs of 0, a line over thirty whose first is 0 and last is 2, the sieve after epoch
-        # 30
+        # Ten epochs of 0, then a line over thirty from 0 to 2. The sieve begins after epoch 30.
         (100, [0.0] * 11 + [2 * i / 29 for i in range(1, 30)] + [2.0] * 60, 31),
-        # 1, 3, 3.1 epochs
+        # The shares of the schedule are 1, 3 and 3.1 epochs.
         (10, [0.0, 0.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0], 3),
-        # 0.5, 1.5 and 1.55 epochs are rounded to 1, 2, 2
+        # They are 0.5, 1.5 and 1.55 epochs, rounded to 1, 2 and 2.
         (5, [0.0, 0.0, 2.0, 2.0, 2.0], 2),
-        # never less than one epoch
+        # No part is shorter than one epoch.
         (2, [0.0, 0.0], 1),
     ],
 )
@@ -182,13 +185,12 @@ def test_a_training_equals_a_plain_one(sieve_share):
     method = CORES2(task, sieve_share=sieve_share)
     network = plain.networks[0]
     speed = [torch.zeros_like(w) for w in network.parameters()]
-    sieve = 0 if sieve_share == 0.0 else 4  # 3.72
-    prior, kept, dropped_ever = (
-        [int((task.labels == k).sum()) / 40 for k in range(5)],
-        [True] * 40,
-        set(),
-    )
-    betas = [0.0, 0.0, 2 / 3, 4 / 3] + [2.0] * 8  # warm-up 1.2 epochs, ramp 3.6
+    # A share of 0.31 is 3.72 of twelve epochs. The warm-up is 1.2 of them, and the ramp 3.6.
+    sieve = 0 if sieve_share == 0.0 else 4
+    betas = [0.0, 0.0, 2 / 3, 4 / 3] + [2.0] * 8
+    labels = task.labels.tolist()
+    prior = [labels.count(k) / 40 for k in range(5)]
+    kept, dropped_ever = [True] * 40, set()
 
     for epoch in range(12):
         train(method, run, [epoch])
@@ -205,9 +207,15 @@ def test_a_training_equals_a_plain_one(sieve_share):
                 for w, v, g in zip(network.parameters(), speed, grads, strict=True):
                     v.mul_(0.9).add_(g)
                     w.sub_(0.05 * v)
-        remaining = [int(task.labels[i]) for i in range(40) if kept[i]]
+        # The prior of the next epoch counts the labels that are kept.
+        remaining = []
+        for i in range(40):
+            if kept[i]:
+                remaining.append(labels[i])
+            else:
+                dropped_ever.add(i)
         prior = [remaining.count(k) / len(remaining) for k in range(5)]
-        dropped_ever |= {i for i in range(40) if not kept[i]}
+
         assert method.kept.tolist() == kept
         assert method.prior.tolist() == pytest.approx(prior, rel=1e-12)
 

@@ -37,13 +37,18 @@ def by_hand(logits, labels, alpha, beta):
     for b in range(B):
         log_p, p = softmax(logits[b].double().tolist())
         y, S = int(labels[b]), sum(log_p)
-        A = [
-            0.0 if k == y else math.log(1e-4) for k in range(C)
-        ]  # log of the clipped one-hot label
         loss += alpha * log_p[y] / S / B
-        loss += beta * -sum(max(p[k], 1e-7) * A[k] for k in range(C)) / B
-        a = [-A[k] if p[k] >= 1e-7 else 0.0 for k in range(C)]
-        mean = sum(a[k] * p[k] for k in range(C))
+
+        # RCE takes the log of the one-hot label, clipped at 1e-4: 0 at the label, log(1e-4) at
+        # the other classes. The clamp of p at 1e-7 stops the gradient below it.
+        a, mean = [0.0] * C, 0.0
+        for k in range(C):
+            A = 0.0 if k == y else math.log(1e-4)
+            loss -= beta * max(p[k], 1e-7) * A / B
+            if p[k] >= 1e-7:
+                a[k] = -A
+            mean += a[k] * p[k]
+
         for c in range(C):
             nce = (((c == y) - p[c]) * S - log_p[y] * (1 - C * p[c])) / S**2
             grad[b, c] = (alpha * nce + beta * p[c] * (a[c] - mean)) / B
@@ -58,8 +63,9 @@ def by_hand(logits, labels, alpha, beta):
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (10.0, 0.1), (1.0, 0.0), (0.0, 1.0)])
 def test_value_and_gradient(alpha, beta, C, stage, dtype, rtol):
     task, logits = make_task(N=33, C=C), make_logits(33, C, stage).to(dtype)
+    # Only examples that float32 and float64 mask alike: no probability is at the bound itself.
     p = logits.double().softmax(1)
-    away = ((p - 1e-7).abs() > 1e-11).all(1)  # where float32 masks as float64 does
+    away = ((p - 1e-7).abs() > 1e-11).all(1)
 
     assert away.sum() >= 25
     logits, batch = logits[away], make_batch(task, torch.arange(33)[away])
@@ -94,10 +100,10 @@ def test_nce_lies_between_0_and_1_and_rce_between_0_and_its_constant():
     wrong[torch.arange(8), task.labels] = -200.0
 
     assert float(nce.loss(right, batch)) == pytest.approx(0.0, abs=1e-6)
-    assert float(nce.loss(wrong, batch)) == pytest.approx(1.0, abs=0.12)  # 200 to 9 logs of 1/9
-    assert float(rce.loss(right, batch)) == pytest.approx(
-        9 * 1e-7 * 9.210340371976182, rel=1e-3
-    )  # the clamp's rest
+    # -log p is 200 at the label, and log 9 at each of the nine other classes.
+    assert float(nce.loss(wrong, batch)) == pytest.approx(1.0, abs=0.12)
+    # The clamp leaves 1e-7 to each of the other classes.
+    assert float(rce.loss(right, batch)) == pytest.approx(9 * 1e-7 * 9.210340371976182, rel=1e-3)
     assert float(rce.loss(wrong, batch)) == pytest.approx(9.210340371976182, rel=1e-6)
 
 
