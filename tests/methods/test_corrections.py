@@ -75,10 +75,11 @@ def test_backward_loss_goes_below_zero_by_a_known_amount():
         method.inverse[0], torch.tensor([2.0, -0.5, -0.5], dtype=torch.float64)
     )
 
+    # With a gap of 20 the probability is clipped at 1e-7.
     for gap, log_p in (
         (12.0, -12.0 - math.log(2 + math.exp(-12.0))),
         (20.0, math.log(1e-7)),
-    ):  # the second clips
+    ):
         logits = torch.tensor([[0.0, 0.0, -gap]], dtype=torch.float64)
         loss, _ = value_and_grad(method, logits, make_batch(task, torch.tensor([0])))
         expected = 1.5 * math.log(2 + math.exp(-gap)) + 0.5 * log_p

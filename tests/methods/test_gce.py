@@ -99,16 +99,11 @@ def test_truncation_prunes_by_the_best_network_so_far(resume_at):
         network.p.data.copy_(torch.tensor(p))
         method.on_epoch_end(run, epoch)
 
-    assert method.weights.tolist() == [
-        1.0,
-        1.0,
-        0.0,
-        0.0,
-    ]  # refreshed once, at the start of the last epoch
+    # The weights were refreshed once, at the start of the last epoch.
+    assert method.weights.tolist() == [1.0, 1.0, 0.0, 0.0]
     assert method.best_accuracy == 0.6
-    assert network.p.data.tolist() == pytest.approx(
-        [0.6] * 4
-    )  # the network in training is left alone
+    # The network in training was not changed by it.
+    assert network.p.data.tolist() == pytest.approx([0.6] * 4)
 
 
 def test_pruned_examples_stay_in_the_mean():

@@ -72,11 +72,8 @@ def test_rate_0_is_cross_entropy_and_a_positive_rate_is_label_smoothing():
 def test_a_negative_rate_has_no_lower_bound_and_a_bounded_gradient():
     task = make_task(N=1)
     batch = make_batch(task, torch.tensor([0]))
-    for gap, bound in (
-        (50.0, -180.0),
-        (200.0, -720.0),
-        (400.0, -1440.0),
-    ):  # -|r| (C - 1) / C times the gap
+    # The loss is -|r| (C - 1) / C times the gap.
+    for gap, bound in ((50.0, -180.0), (200.0, -720.0), (400.0, -1440.0)):
         logits = torch.zeros(1, 10)
         logits[0, task.labels[0]] = gap
         loss, grad = value_and_grad(GLS(task, rate=-4.0), logits, batch)

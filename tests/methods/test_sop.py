@@ -16,11 +16,13 @@ SOP = registry.load_method(registry.method_files()["sop"])
 
 def test_ten_steps_equal_a_plain_training():
     """Compare u, v and weights with dense gradients, SGD by hand and the formula per example."""
-    task = make_task(N=23, C=4, batch_size=9, epochs=4)  # 3 steps an epoch, the last of 5 examples
+    # Three steps an epoch, the last of them of 5 examples.
+    task = make_task(N=23, C=4, batch_size=9, epochs=4)
     rates = {"lr_u": 0.7, "lr_v": 1.9}
     method, run = SOP(task, **rates).double(), in_float64(make_run(task, lr=0.1))
     g = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # large enough to count within ten steps
+    # Values that are large enough to count within ten steps.
+    with torch.no_grad():
         method.u.copy_(0.3 * torch.randn(23, 1, generator=g))
         method.v.copy_(0.3 * torch.randn(23, 4, generator=g))
 
@@ -112,7 +114,8 @@ def test_a_wrongly_labelled_example_gets_its_noise_learnt():
     task.labels[:] = torch.tensor([0, 1])
     method = SOP(task)
     optimiser = torch.optim.SGD(method.parameters(), lr=1.0)
-    logits = torch.tensor([[0.0, 0, 5, 0, 0], [0, 5, 0, 0, 0.0]])  # the first says 2
+    # The network is sure of class 2 where the label is 0, and of the label of the second example.
+    logits = torch.tensor([[0.0, 0, 5, 0, 0], [0, 5, 0, 0, 0.0]])
 
     for _ in range(60):
         optimiser.zero_grad()

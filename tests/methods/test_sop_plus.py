@@ -31,23 +31,26 @@ def reference(weak, strong, labels, u, v, lam_consistency, lam_balance):
 
     for b in range(B):
         y, guess = int(labels[b]), int(weak[b].argmax())
-        log_p, log_s = (z[b] - torch.logsumexp(z[b], 0) for z in (weak, strong))
+        log_p = weak[b] - torch.logsumexp(weak[b], 0)
+        log_s = strong[b] - torch.logsumexp(strong[b], 0)
         a = []
         for k in range(C):
-            value = log_p[k].exp() + (cut(u[b, 0] ** 2) if k == y else -cut(v[b, k] ** 2).detach())
-            a.append(torch.clamp(value, min=1e-4))
-            residual = (
-                float(k == guess)
-                - float(k == y)
-                + (cut(u[b, 0] ** 2) if k == y else -cut(v[b, k] ** 2))
-            )
+            # The noise s is u^2 at the label and -v^2 at the other classes. Cross entropy teaches
+            # u, the squared residual teaches v.
+            if k == y:
+                noise = taught = cut(u[b, 0] ** 2)
+            else:
+                noise = -cut(v[b, k] ** 2)
+                taught = noise.detach()
+            a.append(torch.clamp(log_p[k].exp() + taught, min=1e-4))
+            residual = float(k == guess) - float(k == y) + noise
             loss = loss + residual**2
             loss = loss + lam_consistency * log_p[k].exp().detach() * (log_p[k].detach() - log_s[k])
         q = torch.stack(a) / sum(a)
         loss = loss - q[y].log()
         mean = mean + q / B
 
-    balance = -sum(torch.clamp(mean[k], min=1e-4).log() / C for k in range(C))
+    balance = -torch.clamp(mean, min=1e-4).log().sum() / C
     return loss / B + lam_balance * balance
 
 
@@ -60,7 +63,8 @@ class Table(nn.Module):
 
     def forward(self, images):
         self.shown.append(images.clone())
-        return self.logits * 1  # the step after it updates the table in place
+        # A copy, since the step that follows updates the table in place.
+        return self.logits * 1
 
 
 def step(C, scale, noise, dtype, params):
@@ -125,7 +129,8 @@ def test_both_terms_off_it_is_sop():
     for cls, params in ((SOP, {}), (SOPPlus, {"lam_consistency": 0.0, "lam_balance": 0.0})):
         torch.manual_seed(0)
         method = cls(task, **params)
-        network = nn.Linear(6, 4)  # without batch normalisation, which would see the strong half
+        # Batch normalisation would see the strong half of SOP+, so the network has none.
+        network = nn.Linear(6, 4)
         run = make_run(task, networks=[network])
         method.prepare(run)
         train(method, run, range(4))
@@ -205,18 +210,10 @@ def test_ten_steps_equal_a_plain_training():
             u.requires_grad_()
             v.requires_grad_()
             batch = run.batch(index)
-            both = network(
-                torch.cat([batch.images, run.images.strong(index, run.draws("strong0"), 0)])
-            )
-            loss = reference(
-                both[: len(index)],
-                both[len(index) :],
-                task.labels[index],
-                u[index],
-                v[index],
-                0.9,
-                0.1,
-            )
+            strong = run.images.strong(index, run.draws("strong0"), 0)
+            weak_logits, strong_logits = network(torch.cat([batch.images, strong])).chunk(2)
+            labels = task.labels[index]
+            loss = reference(weak_logits, strong_logits, labels, u[index], v[index], 0.9, 0.1)
             to_u, to_v, *to_weights = torch.autograd.grad(loss, [u, v, *network.parameters()])
             u, v = (u - 0.7 * to_u).detach(), (v - 1.9 * to_v).detach()
             with torch.no_grad():
@@ -236,11 +233,13 @@ def test_ten_steps_equal_a_plain_training():
 
 
 def test_a_batch_of_one_trains():
-    task = make_task(N=17)  # 16 and 1
+    # Batches of 16 and 1.
+    task = make_task(N=17)
     method, run = SOPPlus(task), make_run(task)
     method.prepare(run)
     train(method, run, range(3))
-    assert all(w.isfinite().all() for w in [*run.networks[0].parameters(), *method.parameters()])
+    for w in (*run.networks[0].parameters(), *method.parameters()):
+        assert w.isfinite().all()
 
 
 def test_u_and_v_have_constant_rates_and_sparse_gradients():

@@ -23,11 +23,14 @@ def T_of(W):
     rows = []
 
     for i in range(C):
-        entries = [
-            torch.ones((), dtype=W.dtype) if i == j else 1 / (1 + torch.exp(-W[i, j]))
-            for j in range(C)
-        ]
-        rows.append(torch.stack([e / sum(entries) for e in entries]))
+        entries = []
+        for j in range(C):
+            if i == j:
+                entries.append(torch.ones((), dtype=W.dtype))
+            else:
+                entries.append(1 / (1 + torch.exp(-W[i, j])))
+        row = torch.stack(entries)
+        rows.append(row / row.sum())
     return torch.stack(rows)
 
 
@@ -40,7 +43,8 @@ def by_hand(logits, labels, W, lam):
     for b in range(len(z)):
         e = torch.exp(z[b] - z[b].max().detach())
         p = e / e.sum()
-        total = total - torch.log(sum(p[i] * T[i, int(labels[b])] for i in range(len(p))))
+        # The probability of the noisy label: the sum over the clean labels i.
+        total = total - torch.log((p * T[:, int(labels[b])]).sum())
 
     loss = total / len(z) + lam * torch.log(torch.abs(torch.linalg.det(T)))
     return loss.detach(), *torch.autograd.grad(loss, (z, W))
@@ -70,7 +74,8 @@ def test_T_of_any_W():
     method.W.data.copy_(random_W(10))
     torch.testing.assert_close(method.T, T_of(random_W(10)), rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(method.T.sum(1), torch.ones(10, dtype=torch.float64))
-    for W in (-2000.0, 2000.0):  # sigmoids of 0 and 1
+    # Sigmoids of exactly 0 and 1.
+    for W in (-2000.0, 2000.0):
         method.W.data.fill_(W)
         assert method.log_T().isfinite().all()
         torch.testing.assert_close(method.T, T_of(torch.full((10, 10), W, dtype=torch.float64)))
@@ -144,14 +149,15 @@ def test_the_volume_term_shrinks_the_volume():
 @pytest.mark.parametrize(
     ("epochs", "params", "factors"),
     [
-        (80, {}, [1.0] * 30 + [0.1] * 30 + [0.01] * 20),  # the authors' schedule
+        # The authors' schedule.
+        (80, {}, [1.0] * 30 + [0.1] * 30 + [0.01] * 20),
         (8, {}, [1.0] * 3 + [0.1] * 3 + [0.01] * 2),
         (4, {"first_drop_share": 0.25, "second_drop_share": 1.0}, [1.0, 0.1, 0.1, 0.1]),
         (1, {}, [1.0]),
     ],
 )
 def test_the_rate_of_T_drops_at_the_same_shares_of_the_training(epochs, params, factors):
-    """... while the network keeps the protocol's schedule, here constant."""
+    """Check that the network keeps the protocol's schedule, which is constant here."""
     task = make_task(N=4, epochs=epochs)
     method, run = VolMinNet(task, T_lr=0.5, **params), make_run(task, lr=0.1)
     method.prepare(run)
@@ -167,7 +173,7 @@ def test_the_rate_of_T_drops_at_the_same_shares_of_the_training(epochs, params, 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 def test_a_training_equals_a_plain_one(optimiser):
-    """Eight epochs of three batches: T's and the network's weights against steps written out."""
+    """Compare T's and the network's weights with steps written out, in eight epochs of three."""
     task = make_task(N=40, C=5, epochs=8)
     run, plain = in_float64(make_run(task)), in_float64(make_run(task))
     method = VolMinNet(task, lam=0.01, T_lr=0.3, T_optimiser=optimiser)
@@ -180,7 +186,8 @@ def test_a_training_equals_a_plain_one(optimiser):
 
     for epoch in range(8):
         plain.begin_epoch(epoch)
-        rate = 0.3 if epoch < 3 else 0.03 if epoch < 6 else 0.003
+        # The rate of T drops by ten after 3/8 and 6/8 of the training.
+        rate = [0.3, 0.03, 0.003][epoch // 3]
         for index in plain.order().split(16):
             logits = network(plain.batch(index).images)
             _, dlogits, dW = by_hand(logits, task.labels[index], W, 0.01)
