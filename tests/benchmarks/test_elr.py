@@ -1,7 +1,8 @@
 """Time the variants of `nlbench bench` by pytest-benchmark.
 
-    pytest tests/benchmarks --benchmark-only
+    pytest tests/benchmarks --benchmark-only -n 0
 
+`-n 0` keeps it in one process, since pytest-benchmark times nothing in the workers of pytest-xdist.
 A plain `pytest` leaves this folder out. Groups are shapes and dtypes; compare within a group.
 """
 
