@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def names() -> list[str]:
     """Return the names of all executors."""
     # The folder is the list of executors, so a new file needs no entry elsewhere.
-    modules = {path.stem for path in Path(__file__).parent.glob("*.py")}
-    return sorted(modules - {"__init__", "base"})
+    modules = {path.stem for path in Path(__file__).parent.glob("[!_]*.py")}
+    return sorted(modules - {"base"})
 
 
 def choose(options: RunOptions) -> Executor:

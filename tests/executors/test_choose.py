@@ -27,12 +27,16 @@ def test_a_named_executor_is_taken_whatever_the_number_of_jobs(tmp_path):
 
 
 def test_an_unknown_executor_is_refused_with_the_known_names(tmp_path):
-    with pytest.raises(SuiteError, match=r"NLBENCH_EXECUTOR=worker: .*local, workers.*'workers'"):
+    names = ", ".join(executors.names())
+    message = rf"NLBENCH_EXECUTOR=worker: .*There are: {names}\..*'workers'"
+    assert {"local", "workers"} <= set(executors.names())
+    with pytest.raises(SuiteError, match=message):
         executors.choose(options(tmp_path, executor="worker"))
 
 
 def test_a_file_in_the_folder_is_an_executor(tmp_path, monkeypatch):
     """The folder is the list: no other file names its executors."""
+    (tmp_path / "_helpers.py").write_text("")
     (tmp_path / "printing.py").write_text(
         "def execute(todo, options, store, listener):\n"
         "    for run in todo:\n"

@@ -16,11 +16,10 @@ import torch
 from cases import (
     CASES,
     CLASSES,
+    DECLARED,
     EXTREME,
     NEVER_NEGATIVE,
-    NUM_NETWORKS,
     REFUSED,
-    TOLD,
 )
 from lab import make_batch, make_logits, make_task, train, value_and_grad
 from torch import nn
@@ -127,11 +126,10 @@ def test_every_number_with_a_range_has_a_refused_value():
                 assert p.name in covered, name
 
 
-@all_methods
-def test_privileged_information_and_networks_are_as_declared(name):
+@pytest.mark.parametrize(("name", "declared"), DECLARED.items())
+def test_privileged_information_and_networks_are_as_declared(name, declared):
     method = CLASSES[name](make_task(told={}))
-    assert method.told == TOLD.get(name, ())
-    assert method.num_networks == NUM_NETWORKS.get(name, 1)
+    assert (method.told, method.num_networks) == declared
 
 
 # ---- Trainings -----------------------------------------------------------------------------------

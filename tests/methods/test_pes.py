@@ -159,20 +159,26 @@ def test_the_late_layers_of_each_model(model, shape, first, parts):
     assert isinstance(classifier, nn.Linear)
     assert classifier.out_features == 10
 
-    # The late parameters are the last ones of the network, without a gap, and not all of it.
-    late = [id(p) for p in nn.ModuleList(found).parameters()]
+    assert_ends_the_network(found, body)
+
+
+def assert_ends_the_network(late, body):
+    """Check that `late` has the last parameters of `body`, without a gap, and not all of them."""
+    late_parameters = [id(p) for p in nn.ModuleList(late).parameters()]
     everything = [id(p) for p in body.parameters()]
 
-    assert 0 < len(late) < len(everything)
-    assert set(everything[-len(late) :]) == set(late)
+    assert 0 < len(late_parameters) < len(everything)
+    assert set(everything[-len(late_parameters) :]) == set(late_parameters)
 
 
-def test_every_model_of_ours_is_covered():
-    covered = {"resnet8", "resnet18", "resnet34", "preact_resnet18", "resnet9", "resnet9_slim"}
-    covered |= {"cnn3", "digits_cnn"}
+@pytest.mark.parametrize("model", models.names())
+def test_the_late_layers_of_every_model_of_ours_end_it(model):
+    body = models.build(model, 10, (1, 8, 8) if model == "digits_cnn" else (3, 32, 32))
+    weighted = [part for part in body.children() if next(part.parameters(), None) is not None]
 
-    # A model of one layer has no late part.
-    assert set(models.names()) - {"linear"} == covered
+    # The one layer of `linear` is all of it.
+    if len(weighted) > 1:
+        assert_ends_the_network(late_parts(Wrapped(body), "stage"), body)
 
 
 @pytest.mark.parametrize(
