@@ -7,7 +7,6 @@ frames would hide a method that reads the variables of its callers.
 
 from __future__ import annotations
 
-import collections
 import functools
 import math
 import sys
@@ -25,6 +24,7 @@ from nlbench.conformance.read_only import ReadOnly
 from nlbench.conformance.snapshot import Snapshot
 from nlbench.conformance.trial import Trial
 from nlbench.method import Batch, Method, Run, Schedule, Task
+from nlbench.training.epoch import drawn_ahead
 from nlbench.training.run_state import RunState
 
 
@@ -217,14 +217,9 @@ class _Watched(Method):
             super().on_epoch_start(run, epoch)
 
     def batches(self, run: Run, epoch: int) -> Iterator[Any]:
-        # As the harness does for image files. Trials have arrays, whose batches it does not draw
-        # ahead.
-        drawn: collections.deque[Any] = collections.deque()
-        for item in super().batches(run, epoch):
-            drawn.append(item)
-            if len(drawn) > self._watch.trial.ahead:
-                yield drawn.popleft()
-        yield from drawn
+        # The harness draws batches ahead for image files only, and the examples of a trial are
+        # arrays.
+        yield from drawn_ahead(super().batches(run, epoch), self._watch.trial.ahead)
 
     def training_step(self, run: Run, *item: Any) -> Tensor | None:
         watch = self._watch
