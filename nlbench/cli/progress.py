@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from nlbench.errors import DataError
 from nlbench.executors.base import EpochMetrics, Listener
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
@@ -102,8 +103,7 @@ class Progress(Listener):
 
         # The message of a DataError says everything. `nlbench show` has its traceback, too.
         trace = record.error.get("traceback", "") if record.error else ""
-        is_data_error = record.error_message.startswith("DataError: ")
-        if record.status == "failed" and trace and not is_data_error:
+        if record.status == "failed" and trace and record.error_type != DataError.__name__:
             self._print(trace)
 
     def on_wait(self, count: int) -> None:

@@ -162,6 +162,12 @@ class RunRecord(BaseModel):
         """The message of a run that is not done, else an empty string."""
         return self.error.get("message", "") if self.error else ""
 
+    @property
+    def error_type(self) -> str:
+        """The name of the exception's class of a failed run, else an empty string."""
+        # The message of a failed run begins with it, see `training.record.failed`.
+        return self.error_message.partition(": ")[0] if self.status == "failed" else ""
+
     def columns(self) -> dict[str, Any]:
         """Return the record as one flat line of a data frame; see `nlbench.load`."""
         spec, environment = self.spec, self.environment

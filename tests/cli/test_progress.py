@@ -2,7 +2,11 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from nlbench.cli.progress import Progress
+from nlbench.errors import DataError
+from nlbench.results.record import RunRecord
 
 
 def test_a_warning_of_the_data_is_reported_once(capsys):
@@ -22,3 +26,32 @@ def test_a_warning_of_the_data_is_reported_once(capsys):
             progress.on_finish(spec, record)
 
     assert capsys.readouterr().err.count("warning: a.jpg; left out\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [(DataError("a.jpg: torn"), False), (KeyError(1), True)]
+)
+def test_the_traceback_of_a_failed_run_is_printed_unless_its_data_were_at_fault(
+    capsys, error, shown
+):
+    spec = SimpleNamespace(row="ce", seed=0, condition=SimpleNamespace(title="birds"), key="0" * 16)
+    facts = {"message": f"{type(error).__name__}: {error}", "traceback": "Traceback of it"}
+    record = RunRecord(
+        key=spec.key,
+        status="failed",
+        spec={},
+        metrics={},
+        noise={},
+        timing={},
+        environment={},
+        method={},
+        code="",
+        error=facts,
+    )
+
+    with Progress(1) as progress:
+        progress.on_finish(spec, record)
+    printed = capsys.readouterr().err
+
+    assert f"failed: {facts['message']}" in printed
+    assert ("Traceback of it" in printed) == shown
