@@ -10,6 +10,7 @@ import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from folders import TEST_DATA
 from PIL import Image
 
 from nlbench.data import cache
@@ -18,14 +19,14 @@ from nlbench.data.formats import cifar, cifar_parquet
 from nlbench.data.places import Places
 from nlbench.files import short_hash
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
+REAL = TEST_DATA / "data"
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Return the folder with the real CIFAR-10 images and CIFAR-N labels, or skip."""
     if not REAL.is_dir():
-        pytest.skip(f"the real data is not at {REAL}")
+        pytest.skip(f"the real data is not at {REAL}; NLBENCH_TEST_DATA names another folder")
     return REAL
 
 

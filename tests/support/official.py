@@ -1,12 +1,11 @@
-"""Values that the authors' own code computed, if their file lies beside the checkout."""
-
-from pathlib import Path
+"""Values that the authors' own code computed, if their file is there."""
 
 import numpy as np
 import pytest
 import torch
+from folders import TEST_DATA
 
-VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "official-losses.npz"
+VECTORS = TEST_DATA / "vectors" / "official-losses.npz"
 needs_vectors = pytest.mark.skipif(not VECTORS.exists(), reason=f"{VECTORS} is not there")
 
 
