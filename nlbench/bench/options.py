@@ -112,12 +112,13 @@ def _shapes(text: str, problems: list[str]) -> list[Shape]:
 
 
 def _device(text: str, problems: list[str]) -> torch.device:
-    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", text)
+    match = re.fullmatch(r"cpu|cuda(?::(0|[1-9]\d*))?", text)
+    count = torch.cuda.device_count()
     if not match:
         problems.append(f"--device {text}: must be cpu, cuda or cuda:N")
-    elif text != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count() or "no"
-        problems.append(f"--device {text}: torch sees {count} GPU here")
+    elif text != "cpu" and int(match[1] or 0) >= count:
+        gpus = "1 GPU" if count == 1 else f"{count or 'no'} GPUs"
+        problems.append(f"--device {text}: torch sees {gpus} here; use cpu")
     else:
         return torch.device(text)
     return torch.device("cpu")

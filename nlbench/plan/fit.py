@@ -1,4 +1,4 @@
-"""Do protocol, dataset, model and weights fit together? No other module asks."""
+"""Check that a protocol, with its model and weights, can be used on a dataset."""
 
 from __future__ import annotations
 

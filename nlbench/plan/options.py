@@ -1,4 +1,7 @@
-"""Command-line options as text, turned into plain values. Each has one parser, and it is here."""
+"""Turn the options of `nlbench run` from text into plain values.
+
+`nlbench bench` measures on one device and has other options: see `nlbench.bench.options`.
+"""
 
 from __future__ import annotations
 

@@ -399,6 +399,7 @@ def test_an_interrupted_run_prints_what_it_has(monkeypatch):
         (["--threads", "0"], "--threads 0: must be 1 or more"),
         (["--device", "tpu"], "--device tpu: must be cpu, cuda or cuda:N"),
         (["--device", "cuda:99"], "--device cuda:99: torch sees"),
+        (["--device", "cuda:01"], "--device cuda:01: must be cpu, cuda or cuda:N"),
         (["--csv", "nowhere/b.csv"], "--csv nowhere/b.csv: there is no folder nowhere"),
         (["--csv", "."], "--csv .: is a folder; name a file"),
         (["--plot", "b.txt"], "--plot b.txt: must end in .png or .pdf or .svg"),
