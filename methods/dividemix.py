@@ -76,7 +76,7 @@ class DivideMix(Method):
         self.register_buffer("clean", torch.ones(2, task.num_train))
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
-        """After the warm-up, let each network judge which examples of this epoch are clean."""
+        """Let each network judge, after the warm-up, which examples of this epoch are clean."""
         if epoch < self.warmup:
             return
 

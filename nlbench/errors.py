@@ -162,7 +162,7 @@ def in_words(detail: ErrorDetails) -> str:
     else:
         words = detail["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
 
-    # Of these the given value says nothing: it is the mapping around the key, or an empty list.
+    # The given value would not help here: it is the mapping around the key, or an empty list.
     if kind in ("missing", "too_short"):
         return words
     return f"{words}, got {shown(given)}"

@@ -150,7 +150,7 @@ HelperLoss = Literal["ce"] | Callable[[Tensor, Batch], Tensor]
 
 
 class Run(abc.ABC):
-    """What a method may use of a training. It gives access to no clean label and no test image.
+    """The part of a training that a method may use. It has no clean label and no test image.
 
     Attributes:
         task: the method's Task.

@@ -177,7 +177,7 @@ class Hyperparameter:
 
     @property
     def required(self) -> bool:
-        """Whether it has no default."""
+        """Return whether it has no default."""
         return self.default is inspect.Parameter.empty
 
 

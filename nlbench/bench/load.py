@@ -55,7 +55,9 @@ def busy_elsewhere(spans: Iterable[Span]) -> float | None:
 
 
 def crowded(cores: float | None) -> bool:
-    """Whether other programs, which keep `cores` busy, leave fewer cores than torch has threads.
+    """Return whether other programs leave fewer cores than torch has threads.
+
+    The others keep `cores` busy. With None, for not known, the answer is False.
 
     A thread that waits for a core makes the others wait for it: torch's parallel regions then take
     milliseconds instead of microseconds, while code on one thread is hardly slower. So even ratios

@@ -22,7 +22,7 @@ PICTURES = (".png", ".pdf", ".svg")
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to measure, and where.
+    """The settings of a benchmark.
 
     Attributes:
         op: the op that is timed, see OPS.

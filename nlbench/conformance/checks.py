@@ -55,7 +55,7 @@ class Check:
 
     @property
     def claim(self) -> str:
-        """What the check demands: the first line of the function's docstring."""
+        """Return the demand on a method, which is the first line of the function's docstring."""
         return (self.function.__doc__ or "").partition("\n")[0]
 
 
@@ -87,7 +87,7 @@ def import_file(lab: Lab) -> None:
             "with _"
         ) from None
     except SuiteError as error:
-        # Of the traceback the part in the method's file is enough.
+        # The part of the traceback in the method's file is enough.
         first, *lines = str(error).splitlines()
         own = [i for i, line in enumerate(lines) if str(lab.file.path) in line]
         if own:
@@ -521,7 +521,7 @@ def uses_no_clean_label(lab: Lab) -> None:
     gc.collect()
     first = lab.train(_UNWATCHED)
 
-    # Of the metrics those of the targets are computed with the clean labels.
+    # The metrics of the targets are left out, because they are computed with the clean labels.
     other_labels = lab.train(Trial(watched=False, other_clean_labels=True))
     if seen := difference(first, other_labels, ignore=("target_",)):
         what = "the clean labels permuted (what `told` declares stays)"

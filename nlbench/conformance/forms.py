@@ -125,7 +125,7 @@ def _leaves_of(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _equal(a: Any, b: Any, tolerance: float) -> bool:
-    """Whether two leaves are equal, tensors of floats up to the tolerance."""
+    """Return whether two leaves are equal, tensors of floats up to the tolerance."""
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         return fingerprint(a) == fingerprint(b)
     if a.shape != b.shape or not a.is_floating_point() or not a.numel():

@@ -40,7 +40,7 @@ def make_data(trial: Trial, told: Collection[str]) -> RunData:
     val_labels = _given(val_true, trial, rng)
     val_images = _images(val_true, centres, trial, rng)
 
-    # From a generator of its own, so that the training examples do not depend on the test set.
+    # They have their own generator, so that the training examples do not depend on the test set.
     test_rng = np.random.default_rng(2 if trial.other_test else 1)
     test_labels = test_rng.integers(0, trial.classes, NUM_TEST)
     test_images = _images(test_labels, centres, trial, test_rng)

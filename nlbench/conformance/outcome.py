@@ -18,7 +18,7 @@ CLOCK = ("seconds", "images_per_second")
 
 @dataclass
 class Outcome:
-    """How a trial went.
+    """The outcome of a trial.
 
     Attributes:
         watch: what was observed; of a trial that was stopped and continued, in its last part.

@@ -21,7 +21,7 @@ Status = Literal["ok", "FAIL", "skipped"]
 
 @dataclass(frozen=True)
 class Result:
-    """How one check ended.
+    """The result of one check.
 
     Attributes:
         name: the check's name, as `--only` takes it.
@@ -108,7 +108,7 @@ def _with_needed(only: Sequence[str]) -> list[Check]:
             wanted.add(name)
             waiting += CHECKS[name].needs
 
-    # A check stands in CHECKS after those that it needs.
+    # CHECKS has each check after those that it needs.
     return [check for name, check in CHECKS.items() if name in wanted]
 
 

@@ -118,7 +118,7 @@ def fingerprint(leaf: Any) -> str:
 
 
 def is_short(text: str) -> bool:
-    """Whether a fingerprint is a value that a message can show."""
+    """Return whether a fingerprint is a value that a message can show."""
     return len(text) < 30
 
 
@@ -175,7 +175,10 @@ def take_shared(cls: type[Method], module: types.ModuleType) -> Snapshot:
 
 
 def _is_data(value: Any, module: types.ModuleType) -> bool:
-    """Whether a shared value is looked into. Objects of other modules may hold anything."""
+    """Return whether the state of a shared value is compared.
+
+    Objects of other modules are left out, because they may hold anything.
+    """
     if isinstance(value, _LEAVES | _GENERATORS | _CONTAINERS):
         return True
     return type(value).__module__ == module.__name__

@@ -16,7 +16,7 @@ EPOCHS = 4
 
 @dataclass(frozen=True)
 class Trial:
-    """What to train. The defaults are the usual trial; a check names what it varies.
+    """A training to carry out. The defaults are the usual trial; a check names what it varies.
 
     Attributes:
         num: number of training examples.

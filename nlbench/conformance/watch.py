@@ -44,7 +44,7 @@ class NotFinite:
 
 
 class Watch:
-    """What was observed of one training.
+    """The observations of one training.
 
     Attributes:
         trial: how the training departs from the usual one.

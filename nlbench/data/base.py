@@ -14,7 +14,7 @@ from nlbench.files import short_hash
 
 
 class DatasetModule(Protocol):
-    """What each file in `nlbench/data/datasets` defines.
+    """The interface of a file in `nlbench/data/datasets`.
 
     Attributes:
         INFO: what is known without reading the data; enough to validate a suite.
@@ -38,7 +38,7 @@ class DatasetModule(Protocol):
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of a dataset: in `INFO` before it is read, in `Dataset.info` afterwards.
+    """The known properties of a dataset: in `INFO` before it is read, in `Dataset.info` afterwards.
 
     Attributes:
         title: how tables print it, for example "CIFAR-10N".
@@ -175,7 +175,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Found:
-    """Where a dataset's parts are. It can be loaded when `missing` is empty.
+    """The places of a dataset's parts. It can be loaded when `missing` is empty.
 
     Attributes:
         paths: the files and folders that will be read.

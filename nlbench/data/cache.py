@@ -14,7 +14,7 @@ import numpy as np
 from nlbench.errors import DataError
 from nlbench.files import flock, new_folder, short_hash, sync
 
-# Of the entries. A higher number decodes everything again.
+# The version of the entries. A higher number decodes everything again.
 _FORMAT = 1
 
 Arrays = Mapping[str, np.ndarray]

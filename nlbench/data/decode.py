@@ -36,7 +36,7 @@ CHUNK = 16
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a file becomes a square (3, crop, crop).
+    """The steps from a file to a square (3, crop, crop).
 
     Attributes:
         resize: pixels of the short side before the crop; 0 leaves the image as it is.

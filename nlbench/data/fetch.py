@@ -19,13 +19,13 @@ from nlbench.data.missing import megabytes, require
 from nlbench.errors import DataError, DataMissing
 from nlbench.files import digest
 
-# (bytes done, bytes in all; 0 where the server does not give the size)
+# A function of the bytes done and the bytes in all, 0 where the server does not give the size.
 Progress = Callable[[int, int], None]
 
-# For the whole connection, with the name look-up, which takes no limit.
+# The limit for connecting. It includes the name look-up, for which no limit can be set.
 CONNECT_SECONDS = 8.0
 
-# For the next byte, once connected.
+# The limit for the next byte, once connected.
 STALL_SECONDS = 30.0
 
 _CHUNK_BYTES = 1 << 20

@@ -14,7 +14,7 @@ from nlbench.plan.protocol import Protocol
 
 @dataclass(frozen=True)
 class Weights:
-    """What networks start from.
+    """The weights that networks start from.
 
     Attributes:
         identity: "", "imagenet", or "sha256:..." of the file.

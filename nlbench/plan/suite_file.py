@@ -127,7 +127,10 @@ class Suite(StrictModel):
 
     @property
     def own_protocols(self) -> bool:
-        """Whether rows may have protocol values: as published, and once tuning has chosen."""
+        """Return whether rows may have protocol values.
+
+        They may in the track as-published, and in the track tuned once values are chosen.
+        """
         return self.track == "as-published" or (self.track == "tuned" and self.tuning is None)
 
     @field_validator("name")

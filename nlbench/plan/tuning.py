@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nlbench.plan.spec import Plan, RunSpec
     from nlbench.plan.suite_file import MethodEntry, Suite, Tuning
 
-# Ends the name of a suite of tries.
+# The name of a suite of tries ends with this.
 TRIES = "#tries"
 
 
@@ -224,7 +224,7 @@ def choose(
     chosen: Chosen = {}
     for (row, dataset), by_number in scores.items():
         means = {number: sum(values) / len(values) for number, values in by_number.items()}
-        # Of equal means the lowest number wins, so that the choice never depends on the order.
+        # With equal means the lowest number wins, so that the choice never depends on the order.
         best = max(means, key=lambda number: (means[number], -number))
         if means[best] == -math.inf:
             message = f"every try on {dataset} diverged; give it other values to try"

@@ -24,7 +24,7 @@ from nlbench.results.statistics import pair_signs, sign, tau_b
 
 DRAWS = 1000
 
-# Of the paired t tests that decide whether an order may be chance.
+# The level of the paired t tests that decide whether an order may be chance.
 LEVEL = 0.05
 
 # Methods that a source must have. Any two methods are in one order or the other.

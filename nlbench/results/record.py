@@ -78,7 +78,7 @@ class Environment(TypedDict, total=False):
 
 
 class MethodFacts(TypedDict, total=False):
-    """What the method was given, what it used, and how well it estimated."""
+    """Facts about the method: its privileged information, its networks and its estimates."""
 
     # Names of the privileged information that the method was given, such as "noise_rate".
     told: list[str]
@@ -91,7 +91,10 @@ class MethodFacts(TypedDict, total=False):
 
 
 class RunError(TypedDict, total=False):
-    """Why a run is not done. A diverged run has epoch and step, a failed one its traceback."""
+    """The reason why a run is not done.
+
+    A diverged run has epoch and step, a failed one its traceback.
+    """
 
     message: str
     epoch: int

@@ -149,6 +149,6 @@ def bootstrap_interval(
             found.append(value)
     if len(found) < 2:
         return None
-    # Of 40 parts of 2.5% each the first and the last are left out.
+    # The first and the last of 40 parts of 2.5% each are left out.
     cuts = statistics.quantiles(found, n=40, method="inclusive")
     return cuts[0], cuts[-1]

@@ -67,7 +67,7 @@ class PublishedCell:
 
     @property
     def tested(self) -> bool:
-        """Whether a difference to any of them is taken."""
+        """Return whether a difference to any of them is taken."""
         return any(compared.test is not None for compared in self.nearest)
 
 
@@ -155,7 +155,7 @@ _Columns = dict[str, list[PublishedCell]]
 
 @dataclass(frozen=True)
 class _Keys:
-    """What refers from cells to notes: numbers of sources, and letters of reasons."""
+    """References from cells to notes: numbers of sources, and letters of reasons."""
 
     numbers: dict[tuple[str, str], int]
     letters: notes.Keys

@@ -20,7 +20,7 @@ def _no_time() -> Timing:
 
 @dataclass
 class Progress:
-    """What a run has produced so far, besides its networks.
+    """The results of a run so far, apart from its networks.
 
     Attributes:
         code: hash of the code that trains it.

@@ -18,7 +18,7 @@ EpochMetrics = Mapping[str, int | float | None]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how runs are trained; nothing in it changes a result.
+    """The options of training, of which none changes a result.
 
     It is plain data, so that it can be sent to another process.
 

@@ -196,8 +196,9 @@ class Memorisation:
         clean_labels: (N,) int64, the true ones.
     """
 
-    # Of the correctly labelled examples, those predicted right. Of the wrongly labelled ones, those
-    # predicted as their true class, as their wrong label, and as neither.
+    # The first is a share of the correctly labelled examples, those predicted right. The others are
+    # shares of the wrongly labelled ones: those predicted as their true class, as their wrong
+    # label, and as neither.
     SHARES = ("clean_right", "wrong_true", "wrong_memorised", "wrong_other")
 
     def __init__(self, labels: Tensor, clean_labels: Tensor):

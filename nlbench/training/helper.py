@@ -107,7 +107,8 @@ class HelperNetworks:
         """Train a helper network, and save its best weights and the seconds it took in `result`."""
         protocol = stretched(self._spec.protocol, epochs)
         loss_of = _cross_entropy if loss == "ce" else loss
-        # From the run's seed and the key alone, so that methods that share it get the same one.
+        # It depends on the run's seed and the key alone, so that methods that share the network get
+        # the same one.
         seed = streams.derive(self._spec.seed, "fit", key)
 
         # ---- What it is trained on, and validated on ------------------------------------------

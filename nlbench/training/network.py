@@ -232,7 +232,7 @@ class _Passage:
         self._cast = {}
         for name in trained:
             self._cast[name] = self.weights[name].detach().bfloat16().requires_grad_()
-        # In the order of the weights; a rounded copy takes the place of its weight.
+        # The order is that of the weights; a rounded copy takes the place of its weight.
         self._used = [*{**self.weights, **self._cast}.values()]
         self._body, self._precision = network.body, network.precision
 

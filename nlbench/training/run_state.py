@@ -99,8 +99,8 @@ class RunState(Run):
     # ---- Examples -------------------------------------------------------------------------------
 
     def order(self) -> Tensor:
-        # From a stream of this epoch: a resumed run draws the same order, and no draw of a method
-        # can shift it.
+        # The generator is a stream of this epoch: a resumed run draws the same order, and no draw
+        # of a method can shift it.
         rng = streams.rng(self.seed, "order", self.epoch)
         if self.epoch_size:
             order = stratified.balanced(self.task.labels.cpu().numpy(), self.epoch_size, rng)

@@ -192,7 +192,7 @@ def test_runs_are_spread_over_the_devices(tmp_path, monkeypatch):
     """Look at the device of each worker. The workers themselves would need the GPUs."""
     started = []
 
-    class Stands:
+    class FakeWorker:
         todo = None
 
         def __init__(self, options, root, among):
@@ -201,7 +201,7 @@ def test_runs_are_spread_over_the_devices(tmp_path, monkeypatch):
         def end(self):
             pass
 
-    monkeypatch.setattr(workers, "Worker", Stands)
+    monkeypatch.setattr(workers, "Worker", FakeWorker)
     monkeypatch.setattr(workers, "share_out", lambda *args: None)
 
     sw = sweep(tmp_path, {"ce": {}, "elr": {}, "gce": {}})

@@ -31,7 +31,7 @@ INFO = Info(
     num_train=0,
     num_test=0,
     shape=(),
-    # And "clean", where the lists have a column clean_label.
+    # A folder whose lists have a column clean_label also has the labels "clean".
     label_sets=("given",),
     mean=image_lists.IMAGENET_MEAN,
     std=image_lists.IMAGENET_STD,

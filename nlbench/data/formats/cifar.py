@@ -59,7 +59,7 @@ class Copy:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files, each once: an archive holds both parts."""
+        """Return all files, each once, because one archive may hold both parts."""
         return tuple(dict.fromkeys((*self.train, *self.test)))
 
 
@@ -165,7 +165,7 @@ _Part = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What a copy holds: both parts, the md5 of its files, and how the pixels differ."""
+    """The content of a copy: both parts, the md5 of its files, and how the pixels differ."""
 
     train: _Part
     test: _Part

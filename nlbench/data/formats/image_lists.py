@@ -14,7 +14,7 @@ from nlbench.data.base import ImageFiles
 from nlbench.errors import DataError
 from nlbench.files import short_hash
 
-# Of the training images. An archive of which more is missing was not unpacked whole.
+# The share of training images that may be missing. If more are, the archive was not unpacked whole.
 MOST_MISSING = 0.01
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -117,7 +117,7 @@ def definition(record: Published) -> str:
 
 
 class Differences(NamedTuple):
-    """What speaks against comparing, in words: what is known to differ, and what is not known."""
+    """Reasons against comparing, in words: known differences, and properties not known."""
 
     known: list[str]
     unknown: list[str]
@@ -133,7 +133,7 @@ class _Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class MeasuredSetting:
-    """What a measured cell was trained on, and how. What its records do not say is None.
+    """The data and the training of a measured cell. A value that its records lack is None.
 
     Attributes:
         noise: as the sources name it; empty for a noise that none of them has.
@@ -183,9 +183,9 @@ class MeasuredSetting:
 
     @property
     def form(self) -> str | None:
-        """Which form of its method was run.
+        """Return the form of the method that was run.
 
-        None where the record does not say it, and for a method with one form.
+        It is None where the record does not have it, and for a method with one form.
         """
         try:
             return FORMS[self.method](self.params)

@@ -9,7 +9,7 @@ from nlbench.results.published.records import Published
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a published number was trained. What was not found is None.
+    """The training behind a published number. A value that was not found is None.
 
     Attributes:
         num_train: training examples: all of them, or those that a validation part left.
