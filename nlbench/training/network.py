@@ -206,7 +206,8 @@ def _capture(network: Network, images: Tensor) -> Callable[[Tensor], Tensor]:
 
     Leaves the network's buffers and the random generators as they were.
     """
-    # The passes before the capture draw for dropout and move the averages of batch normalisation.
+    # The passes before the capture draw random numbers for dropout, and they change the averages of
+    # batch normalisation.
     before = [buffer.clone() for buffer in network.buffers()]
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         recorded = _Recorded(_Passage(network, images))
