@@ -32,6 +32,7 @@ Span = tuple[Work | None, Work | None]
 def work_now() -> Work | None:
     """Return the work done until now, or None where the system does not report it."""
     try:
+        # Without guest and guest_nice, the last two fields: user and nice contain them.
         fields = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
     except OSError:
         return None
@@ -43,7 +44,7 @@ def work_now() -> Work | None:
 def busy_elsewhere(spans: Iterable[Span]) -> float | None:
     """Return how many cores other programs kept busy during these spans.
 
-    None if it is not known, or if the time is too short for the system's ticks of 10 ms.
+    None if it is not known, or if the time is too short.
     """
     clock = 0.0
     others = 0.0
@@ -51,6 +52,7 @@ def busy_elsewhere(spans: Iterable[Span]) -> float | None:
         if before and after:
             clock += after.clock - before.clock
             others += (after.machine - before.machine) - (after.own - before.own)
+    # The system counts in ticks of 10 ms.
     return max(0.0, others / clock) if clock > 0.1 else None
 
 
@@ -58,12 +60,12 @@ def crowded(cores: float | None) -> bool:
     """Return whether other programs leave fewer cores than torch has threads.
 
     The others keep `cores` busy. With None, for not known, the answer is False.
-
-    A thread that waits for a core makes the others wait for it: torch's parallel regions then take
-    milliseconds instead of microseconds, while code on one thread is hardly slower. So even ratios
-    are wrong.
     """
     if cores is None:
         return False
+
+    # A thread that waits for a core makes the others wait for it: torch's parallel regions then
+    # take milliseconds instead of microseconds, while code on one thread is hardly slower. So even
+    # ratios are wrong.
     left = (os.cpu_count() or 1) - cores
     return left < torch.get_num_threads() - 0.15

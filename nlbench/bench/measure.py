@@ -24,6 +24,9 @@ COPY_BYTES = 256 << 20
 ROUNDS = 20
 
 
+# ---- Measurements --------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Measurement:
     """The times of one variant of one shape and dtype.
@@ -59,6 +62,7 @@ class Measurement:
 
     @property
     def gb_per_s(self) -> float:
+        # A byte per microsecond is a thousandth of a GB/s.
         return self.bytes_moved / self.median_us / 1e3
 
     @property
@@ -93,6 +97,9 @@ def times_faster(measurements: Iterable[Measurement], one: Measurement, base: st
     return None
 
 
+# ---- Building the variants -----------------------------------------------------------------------
+
+
 def run(options: BenchOptions) -> Iterator[list[Measurement]]:
     """Measure each dtype and shape in turn, and yield the measurements of its variants."""
     # Computed for all shapes first, so that one that does not fit is refused at once.
@@ -119,11 +126,13 @@ def measure(
 ) -> list[Measurement]:
     """Compare each variant with the formula in float64, then time them in turn."""
     built = {name: _build(name, work) for name in names}
+    # A variant that is wrong or does not compile is listed without times.
     calls = {name: one.call for name, one in built.items() if one.call is not None}
 
     device = work.logits.device
     timed = _timed_cuda if device.type == "cuda" else _timed_cpu
     timings = time_in_turn(calls, copy, work, seconds, timed)
+    # A copy reads and writes each byte.
     copy_gb_per_s = 2 * COPY_BYTES / float(np.median(timings.copies)) / 1e3
 
     measurements = []
@@ -272,17 +281,15 @@ def _slice(
     seconds: float,
     timed: Callable[..., float],
 ) -> list[float]:
-    """Return the microseconds of at least two calls, for a slice of time.
-
-    New indices and clearing the gradient are not timed. The first call is left out, because it
-    finds the caches full of another variant's data.
-    """
+    """Return the microseconds of at least two calls, for a slice of time."""
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:
+        # New indices and clearing the gradient are not timed.
         labels, index = next(batches)
         work.logits.grad = None
         times.append(timed(call, labels, index))
+    # The first call finds the caches full of another variant's data.
     return times[1:]
 
 

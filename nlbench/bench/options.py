@@ -74,6 +74,9 @@ class BenchOptions:
         return BenchOptions(op, read_shapes, read_dtypes, seconds, read_device, variants)
 
 
+# ---- Reading text --------------------------------------------------------------------------------
+
+
 def _unknown(name: str, known: Sequence[str]) -> str:
     return f"unknown. There are: {', '.join(known)}.{did_you_mean(name, known)}"
 
@@ -121,7 +124,11 @@ def _device(text: str, problems: list[str]) -> torch.device:
         problems.append(f"--device {text}: torch sees {gpus} here; use cpu")
     else:
         return torch.device(text)
+    # A stand-in, which nothing uses: the problem is raised before.
     return torch.device("cpu")
+
+
+# ---- Files and memory ----------------------------------------------------------------------------
 
 
 def check_writable(option: str, path: Path, endings: Sequence[str] = ()) -> None:
@@ -132,6 +139,7 @@ def check_writable(option: str, path: Path, endings: Sequence[str] = ()) -> None
         raise UserError(f"{option} {path}: is a folder; name a file")
     if not path.parent.is_dir():
         raise UserError(f"{option} {path}: there is no folder {path.parent}")
+    # A file that is not there yet needs a folder that may be written to.
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UserError(f"{option} {path}: may not be written")
 
@@ -144,6 +152,7 @@ def num_examples(shape: Shape, device: torch.device) -> int:
     Raises: UserError if a batch of `shape` does not fit.
     """
     if device.type == "cuda":
+        # What is free: other programs may hold a part of the GPU's memory.
         memory = torch.cuda.mem_get_info(device)[0]
     else:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

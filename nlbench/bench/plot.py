@@ -16,6 +16,7 @@ from nlbench.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Grey is PyTorch, and blue the fused kernels. The order is that of the bars.
 _COLOURS = {
     "eager": "#b0b0b0",
     "compile": "#6f6f6f",
@@ -27,6 +28,7 @@ _COLOURS = {
 
 def plot(path: Path, options: BenchOptions, measurements: Sequence[Measurement]) -> None:
     """Draw two panels for each dtype into a file. Raises UserError if it cannot be written."""
+    # Not at the top of the file: most benchmarks draw nothing.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -59,6 +61,8 @@ def plot(path: Path, options: BenchOptions, measurements: Sequence[Measurement])
     panels[0][0].set_ylabel("µs per step, median and quartiles")
     panels[1][0].set_ylabel("% of the copy bandwidth")
     figure.suptitle(_title(options, measurements, 20 + 60 * len(dtypes)), fontsize=11)
+
+    # All panels have the same bars, so one legend serves them all.
     handles, labels = panels[0][0].get_legend_handles_labels()
     columns = len(names) if width > 8 else 3
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)

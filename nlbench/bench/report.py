@@ -21,9 +21,12 @@ from nlbench.errors import UserError
 from nlbench.hardware import device_name
 from nlbench.results.formats import markdown
 
+# ---- The machine ---------------------------------------------------------------------------------
+
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return the hardware and versions that each line of the CSV repeats."""
+    # Only the kernels on a CPU have an instruction set to name.
     kernels_simd = ops.cpu_isa() if device.type == "cpu" else ""
     return {
         "device": device.type,
@@ -76,6 +79,7 @@ def _notes(options: BenchOptions, measurements: Sequence[Measurement]) -> list[s
         if m.why:
             notes.append(f"{m.shape} {m.dtype} {m.variant}: {m.why}.")
     notes += _warnings(measurements, facts)
+
     return notes
 
 
@@ -109,6 +113,7 @@ def _warnings(measurements: Sequence[Measurement], facts: dict[str, Any]) -> lis
             f"of {facts['cores']} cores busy, and {facts['threads']} threads waited for each "
             "other. Repeat when it is idle, or with fewer --threads."
         )
+        # The variants of a shape are timed in the same rounds, so they share a warning.
         if crowded(m.busy_elsewhere) and warning not in warnings:
             warnings.append(warning)
     return warnings

@@ -43,12 +43,14 @@ SHAPES = [
 ]
 
 
+# ---- The data ------------------------------------------------------------------------------------
+
+
 class Workload:
     """The tensors that all variants of one shape and dtype share.
 
     Attributes:
-        logits: (B, C) in `dtype`, a leaf that requires grad, so that every variant pays the same
-            fixed cost of the autograd engine.
+        logits: (B, C) in `dtype`, a leaf that requires grad.
         targets: (num_examples, C) float32, the memory, as after five epochs.
         batches: (labels (B,), index (B,)) of each batch of an epoch. A smaller last one is left
             out.
@@ -61,8 +63,11 @@ class Workload:
 
         generator = torch.Generator().manual_seed(0)
         logits = 2 * torch.randn(shape, generator=generator)
+        # It requires grad for each variant, so that all pay the same fixed cost of autograd's
+        # engine.
         self.logits = logits.to(device, dtype).requires_grad_()
         seen = (2 * torch.randn(num_examples, shape.C, generator=generator)).softmax(1)
+        # What a memory of zeros holds after the same prediction in five epochs.
         self.targets = seen.mul_(1 - BETA**5).to(device)
 
         order = torch.randperm(num_examples, generator=generator)
@@ -77,6 +82,9 @@ class Workload:
         return itertools.cycle(self.batches)
 
 
+# ---- The variants --------------------------------------------------------------------------------
+
+
 # Takes (labels, index), and does forward and backward of one step.
 Call = Callable[[Tensor, Tensor], Any]
 
@@ -84,9 +92,9 @@ Call = Callable[[Tensor, Tensor], Any]
 def official_elr(logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor) -> Tensor:
     """Compute the loss of ELR in plain PyTorch, with the authors' operations in their order.
 
-    Half types are widened first: in bfloat16 the upper bound of the clamp rounds to 1, and the loss
-    becomes infinite. Updates `targets` in place.
+    Updates `targets` in place.
     """
+    # In bfloat16 the upper bound of the clamp would round to 1, and the loss become infinite.
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     q = z.softmax(1).clamp(1e-4, 1 - 1e-4)
     seen = q.detach()
@@ -163,6 +171,9 @@ VARIANTS = {
 BASES = ("eager", "compile")
 
 
+# ---- Checking them -------------------------------------------------------------------------------
+
+
 def disagreement(name: str, call: Call, work: Workload) -> str:
     """Describe how a variant's loss, gradient or targets differ from the formula in float64.
 
@@ -178,10 +189,13 @@ def disagreement(name: str, call: Call, work: Workload) -> str:
         assert work.logits.grad is not None
         loss, gradient = result, work.logits.grad
     after = work.targets[index]
+
+    # All variants start from the same targets.
     work.targets[index] = before
 
     exact = work.logits.detach().double().requires_grad_()
     exact_targets = before.double()
+    # `exact_targets` are those of this batch alone, in its order.
     every_row = torch.arange(len(index), device=index.device)
     exact_loss = official_elr(exact, labels, every_row, exact_targets)
     exact_loss.backward()

@@ -29,6 +29,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# ---- Options of several commands -----------------------------------------------------------------
+
+
 Out = Annotated[Path, typer.Option("--out", help="The folder that holds the records.")]
 DataDir = Annotated[
     Path | None,
@@ -51,6 +54,9 @@ class PlainFormat(StrEnum):
     csv = "csv"
 
 
+# ---- Messages and errors -------------------------------------------------------------------------
+
+
 def warn(*lines: str) -> None:
     """Print each of `lines` to standard error."""
     for line in lines:
@@ -60,6 +66,7 @@ def warn(*lines: str) -> None:
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
     """Decorate a command so that whatever a user can cause ends in a message and an exit status."""
 
+    # typer reads a command's options from its signature.
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
@@ -76,18 +83,23 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             warn(
                 "interrupted; everything finished is kept, and the same command continues from here"
             )
+            # A shell reports a process that SIGINT ended with the same number.
             raise typer.Exit(130) from None
         except BrokenPipeError:
             # Whatever is still buffered must not raise again when Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             # A shell reports a process that SIGPIPE ended with the same number.
             raise typer.Exit(141) from None
-        except OSError as error:  # for example a full disk, or a folder without permission
+        # For example a full disk, or a folder without permission.
+        except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             warn(f"error: {where}{error.strerror or error}")
             raise typer.Exit(2) from None
 
     return wrapped
+
+
+# ---- The command itself --------------------------------------------------------------------------
 
 
 @app.callback(invoke_without_command=True)

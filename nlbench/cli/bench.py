@@ -41,6 +41,7 @@ def bench(
     ] = None,
 ) -> None:
     """Time the fused kernels against PyTorch, eager and compiled."""
+    # Not at the top of the file: `nlbench --help` must not wait for torch.
     import torch
 
     from nlbench.bench import measure, report
@@ -72,6 +73,7 @@ def bench(
     if plot and measurements:
         figure.plot(plot, options, measurements)
 
+    # Only now, so that the measurements made so far are printed and written.
     if interrupted:
         raise typer.Exit(130)
     if any(m.wrong for m in measurements):

@@ -17,6 +17,9 @@ app.add_typer(data_app, name="data")
 app.add_typer(noise_app, name="noise")
 
 
+# ---- list ----------------------------------------------------------------------------------------
+
+
 class Listed(StrEnum):
     methods = "methods"
     datasets = "datasets"
@@ -40,6 +43,7 @@ def list_names(
 
 def _described(what: Listed, methods_dir: Path | None) -> dict[str, str]:
     """Return each name of one sort with a line about it."""
+    # Each list imports only what it needs, because none of them should wait for torch.
     from nlbench import registry
 
     if what is Listed.methods:
@@ -82,6 +86,9 @@ def _describe_dataset(name: str) -> str:
         sizes = f"{info.num_train:,} training, {info.num_test:,} test examples"
     labels = ", ".join(info.label_sets)
     return f"{info.title}: {info.num_classes} classes, {sizes}; labels: {labels}"
+
+
+# ---- data ----------------------------------------------------------------------------------------
 
 
 @data_app.command("status")
@@ -133,6 +140,9 @@ def data_fetch(
     print(catalogue.advice(name, folder))
 
 
+# ---- noise export --------------------------------------------------------------------------------
+
+
 @noise_app.command("export")
 @guarded
 def noise_export(
@@ -174,8 +184,10 @@ def noise_export(
         raise SuiteError(f"{dataset}: its true labels are unknown, so that no noise can be drawn")
 
     options = {"kind": kind, "rate": rate, "path": None if path is None else str(path), "key": key}
+    # A parameter that is left out has the default of its kind.
     given = {name: value for name, value in options.items() if value is not None}
     try:
+        # A path on the command line counts from the working directory.
         resolved = resolve.resolve(given, info, Path())
     except SuiteError as error:
         # The keys of a noise are options of this command.
@@ -184,11 +196,13 @@ def noise_export(
     if not catalogue.status(dataset, places.data_dir).there:
         raise DataMissing(catalogue.advice(dataset, places.data_dir))
 
+    # With the seed, because a redrawn dataset depends on it as well.
     data = catalogue.open_dataset(dataset, "", places, seed)
     clean = data.clean_labels
     if clean is None:
         raise RuntimeError(f"{dataset} has a label set `clean`, and no clean labels")
     images = data.train_images
+    # `resolve` has refused the kinds that need pixels for datasets of image files.
     pixels = None if isinstance(images, ImageFiles) else images
     labels = resolve.apply(resolved, clean, data.info, seed, pixels)
     try:

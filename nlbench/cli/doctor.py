@@ -41,6 +41,7 @@ def report(data_dir: Path | None, methods_dir: Path | None) -> tuple[list[str], 
         methods,
         *broken,
     ]
+    # Data or a GPU that is not there is no fault of the installation.
     return lines, not broken and not ops.why_no_extension()
 
 
@@ -104,6 +105,7 @@ def _methods(methods_dir: Path | None) -> tuple[str, list[str]]:
     for file in files.values():
         try:
             registry.hyperparameters(registry.load_method(file))
+        # One broken file must not hide the others.
         except SuiteError as error:
             broken.append(str(error))
     return f"methods: {len(files) - len(broken)} of {len(files)} can be used", broken

@@ -38,6 +38,7 @@ def check(
     Exit status: 0 all checks passed; 1 a check failed; 2 there is no such method, file or
     hyperparameter.
     """
+    # Not at the top of the file: `nlbench --help` must not wait for torch.
     from nlbench.conformance import runner as conformance
     from nlbench.plan.options import parse_set
 
@@ -46,6 +47,7 @@ def check(
         method, params=parse_set(set_ or []), methods_dir=methods_dir, only=only or ()
     )
     for result in results:
+        # A check takes seconds, so each result is shown as soon as it is known.
         print(*result.lines(), sep="\n", flush=True)
         count[result.status] += 1
 
@@ -72,6 +74,7 @@ def new_method(
     from nlbench.conformance import template
 
     path = template.write(name, dir_)
+    # A suite names a method after its file, with hyphens.
     row = path.stem.replace("_", "-")
     print(
         f"wrote {path}; next:\n"

@@ -52,6 +52,7 @@ class Progress(Listener):
         if self._console.width >= LEAST_COLUMNS_FOR_BARS:
             columns.append(BarColumn(bar_width=20))
         columns += [TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn()]
+        # transient, so that no live line is left in the terminal at the end.
         self._bars = Bars(*columns, console=self._console, transient=True, disable=not self._live)
         self._suite = self._bars.add_task("suite", total=max(total, 1), note="", visible=total > 0)
 
@@ -79,6 +80,7 @@ class Progress(Listener):
         self._update_suite(spec)
 
     def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
+        # The bar stays where it is, because a helper network's epochs are not those of the run.
         note = f"helper network, epoch {epoch + 1}/{epochs}  loss {metrics['loss']:.3f}"
         self._bars.update(self._runs[spec.key], note=note)
 
@@ -86,6 +88,7 @@ class Progress(Listener):
         self._print(f"{_name(spec)}: continues at epoch {epoch + 1} of {epochs}")
 
     def on_postpone(self, spec: RunSpec) -> None:
+        # The run needs what another one is training. It starts again later, with a new bar.
         self._bars.remove_task(self._runs.pop(spec.key))
 
     def on_finish(self, spec: RunSpec, record: RunRecord) -> None:
@@ -109,6 +112,7 @@ class Progress(Listener):
     def on_wait(self, count: int) -> None:
         note = f"waiting for {count} run{'s' * (count != 1)} that another process holds"
         self._bars.update(self._suite, note=note)
+        # Reported again and again while it lasts; plain output has it once.
         if not self._live and not self._wait_reported:
             self._wait_reported = True
             self._print(note)
@@ -123,6 +127,7 @@ class Progress(Listener):
         self._bars.update(self._suite, completed=self._done + parts, note=note)
 
     def _print(self, line: str) -> None:
+        # rich would read square brackets in names and messages as its markup.
         self._console.print(line, markup=False, soft_wrap=True)
 
 
@@ -139,11 +144,12 @@ def _result(record: RunRecord) -> str:
 
 
 def _console() -> Console:
-    """Return a console on standard error, with live lines only if that is a terminal.
-
-    Without `force_terminal`, FORCE_COLOR would put live lines into a file.
-    """
+    """Return a console on standard error, with live lines only if that is a terminal."""
+    # Without `force_terminal`, FORCE_COLOR would put live lines into a file.
     return Console(stderr=True, highlight=False, force_terminal=sys.stderr.isatty())
+
+
+# ---- Downloads -----------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

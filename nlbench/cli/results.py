@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MOST_LISTED = 20
 
 
+# ---- table ---------------------------------------------------------------------------------------
+
+
 class TableFormat(StrEnum):
     md = "md"
     csv = "csv"
@@ -64,7 +67,8 @@ def table(
     if suite is not None:
         plans = {suite: look_up("suite of this store", suite, plans)}
     else:
-        # The tries of a tuned suite are printed only when their name is given.
+        # The tries of a tuned suite are printed only when their name is given, or when nothing else
+        # is there.
         plans = {name: plan for name, plan in plans.items() if not plan["tries"]} or plans
 
     methods = registry.method_files([methods_dir] if methods_dir else [])
@@ -85,8 +89,12 @@ def table(
             block = block.partition("\n")[2]
         blocks.append(block)
 
+    # The tables of several suites are one CSV, in which an empty line would be a line too many.
     separator = "" if format_ is TableFormat.csv else "\n"
     print(separator.join(blocks), end="")
+
+
+# ---- agreement -----------------------------------------------------------------------------------
 
 
 @app.command()
@@ -139,6 +147,9 @@ def agreement(
     print(report, end="")
 
 
+# ---- published -----------------------------------------------------------------------------------
+
+
 @app.command("published")
 @guarded
 def published_numbers(
@@ -155,6 +166,9 @@ def published_numbers(
 
     found = records.select(dataset=dataset, method=method, noise=noise, model=model)
     print(listing.render(found, format_.value), end="")
+
+
+# ---- show ----------------------------------------------------------------------------------------
 
 
 @app.command()

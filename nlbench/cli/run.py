@@ -95,6 +95,8 @@ def run(
     from nlbench.plan.options import devices_of_gpus, parse_jobs, parse_only, parse_seeds, parse_set
     from nlbench.results import table as tables
 
+    # Kept as a function, because a tuned suite is prepared once for its tries and once for what
+    # they chose.
     prepare = functools.partial(
         api.prepare,
         suite,
@@ -143,6 +145,9 @@ def run(
         raise typer.Exit(1)
 
 
+# ---- Messages ------------------------------------------------------------------------------------
+
+
 def _warn_of_stale(count: int) -> None:
     records = "1 record was" if count == 1 else f"{count} records were"
     them = "it" if count == 1 else "them"
@@ -152,6 +157,7 @@ def _warn_of_stale(count: int) -> None:
 def _counts(sweep: Sweep) -> str:
     """Describe in one line how many runs are done, missing, failed, diverged and to do."""
     state = sweep.state
+    # Two rows may be the same run under two names, which is trained and counted once.
     keys = {spec.key for spec in sweep.specs}
     missing = len(keys - state.done - state.diverged - state.failed)
     return (
@@ -173,6 +179,9 @@ def _report_failures(sweep: Sweep, out: Path) -> None:
     )
 
 
+# ---- Debugging -----------------------------------------------------------------------------------
+
+
 def _debug(sweep: Sweep) -> None:
     import pdb
 
@@ -182,6 +191,7 @@ def _debug(sweep: Sweep) -> None:
 
     try:
         sweep.run(debug=True)
+    # These come from no mistake in a method, and `guarded` reports them.
     except (UserError, KeyboardInterrupt):
         raise
     except Exception as error:

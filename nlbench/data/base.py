@@ -12,6 +12,8 @@ import numpy as np
 from nlbench.data.places import Places
 from nlbench.files import short_hash
 
+# ---- A dataset's file ----------------------------------------------------------------------------
+
 
 class DatasetModule(Protocol):
     """The interface of a file in `nlbench/data/datasets`.
@@ -71,6 +73,9 @@ class Info:
     estimated_noise_rate: float = 0.0
     located_by: Literal["data-dir", "suite"] = "data-dir"
     class_ids: str = ""
+
+
+# ---- A dataset that was read ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,9 @@ def fingerprint(*arrays: np.ndarray) -> str:
 def _little_endian(array: np.ndarray) -> memoryview:
     # Copies only an array with gaps, or one of a big-endian machine.
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data
+
+
+# ---- The files it comes from ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

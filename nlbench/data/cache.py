@@ -70,6 +70,9 @@ def file_state(files: Sequence[Path], version: int | None = None) -> str:
     return short_hash(json.dumps(value).encode())
 
 
+# ---- Entries on disk -----------------------------------------------------------------------------
+
+
 def _open(entry: Path) -> tuple[Arrays, Facts] | None:
     """Map an entry into memory. Returns None where it is not there or not whole."""
     try:
@@ -90,6 +93,8 @@ def _write(entry: Path, arrays: Arrays, facts: Facts) -> tuple[Arrays, Facts]:
         for name, array in arrays.items():
             with (folder / f"{name}.npy").open("wb") as file:
                 np.save(file, array)
+                # On the disk before the folder gets its name, so that no entry looks whole that is
+                # not.
                 sync(file)
         with (folder / "meta.json").open("wb") as file:
             file.write(json.dumps({**facts, "arrays": list(arrays)}, indent=1).encode())

@@ -78,6 +78,7 @@ def _decode_one(path: str, geometry: Geometry, draw: np.ndarray | None) -> np.nd
     if draw is None:
         top, left = room[0] // 2, room[1] // 2
     else:
+        # One place more than there is room, because the square may also stay at the edge.
         top, left = int(draw[0] * (room[0] + 1)), int(draw[1] * (room[1] + 1))
     image = image[:, top : top + geometry.crop, left : left + geometry.crop]
 

@@ -84,6 +84,9 @@ def fetch(
     return state.found.paths
 
 
+# ---- Messages ------------------------------------------------------------------------------------
+
+
 def _print_to_stderr(message: str) -> None:
     print(message, file=sys.stderr)
 
@@ -97,6 +100,9 @@ def _reason(error: Exception) -> str:
         return f"the server answers {error.code} {error.reason}"
     reason = getattr(error, "reason", error)
     return f"no connection ({reason or type(error).__name__})"
+
+
+# ---- One file ------------------------------------------------------------------------------------
 
 
 def _download(source: Source, target: Path, progress: Progress) -> None:

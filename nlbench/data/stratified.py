@@ -21,6 +21,7 @@ def allocate(counts: np.ndarray, total: int) -> np.ndarray:
     if not 0 <= total <= available:
         raise ValueError(f"cannot take {total} of {available} examples")
 
+    # Without examples the divisor is 1: all shares are 0, and nothing is divided by 0.
     shares, remainders = np.divmod(counts * total, max(available, 1))
 
     # In whole numbers and with a stable sort, all machines choose the same classes.

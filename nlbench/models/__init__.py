@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 EXTERNAL = ("torchvision", "timm")
 
 
+# ---- Names ---------------------------------------------------------------------------------------
+
+
 def names() -> dict[str, str]:
     """List our own models, name -> first line of its docstring, without importing their files."""
     return {name: line for name, (_, line) in _functions().items()}
@@ -34,6 +37,7 @@ def check(name: str) -> None:
     """
     package, slash, inner = name.partition("/")
     if slash and package in EXTERNAL:
+        # Not at the top of the file, because it imports torch.
         from nlbench.models import _external
 
         _external.check(package, inner)
@@ -46,6 +50,9 @@ def check(name: str) -> None:
         raise SuiteError(
             f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{hint}"
         )
+
+
+# ---- Weights -------------------------------------------------------------------------------------
 
 
 def check_weights(name: str, weights: str) -> None:
@@ -84,6 +91,9 @@ def weights_file(name: str, weights: str) -> str:
     from nlbench.models import _external
 
     return _external.weights_file(*name.split("/", 1))
+
+
+# ---- Networks ------------------------------------------------------------------------------------
 
 
 def build(
@@ -139,6 +149,7 @@ def model_file(name: str) -> Path | None:
 def _functions() -> dict[str, tuple[str, str]]:
     """Read model name -> (file stem, first docstring line) from the files of this folder."""
     found: dict[str, tuple[str, str]] = {}
+    # Parsed and not imported, so that names are listed without torch.
     for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):

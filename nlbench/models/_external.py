@@ -65,6 +65,9 @@ def fetch(package: str, name: str) -> None:
         raise SuiteError(f"model {package}/{name}: {error}") from error
 
 
+# ---- Published weights ---------------------------------------------------------------------------
+
+
 def _unreachable(package: str, name: str, error: Exception) -> SuiteError:
     return SuiteError(
         f"the ImageNet weights of {package}/{name} are not in {_cache(package)} and cannot be "
@@ -94,16 +97,17 @@ def weights_file(package: str, name: str) -> str:
 
 
 def _torchvision_weights(name: str) -> Any:
-    """Return torchvision's entry of the weights IMAGENET1K_V1.
-
-    Papers mean these weights; the later ones were published years after most papers.
-    """
+    """Return torchvision's entry of the weights IMAGENET1K_V1."""
     from torchvision import models
 
     weights = models.get_model_weights(name)
+    # Papers mean these weights. The later ones were published years after most papers.
     if "IMAGENET1K_V1" not in weights.__members__:
         raise ValueError("torchvision has no IMAGENET1K_V1 weights for it")
     return weights["IMAGENET1K_V1"]
+
+
+# ---- The two packages ----------------------------------------------------------------------------
 
 
 def _names(package: str) -> list[str]:
@@ -134,6 +138,7 @@ def _torchvision(
     model = models.get_model(name, weights=None, num_classes=num_classes, **options)
     if pretrained:
         state = model.state_dict()
+        # The published classifier is for ImageNet's classes. All other tensors fit.
         full = models.get_model(name, weights=_torchvision_weights(name)).state_dict()
         for key, own in state.items():
             if full[key].shape == own.shape:
@@ -153,6 +158,7 @@ def _import_timm() -> ModuleType:
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
+        # A timm that is there, but lacks a module, is not called missing.
         if error.name != "timm":
             raise
         raise SuiteError(
@@ -163,9 +169,10 @@ def _import_timm() -> ModuleType:
 def _try(model: nn.Module, num_classes: int, in_shape: tuple[int, ...]) -> None:
     """Raise ValueError unless the model takes images of `in_shape`.
 
-    This happens before the first step of a run could fail. It draws no random numbers.
+    So a run is refused before its first step could fail.
     """
     training = model.training
+    # Dropout draws no random numbers then, and batch norm keeps its statistics.
     model.eval()
     try:
         with torch.no_grad():

@@ -41,7 +41,8 @@ def load(model: nn.Module, path: Path) -> None:
             f"the file holds {', '.join(list(given)[:3])}, ..."
         )
 
-    # A part that both have, the classifier aside, must not have more tensors in the file.
+    # A part that both have, the classifier aside, must not have more tensors in the file. Otherwise
+    # the weights of a deeper model of the same family would be accepted.
     parts = {name.partition(".")[0] for name in own}
     parts -= {name.partition(".")[0] for name in classifier}
     beyond = [name for name in given if name not in own and name.partition(".")[0] in parts]
@@ -53,14 +54,19 @@ def load(model: nn.Module, path: Path) -> None:
     model.load_state_dict({**own, **fitting})
 
 
+# ---- Reading -------------------------------------------------------------------------------------
+
+
 def _tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file by name, without the prefixes of wrappers."""
     try:
         if path.suffix == ".safetensors":
+            # Not at the top of the file, because safetensors need not be installed.
             from safetensors.torch import load_file
 
             read: Any = load_file(path)
         else:
+            # weights_only, because any other pickle could run code.
             read = torch.load(path, map_location="cpu", weights_only=True)
     except ModuleNotFoundError:
         raise SuiteError(f"{path}: reading it needs safetensors: pip install safetensors") from None
@@ -77,6 +83,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
     tensors = {str(name): value for name, value in read.items() if isinstance(value, Tensor)}
     for prefix in _PREFIXES:
+        # A wrapper adds its prefix to every name. A prefix of some names is a part of the model.
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors

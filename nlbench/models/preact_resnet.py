@@ -1,9 +1,7 @@
 """Pre-activation ResNet as in codes for noisy labels. He et al., ECCV 2016, arXiv:1603.05027.
 
 DivideMix and ELR+ use it. It differs from the paper's design in three places, which are kept
-because published numbers were measured with them: batch norm and ReLU follow the stem; nothing
-normalises or activates after the last block; and the shortcut carries the block's normalised,
-activated input, not its raw input, even where it is the identity.
+because published numbers were measured with them. A comment marks each of them.
 """
 
 from torch import Tensor, nn
@@ -26,6 +24,8 @@ class _PreActBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(x), inplace=True)
         inner: Tensor = self.conv2(F.relu(self.bn2(self.conv1(x)), inplace=True))
+        # Unlike in the paper, the shortcut carries the normalised and activated input, even where
+        # it is the identity.
         inner += self.shortcut(x)
         return inner
 
@@ -33,6 +33,7 @@ class _PreActBlock(nn.Module):
 def preact_resnet18(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
     """PreActResNet-18, CIFAR form, 11.2M parameters; the CIFAR network of DivideMix and ELR+."""
     channels = 64
+    # Unlike in the paper, batch norm and ReLU follow the stem.
     layers: list[nn.Module] = [
         nn.Conv2d(in_shape[0], channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(channels),
@@ -42,5 +43,6 @@ def preact_resnet18(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
         stride = 1 if width == channels else 2
         layers += [_PreActBlock(channels, width, stride), _PreActBlock(width, width, 1)]
         channels = width
+    # Unlike in the paper, nothing normalises or activates after the last block.
     classifier = nn.Linear(channels, num_classes)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), classifier)

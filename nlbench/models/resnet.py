@@ -1,8 +1,7 @@
 """Residual networks in their CIFAR form. He et al., CVPR 2016, arXiv:1512.03385.
 
-They have a 3x3 stem with stride 1 and no max-pool. The ImageNet stem (7x7 with stride 2, then a
-max-pool) costs about 8 points on 32x32 images; `torchvision/resnet34` has it. Weights start from
-torch's defaults, as in the public code of ELR, DivideMix and CIFAR-N.
+They have a 3x3 stem with stride 1 and no max-pool; `torchvision/resnet34` has the ImageNet stem.
+Weights start from torch's defaults, as in the public code of ELR, DivideMix and CIFAR-N.
 """
 
 from torch import Tensor, nn
@@ -38,6 +37,8 @@ def _resnet(
 ) -> nn.Module:
     """Build a network of one stage per entry of `depths` (blocks) and `widths` (channels)."""
     channels = widths[0]
+    # The ImageNet stem (7x7 with stride 2, then a max-pool) would cost about 8 points on 32x32
+    # images.
     layers: list[nn.Module] = [
         nn.Conv2d(in_shape[0], channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(channels),
@@ -53,6 +54,9 @@ def _resnet(
     # three stages.
     classifier = nn.Linear(channels, num_classes)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), classifier)
+
+
+# ---- The models ----------------------------------------------------------------------------------
 
 
 def resnet8(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:

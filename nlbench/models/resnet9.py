@@ -33,6 +33,7 @@ class _Residual(nn.Module):
 
 def _resnet9(width: int, num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
     channels, height, breadth = in_shape
+    # Three pools divide height and width by 8.
     if min(height, breadth) < 8:
         raise ValueError(f"needs images of at least 8x8, got {height}x{breadth}")
 
@@ -50,6 +51,9 @@ def _resnet9(width: int, num_classes: int, in_shape: tuple[int, ...]) -> nn.Modu
         nn.Flatten(),
         nn.Linear(8 * width, num_classes),
     )
+
+
+# ---- The models ----------------------------------------------------------------------------------
 
 
 def resnet9(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:

@@ -78,11 +78,15 @@ def alr_step(
     return losses.run(ALR, "alr_step", logits, None, None, index, targets, alpha, lam_e)
 
 
+# ---- Checks --------------------------------------------------------------------------------------
+
+
 def _check(
     op: str, logits: Tensor, index: Tensor, targets: Tensor, alpha: float, lam_e: float
 ) -> None:
     losses.check_logits(op, logits)
     losses.check_memory(op, logits, index, targets)
+    # Closed, because alpha = 1 keeps the targets as they are, as the method's warm-up does.
     losses.check_momentum(op, "alpha", alpha, closed=True)
     losses.check_weight(op, "lam_e", lam_e)
 

@@ -9,6 +9,8 @@ from nlbench.ops import losses
 from nlbench.ops.checks import require, require_device
 from nlbench.ops.losses import ELR, ELR_SOFT, UPDATE_TARGETS
 
+# ---- ELR -----------------------------------------------------------------------------------------
+
 
 def elr_loss(
     logits: Tensor,
@@ -85,6 +87,9 @@ def elr_step(
     if torch.compiler.is_compiling():
         return torch.ops.nlbench.elr_step(logits.detach(), labels, index, targets, beta, lam, True)
     return losses.run(ELR, "elr_step", logits, labels, None, index, targets, beta, lam)
+
+
+# ---- ELR+, whose labels are mixed and whose targets are updated apart ----------------------------
 
 
 def elr_loss_soft(
@@ -224,6 +229,7 @@ def _check(
         and not targets.requires_grad
         and type(beta) in (float, int)
         and type(lam) in (float, int)
+        # NaN fails every comparison, so it goes on to the checks below, which refuse it.
         and 0 <= beta < 1
         and 0 <= lam < 1e300
     ):
@@ -264,6 +270,7 @@ def _run_soft(
     grad: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Run the kernel of ELR+, where beta = 1 leaves the targets as they are."""
+    # Neither is written to, so a copy does no harm.
     y, t = soft_labels.contiguous(), mixed_targets.contiguous()
     return losses.run(ELR_SOFT, op, logits, None, y, None, t, 1.0, lam, mean=mean, grad=grad)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Without the extension every op runs its torch reference, so a failing import is no error here.
 core: Any = None
 _why = ""
 try:
@@ -19,6 +20,7 @@ try:
 except ImportError as error:
     _why = f"the extension nlbench._core cannot be imported: {error}"
 
+# The extension ignores a name that it does not know or that this processor lacks.
 if core is not None and os.environ.get("NLBENCH_ISA") not in (None, "", core.isa()):
     raise RuntimeError(
         f"NLBENCH_ISA must be portable, avx2 or avx512, as far as this processor has them; got "
@@ -31,6 +33,9 @@ _warned: set[str] = set()
 # For each device, an int32 per op that a kernel on a GPU sets when it meets a fault. Allocated in
 # the device's first step and never replaced, because captured CUDA graphs refer to its memory.
 fault_flags: dict[torch.device, Tensor] = {}
+
+
+# ---- Which code runs -----------------------------------------------------------------------------
 
 
 def backend(device: torch.device | str) -> str:
@@ -68,6 +73,9 @@ def why_no_extension() -> str:
     return _why
 
 
+# ---- CUDA ----------------------------------------------------------------------------------------
+
+
 @functools.cache
 def why_no_cuda() -> str:
     """Return why there are no CUDA kernels, or "" when there are.
@@ -78,6 +86,7 @@ def why_no_cuda() -> str:
         return _why
     if core.cuda_build:
         return f"there are no CUDA kernels: {core.cuda_build}"
+    # A library beside the extension: if it fails to load, the CPU kernels are not affected.
     return core.load_cuda(str(Path(core.__file__).with_name("libnlbench_cuda.so")))
 
 
@@ -95,11 +104,15 @@ def cuda_flags(device: torch.device) -> Tensor:
     """Return the fault flags of a GPU, which are allocated on first use."""
     flags = fault_flags.get(device)
     if flags is None:
+        # What is allocated during a capture belongs to that graph, and the flags outlive it.
         if torch.cuda.is_current_stream_capturing():
             raise RuntimeError("nlbench.ops: run one step before capturing a CUDA graph of it")
         flags = torch.zeros(core.FLAGS, dtype=torch.int32, device=device)
         fault_flags[device] = flags
     return flags
+
+
+# ---- The reference instead of a kernel -----------------------------------------------------------
 
 
 def warn_fallback(device: torch.device) -> None:

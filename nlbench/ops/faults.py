@@ -20,6 +20,7 @@ def check_faults(device: torch.device | str) -> None:
     call this once per epoch. On a CPU every step checks its arguments, and this does nothing.
     """
     device = torch.device(device)
+    # The flags are kept under the numbered device, as tensors name theirs.
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     flags = fault_flags.get(device)
@@ -27,6 +28,7 @@ def check_faults(device: torch.device | str) -> None:
         return
 
     found = flags.tolist()
+    # In place, because captured CUDA graphs refer to this memory.
     flags.zero_()
     faults = []
     for name, fault in zip(_NAMES, found, strict=True):

@@ -84,6 +84,9 @@ def augment(
     return _augment(images, index, draws, table, padding, planar)
 
 
+# ---- Kernel or reference -------------------------------------------------------------------------
+
+
 def _augment(
     images: Tensor,
     index: Tensor,
@@ -103,6 +106,7 @@ def _augment(
     if core is None or not (on_cpu or cuda_kernels(images.device)):
         warn_fallback(images.device)
         if on_cpu:
+            # On a GPU, reading the values would make every batch wait for the device.
             _check_values(index, draws, N, padding)
         return reference.augment(images, index, draws, table, padding, planar)
 
@@ -125,6 +129,7 @@ def _augment(
     )
 
     if on_cpu:
+        # The kernel returns fault + 8 * row, and 0 where nothing is wrong.
         outcome = core.augment_cpu(*arguments, torch.get_num_threads())
         if outcome:
             raise _fault(outcome & 7, outcome >> 3, index, draws, N, padding)
@@ -143,6 +148,9 @@ def _empty(images: Tensor, index: Tensor, table: Tensor, planar: bool) -> Tensor
     return torch.empty(shape, dtype=table.dtype, device=images.device, memory_format=memory_format)
 
 
+# ---- The table of normalised values --------------------------------------------------------------
+
+
 def _make_table(
     mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
@@ -152,6 +160,8 @@ def _make_table(
     if len(std) != 3 or not all(0 < value < math.inf for value in std):
         raise ValueError(f"augment: std must be three positive numbers, got {list(std)}")
 
+    # The type and the order of operations are torchvision's, so that float32 results are the same
+    # to the last bit. Correctly rounded values would not always be.
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     bytes_ = torch.arange(256, dtype=wide) / 255
     mean_column = torch.tensor(mean, dtype=wide)[:, None]
@@ -163,6 +173,9 @@ def _make_table(
 _table = functools.lru_cache(maxsize=64)(_make_table)
 
 
+# ---- Values out of range -------------------------------------------------------------------------
+
+
 def _check_values(index: Tensor, draws: Tensor | None, N: int, padding: int) -> None:
     """Check the values of index and draws for the reference, as the kernel does for itself."""
     bad = ((index < 0) | (index >= N)).nonzero()
@@ -170,6 +183,7 @@ def _check_values(index: Tensor, draws: Tensor | None, N: int, padding: int) -> 
         raise _bad_index(index, int(bad[0]), N)
 
     if draws is not None:
+        # As in the kernel, the draws of images outside the batch are not looked at.
         used = draws[index]
         highest = used.new_tensor([2 * padding, 2 * padding, 1])
         bad = ((used < 0) | (used > highest)).any(1).nonzero()

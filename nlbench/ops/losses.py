@@ -30,6 +30,9 @@ OP_NAMES = {
 }
 
 
+# ---- Kernel or reference -------------------------------------------------------------------------
+
+
 def run(
     op: int,
     name: str,
@@ -64,12 +67,14 @@ def run(
     Returns: (losses [B], dlogits [B, C]); both are empty for UPDATE_TARGETS.
     """
     B, C = logits.shape
+    # The gradient of an empty batch is empty, so that any factor does.
     scale = 1 / B if mean and B else 1.0
     if core is None or not (logits.is_cpu or cuda_kernels(logits.device)):
         return _run_reference(
             op, name, logits, labels, soft_labels, index, targets, beta, lam, scale, clamp
         )
 
+    # Kernels know an array by its address and sizes alone, so it must have no gaps.
     z = (logits if logits.dtype in _TYPES else logits.float()).contiguous()
     labels = None if labels is None else labels.contiguous()
     index = None if index is None else index.contiguous()
@@ -99,6 +104,7 @@ def run(
         clamp,
     )
     if z.is_cpu:
+        # The kernel returns fault + 8 * row, and 0 where nothing is wrong.
         fault = core.loss_cpu(*arguments, torch.get_num_threads())
         if fault:
             raise _index_error(name, fault & 7, fault >> 3, labels, index, C, len(targets))
@@ -106,6 +112,7 @@ def run(
         _start_on_gpu(name, arguments, z.device)
 
     # Autograd must notice the write to the targets, as it notices torch's own in-place ops.
+    # ELR_SOFT writes none, and an inference tensor has no version to raise.
     if op != ELR_SOFT and not targets.is_inference():
         torch.autograd.graph.increment_version(targets)
     return losses, dlogits if z.dtype is logits.dtype else dlogits.to(logits.dtype)
@@ -135,6 +142,7 @@ def _run_reference(
     """Run the reference of `op`, with a warning. Arguments are those of `run`."""
     warn_fallback(logits.device)
     if logits.is_cpu:
+        # On a GPU, reading the values would make every step wait for the device.
         _check_values(name, labels, index, logits.shape[1], len(targets))
 
     if op == ELR_SOFT:
@@ -147,6 +155,9 @@ def _run_reference(
         return reference.alr_step(logits, index, targets, beta, lam, scale)
     assert labels is not None
     return reference.elr_step(logits, labels, index, targets, beta, lam, scale)
+
+
+# ---- Autograd ------------------------------------------------------------------------------------
 
 
 def finish(
@@ -201,6 +212,7 @@ class _Attached(torch.autograd.Function):
         return losses.clone() if reduction == "none" else reduce(losses, reduction)
 
     @staticmethod
+    # The gradient is a stored constant, so a second derivative would be wrong. torch refuses it.
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         return scaled(ctx.saved_tensors[0], grad), None, None, None
@@ -208,6 +220,7 @@ class _Attached(torch.autograd.Function):
 
 def scaled(dlogits: Tensor, grad: Tensor) -> Tensor:
     """Multiply `dlogits` (B, C) by `grad`, which is 0-d, or (B,) for per-example losses."""
+    # A factor for each example is float32, and would widen a bfloat16 gradient.
     return (dlogits * (grad[:, None] if grad.dim() else grad)).to(dlogits.dtype)
 
 
@@ -323,6 +336,7 @@ def fake_step(logits: Tensor) -> tuple[Tensor, Tensor]:
     schema="(Tensor logits, Tensor value, Tensor dlogits) -> Tensor",
 )
 def _attach_grad_op(logits: Tensor, value: Tensor, dlogits: Tensor) -> Tensor:
+    # A custom op may not return one of its arguments.
     return value.clone()
 
 

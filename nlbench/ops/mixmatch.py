@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# ---- Targets and losses --------------------------------------------------------------------------
+
 
 def sharpen(p: Tensor, temperature: float) -> Tensor:
-    """Return p^(1/temperature) divided by its sum, (B, C) rows that sum to 1.
-
-    It is computed from logarithms, where no row can underflow to 0.
-    """
+    """Return p^(1/temperature) divided by its sum, (B, C) rows that sum to 1."""
+    # From logarithms, where no row can underflow to 0.
     return (p.log() / temperature).softmax(1)
 
 
@@ -32,14 +32,14 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Mix the examples of a batch: l * a + (1 - l) * a[perm], for inputs and for targets.
 
-    One l and one permutation hold for the whole batch. l ~ Beta(alpha, alpha), then max(l, 1 - l):
-    a mixed example stays closer to itself than to its partner, so it keeps its own kind of loss.
+    One l and one permutation hold for the whole batch. l ~ Beta(alpha, alpha), then max(l, 1 - l).
 
     Args:
         inputs:  (M, ...).
         targets: (M, C).
     """
     drawn = rng.beta(alpha, alpha)
+    # A mixed example stays closer to itself than to its partner, so it keeps its own kind of loss.
     share = max(drawn, 1 - drawn)
     partner = permutation(len(inputs), rng, inputs.device)
     mixed_inputs = share * inputs + (1 - share) * inputs[partner]
@@ -68,17 +68,22 @@ def semi_supervised_losses(
 
 def linear_ramp(position: float, start: float, length: float) -> float:
     """Return 0 up to `start`, 1 from `start + length` on, linear between; all three in epochs."""
+    # A ramp without length is a step, and would be a division by 0 below.
     if length <= 0:
         return float(position >= start)
     return min(max(position - start, 0.0) / length, 1.0)
 
 
+# ---- Batches -------------------------------------------------------------------------------------
+
+
 def chunks(index: Tensor, size: int) -> list[Tensor]:
     """Split `index` (n,) into chunks of `size`, the last of which may be shorter.
 
-    A last chunk of one example joins the chunk before it, because batch norm refuses one example.
+    A last chunk of one example joins the chunk before it.
     """
     parts = list(index.split(size))
+    # Batch norm refuses one example.
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
@@ -89,6 +94,9 @@ def cycle(index: Tensor, size: int, rng: np.random.Generator) -> Iterator[Tensor
     while True:
         yield from chunks(index, size)
         index = index[permutation(len(index), rng, index.device)]
+
+
+# ---- Random numbers ------------------------------------------------------------------------------
 
 
 def permutation(n: int, rng: np.random.Generator, device: torch.device) -> Tensor:
@@ -104,5 +112,6 @@ def permutation(n: int, rng: np.random.Generator, device: torch.device) -> Tenso
 
 
 def numpy_rng(generator: torch.Generator) -> np.random.Generator:
-    """Make a NumPy generator, which has Beta draws, from a generator of torch."""
+    """Make a NumPy generator from a generator of torch."""
+    # `mix` needs Beta draws, which torch does not make from a generator.
     return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-FLOOR = 1e-4  # authors' code
+# As in the authors' code.
+FLOOR = 1e-4
 
 
 def sop_loss(logits: Tensor, labels: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,8 +22,8 @@ def sop_loss(logits: Tensor, labels: Tensor, u: Tensor, v: Tensor) -> tuple[Tens
     So the network learns from the first term only, v from the second only, and u from both. A clamp
     passes no gradient where it acts: u, or an entry of v, stays once it is beyond 1, and -log q_y
     does not train u while p_y + U is below the floor.
-    Source: Liu, Zhu, Qu & You, ICML 2022, arXiv:2202.14026, in the form of shengliu66/SOP. Its
-    second floor, under q, is left out: it could act only where the first one acts, or nearly acts.
+    Source: Liu, Zhu, Qu & You, ICML 2022, arXiv:2202.14026, in the form of shengliu66/SOP,
+    without its second floor.
 
     Args:
         logits: (B, C) float32 or float64.
@@ -38,7 +39,10 @@ def sop_loss(logits: Tensor, labels: Tensor, u: Tensor, v: Tensor) -> tuple[Tens
     U = (u.square() * given).clamp(0, 1)
     V = (v.square() * (1 - given)).clamp(0, 1)
 
+    # Without detach(), v would learn from the first term as well.
     a = (logits.softmax(1) + U - V.detach()).clamp(min=FLOOR)
+    # The authors' code has a second floor, under q. It is left out, because it could act only where
+    # the first one acts, or nearly acts.
     log_q = a.log() - a.sum(1, keepdim=True).log()
     squared_error = (guess + U - V - given).square().sum(1)
     return squared_error - log_q.gather(1, labels[:, None]).squeeze(1), log_q.exp()

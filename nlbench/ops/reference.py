@@ -9,7 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# The clamp of shengliu66/ELR. It keeps 1 - s above 0, and so the logarithm finite.
 PROB_MIN, PROB_MAX = 1e-4, 1 - 1e-4
+
+
+# ---- Losses with a target per example ------------------------------------------------------------
 
 
 def elr_step(
@@ -23,17 +27,17 @@ def elr_step(
 ) -> tuple[Tensor, Tensor]:
     """Update `targets[index]` in place and compute the losses of ELR with their gradient.
 
-    All arithmetic is float64: 1 - s is about 1e-4 late in training, where float32 keeps three
-    digits.
-
     Returns: losses (B,), and `scale` times their gradient (B, C) in the dtype of `logits`.
     """
+    # 1 - s is about 1e-4 late in training, of which float32 would keep three digits.
     z = logits.detach().double()
     p = z.softmax(1)
     q = p.clamp(PROB_MIN, PROB_MAX)
-    passes = (p >= PROB_MIN) & (p <= PROB_MAX)  # where the clamp has a gradient
+    # The clamp passes the gradient at its bounds, too.
+    passes = (p >= PROB_MIN) & (p <= PROB_MAX)
 
     t = beta * targets[index].double() + (1 - beta) * q / q.sum(1, keepdim=True)
+    # The loss uses t as it is here, before it is rounded to the dtype of the targets.
     targets[index] = t.to(targets.dtype)
 
     # The gradient of log(1 - s) goes through the softmax, for classes that the clamp lets pass.
@@ -59,6 +63,7 @@ def elr_step_soft(
     s = (t * p.clamp(PROB_MIN, PROB_MAX)).sum(1)
     pull = (passes * t * p).sum(1, keepdim=True) - passes * t
     losses = -_product(y, z.log_softmax(1)).sum(1) + lam * (1 - s).log()
+    # A row of soft labels need not sum to 1, so its sum weighs the softmax.
     dlogits = p * y.sum(1, keepdim=True) - y + lam * p / (1 - s)[:, None] * pull
     return losses.to(losses_dtype(logits)), (scale * dlogits).to(logits.dtype)
 
@@ -76,6 +81,7 @@ def alr_step(
     t = alpha * targets[index].double() + (1 - alpha) * p
     targets[index] = t.to(targets.dtype)
 
+    # ALR has no clamp, so log_p is -inf where p is 0.
     entropy = -_product(p, log_p).sum(1)
     losses = -_product(t, log_p).sum(1) + lam_e * entropy
     dlogits = p * t.sum(1, keepdim=True) - t - lam_e * _product(p, log_p + entropy[:, None])
@@ -102,6 +108,9 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 def losses_dtype(logits: Tensor) -> torch.dtype:
     """Return the dtype of the losses, which is float32 or wider whatever the logits are."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+# ---- Augmentation --------------------------------------------------------------------------------
 
 
 def augment(

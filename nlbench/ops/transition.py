@@ -18,9 +18,6 @@ def estimate_T(probs: Tensor, *, anchor: Anchor = "auto", percentile: float = 97
     outliers where a class has many examples. "auto" is percentile up to 20 classes and argmax
     above. Patrini et al., CVPR 2017, arXiv:1609.03683, do so for CIFAR-10 and CIFAR-100.
 
-    Their code sets the dropped entries to zero in the predictions themselves, so an anchor may
-    carry false zeros into T. Here each column is a copy.
-
     Args:
         probs: (N, C), rows sum to 1.
         percentile: in (0, 100], by NumPy's "higher" rule; examples at or above it are dropped.
@@ -34,6 +31,8 @@ def estimate_T(probs: Tensor, *, anchor: Anchor = "auto", percentile: float = 97
 
     drop = anchor == "percentile" or (anchor == "auto" and p.shape[1] <= 20)
     anchors = []
+    # The authors' code sets the dropped entries to zero in the predictions themselves, so an anchor
+    # may carry false zeros into T. Here each column is a copy.
     for column in p.T.copy():
         # A dropped example cannot be the maximum: probabilities are not negative.
         if drop:

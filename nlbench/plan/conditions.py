@@ -33,6 +33,7 @@ def known_infos(suite: Suite, base: Path, places: Places, problems: Problems) ->
             infos[entry.id] = found
     if infos:
         return infos
+    # Without a number of examples, nothing is checked that depends on it.
     return {STAND_IN: replace(catalogue.dataset("digits").INFO, name=STAND_IN, num_train=0)}
 
 
@@ -194,6 +195,7 @@ def read_fingerprints(
     """
     from nlbench.data.noise import label_files
 
+    # The folders that a suite names have been read already, to learn their classes.
     in_data_dir = dict.fromkeys(c.dataset for c in conditions if not c.data_path)
     missing = [
         catalogue.advice(name, places.data_dir)
@@ -207,6 +209,7 @@ def read_fingerprints(
     infos: dict[str, Info] = {}
     # Several conditions share a dataset, and reading one takes seconds.
     for dataset, path in dict.fromkeys((c.dataset, c.data_path) for c in conditions):
+        # Any seed does: a fingerprint is the same for all of them.
         data = catalogue.open_dataset(dataset, path, places, seed=0)
         infos[dataset] = data.info
         for labels in dict.fromkeys(c.labels for c in conditions if c.dataset == dataset):

@@ -11,6 +11,8 @@ from nlbench.data.base import Info
 from nlbench.errors import Problem, SuiteError
 from nlbench.plan.protocol import Protocol
 
+# --- Weights -----------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -47,12 +49,16 @@ def read_weights(protocol: Protocol, base: Path) -> Weights:
     return Weights(f"sha256:{_digest(path, stat.st_size, stat.st_mtime_ns)}", str(path))
 
 
+# Size and time are arguments, so that a changed file is read again.
 @functools.cache
 def _digest(path: Path, size: int, modified: int) -> str:
     """Return the file's sha256. Cached, because all rows may start from one large file."""
     from nlbench.files import digest
 
     return digest(path, "sha256")
+
+
+# --- Protocol and dataset ----------------------------------------------------------------------
 
 
 def misfits(protocol: Protocol, info: Info, base: Path) -> list[Problem]:
@@ -169,6 +175,7 @@ def _why_not(
 
     # Build it with numbers: weights have some, and some models of other packages need some.
     try:
+        # Building draws weights, and the caller's random numbers must stay as they are.
         with torch.random.fork_rng(devices=[]):
             models.build(model, num_classes, in_shape, weights=weights)
     except SuiteError as error:
@@ -186,6 +193,7 @@ def _fits_by_shape(model: str, num_classes: int, in_shape: tuple[int, ...]) -> b
         models.check(model)
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             models.build(model, num_classes, in_shape)
+    # Some models of other packages cannot be built by shapes. The caller tries with numbers.
     except (SuiteError, RuntimeError, NotImplementedError):
         return False
     return True

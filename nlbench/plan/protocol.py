@@ -27,11 +27,15 @@ def merge_values(base: Mapping[str, object], over: Mapping[str, object]) -> dict
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
+        # Another kind has other keys, so it replaces the old schedule whole.
         if isinstance(old, dict) and isinstance(value, dict) and "kind" not in value:
             merged[key] = {**old, **value}
         else:
             merged[key] = value
     return merged
+
+
+# --- The protocol ------------------------------------------------------------------------------
 
 
 class Protocol(FrozenModel):
@@ -64,6 +68,7 @@ class Protocol(FrozenModel):
     version: int
     model: str
     epochs: int = Field(ge=1, le=1_000_000)
+    # Batch norm refuses a batch of one example.
     batch_size: int = Field(ge=2, le=1_000_000)
     lr: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
@@ -102,6 +107,9 @@ class Protocol(FrozenModel):
         if not self.compile:
             del values["compile"]
         return values
+
+
+# --- From a preset to a protocol ---------------------------------------------------------------
 
 
 def resolve(name: str, dataset: str, overrides: Mapping[str, object] | None = None) -> Protocol:

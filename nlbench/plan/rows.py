@@ -177,6 +177,8 @@ def _check_params(
         except ValueError as error:
             message = str(error) if name in given else f"the default of {name} {error}"
             problems.add(used.path, message)
+            # With the default in its place the method can be built, which may find further values
+            # that are wrong.
             if not parameter.required:
                 values[name] = parameter.default
     return values

@@ -117,6 +117,7 @@ class Plan:
     def as_json(self) -> dict[str, object]:
         """Return what `nlbench table` needs. It then works without torch and without the data."""
         position = {condition: i for i, condition in enumerate(self.conditions)}
+        # `nlbench table` also reads plans that earlier versions wrote, so these names stay.
         return {
             "schema": SCHEMA,
             "suite": self.name,

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Track = Literal["identical", "tuned", "as-published"]
 
 
+# --- The structure -----------------------------------------------------------------------------
+
+
 class StrictModel(BaseModel):
     """A mapping of a suite file, without unknown keys."""
 
@@ -69,6 +72,7 @@ class DatasetEntry(StrictModel):
         noises = []
         for entry in self.noise:
             rates = entry.get("rate")
+            # An empty list is left as it is, so that checking the noise reports it.
             if isinstance(rates, list) and rates:
                 noises += [{**entry, "rate": rate} for rate in rates]
             else:
@@ -158,6 +162,9 @@ class Suite(StrictModel):
         if len(set(value)) != len(value) or min(value) < 0 or max(value) >= 2**63:
             raise ValueError("must be different integers from 0 up")
         return value
+
+
+# --- Reading -----------------------------------------------------------------------------------
 
 
 # Added to the message when a key's value has the wrong structure.

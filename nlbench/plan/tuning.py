@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TRIES = "#tries"
 
 
+# --- The two stages ----------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Setting:
     """Values that a try gives to the protocol and to the method."""
@@ -185,6 +188,7 @@ def _try_name(row: str, number: int) -> str:
 
 
 def _row_and_number(try_name: str) -> tuple[str, int]:
+    # The last one, because a row's own name may hold a # as well.
     row, _, number = try_name.rpartition("#")
     return row, int(number)
 

@@ -68,6 +68,7 @@ def read_yaml(path: Path) -> dict[object, object]:
         raise SuiteError(f"{path}: cannot be read ({error.strerror})") from None
 
     try:
+        # Some editors begin a file with a byte-order mark.
         tree = parse_yaml(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -90,8 +91,10 @@ def plain(node: object) -> Any:
         return {plain(k): plain(v) for k, v in node.items()}
     if isinstance(node, list | tuple):
         return [plain(v) for v in node]
+    # First, because a bool is an int as well.
     if isinstance(node, bool) or node is None:
         return node
+    # ruamel keeps the way a value was written in subclasses of these.
     for kind in (int, float, str):
         if isinstance(node, kind):
             return kind(node)

@@ -50,6 +50,9 @@ _IMAGE_FOLDERS = ("", "raw_image", "raw_image_ver")
 _RECORD = 8 + 3 * 64 * 64
 
 
+# ---- Finding it ----------------------------------------------------------------------------------
+
+
 def find(data_dir: Path) -> Found:
     """Look for the binary files, else for the two folders of images."""
     looked = tuple(data_dir / place for place in _PLACES)
@@ -89,6 +92,9 @@ def _labelled(folder: Path) -> list[str]:
     return [name for name in names if re.match(r"\d_.*\.(jpe?g|png)$", name, re.I)]
 
 
+# ---- Reading it ----------------------------------------------------------------------------------
+
+
 def load(places: Places, seed: int) -> Dataset:
     """Read 50,000 images with the labels that people gave, and 5,000 test images.
 
@@ -123,6 +129,7 @@ def _decode(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], Facts]:
         "test_images": test_images,
         "test_labels": test_labels,
     }
+    # The order of the arrays is part of the fingerprint, and so of every run's key.
     return arrays, {"fingerprint": fingerprint(*arrays.values()), "warnings": warnings}
 
 

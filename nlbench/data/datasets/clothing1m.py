@@ -20,6 +20,7 @@ INFO = Info(
     name="clothing1m",
     title="Clothing1M",
     num_classes=14,
+    # Counted when the lists are read, because copies lack some images.
     num_train=0,
     num_test=0,
     shape=(),
@@ -57,6 +58,9 @@ _PLACES = ("clothing1m", "Clothing1M", "clothing1M", "")
 _ANNOTATIONS = ("", "annotations", "label", "images")
 
 
+# ---- Finding it ----------------------------------------------------------------------------------
+
+
 def find(data_dir: Path) -> Found:
     """Look for the lists and the images. Takes the place that lacks least.
 
@@ -84,6 +88,9 @@ def _find_in(place: Path, looked: tuple[Path, ...]) -> Found:
     if not images.is_dir():
         missing.append("images")
     return Found((*paths, images), looked, tuple(missing), tuple(missing))
+
+
+# ---- Reading it ----------------------------------------------------------------------------------
 
 
 def load(places: Places, seed: int) -> Dataset:

@@ -56,5 +56,6 @@ def load(places: Places, seed: int) -> Dataset:
         test_images=test_images,
         test_labels=test_labels,
         label_sets={"clean": train_labels},
+        # Of all examples, before they are split: a run's key holds the seed as well.
         fingerprint=fingerprint(images, labels),
     )

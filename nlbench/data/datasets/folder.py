@@ -54,6 +54,9 @@ _LABEL_COLUMNS = ("label", "labels", "fine_label", "noisy_label")
 _NO_LABEL = -1
 
 
+# ---- The listed images ---------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Part:
     """The training or the test images as they are listed, with labels as text.
@@ -83,6 +86,9 @@ class Part:
     def numbered(self, labels: np.ndarray) -> ImageList:
         """Return the images under labels that are numbers."""
         return ImageList(self.source, self.names, labels, self.lines, self.root)
+
+
+# ---- Reading the folder --------------------------------------------------------------------------
 
 
 def find(data_dir: Path) -> Found:
@@ -124,6 +130,7 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     train, test = _part(places, "train"), _part(places, "test")
 
     # ---- Classes as numbers ----------------------------------------------------------------------
+    # A class may occur among the true labels alone.
     classes = _classes(train.labels + train.clean)
     _require_known(test, classes)
     if len(classes) < 2:
@@ -251,6 +258,7 @@ def _csv(path: Path) -> Part:
     part = Part(path, path.parent)
     line_of: dict[str, int] = {}
     for cells, line in _csv_lines(path):
+        # csv.DictReader puts the values beyond its columns under None.
         if None in cells:
             raise DataError(
                 f"{path}:{line}: more values than columns; "
@@ -351,6 +359,7 @@ def _parquet_images(files: Sequence[Path]) -> Iterator[tuple[bytes, list[str]]]:
             for batch in opened.iter_batches(batch_size=256, columns=[image, *label_columns]):
                 for cells in batch.to_pylist():
                     content = cells[image]
+                    # Hugging Face writes a path beside the bytes.
                     if isinstance(content, dict):
                         content = content.get("bytes")
                     values = [cells[column] for column in label_columns]

@@ -45,8 +45,7 @@ def find(data_dir: Path) -> Found:
 def load(places: Places, seed: int) -> Dataset:
     """Draw 500 / 1,000 examples (N, 450, 1, 1) float32.
 
-    Half of them are of class 0, around +v, half of class 1, around -v. The fingerprint is that of
-    seed 0 for every seed, because a run's key holds the seed as well.
+    Half of them are of class 0, around +v, half of class 1, around -v.
     """
     arrays = _draw(seed)
 
@@ -61,6 +60,7 @@ def load(places: Places, seed: int) -> Dataset:
         test_images=test_images,
         test_labels=test_labels,
         label_sets={"clean": train_labels},
+        # That of seed 0 for every seed, because a run's key holds the seed as well.
         fingerprint=fingerprint(*(arrays if seed == 0 else _draw(0))),
     )
 

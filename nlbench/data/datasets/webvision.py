@@ -58,6 +58,9 @@ _ALL_CLASSES = 1000
 _IMAGENET_PER_CLASS = 50
 
 
+# ---- Finding it ----------------------------------------------------------------------------------
+
+
 def find(data_dir: Path) -> Found:
     """Look for the lists and the folders of images. Takes the place that lacks least.
 
@@ -73,6 +76,9 @@ def _find_in(place: Path, looked: tuple[Path, ...]) -> Found:
     missing += [folder for folder in _FOLDERS if not (place / folder).is_dir()]
     paths = tuple(place / source.file for source in SOURCES if source.file not in missing)
     return Found(paths, looked, tuple(missing), tuple(missing))
+
+
+# ---- Reading it ----------------------------------------------------------------------------------
 
 
 def load(places: Places, seed: int) -> Dataset:
@@ -145,6 +151,7 @@ def _imagenet(folder: Path, synsets: Path) -> ImageList:
     names: list[str] = []
     labels: list[int] = []
     for label, wordnet in enumerate(_wordnet_ids(synsets)):
+        # Hidden files belong to other programs.
         files = [path for path in (folder / wordnet).glob("[!.]*") if _is_image(path)]
         if not files:
             raise DataError(

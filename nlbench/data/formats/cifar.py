@@ -82,6 +82,7 @@ def read(info: Info, layout: Layout, sources: Sequence[Source], places: Places) 
     """
     require(info, sources, find(layout, places.data_dir), places.data_dir)
     copy = _copy(layout, places.data_dir)
+    # Without a copy, `require` has raised.
     assert copy is not None
 
     arrays, facts = cached(
@@ -203,6 +204,7 @@ def _decode(copy: Copy, layout: Layout, info: Info) -> tuple[dict[str, np.ndarra
         "test_labels": test_labels,
     }
     facts = {
+        # The order of the arrays is part of every run's key.
         "fingerprint": fingerprint(train_images, test_images, train_labels, test_labels),
         "variant": decoded.variant,
         "checksums": {name: f"md5:{md5}" for name, md5 in digests.items()},

@@ -13,6 +13,8 @@ from nlbench.data.formats.safe_pickle import read_pickle
 from nlbench.data.noise.label_files import as_labels
 from nlbench.errors import DataError
 
+# ---- The files' contents -------------------------------------------------------------------------
+
 
 def from_folder(paths: Iterable[Path]) -> dict[str, bytes]:
     """Return the files' contents by name."""
@@ -44,6 +46,9 @@ def from_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, byt
     if missing:
         raise DataError(f"{path}: has no {', '.join(missing)} in it; get the file again")
     return contents
+
+
+# ---- Decoding them -------------------------------------------------------------------------------
 
 
 def decode(

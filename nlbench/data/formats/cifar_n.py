@@ -58,6 +58,9 @@ def find(labels: LabelFile, layout: cifar.Layout, data_dir: Path) -> Found:
     )
 
 
+# ---- Reading -------------------------------------------------------------------------------------
+
+
 def read(
     info: Info,
     labels: LabelFile,
@@ -73,6 +76,7 @@ def read(
     """
     found = find(labels, layout, places.data_dir)
     require(info, sources, found, places.data_dir)
+    # `find` puts the label file last.
     path = found.paths[-1]
 
     images = cifar.read(info, layout, sources, places)

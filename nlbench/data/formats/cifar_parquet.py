@@ -23,6 +23,9 @@ _SHARD = re.compile(r"(?P<part>train|test)-(?P<number>\d+)-of-(?P<count>\d+).*\.
 _IMAGE_COLUMNS = ("img", "image")
 
 
+# ---- Finding the files ---------------------------------------------------------------------------
+
+
 def shards(folder: Path, part: str) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """Return the files of a part in order, and in words those that their numbering lacks."""
     paths, count = {}, 1
@@ -54,6 +57,9 @@ def has_column(path: Path, column: str) -> bool:
         return column in pyarrow.parquet.read_schema(path).names
     except (pyarrow.ArrowException, OSError, ValueError):
         return True
+
+
+# ---- Reading them --------------------------------------------------------------------------------
 
 
 def decode(

@@ -63,6 +63,7 @@ def list_fingerprint(*parts: tuple[Sequence[str], np.ndarray]) -> str:
     """
     content = []
     for names, labels in parts:
+        # The name of a file need not be UTF-8.
         content.append("\n".join(names).encode("utf-8", "surrogateescape"))
         content.append(labels.astype("<i8").tobytes())
     return short_hash(*content)
@@ -163,11 +164,12 @@ def at(source: Path, line: int) -> str:
 
 
 def _present(images: ImageList) -> np.ndarray:
-    """Return (N,) bool: which files exist. Lists each folder once, for up to a million files."""
+    """Return (N,) bool: which files exist."""
     folders: dict[str, set[str]] = {}
     found = np.zeros(len(images.names), bool)
     for i, name in enumerate(images.names):
         folder, _, file = name.rpartition("/")
+        # Each folder is listed once, because there may be a million files.
         if folder not in folders:
             try:
                 folders[folder] = set(os.listdir(images.root / folder))

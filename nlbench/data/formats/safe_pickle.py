@@ -109,6 +109,7 @@ def _array(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "
 
 
 def _reconstruct(*ignored: object) -> _Array:
+    # The arguments are a class and an empty shape. Shape and content arrive as the state.
     return _Array()
 
 
@@ -180,6 +181,7 @@ class _Unpickler(pickle.Unpickler):
     """
 
     def __init__(self, content: bytes, storages: Callable[[str], bytes] | None = None):
+        # Pixels in a pickle of Python 2 are its kind of text, which must not be decoded.
         super().__init__(io.BytesIO(content), encoding="bytes")
         self._storages = storages
 

@@ -42,6 +42,9 @@ Rng = np.random.Generator
 Array = np.ndarray
 
 
+# ---- What a kind is ------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Param:
     """A parameter that a suite may set for a kind.
@@ -164,13 +167,13 @@ def _symmetric_inclusive(rng: Rng, clean: Array, C: int, *, rate: float) -> Arra
 def _asymmetric(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     """Flip round(rate * n_c) of truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog.
 
-    Five of the ten classes flip, so rate / 2 of the labels are wrong. All are chosen before any is
-    changed. Several public codes pick the dogs after cats became dogs, and so flip some cats back:
-    r - r^2 of them end up wrong there.
+    Five of the ten classes flip, so rate / 2 of the labels are wrong.
     """
     # A class that does not flip is its own target.
     target = np.arange(C)
     target[list(CIFAR10_PAIRS)] = list(CIFAR10_PAIRS.values())
+    # All are chosen before any is changed. Several public codes pick the dogs after cats became
+    # dogs, and so flip some cats back: r - r^2 of them end up wrong there.
     return _map(rng, clean, target, rate)
 
 
@@ -200,6 +203,7 @@ def _asymmetric_swap(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     As in SL's and SOP's codes.
     """
     target = np.arange(C)
+    # A copy, because the loop writes to `target`.
     for block in target.reshape(-1, 5).copy():
         # Two random classes are the first two of the block in random order.
         first, second = block[np.argsort(rng.random(5), kind="stable")[:2]]
@@ -244,6 +248,7 @@ def _instance_dependent(
     rate of 0 changes nothing.
     """
     given = clean.copy()
+    # The truncation would give a rate of 0 a mean above it.
     if rate == 0:
         return given
 
@@ -257,7 +262,9 @@ def _instance_dependent(
         features = pixels.reshape(len(members), -1)
 
         scores = features @ rng.standard_normal((math.prod(images.shape[1:]), C))
+        # Its exponential is 0: the true class is never drawn as the wrong one.
         scores[:, c] = -np.inf
+        # The largest score is subtracted, so that no exponential overflows.
         chances = np.exp(scores - scores.max(1, keepdims=True))
         chances *= (flip_rate[members] / chances.sum(1))[:, None]
 

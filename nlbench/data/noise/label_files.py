@@ -16,6 +16,8 @@ from nlbench.data.formats.safe_pickle import read_torch
 from nlbench.errors import DataError, did_you_mean
 from nlbench.files import replacing, short_hash
 
+# ---- Checks and a hash ---------------------------------------------------------------------------
+
 
 def as_labels(values: object, where: str | Path) -> np.ndarray:
     """Return integers of any type, an array or a list, as (N,) int64.

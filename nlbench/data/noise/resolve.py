@@ -19,6 +19,9 @@ from nlbench.files import digest
 Resolved = Mapping[str, float | str]
 
 
+# ---- Resolving and drawing -----------------------------------------------------------------------
+
+
 def resolve(noise: Mapping[str, object], info: Info, base_dir: Path) -> dict[str, float | str]:
     """Check a noise mapping completely and return it with all parameters, in canonical types.
 
