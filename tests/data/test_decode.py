@@ -324,6 +324,7 @@ def test_a_script_with_workers_ends_without_a_message(files, tmp_path):
     assert len(printed.splitlines()) == 1
 
 
+@pytest.mark.story
 def test_a_script_needs_no_guard_and_no_worker_outlives_a_killed_process(files, tmp_path):
     status, printed, _ = run_script(tmp_path / "script.py", files.path(0), "killed")
     assert status == -signal.SIGKILL
