@@ -1,9 +1,15 @@
 """Settings of all tests: one thread per process, hypothesis profiles, a limit of time."""
 
 import os
+import signal
 
 # Two workers share the machine. Set before torch is imported, because OpenMP reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell without job control lets the commands that it starts in the background ignore Ctrl-C. They
+# would pass that on to the processes in which tests interrupt nlbench.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import pytest
