@@ -95,13 +95,8 @@ def run(
         targets.data_ptr(),
         dlogits.data_ptr() if grad else 0,
         losses.data_ptr(),
-        B,
-        C,
-        len(targets),
-        beta,
-        lam,
-        scale,
-        clamp,
+        *(B, C, len(targets)),
+        *(beta, lam, scale, clamp),
     )
     if z.is_cpu:
         # The kernel returns fault + 8 * row, and 0 where nothing is wrong.
