@@ -127,11 +127,11 @@ def data_fetch(
 
     A partial download is continued, and checksums are verified.
     """
-    from nlbench.cli.progress import download_bar
     from nlbench.data import catalogue
     from nlbench.data.fetch import fetch
     from nlbench.data.places import Places
     from nlbench.errors import look_up
+    from nlbench.executors.progress import download_bar
 
     look_up("dataset", name, catalogue.dataset_files())
     folder = Places.of_user(data_dir).data_dir

@@ -127,7 +127,7 @@ def run(
         _debug(sweep)
         return
 
-    from nlbench.cli.progress import Progress
+    from nlbench.executors.progress import Progress
 
     def train(sweep: Sweep) -> None:
         with Progress(len(sweep.state.todo)) as progress:

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nlbench.cli.progress import Progress
 from nlbench.errors import DataError
+from nlbench.executors.progress import Progress
 from nlbench.results.record import RunRecord
 
 
