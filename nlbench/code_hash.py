@@ -23,6 +23,7 @@ HARNESS = (
     "training/*.py",
     "data/noise/*.py",
     "data/decode.py",
+    "data/pixels.py",
     "data/stratified.py",
     "plan/protocol.py",
     "plan/schedules.py",

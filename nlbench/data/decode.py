@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nlbench import hardware
+from nlbench.data import pixels
 from nlbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 # Images a task, so that several workers decode one batch at once.
 CHUNK = 16
+
+
+class BrokenImage(DataError):
+    """A file that should be an image and cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def decode(paths: Sequence[str], geometry: Geometry, draws: np.ndarray | None) -
     Args:
         draws: (B, 3) float in [0, 1): the place of the crop from top to bottom and from left to
             right, and a flip from 0.5 on. None: the centre, not flipped.
-    Raises: DataError, naming the file.
+    Raises: BrokenImage, naming the file.
     """
     out = np.empty((len(paths), 3, geometry.crop, geometry.crop), np.uint8)
     for i, path in enumerate(paths):
@@ -99,44 +104,58 @@ def _padded(image: Tensor, crop: int) -> Tensor:
 
 
 def open_image(path: str) -> Image.Image:
-    """Open an image as RGB; grey, palette, CMYK and transparent ones are converted.
+    """Open an image as RGB, as a viewer shows it; see `nlbench.data.pixels`.
 
-    Raises: DataError, naming the file.
+    Raises: BrokenImage, naming the file.
     """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return _rgb(image)
+            return pixels.rgb(image)
     except FileNotFoundError:
-        raise DataError(
-            f"{path}: there is no such image any more; it was there when the list was read"
+        raise BrokenImage(f"{path}: {_why_gone(path)}") from None
+    except Image.UnidentifiedImageError:
+        raise BrokenImage(f"{path}: {_what_instead(path)}") from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise BrokenImage(
+            f"{path}: cannot be decoded (it is of more than {most:,} pixels); "
+            f"{os.path.getsize(path)} bytes, perhaps a download that broke off: make it smaller, "
+            f"get it again, or take it out"
         ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        size = os.path.getsize(path) if os.path.exists(path) else 0
-        raise DataError(
-            f"{path}: cannot be decoded ({error}); {size} bytes, perhaps a download that broke "
-            f"off: get it again, or take it out of the list"
+    except pixels.UnknownWhite as error:
+        raise BrokenImage(f"{path}: cannot be decoded ({error})") from None
+    # Pillow raises errors of every kind for damaged files.
+    except Exception as error:
+        raise BrokenImage(
+            f"{path}: cannot be decoded ({error}); {os.path.getsize(path)} bytes, perhaps a "
+            f"download that broke off: get it again, or take it out"
         ) from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    from PIL import Image
+def _why_gone(path: str) -> str:
+    """Say why there is no file of this name."""
+    if os.path.islink(path):
+        return f"is a link to {os.readlink(path)}, which is not there"
+    return "there is no such image any more; it was there when the list was read"
 
-    # 16 bits of grey: convert() would keep the lower eight and clip the rest.
-    if image.mode.startswith("I"):
-        grey = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
 
-    if image.mode == "F":
-        raise ValueError("pixels are floating-point numbers, and the value of white is unknown")
-
-    # Transparent parts become black.
-    if image.mode in ("P", "PA", "LA", "RGBA") or "transparency" in image.info:
-        solid = image.convert("RGBA")
-        black = Image.new("RGBA", solid.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, solid).convert("RGB")
-    return image.convert("RGB")
+def _what_instead(path: str) -> str:
+    """Say what a file is that is no image, from its first bytes."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    size = os.path.getsize(path)
+    if not start:
+        return "cannot be decoded (the file is empty; 0 bytes): get it again, or take it out"
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return f"is a web page and no image ({size} bytes): get the image again, or take it out"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS and no image: `git lfs pull` gets the image"
+    return (
+        f"cannot be decoded (no kind of image that is known); {size} bytes, perhaps a download "
+        f"that broke off: get it again, or take it out"
+    )
 
 
 # ---- Several processes ---------------------------------------------------------------------------

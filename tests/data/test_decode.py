@@ -140,8 +140,13 @@ def test_an_image_smaller_than_the_crop_gets_a_black_border(numbered):
         # Transparent pixels are laid over black.
         ("RGBA", (200, 100, 50, 128), (100, 50, 25)),
         ("LA", (200, 128), (100, 100, 100)),
-        # Of 16 bits the upper eight are kept.
+        # Of the bits that are used the upper eight are kept.
         ("I;16", 0x4D80, (0x4D, 0x4D, 0x4D)),
+        ("I;16", 0x34D8, (0xD3, 0xD3, 0xD3)),
+        ("I;16", 0x0D80, (0xD8, 0xD8, 0xD8)),
+        ("I;16", 0x0280, (0xA0, 0xA0, 0xA0)),
+        ("I;16", 0x00B3, (0xB3, 0xB3, 0xB3)),
+        ("I;16", 0, (0, 0, 0)),
     ],
 )
 def test_pngs_that_are_not_rgb(tmp_path, mode, value, expected):
@@ -176,6 +181,135 @@ def test_floating_point_pixels_are_refused(tmp_path):
     Image.fromarray(np.ones((6, 6), np.float32)).save(tmp_path / "x.tiff")
     with pytest.raises(DataError, match=r"x\.tiff: cannot be decoded \(pixels are floating-point"):
         one(tmp_path / "x.tiff")
+
+
+# --- as a viewer shows it -------------------------------------------------------------------------
+
+
+def turned(pixels, orientation):
+    """Return pixels (H, W, 3) as they must be stored so that `orientation` shows `pixels`."""
+    # The definition of EXIF: where row 0 and column 0 of the stored pixels lie in the shown ones.
+    stored = {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2),
+        6: pixels[:, ::-1].transpose(1, 0, 2),
+        7: pixels[::-1, ::-1].transpose(1, 0, 2),
+        8: pixels[::-1].transpose(1, 0, 2),
+    }
+    return np.ascontiguousarray(stored[orientation])
+
+
+def shown_pixels():
+    """Return (16, 24, 3) uint8 whose corners are red, green, blue and white."""
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :12, 0] = pixels[:8, 12:, 1] = pixels[8:, :12, 2] = 255
+    pixels[8:, 12:] = 255
+    return pixels
+
+
+def oriented(value):
+    """Return EXIF data with this orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+@pytest.mark.parametrize("form", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, form, orientation):
+    options = {"jpg": {"quality": 95}, "webp": {"lossless": True}}.get(form, {})
+    path = tmp_path / f"x.{form}"
+    Image.fromarray(turned(shown_pixels(), orientation)).save(
+        path, exif=oriented(orientation), **options
+    )
+    pixels = np.asarray(decode.open_image(str(path))).astype(int)
+    assert pixels.shape == (16, 24, 3)
+    # JPEG blurs the borders.
+    for rows, columns in ((4, 6), (4, 18), (12, 6), (12, 18)):
+        assert abs(pixels[rows, columns] - shown_pixels()[rows, columns]).max() < 30
+
+
+def test_orientation_of_grey_of_16_bits_and_of_phones_with_several_frames(tmp_path):
+    grey = shown_pixels()[:, :, 0].astype(np.uint16) * 257
+    Image.fromarray(np.ascontiguousarray(grey.T)).save(tmp_path / "x.png", exif=oriented(5))
+    pixels = np.asarray(decode.open_image(str(tmp_path / "x.png")))
+    np.testing.assert_array_equal(pixels[:, :, 0], grey >> 8)
+
+    frames = [Image.fromarray(turned(shown_pixels(), 6)), Image.new("RGB", (16, 24))]
+    frames[0].save(
+        tmp_path / "x.mpo", save_all=True, append_images=frames[1:], exif=oriented(6), quality=95
+    )
+    assert Image.open(tmp_path / "x.mpo").n_frames == 2
+    pixels = np.asarray(decode.open_image(str(tmp_path / "x.mpo"))).astype(int)
+    assert abs(pixels[4, 6] - (255, 0, 0)).max() < 30
+
+
+@pytest.mark.parametrize("exif", [oriented(0), oriented(9), b"Exif\0\0MM\0*\0\0", b"Exif\0\0x"])
+def test_unreadable_orientation_is_none(tmp_path, exif):
+    Image.fromarray(shown_pixels()).save(tmp_path / "x.jpg", exif=exif)
+    assert decode.open_image(str(tmp_path / "x.jpg")).size == (24, 16)
+
+
+@pytest.mark.parametrize("form", ["gif", "webp", "png"])
+def test_the_first_frame_counts(tmp_path, form):
+    first, second = Image.new("RGB", (8, 8), (250, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 250))
+    first.save(tmp_path / f"x.{form}", save_all=True, append_images=[second])
+    assert one(tmp_path / f"x.{form}")[0, 0, 0] > 240
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        # Big-endian as microscopes write it; integers of 32 bits that use 12 or 16.
+        (np.full((6, 6), 0x4D80, ">u2"), 0x4D),
+        (np.full((6, 6), 0x0D80, np.int32), 0xD8),
+        (np.full((6, 6), 0xFFFF, np.int32), 0xFF),
+    ],
+)
+def test_grey_of_tiff_files(tmp_path, values, expected):
+    Image.fromarray(values).save(tmp_path / "x.tiff")
+    assert (one(tmp_path / "x.tiff") == expected).all()
+
+
+def test_white_is_zero(tmp_path):
+    Image.fromarray(np.full((6, 6), 0xF000, np.uint16)).save(tmp_path / "x.tiff", tiffinfo={262: 0})
+    assert (one(tmp_path / "x.tiff") == 0x0F).all()
+
+
+@pytest.mark.parametrize("values", [[[0, -1]], [[70_000, 0]]])
+def test_grey_without_a_white_is_refused(tmp_path, values):
+    Image.fromarray(np.array(values, np.int32)).save(tmp_path / "x.tiff")
+    with pytest.raises(DataError, match=r"value of white is unknown: save it with 8 or 16 bits\)$"):
+        one(tmp_path / "x.tiff")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\n<!DOCTYPE html><p>404", "is a web page and no image"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"hello", "no kind of image that is known"),
+    ],
+)
+def test_a_file_that_is_no_image_is_called_what_it_is(tmp_path, content, message):
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        one(tmp_path / "x.jpg")
+
+
+def test_links_to_nothing_and_images_that_are_too_large(tmp_path, monkeypatch):
+    (tmp_path / "x.jpg").symlink_to("gone.jpg")
+    with pytest.raises(DataError, match=r"x\.jpg: is a link to gone\.jpg, which is not there"):
+        one(tmp_path / "x.jpg")
+
+    Image.new("RGB", (9, 9)).save(tmp_path / "y.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    with pytest.raises(DataError, match=r"more than 80 pixels\).*: make it smaller"):
+        one(tmp_path / "y.png")
 
 
 def damaged(whole, i, rng):

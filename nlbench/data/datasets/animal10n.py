@@ -50,6 +50,10 @@ _IMAGE_FOLDERS = ("", "raw_image", "raw_image_ver")
 _RECORD = 8 + 3 * 64 * 64
 
 
+# The decoded copy. Version 2 holds images upright; version 1 did not.
+_ENTRY = "animal10n-2"
+
+
 # ---- Finding it ----------------------------------------------------------------------------------
 
 
@@ -104,7 +108,7 @@ def load(places: Places, seed: int) -> Dataset:
     """
     found = find(places.data_dir)
     require(INFO, SOURCES, found, places.data_dir)
-    arrays, facts = cached(places.cache_dir, "animal10n", found.paths, lambda: _decode(found.paths))
+    arrays, facts = cached(places.cache_dir, _ENTRY, found.paths, lambda: _decode(found.paths))
     return Dataset(
         info=INFO,
         train_images=arrays["train_images"],
