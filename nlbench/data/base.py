@@ -58,6 +58,7 @@ class Info:
             the suite names.
         class_ids: the dataset that numbers the classes as this one does, for kinds of noise that
             are defined on certain classes, for example "cifar10"; empty where no kind needs it.
+        class_names: the classes by number, where the dataset names them; else empty.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Info:
     estimated_noise_rate: float = 0.0
     located_by: Literal["data-dir", "suite"] = "data-dir"
     class_ids: str = ""
+    class_names: tuple[str, ...] = ()
 
 
 # ---- A dataset that was read ---------------------------------------------------------------------

@@ -248,24 +248,32 @@ def test_every_test_image_must_be_there(refused, small, tmp_path):
         (
             "train.csv",
             1,
-            "file,label",
-            "train.csv:1: no column 'path'; the first line must be path,label[,clean_label]",
+            "what,label,clean_label",
+            "train.csv:1: no column 'path', only 'what', 'label', 'clean_label'; the first line "
+            "must be path,label[,clean_label]",
         ),
-        ("train.csv", 1, "path,labels,clean_label", "train.csv:1: no column 'label'"),
+        ("train.csv", 1, "path,klass,x", "train.csv:1: has no column 'label', only"),
+        (
+            "train.csv",
+            1,
+            "path,klass,clean_label",
+            "train.csv:1: the column 'clean_label' holds true labels, and no column holds",
+        ),
         (
             "train.csv",
             4,
             "a, b.jpg,cat,cat",
-            "train.csv:4: more values than columns; put a path with a comma",
+            "train.csv:4: more values than columns (4 for 3); put a value with a comma",
         ),
-        ("train.csv", 4, "a.jpg,cat", "train.csv:4: clean_label is empty"),
+        ("train.csv", 4, "a.jpg,cat", "train.csv:4: has 2 values, expected 3: path, label"),
+        ("train.csv", 4, "a.jpg,cat,", "train.csv:4: clean_label is empty"),
         ("train.csv", 4, "a.jpg, ,cat", "train.csv:4: label is empty"),
         ("train.csv", 4, '" ",cat,cat', "train.csv:4: path is empty"),
         (
             "train.csv",
             4,
             '"pictures/../pictures/train/no 0, ñ.jpg ",cat,cat',
-            "no 0, ñ.jpg  is in line 2 already",
+            "no 0, ñ.jpg is in line 2 already",
         ),
         ("train.csv", 4, 'a.jpg,"cat"s,cat', "train.csv:4: cannot be read as CSV"),
         (
@@ -303,10 +311,10 @@ def test_other_encodings_and_empty_lists(refused, small, tmp_path):
     refused(path, "test.csv: holds no images")
 
     write_lines(path / "test.csv", [])
-    refused(path, "test.csv:1: no column 'path'")
+    refused(path, "test.csv: is empty")
 
     (path / "train.csv").write_bytes("path,label\nñ.jpg,a\n".encode("latin-1"))
-    refused(path, "train.csv: byte 11 is no UTF-8; save it as UTF-8")
+    refused(path, "train.csv:2: byte 11 is no UTF-8; save the file as UTF-8")
 
 
 def test_nothing_there(refused, small, tmp_path):
@@ -340,17 +348,20 @@ def test_wrong_parquet_files(refused, small, tmp_path):
     refused(path, f"{file}: cannot be read as parquet")
 
     pq.write_table(pa.table({"image": [b"x"], "klass": [0]}), file)
-    refused(path, f"{file}: needs a column image and a column label, has image, klass")
+    refused(path, f"{file}: has no column 'label', only 'image', 'klass'")
 
     image = encoded(0, 0)
-    for images, labels, number in (
-        ([image, None], [0, 1], 1),
-        ([image, b"x"], [0, None], 1),
-        ([image, b"x"], [0, -1], 1),
-        (["x", "y"], [0, 1], 0),
+    for images, labels, message in (
+        ([image, None], [0, 1], "row 1 (from 0) is without image bytes"),
+        (["x", "y"], [0, 1], "row 0 (from 0) is without image bytes"),
+        ([image, image], [0, None], "row 1 (from 0): label is empty, so there is no label"),
+        ([image, image], [0, -1], "row 1 (from 0): label is -1, so there is no label; -1 marks"),
+        ([image, image], [0.0, np.nan], "row 1 (from 0): label is nan, so there is no label"),
+        ([image, image], [[0], [0, 1]], "row 0 (from 0): label is [0]: an image must have one"),
+        ([image, image], [{"a": 1}, {"a": 2}], "row 0 (from 0): label is {'a': 1}: an image must"),
     ):
         pq.write_table(pa.table({"image": images, "label": labels}), file)
-        refused(path, f"{file}: row {number} (from 0) is without image bytes or without a label")
+        refused(path, f"{file}: {message}")
 
     assert not list((tmp_path / "cache").glob(".*"))
 

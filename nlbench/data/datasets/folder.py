@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import os
@@ -16,7 +15,14 @@ import numpy as np
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.cache import file_state
 from nlbench.data.formats import image_lists
+from nlbench.data.formats.columns import (
+    label_columns,
+    path_column,
+    require_class,
+    require_classes,
+)
 from nlbench.data.formats.image_lists import ImageList
+from nlbench.data.formats.text_table import read_table
 from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing, did_you_mean
 from nlbench.files import new_folder, short_hash
@@ -48,10 +54,9 @@ WHERE = (
 )
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _IMAGE_COLUMNS = ("image", "img")
-_LABEL_COLUMNS = ("label", "labels", "fine_label", "noisy_label")
 
-# How Hugging Face marks an example without a label.
-_NO_LABEL = -1
+# How a user can say which column is which.
+_WHICH_COLUMN = "call the given labels 'noisy_label' and the true ones 'clean_label'"
 
 
 # ---- The listed images ---------------------------------------------------------------------------
@@ -164,6 +169,7 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
         num_train=len(train_list.names),
         num_test=len(test_list.names),
         label_sets=tuple(label_sets),
+        class_names=tuple(classes),
     )
     return Dataset(
         info=info,
@@ -254,51 +260,36 @@ def _class_folders(folder: Path) -> Part:
 
 
 def _csv(path: Path) -> Part:
-    """Read a list with the columns path, label and possibly clean_label."""
+    """Read a list with columns for the path, the given label and possibly the true label."""
+    table = read_table(path)
+    where = f"{path}:1"
+    place = path_column(table.names, where)
+    found = label_columns(table.names, where, answer=_WHICH_COLUMN)
+
+    cells = {"path": table.column(place), "label": table.column(found.given)}
+    if found.clean:
+        cells["clean_label"] = table.column(found.clean)
+    for column, values in cells.items():
+        for value, line in zip(values, table.lines, strict=True):
+            if not value:
+                raise DataError(f"{path}:{line}: {column} is empty")
+        if column != "path":
+            require_classes(values, table.lines, path, column)
+
     part = Part(path, path.parent)
     line_of: dict[str, int] = {}
-    for cells, line in _csv_lines(path):
-        # csv.DictReader puts the values beyond its columns under None.
-        if None in cells:
-            raise DataError(
-                f"{path}:{line}: more values than columns; "
-                f"put a path with a comma in it between quotes"
-            )
-        for column in ("path", "label", "clean_label"):
-            if column in cells and not (cells[column] or "").strip():
-                raise DataError(f"{path}:{line}: {column} is empty")
-
+    for i, line in enumerate(table.lines):
         # a.jpg and ./a.jpg are one image.
-        name = os.path.normpath(cells["path"].strip())
+        name = os.path.normpath(cells["path"][i])
         other = line_of.setdefault(name, line)
         if other != line:
             raise DataError(
-                f"{path}:{line}: {cells['path']} is in line {other} already; an image has one label"
+                f"{path}:{line}: {cells['path'][i]} is in line {other} already; an image has one "
+                f"label"
             )
-        clean = cells["clean_label"].strip() if "clean_label" in cells else None
-        part.add(name, cells["label"].strip(), clean, line)
+        clean = cells["clean_label"][i] if found.clean else None
+        part.add(name, cells["label"][i], clean, line)
     return part
-
-
-def _csv_lines(path: Path) -> list[tuple[dict[str, str], int]]:
-    """Return the lines after the header as dicts, each with its number."""
-    try:
-        # utf-8-sig, because Excel begins its files with a byte-order mark.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = reader.fieldnames or []
-            for needed in ("path", "label"):
-                if needed not in columns:
-                    raise DataError(
-                        f"{path}:1: no column {needed!r}; the first line must be "
-                        f"path,label[,clean_label].{did_you_mean(needed, columns)}"
-                    )
-            return [(cells, reader.line_num) for cells in reader]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is no UTF-8; save it as UTF-8") from None
-    except csv.Error as error:
-        line = reader.reader.line_num
-        raise DataError(f"{path}:{line}: cannot be read as CSV ({error})") from None
 
 
 # ---- Parquet files -------------------------------------------------------------------------------
@@ -343,32 +334,33 @@ def _parquet_images(files: Sequence[Path]) -> Iterator[tuple[bytes, list[str]]]:
             opened = parquet.ParquetFile(file)
             columns = opened.schema_arrow.names
             image = _first_of(_IMAGE_COLUMNS, columns)
-            label = _first_of(_LABEL_COLUMNS, columns)
-            if image is None or label is None:
+            if image is None:
                 raise DataError(
                     f"{file}: needs a column image and a column label, has {', '.join(columns)}"
                 )
-            label_columns = [label]
-            if "clean_label" in columns:
-                label_columns.append("clean_label")
+            found = label_columns(columns, file, answer=_WHICH_COLUMN)
+            chosen = [found.given, found.clean] if found.clean else [found.given]
 
-            # Where the file names the classes, labels are numbers of them.
-            class_names = _class_names(opened.schema_arrow, label)
+            # Where the file names the classes, labels are numbers of them. Names that stand with
+            # one column hold for the other one, too.
+            class_names = _class_names(opened.schema_arrow, found.given)
 
             number = 0
-            for batch in opened.iter_batches(batch_size=256, columns=[image, *label_columns]):
+            for batch in opened.iter_batches(batch_size=256, columns=[image, *chosen]):
                 for cells in batch.to_pylist():
                     content = cells[image]
                     # Hugging Face writes a path beside the bytes.
                     if isinstance(content, dict):
                         content = content.get("bytes")
-                    values = [cells[column] for column in label_columns]
-                    if not isinstance(content, bytes) or None in values or _NO_LABEL in values:
-                        raise DataError(
-                            f"{file}: row {number} (from 0) is without image bytes or without a "
-                            f"label"
-                        )
-                    yield content, [class_names.get(value, str(value)) for value in values]
+                    where = f"{file}: row {number} (from 0)"
+                    if not isinstance(content, bytes):
+                        raise DataError(f"{where} is without image bytes")
+                    labels = []
+                    for column in chosen:
+                        value = cells[column]
+                        require_class(value, f"{where}: {column}")
+                        labels.append(class_names.get(value, str(value)))
+                    yield content, labels
                     number += 1
         except (pyarrow.ArrowException, OSError) as error:
             first_line = str(error).splitlines()[0]

@@ -1,0 +1,246 @@
+"""Decide by their names which columns of a table hold images, given labels and true labels.
+
+Lists in CSV, parquet files and label files ask here, so that one name means the same in all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nlbench.errors import DataError, did_you_mean
+
+# What the words in a column's name say about it.
+_LABEL = {"label", "labels", "lbl", "target", "targets", "class", "category", "y", "annotation"}
+_GIVEN = {"noisy", "noise", "given", "observed", "corrupted", "corrupt", "dirty", "weak"}
+_CLEAN = {"clean", "true", "truth", "gt", "ground", "gold", "correct", "real", "verified"}
+# Columns with one of these words are about a label, and hold none.
+_ABOUT = {"is", "has", "num", "count", "confidence", "score", "prob", "probability", "weight"}
+_ABOUT |= {"quality", "rate", "time", "date", "set", "split", "path", "file", "pred", "hat"}
+_ABOUT |= {"predicted", "prediction", "type", "kind", "source"}
+# The same label in another form, or the class above it. They matter where nothing else is there.
+_FORMS = {"name", "text", "str", "string", "id", "idx", "index", "int", "code", "number", "coarse"}
+# Words that add nothing: in CIFAR-100 the fine labels are the labels.
+_PLAIN = {"fine", "the", "of", "image", "img", "train", "training"}
+
+_PATH_NAMES = ("path", "file", "filename", "filepath", "image", "img", "imagepath", "imgpath")
+_PATH_NAMES += ("imagefile", "imagename", "imgname", "fname", "imgfile", "relativepath", "relpath")
+
+
+@dataclass(frozen=True)
+class LabelColumns:
+    """The columns of the labels.
+
+    Attributes:
+        given: the labels to train on.
+        clean: the true labels; empty where the table has none.
+    """
+
+    given: str
+    clean: str = ""
+
+
+def label_columns(
+    names: Sequence[str], where: str | Path, *, given: str = "", clean: str = "", answer: str
+) -> LabelColumns:
+    """Return the columns of the given and of the true labels.
+
+    Plain names are taken for what they are: `noisy_label`, `label_noisy`, `y_noisy` or
+    `given_label` for given labels; `clean_label`, `true_label`, `gt` or `y_true` for true ones;
+    `label`, `labels`, `target`, `class`, `category` or `y` for given ones where no other column is
+    for these, else for the true ones. Upper and lower case are the same.
+
+    Args:
+        where: names the file in errors.
+        given, clean: columns that the user has named; they are taken as they are.
+        answer: how a user can say which column is meant. It ends the error's message.
+    Raises: DataError when no column holds labels, or when names do not tell which.
+    """
+    for chosen in (given, clean):
+        if chosen and chosen not in names:
+            raise DataError(
+                f"{where}: has no column {chosen!r}, only {_listed(names)}."
+                f"{did_you_mean(chosen, names)}"
+            )
+    if given:
+        return LabelColumns(given, clean)
+
+    of = _by_role(names)
+    if not (of["given"] or of["label"]):
+        if of["clean"]:
+            raise DataError(
+                f"{where}: the column {of['clean'][0]!r} holds true labels, and no column holds "
+                f"the given ones, which may be wrong; {answer}"
+            )
+        raise DataError(
+            f"{where}: has no column 'label', only {_listed(names)}; {answer}"
+            f"{did_you_mean('label', names)}"
+        )
+
+    # Beside a column of noisy labels, the other one can only hold what they were made from.
+    if len(of["given"]) == 1 and len(of["clean"]) + len(of["label"]) <= 1:
+        true = [*of["clean"], *of["label"], ""][0]
+        return LabelColumns(of["given"][0], clean or true)
+    if not of["given"] and len(of["label"]) == 1 and len(of["clean"]) <= 1:
+        true = [*of["clean"], ""][0]
+        return LabelColumns(of["label"][0], clean or true)
+
+    several = [*of["given"], *of["label"], *of["clean"]]
+    raise DataError(
+        f"{where}: {_listed(several)} may all be labels; which are the given ones, to train on? "
+        f"{answer}"
+    )
+
+
+def path_column(names: Sequence[str], where: str | Path) -> str:
+    """Return the column with the names of the images.
+
+    It is `path`, or a single one of file, filename, image, image_path and the like.
+
+    Raises: DataError when there is none, or more than one.
+    """
+    plain = {name: _plain(name) for name in names}
+    for exact in ("path", "Path", "PATH"):
+        if exact in names:
+            return exact
+    found = [name for name in names if plain[name] in _PATH_NAMES]
+    if len(found) == 1:
+        return found[0]
+
+    header = "the first line must be path,label[,clean_label]"
+    if found:
+        raise DataError(
+            f"{where}: {_listed(found)} may all be the files of the images; {header}: call the "
+            f"right one 'path'"
+        )
+    raise DataError(
+        f"{where}: no column 'path', only {_listed(names)}; {header}.{did_you_mean('path', names)}"
+    )
+
+
+# ---- Labels that are no class --------------------------------------------------------------------
+
+# What programs write where a label is missing, in lower case. -100 is torch's.
+_NO_CLASS = {"", "nan", "nat", "none", "null", "nil", "na", "n/a", "#n/a", "#na", "<na>", "-1"}
+_NO_CLASS |= {"-1.0", "-100", "?", "-", "--", "inf", "-inf", "unknown", "unlabeled", "unlabelled"}
+_NO_CLASS |= {"undefined", "missing", "not available", "no label", "nolabel"}
+
+
+def is_no_class(label: str) -> bool:
+    """Return whether a label says that there is none, as NaN, N/A, -1 or an empty cell do."""
+    return label.strip().lower() in _NO_CLASS
+
+
+def require_class(value: object, where: str) -> None:
+    """Raise DataError unless a cell of a parquet file is one class: a text, number or bool.
+
+    Args:
+        where: names file, row and column in errors.
+    """
+    if value is None or is_no_class(str(value)):
+        hidden = "; -1 marks a hidden label, as in many test splits" if value == -1 else ""
+        raise DataError(
+            f"{where} is {_cell(value)}, so there is no label{hidden}: take such rows out, or give "
+            f"the class a name of its own"
+        )
+    if not isinstance(value, str | int | float):
+        raise DataError(
+            f"{where} is {_cell(value)}: an image must have one label, a number or a text. Images "
+            f"with several labels cannot be used; keep one of them"
+        )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "empty"
+    words = repr(value)
+    return words if len(words) <= 40 else f"{words[:37]}..."
+
+
+def require_classes(
+    labels: Collection[str], lines: Sequence[int], where: str | Path, column: str
+) -> None:
+    """Raise DataError, naming the first line, if a label says that there is none.
+
+    Args:
+        lines: the line of each label in its file.
+    """
+    wrong = []
+    for label, line in zip(labels, lines, strict=True):
+        if is_no_class(label):
+            wrong.append((label, line))
+    if not wrong:
+        return
+
+    label, line = wrong[0]
+    more = f" (the first of {len(wrong)} of {len(labels)})" if len(wrong) > 1 else ""
+    what = f"{column} {label!r} says that there is no label, and is no class"
+    if not label:
+        what = f"{column} is empty"
+    raise DataError(
+        f"{where}:{line}: {what}{more}; take these lines out, or give the class a name of its own"
+    )
+
+
+# ---- Names ---------------------------------------------------------------------------------------
+
+
+def words(name: str) -> list[str]:
+    """Return the words of a column's name in lower case: "noisyLabel_2" -> noisy, label, 2."""
+    parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
+    found = []
+    for part in parts:
+        found += _pair(part.lower())
+    return found
+
+
+def _pair(word: str) -> list[str]:
+    """Return a word, or the two words that were written together, as in "noisylabel"."""
+    known = _LABEL | _GIVEN | _CLEAN
+    for i in range(1, len(word)):
+        if word not in known and {word[:i], word[i:]} <= known:
+            return [word[:i], word[i:]]
+    return [word]
+
+
+def _plain(name: str) -> str:
+    return "".join(re.findall(r"[a-z0-9]+", name.lower()))
+
+
+def _role(name: str) -> str:
+    """Return "given", "clean" or "label" for a column of labels, "form" for another form, or ""."""
+    found = set(words(name)) - _PLAIN
+    if found & _ABOUT or not found:
+        return ""
+
+    # A column that is called "noisy" or "ground truth" holds labels. One called "noise" may hold
+    # anything.
+    alone = found <= (_GIVEN - {"noise"}) or found <= _CLEAN
+    if not (found & _LABEL or alone):
+        return ""
+    # A lone y may also be a coordinate.
+    if found & _FORMS or found == {"y"}:
+        return "form"
+    if found & _GIVEN and not found & _CLEAN:
+        return "given"
+    if found & _CLEAN and not found & _GIVEN:
+        return "clean"
+    return "label"
+
+
+def _by_role(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the columns of each role. A second form of the labels is left out if it can be."""
+    of: dict[str, list[str]] = {"given": [], "clean": [], "label": [], "form": []}
+    for name in names:
+        role = _role(name)
+        if role:
+            of[role].append(name)
+    if not (of["given"] or of["label"]):
+        of["label"] = of["form"]
+    return of
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
