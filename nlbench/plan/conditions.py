@@ -175,7 +175,7 @@ def _own_parameters(noise: Mapping[str, float | str]) -> str:
     """Return in words what a noise has beside its kind and rate, such as "spread 2"."""
     words = []
     for name, value in noise.items():
-        if name in ("kind", "rate"):
+        if name in ("kind", "rate", "version"):
             continue
         shown = f"{value:g}" if isinstance(value, float) else value
         words.append(f"{name} {shown}")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nlbench import streams
 from nlbench.data.datasets import cifar10, cifar10n, cifar100, cifar100n, digits
 from nlbench.data.formats.safe_pickle import read_torch
 from nlbench.data.noise.kinds import CIFAR100_SUPERCLASSES, KINDS
@@ -186,10 +187,14 @@ def test_matrix_within_binomial_error(tmp_path):
     assert (abs(measured - T) <= 5 * np.sqrt(T * (1 - T) / 5000) + 1e-12).all()
 
 
-def test_instance_dependent_rate_and_dependence():
+INSTANCE_DEPENDENT = ["instance-dependent", "instance-dependent-standardised"]
+
+
+@pytest.mark.parametrize("kind", INSTANCE_DEPENDENT)
+def test_instance_dependent_rate_and_dependence(kind):
     clean = np.tile(np.arange(10), 500)
     images = images_for(clean)
-    given_labels = draw("instance-dependent", 0.4, clean, images=images)
+    given_labels = draw(kind, 0.4, clean, images=images)
 
     # Each example flips with a probability from a truncated normal distribution of mean 0.4.
     assert abs(noise_rate(clean, given_labels) - 0.4) < 5 * math.sqrt(0.4 * 0.6 / len(clean))
@@ -197,25 +202,105 @@ def test_instance_dependent_rate_and_dependence():
     # Equal images of one class get equal wrong labels, because a softmax of sums over 192 pixels
     # is almost one for the largest.
     images[clean == 0] = images[0]
-    wrong = draw("instance-dependent", 0.4, clean, images=images)[clean == 0]
+    wrong = draw(kind, 0.4, clean, images=images)[clean == 0]
 
     assert np.bincount(wrong[wrong != 0]).max() > 0.9 * (wrong != 0).sum()
 
 
+@pytest.mark.parametrize("kind", INSTANCE_DEPENDENT)
 @pytest.mark.parametrize(("rate", "expected"), [(0, 0), (1, 1 - 0.1 * math.sqrt(2 / math.pi))])
-def test_instance_dependent_at_the_ends(rate, expected):
+def test_instance_dependent_at_the_ends(kind, rate, expected):
     clean = np.tile(np.arange(10), 500)
-    measured = noise_rate(clean, draw("instance-dependent", rate, clean, images=images_for(clean)))
+    measured = noise_rate(clean, draw(kind, rate, clean, images=images_for(clean)))
     assert abs(measured - expected) <= 5 * math.sqrt(expected * (1 - expected) / len(clean))
 
 
-def test_instance_dependent_on_float_features(tmp_path):
+@pytest.mark.parametrize("kind", INSTANCE_DEPENDENT)
+def test_instance_dependent_on_float_features(kind, tmp_path):
     data = digits.load(Places(tmp_path, tmp_path), 0)
-    noise = {"kind": "instance-dependent", "rate": 0.3}
+    noise = {"kind": kind, "rate": 0.3}
     given_labels = apply(noise, data.clean_labels, data.info, 0, data.train_images)
     assert abs(noise_rate(data.clean_labels, given_labels) - 0.3) < 0.07
     with pytest.raises(ValueError, match="pass images"):
         apply(noise, data.clean_labels, data.info, 0)
+
+
+def images_of_a_common_brightness(clean):
+    """Return images whose pixels vary around the mean of CIFAR-10's, as photographs do."""
+    rng = np.random.default_rng(3)
+    mean, std = 255 * np.array(cifar10.INFO.mean), 255 * np.array(cifar10.INFO.std)
+    pixels = mean + std * rng.normal(size=(len(clean), 8, 8, 3))
+    return pixels.clip(0, 255).round().astype(np.uint8)
+
+
+def spread_of_wrong_labels(kind, draws=4):
+    """Return the effective number of classes that a class's wrong labels go to, and the largest
+    one's share, each on average over classes and draws.
+
+    The effective number is the exponential of the entropy.
+    """
+    clean = np.tile(np.arange(10), 200)
+    images = images_of_a_common_brightness(clean)
+    numbers, shares = [], []
+    for seed in range(draws):
+        counts = flips(clean, draw(kind, 0.4, clean, seed=seed, images=images), 10)
+        np.fill_diagonal(counts, 0)
+        for p in counts / counts.sum(1, keepdims=True):
+            some = p[p > 0]
+            numbers.append(np.exp(-(some * np.log(some)).sum()))
+            shares.append(p.max())
+    return np.mean(numbers), np.mean(shares)
+
+
+def test_raw_pixels_send_a_class_to_few_others_and_standardised_ones_to_most():
+    # On 10,000 images of CIFAR-10 and 20 draws: 2.5 classes with a largest share of 68% from raw
+    # pixels, 7.6 and 25% from standardised ones. The code of Xia et al. takes raw ones.
+    raw, largest_of_raw = spread_of_wrong_labels("instance-dependent")
+    standardised, largest_of_standardised = spread_of_wrong_labels(
+        "instance-dependent-standardised"
+    )
+    assert raw < 3
+    assert largest_of_raw > 0.6
+    assert standardised > 6
+    assert largest_of_standardised < 0.4
+
+
+def test_instance_dependent_noise_is_that_of_its_formula():
+    clean = np.tile(np.arange(10), 30)
+    images = images_of_a_common_brightness(clean)
+    rng = streams.rng(5, "noise")
+    rate = rng.normal(0.4, 0.1, len(clean))
+    assert ((rate > 0) & (rate < 1)).all()
+    uniform = rng.random(len(clean))
+
+    raw = images.reshape(len(clean), -1).astype(float)
+    expected = clean.copy()
+    for c in range(10):
+        W = rng.normal(size=(192, 10))
+        for i in np.flatnonzero(clean == c):
+            score = raw[i] @ W
+            score[c] = -np.inf
+            p = np.exp(score - score.max())
+            edges = rate[i] * (p / p.sum()).cumsum()
+            if uniform[i] < rate[i]:
+                expected[i] = np.flatnonzero(uniform[i] < edges)[0]
+    given_labels = draw("instance-dependent", 0.4, clean, seed=5, images=images)
+    np.testing.assert_array_equal(given_labels, expected)
+
+
+def test_a_kind_whose_numbers_have_changed_has_other_keys(tmp_path):
+    """A stored run of the first version must not stand for one of the second."""
+    noise = {"kind": "instance-dependent", "rate": 0.4}
+    assert identity(resolve(noise, cifar10.INFO, tmp_path)) == {**noise, "version": 2}
+    for kind, entry in KINDS.items():
+        if entry.version == 1 and [param.name for param in entry.params] == ["rate"]:
+            info = cifar100.INFO if entry.class_ids == "cifar100" else cifar10.INFO
+            of_kind = {"kind": kind, "rate": 0.4}
+            assert identity(resolve(of_kind, info, tmp_path)) == of_kind
+
+    # It belongs to the kind, so a suite cannot set it.
+    with pytest.raises(SuiteError, match=r"noise\.version: unknown key"):
+        resolve({**noise, "version": 1}, cifar10.INFO, tmp_path)
 
 
 @settings(max_examples=60, deadline=None)
@@ -448,7 +533,7 @@ def test_no_kind_is_lost_and_every_one_is_described():
         "asymmetric-swap",
         "pair-flip",
         "matrix",
-        "instance-dependent",
+        *INSTANCE_DEPENDENT,
         "file",
     }
     assert all(kind.doc for kind in KINDS.values())

@@ -95,6 +95,8 @@ class Kind:
         class_ids: the kind is defined for datasets whose `Info.class_ids` is this one. Empty: for
             all datasets.
         redrawn: whether each seed draws its own labels. False for labels from a file.
+        version: of the numbers that it draws. Raise it when they change: it is part of a run's key
+            from 2 on, so that no key ever stands for other labels than before.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Kind:
     class_ids: str = ""
     needs_images: bool = False
     redrawn: bool = True
+    version: int = 1
 
 
 KINDS: dict[str, Kind] = {}
@@ -119,12 +122,13 @@ def _kind(
     class_ids: str = "",
     needs_images: bool = False,
     redrawn: bool = True,
+    version: int = 1,
 ) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
     """Register a function as a kind. The first line of its docstring describes it to users."""
 
     def register(draw: Callable[..., Array]) -> Callable[..., Array]:
         doc = (draw.__doc__ or "").partition("\n")[0]
-        KINDS[name] = Kind(name, doc, draw, params, class_ids, needs_images, redrawn)
+        KINDS[name] = Kind(name, doc, draw, params, class_ids, needs_images, redrawn, version)
         return draw
 
     return register
@@ -231,47 +235,39 @@ def _matrix(rng: Rng, clean: Array, C: int, *, path: str) -> Array:
     return (rng.random(len(clean))[:, None] >= cumulated[clean, :-1]).sum(1)
 
 
-@_kind("instance-dependent", RATE, needs_images=True)
+# Version 1 standardised the pixels, as `instance-dependent-standardised` does now.
+@_kind("instance-dependent", RATE, needs_images=True, version=2)
 def _instance_dependent(
     rng: Rng, clean: Array, C: int, *, rate: float, images: Array, info: Info
 ) -> Array:
-    """Draw a flip rate around `rate` for each example, and the wrong class from its pixels.
+    """Draw a flip rate around `rate` for each example, and the wrong class from its raw pixels.
 
-    As in Xia et al., NeurIPS 2020. Example i of class y has features x, its standardised pixels:
+    As in Xia et al., NeurIPS 2020, data.py, whose pixels are 0 to 255. Example i of class y has
+    features x, its pixels (or its values, where it is no uint8 image):
 
         q    from a normal (rate, 0.1) truncated to [0, 1]
         W_y  (features, C) of standard normals
         s    x W_y without its entry y
         the label is y with probability 1 - q, else drawn from softmax(s)
 
-    Float64 throughout. Near 0 and 1 the truncation moves the mean rate inwards (to 0.92 at 1). A
-    rate of 0 changes nothing.
+    Raw pixels are all positive, so the classes with the largest column sums of W_y take most wrong
+    labels of class y. Float64 throughout. Near 0 and 1 the truncation moves the mean rate inwards
+    (to 0.92 at 1). A rate of 0 changes nothing.
     """
-    given = clean.copy()
-    # The truncation would give a rate of 0 a mean above it.
-    if rate == 0:
-        return given
+    return _by_features(rng, clean, C, rate, images, lambda part: part)
 
-    # Drawn before the loop, so that they do not depend on the number of features.
-    flip_rate, uniform = _truncated_normal(rng, rate, len(clean)), rng.random(len(clean))
+
+@_kind("instance-dependent-standardised", RATE, needs_images=True)
+def _instance_dependent_standardised(
+    rng: Rng, clean: Array, C: int, *, rate: float, images: Array, info: Info
+) -> Array:
+    """Draw as `instance-dependent` does, but from pixels standardised per channel.
+
+    As in the code of DISC (JackYFL/DISC). The wrong labels of a class go to about three times as
+    many classes.
+    """
     mean, std = _pixel_scale(images, info)
-    for c in range(C):
-        # One class at a time: float64 features of all images would not fit into memory.
-        members = np.flatnonzero(clean == c)
-        pixels = (images[members].astype(np.float64) - mean) / std
-        features = pixels.reshape(len(members), -1)
-
-        scores = features @ rng.standard_normal((math.prod(images.shape[1:]), C))
-        # Its exponential is 0: the true class is never drawn as the wrong one.
-        scores[:, c] = -np.inf
-        # The largest score is subtracted, so that no exponential overflows.
-        chances = np.exp(scores - scores.max(1, keepdims=True))
-        chances *= (flip_rate[members] / chances.sum(1))[:, None]
-
-        # One draw from (1 - q on the true class, q * softmax elsewhere): below q it is another one.
-        other = np.minimum((uniform[members, None] >= chances.cumsum(1)).sum(1), C - 1)
-        given[members] = np.where(uniform[members] < flip_rate[members], other, c)
-    return given
+    return _by_features(rng, clean, C, rate, images, lambda part: (part - mean) / std)
 
 
 @_kind("file", PATH, KEY, redrawn=False)
@@ -311,6 +307,44 @@ def _choice(uniform: Array, n: int) -> Array:
     """Return integers in [0, n) from uniform numbers in [0, 1)."""
     # The product of n and a number just below 1 can round up to n.
     return np.minimum((uniform * n).astype(np.int64), n - 1)
+
+
+def _by_features(
+    rng: Rng,
+    clean: Array,
+    C: int,
+    rate: float,
+    images: Array,
+    features_of: Callable[[Array], Array],
+) -> Array:
+    """Draw instance-dependent noise; see the kind of that name.
+
+    Args:
+        features_of: makes the features (n, ...) of images (n, ...) float64.
+    """
+    given = clean.copy()
+    # The truncation would give a rate of 0 a mean above it.
+    if rate == 0:
+        return given
+
+    # Drawn before the loop, so that they do not depend on the number of features.
+    flip_rate, uniform = _truncated_normal(rng, rate, len(clean)), rng.random(len(clean))
+    for c in range(C):
+        # One class at a time: float64 features of all images would not fit into memory.
+        members = np.flatnonzero(clean == c)
+        features = features_of(images[members].astype(np.float64)).reshape(len(members), -1)
+
+        scores = features @ rng.standard_normal((math.prod(images.shape[1:]), C))
+        # Its exponential is 0: the true class is never drawn as the wrong one.
+        scores[:, c] = -np.inf
+        # The largest score is subtracted, so that no exponential overflows.
+        chances = np.exp(scores - scores.max(1, keepdims=True))
+        chances *= (flip_rate[members] / chances.sum(1))[:, None]
+
+        # One draw from (1 - q on the true class, q * softmax elsewhere): below q it is another one.
+        other = np.minimum((uniform[members, None] >= chances.cumsum(1)).sum(1), C - 1)
+        given[members] = np.where(uniform[members] < flip_rate[members], other, c)
+    return given
 
 
 def _truncated_normal(rng: Rng, mean: float, size: int) -> Array:

@@ -26,7 +26,8 @@ def resolve(noise: Mapping[str, object], info: Info, base_dir: Path) -> dict[str
     """Check a noise mapping completely and return it with all parameters, in canonical types.
 
     For `file` and `matrix` the file is read and checked too, and `sha256` of its bytes is added.
-    `path` is absolute then. It is no part of what the noise is: `identity` leaves it out.
+    `path` is absolute then. It is no part of what the noise is: `identity` leaves it out. A kind
+    whose numbers have changed since its first version adds its `version`.
 
     Args:
         base_dir: relative paths start here, in the suite's folder.
@@ -58,6 +59,8 @@ def resolve(noise: Mapping[str, object], info: Info, base_dir: Path) -> dict[str
             problems.append(_problem("path", str(error)))
     if problems:
         raise SuiteError(problems=problems)
+    if kind.version > 1:
+        resolved["version"] = kind.version
     return resolved
 
 
