@@ -129,9 +129,11 @@ class Batch:
     def strong(self, k: int = 0) -> Tensor:
         """Return the same examples under this epoch's k-th strong draw, (B, ...) float32.
 
-        A strong augmentation is the protocol's crop and flip, then AutoAugment's policy for
-        CIFAR-10, then a cutout of half the side length. Examples that are not uint8 images are
-        returned without augmentation.
+        A strong augmentation is AutoAugment's policy for CIFAR-10, then the protocol's crop and
+        flip, then a cutout of half the side length. Images in files are cropped and flipped first.
+        With the protocol's `strong: randaugment-5` or `randaugment-10` it is crop and flip, then
+        two operations of RandAugment and a small grey square. Examples that are not uint8 images
+        are returned without augmentation.
         """
         return self._strong(self.index, k)
 

@@ -68,6 +68,7 @@ def misfits(protocol: Protocol, info: Info, base: Path) -> list[Problem]:
         base: the folder that the path of weights counts from.
     """
     problems = _crop_problems(protocol, info) or _model_problems(protocol, info)
+    problems += _augment_problems(protocol, info)
     try:
         weights = read_weights(protocol, base)
     except SuiteError as error:
@@ -99,6 +100,16 @@ def _crop_problems(protocol: Protocol, info: Info) -> list[Problem]:
     else:
         return []
     return [Problem(("crop",), message)]
+
+
+def _augment_problems(protocol: Protocol, info: Info) -> list[Problem]:
+    if protocol.augment != "reflect-crop-flip" or info.shape:
+        return []
+    message = (
+        f"reflect-crop-flip is for images in memory, and those of {info.title} are files: "
+        "use crop-flip"
+    )
+    return [Problem(("augment",), message)]
 
 
 def split_problems(protocol: Protocol, info: Info) -> list[Problem]:

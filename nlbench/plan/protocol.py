@@ -45,7 +45,12 @@ class Protocol(FrozenModel):
         batch_size: the last, shorter batch of an epoch is kept.
         augment: "crop-flip" for arrays of pixels: a random crop after padding with 4 zero pixels,
             and a random flip; for image files: a random crop of the resized image, and a random
-            flip. "flip": a random flip alone, of the centre of a file. "none".
+            flip. "reflect-crop-flip", for arrays: the same, padded with the reflection of the
+            image, by an eighth of its side. "flip": a random flip alone, of the centre of a file.
+            "none".
+        strong: the strong augmentation, for methods that ask for one: "autoaugment" with a cutout
+            of half the side, as SOP's authors have it; "randaugment-5" or "randaugment-10", as
+            DISC's authors have it on CIFAR-10 and on other data. See `Batch.strong`.
         resize: short side of image files in pixels; 0 leaves them as they are.
         crop: side of the part of an image file that a network sees; 0 where the dataset has no
             image files.
@@ -75,7 +80,8 @@ class Protocol(FrozenModel):
     nesterov: bool = False
     weight_decay: float = Field(ge=0)
     schedule: Schedule
-    augment: Literal["crop-flip", "flip", "none"]
+    augment: Literal["crop-flip", "reflect-crop-flip", "flip", "none"]
+    strong: Literal["autoaugment", "randaugment-5", "randaugment-10"] = "autoaugment"
     resize: int = Field(default=0, ge=0, le=4096)
     crop: int = Field(default=0, ge=0, le=4096)
     weights: str = ""
@@ -103,9 +109,11 @@ class Protocol(FrozenModel):
         """Return the values as plain data, as a run's key hashes them."""
         values = self.model_dump(mode="json")
 
-        # Added in version 0.2. Left out when false, so that existing run keys do not change.
+        # Added later. Left out with their defaults, so that existing run keys do not change.
         if not self.compile:
             del values["compile"]
+        if self.strong == "autoaugment":
+            del values["strong"]
         return values
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -15,8 +14,12 @@ from nlbench import ops
 from nlbench.data import decode
 from nlbench.data.base import ImageFiles, Info
 from nlbench.data.decode import Geometry
+from nlbench.training.strong_views import Strong, auto_augment, rand_augment
 
-Augment = Literal["crop-flip", "flip", "none"]
+Augment = Literal["crop-flip", "reflect-crop-flip", "flip", "none"]
+
+# Black pixels on each side of an array's image before it is cropped.
+PADDING = 4
 
 
 class TrainingImages(Protocol):
@@ -45,8 +48,7 @@ class TrainingImages(Protocol):
     def strong(self, index: Tensor, draws: Tensor, seed: int) -> Tensor:
         """Return the examples under a strong augmentation, (B, C, H, W) float32.
 
-        Crop and flip under `draws`, then AutoAugment's policy for CIFAR-10 and a cutout, both drawn
-        from `seed`. See `Batch.strong`.
+        Crop and flip are those of `draws`. The rest is drawn from `seed`. See `Batch.strong`.
         """
 
     def plain(self, start: int, stop: int) -> Tensor:
@@ -65,18 +67,21 @@ def images_of(
     device: torch.device,
     augment: Augment,
     geometry: Geometry,
+    strong: Strong = "autoaugment",
 ) -> Images | FileImages:
     """Return the images of an array or of files.
 
     Args:
         augment: "crop-flip" crops and flips at random. An array is cropped after padding with 4
-            zero pixels on each side; of a file a square is cut out of the resized image. "flip"
-            flips only, and takes the centre of a file's image.
+            black pixels on each side; of a file a square is cut out of the resized image.
+            "reflect-crop-flip" pads an array with its reflection, by an eighth of its side.
+            "flip" flips only, and takes the centre of a file's image.
         geometry: sizes for files. The pixels of an array are used as they are.
+        strong: what a strong augmentation does, see `Batch.strong`.
     """
     if isinstance(source, ImageFiles):
-        return FileImages(source, info, device, augment, geometry)
-    return Images(source, info, device, augment)
+        return FileImages(source, info, device, augment, geometry, strong)
+    return Images(source, info, device, augment, strong)
 
 
 # ---- Arrays -------------------------------------------------------------------------------------
@@ -91,7 +96,7 @@ class Images:
         array: (N, H, W, 3) uint8 or (N, C, H, W) float32. On the CPU it is used without a copy. It
             is never written to.
         info: gives mean and standard deviation per channel.
-        augment: see `images_of`.
+        augment, strong: see `images_of`.
     """
 
     ahead = 0
@@ -102,6 +107,7 @@ class Images:
         info: Info,
         device: torch.device | str = "cpu",
         augment: Augment = "none",
+        strong: Strong = "autoaugment",
     ):
         if array.dtype not in (np.uint8, np.float32):
             raise TypeError(f"images must be uint8 or float32, got {array.dtype}")
@@ -111,6 +117,10 @@ class Images:
         self.pixels = array.dtype == np.uint8
         self.augment: Augment = augment
         self.augments = augment != "none" and self.pixels
+        self.kind_of_strong: Strong = strong
+        # An eighth of the side, as in the code of DISC: 4 of 32 pixels.
+        reflects = augment == "reflect-crop-flip"
+        self.padding = min(self.shape[1:]) // 8 if reflects else PADDING
 
     def __len__(self) -> int:
         return len(self.data)
@@ -130,21 +140,23 @@ class Images:
         part.pixels = self.pixels
         part.augment = "none"
         part.augments = False
+        part.kind_of_strong = self.kind_of_strong
+        part.padding = self.padding
         return part
 
     def draws(self, rng: np.random.Generator) -> Tensor:
         """Draw (dy, dx, flip) for each example: (N, 3) int64 on the device.
 
-        dy and dx are in [0, 8], flip is 0 or 1. (0, 3) if nothing is augmented.
+        dy and dx are in [0, 2 * padding], flip is 0 or 1. (0, 3) if nothing is augmented.
         """
         if not self.augments:
             return torch.empty((0, 3), dtype=torch.int64, device=self.data.device)
 
-        shifts = rng.integers(0, 9, (len(self), 2))
+        shifts = rng.integers(0, 2 * self.padding + 1, (len(self), 2))
         flips = rng.integers(0, 2, (len(self), 1))
         if self.augment == "flip":
-            # 4 is the middle of the range: the image is not shifted.
-            shifts[:] = 4
+            # The middle of the range: the image is not shifted.
+            shifts[:] = self.padding
         drawn = np.concatenate([shifts, flips], axis=1)
         return torch.from_numpy(drawn).to(self.data.device)
 
@@ -157,7 +169,9 @@ class Images:
 
     def augmented(self, index: Tensor, draws: Tensor) -> Tensor:
         """Return the examples at `index` (B,) under their draws, (B, C, H, W) float32."""
-        return self._normalised(index, draws if self.augments else None)
+        if not self.pixels:
+            return self.data[index]
+        return self._augmented(self.data, index, draws, self.info.mean, self.info.std)
 
     def strong(self, index: Tensor, draws: Tensor, seed: int) -> Tensor:
         """Return the examples under a strong augmentation; see `TrainingImages.strong`.
@@ -167,28 +181,72 @@ class Images:
         if not self.pixels:
             return self.data[index]
 
-        # The kernel crops and flips; with this mean and deviation it keeps the pixel values.
-        draw = draws if self.augments else None
-        pixels = ops.augment(self.data, index, draw, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+        every = torch.arange(len(index), device=index.device)
+        if self.kind_of_strong == "autoaugment":
+            pictures = self.data[index].permute(0, 3, 1, 2).contiguous()
+            changed, kept = auto_augment(pictures, index, seed)
+            changed = changed.permute(0, 2, 3, 1).contiguous()
 
-        mean = torch.tensor(self.info.mean, device=index.device)[:, None, None]
-        std = torch.tensor(self.info.std, device=index.device)[:, None, None]
-        return _strengthened(
-            pixels.round().to(torch.uint8), index, seed, lambda images: (images / 255 - mean) / std
-        )
+            # Crop and flip follow, as in the code of SOP's authors.
+            own = draws[index] if self.augments else draws
+            views = self._augmented(changed, every, own, self.info.mean, self.info.std)
+            return _with_hole(views, kept)
+
+        # With this mean and deviation crop and flip keep the pixel values.
+        cropped = self._augmented(self.data, index, draws, (0.0,) * 3, (1 / 255,) * 3)
+        pictures = cropped.round().to(torch.uint8)
+        changed = rand_augment(pictures, index, seed, MAGNITUDES[self.kind_of_strong])
+        changed = changed.permute(0, 2, 3, 1).contiguous()
+        return ops.augment(changed, every, None, mean=self.info.mean, std=self.info.std)
 
     def plain(self, start: int, stop: int) -> Tensor:
         """Return the examples from `start` to before `stop`, or to the end.
 
         (B, C, H, W) float32.
         """
-        stop = min(stop, len(self))
-        return self._normalised(torch.arange(start, stop, device=self.data.device), None)
-
-    def _normalised(self, index: Tensor, draws: Tensor | None) -> Tensor:
+        index = torch.arange(start, min(stop, len(self)), device=self.data.device)
         if not self.pixels:
             return self.data[index]
-        return ops.augment(self.data, index, draws, mean=self.info.mean, std=self.info.std)
+        return ops.augment(self.data, index, None, mean=self.info.mean, std=self.info.std)
+
+    def _augmented(
+        self,
+        data: Tensor,
+        index: Tensor,
+        draws: Tensor,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> Tensor:
+        """Crop, flip and normalise the images `data[index]` by the draws `draws[index]`."""
+        if not self.augments:
+            return ops.augment(data, index, None, mean=mean, std=std)
+        if self.augment != "reflect-crop-flip":
+            return ops.augment(data, index, draws, mean=mean, std=std)
+
+        crops = _reflected_crops(data[index], draws[index], self.padding)
+        every = torch.arange(len(index), device=index.device)
+        return ops.augment(crops, every, None, mean=mean, std=std)
+
+
+def _reflected_crops(images: Tensor, draws: Tensor, padding: int) -> Tensor:
+    """Crop and flip images that are padded with their reflection, without the edge itself.
+
+    Args:
+        images: (B, H, W, 3).
+        draws: (B, 3), see `Images.draws`.
+        padding: less than H and W.
+    Returns: (B, H, W, 3), contiguous.
+    """
+    taken = []
+    for axis, size in enumerate(images.shape[1:3]):
+        places = draws[:, axis, None] - padding + torch.arange(size, device=images.device)
+        places = size - 1 - (size - 1 - places.abs()).abs()
+        taken.append(places)
+
+    rows, columns = taken
+    columns = torch.where(draws[:, 2, None] == 1, columns.flip(1), columns)
+    every = torch.arange(len(images), device=images.device)[:, None, None]
+    return images[every, rows[:, :, None], columns[:, None, :]]
 
 
 # Arrays that are on a GPU, for the next runs that use them: by the id of the array, latest last.
@@ -233,12 +291,14 @@ class FileImages:
         device: torch.device,
         augment: Augment,
         geometry: Geometry,
+        strong: Strong = "autoaugment",
     ):
         self.files = files
         self.info = info
         self.device = device
         self.augment: Augment = augment
         self.geometry = geometry
+        self.kind_of_strong: Strong = strong
 
         mean = torch.tensor(info.mean, device=device)[:, None, None]
         std = torch.tensor(info.std, device=device)[:, None, None]
@@ -257,7 +317,8 @@ class FileImages:
 
     def subset(self, index: np.ndarray) -> FileImages:
         """Return the examples at `index` (n,), without augmentation."""
-        return FileImages(self.files[index], self.info, self.device, "none", self.geometry)
+        files = self.files[index]
+        return FileImages(files, self.info, self.device, "none", self.geometry, self.kind_of_strong)
 
     def draws(self, rng: np.random.Generator) -> Tensor:
         """Draw three numbers in [0, 1) for each example: (N, 3) float32, see `decode.decode`.
@@ -283,9 +344,16 @@ class FileImages:
         return self.request(index, draws)()
 
     def strong(self, index: Tensor, draws: Tensor, seed: int) -> Tensor:
-        """Return the examples under a strong augmentation; see `TrainingImages.strong`."""
+        """Return the examples under a strong augmentation; see `TrainingImages.strong`.
+
+        Crop and flip come first, as they are part of decoding.
+        """
         pixels = self._bytes(self._ask(index.cpu(), draws))
-        return _strengthened(pixels, index, seed, self._normalised)
+        if self.kind_of_strong == "autoaugment":
+            changed, kept = auto_augment(pixels, index, seed)
+            return _with_hole(self._normalised(changed), kept)
+        magnitude = MAGNITUDES[self.kind_of_strong]
+        return self._normalised(rand_augment(pixels, index, seed, magnitude))
 
     def plain(self, start: int, stop: int) -> Tensor:
         """Return the centres of the examples from `start` to before `stop`, or to the end.
@@ -329,44 +397,10 @@ class FileImages:
 
 # ---- Strong augmentation ------------------------------------------------------------------------
 
-
-def _strengthened(
-    images: Tensor, index: Tensor, seed: int, normalise: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Apply AutoAugment's CIFAR-10 policy, normalise, and cut a square out of each image.
-
-    Cubuk et al., CVPR 2019, arXiv:1805.09501; DeVries & Taylor, arXiv:1708.04552. The square has
-    half the side of the image, a random pixel as its centre and the mean colour. The draws of an
-    example come from (seed, its index), so they do not depend on its batch.
-
-    Args:
-        images: (B, 3, H, W) uint8. Written to.
-    Returns: (B, 3, H, W) float32.
-    """
-    height, width = images.shape[2:]
-    policy = _auto_augment()
-    kept = torch.ones((len(images), height, width), device=images.device)
-
-    # The generators of GPUs are not used here, so they need not be restored.
-    with torch.random.fork_rng(devices=[]):
-        for i, example in enumerate(index.tolist()):
-            # AutoAugment takes no generator, so the global one is seeded for each example.
-            torch.default_generator.manual_seed((seed + example) % 2**63)
-            images[i] = policy(images[i])
-
-            y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))
-            top, left = max(y - height // 4, 0), max(x - width // 4, 0)
-            kept[i, top : y + height // 4, left : x + width // 4] = 0
-
-    # Normalised first: a zero is then the mean colour.
-    cut = normalise(images) * kept[:, None]
-    return cut.contiguous(memory_format=torch.channels_last)
+MAGNITUDES: dict[Strong, int] = {"randaugment-5": 5, "randaugment-10": 10}
 
 
-@functools.cache
-def _auto_augment() -> Callable[[Tensor], Tensor]:
-    # Imported here because the import is slow and few methods need it.
-    from torchvision.transforms import v2
-
-    policy: Callable[[Tensor], Tensor] = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
-    return policy
+def _with_hole(views: Tensor, kept: Tensor) -> Tensor:
+    """Cut the square where `kept` (B, H, W) is 0 out of normalised images (B, 3, H, W)."""
+    # The images are normalised, so that a zero is the mean colour.
+    return (views * kept[:, None]).contiguous(memory_format=torch.channels_last)

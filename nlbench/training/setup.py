@@ -138,7 +138,9 @@ def make_state(
     """
     protocol = spec.protocol
     geometry = Geometry(protocol.resize, protocol.crop)
-    images = images_of(data.train_images, data.info, task.device, protocol.augment, geometry)
+    images = images_of(
+        data.train_images, data.info, task.device, protocol.augment, geometry, protocol.strong
+    )
 
     # Shared by all networks, and by their copies, so that a method's whole cost is counted.
     passes = Passes()
