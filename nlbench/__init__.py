@@ -1,7 +1,8 @@
 """Benchmark methods for learning with noisy labels under one identical protocol.
 
-From Python: `nlbench.run(suite, ...)`, `nlbench.load(OUT) -> DataFrame`, `nlbench.ops`,
-`nlbench.method`.
+From Python: `nlbench.run(suite, ...)` trains, `nlbench.load(OUT)` returns the records as a
+DataFrame, `nlbench.table(OUT)` returns the printed table. `nlbench.method` is the interface of a
+method, and `nlbench.ops` holds the kernels. Errors that a user can mend are UserErrors.
 """
 
 import importlib
@@ -9,15 +10,50 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nlbench import method, ops
-    from nlbench.api import load, run
+    from nlbench.api import load, run, table
+    from nlbench.errors import (
+        DataError,
+        DataMissing,
+        NlbenchWarning,
+        StoreError,
+        SuiteError,
+        UserError,
+    )
 
-__all__ = ["load", "method", "ops", "run"]
+    __version__: str
+
+__all__ = [
+    "DataError",
+    "DataMissing",
+    "NlbenchWarning",
+    "StoreError",
+    "SuiteError",
+    "UserError",
+    "__version__",
+    "load",
+    "method",
+    "ops",
+    "run",
+    "table",
+]
+
+_FUNCTIONS = ("load", "run", "table")
+_MODULES = ("method", "ops")
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `import nlbench` does not import torch."""
-    if name in ("run", "load"):
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("nlbench")
+    if name in _FUNCTIONS:
         return getattr(importlib.import_module("nlbench.api"), name)
-    if name in ("method", "ops"):
+    if name in _MODULES:
         return importlib.import_module(f"nlbench.{name}")
+    if name in __all__:
+        return getattr(importlib.import_module("nlbench.errors"), name)
     raise AttributeError(f"module 'nlbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the names that are there, those that are not imported yet included."""
+    return sorted({*globals(), *__all__})

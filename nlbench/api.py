@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nlbench import models, registry
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.errors import NlbenchWarning, StoreError, SuiteError, did_you_mean
+from nlbench.plan import arguments
+from nlbench.plan.arguments import in_python, python_interface
 from nlbench.plan.expand import expand
 from nlbench.plan.spec import Plan, RunSpec
 from nlbench.plan.suite_file import Suite, read_suite
@@ -233,6 +238,7 @@ def run_stages(
         sweep = prepare_again()
 
 
+@python_interface
 def run(
     suite: str | Path | Mapping[str, Any],
     *,
@@ -247,15 +253,19 @@ def run(
     checkpoint_seconds: float = 10.0,
     jobs: Jobs = 1,
     cuda_graphs: bool | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Train the runs that a suite still lacks, and return its records, older ones included.
+
+    Each warning is a NlbenchWarning, and so is the number of runs that failed.
 
     Args:
         suite: a path, the name of a suite that comes with nlbench, or a mapping with the content of
             a suite file.
         out: the folder that holds the records.
-        only: rows to train; the others stay as they are.
-        seeds: seeds to train; those that the suite does not list are added to its plan.
+        only: rows to train, for example ["ce", "elr"]; the others stay as they are.
+        seeds: seeds to train, for example range(3); those that the suite does not list are added to
+            its plan.
         overrides: values that replace the protocol's, for example {"epochs": 2}. The result is
             another plan with other run keys.
         data_dir: the folder with the datasets. The default is the environment variable
@@ -270,28 +280,60 @@ def run(
         cuda_graphs: on a GPU, replay default training steps as CUDA graphs, with the same results.
             None means True for nlbench's own models and False for others. It has no effect on a
             CPU, with `compile`, and on training steps that a method defines itself.
+        progress: show the progress on standard error: live in a terminal or a notebook, else a line
+            for each run.
 
-    Returns: as `load`, for the runs asked for, with the column `row`.
-    Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError. A run
-        that fails or diverges raises nothing: its record says so in `status`.
+    Returns: as `load`, for the runs asked for: a line for each row, condition and seed.
+    Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError;
+        TypeError or ValueError for an argument of another type or value. A run that fails or
+        diverges raises nothing: its record says so in `status`.
     """
+    arguments.check_suite(suite)
+    _check_folders(out=out, data_dir=data_dir, methods_dir=methods_dir)
+    arguments.check_device(device)
+    arguments.check_choice("stale", stale, ("keep", "rerun"))
+    arguments.check_seconds("checkpoint_seconds", checkpoint_seconds)
+    arguments.check_flag("cuda_graphs", cuda_graphs, optional=True)
+    arguments.check_flag("progress", progress)
+    parallel_jobs = arguments.check_jobs(jobs)
     prepare_again = functools.partial(
         prepare,
         suite,
         out=out,
-        only=only,
-        seeds=seeds,
-        overrides=overrides,
+        only=arguments.check_texts("only", only, "row names", '["ce", "elr"]'),
+        seeds=arguments.check_seeds(seeds),
+        overrides=arguments.check_overrides(overrides),
         data_dir=data_dir,
         device=device,
         methods_dir=methods_dir,
         stale=stale,
+        warn=_warn,
     )
 
     def train(sweep: Sweep) -> None:
-        sweep.run(checkpoint_seconds=checkpoint_seconds, jobs=jobs, cuda_graphs=cuda_graphs)
+        from nlbench.executors.progress import Progress
 
-    sweep = run_stages(prepare_again(), prepare_again, train)
+        with contextlib.ExitStack() as stack:
+            listener = None
+            if progress:
+                # The records' warnings follow as warnings of Python.
+                progress_of_sweep = Progress(len(sweep.state.todo), warnings=False)
+                listener = stack.enter_context(progress_of_sweep)
+            sweep.run(
+                listener,
+                checkpoint_seconds=checkpoint_seconds,
+                jobs=parallel_jobs,
+                cuda_graphs=cuda_graphs,
+            )
+
+    sweep = prepare_again()
+    # A device that is not there is an error before a folder is made.
+    sweep.devices()
+    if sweep.state.stale and stale == "keep":
+        _warn(stale_records(len(sweep.state.stale)))
+    sweep = run_stages(sweep, prepare_again, train)
+    _warn_of_results(sweep)
+
     lines = []
     for spec in sweep.specs:
         record = sweep.store.read(spec.key)
@@ -300,23 +342,142 @@ def run(
     return _frame(lines)
 
 
-def load(out: str | Path) -> pd.DataFrame:
+@python_interface
+def load(out: str | Path = "results") -> pd.DataFrame:
     """Return every record of a folder, one line each, indexed by key. Needs no torch.
 
-    Columns: status, method, dataset, labels, noise (its kind), seed, protocol, model; `params`, a
-    dict; metrics by their keys (`last`, `last10`, `best`, `selected`, ..., fractions in [0, 1]);
-    `noise_rate_train` and the other measurements; `seconds_train`, `seconds_evaluate`,
-    `seconds_fits`; networks, forward_passes, told; device, device_name, precision, torch; `error`,
-    one line for runs that are not done.
+    Columns: `row`, the name in the suites of this folder; status, method, dataset, labels, noise
+    (its kind), seed, protocol, model; `params`, a dict; metrics by their keys (`last`, `last10`,
+    `best`, `selected`, ..., fractions in [0, 1]); `noise_rate_train` and the other measurements;
+    `seconds_train`, `seconds_evaluate`, `seconds_fits`; networks, forward_passes, told; device,
+    device_name, precision, torch; `error`, one line for runs that are not done. docs/records.md
+    describes each of them. `to_parquet` writes the columns that hold dicts as JSON text.
+
+    Raises: StoreError for a folder that is no store.
     """
-    store = Store(out)
-    records = [store.read(key) for key in store.run_keys()]
-    return _frame([record.columns() for record in records if record is not None])
+    _check_folders(out=out)
+    store = Store(out, _warn)
+    store.require()
+    names = _row_names(store)
+    lines = []
+    for key in store.run_keys():
+        record = store.read(key)
+        if record is not None:
+            # A store that was put together by hand may lack the plan.
+            row = ", ".join(names.get(key, [record.spec["method"]]))
+            lines.append({"row": row, **record.columns()})
+    return _frame(lines)
+
+
+@python_interface
+def table(
+    out: str | Path = "results",
+    *,
+    suite: str | None = None,
+    fmt: Literal["md", "csv", "latex"] = "md",
+    metric: str | None = None,
+    against: str | None = None,
+    details: bool = False,
+    published: bool = False,
+    methods_dir: str | Path | None = None,
+) -> str:
+    """Return the tables of the suites in a folder of records, as `nlbench table` prints them.
+
+    Args:
+        out: the folder that holds the records.
+        suite: one of the suites in that folder. The default is all of them.
+        fmt: "md" for Markdown, "csv" or "latex".
+        metric: shows this metric alone, for example "best".
+        against: the row that differences are taken to. The default is "ce".
+        details: shows every metric.
+        published: shows published numbers beside the measured ones.
+        methods_dir: the folder with the method files that the suite was trained with.
+
+    Raises: StoreError for a folder without results; SuiteError for an unknown suite, metric or
+        row; TypeError or ValueError for an argument of another type or value.
+    """
+    from nlbench.results import table as tables
+
+    _check_folders(out=out, methods_dir=methods_dir)
+    for name, value in (("suite", suite), ("metric", metric), ("against", against)):
+        arguments.check_text(name, value)
+    arguments.check_choice("fmt", fmt, ("md", "csv", "latex"))
+    arguments.check_flag("details", details)
+    arguments.check_flag("published", published)
+    return tables.render_suites(
+        Store(out, _warn),
+        suite,
+        methods=registry.method_files([Path(methods_dir)] if methods_dir is not None else []),
+        fmt=fmt,
+        metric=metric,
+        against=against,
+        details=details,
+        published=published,
+    )
+
+
+# ---- Warnings ------------------------------------------------------------------------------------
+
+
+def stale_records(count: int) -> str:
+    """Return the warning about records of another version of the code that are kept."""
+    records = "1 record was" if count == 1 else f"{count} records were"
+    them = "it" if count == 1 else "them"
+    return f"{records} made by an older version of the code. `--stale rerun` trains {them} again."
+
+
+def _warn(line: str) -> None:
+    """Warn at the line of the user's program that called nlbench."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "nlbench":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(in_python(line), NlbenchWarning, stacklevel=level)
+
+
+def _warn_of_results(sweep: Sweep) -> None:
+    """Warn of what the records say: once of each warning, and of the runs that failed."""
+    records = {spec.key: sweep.store.read(spec.key) for spec in sweep.specs}
+    lines = [line for record in records.values() if record for line in record.warnings]
+    for line in dict.fromkeys(lines):
+        _warn(line)
+
+    failures = sweep.failures()
+    if failures:
+        first = failures[0]
+        reason = first.error_message.partition("\n")[0]
+        _warn(
+            f"{len(failures)} of {len(sweep.specs)} runs failed or diverged; the columns `status` "
+            f"and `error` say which and why. The first is {first.spec['method']}, "
+            f"seed {first.spec['seed']}: {reason}"
+        )
+
+
+# ---- Data frames ---------------------------------------------------------------------------------
+
+
+def _row_names(store: Store) -> dict[str, list[str]]:
+    """Return the rows of each run's key, in all plans of a store."""
+    names: dict[str, list[str]] = {}
+    for path in sorted(store.root.glob("suites/*.json")):
+        # The records can be read without the plan, whose rows then have their methods' names.
+        try:
+            plan = store.plan(path.stem)
+        except StoreError as error:
+            store.warn(str(error))
+            continue
+        for cell in plan["cells"] if plan else []:
+            rows = names.setdefault(cell["key"], [])
+            if cell["row"] not in rows:
+                rows.append(cell["row"])
+    return names
+
+
+def _check_folders(**folders: object) -> None:
+    for name, folder in folders.items():
+        arguments.check_path(name, folder, optional=name != "out")
 
 
 def _frame(lines: list[dict[str, Any]]) -> pd.DataFrame:
-    import pandas as pd
+    from nlbench.results import frame
 
-    if not lines:
-        return pd.DataFrame(columns=["status"])
-    return pd.DataFrame(lines).set_index("key")
+    return frame.of_records(lines)

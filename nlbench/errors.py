@@ -52,6 +52,10 @@ class StoreError(UserError):
     """The record store cannot be read or written."""
 
 
+class NlbenchWarning(UserWarning):
+    """A warning of `nlbench.run`, `load` or `table`, which the command line prints as a line."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that a user has to mend.

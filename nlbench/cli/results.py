@@ -58,40 +58,20 @@ def table(
 ) -> None:
     """Print the tables of the suites in a folder of records."""
     from nlbench import registry
-    from nlbench.errors import look_up
     from nlbench.results import table as tables
     from nlbench.results.store import Store
 
-    store = Store(out, warn)
-    plans = store.plans()
-    if suite is not None:
-        plans = {suite: look_up("suite of this store", suite, plans)}
-    else:
-        # The tries of a tuned suite are printed only when their name is given, or when nothing else
-        # is there.
-        plans = {name: plan for name, plan in plans.items() if not plan["tries"]} or plans
-
-    methods = registry.method_files([methods_dir] if methods_dir else [])
-    blocks: list[str] = []
-    for plan in plans.values():
-        block = tables.render(
-            plan,
-            store,
-            fmt=format_.value,
-            metric=metric,
-            against=against,
-            details=details,
-            published=published,
-            methods=methods,
-        )
-        if format_ is TableFormat.csv and blocks:
-            # All tables share the header of the first one.
-            block = block.partition("\n")[2]
-        blocks.append(block)
-
-    # The tables of several suites are one CSV, in which an empty line would be a line too many.
-    separator = "" if format_ is TableFormat.csv else "\n"
-    print(separator.join(blocks), end="")
+    text = tables.render_suites(
+        Store(out, warn),
+        suite,
+        methods=registry.method_files([methods_dir] if methods_dir else []),
+        fmt=format_.value,
+        metric=metric,
+        against=against,
+        details=details,
+        published=published,
+    )
+    print(text, end="")
 
 
 # ---- agreement -----------------------------------------------------------------------------------

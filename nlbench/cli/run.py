@@ -117,7 +117,7 @@ def run(
         raise DataMissing(f"the suite's data is not there; nothing was trained\n{error}") from None
 
     if sweep.state.stale and stale is Stale.keep:
-        _warn_of_stale(len(sweep.state.stale))
+        warn(api.stale_records(len(sweep.state.stale)))
     if dry_run:
         print(_counts(sweep))
         return
@@ -146,12 +146,6 @@ def run(
 
 
 # ---- Messages ------------------------------------------------------------------------------------
-
-
-def _warn_of_stale(count: int) -> None:
-    records = "1 record was" if count == 1 else f"{count} records were"
-    them = "it" if count == 1 else "them"
-    warn(f"{records} made by an older version of the code. `--stale rerun` trains {them} again.")
 
 
 def _counts(sweep: Sweep) -> str:

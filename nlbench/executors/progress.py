@@ -6,6 +6,7 @@ A terminal gets a live line for the suite and one for each run; anything else ge
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 
@@ -35,10 +36,12 @@ class Progress(Listener):
 
     Args:
         total: number of runs to train.
+        warnings: whether to print the warnings of records, each once.
     """
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, *, warnings: bool = True):
         self._total = total
+        self._warnings = warnings
         self._done = 0
         # The bars of the runs that are being trained, by key.
         self._runs: dict[str, TaskID] = {}
@@ -100,7 +103,7 @@ class Progress(Listener):
 
         self._print(f"[{self._done}/{self._total}] {_name(spec)}: {_result(record)}")
         for warning in record.warnings:
-            if warning not in self._warned:
+            if self._warnings and warning not in self._warned:
                 self._print(f"warning: {warning}")
         self._warned.update(record.warnings)
 
@@ -144,9 +147,11 @@ def _result(record: RunRecord) -> str:
 
 
 def _console() -> Console:
-    """Return a console on standard error, with live lines only if that is a terminal."""
+    """Return a console on standard error, with live lines in a terminal or a notebook."""
+    # rich draws live lines in a notebook with ipywidgets, and without it draws nothing.
+    notebook = Console().is_jupyter and importlib.util.find_spec("ipywidgets") is not None
     # Without `force_terminal`, FORCE_COLOR would put live lines into a file.
-    return Console(stderr=True, highlight=False, force_terminal=sys.stderr.isatty())
+    return Console(stderr=True, highlight=False, force_terminal=sys.stderr.isatty() or notebook)
 
 
 # ---- Downloads -----------------------------------------------------------------------------------

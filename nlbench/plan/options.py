@@ -16,7 +16,7 @@ from nlbench.plan.yaml_lines import NotYaml, parse_yaml, plain
 Jobs = int | Literal["auto"]
 
 # More seeds than this are a typing mistake, and would fill the memory with runs.
-_MOST_SEEDS = 10_000
+MOST_SEEDS = 10_000
 
 
 def parse_set(settings: Iterable[str]) -> dict[str, object]:
@@ -62,8 +62,8 @@ def parse_seeds(text: str) -> list[int]:
         count = last - first + 1
         if count < 1:
             raise SuiteError(f"--seeds {text}: write seeds as 0,1 or as 0-4")
-        if count > _MOST_SEEDS:
-            message = f"{part} are {count:,} seeds; at most {_MOST_SEEDS:,} can be given"
+        if count > MOST_SEEDS:
+            message = f"{part} are {count:,} seeds; at most {MOST_SEEDS:,} can be given"
             raise SuiteError(f"--seeds {text}: {message}")
         seeds += range(first, last + 1)
     # Overlapping ranges name a seed twice. It is trained once.

@@ -70,6 +70,23 @@ class Store:
         self.warn = warn
         self._reported: set[Path] = set()
 
+    def require(self) -> None:
+        """Raise StoreError for a folder that is not there or holds no records."""
+        if (self.root / "runs").is_dir():
+            return
+        if not self.root.exists():
+            raise StoreError(f"{self.root}: there is no such folder; out is the folder of records")
+        if not self.root.is_dir():
+            raise StoreError(f"{self.root}: is a file; out is the folder of records")
+
+        hint = ""
+        inner = sorted(folder.parent for folder in self.root.glob("*/runs") if folder.is_dir())
+        if self.root.name == "runs":
+            hint = f" Did you mean {str(self.root.parent)!r}?"
+        elif inner:
+            hint = f" Did you mean {str(inner[0])!r}?"
+        raise StoreError(f"{self.root}: holds no records, because it has no folder `runs`.{hint}")
+
     def require_writable(self) -> None:
         """Make the folders and write a file for a try. Raises StoreError."""
         # Called before the first run, so that no training is lost to a folder that is read only.

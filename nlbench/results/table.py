@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nlbench import registry
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.errors import SuiteError, did_you_mean, look_up
 from nlbench.results import csv_table, formats, notes, statistics, with_published
 from nlbench.results.cells import Results
 from nlbench.results.formats import Format
@@ -87,6 +87,34 @@ def render(
         subject = f"last epoch, minus {reference}, paired over seeds"
         blocks.append(write(_title(results, subject), headings, lines, below))
     return "\n".join(blocks)
+
+
+def render_suites(store: Store, suite: str | None, *, fmt: Format = "md", **options: Any) -> str:
+    """Return the tables of one suite of a store, or of all of them where `suite` is None.
+
+    Args:
+        options: those of `render`.
+    Raises: StoreError for a store without results, SuiteError for an unknown suite.
+    """
+    plans = store.plans()
+    if suite is not None:
+        plans = {suite: look_up("suite of this store", suite, plans)}
+    else:
+        # The tries of a tuned suite are printed only when their name is given, or when nothing else
+        # is there.
+        plans = {name: plan for name, plan in plans.items() if not plan["tries"]} or plans
+
+    blocks: list[str] = []
+    for plan in plans.values():
+        block = render(plan, store, fmt=fmt, **options)
+        if fmt == "csv" and blocks:
+            # All tables share the header of the first one.
+            block = block.partition("\n")[2]
+        blocks.append(block)
+
+    # The tables of several suites are one CSV, in which an empty line would be a line too many.
+    separator = "" if fmt == "csv" else "\n"
+    return separator.join(blocks)
 
 
 def choose_reference(results: Results, against: str | None) -> str | None:
