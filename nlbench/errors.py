@@ -48,6 +48,22 @@ class DataMissing(DataError):
     """
 
 
+class MethodError(UserError):
+    """A method is written, or does something, in a way that cannot give a true result.
+
+    Attributes:
+        what: what was found, and what is demanded.
+        fix: the likely fix.
+    """
+
+    def __init__(self, what: str, fix: str):
+        super().__init__(f"{what}. fix: {fix}")
+        self.what, self.fix = what, fix
+
+    def __reduce__(self) -> tuple[type[MethodError], tuple[str, str]]:
+        return type(self), (self.what, self.fix)
+
+
 class StoreError(UserError):
     """The record store cannot be read or written."""
 

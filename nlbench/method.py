@@ -16,6 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from nlbench.contract import returned
+
 # Maps the position in epochs, for example 1.5 in the middle of the second epoch, to a factor on
 # the learning rate.
 Schedule = Callable[[float], float]
@@ -328,7 +330,8 @@ class Method(nn.Module):
         """Return the loss of `logits` (B, C) float32: 0-d, or (B,) losses whose mean is taken.
 
         Called by the default `training_step`, with gradients enabled. It must not write to its
-        arguments.
+        arguments. A loss of any other shape, and one that has no gradient, ends the run with an
+        error.
         """
         raise TypeError(f"{type(self).__name__} has neither loss nor training_step")
 
@@ -368,14 +371,18 @@ class Method(nn.Module):
             metrics, or None if there are none.
         """
         batch: Batch = item[0]
+        if not isinstance(batch, Batch):
+            raise returned.not_a_batch(batch)
         logits = run.forward(run.networks[0], batch.images)
 
+        # A loss of another shape would train too, with another gradient than its author meant.
         if self.loss_and_grad is not None:
-            losses, dlogits = self.loss_and_grad(logits.detach(), batch)
-            run.backward_step(losses.mean(), through=(logits, dlogits))
+            result = self.loss_and_grad(logits.detach(), batch)
+            loss, dlogits = returned.mean_of_fast_loss(result, logits)
+            run.backward_step(loss, through=(logits, dlogits))
         else:
-            loss = self.loss(logits, batch)
-            run.backward_step(loss.mean())
+            loss = returned.mean_loss(self.loss(logits, batch), logits)
+            run.backward_step(loss)
         return logits
 
     def on_epoch_end(self, run: Run, epoch: int) -> None:

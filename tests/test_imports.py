@@ -92,7 +92,7 @@ MAY = {
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method", "errors"},
     "bench": {"results", "ops", "errors", "hardware"},
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}
-    | {"method", "ops", "errors", "files", "hardware", "streams"},
+    | {"method", "contract", "ops", "errors", "files", "hardware", "streams"},
     "results": {"plan", "code_hash", "registry", "errors", "files"},
     "plan": {"data", "registry", "build", "models", "errors", "files", "streams"},
     "data": {"errors", "files", "hardware", "streams"},
@@ -101,7 +101,8 @@ MAY = {
     "build": {"method", "errors"},
     "models": {"errors"},
     "methods": {"method", "ops"},
-    "method": set(),
+    "method": {"contract"},
+    "contract": {"errors"},
     "ops": {"_core"},
     "errors": set(),
     "files": set(),

@@ -26,7 +26,7 @@ from nlbench.conformance.outcome import CLOCK, Outcome
 from nlbench.conformance.snapshot import fingerprint, take_state
 from nlbench.conformance.trial import BATCH, EPOCHS, C, N, Trial
 from nlbench.conformance.watch import Stop, Watch, watched_class
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.errors import MethodError, SuiteError, did_you_mean
 from nlbench.method import Method, Task
 from nlbench.plan.spec import Condition, RunSpec
 from nlbench.results.record import RunRecord
@@ -244,6 +244,11 @@ class Lab:
             when = f"in {watch.now()}"
         message = f"{type(error).__name__}: {error}"
         message += fix_for(message)
+        # What a hook returned is wrong, so no line of the harness is of interest.
+        if isinstance(error, MethodError):
+            message = f"{error.what}\nfix: {error.fix}"
+            if not own:
+                return f"{when}: {message}"
 
         # The first frame in the file is the hook, and the last one is the line that failed.
         if own:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from nlbench import ops
+from nlbench.contract import returned
 from nlbench.method import Batch, Method
 from nlbench.training import evaluate
 from nlbench.training.run_state import RunState
@@ -28,7 +29,8 @@ def train_epoch(
 
     Args:
         memorisation: counts the logits that training steps return.
-    Raises: whatever the method raises, and TypeError for a step that returns logits of no Batch.
+    Raises: whatever the method raises, MethodError for a hook that returns something else than it
+        must, and TypeError for a step that returns logits of no Batch.
     """
     state.begin_epoch(epoch)
     with seeded(state.seed, "epoch", epoch):
@@ -38,11 +40,14 @@ def train_epoch(
 
         # An item is a Batch, or a tuple of what the method's step takes.
         method.on_epoch_start(state, epoch)
-        for item in drawn_ahead(method.batches(state, epoch), state.images.ahead):
+        plan = returned.plan_of(method.batches(state, epoch))
+        for item in drawn_ahead(iter(plan), state.images.ahead):
             arguments = item if isinstance(item, tuple) else (item,)
-            logits = method.training_step(state, *arguments)
-            if logits is not None and memorisation is not None:
-                memorisation.add(logits.detach(), _first_batch(arguments))
+            result = method.training_step(state, *arguments)
+            if result is not None and memorisation is not None:
+                batch = _first_batch(arguments)
+                logits = returned.step_logits(result, len(batch), state.task.num_classes)
+                memorisation.add(logits.detach(), batch)
             state.step += 1
         method.on_epoch_end(state, epoch)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from nlbench.contract import returned
 from nlbench.method import Batch, Method, Run
 from nlbench.results.record import Metrics
 from nlbench.training.images import TrainingImages
@@ -131,11 +132,17 @@ def evaluate_epoch(
 
 
 def predictor(method: Method, run: Run) -> Callable[[Tensor], Tensor]:
-    """Set method and networks to evaluation mode, and return the method's `predict`."""
+    """Set method and networks to evaluation mode, and return the method's `predict`.
+
+    What is returned raises MethodError for anything but logits (n, C).
+    """
     method.eval()
     for network in run.networks:
         network.eval()
-    return lambda images: method.predict(run, images)
+    classes = run.task.num_classes
+    return lambda images: returned.predicted_logits(
+        method.predict(run, images), len(images), classes
+    )
 
 
 def score(

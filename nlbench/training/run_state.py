@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nlbench import streams
+from nlbench.contract import returned
 from nlbench.data import stratified
 from nlbench.method import Batch, HelperLoss, Run, Schedule, Task
 from nlbench.training.evaluate import predict_all
@@ -179,6 +180,7 @@ class RunState(Run):
         if unknown:
             known = list(self.optimisers)
             raise ValueError(f"backward_step: no optimiser {sorted(unknown)}; registered: {known}")
+        loss = returned.loss_of_step(loss, through)
 
         for name in chosen:
             self.optimisers[name].zero_grad(set_to_none=True)

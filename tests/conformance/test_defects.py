@@ -484,8 +484,8 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
     ),
     "logits of a wrong shape": (
         members(CE, predict(value="run.networks[0](images)[:, :9]")),
-        "predict",
-        [r"\(32, 9\)"],
+        "train",
+        [r"predict must return logits \(40, 10\) for 40 images, and returned \(40, 9\)"],
     ),
     "crashes with 2 classes": (
         members(loss("logits.topk(3)")),
@@ -500,7 +500,35 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
     "crashes for a batch of one": (
         members(loss(value="F.cross_entropy(logits.squeeze(), batch.labels)")),
         "batch-of-one",
-        [r"epoch 0, step 4, at `loss\.backward\(\)`", r"squeeze\(\)"],
+        [r"epoch 0, step 4", r"squeeze\(\)"],
+    ),
+    "a loss for each class": (
+        members(loss(value="-logits.log_softmax(1) * F.one_hot(batch.labels, logits.shape[1])")),
+        "train",
+        [
+            r"in epoch 0, step 0: loss returned \(16, 10\) float32 for 16 examples and 10 classes",
+            r"it must be 0-d or \(16,\)\nfix: .*\.sum\(1\)",
+        ],
+    ),
+    "a loss for each pair of examples": (
+        members(
+            loss(
+                "p = logits.softmax(1).gather(1, batch.labels[:, None])",
+                value="torch.ones(len(batch)) * (1 - p**0.7)",
+            )
+        ),
+        "train",
+        [r"loss returned \(16, 16\)", r"\(B, 1\) was combined with one of \(B,\)", "squeeze"],
+    ),
+    "no return": (
+        members(function("loss(self, logits, batch)", "F.cross_entropy(logits, batch.labels)")),
+        "train",
+        ["loss returned None", "fix: end the function with `return`"],
+    ),
+    "a loss that is a number": (
+        members(loss(value="F.cross_entropy(logits, batch.labels).item()")),
+        "train",
+        ["loss returned a float", r"leave out \.item\(\)"],
     ),
     "crashes on images": (
         members(loss("assert batch.images.shape[1] == 1")),
