@@ -12,16 +12,20 @@ The thresholds from before the epoch decide; after that they take in the epoch's
 In the next epoch CE learns from the clean examples and GCE from the hard ones, each a sum over the
 batch divided by the batch's size. Mixup is added, as a mean over all selected examples however few:
 weak views with weak ones, strong with strong, each with its own draws and its own forward pass.
-(One other forward pass holds both views.) During the warm-up CE learns from all examples. All this
-is as in the authors' code, where also a batch without a selected example makes no step.
+(One other forward pass holds both views.) During the warm-up CE learns from all examples. Given the
+same views, selection and losses are those of the authors' code, where also a batch without a
+selected example makes no step.
 
 Differences from that code:
 - The losses of the two views are averaged, where the authors add them, so that the warm-up has the
   scale of `ce`. Their SGD at a learning rate of 0.1 with weight decay 1e-3 is 0.2 with 5e-4 here.
 - The protocol's optimiser is used, as for every method. Theirs has no momentum, and above 60% noise
   it is Adam.
-- The strong view is the one of `batch.strong`, the same for every method. Theirs is a crop with
-  reflected padding, RandAugment and a smaller cutout.
+- The views are those of the protocol, the same for every method on the identical track: a crop
+  padded with black, and for the strong view AutoAugment and a cutout of half the side. Theirs are a
+  crop padded with its reflection, then two operations of RandAugment at magnitude 5 and a grey
+  square of 4 pixels (CIFAR-10; elsewhere magnitude 10, and a square of 0.15 of the side). As
+  published, a suite sets `augment: reflect-crop-flip` and `strong: randaugment-5` or `-10`.
 - They store each example's prediction (N x C); here only the values that the selection reads.
 - A single selected example is doubled for mixup, because batch norm refuses a batch of one. Its
   loss does not change.
@@ -66,7 +70,8 @@ class DISC(Method):
         lam_h: float = 1.0,  # weight of the hard examples
         q: float = 0.7,
         alpha: float = 5.0,  # of mixup's Beta(alpha, alpha)
-        # 15 of 200 epochs for instance-dependent noise.
+        # 15 of 200 epochs for instance-dependent noise, which in their code is nlbench's
+        # `instance-dependent-standardised`.
         warmup_share: float = 20 / 200,
     ):
         super().__init__(task)

@@ -11,7 +11,9 @@ examples. The networks predict by summed logits.
 
 Constants are those of the authors' code, LiJunnan1992/DivideMix. Warm-up and ramp keep their share
 of the training. Differences from that code:
-- The protocol's optimiser and batch size are used.
+- The protocol's optimiser and batch size are used, also in the warm-up, whose batches are twice as
+  large there. Their loop runs one epoch more than its number of epochs, 301 for 300; as published,
+  a suite sets 301.
 - The losses are always those of this epoch. For 90% noise the authors average five epochs, but a
   method does not know the noise rate.
 - Both networks see the same two augmentations of an example.
@@ -108,10 +110,12 @@ class DivideMix(Method):
                     yield i, run.batch(index)
                 continue
 
+            # The authors' number of steps, which is one too many where the size divides n.
+            steps = len(labelled) // size + 1
             parts = mixmatch.chunks(labelled, size)
             others = mixmatch.cycle(unlabelled, size, rng)
             for step, (index, other) in enumerate(zip(parts, others, strict=False)):
-                position = epoch + step / len(parts)
+                position = epoch + step / steps
                 lam = self.lambda_u * mixmatch.linear_ramp(position, self.warmup, self.ramp)
                 yield i, run.batch(index, 0, 1), run.batch(other, 0, 1), lam, mixing
 

@@ -13,11 +13,14 @@ the targets weigh the mixed labels.
 Differences from that code:
 - Both networks see one split and one label per example. There each loader draws its own, which lets
   a network learn about a second label.
-- Ramps are shares of the training.
+- Ramps are shares of the training. As there, both count from the first step: the regulariser's
+  position is s + 1 at step s, counted from 0, and the average's is s + 2.
 - An averaged copy starts as its network. There it starts from other random weights.
 - A trailing batch of one example, which batch norm may refuse, joins the batch before it.
 - Mixed labels that the targets rule out entirely stay as they are.
-- The weight averaging is that for CIFAR, not that for Clothing1M and WebVision.
+- With two GPUs, as their file for WebVision asks for, the authors' teachers are copies that are
+  renewed once an epoch, and one of them predicts in place of its network. Here they are always
+  those of one GPU.
 The online counts use the teachers' predictions for the unmixed examples.
 """
 
@@ -55,7 +58,8 @@ class ELRPlus(Method):
         # Authors, CIFAR-10 and CIFAR-100. Applies at each step, so it does not scale.
         ema_decay: float = 0.997,
         # Both ramps are shares of all steps. Authors: 40,000 steps of 200 * 352, CIFAR-10; of
-        # 250 * 352, CIFAR-100.
+        # 250 * 352, CIFAR-100. With 0, as for Clothing1M and WebVision, there is no ramp: the
+        # average is the mean of all steps until the decay is reached.
         ema_ramp_share: float = 40_000 / (200 * 352),
         # Authors, CIFAR-10; CIFAR-100: 40,000 steps of 250 * 352.
         lam_ramp_share: float = 0.0,
@@ -82,7 +86,7 @@ class ELRPlus(Method):
         # With a decay of 0 an averaged copy has its network's weights.
         self.ema_decay = ema_decay if ema else 0.0
         steps = task.epochs * task.steps_per_epoch
-        self.ema_ramp = round(ema_ramp_share * steps)
+        self.ema_ramp = max(1, round(ema_ramp_share * steps)) if ema_ramp_share else 0
         self.lam_ramp = round(lam_ramp_share * steps)
         for name in ("targets", "targets1")[:networks]:
             self.register_buffer(name, torch.zeros(task.num_train, task.num_classes))
@@ -145,7 +149,8 @@ class ELRPlus(Method):
             total = weighed.sum(1, keepdim=True)
             labels = torch.where(total > 0, weighed / total, labels)
 
-        lam = self.lam * ramp(step, self.lam_ramp)
+        # The authors count steps from 1.
+        lam = self.lam * ramp(step + 1, self.lam_ramp)
         losses, dlogits = ops.elr_step_soft(logits.detach(), labels, t, lam=lam)
         run.backward_step(losses.mean(), f"network{k}", through=(logits, dlogits))
 
@@ -157,7 +162,11 @@ class ELRPlus(Method):
 
     def decay(self, step: int) -> float:
         """Return the weight of the past in the averaged weights after `step`, counted from 0."""
-        return self.ema_decay * ramp(step + 1, self.ema_ramp)
+        # The authors count steps from 1, and add 1 to the count here.
+        count = step + 2
+        if self.ema_ramp:
+            return self.ema_decay * ramp(count, self.ema_ramp)
+        return min(1 - 1 / count, self.ema_decay)
 
     def predict(self, run: Run, images: Tensor) -> Tensor:
         return sum(network(images) for network in run.networks) / len(run.networks)

@@ -5,8 +5,8 @@ its other parts. The network trains exactly as in `ce`. After each step a copy t
 
     average <- d * average + (1 - d) * weights,   d = decay * exp(-5 * (1 - min(g + 1, E) / E)^2),
 
-where g is the step, counted from 0. The copy predicts. The ramp is that of ELR+ for CIFAR
-(shengliu66/ELR, ELR_plus).
+where g is the step, counted from 1 as in the authors' code. The copy predicts. The ramp is that of
+ELR+ for CIFAR (shengliu66/ELR, ELR_plus).
 
 Differences from that code:
 - The copy starts as the network, there from random weights. Either start is soon forgotten, because
@@ -55,7 +55,8 @@ class EMA(Method):
 
     def decay_at(self, step: int) -> float:
         """Return d after `step`, counted from 0."""
-        left = 1 - min(step + 1, self.ramp) / self.ramp
+        # g + 1, where g is counted from 1.
+        left = 1 - min(step + 2, self.ramp) / self.ramp
         return self.decay * math.exp(-5 * left**2)
 
     def training_step(self, run: Run, batch: Batch) -> Tensor | None:

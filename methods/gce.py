@@ -8,8 +8,9 @@ AlanChou/Truncated-Loss. Differences from it:
 - The best network so far, which prunes, is chosen on the noisy validation part and never on test
   data. Where a protocol has no validation part, the current network prunes.
 - The pruning network predicts in evaluation mode on images without augmentation.
-- The network in training is never replaced. In its pruning epochs the reproduction trains a copy of
-  the best network, which the optimiser does not hold, so the weights do not move in them.
+- The network in training is never replaced. The reproduction has a slip there (main.py): in an
+  epoch with a refresh it trains a copy of the current network, loaded from disk. The optimiser does
+  not hold that copy, so the weights do not move in such an epoch.
 - The epochs of the refreshes scale with the length of the training.
 - Where no example would remain, the weights stay as they are.
 """

@@ -19,6 +19,8 @@ use the statistics of the batch and to average them.
 
 Differences from PES_semi.py:
 - T2 lies inside the length of the training.
+- An epoch of MixMatch has as many steps as one of cross entropy. On CIFAR with batches of 128 these
+  are 391, while the authors round down, to 390.
 - The split is predicted without augmentation.
 - The renewed weights learn again after T2; there no optimiser holds them any more. The protocol's
   optimiser still has its momentum of the old weights, which fades in about ten steps.

@@ -7,8 +7,10 @@ share its normalisation. The mean prediction is that of q, the prediction with t
 the second term trains u too. On data that are not images both views are alike, and the first term
 is 0. The formulas are in nlbench.ops.over_parameterisation.
 
-u and v are trained by plain SGD at a constant rate. The authors' own recipe for the network is left
-out, because all methods share the protocol's.
+u and v are trained by plain SGD at a constant rate. The strong view is that of the authors:
+AutoAugment, then crop and flip, then a cutout. On CIFAR-100 they normalise it by CIFAR-10's
+constants, and here it has those of the weak view. Their own recipe for the network is left out,
+because all methods share the protocol's.
 """
 
 import math

@@ -133,6 +133,9 @@ def test_each_network_gets_the_split_of_the_other():
 
     # Network 0 keeps the 33 examples that network 1 finds clean. They are 16 + 16 + 1, and a lone
     # example joins the batch before it.
+    # The ramp begins after one epoch of warm-up and takes three. The authors divide the step by
+    # n // 16 + 1: (2 - 1 + step / 3) / 3 of 10, and (2 - 1 + step / 2) / 3 of 10.
+    ramps = [10 / 3, 40 / 9], [10 / 3, 5.0]
     for i, kept, sizes in ((0, 33, [16, 17]), (1, 22, [16, 6])):
         given, guessed, lengths, weights = [], [], [], []
         for _, labelled, unlabelled, weight in steps_of(steps, i):
@@ -144,8 +147,7 @@ def test_each_network_gets_the_split_of_the_other():
         assert sorted(given) == list(range(kept))
         assert min(guessed) >= kept
         assert lengths == sizes
-        # The ramp begins after one epoch of warm-up and takes three: (2 - 1 + step / 2) / 3 of 10.
-        assert weights == pytest.approx([10 / 3, 5.0])
+        assert weights == pytest.approx(ramps[i])
         # The 7 or 18 guessed examples are few enough that every one occurs.
         assert len(set(guessed)) == 40 - kept
 

@@ -28,6 +28,7 @@ SWITCHES = [
     OFF,
     {"networks": 1, "ema": False},
     {"mixup_a": 0.0, "ema": False},
+    {"ema_ramp_share": 0.0},
     {"beta": 0.9, "lam": 7.0, "lam_ramp_share": 0.8, "ema_ramp_share": 0.3, "mixup_a": 1.5},
 ]
 
@@ -282,7 +283,8 @@ class Plain:
         """Train by `plan`, which has a list of (images, index, share, perm) for each network."""
         for k, steps in enumerate(plan):
             for local, (images, index, share, perm) in enumerate(steps):
-                self.step(k, self.global_step + local, images, index, share, perm)
+                # The authors' trainer counts steps from 1.
+                self.step(k, self.global_step + local + 1, images, index, share, perm)
         self.global_step += len(plan[0])
 
     def step(self, k, g, images, index, share, perm):
@@ -303,7 +305,9 @@ class Plain:
             self.beta, r * self.lam, self.task.num_classes,
         )  # fmt: skip
         grads = torch.autograd.grad(rows.mean(), weights)
-        d = 0.997 * math.exp(-5 * (1 - min(g + 1, self.E) / self.E) ** 2)
+        d = min(1 - 1 / (g + 1), 0.997)
+        if self.E:
+            d = 0.997 * math.exp(-5 * (1 - min(g + 1, self.E) / self.E) ** 2)
 
         for p, v, average, grad in zip(
             self.weights[k], self.velocity[k], self.averages[k], grads, strict=True
@@ -347,7 +351,7 @@ def test_a_training_equals_a_plain_one(C, params):
         mixup=params.get("mixup_a", 1.0) > 0,
         ema=params.get("ema", True),
         # The share of ten steps. The default, 40,000 of the authors' 70,400 steps, gives 5.7.
-        E={0.3: 3}.get(params.get("ema_ramp_share"), 6),
+        E={0.3: 3, 0.0: 0}.get(params.get("ema_ramp_share"), 6),
         R={0.8: 8}.get(params.get("lam_ramp_share"), 0),
     )
     steps, decays, decay = [], [], method.decay
@@ -526,12 +530,14 @@ def test_the_ramp_of_the_decay_is_the_authors():
     for step, decay, rounding in (
         (1, 0.0067, 5e-5),
         (17_600, 0.21, 5e-3),
-        (40_000, 0.997, 0),
+        # The authors' argument is the step, counted from 1, plus 1.
+        (39_999, 0.997, 0),
         (60_000, 0.997, 0),
     ):
         assert method.decay(step - 1) == pytest.approx(decay, abs=rounding)
 
-    assert method.decay(39_998) < 0.997
+    assert method.decay(39_997) < 0.997
+    assert method.decay(0) == 0.997 * math.exp(-5 * (1 - 2 / 40_000) ** 2)
     # A fifth of the length, a fifth of the ramp.
     assert ELRPlus(make_task(N=352 * 128, epochs=40, batch_size=128)).ema_ramp == 8_000
 
@@ -541,7 +547,16 @@ def test_the_ramp_of_the_decay_is_the_authors():
 
     assert (method.ema_ramp, method.lam_ramp) == (40_000, 40_000)
     assert ELRPlus(cifar100).lam_ramp == 0
-    assert ELRPlus(make_task(), ema_ramp_share=0.0).decay(0) == 0.997
+
+
+def test_without_a_ramp_the_average_is_the_mean_of_all_steps_at_first():
+    """As the authors have it for Clothing1M and WebVision, where `ema_update` is false."""
+    method = ELRPlus(make_task(), ema_ramp_share=0.0)
+    assert [method.decay(step) for step in (0, 1, 2)] == pytest.approx([1 / 2, 2 / 3, 3 / 4])
+    assert method.decay(330) < 0.997
+    assert method.decay(333) == 0.997
+    # A ramp is never rounded away.
+    assert ELRPlus(make_task(N=16, batch_size=16, epochs=1), ema_ramp_share=0.01).ema_ramp == 1
 
 
 def test_the_ramp_of_lam_weighs_the_regulariser_alone():
@@ -557,10 +572,11 @@ def test_the_ramp_of_lam_weighs_the_regulariser_alone():
 
     ce, full = loss(0, lam=0.0), loss(0)
     for step, factor in (
-        (0, math.exp(-5)),
-        (2, math.exp(-5 * 0.36)),
-        (4, math.exp(-5 * 0.04)),
-        (5, 1.0),
+        # The authors count the first step as 1.
+        (0, math.exp(-5 * 0.64)),
+        (2, math.exp(-5 * 0.16)),
+        (3, math.exp(-5 * 0.04)),
+        (4, 1.0),
         (9, 1.0),
     ):
         assert loss(step, lam_ramp_share=0.5) == pytest.approx(ce + factor * (full - ce), rel=1e-12)

@@ -24,8 +24,10 @@ def test_the_ramp_has_the_authors_numbers():
     assert method.ramp == 40_000
     assert method.decay_at(0) == pytest.approx(0.0067, abs=5e-5)
     assert method.decay_at(17_599) == pytest.approx(0.21, abs=0.005)
-    assert method.decay_at(39_998) < 0.997
-    for step in (39_999, 40_000, 70_399):
+    # Steps are counted from 1 in the authors' code, and its argument is one more.
+    assert method.decay_at(0) == pytest.approx(0.997 * math.exp(-5 * (1 - 2 / 40_000) ** 2), 1e-12)
+    assert method.decay_at(39_997) < 0.997
+    for step in (39_998, 40_000, 70_399):
         assert method.decay_at(step) == 0.997
 
     # The authors train CIFAR-100 for 250 epochs, with a ramp of as many steps.
@@ -45,7 +47,7 @@ def test_the_ramp_scales_with_the_training(epochs, steps, share, ramp):
     method = EMA(long_task(epochs, steps), decay=0.9, ramp_share=share)
     assert method.ramp == ramp
     for step in (0, ramp // 2, ramp - 1, 2 * ramp):
-        missing = max(ramp - (step + 1), 0) / ramp
+        missing = max(ramp - (step + 2), 0) / ramp
         assert method.decay_at(step) == pytest.approx(
             0.9 / math.exp(5 * missing * missing), rel=1e-12
         )
@@ -91,7 +93,7 @@ def test_ten_steps_against_a_plain_re_implementation():
                     velocity[name] = 0.9 * velocity[name] + p.grad
                     p -= 0.1 * velocity[name]
             # The buffers of batch normalisation are averaged too; its count of batches is copied.
-            d = 0.997 * math.exp(-5 * (1 - min(step + 1, 8) / 8) ** 2)
+            d = 0.997 * math.exp(-5 * (1 - min(step + 2, 8) / 8) ** 2)
             for name, value in network.state_dict().items():
                 if value.is_floating_point():
                     average[name] = d * average[name] + (1 - d) * value
