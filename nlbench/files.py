@@ -44,6 +44,26 @@ def sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
+def user_path(base: Path, text: str) -> Path:
+    """Return a path that a user wrote, relative to `base`, with ~ as the home folder.
+
+    Raises: ValueError for a path that no file can have, in words for the user.
+    """
+    if "\0" in text:
+        raise ValueError(f"{text!r} holds a NUL character, which no path can have")
+    try:
+        path = base / Path(text).expanduser()
+        # A name that is too long is refused by the system, and not merely absent.
+        path.exists()
+    except RuntimeError:
+        raise ValueError(
+            f"{text!r}: the home folder is unknown here; write the path in full"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{text[:80]!r}: not a path that can be read ({error.strerror})") from None
+    return path
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Yield a binary file that takes the place of `path` when the block ends without an error.

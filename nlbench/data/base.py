@@ -54,6 +54,7 @@ class Info:
             examples is not that of a file.
         estimated_noise_rate: a published estimate where the true labels are unknown; 0 where there
             is none.
+        partly_clean: whether the true labels of some training images are known, and not of all.
         located_by: "data-dir" for a dataset in the data directory; "suite" for one whose folder
             the suite names.
         class_ids: the dataset that numbers the classes as this one does, for kinds of noise that
@@ -72,6 +73,7 @@ class Info:
     std: tuple[float, ...] = ()
     redrawn: bool = False
     estimated_noise_rate: float = 0.0
+    partly_clean: bool = False
     located_by: Literal["data-dir", "suite"] = "data-dir"
     class_ids: str = ""
     class_names: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unk
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import STAND_IN, Condition
 from nlbench.plan.suite_file import DatasetEntry, Suite
+from nlbench.plan.told import told_by_entry
 
 # --- What is known before the data is read -----------------------------------------------------
 
@@ -100,7 +101,9 @@ def conditions_of(
         info = infos[entry.id]
         found = _with_label_sets(entry, info, where, problems)
         found += _with_noises(entry, info, where, base, problems)
+        told = told_by_entry(entry, info, where, base, problems)
         for condition in found:
+            condition = replace(condition, told=told)
             if entry.path:
                 condition = replace(condition, data_path=str(folder))
             condition = _titled_apart(condition, conditions)
@@ -163,12 +166,24 @@ def _with_noises(
 
 def _titled_apart(condition: Condition, others: Sequence[Condition]) -> Condition:
     """Return the condition with a title that no other condition in `others` has."""
-    # For example two files of one name in different folders.
-    if any(condition.title == other.title and condition != other for other in others):
+    for other in others:
+        if condition.title != other.title or condition == other:
+            continue
+        # For example two files of one name in different folders.
         noise = condition.noise or {}
         more = noise.get("key") or condition.noise_path or _own_parameters(noise)
+        if condition.noise == other.noise:
+            more = _told_in_words(condition)
         return replace(condition, title=f"{condition.title} ({more})")
     return condition
+
+
+def _told_in_words(condition: Condition) -> str:
+    """Return in words what a suite tells under a condition, such as "told noise_rate 0.2"."""
+    words = []
+    for name, told in condition.told.items():
+        words.append(f"told {name} {Path(told.path).name or told.identity}")
+    return ", ".join(words) or "nothing told"
 
 
 def _own_parameters(noise: Mapping[str, float | str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nlbench import registry
+from nlbench.data.base import Info
 from nlbench.data.places import Places
 from nlbench.errors import unknown_name
 from nlbench.plan.conditions import conditions_of, known_infos, read_fingerprints
@@ -14,8 +15,9 @@ from nlbench.plan.presets import PRESETS
 from nlbench.plan.problems import Problems
 from nlbench.plan.row_protocol import RowProtocols
 from nlbench.plan.rows import CheckedRow, check_row
-from nlbench.plan.spec import Plan, RunSpec
+from nlbench.plan.spec import Condition, Plan, RunSpec, Told
 from nlbench.plan.suite_file import Suite
+from nlbench.plan.told import told_to
 
 
 def expand(
@@ -58,6 +60,7 @@ def expand(
         if checked is not None:
             rows[row] = checked
 
+    told = _told(conditions, rows, infos, problems)
     row_protocols = RowProtocols(suite, base, settings, auto_precision, problems)
     protocols = row_protocols.on(infos)
     # Reading the data may take minutes, so everything else is checked before.
@@ -74,7 +77,7 @@ def expand(
     # Seed by seed, so that every method has a result early.
     specs = []
     for seed in dict.fromkeys([*suite.seeds, *(seeds or ())]):
-        for condition in conditions:
+        for place, condition in enumerate(conditions):
             for row, checked in rows.items():
                 resolved = protocols[row, condition.dataset]
                 spec = RunSpec(
@@ -85,6 +88,7 @@ def expand(
                     fingerprint=fingerprints[condition.dataset, condition.labels],
                     protocol=resolved.protocol,
                     weights_path=resolved.weights_path,
+                    told=told[row, place],
                     seed=seed,
                 )
                 specs.append(spec)
@@ -93,9 +97,26 @@ def expand(
         suite=suite,
         specs=specs,
         conditions=conditions,
-        told={row: list(checked.told) for row, checked in rows.items()},
+        told={row: checked.told for row, checked in rows.items()},
         networks={row: checked.networks for row, checked in rows.items()},
     )
+
+
+def _told(
+    conditions: Sequence[Condition],
+    rows: Mapping[str, CheckedRow],
+    infos: Mapping[str, Info],
+    problems: Problems,
+) -> dict[tuple[str, int], dict[str, Told]]:
+    """Return what the suite tells each row under each condition, by row and the latter's place."""
+    found = {}
+    for row, checked in rows.items():
+        for place, condition in enumerate(conditions):
+            info = infos[condition.dataset]
+            found[row, place] = told_to(
+                row, checked.declared, checked.own, condition, info, problems
+            )
+    return found
 
 
 def _name_of(settings: Mapping[str, object]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from nlbench import registry
@@ -12,8 +13,9 @@ from nlbench.build import build_method, dummy_task, problem_of, typed_value
 from nlbench.data.base import Info
 from nlbench.errors import SuiteError, did_you_mean, unknown_key, unknown_name
 from nlbench.plan.problems import Problems
-from nlbench.plan.spec import STAND_IN
+from nlbench.plan.spec import STAND_IN, Told
 from nlbench.plan.suite_file import MethodEntry, Suite
+from nlbench.plan.told import KEYS, told_value
 
 if TYPE_CHECKING:
     from nlbench.method import Method
@@ -26,14 +28,24 @@ class CheckedRow:
     Attributes:
         method: the method's name in the registry.
         params: every hyperparameter, by dataset.
-        told: the privileged information that the method declares.
+        declared: the privileged information that the method declares, by dataset.
+        own: the privileged information that the row itself gives, by dataset.
         networks: the number of networks that it trains.
     """
 
     method: str
     params: dict[str, dict[str, object]]
-    told: tuple[str, ...]
+    declared: dict[str, tuple[str, ...]]
+    own: dict[str, dict[str, Told]]
     networks: int
+
+    @property
+    def told(self) -> list[str]:
+        """The privileged information that the method declares on any dataset."""
+        names: dict[str, None] = {}
+        for declared in self.declared.values():
+            names |= dict.fromkeys(declared)
+        return list(names)
 
 
 class _Given(NamedTuple):
@@ -79,10 +91,12 @@ def check_row(
                 problems.add([*where, "per_dataset", dataset], message)
 
     params: dict[str, dict[str, object]] = {}
-    told: tuple[str, ...] = ()
+    declared: dict[str, tuple[str, ...]] = {}
+    own: dict[str, dict[str, Told]] = {}
     networks = 1
     for dataset, info in infos.items():
         given = _given(row, entry, dataset)
+        own[dataset] = _take_told(given, takes, method_class, info, problems)
         params[dataset] = _check_params(row, given, takes, problems)
 
         # A required hyperparameter without a value has been reported, and nothing can be built.
@@ -90,8 +104,8 @@ def check_row(
             check = _BuildCheck(file, method_class, takes, given, row, problems)
             method = check.build(params[dataset], info)
             if method is not None:
-                told, networks = method.told, method.num_networks
-    return CheckedRow(file.name, params, told, networks)
+                declared[dataset], networks = method.told, method.num_networks
+    return CheckedRow(file.name, params, declared, own, networks)
 
 
 def _check_track(row: str, suite: Suite, problems: Problems) -> None:
@@ -149,6 +163,41 @@ def _given(row: str, entry: MethodEntry, dataset: str) -> dict[str, _Given]:
         if key != "protocol":
             given[key] = _Given(value, ["methods", row, "per_dataset", dataset, key])
     return given
+
+
+def _take_told(
+    given: dict[str, _Given],
+    takes: Mapping[str, registry.Hyperparameter],
+    method_class: type[Method],
+    info: Info,
+    problems: Problems,
+) -> dict[str, Told]:
+    """Return the privileged information that a row gives, and take it out of `given`.
+
+    A method that declares `noise_rate` may be given one, and a switch such as `T: true` the file of
+    a matrix, which switches it on.
+    """
+    own = {}
+    for name in KEYS:
+        if name not in given:
+            continue
+        value, path = given[name]
+        switch = takes.get(name)
+        if switch is None and name in method_class.told:
+            del given[name]
+        elif switch is not None and switch.annotation is bool and not isinstance(value, bool):
+            given[name] = _Given(True, path)
+        else:
+            continue
+
+        try:
+            own[name] = told_value(name, value, info, Path(problems.source).parent)
+        except ValueError as error:
+            message = str(error)
+            if switch is not None and message.startswith("must be "):
+                message = f"must be true, false, or {message.removeprefix('must be ')}"
+            problems.add(path, message)
+    return own
 
 
 def _check_params(
@@ -217,7 +266,8 @@ class _BuildCheck:
 
     def _report(self, error: ValueError) -> str | None:
         """Report what the constructor refused. Return the hyperparameter that it names, if any."""
-        problem = problem_of(error, self.given)
+        # An unknown key has been reported already, even if the message has its name.
+        problem = problem_of(error, [name for name in self.given if name in self.takes])
         if not problem.path:
             self.problems.add(["methods", self.row], problem.message)
             return None

@@ -15,8 +15,25 @@ from nlbench.plan.suite_file import Suite
 # meaning.
 SCHEMA = 1
 
+# A noise rate that is not given, but estimated from the run's own training labels.
+ESTIMATE = "estimate"
+
 # Name of the dataset that is checked against when the suite has none that can be used.
 STAND_IN = ""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Privileged information that a suite gives itself, in place of what nlbench measures.
+
+    Attributes:
+        identity: what counts for a result: a noise rate, ESTIMATE, or "sha256:..." of the file of
+            a transition matrix.
+        path: that file, else "".
+    """
+
+    identity: float | str
+    path: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,8 @@ class Condition:
         title: how a table prints it.
         noise_path: the file of a `file` or `matrix` noise. Its digest is in `noise`.
         data_path: the folder of a dataset that a suite locates, else "".
+        told: what the suite gives in place of measured privileged information; see
+            `plan.told`.
     """
 
     dataset: str
@@ -40,6 +59,7 @@ class Condition:
     title: str = field(default="", compare=False)
     noise_path: str = field(default="", compare=False)
     data_path: str = field(default="", compare=False)
+    told: dict[str, Told] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -54,6 +74,7 @@ class RunSpec:
         protocol: with a precision that is not "auto", and with `weights` as "", "imagenet" or the
             "sha256:..." of a file.
         weights_path: the file of those weights, else "".
+        told: of the suite's own privileged information, the part that the method declares.
     """
 
     row: str
@@ -64,10 +85,11 @@ class RunSpec:
     protocol: Protocol
     seed: int
     weights_path: str = ""
+    told: dict[str, Told] = field(default_factory=dict)
 
     def identity(self) -> dict[str, object]:
         """Return everything that can change the run's result, and nothing else, as plain data."""
-        return {
+        values: dict[str, object] = {
             "schema": SCHEMA,
             "method": self.method,
             "params": self.params,
@@ -78,6 +100,11 @@ class RunSpec:
             "protocol": self.protocol.identity(),
             "seed": self.seed,
         }
+        # Added in version 0.3. Left out where a suite gives none, so that existing run keys do not
+        # change.
+        if self.told:
+            values["told"] = {name: told.identity for name, told in self.told.items()}
+        return values
 
     @property
     def key(self) -> str:

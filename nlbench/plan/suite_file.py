@@ -39,12 +39,17 @@ class DatasetEntry(StrictModel):
         path: the folder of a dataset that a suite locates, relative to the suite's file.
         labels: label sets of the dataset. Without labels and noise, its first set is used.
         noise: noises to draw on the clean labels.
+        noise_rate: what methods are told that need the noise rate, in place of the measured one: a
+            number, or "estimate". `plan.told` checks it.
+        transition: the file of the matrix that methods are told that need T.
     """
 
     name: str
     path: str = ""
     labels: list[str] = Field(default_factory=list, min_length=1)
     noise: list[dict[str, object]] = Field(default_factory=list, min_length=1)
+    noise_rate: object = ""
+    transition: object = ""
 
     @field_validator("labels", "noise", mode="before")
     @classmethod

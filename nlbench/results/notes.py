@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nlbench.results.cells import MIXED, STALE, Results, hardware_kind
-from nlbench.results.record import NoiseFacts
+from nlbench.results.record import NoiseFacts, RunRecord
 
 BEST = (
     "best (oracle): highest test accuracy of any epoch. It uses the test labels, so it is an "
@@ -44,12 +44,15 @@ def of_condition(results: Results, condition: int) -> list[str]:
         if variant:
             variants.add(variant)
 
-    if estimates and any("noise_rate" in row.told for row in results.rows):
+    # The published estimate is not used where a suite gives its own.
+    own = [record for record in records if "noise_rate" in record.spec.get("told", {})]
+    if estimates and not own and any("noise_rate" in row.told for row in results.rows):
         given = ", ".join(f"{100 * rate:g}%" for rate in sorted(estimates))
         notes.append(
             f"told noise_rate: the methods are given a published estimate, {given}; the rate of "
             "this dataset cannot be measured."
         )
+    notes += _told_by_suite(records)
     if any(record.metrics.get("selected_clean") is not None for record in records):
         notes.append(
             "selected on clean val: test accuracy at the epoch that is best on a validation set "
@@ -59,6 +62,38 @@ def of_condition(results: Results, condition: int) -> list[str]:
         notes.append(
             f"The images are a {', '.join(sorted(variants))} copy, not the official pixels: "
             "small differences from numbers on the official images may come from that."
+        )
+    return notes
+
+
+def _told_by_suite(records: Sequence[RunRecord]) -> list[str]:
+    """Describe the privileged information that a suite gave itself, and to which methods."""
+    rates: dict[str, list[float]] = {}
+    methods: dict[str, list[str]] = {}
+    matrices: dict[str, list[str]] = {}
+    for record in records:
+        told, method = record.spec.get("told", {}), record.spec["method"]
+        rate = record.method.get("told_noise_rate")
+        # A run that failed was told nothing.
+        if "noise_rate" in told and rate is not None:
+            source = "the suite's own estimate"
+            if told["noise_rate"] == "estimate":
+                source = "an estimate from the given labels, made by a helper network"
+            rates.setdefault(source, []).append(rate)
+            methods.setdefault(source, []).append(method)
+        if "T" in told:
+            matrices.setdefault(told["T"], []).append(method)
+
+    notes = []
+    for source, values in rates.items():
+        given_to = ", ".join(once(methods[source]))
+        notes.append(
+            f"told noise_rate: {given_to} got {source}, {_span(values)}, and not a measured rate."
+        )
+    for digest, names in matrices.items():
+        notes.append(
+            f"told T: {', '.join(once(names))} got the suite's own matrix ({digest[:15]}), and "
+            "not the measured one."
         )
     return notes
 

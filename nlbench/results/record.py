@@ -82,6 +82,8 @@ class MethodFacts(TypedDict, total=False):
 
     # Names of the privileged information that the method was given, such as "noise_rate".
     told: list[str]
+    # The noise rate that the suite gave, or had estimated, in place of the measured one.
+    told_noise_rate: float
     networks: int
     # Networks whose optimiser the method replaced by its own.
     own_optimisers: list[str]

@@ -90,6 +90,7 @@ class HelperNetworks:
         shared = loss == "ce"
         if shared:
             del identity["method"], identity["params"]
+            identity.pop("told", None)
         code = code_hash.code_hash(
             None if shared else method_file, spec.protocol.model, spec.condition.dataset
         )

@@ -94,13 +94,17 @@ def failed(spec: RunSpec, error: BaseException, options: RunOptions) -> RunRecor
     )
 
 
-def method_facts(method: Method, state: RunState) -> MethodFacts:
+def method_facts(spec: RunSpec, method: Method, state: RunState) -> MethodFacts:
     """Return what the method was given and what it trains."""
-    return {
+    facts: MethodFacts = {
         "told": list(method.told),
         "networks": len(state.networks),
         "own_optimisers": sorted(state.replaced),
     }
+    # A rate that was measured is in the facts about the labels.
+    if "noise_rate" in spec.told:
+        facts["told_noise_rate"] = float(method.task.noise_rate)
+    return facts
 
 
 def noise_facts(spec: RunSpec, data: RunData) -> NoiseFacts:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 from nlbench import hardware, models, registry
 from nlbench.build import build_method
 from nlbench.data.decode import Geometry
+from nlbench.data.noise.matrix_files import read_matrix
+from nlbench.errors import DataError
+from nlbench.files import digest
 from nlbench.method import HelperLoss, Method, Task
 from nlbench.plan.protocol import Protocol
-from nlbench.plan.spec import RunSpec
+from nlbench.plan.spec import ESTIMATE, RunSpec, Told
 from nlbench.training.context import RunOptions
 from nlbench.training.images import TrainingImages, images_of
 from nlbench.training.network import Network, Passes
@@ -51,12 +55,21 @@ def own_tensor(array: np.ndarray, device: torch.device) -> Tensor:
     return torch.tensor(array, device=device)
 
 
-def make_task(data: RunData, labels: Tensor, protocol: Protocol, device: torch.device) -> Task:
+def make_task(
+    data: RunData,
+    labels: Tensor,
+    protocol: Protocol,
+    device: torch.device,
+    told: Mapping[str, Told],
+) -> Task:
     """Return the task with all privileged information; building the method withholds most of it.
 
     Args:
         labels: (N,) int64 on the device. The task gets a copy.
-    Raises: ValueError for epochs of more examples than there are.
+        told: what the suite gives, in place of what was measured. A noise rate that is still to be
+            estimated is left out.
+    Raises: ValueError for epochs of more examples than there are; DataError for the file of a
+        matrix that has changed.
     """
     num_train = len(labels)
     # 0 if the protocol sets no number of batches. Then an epoch has all examples.
@@ -76,6 +89,14 @@ def make_task(data: RunData, labels: Tensor, protocol: Protocol, device: torch.d
     if data.T is not None:
         privileged["T"] = torch.tensor(data.T)
 
+    if "noise_rate" in told:
+        rate = told["noise_rate"].identity
+        privileged.pop("noise_rate", None)
+        if rate != ESTIMATE:
+            privileged["noise_rate"] = rate
+    if "T" in told:
+        privileged["T"] = torch.tensor(_own_matrix(told["T"], data.info.num_classes))
+
     return Task(
         num_train=num_train,
         num_classes=data.info.num_classes,
@@ -86,6 +107,16 @@ def make_task(data: RunData, labels: Tensor, protocol: Protocol, device: torch.d
         device=device,
         privileged=privileged,
     )
+
+
+def _own_matrix(told: Told, num_classes: int) -> np.ndarray:
+    """Read the suite's transition matrix (C, C). Raises DataError where it has changed since."""
+    path = Path(told.path)
+    matrix = read_matrix(path, num_classes)
+    # The run's key holds the digest, so another content would be another run.
+    if f"sha256:{digest(path, 'sha256')}" != told.identity:
+        raise DataError(f"{path}: has changed since the suite was read; start again")
+    return matrix
 
 
 def make_method(spec: RunSpec, options: RunOptions, task: Task) -> Method:

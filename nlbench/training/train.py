@@ -18,6 +18,7 @@ from nlbench.training import evaluate, record
 from nlbench.training.checkpoint import Checkpoint, Progress
 from nlbench.training.context import Listener, RunOptions
 from nlbench.training.epoch import train_epoch
+from nlbench.training.estimate import estimated_noise_rate, needs_estimate
 from nlbench.training.helper import HelperNetworks
 from nlbench.training.run_data import RunData
 from nlbench.training.run_state import NO_BAD_STEP, RunState
@@ -51,12 +52,22 @@ def train(
         clean_labels = None if data.clean_labels is None else own_tensor(data.clean_labels, device)
         memorisation = None if clean_labels is None else evaluate.Memorisation(labels, clean_labels)
 
-        task = make_task(data, labels, protocol, device)
-        method = make_method(spec, options, task)
+        progress = Progress(record.code_of(spec, options), list(dict.fromkeys(data.warnings)))
+        task = make_task(data, labels, protocol, device, spec.told)
         scored = scored_parts(data, protocol, device)
         helpers = HelperNetworks(spec, options, store, listener)
+        if needs_estimate(spec):
+            # A constructor may read the rate, so it is estimated before there is a method.
+            try:
+                without_method = make_state(spec, data, options, task, 0, scored, helpers.fit)
+                task.privileged["noise_rate"] = estimated_noise_rate(without_method)
+            except evaluate.Diverged as error:
+                ended = record.ended(spec, data, options, progress, {}, {}, error)
+                store.write(ended, [])
+                return ended
+
+        method = make_method(spec, options, task)
         state = make_state(spec, data, options, task, method.num_networks, scored, helpers.fit)
-        progress = Progress(record.code_of(spec, options), list(dict.fromkeys(data.warnings)))
 
         try:
             # ---- Before epoch 0 -----------------------------------------------------------------
@@ -103,7 +114,7 @@ def train(
         except evaluate.Diverged as error:
             # This is a result and not a failure: the run is not tried again.
             predictions = None
-            facts = record.method_facts(method, state)
+            facts = record.method_facts(spec, method, state)
             ended = record.ended(spec, data, options, progress, facts, {}, error)
         else:
             ended, predictions = finish(
@@ -123,7 +134,7 @@ def clock(device: torch.device) -> float:
 
 def prepare(method: Method, state: RunState, helpers: HelperNetworks, progress: Progress) -> None:
     """Call the method's `prepare`, and keep its warnings and its seconds in `progress`."""
-    began = time.perf_counter()
+    began, trained_before = time.perf_counter(), helpers.seconds_now
     with seeded(state.seed, "prepare"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         method.prepare(state)
@@ -134,7 +145,8 @@ def prepare(method: Method, state: RunState, helpers: HelperNetworks, progress: 
             progress.warnings.append(text)
     # Helper networks have their own entry. One that an earlier run has trained counts there with
     # the seconds that it took then.
-    progress.seconds["prepare"] = time.perf_counter() - began - helpers.seconds_now
+    elapsed = time.perf_counter() - began
+    progress.seconds["prepare"] = elapsed - (helpers.seconds_now - trained_before)
     progress.seconds["fits"] = sum(helpers.seconds.values())
 
 
@@ -167,7 +179,7 @@ def finish(
         "train_index": data.train_index.astype("int32"),
         "labels": data.labels.astype("int16"),
     }
-    facts = record.method_facts(method, state)
+    facts = record.method_facts(spec, method, state)
     images_seen = state.examples_per_epoch * spec.protocol.epochs
     facts["forward_passes"] = state.passes.images / images_seen
 

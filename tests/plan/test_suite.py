@@ -550,7 +550,7 @@ NOISE = "{kind: symmetric, rate: 0.4}"
         (
             (f"noise: {NOISE}", f"noize: {NOISE}"),
             "4: datasets.0.noize",
-            "It takes: name, path, labels, noise. Did you mean",
+            "It takes: name, path, labels, noise, .*Did you mean 'noise'",
         ),
         ((NOISE, "symmetric"), "4: datasets.0.noise.0", "must be a mapping, got 'symmetric'"),
         ((NOISE, "{}"), "4: datasets.0.noise.kind", "is required"),
