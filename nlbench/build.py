@@ -53,12 +53,17 @@ def build_method(cls: type[M], params: Mapping[str, object], task: Task) -> M:
         params: every hyperparameter.
         task: holds all privileged information there is.
     Raises: ValueError for a value that the method refuses, and for information that it declares
-        but that does not exist. Whatever else the constructor raises.
+        but that does not exist; MethodError for a method that could not train. Whatever else the
+        constructor raises.
     """
+    # Loaded here, because it imports torch.
+    from nlbench.contract import hooks
+
     # Only what is declared can be read, so that a table's note on privileged information is true.
     known = dict(task.privileged)
     task.privileged = _declared(cls.told, known)
     method = cls(task, **params)
+    hooks.refuse_instance(method)
     task.privileged = _declared(method.told, known)
     return method
 

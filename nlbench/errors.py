@@ -57,7 +57,8 @@ class MethodError(UserError):
     """
 
     def __init__(self, what: str, fix: str):
-        super().__init__(f"{what}. fix: {fix}")
+        end = "" if what.endswith(("?", ".", "!")) else "."
+        super().__init__(f"{what}{end} fix: {fix}")
         self.what, self.fix = what, fix
 
     def __reduce__(self) -> tuple[type[MethodError], tuple[str, str]]:

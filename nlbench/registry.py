@@ -139,6 +139,20 @@ def load_method(file: MethodFile) -> type[Method]:
     return classes[0]
 
 
+def refuse_wrong_hooks(cls: type[Method], path: Path) -> None:
+    """Refuse a class with a hook that is never called, or that cannot be called.
+
+    Args:
+        path: the file that the message names.
+    Raises: SuiteError with all problems.
+    """
+    from nlbench.contract import hooks
+
+    problems = [f"{path}: {problem}" for problem in hooks.class_problems(cls)]
+    if problems:
+        raise SuiteError("\n".join(problems))
+
+
 def _import(file: MethodFile) -> ModuleType:
     name = file.module or f"nlbench_methods_{file.path.stem}_{abs(hash(str(file.path))):x}"
     if name in sys.modules:
@@ -195,15 +209,33 @@ def hyperparameters(cls: type[Method]) -> dict[str, Hyperparameter]:
         raise SuiteError(f"{where}: an annotation cannot be read: {error}") from None
 
     found = {}
+    parameters = list(inspect.signature(constructor).parameters.values())
+    _refuse_no_task(parameters, hints, where)
     # The first two are self and task.
-    for p in list(inspect.signature(constructor).parameters.values())[2:]:
-        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) or p.name not in hints:
+    for p in parameters[2:]:
+        starred = p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        if starred or p.kind == p.POSITIONAL_ONLY or p.name not in hints:
             raise SuiteError(
                 f"{where}: argument {p.name!r} must be a named argument with a type annotation, "
                 "because suites set it"
             )
         found[p.name] = Hyperparameter(p.name, hints[p.name], p.default)
     return found
+
+
+def _refuse_no_task(parameters: list[inspect.Parameter], hints: dict[str, Any], where: str) -> None:
+    """Refuse a constructor whose first argument after `self` is not the task."""
+    right = "write def __init__(self, task: Task, ...) and super().__init__(task)"
+    if len(parameters) < 2 and not any(p.kind == p.VAR_POSITIONAL for p in parameters):
+        raise SuiteError(f"{where}: lacks the argument `task`. fix: {right}")
+
+    first = parameters[1] if len(parameters) > 1 else parameters[0]
+    is_value = hints.get(first.name) in (bool, int, float, str)
+    if first.name != "task" and (is_value or first.default is not first.empty):
+        raise SuiteError(
+            f"{where}: its first argument is {first.name!r}, and nlbench passes the task there. "
+            f"fix: {right}"
+        )
 
 
 def first_line(path: Path, function: str = "") -> str:

@@ -89,7 +89,8 @@ MAY = {
     "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"},
     "executors": {"training", "results", "plan", "data", "code_hash", "registry"}
     | {"errors", "hardware"},
-    "conformance": {"training", "results", "plan", "data", "registry", "build", "method", "errors"},
+    "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}
+    | {"contract", "errors"},
     "bench": {"results", "ops", "errors", "hardware"},
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}
     | {"method", "contract", "ops", "errors", "files", "hardware", "streams"},
@@ -97,8 +98,8 @@ MAY = {
     "plan": {"data", "registry", "build", "models", "errors", "files", "streams"},
     "data": {"errors", "files", "hardware", "streams"},
     "code_hash": {"models", "_core"},
-    "registry": {"method", "errors"},
-    "build": {"method", "errors"},
+    "registry": {"method", "contract", "errors"},
+    "build": {"method", "contract", "errors"},
     "models": {"errors"},
     "methods": {"method", "ops"},
     "method": {"contract"},

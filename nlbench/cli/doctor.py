@@ -104,7 +104,9 @@ def _methods(methods_dir: Path | None) -> tuple[str, list[str]]:
     broken = []
     for file in files.values():
         try:
-            registry.hyperparameters(registry.load_method(file))
+            cls = registry.load_method(file)
+            registry.refuse_wrong_hooks(cls, file.path)
+            registry.hyperparameters(cls)
         # One broken file must not hide the others.
         except SuiteError as error:
             broken.append(str(error))

@@ -33,6 +33,7 @@ from nlbench.conformance.resume_causes import OUT_OF_SIGHT, causes
 from nlbench.conformance.snapshot import is_short, leaves, unlike
 from nlbench.conformance.trial import BATCH, C, N, Trial
 from nlbench.conformance.watch import evaluation_mode, random_images
+from nlbench.contract import hooks
 from nlbench.errors import SuiteError
 from nlbench.method import Method, Run
 from nlbench.training.run_state import RunState
@@ -128,6 +129,13 @@ def names_a_source(lab: Lab) -> None:
             "fix: begin the file with a line such as "
             '"""My loss. Doe & Roe, NeurIPS 2018, arXiv:1805.07836."""'
         )
+
+
+@check("hooks", "import")
+def has_known_hooks(lab: Lab) -> None:
+    """each hook has a name that nlbench calls, and takes what it passes"""
+    if problems := hooks.class_problems(lab.cls):
+        raise Failed("\n".join(f"{one.what}\nfix: {one.fix}" for one in problems))
 
 
 @check("hyperparameters", "import")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nlbench import registry
 from nlbench.build import build_method, dummy_task, problem_of, typed_value
 from nlbench.data.base import Info
-from nlbench.errors import SuiteError, did_you_mean, unknown_key, unknown_name
+from nlbench.errors import MethodError, SuiteError, did_you_mean, unknown_key, unknown_name
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import STAND_IN, Told
 from nlbench.plan.suite_file import MethodEntry, Suite
@@ -145,6 +145,7 @@ def _load(
     file = files[name]
     try:
         method_class = registry.load_method(file)
+        registry.refuse_wrong_hooks(method_class, file.path)
         return file, method_class, registry.hyperparameters(method_class)
     except SuiteError as error:
         problems.add(where, str(error))
@@ -278,6 +279,9 @@ class _BuildCheck:
 
     def _report_mistake(self, error: Exception) -> None:
         """Report a mistake in the method's file, which may be a user's own."""
+        if isinstance(error, MethodError):
+            self.problems.add(["methods", self.row], f"{self.file.path}: {error}")
+            return
         spot = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{self.file.path}: cannot be built: {type(error).__name__}: {error}"
         self.problems.add(["methods", self.row], f"{what} ({spot.filename}:{spot.lineno})")

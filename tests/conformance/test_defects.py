@@ -603,7 +603,12 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
         "import",
         ["No module named 'no_such_module'", r"mine\.py", "line"],
     ),
-    "neither loss nor step": ("class Mine(Method):\n    pass\n", "train", ["define loss"]),
+    "neither loss nor step": ("class Mine(Method):\n    pass\n", "build", ["define loss"]),
+    "a hook of another name": (
+        members(CE, function("on_epoch_begin(self, run, epoch)", "self.epoch = epoch")),
+        "hooks",
+        [r"mine\.py:\d+: nothing calls on_epoch_begin", r"Did you mean on_epoch_start\?", "fix:"],
+    ),
     "two networks without a vote": (
         members(
             "num_networks = 2\n",
