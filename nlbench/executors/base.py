@@ -113,7 +113,7 @@ def state(
 
 def age_of(store: Store, key: str) -> int | None:
     """Return when the run's record was written, in nanoseconds, or None if it has none."""
-    path = store.run_dir(key) / "record.json"
+    path = store.record_path(key)
     return path.stat().st_mtime_ns if path.exists() else None
 
 

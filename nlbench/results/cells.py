@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tokenize
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlbench import code_hash, registry
 from nlbench.errors import SuiteError
 from nlbench.results import statistics
 from nlbench.results.formats import p_value
+from nlbench.results.integrity import RunFiles
 from nlbench.results.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -18,7 +21,11 @@ if TYPE_CHECKING:
 
 # Marks behind a cell; results.notes explains them.
 STALE = "*"
+UNKNOWN_CODE = "°"
 MIXED = "‡"
+
+# Before the number of records that cannot be used.
+DAMAGED = "?"
 
 
 # ---- Values of one cell -------------------------------------------------------------------------
@@ -32,12 +39,14 @@ class Cell:
         planned: how many seeds the plan has.
         values: the value of each seed that is done, in [0, 1].
         failed: how many seeds failed or diverged.
+        damaged: how many seeds have a record that cannot be used.
     """
 
     planned: int
     values: dict[int, float] = field(default_factory=dict)
     failed: int = 0
     marks: str = ""
+    damaged: int = 0
 
     @property
     def mean(self) -> float | None:
@@ -52,18 +61,21 @@ class Cell:
     def text(self) -> str:
         """Return mean±std in percent, followed by what is missing and by the marks.
 
-        "(2/5)" means that 2 of 5 seeds are done, "!1" that one failed, "-" that there is none.
+        "(2/5)" means that 2 of 5 seeds are done, "!1" that one failed, "?1" that the record of one
+        is damaged, "-" that there is none.
         """
+        unusable = []
+        if self.failed:
+            unusable.append(f"!{self.failed}")
+        if self.damaged:
+            unusable.append(f"{DAMAGED}{self.damaged}")
         if self.mean is None:
-            if self.failed:
-                return f"!{self.failed}{self.marks}"
-            return f"-{self.marks}"
+            return f"{', '.join(unusable) or '-'}{self.marks}"
 
         missing = []
         if len(self.values) < self.planned:
             missing.append(f"{len(self.values)}/{self.planned}")
-        if self.failed:
-            missing.append(f"!{self.failed}")
+        missing += unusable
 
         text = _percent(self.mean, self.std)
         if missing:
@@ -175,26 +187,28 @@ class Results:
             for row in plan["rows"]
         ]
         self._methods = methods
+        # Files outside the package, which the plan names so that --methods-dir need not.
+        self._method_files: dict[str, str] = plan.get("method_files", {})
 
-        # In the order of the plan: (condition, record), and the records of each cell by seed.
+        # In the order of the plan: (condition, record), and the files of each cell by seed.
         self._records: list[tuple[int, RunRecord]] = []
-        self._cells: dict[tuple[str, int], dict[int, RunRecord | None]] = {}
+        self._cells: dict[tuple[str, int], dict[int, RunFiles]] = {}
         for cell in plan["cells"]:
-            record = store.read(cell["key"])
+            files = store.check(cell["key"]) or RunFiles()
             by_seed = self._cells.setdefault((cell["row"], cell["condition"]), {})
-            by_seed[cell["seed"]] = record
-            if record is not None:
-                self._records.append((cell["condition"], record))
+            by_seed[cell["seed"]] = files
+            if files.record is not None:
+                self._records.append((cell["condition"], files.record))
 
-        # The code hash of today by method, model and dataset.
-        self._hashes: dict[tuple[str, str, str], str] = {}
+        # The code hash of today by method, model and dataset. None where there is no code.
+        self._hashes: dict[tuple[str, str, str], str | None] = {}
 
     # ---- Records --------------------------------------------------------------------------------
 
     def records_of(self, row: str, condition: int) -> list[RunRecord]:
         """Return the records of one cell, in the order of the plan."""
         by_seed = self._cells.get((row, condition), {})
-        return [record for record in by_seed.values() if record is not None]
+        return [files.record for files in by_seed.values() if files.record is not None]
 
     def records_under(self, condition: int) -> list[RunRecord]:
         """Return the records of all rows under one condition."""
@@ -203,6 +217,14 @@ class Results:
     def all_records(self) -> list[RunRecord]:
         """Return every record of the plan."""
         return [record for _, record in self._records]
+
+    def all_files(self) -> list[RunFiles]:
+        """Return what was found of each run of the plan, once for each run."""
+        # Two rows may be the same run, whose files are the same object.
+        found = {}
+        for by_seed in self._cells.values():
+            found.update({id(files): files for files in by_seed.values()})
+        return list(found.values())
 
     def has(self, metric: str) -> bool:
         """Return whether any record has a value of this metric."""
@@ -217,9 +239,11 @@ class Results:
         by_seed = self._cells.get((row, condition), {})
 
         values = {}
-        failed = 0
-        for seed, record in by_seed.items():
+        failed = damaged = 0
+        for seed, files in by_seed.items():
+            record = files.record
             if record is None:
+                damaged += bool(files.damage)
                 continue
             # A run that diverged has no value, so no mean contains it, and the cell must say so.
             value = record.metrics.get(key)
@@ -228,25 +252,20 @@ class Results:
             elif value is not None:
                 values[seed] = value
 
-        records = self.records_of(row, condition)
-        marks = ""
-        if any(self._is_stale(record) for record in records):
-            marks += STALE
-        if len(set(map(hardware_kind, records))) > 1:
-            marks += MIXED
-        return Cell(len(by_seed), values, failed, marks)
+        marks = self._marks(self.records_of(row, condition))
+        return Cell(len(by_seed), values, failed, marks, damaged)
 
     def difference(
         self, row: str, reference: str, condition: int, metric: str = "last"
     ) -> Difference | None:
-        """Return `row` minus `reference`, marked where their runs are of several hardware kinds."""
+        """Return `row` minus `reference`, with the marks that a cell of both their runs has."""
         found = difference(
             self.cell(row, condition, metric), self.cell(reference, condition, metric)
         )
+        if found is None:
+            return None
         records = self.records_of(row, condition) + self.records_of(reference, condition)
-        if found is not None and len(set(map(hardware_kind, records))) > 1:
-            return replace(found, marks=MIXED)
-        return found
+        return replace(found, marks=self._marks(records))
 
     def differences(self, reference: str, condition: int) -> dict[str, Difference]:
         """Return each other row minus `reference`, with p-values after Holm over the rows."""
@@ -263,25 +282,52 @@ class Results:
         adjusted = dict(zip(ps, statistics.holm(list(ps.values())), strict=True))
         return {name: replace(delta, p=adjusted.get(name)) for name, delta in found.items()}
 
-    def _is_stale(self, record: RunRecord) -> bool:
-        """Return whether the code that the record's numbers depend on is another one today."""
-        spec = record.spec
-        file = self._methods.get(spec["method"])
-        if file is None:
-            # A method of a folder that the command line did not name cannot be compared.
-            return False
+    def _marks(self, records: Sequence[RunRecord]) -> str:
+        """Return what a reader must know about these runs, as marks."""
+        marks = ""
+        present = [(record.code, self._code_today(record)) for record in records]
+        if any(today is not None and code != today for code, today in present):
+            marks += STALE
+        if any(today is None for _, today in present):
+            marks += UNKNOWN_CODE
+        if len(set(map(hardware_kind, records))) > 1:
+            marks += MIXED
+        return marks
 
+    def _code_today(self, record: RunRecord) -> str | None:
+        """Return the hash of the code that the record's numbers depend on, as it is today.
+
+        None where the method's file is not known, "" where the model does not exist any more.
+        """
+        spec = record.spec
         model, dataset = spec["protocol"]["model"], spec["dataset"]
         key = (spec["method"], model, dataset)
         if key not in self._hashes:
-            try:
-                self._hashes[key] = code_hash.code_hash(file.path, model, dataset)
-            except SuiteError:
-                # The model does not exist any more.
-                self._hashes[key] = ""
-        return record.code != self._hashes[key]
+            self._hashes[key] = self._hash(*key)
+        return self._hashes[key]
+
+    def _hash(self, method: str, model: str, dataset: str) -> str | None:
+        path = self._method_file(method)
+        if path is None:
+            return None
+        try:
+            return code_hash.code_hash(path, model, dataset)
+        except SuiteError:
+            return ""
+        except (OSError, SyntaxError, ValueError, tokenize.TokenError):
+            # The file is there, but is no Python that can be read.
+            return None
+
+    def _method_file(self, method: str) -> Path | None:
+        """Return the file of a method, as the caller or else the plan names it."""
+        if method in self._methods:
+            return self._methods[method].path
+        if method in self._method_files and Path(self._method_files[method]).is_file():
+            return Path(self._method_files[method])
+        return None
 
 
 def hardware_kind(record: RunRecord) -> tuple[str, str]:
     """Return device class and precision. Runs that differ in them are not compared unmarked."""
-    return record.environment["device"], record.environment["precision"]
+    environment = record.environment
+    return environment.get("device", ""), environment.get("precision", "")

@@ -27,6 +27,8 @@ _COLUMNS = (
     "difference_std",
     "p_unadjusted",
     "marks",
+    "difference_marks",
+    "damaged",
 )
 _PUBLISHED_COLUMNS = (
     "published",
@@ -99,8 +101,9 @@ def _measured(
     if reference is not None and row.name != reference:
         delta = results.difference(row.name, reference, condition, metric)
     if delta is None:
-        return [*values, "", "", "", "", cell.marks]
-    return [*values, reference, delta.mean, delta.std, delta.p, cell.marks]
+        return [*values, "", "", "", "", cell.marks, "", cell.damaged]
+    differences = [reference, delta.mean, delta.std, delta.p]
+    return [*values, *differences, cell.marks, delta.marks, cell.damaged]
 
 
 def _published(

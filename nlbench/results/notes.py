@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from nlbench.results.cells import MIXED, STALE, Results, hardware_kind
+from nlbench.results.cells import (
+    DAMAGED,
+    MIXED,
+    STALE,
+    UNKNOWN_CODE,
+    Results,
+    hardware_kind,
+)
 from nlbench.results.record import NoiseFacts, RunRecord
 
 BEST = (
@@ -101,7 +108,7 @@ def _told_by_suite(records: Sequence[RunRecord]) -> list[str]:
 def _noise_rate(facts: Sequence[NoiseFacts]) -> str:
     train_rates, full_rates = [], []
     for fact in facts:
-        train, full = fact["noise_rate_train"], fact["noise_rate_full"]
+        train, full = fact.get("noise_rate_train"), fact.get("noise_rate_full")
         if train is None or full is None:
             return "noise rate unknown (this dataset has no true labels)"
         train_rates.append(train)
@@ -109,7 +116,7 @@ def _noise_rate(facts: Sequence[NoiseFacts]) -> str:
 
     # All runs under one condition have the same kind of noise.
     drawn = "the same for all seeds"
-    if facts[0]["redrawn"]:
+    if facts[0].get("redrawn"):
         drawn = "drawn anew for each seed"
     return (
         f"measured noise rate {_span(train_rates)} of the training labels "
@@ -125,7 +132,9 @@ def _span(rates: Sequence[float]) -> str:
 
 
 def _sizes(facts: Sequence[NoiseFacts]) -> str:
-    sizes = {(fact["num_train"], fact["num_val"], fact["num_test"]) for fact in facts}
+    sizes = set()
+    for fact in facts:
+        sizes.add((fact.get("num_train", 0), fact.get("num_val", 0), fact.get("num_test", 0)))
     parts = []
     for train, val, test in sorted(sizes):
         names = [f"{train} training"]
@@ -142,11 +151,12 @@ def of_marks(results: Results) -> list[str]:
     """Explain the marks that cells of these results have, and name methods with own optimisers."""
     records = results.all_records()
     # The marks of a cell are the same for every metric, and every finished run has `last`.
-    stale = failed = missing = False
+    stale = unknown = failed = missing = False
     for row in results.rows:
         for condition in range(len(results.conditions)):
             cell = results.cell(row.name, condition, "last")
             stale = stale or STALE in cell.marks
+            unknown = unknown or UNKNOWN_CODE in cell.marks
             failed = failed or cell.failed > 0
             missing = missing or len(cell.values) < cell.planned
 
@@ -162,13 +172,57 @@ def of_marks(results: Results) -> list[str]:
             f"{STALE} made by another version of the code; `nlbench run --stale rerun` trains "
             "it again."
         )
+    if unknown:
+        notes.append(
+            f"{UNKNOWN_CODE} code not found, so it is unknown whether it has changed; give "
+            "--methods-dir."
+        )
     if len(set(map(hardware_kind, records))) > 1:
         notes.append(f"{MIXED} contains or compares runs of different precision or device class.")
     if failed:
         notes.append("! number of runs that failed or diverged; no mean contains them.")
     if missing:
         notes.append("(n/m) n of m seeds are done; - none is done yet.")
+    return [*notes, *of_damage(results)]
+
+
+# At most so many damaged files are named; the others are counted.
+MOST_NAMED = 5
+
+
+def of_damage(results: Results) -> list[str]:
+    """Name the files that are damaged, and count the records that cannot be checked."""
+    unusable, beside = [], []
+    unchecked = 0
+    for files in results.all_files():
+        if files.record is None:
+            unusable += [damage.text for damage in files.damage]
+        else:
+            beside += [damage.text for damage in files.damage]
+            unchecked += not files.checked
+
+    notes = []
+    if unusable:
+        notes.append(
+            f"{DAMAGED} number of records that are damaged; no mean contains them, and "
+            f"`nlbench run` trains them again: {_named(unusable)}."
+        )
+    if beside:
+        notes.append(f"Damaged files, on which no number in this table depends: {_named(beside)}.")
+    if unchecked:
+        records = "1 record has" if unchecked == 1 else f"{unchecked} records have"
+        notes.append(
+            f"{records} no checksum, as nlbench 0.1 wrote them: a change of their numbers since "
+            "would not be noticed."
+        )
     return notes
+
+
+def _named(texts: Sequence[str]) -> str:
+    named = "; ".join(texts[:MOST_NAMED])
+    if len(texts) > MOST_NAMED:
+        named += f"; and {len(texts) - MOST_NAMED} more"
+    return named
 
 
 def once(texts: Iterable[str]) -> list[str]:

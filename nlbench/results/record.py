@@ -13,7 +13,13 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    with_config,
+)
 from typing_extensions import TypedDict
 
 from nlbench.errors import StoreError
@@ -24,11 +30,15 @@ SCHEMA = 1
 # From a version to the function that brings a record of it to the next version.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
+# A number written as text is no number: whoever computes with it would fail.
+_STRICT = ConfigDict(strict=True)
+
 # Accuracies and shares in [0, 1], and epochs counted from 0. None for a share of nothing. The keys
 # are open: a dataset may name further test sets. results.metrics lists those that tables know.
 Metrics = dict[str, int | float | None]
 
 
+@with_config(_STRICT)
 class NoiseFacts(TypedDict, total=False):
     """The training labels: what was asked for, what was measured, and how many there are."""
 
@@ -48,6 +58,7 @@ class NoiseFacts(TypedDict, total=False):
     checksums: dict[str, str]
 
 
+@with_config(_STRICT)
 class Timing(TypedDict, total=False):
     """Seconds by part of the run. `fits` is the training of helper networks."""
 
@@ -57,6 +68,7 @@ class Timing(TypedDict, total=False):
     evaluate: float
 
 
+@with_config(_STRICT)
 class Environment(TypedDict, total=False):
     """Versions, hardware and settings that are not part of the run's key."""
 
@@ -77,6 +89,7 @@ class Environment(TypedDict, total=False):
     weights: str
 
 
+@with_config(_STRICT)
 class MethodFacts(TypedDict, total=False):
     """Facts about the method: its privileged information, its networks and its estimates."""
 
@@ -92,6 +105,7 @@ class MethodFacts(TypedDict, total=False):
     T_mean_absolute_error: float
 
 
+@with_config(_STRICT)
 class RunError(TypedDict, total=False):
     """The reason why a run is not done.
 
@@ -128,7 +142,7 @@ class RunRecord(BaseModel):
     """
 
     # A record of a later version may have more keys.
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     key: str
     status: Literal["done", "diverged", "failed"]
@@ -160,6 +174,11 @@ class RunRecord(BaseModel):
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError("it is no JSON object")
+        return cls.from_values(values)
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> RunRecord:
+        """Make a record of the values of its JSON object. Raises as `from_json`."""
         return cls.model_validate(migrate(values))
 
     @property
@@ -193,10 +212,8 @@ class RunRecord(BaseModel):
         line.update({f"seconds_{name}": seconds for name, seconds in self.timing.items()})
         line.update(self.method)
 
-        line["device"] = environment["device"]
-        line["device_name"] = environment["device_name"]
-        line["precision"] = environment["precision"]
-        line["torch"] = environment["torch"]
+        for name in ("device", "device_name", "precision", "torch"):
+            line[name] = environment.get(name, "")
         line["error"] = self.error_message
         return line
 
@@ -204,9 +221,11 @@ class RunRecord(BaseModel):
 def migrate(values: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON of a record as the present version has it; `values` may be changed.
 
-    Raises: StoreError for a record of a later version.
+    Raises: StoreError for a record of a later version, ValueError for a version that is none.
     """
     schema = values.get("schema", 1)
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise ValueError(f"schema must be a number from 1 on, got {schema!r}")
     if schema > SCHEMA:
         raise StoreError(
             f"the record {values.get('key')} was written by a later version of nlbench "

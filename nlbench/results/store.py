@@ -18,17 +18,30 @@ import csv
 import io
 import json
 import os
+import secrets
+import shutil
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from nlbench.errors import StoreError
 from nlbench.files import write_atomic
-from nlbench.plan.spec import key_of
-from nlbench.results.lock import hold
+from nlbench.results.integrity import (
+    FILES,
+    HISTORY,
+    NEW,
+    PREDICTIONS,
+    RECORD,
+    Damage,
+    RunFiles,
+    check_run,
+    listed_files,
+    located,
+    read_object,
+    with_checksums,
+)
+from nlbench.results.lock import hold, holder_of
 from nlbench.results.record import RunRecord
 
 if TYPE_CHECKING:
@@ -57,18 +70,33 @@ def _json_bytes(value: Mapping[str, object]) -> bytes:
     return (text + "\n").encode()
 
 
+def _state(folder: Path) -> object:
+    """Return a value that changes when a file of a run is changed or replaced."""
+    found = []
+    for name in (RECORD, *FILES):
+        try:
+            stat = located(folder, name).stat()
+        except FileNotFoundError:
+            found.append(None)
+        else:
+            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+    return found
+
+
 class Store:
     """The folder OUT. Reading needs no preparation; before writing, call `require_writable`.
 
     Args:
         root: the folder; it need not exist.
-        warn: called with one line for each corrupt file.
+        warn: called with one line for each damaged file.
     """
 
     def __init__(self, root: str | Path, warn: Warn = lambda line: None) -> None:
         self.root = Path(root)
         self.warn = warn
-        self._reported: set[Path] = set()
+        self._reported: set[Damage] = set()
+        # By key: the state of the run's files, and what was found.
+        self._checked: dict[str, tuple[object, RunFiles | None]] = {}
 
     def require(self) -> None:
         """Raise StoreError for a folder that is not there or holds no records."""
@@ -110,42 +138,57 @@ class Store:
 
     def run_keys(self) -> list[str]:
         """Return the keys of all runs that ended."""
-        return sorted(path.parent.name for path in self.root.glob("runs/*/record.json"))
+        found = {path.parent.name for path in self.root.glob(f"runs/*/{RECORD}")}
+        # A process was killed before it could move these to their places.
+        found |= {path.parent.parent.name for path in self.root.glob(f"runs/*/{NEW}/{RECORD}")}
+        return sorted(found)
 
-    def read(self, key: str) -> RunRecord | None:
-        """Return a record; None for one that is missing or corrupt.
+    def record_path(self, key: str) -> Path:
+        """Return the place of a run's record, which need not exist."""
+        return located(self.run_dir(key), RECORD)
 
-        A corrupt record is reported once. It stays where it is until `write` renames it.
+    def check(self, key: str) -> RunFiles | None:
+        """Check the files of a run, and warn of each that is damaged, once.
 
+        Returns: None where there is no record. See `RunFiles` for the rest.
         Raises: StoreError for a store that cannot be read, or a record of a later version.
         """
-        path = self.run_dir(key) / "record.json"
+        folder = self.run_dir(key)
         try:
-            record = RunRecord.from_json(path.read_bytes())
-            # A folder that was renamed or a spec that was edited would give another run's result.
-            if record.key != key or key_of(record.spec) != key:
-                raise ValueError(f"it describes the run {key_of(record.spec)}, not {key}")
-            return record
-        except FileNotFoundError:
-            return None
+            state = _state(folder)
+            # A file is read again only if it has changed since: tables ask for records often.
+            if key in self._checked and self._checked[key][0] == state:
+                return self._checked[key][1]
+            found = check_run(folder, key)
+            # Another process may have written the run again between two of its files.
+            if found is not None and found.damage and _state(folder) != state:
+                found = check_run(folder, key)
         except OSError as error:
             raise StoreError(
-                f"{self.root}: cannot be read as a record store ({error.strerror})"
+                f"{error.filename or self.root}: cannot be read as a record store "
+                f"({error.strerror})"
             ) from None
-        except ValidationError as error:
-            self._report_corrupt(path, error.errors()[0]["msg"])
-        except ValueError as error:
-            self._report_corrupt(path, str(error))
-        return None
 
-    def _report_corrupt(self, path: Path, reason: str) -> None:
-        if path in self._reported:
+        self._checked[key] = state, found
+        for damage in found.damage if found is not None else ():
+            self._report(damage)
+        return found
+
+    def read(self, key: str) -> RunRecord | None:
+        """Return a record; None for one that is missing or damaged.
+
+        What is damaged is reported once. It stays where it is until `write` renames it.
+
+        Raises: as `check`.
+        """
+        found = self.check(key)
+        return None if found is None else found.record
+
+    def _report(self, damage: Damage) -> None:
+        if damage in self._reported:
             return
-        self._reported.add(path)
-        self.warn(
-            f"{path}: corrupt record: {reason}; it counts as missing, "
-            "and its run will be trained again"
-        )
+        self._reported.add(damage)
+        self.warn(f"{damage.path}: {damage.reason}; {damage.consequence}")
 
     def write(
         self,
@@ -153,23 +196,48 @@ class Store:
         history: Sequence[Mapping[str, object]],
         predictions: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Write a run that ended. The file record.json comes last, because it marks the end.
+        """Write a run that ended, in place of an older record of it.
+
+        A process that is killed meanwhile leaves the old run or the new one, whole.
 
         Args:
             history: the metrics of each epoch; all have the keys of the first.
             predictions: arrays by name, for predictions.npz.
         """
         folder = self.run_dir(record.key)
-        # Nothing is ever deleted, not even a record that cannot be read.
-        if (folder / "record.json").exists() and self.read(record.key) is None:
-            self.set_aside(folder / "record.json", "corrupt record")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._finish_moving(folder)
+        self._set_aside_damaged(record.key)
 
+        # Whole under another name first. The rename to NEW decides that this is the run now.
+        staged = folder / f"{NEW}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        try:
+            staged.mkdir()
+            self._write_files(staged, record, history, predictions)
+            os.rename(staged, folder / NEW)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        self._finish_moving(folder)
+
+        # A run that failed, for example because the disk was full, continues from its checkpoint.
+        if record.status != "failed":
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    def _write_files(
+        self,
+        folder: Path,
+        record: RunRecord,
+        history: Sequence[Mapping[str, object]],
+        predictions: Mapping[str, np.ndarray] | None,
+    ) -> None:
+        files: dict[str, Path] = {}
         if history:
             text = io.StringIO()
             writer = csv.DictWriter(text, fieldnames=list(history[0]))
             writer.writeheader()
             writer.writerows(history)
-            write_atomic(folder / "history.csv", lambda file: file.write(text.getvalue().encode()))
+            files[HISTORY] = folder / HISTORY
+            write_atomic(files[HISTORY], lambda file: file.write(text.getvalue().encode()))
 
         if predictions is not None:
             # Imported here, because tables read records and do without NumPy.
@@ -177,24 +245,49 @@ class Store:
 
             # The stubs of numpy take a keyword for one of the options.
             arrays: dict[str, Any] = dict(predictions)
-            write_atomic(
-                folder / "predictions.npz", lambda file: np.savez_compressed(file, **arrays)
-            )
+            files[PREDICTIONS] = folder / PREDICTIONS
+            write_atomic(files[PREDICTIONS], lambda file: np.savez_compressed(file, **arrays))
 
-        # Last: a process that is killed before this line leaves a run that is not done.
-        payload = _json_bytes(record.as_json())
-        write_atomic(folder / "record.json", lambda file: file.write(payload))
+        payload = _json_bytes(with_checksums(record.as_json(), files))
+        write_atomic(folder / RECORD, lambda file: file.write(payload))
 
-        # A run that failed, for example because the disk was full, continues from its checkpoint.
-        if record.status != "failed":
-            (folder / "checkpoint.pt").unlink(missing_ok=True)
+    def _finish_moving(self, folder: Path) -> None:
+        """Move the files of a run that was written again to their places, the record last."""
+        new = folder / NEW
+        if not new.is_dir():
+            return
+
+        if (new / RECORD).exists():
+            try:
+                listed = listed_files(read_object(new / RECORD))
+            except ValueError:
+                # It was damaged since. Whoever reads the record finds out.
+                listed = set(FILES)
+            for name in FILES:
+                if (new / name).exists():
+                    os.replace(new / name, folder / name)
+                elif name not in listed:
+                    # The old run had this file, and the new one has none.
+                    (folder / name).unlink(missing_ok=True)
+            os.replace(new / RECORD, folder / RECORD)
+        new.rmdir()
+
+    def _set_aside_damaged(self, key: str) -> None:
+        """Rename the files of a run whose record cannot be used: nothing is ever deleted."""
+        found = self.check(key)
+        if found is None or found.record is not None:
+            return
+        folder = self.run_dir(key)
+        for name in (RECORD, *FILES):
+            if os.path.lexists(folder / name):
+                self.set_aside(folder / name, "damaged record" if name == RECORD else "beside it")
 
     def set_aside(self, path: Path, reason: str) -> None:
         """Rename a file that cannot be used, so that it is kept and its run can be done again."""
         # The first number that is free: an earlier file of this name is kept, too.
         for number in range(1, 1000):
             other = path.with_name(f"{path.name}.corrupt-{number}")
-            if not other.exists():
+            if not os.path.lexists(other):
                 break
         os.replace(path, other)
         self.warn(f"{path}: {reason}; set aside as {other.name}")
@@ -244,12 +337,22 @@ class Store:
 
     # ---- Locks ----------------------------------------------------------------------------------
 
-    def lock(self, key: str) -> contextlib.AbstractContextManager[bool]:
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[bool]:
         """Hold the run `key` against other processes; see `hold`.
 
-        Removes the temporary files that a killed process left in the run's folder.
+        Tidies up after a process that was killed: removes the temporary files in the run's folder,
+        and moves the files of a run that was written again to their places.
         """
-        return hold(self.run_dir(key) / "lock", leftovers=".*.tmp")
+        folder = self.run_dir(key)
+        with hold(folder / "lock", leftovers=".*.tmp", warn=self.warn) as mine:
+            if mine:
+                self._finish_moving(folder)
+            yield mine
+
+    def holder(self, key: str) -> str:
+        """Describe the process that holds a run; empty where nobody is named."""
+        return holder_of(self.run_dir(key) / "lock")
 
     def release(self, key: str, pid: int) -> None:
         """Clear the lock that the dead process `pid` of this host left.
@@ -257,5 +360,8 @@ class Store:
         On a file system without flock it would otherwise be valid until its heartbeat is too old.
         """
         lock = self.run_dir(key) / "lock"
-        if lock.exists() and lock.read_text().split() == [socket.gethostname(), str(pid)]:
+        if lock.is_file() and lock.read_text(errors="replace").split() == [
+            socket.gethostname(),
+            str(pid),
+        ]:
             lock.write_text("")

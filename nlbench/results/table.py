@@ -219,7 +219,7 @@ def _passes(results: Results, row: str, condition: int) -> str:
     # Only a run that was trained to its end has counted them.
     passes = []
     for record in results.records_of(row, condition):
-        if record.status == "done":
+        if record.status == "done" and "forward_passes" in record.method:
             passes.append(record.method["forward_passes"])
 
     mean = statistics.mean(passes)

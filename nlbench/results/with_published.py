@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nlbench.results import notes, statistics
-from nlbench.results.cells import Cell, Results, SuiteRow
+from nlbench.results.cells import DAMAGED, Cell, Results, SuiteRow
 from nlbench.results.formats import p_value
 from nlbench.results.metrics import MEASURES, METRICS, Reported
 from nlbench.results.published import comparable, records
@@ -53,7 +53,8 @@ class PublishedCell:
     Attributes:
         nearest: those with the most similar setting.
         further: how many more there are of this method and metric.
-        marks: those of the measured cell, "!" where its mean leaves out runs that failed, and COPY.
+        marks: those of the measured cell, "!" and "?" where its mean leaves out runs that failed or
+            records that are damaged, and COPY.
     """
 
     nearest: Sequence[Compared] = ()
@@ -100,6 +101,8 @@ def nearest_published(
         marks += COPY
     if cell.failed:
         marks += "!"
+    if cell.damaged:
+        marks += DAMAGED
     return PublishedCell(compared, len(numbers) - len(nearest), marks)
 
 

@@ -1,8 +1,11 @@
 """The store: whole files or none, corrupt ones set aside, one process a run."""
 
+import contextlib
 import errno
+import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +17,7 @@ import nlbench
 from nlbench import files
 from nlbench.errors import StoreError
 from nlbench.plan.spec import key_of
-from nlbench.results import lock
+from nlbench.results import integrity, lock
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
 
@@ -111,7 +114,7 @@ def test_a_run_has_its_record_only_when_everything_else_is_written(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         store.write(make(), [{"epoch": 0}], {"test": Unwritable()})
     assert store.run_keys() == []
-    assert os.listdir(store.run_dir(KEY)) == ["history.csv"]
+    assert os.listdir(store.run_dir(KEY)) == []
 
 
 @pytest.mark.parametrize(
@@ -151,7 +154,8 @@ def test_a_record_of_a_later_version_can_be_read(tmp_path):
     store = Store(tmp_path)
     store.write(make(), [])
     path = store.run_dir(KEY) / "record.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "new_field": 1}))
+    later = {**make().as_json(), "new_field": 1}
+    path.write_text(json.dumps(integrity.with_checksums(later, {})))
 
     assert store.read(KEY) == make()
 
@@ -292,3 +296,317 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     left.write_text("")
     with store.lock(KEY):
         assert not left.exists()
+
+
+# ---- Damage -------------------------------------------------------------------------------------
+
+HISTORY = [{"epoch": 0, "loss": 1.5}, {"epoch": 1, "loss": 0.5}]
+
+
+def written(root, warnings, spec=SPEC, **changes):
+    """Write a run with all its files, and return the store and the run's folder."""
+    store = Store(root, warnings.append)
+    record = make(spec, **changes)
+    store.write(record, HISTORY, {"test": [1, 2]})
+    return store, store.run_dir(record.key)
+
+
+def edited(path, change):
+    """Change the JSON object in a file."""
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values, indent=1))
+
+
+EDITS = {
+    "accuracy": lambda values: values["metrics"].update(last=0.9999),
+    "accuracy in percent": lambda values: values["metrics"].update(last=17.5),
+    "status": lambda values: values.update(status="diverged"),
+    "seconds": lambda values: values.update(timing={"train": 1.0}),
+    "device": lambda values: values["environment"].update(device="cuda"),
+    "code": lambda values: values.update(code="other"),
+    "a checksum": lambda values: values["checksums"].update({"history.csv": "sha256:0"}),
+    "all checksums": lambda values: values.update(checksums=[]),
+    "no own checksum": lambda values: values["checksums"].pop("record"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_a_record_that_was_edited_is_named_and_not_used(tmp_path, edit):
+    warnings = []
+    store, folder = written(tmp_path, warnings)
+    edited(folder / "record.json", edit)
+
+    assert store.read(KEY) is None
+    assert "trained again" in warnings[0]
+    assert str(folder / "record.json") in warnings[0]
+
+
+def test_another_layout_of_the_same_values_is_no_damage(tmp_path):
+    warnings = []
+    store, folder = written(tmp_path, warnings)
+    values = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(dict(reversed(values.items())), indent=4))
+
+    assert store.read(KEY) == make()
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ('{"last": 17.5}', "from 0 to 1"),
+        ('{"last": -0.1}', "from 0 to 1"),
+        ('{"last": NaN}', "NaN"),
+        ('{"last": 1e999}', "finite"),
+        ('{"last": "0.5"}', "metrics.last cannot be"),
+        ('{"last": true}', "metrics.last cannot be"),
+        ('{"last": [0.5]}', "metrics.last cannot be"),
+        ('{"last": 0.5, "best_epoch": -1}', "best_epoch"),
+        ("{}", "metrics.last is missing"),
+        ("[]", "metrics"),
+        ('"high"', "metrics"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_also_in_a_record_without_checksums(
+    tmp_path, metrics, reason
+):
+    warnings = []
+    store, folder = written(tmp_path, warnings)
+    values = make().as_json()
+    text = json.dumps(values).replace('{"last": 0.5}', metrics)
+    (folder / "record.json").write_text(text)
+
+    assert store.read(KEY) is None
+    assert reason in warnings[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"schema": "2"}',
+        b'{"schema": true}',
+        b"1",
+    ],
+    ids=["no UTF-8", "deep list", "deep object", "schema text", "schema true", "number"],
+)
+def test_what_is_no_record_is_named(tmp_path, text):
+    warnings = []
+    store, folder = written(tmp_path, warnings)
+    (folder / "record.json").write_bytes(text)
+
+    assert store.read(KEY) is None
+    assert len(warnings) == 1
+
+
+def test_the_record_of_another_run_is_named_with_both(tmp_path):
+    warnings = []
+    store, folder = written(tmp_path, warnings)
+    _, other = written(tmp_path, warnings, {**SPEC, "seed": 1})
+    shutil.copy(other / "record.json", folder / "record.json")
+
+    assert store.read(KEY) is None
+    assert f"{other.name} (ce, seed 1), and not of {KEY}" in warnings[0]
+
+
+@pytest.mark.parametrize("name", ["history.csv", "predictions.npz"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "removed", "other run's", "fifo", "folder"])
+def test_a_damaged_file_beside_a_record_is_named_and_the_record_is_used(tmp_path, name, damage):
+    warnings = []
+    store, folder = written(tmp_path, warnings)
+    content = (folder / name).read_bytes()
+    if damage == "cut":
+        (folder / name).write_bytes(content[:-3])
+    elif damage == "bit":
+        (folder / name).write_bytes(content[:9] + bytes([content[9] ^ 4]) + content[10:])
+    elif damage == "other run's":
+        (folder / name).write_bytes(content + b"2,0.1\n")
+    else:
+        (folder / name).unlink()
+    if damage == "fifo":
+        os.mkfifo(folder / name)
+    elif damage == "folder":
+        (folder / name).mkdir()
+
+    assert store.read(KEY) == make()
+    assert len(warnings) == 1
+    assert f"{folder / name}: " in warnings[0]
+
+
+def test_a_file_that_the_run_does_not_have_is_named(tmp_path):
+    warnings = []
+    store = Store(tmp_path, warnings.append)
+    store.write(make(status="diverged"), HISTORY)
+    (store.run_dir(KEY) / "predictions.npz").write_bytes(b"of another run")
+
+    assert store.read(KEY) is not None
+    assert "predictions.npz: the run has no such file" in warnings[0]
+
+
+@pytest.mark.parametrize("name", ["FIFO", "folder", "socket", "device"])
+def test_a_record_that_is_no_file_is_named_and_nobody_waits(tmp_path, name):
+    warnings = []
+    store, folder = written(tmp_path, warnings)
+    path = folder / "record.json"
+    path.unlink()
+    if name == "FIFO":
+        os.mkfifo(path)
+    elif name == "folder":
+        path.mkdir()
+    elif name == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        # The path of a socket has a limit.
+        with contextlib.chdir(folder), socket.socket(socket.AF_UNIX) as end:
+            end.bind("record.json")
+
+    assert store.read(KEY) is None
+    assert f"is a {name} and not a file" in warnings[0]
+
+    # The run can be trained again.
+    store.write(make(), HISTORY)
+    assert store.read(KEY) == make()
+    assert os.path.lexists(folder / "record.json.corrupt-1")
+
+
+def test_damage_after_the_first_reading_is_noticed(tmp_path):
+    warnings = []
+    store, folder = written(tmp_path, warnings)
+    assert store.read(KEY) == make()
+
+    edited(folder / "record.json", EDITS["accuracy"])
+    assert store.read(KEY) is None
+
+
+def test_a_record_without_checksums_is_read_and_known_as_unchecked(tmp_path):
+    store, folder = written(tmp_path, [])
+    edited(folder / "record.json", lambda values: values.pop("checksums"))
+
+    found = store.check(KEY)
+    assert found.record == make()
+    assert not found.checked
+
+
+# ---- A run that is written again ----------------------------------------------------------------
+
+WRITE_AGAIN = """
+import os, sys
+from nlbench.results.record import RunRecord
+from nlbench.results.store import Store
+
+left = int(sys.argv[3])
+
+def dying(name):
+    real = getattr(os, name)
+
+    def call(*args, **kwargs):
+        global left
+        # Whichever call comes then does not happen, as after a SIGKILL.
+        if left == 0:
+            os._exit(9)
+        left -= 1
+        return real(*args, **kwargs)
+
+    setattr(os, name, call)
+
+for name in ("mkdir", "open", "fsync", "replace", "rename", "unlink", "rmdir"):
+    dying(name)
+values = RunRecord.from_json(open(sys.argv[2], "rb").read())
+predictions = {"test": [3, 4, 5]} if sys.argv[4] == "with" else None
+Store(sys.argv[1]).write(values, [{"epoch": 0, "loss": 9.0}], predictions)
+"""
+
+
+@pytest.mark.parametrize("predictions", ["with", "without"])
+def test_a_process_that_is_killed_while_it_writes_a_run_again_leaves_the_old_or_the_new_one(
+    tmp_path, predictions
+):
+    new = make(metrics={"last": 0.7})
+    (tmp_path / "new.json").write_text(json.dumps(new.as_json()))
+    seen = set()
+    for point in itertools.count():
+        root = tmp_path / str(point)
+        store, folder = written(root, warnings := [])
+        pid = os.fork()
+        if pid == 0:
+            sys.argv = ["", root, tmp_path / "new.json", str(point), predictions]
+            try:
+                exec(compile(WRITE_AGAIN, "write", "exec"), {"__name__": "write"})
+            finally:
+                os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        # As `nlbench table` would find it, and then as the next `nlbench run`.
+        for _ in range(2):
+            found = Store(root, warnings.append).check(KEY)
+            assert found.record in (make(), new)
+            assert found.damage == []
+            seen.add(found.record == new)
+            with store.lock(KEY):
+                pass
+        assert warnings == []
+        kept = {name for name in os.listdir(folder) if name != "lock"}
+        files = {"record.json", "history.csv"}
+        if found.record == make() or predictions == "with":
+            files.add("predictions.npz")
+        assert kept == files
+        if status == 0:
+            break
+
+    assert seen == {True, False}
+    assert point > 10
+
+
+# ---- Locks --------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_in_the_future_is_named_and_the_lock_becomes_free(tmp_path):
+    warnings = []
+    store = Store(tmp_path, warnings.append)
+    path = store.run_dir(KEY) / "lock"
+    path.parent.mkdir(parents=True)
+    path.write_text("another-host 12\n")
+    os.utime(path, (time.time() + 86_400, time.time() + 86_400))
+    with store.lock(KEY) as mine:
+        assert mine is False
+
+    assert str(path) in warnings[0]
+    assert "process 12 of the host another-host" in warnings[0]
+    assert abs(path.stat().st_mtime - time.time()) < 10
+    assert store.holder(KEY) == "process 12 of the host another-host"
+
+    # The holder was dead, so no other heartbeat comes.
+    old = time.time() - lock.STALE_SECONDS - 1
+    os.utime(path, (old, old))
+    with store.lock(KEY) as mine:
+        assert mine is True
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "device"])
+def test_a_lock_that_is_no_file_is_named(tmp_path, kind):
+    store = Store(tmp_path)
+    path = store.run_dir(KEY) / "lock"
+    path.parent.mkdir(parents=True)
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+
+    named = pytest.raises(StoreError, match=rf"lock: the lock cannot be used \(is a {kind}")
+    with named, store.lock(KEY):
+        pass
+    assert store.holder(KEY) == ""
+
+
+def test_a_lock_with_any_content_is_a_lock(tmp_path):
+    store = Store(tmp_path)
+    path = store.run_dir(KEY) / "lock"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(range(256)))
+    with store.lock(KEY) as mine:
+        assert mine is False

@@ -383,5 +383,5 @@ def test_the_lines_of_the_csv_file_are_by_metric_in_the_order_of_the_list(store)
 def test_the_columns_of_the_csv_file_stay(store, three):
     assert tables.render(three, store, fmt="csv").splitlines()[0] == (
         "suite,condition,row,method,told,metric,mean,std,n,planned,failed,networks,reference,"
-        "difference,difference_std,p_unadjusted,marks"
+        "difference,difference_std,p_unadjusted,marks,difference_marks,damaged"
     )
