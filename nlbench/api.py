@@ -89,12 +89,24 @@ class Sweep:
         for model, weights in {(spec.protocol.model, spec.protocol.weights) for spec in todo}:
             models.fetch_weights(model, weights)
 
-        plan = self.plan.as_json()
+        plan = {**self.plan.as_json(), "method_files": self._method_files()}
         self._warn_of_lost_rows(plan)
         self._warn_of_slowness(todo, options.device, options.jobs)
         self.store.write_plan(plan)
         planned = [base.Todo(spec, self.state.ages[spec.key]) for spec in todo]
         executor.execute(planned, options, self.store, listener or base.Listener())
+
+    def _method_files(self) -> dict[str, str]:
+        """Return the files of the plan's methods that do not come with nlbench, by name.
+
+        With them `nlbench table` can tell which records are stale without --methods-dir.
+        """
+        found = {}
+        for name in sorted({spec.method for spec in self.plan.specs}):
+            file = self.methods[name]
+            if not file.module:
+                found[name] = str(file.path.resolve())
+        return found
 
     def _warn_of_slowness(self, todo: Sequence[RunSpec], device: torch.device, jobs: int) -> None:
         from nlbench import hardware
@@ -117,7 +129,11 @@ class Sweep:
 
     def _warn_of_lost_rows(self, plan: dict[str, Any]) -> None:
         """Warn if this plan replaces one of the same name that has other rows or conditions."""
-        old = self.store.plan(plan["suite"])
+        try:
+            old = self.store.plan(plan["suite"])
+        except StoreError:
+            # Writing the new plan says so.
+            return
         if old is None:
             return
 

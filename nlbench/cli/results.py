@@ -61,8 +61,9 @@ def table(
     from nlbench.results import table as tables
     from nlbench.results.store import Store
 
+    store = Store(out, warn)
     text = tables.render_suites(
-        Store(out, warn),
+        store,
         suite,
         methods=registry.method_files([methods_dir] if methods_dir else []),
         fmt=format_.value,
@@ -72,6 +73,9 @@ def table(
         published=published,
     )
     print(text, end="")
+    # The table of a suite that was not asked for by its name is missing.
+    if store.damaged_plans:
+        raise typer.Exit(2)
 
 
 # ---- agreement -----------------------------------------------------------------------------------
@@ -114,7 +118,7 @@ def agreement(
 
     def results(folder: Path, suite: str) -> Results:
         store = Store(folder, warn)
-        plan = look_up(f"suite of {folder}", suite, store.plans())
+        plan = store.plan(suite) or look_up(f"suite of {folder}", suite, store.plans())
         return Results(plan, store, methods)
 
     first = results(out, a)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlbench import code_hash, registry
-from nlbench.errors import SuiteError
+from nlbench.errors import StoreError, SuiteError
 from nlbench.results import statistics
 from nlbench.results.formats import p_value
 from nlbench.results.integrity import RunFiles
@@ -163,6 +163,30 @@ class SuiteRow:
         return f"{self.name} [told {', '.join(self.told)}]"
 
 
+def _check_cells(plan: Mapping[str, Any], store: Store) -> None:
+    """Raise StoreError where the record of a cell is not of its row, seed and condition."""
+    methods = {row["row"]: row["method"] for row in plan["rows"]}
+    data: dict[int, object] = {}
+    for cell in plan["cells"]:
+        record = store.read(cell["key"])
+        if record is None:
+            continue
+        spec = record.spec
+        # All runs under one condition have the same data and labels.
+        own = [spec.get(name) for name in ("dataset", "labels", "noise")]
+        common = data.setdefault(cell["condition"], own)
+        if (spec["method"], spec["seed"]) == (methods[cell["row"]], cell["seed"]) and own == common:
+            continue
+
+        raise StoreError(
+            f"{store.plan_path(plan['suite'])}: damaged plan: its cell of row {cell['row']!r}, "
+            f"{plan['conditions'][cell['condition']]!r}, seed {cell['seed']} names the run "
+            f"{cell['key']}, which is of method {spec['method']}, {spec.get('dataset')}, seed "
+            f"{spec['seed']}. `nlbench run` of the suite writes the plan again; the records stay "
+            "as they are"
+        )
+
+
 class Results:
     """A plan and the records that it names, read once.
 
@@ -190,6 +214,7 @@ class Results:
         # Files outside the package, which the plan names so that --methods-dir need not.
         self._method_files: dict[str, str] = plan.get("method_files", {})
 
+        _check_cells(plan, store)
         # In the order of the plan: (condition, record), and the files of each cell by seed.
         self._records: list[tuple[int, RunRecord]] = []
         self._cells: dict[tuple[str, int], dict[int, RunFiles]] = {}

@@ -42,26 +42,13 @@ from nlbench.results.integrity import (
     with_checksums,
 )
 from nlbench.results.lock import hold, holder_of
+from nlbench.results.plan_file import check_plan, with_checksum
 from nlbench.results.record import RunRecord
 
 if TYPE_CHECKING:
     import numpy as np
 
 Warn = Callable[[str], None]
-
-# What tables and other commands read of a plan. A plan that lacks one of them is of another
-# version.
-_PLAN_KEYS = (
-    "cells",
-    "conditions",
-    "notes",
-    "protocol",
-    "rows",
-    "seeds",
-    "suite",
-    "track",
-    "tries",
-)
 
 
 def _json_bytes(value: Mapping[str, object]) -> bytes:
@@ -94,6 +81,8 @@ class Store:
     def __init__(self, root: str | Path, warn: Warn = lambda line: None) -> None:
         self.root = Path(root)
         self.warn = warn
+        # What is wrong with the plans that `plans` has left out.
+        self.damaged_plans: list[str] = []
         self._reported: set[Damage] = set()
         # By key: the state of the run's files, and what was found.
         self._checked: dict[str, tuple[object, RunFiles | None]] = {}
@@ -294,45 +283,72 @@ class Store:
 
     # ---- Plans ----------------------------------------------------------------------------------
 
+    def plan_path(self, name: str) -> Path:
+        """Return the place of a suite's plan, which need not exist."""
+        return self.root / "suites" / f"{name}.json"
+
     def write_plan(self, plan: Mapping[str, object]) -> None:
-        """Write the plan of a suite, in place of an older one of the same name."""
-        payload = _json_bytes(plan)
-        path = self.root / "suites" / f"{plan['suite']}.json"
-        write_atomic(path, lambda file: file.write(payload))
+        """Write the plan of a suite, in place of an older one of the same name.
+
+        An older one that is damaged is kept under another name.
+        """
+        name = str(plan["suite"])
+        try:
+            self.plan(name)
+        except StoreError:
+            self.set_aside(self.plan_path(name), "damaged plan")
+        payload = _json_bytes(with_checksum(plan))
+        write_atomic(self.plan_path(name), lambda file: file.write(payload))
 
     def plan(self, name: str) -> dict[str, Any] | None:
-        """Return the plan of one suite; None where there is none. Raises StoreError."""
-        path = self.root / "suites" / f"{name}.json"
+        """Return the plan of one suite; None where there is none.
+
+        Raises: StoreError for a plan that cannot be read or is damaged.
+        """
+        path = self.plan_path(name)
         try:
-            plan = json.loads(path.read_bytes())
-            if not isinstance(plan, dict) or not plan.keys() >= set(_PLAN_KEYS):
-                raise ValueError(
-                    f"not a plan of this version of nlbench, with {', '.join(_PLAN_KEYS)}"
-                )
+            plan = read_object(path)
+            check_plan(plan, name)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise StoreError(
-                f"{path}: not readable ({error}); remove it and run the suite again"
-            ) from None
-        return plan
+        except OSError as error:
+            reason = f"it cannot be read, {error.strerror}"
+        except (ValueError, RecursionError) as error:
+            reason = str(error)
+        else:
+            return plan
+        raise StoreError(
+            f"{path}: damaged plan: {reason}. `nlbench run` of its suite writes it again; the "
+            "records stay as they are"
+        )
 
     def plans(self) -> dict[str, dict[str, Any]]:
         """Return the plan of every suite that was run into this store, by name.
 
-        Raises: StoreError when there is none, or when one cannot be read.
+        Damaged plans are left out; `damaged_plans` then names them, and the store warns of each.
+
+        Raises: StoreError when there is none that can be read.
         """
         plans = {}
+        self.damaged_plans = []
         for path in sorted(self.root.glob("suites/*.json")):
-            plan = self.plan(path.stem)
+            try:
+                plan = self.plan(path.stem)
+            except StoreError as error:
+                self.damaged_plans.append(str(error))
+                continue
             if plan is not None:
                 plans[path.stem] = plan
 
+        if not plans and self.damaged_plans:
+            raise StoreError("\n".join(self.damaged_plans))
         if not plans:
             raise StoreError(
                 f"{self.root}: has no results of any suite; "
                 f"`nlbench run SUITE --out {self.root}` makes them"
             )
+        for line in self.damaged_plans:
+            self.warn(line)
         return plans
 
     # ---- Locks ----------------------------------------------------------------------------------

@@ -96,10 +96,11 @@ def render_suites(store: Store, suite: str | None, *, fmt: Format = "md", **opti
         options: those of `render`.
     Raises: StoreError for a store without results, SuiteError for an unknown suite.
     """
-    plans = store.plans()
     if suite is not None:
-        plans = {suite: look_up("suite of this store", suite, plans)}
+        # By its name first: a plan that is damaged must not be called unknown.
+        plans = {suite: store.plan(suite) or look_up("suite of this store", suite, store.plans())}
     else:
+        plans = store.plans()
         # The tries of a tuned suite are printed only when their name is given, or when nothing else
         # is there.
         plans = {name: plan for name, plan in plans.items() if not plan["tries"]} or plans

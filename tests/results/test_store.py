@@ -41,6 +41,13 @@ def make(spec=SPEC, **changes):
     return RunRecord(**{**values, **changes})
 
 
+def edited(path, change):
+    """Change the JSON object in a file."""
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values, indent=1))
+
+
 def test_what_is_written_is_read_back(tmp_path):
     store = Store(tmp_path)
     history = [{"epoch": 0, "loss": 1.5}, {"epoch": 1, "loss": None}]
@@ -184,12 +191,154 @@ def test_a_store_without_suites_says_how_to_make_one(tmp_path):
     with pytest.raises(StoreError, match=r"nlbench run SUITE --out"):
         Store(tmp_path).plans()
 
+
+# ---- Plans --------------------------------------------------------------------------------------
+
+
+def a_plan(suite="s"):
+    """Return a plan of two rows, two conditions and two seeds."""
+    cells = []
+    for number, (row, condition, seed) in enumerate(itertools.product("ab", (0, 1), (0, 1))):
+        key = f"{number:016x}"
+        cells.append({"row": row, "condition": condition, "seed": seed, "key": key})
+    return {
+        "schema": 1,
+        "suite": suite,
+        "track": "identical",
+        "protocol": "digits",
+        "notes": [],
+        "tries": False,
+        "rows": [{"row": row, "method": "ce", "told": [], "networks": 1} for row in "ab"],
+        "conditions": ["A", "B"],
+        "seeds": [0, 1],
+        "cells": cells,
+    }
+
+
+def swap_keys(plan):
+    first, second = plan["cells"][:2]
+    first["key"], second["key"] = second["key"], first["key"]
+
+
+# Found in a plan with a checksum only.
+QUIET = {
+    "keys swapped": swap_keys,
+    "told": lambda plan: plan["rows"][0].update(told=["noise_rate"]),
+    "titles swapped": lambda plan: plan.update(conditions=["B", "A"]),
+    "note": lambda plan: plan.update(notes=["tuned on the test set"]),
+    "track": lambda plan: plan.update(track="tuned"),
+    "protocol": lambda plan: plan.update(protocol="cifar"),
+    "method files": lambda plan: plan.update(method_files={"ce": "/tmp/ce.py"}),
+}
+# Found in every plan.
+PLAIN = {
+    "empty": lambda plan: plan.clear(),
+    "cells a text": lambda plan: plan.update(cells="many"),
+    "cells null": lambda plan: plan.update(cells=None),
+    "cells of numbers": lambda plan: plan.update(cells=[1, 2]),
+    "seeds a number": lambda plan: plan.update(seeds=5),
+    "seeds of text": lambda plan: plan.update(seeds=["0", "1"]),
+    "rows a mapping": lambda plan: plan.update(rows={"a": {}}),
+    "row without a name": lambda plan: plan["rows"][0].pop("row"),
+    "networks negative": lambda plan: plan["rows"][0].update(networks=-1),
+    "told a text": lambda plan: plan["rows"][0].update(told="noise_rate"),
+    "conditions a text": lambda plan: plan.update(conditions="AB"),
+    "notes a text": lambda plan: plan.update(notes="x"),
+    "tries a text": lambda plan: plan.update(tries="no"),
+    "suite a list": lambda plan: plan.update(suite=["s"]),
+    "another suite's": lambda plan: plan.update(suite="t"),
+    "cell dropped": lambda plan: plan["cells"].pop(),
+    "cell twice": lambda plan: plan["cells"].append(plan["cells"][0]),
+    "row of a cell": lambda plan: plan["cells"][0].update(row="b"),
+    "unknown row of a cell": lambda plan: plan["cells"][0].update(row="c"),
+    "condition of a cell": lambda plan: plan["cells"][0].update(condition=1),
+    "no condition": lambda plan: plan["cells"][0].update(condition=7),
+    "negative condition": lambda plan: plan["cells"][0].update(condition=-1),
+    "seed of a cell": lambda plan: plan["cells"][0].update(seed=1),
+    "unknown seed of a cell": lambda plan: plan["cells"][0].update(seed=9),
+    "key a path": lambda plan: plan["cells"][0].update(key="../../../../x/y/z/000"),
+    "key null": lambda plan: plan["cells"][0].update(key=None),
+    "row twice": lambda plan: plan["rows"].append(plan["rows"][0]),
+    "row dropped": lambda plan: plan["rows"].pop(),
+    "seed dropped": lambda plan: plan["seeds"].pop(),
+    "condition dropped": lambda plan: plan["conditions"].pop(),
+    "later version": lambda plan: plan.update(schema=99),
+}
+
+
+@pytest.mark.parametrize("name", [*QUIET, *PLAIN])
+def test_a_damaged_plan_is_named_with_the_fix(tmp_path, name):
+    store = Store(tmp_path)
+    store.write_plan(a_plan())
+
+    assert {**store.plan("s"), "checksum": ""} == {**a_plan(), "checksum": ""}
+
+    edited(store.plan_path("s"), {**QUIET, **PLAIN}[name])
+    with pytest.raises(StoreError, match=r"s\.json: damaged plan: .*`nlbench run`"):
+        store.plan("s")
+    with pytest.raises(StoreError, match=r"s\.json: damaged plan"):
+        store.plans()
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_damaged_plan_without_a_checksum_is_named(tmp_path, name):
+    store = Store(tmp_path)
+    plan = a_plan()
+    store.write_plan(plan)
+    PLAIN[name](plan)
+    store.plan_path("s").write_text(json.dumps(plan))
+
+    with pytest.raises(StoreError, match=r"s\.json: damaged plan"):
+        store.plan("s")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"seeds": NaN}'])
+def test_what_is_no_plan_is_named(tmp_path, text):
+    store = Store(tmp_path)
+    store.write_plan(a_plan())
+    store.plan_path("s").write_bytes(text)
+    with pytest.raises(StoreError, match=r"s\.json: damaged plan"):
+        store.plans()
+
+
+def test_a_plan_that_is_a_fifo_is_named_and_nobody_waits(tmp_path):
+    store = Store(tmp_path)
     (tmp_path / "suites").mkdir()
-    (tmp_path / "suites" / "s.json").write_text("{")
-    for text in ("{", "{}", "[]"):
-        (tmp_path / "suites" / "s.json").write_text(text)
-        with pytest.raises(StoreError, match=r"s\.json: not readable"):
-            Store(tmp_path).plans()
+    os.mkfifo(store.plan_path("s"))
+    with pytest.raises(StoreError, match=r"s\.json: damaged plan: it cannot be read, is a FIFO"):
+        store.plans()
+
+
+def test_a_plan_without_a_checksum_is_read(tmp_path):
+    store = Store(tmp_path)
+    store.write_plan(a_plan())
+    store.plan_path("s").write_text(json.dumps(a_plan()))
+
+    assert store.plan("s") == a_plan()
+
+
+def test_the_other_plans_of_a_store_with_a_damaged_one_are_read(tmp_path):
+    warnings = []
+    store = Store(tmp_path, warnings.append)
+    store.write_plan(a_plan("s"))
+    store.write_plan(a_plan("t"))
+    edited(store.plan_path("s"), QUIET["told"])
+
+    assert list(store.plans()) == ["t"]
+    assert warnings == store.damaged_plans
+    assert "s.json: damaged plan" in warnings[0]
+
+
+def test_a_damaged_plan_is_kept_when_the_suite_is_run_again(tmp_path):
+    warnings = []
+    store = Store(tmp_path, warnings.append)
+    store.write_plan(a_plan())
+    edited(store.plan_path("s"), QUIET["told"])
+    store.write_plan(a_plan())
+
+    assert "damaged plan; set aside as s.json.corrupt-1" in warnings[0]
+    assert store.plan("s")["rows"] == a_plan()["rows"]
+    assert (tmp_path / "suites" / "s.json.corrupt-1").exists()
 
 
 HOLD = """
@@ -309,13 +458,6 @@ def written(root, warnings, spec=SPEC, **changes):
     record = make(spec, **changes)
     store.write(record, HISTORY, {"test": [1, 2]})
     return store, store.run_dir(record.key)
-
-
-def edited(path, change):
-    """Change the JSON object in a file."""
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values, indent=1))
 
 
 EDITS = {

@@ -3,13 +3,14 @@
 import csv
 import io
 import itertools
+import json
 import math
 import statistics
 
 import pytest
 
 from nlbench.code_hash import code_hash
-from nlbench.errors import SuiteError
+from nlbench.errors import StoreError, SuiteError
 from nlbench.plan.spec import key_of
 from nlbench.registry import method_files
 from nlbench.results import statistics as statistics_
@@ -28,6 +29,7 @@ VALUES = {
 def record(row, seed, last=None, status="done", **changes):
     """Return the record of a run on digits. Without `last` it has no metrics."""
     spec = {"method": row, "seed": seed, "params": {}, "dataset": "digits"}
+    spec["labels"] = changes.pop("labels", "clean")
     spec["protocol"] = {"model": "digits_cnn"}
     environment = {"device": "cpu", "precision": "float32", **changes.pop("environment", {})}
     noise = {
@@ -187,8 +189,7 @@ def test_several_conditions_are_columns_and_details_on_request(store):
     values = {("ce", 0): 0.6, ("ce", 1): 0.7, ("elr", 0): 0.8, ("elr", 1): 0.9}
     records = {}
     for (row, c), value in values.items():
-        # A seed for each condition gives its run a key, for the spec does not differ otherwise.
-        records[row, c, 0] = record(row, 10 + c, value)
+        records[row, c, 0] = record(row, 0, value, labels="AB"[c])
     p = plan(store, records, ("A", "B"), seeds=(0,))
     text = tables.render(p, store)
     head, differences = text.split("\n**s: last epoch, minus ce")
@@ -246,6 +247,151 @@ def test_a_record_of_other_code_is_marked(store, three):
 
     assert cells(lines(text)["ce"])[1] == "50.00±0.00*"
     assert "* made by another version of the code" in text
+
+
+def test_the_mark_of_other_code_is_also_at_the_difference_and_in_every_format(store):
+    records = {
+        ("ce", 0, 0): record("ce", 0, 0.5, code="other"),
+        ("elr", 0, 0): record("elr", 0, 0.6),
+        ("gce", 0, 0): record("gce", 0, 0.7),
+    }
+    of_suite = plan(store, records, seeds=(0,))
+    text = tables.render(of_suite, store)
+
+    # The record of ce is stale, and so are the differences to it.
+    assert "+10.00*" in lines(text)["elr"]
+    assert "60.00*" not in lines(text)["elr"]
+    assert "+10.00*" in tables.render(of_suite, store, fmt="latex")
+
+    line = next(
+        line
+        for line in csv_lines(tables.render(of_suite, store, fmt="csv"))
+        if (line["row"], line["metric"]) == ("elr", "last")
+    )
+    assert (line["marks"], line["difference_marks"]) == ("", "*")
+
+
+@pytest.fixture
+def own_method(store, tmp_path):
+    """Write a plan with a run of a method in a folder, and return the plan and the file."""
+    path = tmp_path / "own" / "mine.py"
+    path.parent.mkdir()
+    path.write_text(method_files()["ce"].path.read_text())
+    code = code_hash(path, "digits_cnn", "digits")
+    run = record("ce", 0, 0.5)
+    spec = {**run.spec, "method": "mine"}
+    run = run.model_copy(update={"spec": spec, "key": key_of(spec), "code": code})
+    of_suite = plan(store, {("mine", 0, 0): run}, seeds=(0,))
+    return {**of_suite, "method_files": {"mine": str(path)}}, path
+
+
+def test_the_plan_names_the_file_of_a_method_outside_the_package(store, own_method):
+    of_suite, path = own_method
+    assert cells(lines(tables.render(of_suite, store))["mine"])[1] == "50.00"
+
+    # As a file is read once in a process, the changed one has another name.
+    changed = path.with_name("changed.py")
+    changed.write_text(path.read_text() + "\nLAMBDA = 2\n")
+    of_suite["method_files"]["mine"] = str(changed)
+    text = tables.render(of_suite, store)
+
+    assert cells(lines(text)["mine"])[1] == "50.00*"
+    assert "* made by another version of the code" in text
+
+
+@pytest.mark.parametrize("damage", ["removed", "not in the plan", "no Python", "a folder"])
+def test_a_record_whose_code_is_not_found_is_marked(store, own_method, damage):
+    of_suite, path = own_method
+    if damage == "not in the plan":
+        del of_suite["method_files"]
+    elif damage == "no Python":
+        # As a file is read once in a process, the broken one has another name.
+        path = path.with_name("broken.py")
+        path.write_text('def f(:\n  """')
+        of_suite["method_files"]["mine"] = str(path)
+    else:
+        path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    text = tables.render(of_suite, store)
+
+    assert cells(lines(text)["mine"])[1] == "50.00°"
+    assert "° code not found, so it is unknown whether it has changed; give --methods-dir." in text
+    assert r"50.00$^\circ$" in tables.render(of_suite, store, fmt="latex")
+    assert csv_lines(tables.render(of_suite, store, fmt="csv"))[0]["marks"] == "°"
+
+
+def test_a_damaged_record_is_counted_in_its_cell_and_named_below(store, three):
+    first = three["cells"][0]["key"]
+    path = store.run_dir(first) / "record.json"
+    path.write_text(path.read_text().replace('"last": 0.7', '"last": 0.9'))
+    text = tables.render(three, store)
+
+    assert cells(lines(text)["ce"])[1] == "73.00±1.41 (2/3, ?1)"
+    assert cells(lines(text)["elr"])[1] == "92.00±1.73"
+    assert "? number of records that are damaged" in text
+    assert f"runs/{first}/record.json: it was changed after it was written" in text
+
+    line = csv_lines(tables.render(three, store, fmt="csv"))[0]
+    assert (line["n"], line["damaged"]) == ("2", "1")
+
+
+def test_a_cell_with_damaged_records_alone_is_not_empty(store):
+    of_suite = plan(store, {("ce", 0, 0): record("ce", 0, 0.5)}, seeds=(0,))
+    (store.run_dir(of_suite["cells"][0]["key"]) / "record.json").write_text("{")
+
+    assert cells(lines(tables.render(of_suite, store))["ce"])[1] == "?1"
+
+
+def test_files_that_no_number_depends_on_and_records_without_checksums_are_in_the_notes(store):
+    of_suite = plan(store, {("ce", 0, 0): record("ce", 0, 0.5)}, seeds=(0,))
+    folder = store.run_dir(of_suite["cells"][0]["key"])
+    (folder / "history.csv").write_text("of another run")
+    text = tables.render(of_suite, store)
+
+    assert cells(lines(text)["ce"])[1] == "50.00"
+    assert "Damaged files, on which no number in this table depends: runs/" in text
+
+    values = json.loads((folder / "record.json").read_text())
+    del values["checksums"]
+    (folder / "record.json").write_text(json.dumps(values))
+    text = tables.render(of_suite, store)
+
+    assert cells(lines(text)["ce"])[1] == "50.00"
+    assert "1 record has no checksum" in text
+
+
+@pytest.mark.parametrize("part", ["environment", "noise", "method", "timing"])
+def test_a_record_of_version_0_1_that_lacks_a_part_can_be_printed(store, part):
+    of_suite = plan(store, {("ce", 0, 0): record("ce", 0, 0.5)}, seeds=(0,))
+    path = store.run_dir(of_suite["cells"][0]["key"]) / "record.json"
+    values = {**json.loads(path.read_text()), part: {}}
+    del values["checksums"]
+    path.write_text(json.dumps(values))
+
+    assert cells(lines(tables.render(of_suite, store))["ce"])[1] == "50.00"
+    assert r"50.00" in tables.render(of_suite, store, fmt="latex")
+    assert csv_lines(tables.render(of_suite, store, fmt="csv"))[0]["mean"] == "0.5"
+
+
+@pytest.mark.parametrize("other", [1, 3], ids=["another seed's", "another row's"])
+def test_a_cell_that_names_another_run_is_refused(store, three, other):
+    three["cells"][0]["key"] = three["cells"][other]["key"]
+    with pytest.raises(StoreError, match=r"s\.json: damaged plan: its cell of row 'ce'"):
+        tables.render(three, store)
+
+
+def test_a_cell_that_names_a_run_under_another_condition_is_refused(store):
+    records = {}
+    for seed, c in itertools.product((0, 1), (0, 1)):
+        records["ce", c, seed] = record("ce", seed, 0.5, labels="AB"[c])
+    of_suite = plan(store, records, ("A", "B"), seeds=(0, 1))
+    for cell in of_suite["cells"]:
+        if cell["seed"] == 1:
+            cell["condition"] = 1 - cell["condition"]
+
+    with pytest.raises(StoreError, match="damaged plan: its cell of row 'ce'"):
+        tables.render(of_suite, store)
 
 
 def test_lossy_pixels_and_measured_noise_are_in_the_notes(store):
