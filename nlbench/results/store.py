@@ -96,13 +96,20 @@ class Store:
         if not self.root.is_dir():
             raise StoreError(f"{self.root}: is a file; out is the folder of records")
 
-        hint = ""
-        inner = sorted(folder.parent for folder in self.root.glob("*/runs") if folder.is_dir())
-        if self.root.name == "runs":
-            hint = f" Did you mean {str(self.root.parent)!r}?"
-        elif inner:
-            hint = f" Did you mean {str(inner[0])!r}?"
-        raise StoreError(f"{self.root}: holds no records, because it has no folder `runs`.{hint}")
+        raise StoreError(
+            f"{self.root}: holds no records, because it has no folder `runs`.{self._near_miss()}"
+        )
+
+    def _near_miss(self) -> str:
+        """Return " Did you mean 'results'?" where a folder around or in this one is a store."""
+        root = self.root.absolute()
+        # In a store lie runs/KEY and suites, and beside other folders lies a store.
+        around = [root.parent, root.parent.parent]
+        inner = sorted(folder.parent for folder in self.root.glob("*/runs"))
+        for folder in (*around, *inner):
+            if (folder / "runs").is_dir() and (folder / "suites").is_dir():
+                return f" Did you mean {str(folder)!r}?"
+        return ""
 
     def require_writable(self) -> None:
         """Make the folders and write a file for a try. Raises StoreError."""
@@ -345,7 +352,7 @@ class Store:
         if not plans:
             raise StoreError(
                 f"{self.root}: has no results of any suite; "
-                f"`nlbench run SUITE --out {self.root}` makes them"
+                f"`nlbench run SUITE --out {self.root}` makes them.{self._near_miss()}"
             )
         for line in self.damaged_plans:
             self.warn(line)

@@ -419,7 +419,29 @@ def test_load_reads_records_without_plans(tmp_path):
     assert line["seed"] == 3
     assert line["last"] == 0.5
     assert line["seconds_train"] == 2
-    assert nlbench.load(tmp_path / "nothing").empty
+
+
+@pytest.mark.parametrize(
+    ("folder", "hint"),
+    [
+        ("nowhere", ""),
+        (".", "results'"),
+        ("results/runs", "results'"),
+        ("results/suites", "results'"),
+    ],
+)
+def test_load_and_table_name_a_folder_that_is_no_store(tmp_path, folder, hint):
+    store = Store(tmp_path / "results")
+    store.write(make(), [])
+    store.write_plan(a_plan())
+    (tmp_path / "text").write_text("")
+
+    for read in (nlbench.load, nlbench.table):
+        with pytest.raises(StoreError, match=str((tmp_path / folder).name)) as raised:
+            read(tmp_path / folder)
+        assert hint in str(raised.value)
+        with pytest.raises(StoreError, match="text"):
+            read(tmp_path / "text")
 
 
 def test_without_flock_the_heartbeat_decides_and_nobody_waits_for_ever(tmp_path, monkeypatch):
