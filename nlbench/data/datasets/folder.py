@@ -5,30 +5,37 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.cache import file_state
-from nlbench.data.formats import image_lists
+from nlbench.data.formats import image_lists, image_parquet
+from nlbench.data.formats.class_folders import (
+    BESIDE,
+    SUFFIXES,
+    class_folders,
+    in_words,
+    is_of_program,
+    pictures_in,
+)
 from nlbench.data.formats.columns import (
+    WHICH_COLUMN,
+    is_no_class,
     label_columns,
     path_column,
-    require_class,
     require_classes,
 )
+from nlbench.data.formats.copies import groups_of_copies
 from nlbench.data.formats.image_lists import ImageList
 from nlbench.data.formats.text_table import read_table
 from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing, did_you_mean
 from nlbench.files import new_folder, short_hash
-
-if TYPE_CHECKING:
-    from pyarrow import Schema
 
 INFO = Info(
     name="folder",
@@ -52,11 +59,8 @@ WHERE = (
     "images of your own, of which a suite says where they lie: "
     "datasets: [{name: folder, path: my_images}]"
 )
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-_IMAGE_COLUMNS = ("image", "img")
-
-# How a user can say which column is which.
-_WHICH_COLUMN = "call the given labels 'noisy_label' and the true ones 'clean_label'"
+_PARTS = ("train", "test")
+_VALIDATION = ("val", "valid", "validation", "dev", "eval")
 
 
 # ---- The listed images ---------------------------------------------------------------------------
@@ -71,6 +75,7 @@ class Part:
         root: the folder that the names are relative to.
         clean: true labels; empty where they are unknown.
         lines: the line of each image in the list, from 1; 0 in a folder.
+        notes: what was left out, in words.
     """
 
     source: Path
@@ -79,18 +84,24 @@ class Part:
     labels: list[str] = field(default_factory=list)
     clean: list[str] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, label: str, clean: str | None, line: int = 0) -> None:
         """Append one image."""
         self.names.append(name)
-        self.labels.append(label)
+        self.labels.append(_composed(label))
         self.lines.append(line)
         if clean is not None:
-            self.clean.append(clean)
+            self.clean.append(_composed(clean))
 
     def numbered(self, labels: np.ndarray) -> ImageList:
         """Return the images under labels that are numbers."""
         return ImageList(self.source, self.names, labels, self.lines, self.root)
+
+
+def _composed(label: str) -> str:
+    """Return a label with composed accents. Some systems write the e and the accent apart."""
+    return unicodedata.normalize("NFC", label)
 
 
 # ---- Reading the folder --------------------------------------------------------------------------
@@ -150,7 +161,7 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     # ---- Which images are there ------------------------------------------------------------------
     train_list = train.numbered(numbers(train.labels))
     test_list = test.numbered(numbers(test.clean or test.labels))
-    kept, warnings = image_lists.usable(train_list)
+    kept, absent = image_lists.usable(train_list)
     image_lists.require_whole(test_list)
     _require_apart(train, test)
 
@@ -182,14 +193,22 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
             (train_list.names, train_list.labels),
             (test_list.names, test_list.labels),
         ),
-        warnings=warnings,
+        warnings=(
+            *train.notes,
+            *test.notes,
+            *_other_parts(places.data_dir, train, test),
+            *_about_classes(classes, train_list, test_list),
+            *absent,
+            *_about_copies(train_list, test_list, places.cache_dir),
+        ),
     )
 
 
 def _classes(labels: Sequence[str]) -> list[str]:
     """Return the classes in order. Integers are ordered as numbers; 1 and 01 are two classes."""
     found = set(labels)
-    if all(label.isdecimal() for label in found):
+    # int() refuses thousands of digits.
+    if all(label.isdecimal() and len(label) < 1000 for label in found):
         return sorted(found, key=lambda label: (int(label), label))
     return sorted(found)
 
@@ -203,6 +222,58 @@ def _require_known(test: Part, classes: Sequence[str]) -> None:
                 f"{image_lists.at(test.source, line)}: no training image has the class {label!r}. "
                 f"There are: {', '.join(classes[:20])}.{did_you_mean(label, classes)}"
             )
+
+
+def _about_classes(classes: Sequence[str], train: ImageList, test: ImageList) -> list[str]:
+    """Say which classes look like one class, and which have no image in a part."""
+    notes = []
+    plain: dict[str, str] = {}
+    for name in classes:
+        other = plain.setdefault(" ".join(name.casefold().split()), name)
+        if other != name:
+            notes.append(
+                f"{train.source}: {other!r} and {name!r} are two classes; is one misspelt?"
+            )
+
+        if is_no_class(name):
+            notes.append(f"{train.source}: {name!r} is taken for a class; is it a missing label?")
+
+    for part, images in (("training", train), ("test", test)):
+        there = set(images.labels.tolist())
+        absent = [name for i, name in enumerate(classes) if i not in there]
+        if absent:
+            notes.append(
+                f"{images.source}: no {part} image has the class {_shortened(absent)} "
+                f"({len(absent)} of {len(classes)} classes)"
+            )
+    return notes
+
+
+def _about_copies(train: ImageList, test: ImageList, cache_dir: Path) -> list[str]:
+    """Say which images have the same bytes, in one part or in both."""
+    paths = [os.path.join(images.root, name) for images in (train, test) for name in images.names]
+    labels = [*train.labels.tolist(), *test.labels.tolist()]
+    shared, first, again, conflicts = 0, "", 0, 0
+    for group in groups_of_copies(paths, cache_dir):
+        inside = [i for i in group if i < len(train.names)]
+        if inside and len(inside) < len(group):
+            shared += len(group) - len(inside)
+            first = first or f"{paths[group[-1]]} and {paths[group[0]]}"
+        again += max(len(inside) - 1, 0)
+        conflicts += len({labels[i] for i in inside}) > 1
+
+    notes = []
+    if shared:
+        notes.append(
+            f"{shared} of {len(test.names)} test images have the same bytes as a training image, "
+            f"the first: {first}. Take them out of one part: every method looks better than it is"
+        )
+    if again:
+        notes.append(
+            f"{again} of {len(train.names)} training images have the same bytes as another one"
+            + (f"; {conflicts} pictures have two labels or more" if conflicts else "")
+        )
+    return notes
 
 
 def _require_apart(train: Part, test: Part) -> None:
@@ -227,32 +298,134 @@ def _require_apart(train: Part, test: Part) -> None:
 def _part(places: Places, name: str) -> Part:
     """Read "train" or "test" in the first form that is there."""
     path = places.data_dir
-    parquet = sorted([*path.glob(f"{name}*.parquet"), *path.glob(f"data/{name}*.parquet")])
+    parquet = image_parquet.all_splits(path).get(name, [])
     if (path / f"{name}.csv").is_file():
         part = _csv(path / f"{name}.csv")
+    elif (path / name / "metadata.csv").is_file():
+        part = _metadata(path / name)
     elif (path / name).is_dir():
+        _require_no_other_labels(path / name)
         part = _class_folders(path / name)
     elif parquet:
-        part = _parquet(parquet, places.cache_dir)
+        part = _parquet(image_parquet.require_one_copy(parquet, name), places.cache_dir)
     else:
-        raise DataMissing(f"{path}: no {name} images there; it must hold {LAYOUTS}")
+        raise DataMissing(f"{path}: no {name} images there; it must hold {LAYOUTS}{_hint(path)}")
 
     if not part.names:
-        raise DataError(f"{part.source}: holds no images ({', '.join(_SUFFIXES)})")
+        raise DataError(_why_empty(part))
+    if parquet and part.source.suffix != ".parquet":
+        part.notes.append(f"{path}: {parquet[0].name} is not read, because {part.source.name} is")
     return part
 
 
+def _require_no_other_labels(folder: Path) -> None:
+    """Raise DataError for labels in a form that is not read."""
+    for name in ("metadata.jsonl", "metadata.parquet", "metadata.json"):
+        if (folder / name).is_file():
+            raise DataError(
+                f"{folder / name}: is not read; save it as metadata.csv with the columns "
+                f"file_name,label, or remove it if the folders in {folder.name}/ are the classes"
+            )
+
+
+def _why_empty(part: Part) -> str:
+    """Say why a part holds no images."""
+    message = f"{part.source}: holds no images ({', '.join(SUFFIXES)})"
+    if part.source.is_dir():
+        message = f"{part.source}: holds no images in class folders ({', '.join(SUFFIXES)})"
+        files = sorted(path.name for path in part.source.glob("*.parquet"))
+        if files:
+            shard = f"{part.source.name}-00000-of-{len(files):05}.parquet"
+            message += f"; put {files[0]} as {shard} into {part.source.parent / 'data'}"
+    return "\n".join([message, *part.notes])
+
+
+def _hint(path: Path) -> str:
+    """Say what there is in a folder that lacks a part."""
+    folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    folders = [name for name in folders if not is_of_program(name)]
+    splits = [name for name in image_parquet.all_splits(path) if name not in _PARTS]
+    for name in (*folders, *splits):
+        if name.lower().startswith(("train", "test")) and name not in _PARTS:
+            return f". There is {name}: call it {name.lower()[:5].removesuffix('i').rstrip('_-')}"
+    if splits:
+        return f". There are parquet files of {_shortened(splits)}"
+    if folders:
+        return f". There are folders {_shortened(folders)}"
+    return ""
+
+
+def _other_parts(path: Path, *parts: Part) -> list[str]:
+    """Say which parts of the folder are not read, such as val/ beside train/ and test/."""
+    used = {part.source.name for part in parts}
+    for part in parts:
+        if part.root == path:
+            used |= {name.split("/")[0] for name in part.names}
+
+    notes = []
+    for split, files in image_parquet.all_splits(path).items():
+        if split not in _PARTS:
+            notes.append(
+                _not_read(path, split, f"{len(files)} parquet file{'s' * (len(files) > 1)}")
+            )
+    for entry in sorted(path.iterdir()):
+        if entry.name in used or entry.name in _PARTS or is_of_program(entry.name):
+            continue
+        if entry.is_dir() and entry.name != "data":
+            count = pictures_in(entry)
+            if count:
+                notes.append(_not_read(path, f"{entry.name}/", f"{count} pictures"))
+        elif entry.suffix.lower() in (".csv", ".tsv") and entry.stem not in _PARTS:
+            notes.append(_not_read(path, entry.name, "a list"))
+    return notes
+
+
+def _not_read(path: Path, name: str, what: str) -> str:
+    message = f"{path}: {name} ({what}) is not read; only train and test are"
+    if name.lower().rstrip("/").removesuffix(".csv") in _VALIDATION:
+        message += (
+            ". Validation images are taken out of the training part (the protocol's val_fraction): "
+            f"move those of {name} into train or test, or remove them"
+        )
+    return message
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
 def _class_folders(folder: Path) -> Part:
-    """List CLASS/FILE, also in folders inside a class's. Hidden files belong to other programs."""
+    """List CLASS/FILE, also in folders inside a class's."""
+    listing = class_folders(folder)
     part = Part(folder, folder)
-    classes = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
-    for label in sorted(name for name in classes if not name.startswith(".")):
-        for inner, folders, files in os.walk(folder / label):
-            # os.walk goes on into the folders that are left in the list, in their order.
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for file in sorted(files):
-                if file.lower().endswith(_SUFFIXES) and not file.startswith("."):
-                    part.add(os.path.relpath(os.path.join(inner, file), folder), label, None)
+    for name, label in zip(listing.names, listing.labels, strict=True):
+        part.add(name, label, None)
+
+    part.notes.extend(in_words(folder, listing.left_out))
+    for label, levels in listing.levels.items():
+        part.notes.append(
+            f"{folder / label}: the pictures of its folders {_shortened(levels)} are of the class "
+            f"{label!r}; if those folders are the classes, move them up into {folder.name}/"
+        )
+    return part
+
+
+def _metadata(folder: Path) -> Part:
+    """Read the labels of Hugging Face's metadata.csv, which lies beside the pictures."""
+    part = _csv(folder / "metadata.csv")
+    tops = {name.split("/")[0] for name in part.names if "/" in name}
+    in_folders = [name.split("/")[0] for name in part.names]
+    if tops and in_folders != part.labels:
+        part.notes.append(
+            f"{folder}: the labels are those of metadata.csv, and not the folders "
+            f"{_shortened(sorted(tops))}; without metadata.csv these would be the classes"
+        )
+    there = class_folders(folder)
+    beside = [name for name in there.left_out.get(BESIDE, []) if name not in part.names]
+    unlisted = len(set(there.names) - set(part.names)) + len(beside)
+    if unlisted:
+        part.notes.append(f"{folder}: left out {unlisted} pictures that metadata.csv does not list")
     return part
 
 
@@ -264,7 +437,7 @@ def _csv(path: Path) -> Part:
     table = read_table(path)
     where = f"{path}:1"
     place = path_column(table.names, where)
-    found = label_columns(table.names, where, answer=_WHICH_COLUMN)
+    found = label_columns(table.names, where, answer=WHICH_COLUMN)
 
     cells = {"path": table.column(place), "label": table.column(found.given)}
     if found.clean:
@@ -297,7 +470,8 @@ def _csv(path: Path) -> Part:
 
 def _parquet(files: Sequence[Path], cache_dir: Path) -> Part:
     """Read images from parquet files. They are written out as files once, into the cache."""
-    entry = cache_dir / f"folder-{file_state(files)}"
+    # Version 2 refuses labels that no class name belongs to.
+    entry = cache_dir / f"folder-{file_state(files, 2)}"
     if not (entry / "list.json").is_file():
         _write_out(files, entry)
 
@@ -316,65 +490,9 @@ def _write_out(files: Sequence[Path], entry: Path) -> None:
     """
     listed = []
     with new_folder(entry) as folder:
-        for number, (content, labels) in enumerate(_parquet_images(files)):
+        for number, (content, labels) in enumerate(image_parquet.images(files)):
             name = f"{number // 1000:04}/{number:07}-{short_hash(content)}"
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
             listed.append([name, *labels])
         (folder / "list.json").write_text(json.dumps(listed), encoding="utf-8")
-
-
-def _parquet_images(files: Sequence[Path]) -> Iterator[tuple[bytes, list[str]]]:
-    """Yield each image's bytes and its labels: the given one, then the true one where known."""
-    import pyarrow
-    from pyarrow import parquet
-
-    for file in files:
-        try:
-            opened = parquet.ParquetFile(file)
-            columns = opened.schema_arrow.names
-            image = _first_of(_IMAGE_COLUMNS, columns)
-            if image is None:
-                raise DataError(
-                    f"{file}: needs a column image and a column label, has {', '.join(columns)}"
-                )
-            found = label_columns(columns, file, answer=_WHICH_COLUMN)
-            chosen = [found.given, found.clean] if found.clean else [found.given]
-
-            # Where the file names the classes, labels are numbers of them. Names that stand with
-            # one column hold for the other one, too.
-            class_names = _class_names(opened.schema_arrow, found.given)
-
-            number = 0
-            for batch in opened.iter_batches(batch_size=256, columns=[image, *chosen]):
-                for cells in batch.to_pylist():
-                    content = cells[image]
-                    # Hugging Face writes a path beside the bytes.
-                    if isinstance(content, dict):
-                        content = content.get("bytes")
-                    where = f"{file}: row {number} (from 0)"
-                    if not isinstance(content, bytes):
-                        raise DataError(f"{where} is without image bytes")
-                    labels = []
-                    for column in chosen:
-                        value = cells[column]
-                        require_class(value, f"{where}: {column}")
-                        labels.append(class_names.get(value, str(value)))
-                    yield content, labels
-                    number += 1
-        except (pyarrow.ArrowException, OSError) as error:
-            first_line = str(error).splitlines()[0]
-            raise DataError(f"{file}: cannot be read as parquet ({first_line})") from error
-
-
-def _first_of(wanted: Sequence[str], columns: Sequence[str]) -> str | None:
-    return next((column for column in wanted if column in columns), None)
-
-
-def _class_names(schema: Schema, label: str) -> dict[object, str]:
-    """Return the names of the classes, which Hugging Face keeps in the schema's metadata."""
-    try:
-        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        return dict(enumerate(metadata["info"]["features"][label]["names"]))
-    except (KeyError, TypeError, ValueError):
-        return {}

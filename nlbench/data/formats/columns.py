@@ -29,6 +29,10 @@ _PATH_NAMES = ("path", "file", "filename", "filepath", "image", "img", "imagepat
 _PATH_NAMES += ("imagefile", "imagename", "imgname", "fname", "imgfile", "relativepath", "relpath")
 
 
+# How the owner of a list or parquet file can say which column is which.
+WHICH_COLUMN = "call the given labels 'noisy_label' and the true ones 'clean_label'"
+
+
 @dataclass(frozen=True)
 class LabelColumns:
     """The columns of the labels.

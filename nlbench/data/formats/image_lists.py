@@ -45,6 +45,13 @@ class ImageList:
         lines = [self.lines[i] for i in index]
         return replace(self, names=names, labels=self.labels[index], lines=lines)
 
+    def why_absent(self, i: int) -> str:
+        """Say that image `i` is not there. A link to nothing is called what it is."""
+        path = self.root / self.names[i]
+        if path.is_symlink():
+            return f"{path} is a link to {os.readlink(path)}, which is not there"
+        return f"no image {path}"
+
     def files(self) -> ImageFiles:
         """Return the images as a dataset holds them."""
         return image_files(self.root, self.names)
@@ -125,7 +132,7 @@ def require_whole(images: ImageList) -> None:
     """
     absent, repeated = ~_present(images), _repeated(images.names)
     if absent.any():
-        message = _first_of(absent, images, lambda i: f"no image {images.root / images.names[i]}")
+        message = _first_of(absent, images, images.why_absent)
         raise DataError(f"{message}; every image of this part must be there")
     if repeated.any():
         message = _first_of(repeated, images, lambda i: f"{images.names[i]} is listed already")
@@ -143,7 +150,7 @@ def usable(images: ImageList) -> tuple[np.ndarray, tuple[str, ...]]:
     absent, repeated = ~_present(images), _repeated(images.names)
     warnings = []
     if absent.any():
-        message = _first_of(absent, images, lambda i: f"no image {images.root / images.names[i]}")
+        message = _first_of(absent, images, images.why_absent)
 
         # Single images are lost in copies; more are a mistake that a warning would hide.
         if absent.mean() > MOST_MISSING:
@@ -172,11 +179,17 @@ def _present(images: ImageList) -> np.ndarray:
         # Each folder is listed once, because there may be a million files.
         if folder not in folders:
             try:
-                folders[folder] = set(os.listdir(images.root / folder))
+                folders[folder] = _files_in(images.root / folder)
             except (FileNotFoundError, NotADirectoryError):
                 folders[folder] = set()
         found[i] = file in folders[folder]
     return found
+
+
+def _files_in(folder: Path) -> set[str]:
+    """Return the names of the files in a folder. Links to nothing, pipes and folders are none."""
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file()}
 
 
 def _repeated(names: Sequence[str]) -> np.ndarray:

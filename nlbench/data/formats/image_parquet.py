@@ -1,0 +1,218 @@
+"""Parquet files of images as Hugging Face writes them: find those of one part, and read them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlbench.data.formats.columns import WHICH_COLUMN, label_columns, require_class
+from nlbench.errors import DataError
+from nlbench.files import digest
+
+if TYPE_CHECKING:
+    from pyarrow import Schema
+
+IMAGE_COLUMNS = ("image", "img")
+
+# Names like train-00000-of-00003-0123456789abcdef.parquet, train.parquet and train_1.parquet.
+_OF = re.compile(r"(?P<split>.+?)-(?P<number>\d+)-of-(?P<count>\d+)(?:-[0-9a-f]+)?")
+_NUMBERED = re.compile(r"(?P<split>.*?[^\W\d])[-_.]?(?:part|shard)?[-_.]?(?P<number>\d+)")
+
+
+# ---- Finding the files of a part -----------------------------------------------------------------
+
+
+def split_of(file: Path) -> str:
+    """Return the split that a file belongs to by its name: "train" for train-00000-of-00003."""
+    match = _OF.fullmatch(file.stem) or _NUMBERED.fullmatch(file.stem)
+    return match["split"] if match else file.stem
+
+
+def all_splits(folder: Path) -> dict[str, list[Path]]:
+    """Return the parquet files in a folder and in its data/ by split, in order."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")]):
+        found.setdefault(split_of(file), []).append(file)
+    return found
+
+
+def require_one_copy(files: Sequence[Path], split: str) -> list[Path]:
+    """Return the files of a split, after checking that all are there, and once.
+
+    Raises: DataError, naming the files that are missing or too many.
+    """
+    folders = list(dict.fromkeys(file.parent for file in files))
+    if len(folders) > 1:
+        raise DataError(
+            f"the part {split} is there twice: {files[0]} and {_first_in(folders[1], files)}; keep "
+            f"one"
+        )
+
+    numbered: dict[tuple[int, int], Path] = {}
+    for file in files:
+        match = _OF.fullmatch(file.stem)
+        plain = _NUMBERED.fullmatch(file.stem)
+        if match:
+            key = (int(match["count"]), int(match["number"]))
+        elif plain:
+            key = (0, int(plain["number"]))
+        else:
+            key = (-1, 0)
+        if key in numbered:
+            raise DataError(
+                f"{file}: the same file as {numbered[key].name} by its number; keep one"
+            )
+        numbered[key] = file
+
+    counts = sorted({count for count, _ in numbered})
+    if len(counts) > 1:
+        names = " and ".join(_first_of_count(numbered, count).name for count in counts[:2])
+        raise DataError(f"{folders[0]}: {names} are two copies of the part {split}; keep one")
+    _require_all(numbered, folders[0], split, counts[0])
+    _require_different(files)
+    return list(files)
+
+
+def _require_all(
+    numbered: Mapping[tuple[int, int], Path], folder: Path, split: str, count: int
+) -> None:
+    """Raise DataError for numbers that are missing."""
+    numbers = {number for _, number in numbered}
+    if count > 0:
+        missing = [
+            f"{split}-{i:05}-of-{count:05}.parquet" for i in range(count) if i not in numbers
+        ]
+        beyond = [number for number in numbers if number >= count]
+        if beyond:
+            raise DataError(f"{folder}: {split}-{beyond[0]:05} of {count} files; is it renamed?")
+    elif count == 0:
+        # Without a number of files, a gap is what can be noticed.
+        whole = range(min(min(numbers), 1), max(numbers) + 1)
+        missing = [f"{split} number {i}" for i in whole if i not in numbers]
+    else:
+        missing = []
+    if missing:
+        shown = ", ".join(missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise DataError(
+            f"{folder}: of the part {split}, {shown}{more} is not there ({len(numbers)} of "
+            f"{len(numbers) + len(missing)} files are); get the rest, or rename the files if these "
+            f"are all"
+        )
+
+
+def _require_different(files: Sequence[Path]) -> None:
+    """Raise DataError for two files of the same content."""
+    by_size: dict[int, list[Path]] = {}
+    for file in files:
+        by_size.setdefault(file.stat().st_size, []).append(file)
+    for same_size in by_size.values():
+        seen: dict[str, Path] = {}
+        # Most files differ in size, and are then not read here.
+        for file in same_size if len(same_size) > 1 else ():
+            other = seen.setdefault(digest(file, "sha256"), file)
+            if other is not file:
+                raise DataError(f"{file}: has the same content as {other.name}; keep one")
+
+
+def _first_in(folder: Path, files: Sequence[Path]) -> Path:
+    return next(file for file in files if file.parent == folder)
+
+
+def _first_of_count(numbered: Mapping[tuple[int, int], Path], count: int) -> Path:
+    return next(numbered[key] for key in sorted(numbered) if key[0] == count)
+
+
+# ---- Reading them --------------------------------------------------------------------------------
+
+
+def images(files: Sequence[Path]) -> Iterator[tuple[bytes, list[str]]]:
+    """Yield each image's bytes and its labels: the given one, then the true one where known.
+
+    Raises: DataError, naming file and row.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    for file in files:
+        try:
+            opened = parquet.ParquetFile(file)
+            schema = opened.schema_arrow
+            image, columns = _columns(file, schema)
+            # True labels mostly have the names of the given ones.
+            default = _class_names(schema, columns[0])
+            names = [_class_names(schema, label) or default for label in columns]
+
+            number = 0
+            for batch in opened.iter_batches(batch_size=256, columns=[image, *columns]):
+                for cells in batch.to_pylist():
+                    where = f"{file}: row {number} (from 0)"
+                    content = _bytes(cells[image], image, where)
+                    labels = []
+                    for column, known in zip(columns, names, strict=True):
+                        labels.append(_label(cells[column], known, column, where))
+                    yield content, labels
+                    number += 1
+        except (pyarrow.ArrowException, OSError) as error:
+            first_line = str(error).splitlines()[0]
+            raise DataError(f"{file}: cannot be read as parquet ({first_line})") from error
+
+
+def _columns(file: Path, schema: Schema) -> tuple[str, list[str]]:
+    """Return the column of the images, and those of the given and of the true labels."""
+    columns = schema.names
+    image = next((column for column in IMAGE_COLUMNS if column in columns), None)
+    if image is None:
+        raise DataError(
+            f"{file}: needs a column image and a column label, has {', '.join(columns)}"
+        )
+    found = label_columns(columns, file, answer=WHICH_COLUMN)
+    return image, [found.given, found.clean] if found.clean else [found.given]
+
+
+def _bytes(content: object, column: str, where: str) -> bytes:
+    """Return the bytes of an image, which Hugging Face keeps beside a path."""
+    path = ""
+    if isinstance(content, dict):
+        path, content = str(content.get("path") or ""), content.get("bytes")
+    if isinstance(content, bytes):
+        return content
+    if content is None and path:
+        raise DataError(
+            f"{where} is without image bytes: {column!r} has only the path {path}; get a copy that "
+            f"holds the images themselves, or write a list train.csv (path,label)"
+        )
+    if content is None:
+        raise DataError(f"{where} is without image bytes")
+    raise DataError(
+        f"{where} is without image bytes: {column!r} holds {type(content).__name__}; if these are "
+        f"paths, write a list train.csv (path,label)"
+    )
+
+
+def _label(value: object, names: Sequence[str], column: str, where: str) -> str:
+    """Return a label as text, by the name of its class where the file has names."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    require_class(value, f"{where}: {column}")
+    if not names or isinstance(value, str):
+        return str(value)
+    # 1.0 and True are the class 1 as well.
+    if isinstance(value, int | float) and value in range(len(names)):
+        return names[int(value)]
+    raise DataError(
+        f"{where}: {column} is {value}, and the file names {len(names)} classes, from 0 "
+        f"({names[0]}) to {len(names) - 1} ({names[-1]})"
+    )
+
+
+def _class_names(schema: Schema, label: str) -> list[str]:
+    """Return the names of the classes, which Hugging Face keeps in the schema's metadata."""
+    try:
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        return [str(name) for name in metadata["info"]["features"][label]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return []
