@@ -50,6 +50,9 @@ MARGIN, CAP = 0.5, 0.99
 
 
 class DISC(Method):
+    # A batch without a selected example makes no step, and an epoch may have no other batches.
+    trains_every_epoch = False
+
     seen: Tensor
     thresholds: Tensor
     of_label: Tensor

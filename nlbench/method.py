@@ -317,10 +317,14 @@ class Method(nn.Module):
         told: privileged information that the method uses: "noise_rate", "T". Tables mark it. A
             constructor may set it on the instance, if it depends on a hyperparameter.
         num_networks: number of networks that the benchmark builds and optimises.
+        trains_every_epoch: whether each epoch calls `run.backward_step` at least once; if one does
+            not, the run ends with an error. A method that may leave out all steps of an epoch sets
+            it to False.
     """
 
     told: tuple[str, ...] = ()
     num_networks: int = 1
+    trains_every_epoch: bool = True
 
     def __init__(self, task: Task):
         super().__init__()

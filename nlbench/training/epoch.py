@@ -12,6 +12,7 @@ from nlbench.method import Batch, Method
 from nlbench.training import evaluate
 from nlbench.training.run_state import RunState
 from nlbench.training.seeding import seeded
+from nlbench.training.step_rules import EpochRules
 
 Item = TypeVar("Item")
 
@@ -30,7 +31,8 @@ def train_epoch(
     Args:
         memorisation: counts the logits that training steps return.
     Raises: whatever the method raises, MethodError for a hook that returns something else than it
-        must, and TypeError for a step that returns logits of no Batch.
+        must and for a training past `run.backward_step`, and TypeError for a step that returns
+        logits of no Batch.
     """
     state.begin_epoch(epoch)
     with seeded(state.seed, "epoch", epoch):
@@ -38,6 +40,7 @@ def train_epoch(
         for network in state.networks:
             network.train()
 
+        rules = EpochRules(state)
         # An item is a Batch, or a tuple of what the method's step takes.
         method.on_epoch_start(state, epoch)
         plan = returned.plan_of(method.batches(state, epoch))
@@ -50,6 +53,7 @@ def train_epoch(
                 memorisation.add(logits.detach(), batch)
             state.step += 1
         method.on_epoch_end(state, epoch)
+        rules.check(method)
 
     # Kernels on a GPU mark labels and indices out of range on the device. Looking at the mark once
     # per epoch does not make steps wait.

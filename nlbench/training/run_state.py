@@ -37,6 +37,8 @@ class RunState(Run):
         replaced: names of optimisers that were registered a second time.
         passes: counts the images that the networks see in the steps.
         bad_step: the first step whose loss was not finite, or NO_BAD_STEP. Set by `take_loss`.
+        steps_taken: the number of steps of each optimiser in this epoch, by name.
+        stepping: whether `backward_step` is stepping optimisers at this moment.
 
     Args:
         schedule: the protocol's factor on the learning rate.
@@ -52,6 +54,8 @@ class RunState(Run):
     replaced: set[str]
     passes: Passes
     bad_step: int
+    steps_taken: dict[str, int]
+    stepping: bool
 
     def __init__(
         self,
@@ -83,12 +87,14 @@ class RunState(Run):
         self.bad_step = NO_BAD_STEP
         self._fit = fit
 
-        # By name of the optimiser: its schedule, the learning rates of its parameter groups before
-        # any schedule, and the number of its steps in this epoch.
+        self.steps_taken = {}
+        self.stepping = False
+
+        # By name of the optimiser: its schedule, and the learning rates of its parameter groups
+        # before any schedule.
         self._schedule = schedule
         self._schedules: dict[str, Schedule] = {}
         self._base_rates: dict[str, list[float]] = {}
-        self._steps_taken: dict[str, int] = {}
 
         # Augmentation draws of the epoch `_draws_epoch`, by view.
         self._draws: dict[int | str, Tensor] = {}
@@ -192,9 +198,13 @@ class RunState(Run):
             logits, dlogits = through
             logits.backward(dlogits)
 
-        for name in chosen:
-            self._set_learning_rate(name)
-            self.optimisers[name].step()
+        self.stepping = True
+        try:
+            for name in chosen:
+                self._set_learning_rate(name)
+                self.optimisers[name].step()
+        finally:
+            self.stepping = False
 
         # Read back once per epoch. Reading it here would make every step wait for the GPU.
         self._losses.append((self.step, loss.detach().reshape(1)))
@@ -203,9 +213,9 @@ class RunState(Run):
         """Set the learning rates for the next step of an optimiser, and count that step."""
         # Each optimiser has a count, because a method may step one more often than another. With
         # more steps than in the default plan, the rate stays at that of the epoch's end.
-        taken = self._steps_taken.get(name, 0)
+        taken = self.steps_taken.get(name, 0)
         position = self.epoch + min(taken / self.task.steps_per_epoch, 1.0)
-        self._steps_taken[name] = taken + 1
+        self.steps_taken[name] = taken + 1
 
         factor = self._schedules[name](position)
         groups = self.optimisers[name].param_groups
@@ -240,7 +250,7 @@ class RunState(Run):
     def begin_epoch(self, epoch: int) -> None:
         """Set the epoch. The schedules go on at its beginning."""
         self.epoch = epoch
-        self._steps_taken = {}
+        self.steps_taken = {}
 
     def take_loss(self) -> float:
         """Return the mean loss since the last call, 0 if there was none.

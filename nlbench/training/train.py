@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ from nlbench.training.setup import (
     own_tensor,
     scored_parts,
 )
+from nlbench.training.step_rules import registered_steps_only
 
 
 def train(
@@ -46,7 +48,7 @@ def train(
         trains and the options say not to wait.
     """
     protocol, device = spec.protocol, options.device
-    with machine_settings(protocol, device):
+    with machine_settings(protocol, device), contextlib.ExitStack() as rules:
         # ---- What the run consists of -----------------------------------------------------------
         labels = own_tensor(data.labels, device)
         clean_labels = None if data.clean_labels is None else own_tensor(data.clean_labels, device)
@@ -68,6 +70,7 @@ def train(
 
         method = make_method(spec, options, task)
         state = make_state(spec, data, options, task, method.num_networks, scored, helpers.fit)
+        rules.enter_context(registered_steps_only(state))
 
         try:
             # ---- Before epoch 0 -----------------------------------------------------------------
