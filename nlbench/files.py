@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -80,15 +81,17 @@ def read_regular(path: Path) -> bytes:
         return file.read()
 
 
-def crc32(file: IO[bytes]) -> int:
-    """Return the CRC-32 of the rest of an open file.
+def crc32(file: IO[bytes], count: int | None = None) -> int:
+    """Return the CRC-32 of the next `count` bytes of an open file, by default of all.
 
     It finds damage, but protects against nobody. Measured on an AVX-512 core it is 2.4 times as
     fast as sha256, and 5.6 times as fast as blake2b.
     """
     value = 0
-    while block := file.read(1 << 20):
+    left = sys.maxsize if count is None else count
+    while block := file.read(min(left, 1 << 20)):
         value = zlib.crc32(block, value)
+        left -= len(block)
     return value
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
-from nlbench.files import write_atomic
+from nlbench.files import crc32, open_regular, write_atomic
 from nlbench.results.record import Metrics, Timing
 from nlbench.results.store import Store
 
@@ -51,18 +55,21 @@ class Progress:
 
 
 class Checkpoint:
-    """A file of tensors and plain data, which appears whole or not at all.
+    """A file of tensors and plain data, which appears whole or not at all, with its checksum.
 
     Args:
-        tag: is saved with the state. A file with another tag is not used: a training must not go on
-            from a state that other code has made.
+        tag: names what the state belongs to, for example {"run": ..., "code": ...}, and is saved
+            with it. A file with another tag is not used: a training must not go on from the state
+            of another run, or from one that other code has made.
         every_seconds: age of the last save at which `is_due` becomes true.
     """
 
-    def __init__(self, store: Store, path: Path, tag: str, every_seconds: float = 0.0):
+    def __init__(
+        self, store: Store, path: Path, tag: Mapping[str, str | int], every_seconds: float = 0.0
+    ):
         self.path = path
         self._store = store
-        self.tag = tag
+        self.tag = dict(tag)
         self._every = every_seconds
         self._saved = time.monotonic()
 
@@ -74,7 +81,7 @@ class Checkpoint:
         """Write `state`, a dictionary that torch.load reads with weights_only."""
         # Written to another name first: a process that is killed here leaves the old checkpoint.
         tagged = {**state, "tag": self.tag}
-        write_atomic(self.path, lambda file: torch.save(tagged, file))
+        write_atomic(self.path, lambda file: _save_with_checksum(tagged, file))
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -82,19 +89,94 @@ class Checkpoint:
 
         A file that is damaged or has another tag is renamed, and the store warns of it.
         """
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return None
 
-        # A damaged file can make torch raise almost any exception.
-        try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            reason = f"corrupt checkpoint ({type(error).__name__})"
-            self._store.set_aside(self.path, reason)
-            return None
+        reason = _damage_of(self.path)
+        if not reason:
+            # A file that somebody made can have a right checksum, and make torch raise almost any
+            # exception.
+            try:
+                state = torch.load(self.path, map_location="cpu", weights_only=True)
+            except Exception as error:
+                reason = f"torch cannot read it, {type(error).__name__}"
+            else:
+                reason = self._other_owner(state)
+                if not reason:
+                    return dict(state)
 
-        # The code may have changed since, and one record must not have epochs of two versions.
-        if not isinstance(state, dict) or state.get("tag") != self.tag:
-            self._store.set_aside(self.path, "checkpoint of other code or of another run")
-            return None
-        return state
+        self._store.set_aside(self.path, f"{self._name} cannot be used ({reason})")
+        return None
+
+    @property
+    def _name(self) -> str:
+        return "the helper network" if "helper" in self.tag else "the checkpoint"
+
+    def _other_owner(self, state: object) -> str:
+        """Return whose state this is, if it is not that of this training; else an empty string."""
+        tag = state.get("tag") if isinstance(state, dict) else None
+        if not isinstance(tag, dict):
+            return "it is no state of a training"
+        for name, value in self.tag.items():
+            if tag.get(name) == value:
+                continue
+            # One record must not have epochs of two versions of the code.
+            if name == "code":
+                return "it was made by another version of the code"
+            return f"it belongs to {name} {tag.get(name)}, and not to {name} {value}"
+        return ""
+
+
+# ---- The checksum of a file of torch ------------------------------------------------------------
+
+# torch writes a zip archive, in which a comment may follow after everything else. torch does not
+# compare the archive's own checksums with its content.
+_COMMENT = b"nlbench crc32 "
+_COMMENT_BYTES = len(_COMMENT) + 8
+
+# The last thing of an archive without a comment is the comment's length.
+_NO_COMMENT = bytes(2)
+
+
+class _Summed:
+    """Passes on what is written to a file, and sums it up."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self.value = 0
+
+    def write(self, part: bytes) -> int:
+        self.value = zlib.crc32(part, self.value)
+        return self._file.write(part)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save_with_checksum(state: dict[str, Any], file: IO[bytes]) -> None:
+    summed = _Summed(file)
+    torch.save(state, summed)
+    comment = _COMMENT + b"%08x" % summed.value
+    file.seek(-len(_NO_COMMENT), os.SEEK_END)
+    file.write(len(comment).to_bytes(2, "little") + comment)
+
+
+def _damage_of(path: Path) -> str:
+    """Return why a file is not one that `_save_with_checksum` wrote; else an empty string."""
+    tail = len(_NO_COMMENT) + _COMMENT_BYTES
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < tail:
+                return "it is cut off"
+            file.seek(size - tail)
+            length, comment = file.read(2), file.read()
+            if length != _COMMENT_BYTES.to_bytes(2, "little") or not comment.startswith(_COMMENT):
+                return "it has no checksum, so it is damaged or of an earlier version"
+            file.seek(0)
+            found = zlib.crc32(_NO_COMMENT, crc32(file, size - tail))
+    except OSError as error:
+        return f"it {error.strerror}" if error.errno == errno.EINVAL else str(error.strerror)
+    if comment != _COMMENT + b"%08x" % found:
+        return "it is damaged, its checksum does not fit"
+    return ""

@@ -62,7 +62,7 @@ class HelperNetworks:
 
         fit_key = self._fit_key(key, loss, epochs)
         path = self._store.root / "fits" / f"{fit_key}.pt"
-        result = Checkpoint(self._store, path, fit_key)
+        result = Checkpoint(self._store, path, {"helper": fit_key, "state": "trained"})
 
         # Another process may be training it, or may have done so while this one waited.
         while (saved := result.load()) is None:
@@ -132,7 +132,7 @@ class HelperNetworks:
         going = Checkpoint(
             self._store,
             result.path.with_suffix(".going.pt"),
-            result.tag,
+            {**result.tag, "state": "in training"},
             self._options.checkpoint_seconds,
         )
         if (saved := going.load()) is not None:

@@ -77,7 +77,8 @@ def train(
             # A resumed run prepares again. So everything drawn here comes from its own stream.
             prepare(method, state, helpers, progress)
             path = store.run_dir(spec.key) / "checkpoint.pt"
-            checkpoint = Checkpoint(store, path, progress.code, options.checkpoint_seconds)
+            tag = {"seed": spec.seed, "run": spec.key, "code": progress.code}
+            checkpoint = Checkpoint(store, path, tag, options.checkpoint_seconds)
             if (saved := checkpoint.load()) is not None:
                 method.load_state_dict(saved["method"])
                 state.load_state_dict(saved)

@@ -1,6 +1,7 @@
 """One run: seeded streams, the whole method interface, resume, divergence, helper networks."""
 
 import random
+import shutil
 import threading
 
 import numpy as np
@@ -201,8 +202,27 @@ def test_a_corrupt_checkpoint_is_set_aside_and_the_run_done_again(tmp_path):
 
     assert outcome(cut) == outcome(whole)
     assert str(path) in warnings[0]
-    assert "corrupt checkpoint" in warnings[0]
+    assert "the checkpoint cannot be used" in warnings[0]
     assert path.with_name("checkpoint.pt.corrupt-1").exists()
+
+
+def test_the_checkpoint_of_another_seed_is_set_aside_and_the_run_done_again(tmp_path):
+    whole = sweep(tmp_path / "a", {"elr": {}}, 3)
+    whole.run()
+    first, second = sweep(tmp_path / "b", {"elr": {}}, 3, seeds=(0, 1)).specs
+    cut = sweep(tmp_path / "b", {"elr": {}}, 3, seeds=(1,))
+    with pytest.raises(Stop):
+        cut.run(listener(on_epoch=stop_at(1)), checkpoint_seconds=0)
+
+    folder = cut.store.run_dir(first.key)
+    folder.mkdir()
+    shutil.copy(cut.store.run_dir(second.key) / "checkpoint.pt", folder)
+    again = sweep(tmp_path / "b", {"elr": {}}, 3)
+    again.store.warn = (warnings := []).append
+    again.run()
+
+    assert outcome(again) == outcome(whole)
+    assert "it belongs to seed 1, and not to seed 0" in warnings[0]
 
 
 def test_the_same_seed_gives_the_same_result_and_another_seed_another(tmp_path, trained):
