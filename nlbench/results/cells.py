@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STALE = "*"
 UNKNOWN_CODE = "°"
 MIXED = "‡"
+SIGN = "§"
 
 # Before the number of records that cannot be used.
 DAMAGED = "?"
@@ -317,6 +318,8 @@ class Results:
             marks += UNKNOWN_CODE
         if len(set(map(hardware_kind, records))) > 1:
             marks += MIXED
+        if any(record.method.get("signs") for record in records):
+            marks += SIGN
         return marks
 
     def _code_today(self, record: RunRecord) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from nlbench.results.cells import (
     DAMAGED,
     MIXED,
+    SIGN,
     STALE,
     UNKNOWN_CODE,
     Results,
@@ -147,6 +148,32 @@ def _sizes(facts: Sequence[NoiseFacts]) -> str:
 # ---- Notes about marks in cells -----------------------------------------------------------------
 
 
+# What the signs of a record say of its run; `training.signs` finds them.
+SIGNS = {
+    "one-class": "predicts one class only after the last epoch",
+    "mostly-one-class": "predicted one class only in more than half of the epochs",
+    "never-learned": "predicts no better than the most frequent class",
+    "constant-loss": "had the same loss in every epoch",
+    "not-finite": "has outputs that are not finite",
+}
+
+
+def _of_signs(results: Results) -> list[str]:
+    """Say which runs show signs of a training that did not work."""
+    notes = []
+    for condition, title in enumerate(results.conditions):
+        for row in results.rows:
+            records = results.records_of(row.name, condition)
+            for sign, words in SIGNS.items():
+                count = sum(sign in record.method.get("signs", []) for record in records)
+                if count:
+                    notes.append(
+                        f"{SIGN} {row.name} on {title}: {count} of {len(records)} "
+                        f"run{'s' * (len(records) != 1)} {words}."
+                    )
+    return notes
+
+
 def of_marks(results: Results) -> list[str]:
     """Explain the marks that cells of these results have, and name methods with own optimisers."""
     records = results.all_records()
@@ -179,6 +206,7 @@ def of_marks(results: Results) -> list[str]:
         )
     if len(set(map(hardware_kind, records))) > 1:
         notes.append(f"{MIXED} contains or compares runs of different precision or device class.")
+    notes += _of_signs(results)
     if failed:
         notes.append("! number of runs that failed or diverged; no mean contains them.")
     if missing:

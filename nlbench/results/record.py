@@ -103,6 +103,8 @@ class MethodFacts(TypedDict, total=False):
     # Forward passes for each training example and epoch, without those of helper networks.
     forward_passes: float
     T_mean_absolute_error: float
+    # Signs that the training did not work, such as "one-class"; see results.notes. Absent without.
+    signs: list[str]
 
 
 @with_config(_STRICT)

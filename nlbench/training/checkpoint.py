@@ -30,12 +30,14 @@ class Progress:
         code: hash of the code that trains it.
         warnings: of the dataset's files and of the method, for the record.
         history: the metrics of each epoch that is done.
+        one_class: whether all test images were predicted as one class, for each epoch.
         seconds: the time spent so far, also before a resume.
     """
 
     code: str
     warnings: list[str]
     history: list[Metrics] = field(default_factory=list)
+    one_class: list[bool] = field(default_factory=list)
     seconds: Timing = field(default_factory=_no_time)
 
     def add(self, metrics: Metrics, train_seconds: float, evaluate_seconds: float) -> None:
@@ -46,12 +48,13 @@ class Progress:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds of it."""
-        return {"history": self.history, "seconds": self.seconds}
+        return {"history": self.history, "seconds": self.seconds, "one_class": self.one_class}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.history = state["history"]
         self.seconds = state["seconds"]
+        self.one_class = state["one_class"]
 
 
 class Checkpoint:

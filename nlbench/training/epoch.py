@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from nlbench import ops
 from nlbench.contract import returned
 from nlbench.method import Batch, Method
-from nlbench.training import evaluate
+from nlbench.training.examples import Counter
 from nlbench.training.run_state import RunState
 from nlbench.training.seeding import seeded
 from nlbench.training.step_rules import EpochRules
@@ -21,7 +21,7 @@ def train_epoch(
     state: RunState,
     method: Method,
     epoch: int,
-    memorisation: evaluate.Memorisation | None = None,
+    counters: Sequence[Counter] = (),
 ) -> float:
     """Train one epoch by the method's own plan, and return the mean loss of its steps.
 
@@ -29,7 +29,7 @@ def train_epoch(
     not finite, `state.bad_step` is set.
 
     Args:
-        memorisation: counts the logits that training steps return.
+        counters: look at the logits that training steps return.
     Raises: whatever the method raises, MethodError for a hook that returns something else than it
         must and for a training past `run.backward_step`, and TypeError for a step that returns
         logits of no Batch.
@@ -47,10 +47,11 @@ def train_epoch(
         for item in drawn_ahead(iter(plan), state.images.ahead):
             arguments = item if isinstance(item, tuple) else (item,)
             result = method.training_step(state, *arguments)
-            if result is not None and memorisation is not None:
+            if result is not None and counters:
                 batch = _first_batch(arguments)
                 logits = returned.step_logits(result, len(batch), state.task.num_classes)
-                memorisation.add(logits.detach(), batch)
+                for counter in counters:
+                    counter.add(logits.detach(), batch)
             state.step += 1
         method.on_epoch_end(state, epoch)
         rules.check(method)

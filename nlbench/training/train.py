@@ -20,6 +20,7 @@ from nlbench.training.checkpoint import Checkpoint, Progress
 from nlbench.training.context import Listener, RunOptions
 from nlbench.training.epoch import train_epoch
 from nlbench.training.estimate import estimated_noise_rate, needs_estimate
+from nlbench.training.examples import Counter, GivenLosses, example_arrays
 from nlbench.training.helper import HelperNetworks
 from nlbench.training.run_data import RunData
 from nlbench.training.run_state import NO_BAD_STEP, RunState
@@ -33,6 +34,7 @@ from nlbench.training.setup import (
     own_tensor,
     scored_parts,
 )
+from nlbench.training.signs import is_one_class, signs_of
 from nlbench.training.step_rules import registered_steps_only
 
 
@@ -53,6 +55,8 @@ def train(
         labels = own_tensor(data.labels, device)
         clean_labels = None if data.clean_labels is None else own_tensor(data.clean_labels, device)
         memorisation = None if clean_labels is None else evaluate.Memorisation(labels, clean_labels)
+        losses = GivenLosses(labels)
+        counters: list[Counter] = [losses] if memorisation is None else [memorisation, losses]
 
         progress = Progress(record.code_of(spec, options), list(dict.fromkeys(data.warnings)))
         task = make_task(data, labels, protocol, device, spec.told)
@@ -83,6 +87,7 @@ def train(
                 method.load_state_dict(saved["method"])
                 state.load_state_dict(saved)
                 progress.load_state_dict(saved)
+                losses.load_state_dict(saved["losses"])
                 listener.on_resume(spec, len(progress.history), protocol.epochs)
 
             # ---- Epochs -------------------------------------------------------------------------
@@ -90,7 +95,7 @@ def train(
                 began = time.perf_counter()
                 # The passes of an evaluation are not part of what a method costs.
                 state.passes.active = True
-                loss = train_epoch(state, method, epoch, memorisation)
+                loss = train_epoch(state, method, epoch, counters)
                 state.passes.active = False
                 if state.bad_step != NO_BAD_STEP:
                     raise evaluate.Diverged("the loss is not finite", epoch, state.bad_step)
@@ -107,11 +112,13 @@ def train(
                     "images_per_second": state.examples_per_epoch / (trained - began),
                 }
                 progress.add(metrics, trained - began, time.perf_counter() - trained)
+                progress.one_class.append(is_one_class(predicted, scored["test"].labels))
                 listener.on_epoch(spec, epoch, protocol.epochs, metrics)
 
                 # After the last epoch the record follows at once.
                 if epoch + 1 < protocol.epochs and checkpoint.is_due():
                     kept = {"method": method.state_dict(), **state.state_dict()}
+                    kept["losses"] = losses.state_dict()
                     checkpoint.save({**kept, **progress.state_dict()})
 
         # ---- Record -----------------------------------------------------------------------------
@@ -122,7 +129,16 @@ def train(
             ended = record.ended(spec, data, options, progress, facts, {}, error)
         else:
             ended, predictions = finish(
-                spec, data, options, progress, method, state, scored, predicted, memorisation
+                spec,
+                data,
+                options,
+                progress,
+                method,
+                state,
+                scored,
+                predicted,
+                memorisation,
+                losses,
             )
         store.write(ended, progress.history, predictions)
         return ended
@@ -164,6 +180,7 @@ def finish(
     scored: Mapping[str, Scored],
     predicted: Tensor,
     memorisation: evaluate.Memorisation | None,
+    losses: GivenLosses,
 ) -> tuple[RunRecord, dict[str, np.ndarray]]:
     """Return the record of a run that was trained to its end, and the arrays of predictions.npz.
 
@@ -196,15 +213,23 @@ def finish(
         metrics["single_mean"] = sum(singles) / len(singles)
         metrics["single_best"] = max(singles)
 
-    if memorisation is not None:
-        # Without clean labels there is nothing to count, and predicting a million images is
-        # expensive.
+    train_logits = None
+    # A pass over all training images costs less than an epoch, so it is always made, except where
+    # an epoch is a small part of them: predicting a million images is expensive.
+    if memorisation is not None or not state.epoch_size:
         predict = evaluate.predictor(method, state)
-        train_classes = evaluate.predict_all(predict, state.images).argmax(1)
-        everything = torch.arange(len(train_classes), device=train_classes.device)
-        memorisation.count(train_classes, everything)
+        train_logits = evaluate.predict_all(predict, state.images)
+        predictions |= example_arrays(train_logits, labels, losses, data)
+    if memorisation is not None and train_logits is not None:
+        everything = torch.arange(len(train_logits), device=train_logits.device)
+        memorisation.count(train_logits.argmax(1), everything)
         metrics |= evaluate.shares("final", memorisation)
-        predictions["train"] = _classes(train_classes)
+
+    test_labels = scored["test"].labels
+    signs = signs_of(progress.history, progress.one_class, test_labels, labels, train_logits)
+    if signs:
+        facts["signs"] = list(signs)
+        progress.warnings += [f"training: {words}" for words in signs.values()]
 
     # A method that estimates the transition matrix keeps it in a buffer of this name.
     C = data.info.num_classes

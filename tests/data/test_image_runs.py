@@ -327,7 +327,7 @@ def test_reading_a_plan_ahead_keeps_its_order():
 
 
 def test_a_method_cannot_be_given_an_unknown_transition_matrix(tmp_path, clothing):
-    message = r"methods\.forward\.T: needs to be told T, which is unknown: Clothing1M has no true"
+    message = r"methods\.forward: needs to be told T, which is unknown: Clothing1M has no true"
     with pytest.raises(SuiteError, match=message):
         sweep(tmp_path, "clothing1m", {"ce": {}, "forward": {"T": True}})
 

@@ -1,0 +1,98 @@
+"""The outputs that are kept of each training example, with or without true labels."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nlbench.data.base import ImageFiles
+from nlbench.method import Batch
+from nlbench.training.run_data import RunData
+
+
+class Counter(Protocol):
+    """Looks at the logits that training steps return."""
+
+    def add(self, logits: Tensor, batch: Batch) -> None:
+        """Count logits (B, C) of a batch, without waiting for the GPU."""
+
+
+class GivenLosses:
+    """Sums up the cross entropy of each example's given label over the training steps.
+
+    The losses are those of the augmented images that the steps have seen, before each step. So they
+    cost no further forward pass.
+
+    Args:
+        labels: (N,) int64, the given labels.
+    """
+
+    def __init__(self, labels: Tensor):
+        self._labels = labels
+        # Sum and number. In float64, so that the order of many small terms does not matter.
+        self._sums = torch.zeros(len(labels), 2, dtype=torch.float64, device=labels.device)
+
+    def add(self, logits: Tensor, batch: Batch) -> None:
+        """Add the losses of logits (B, C)."""
+        labels = self._labels[batch.index]
+        losses = functional.cross_entropy(logits.double(), labels, reduction="none")
+        self._sums.index_add_(0, batch.index, torch.stack([losses, torch.ones_like(losses)], 1))
+
+    def mean(self) -> np.ndarray | None:
+        """Return the mean loss of each example, (N,) float32.
+
+        NaN for an example that was never counted; None if no step returned logits.
+        """
+        total, number = self._sums.cpu().numpy().T
+        if not number.any():
+            return None
+        with np.errstate(invalid="ignore"):
+            mean: np.ndarray = (total / np.where(number > 0, number, np.nan)).astype("float32")
+        return mean
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds of it."""
+        return {"sums": self._sums}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        self._sums.copy_(state["sums"])
+
+
+def example_arrays(
+    logits: Tensor, labels: Tensor, losses: GivenLosses, data: RunData
+) -> dict[str, np.ndarray]:
+    """Return the arrays of predictions.npz that have an entry for each training example.
+
+        train        int16, the predicted classes
+        train_prob   float32, the predicted probability of the given label
+        train_loss   float32, the mean loss of the given label over the training; absent if the
+                     method's steps return no logits
+        names        text, the files of the images, relative to the dataset's folder; absent where
+                     images are no files
+        class_names  text, (C,) instead, the classes by number; absent where they have no names
+
+    Args:
+        logits: (N, C) of the method after the last epoch, on images without augmentation.
+        labels: (N,) int64, the given labels.
+    """
+    probs = logits.double().softmax(1).gather(1, labels[:, None])[:, 0]
+    arrays = {
+        "train": logits.argmax(1).cpu().numpy().astype("int16"),
+        "train_prob": probs.cpu().numpy().astype("float32"),
+    }
+    mean = losses.mean()
+    if mean is not None:
+        arrays["train_loss"] = mean
+
+    if isinstance(data.train_images, ImageFiles):
+        # Names that are no UTF-8 stay as they are: surrogates stand for their bytes.
+        names = [name.decode("utf-8", "surrogateescape") for name in data.train_images.names]
+        arrays["names"] = np.array(names)
+    if data.info.class_names:
+        arrays["class_names"] = np.array(data.info.class_names)
+    return arrays
