@@ -89,6 +89,9 @@ class Sweep:
         for model, weights in {(spec.protocol.model, spec.protocol.weights) for spec in todo}:
             models.fetch_weights(model, weights)
 
+        for line in self.about_folders()[1] if todo else ():
+            self.store.warn(f"warning: {line}")
+
         plan = {**self.plan.as_json(), "method_files": self._method_files()}
         self._warn_of_lost_rows(plan)
         self._warn_of_slowness(todo, options.device, options.jobs)
@@ -146,6 +149,13 @@ class Sweep:
                 f"this one lacks. Its table now shows this suite. The records stay; rename one of "
                 f"the two suites to keep both tables."
             )
+
+    def about_folders(self) -> tuple[list[str], list[str]]:
+        """Return a line on the classes of each folder of the user's, and what is odd in them."""
+        from nlbench.data.places import Places
+        from nlbench.plan.conditions import about_folders
+
+        return about_folders(self.plan.conditions, Places.of_user(self.data_dir))
 
     def failures(self) -> list[RunRecord]:
         """Return the records of the runs asked for that failed or diverged."""

@@ -119,7 +119,9 @@ def run(
     if sweep.state.stale and stale is Stale.keep:
         warn(api.stale_records(len(sweep.state.stale)))
     if dry_run:
-        print(_counts(sweep))
+        lines, warnings = sweep.about_folders()
+        print(_counts(sweep), *lines, sep="\n")
+        warn(*(f"warning: {line}" for line in warnings))
         return
     # A device that is not there is an error even where no run is left to train.
     sweep.devices()
@@ -130,7 +132,9 @@ def run(
     from nlbench.executors.progress import Progress
 
     def train(sweep: Sweep) -> None:
-        with Progress(len(sweep.state.todo)) as progress:
+        # The sweep prints these warnings before it trains.
+        told = sweep.about_folders()[1]
+        with Progress(len(sweep.state.todo), told=told) as progress:
             sweep.run(
                 progress,
                 checkpoint_seconds=checkpoint_seconds,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import (
@@ -37,16 +37,17 @@ class Progress(Listener):
     Args:
         total: number of runs to train.
         warnings: whether to print the warnings of records, each once.
+        told: warnings that were printed already.
     """
 
-    def __init__(self, total: int, *, warnings: bool = True):
+    def __init__(self, total: int, *, warnings: bool = True, told: Iterable[str] = ()):
         self._total = total
         self._warnings = warnings
         self._done = 0
         # The bars of the runs that are being trained, by key.
         self._runs: dict[str, TaskID] = {}
         # Every record repeats the warnings of its data. Each is printed once.
-        self._warned: set[str] = set()
+        self._warned: set[str] = set(told)
         self._wait_reported = False
 
         self._console = _console()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nlbench.data import catalogue
+from nlbench.data import catalogue, describe
 from nlbench.data.base import Info
 from nlbench.data.places import Places
 from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unknown_name
@@ -195,6 +195,25 @@ def _own_parameters(noise: Mapping[str, float | str]) -> str:
         shown = f"{value:g}" if isinstance(value, float) else value
         words.append(f"{name} {shown}")
     return ", ".join(words)
+
+
+# --- What the owner of a folder should see ------------------------------------------------------
+
+
+def about_folders(conditions: Sequence[Condition], places: Places) -> tuple[list[str], list[str]]:
+    """Return a line on the classes of each folder that a suite names, and what is odd in it.
+
+    Raises: DataMissing, DataError, if a folder has changed since it was read.
+    """
+    lines: list[str] = []
+    warnings: list[str] = []
+    for dataset, path in dict.fromkeys((c.dataset, c.data_path) for c in conditions):
+        if not path:
+            continue
+        data = catalogue.open_dataset(dataset, path, places, seed=0)
+        lines.append(describe.in_short(data))
+        warnings += data.warnings
+    return lines, warnings
 
 
 # --- What is known after reading the data ------------------------------------------------------

@@ -14,7 +14,7 @@ from nlbench.results.cells import (
     Results,
     hardware_kind,
 )
-from nlbench.results.record import NoiseFacts, RunRecord
+from nlbench.results.record import ClassFacts, NoiseFacts, RunRecord
 
 BEST = (
     "best (oracle): highest test accuracy of any epoch. It uses the test labels, so it is an "
@@ -42,6 +42,11 @@ def of_condition(results: Results, condition: int) -> list[str]:
         return []
     facts = [record.noise for record in records]
     notes = [f"{results.conditions[condition]}: {_noise_rate(facts)}; {_sizes(facts)}."]
+
+    classes = {_classes(record.classes) for record in records if record.classes.get("names")}
+    notes += sorted(f"{results.conditions[condition]}: {text}." for text in classes)
+    odd = [text for record in records for text in record.classes.get("data_warnings", [])]
+    notes += once(f"data: {text}." for text in odd)
 
     estimates = set()
     variants = set()
@@ -104,6 +109,21 @@ def _told_by_suite(records: Sequence[RunRecord]) -> list[str]:
             "not the measured one."
         )
     return notes
+
+
+def _classes(facts: ClassFacts) -> str:
+    """Return the number of classes, the first names, and how many examples each has."""
+    names, shown = facts["names"], facts["names"][:5]
+    more = ", ..." if len(names) > len(shown) else ""
+    return (
+        f"{facts['num_classes']} classes ({', '.join(shown)}{more}), each with "
+        f"{_range(facts['train'])} training and {_range(facts['test'])} test examples"
+    )
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _noise_rate(facts: Sequence[NoiseFacts]) -> str:

@@ -59,6 +59,21 @@ class NoiseFacts(TypedDict, total=False):
 
 
 @with_config(_STRICT)
+class ClassFacts(TypedDict, total=False):
+    """The classes, in the order of their numbers.
+
+    `names` is empty where the dataset's files do not name them. `train` and `test` count the
+    images of each class: those of the training part by their given labels, and the test images.
+    """
+
+    num_classes: int
+    names: list[str]
+    train: list[int]
+    test: list[int]
+    # Of a folder: what was left out of it, and what is odd in it. `warnings` has it as well.
+    data_warnings: list[str]
+
+
 class Timing(TypedDict, total=False):
     """Seconds by part of the run. `fits` is the training of helper networks."""
 
@@ -155,6 +170,7 @@ class RunRecord(BaseModel):
     environment: Annotated[Environment, _CHECKED]
     method: Annotated[MethodFacts, _CHECKED]
     code: str
+    classes: Annotated[ClassFacts, _CHECKED] = ClassFacts()
     warnings: list[str] = []
     error: Annotated[RunError | None, _CHECKED] = None
 
@@ -162,6 +178,9 @@ class RunRecord(BaseModel):
         """Return plain data that `from_json` reads back."""
         # Copies, so that what a caller changes in them does not change the record.
         values = {name: copy.deepcopy(getattr(self, name)) for name in type(self).model_fields}
+        # Added in version 0.2. Left out when empty, so that earlier records keep their bytes.
+        if not self.classes:
+            del values["classes"]
         # Version 1 does not write its number, so its records stay those of nlbench 0.1.
         if SCHEMA > 1:
             values["schema"] = SCHEMA
@@ -213,6 +232,8 @@ class RunRecord(BaseModel):
         line.update(self.noise)
         line.update({f"seconds_{name}": seconds for name, seconds in self.timing.items()})
         line.update(self.method)
+        if "num_classes" in self.classes:
+            line["num_classes"] = self.classes["num_classes"]
 
         for name in ("device", "device_name", "precision", "torch"):
             line[name] = environment.get(name, "")

@@ -9,12 +9,14 @@ from importlib.metadata import version
 import torch
 
 from nlbench import code_hash, models, ops
+from nlbench.data import describe
 from nlbench.data.noise import kinds
 from nlbench.hardware import device_name
 from nlbench.method import Method
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import (
+    ClassFacts,
     Environment,
     MethodFacts,
     Metrics,
@@ -67,6 +69,7 @@ def ended(
         environment={**environment(options, protocol), "weights": weights},
         method=facts,
         code=progress.code,
+        classes=class_facts(data),
         warnings=progress.warnings,
         error=diverged,
     )
@@ -126,6 +129,20 @@ def noise_facts(spec: RunSpec, data: RunData) -> NoiseFacts:
         "variant": data.variant,
         "checksums": data.checksums,
     }
+
+
+def class_facts(data: RunData) -> ClassFacts:
+    """Return the classes, and the images of each."""
+    count = data.info.num_classes
+    facts: ClassFacts = {
+        "num_classes": count,
+        "names": list(data.info.class_names),
+        "train": describe.class_counts(data.labels, count),
+        "test": describe.class_counts(data.test_labels, count),
+    }
+    if data.info.located_by == "suite":
+        facts["data_warnings"] = list(data.warnings)
+    return facts
 
 
 def environment(options: RunOptions, protocol: Protocol) -> Environment:
