@@ -86,7 +86,11 @@ def _info(
 
 
 def conditions_of(
-    suite: Suite, base: Path, infos: Mapping[str, Info], problems: Problems
+    suite: Suite,
+    base: Path,
+    infos: Mapping[str, Info],
+    places: Places,
+    problems: Problems,
 ) -> list[Condition]:
     """Return every dataset with each of its label sets or noises, in the suite's order."""
     conditions: list[Condition] = []
@@ -100,7 +104,7 @@ def conditions_of(
 
         info = infos[entry.id]
         found = _with_label_sets(entry, info, where, problems)
-        found += _with_noises(entry, info, where, base, problems)
+        found += _with_noises(entry, info, where, base, places, problems)
         told = told_by_entry(entry, info, where, base, problems)
         for condition in found:
             condition = replace(condition, told=told)
@@ -136,9 +140,11 @@ def _with_noises(
     info: Info,
     where: tuple[str | int, ...],
     base: Path,
+    places: Places,
     problems: Problems,
 ) -> list[Condition]:
     from nlbench.data.noise import resolve
+    from nlbench.data.noise.examples import Examples
 
     # Noise is drawn from the true labels.
     noises = entry.noises()
@@ -147,10 +153,16 @@ def _with_noises(
         problems.add([*where, "noise"], message)
         return []
 
+    # A folder has been read already, so that its files can be compared with a list of labels here.
+    examples = None
+    if noises and entry.path:
+        data = catalogue.open_dataset(entry.name, entry.folder(base), places, seed=0)
+        examples = Examples.of(data)
+
     found = []
     for given in noises:
         try:
-            resolved = resolve.resolve(given, info, base)
+            resolved = resolve.resolve(given, info, base, examples)
         except SuiteError as error:
             problems.extend(problem.under(*where) for problem in error.problems)
             continue
@@ -227,7 +239,8 @@ def read_fingerprints(
     Returns: (dataset, label set) -> fingerprint, and dataset -> info.
     Raises: DataMissing, for all datasets that are not there at once; DataError.
     """
-    from nlbench.data.noise import label_files
+    from nlbench.data.noise import label_files, resolve
+    from nlbench.data.noise.examples import Examples
 
     # The folders that a suite names have been read already, to learn their classes.
     in_data_dir = dict.fromkeys(c.dataset for c in conditions if not c.data_path)
@@ -246,6 +259,10 @@ def read_fingerprints(
         # Any seed does: a fingerprint is the same for all of them.
         data = catalogue.open_dataset(dataset, path, places, seed=0)
         infos[dataset] = data.info
+        for condition in conditions:
+            if condition.dataset == dataset and condition.noise is not None:
+                noise = {**condition.noise, "path": condition.noise_path}
+                resolve.require_fit(noise, Examples.of(data))
         for labels in dict.fromkeys(c.labels for c in conditions if c.dataset == dataset):
             # Clean labels are part of the dataset's own fingerprint. Human labels are not.
             fingerprint = data.fingerprint

@@ -53,7 +53,7 @@ def expand(
         problems.add(["protocol"], unknown_name("protocol", suite.protocol, PRESETS))
 
     infos = known_infos(suite, base, places, problems)
-    conditions = conditions_of(suite, base, infos, problems)
+    conditions = conditions_of(suite, base, infos, places, problems)
     rows: dict[str, CheckedRow] = {}
     for row in suite.methods:
         checked = check_row(row, suite, files, infos, problems)

@@ -15,6 +15,7 @@ from nlbench import streams
 from nlbench.data import catalogue, stratified
 from nlbench.data.base import Dataset, ImageFiles, Info
 from nlbench.data.noise import label_files, measure, resolve
+from nlbench.data.noise.examples import Examples
 from nlbench.data.places import Places
 from nlbench.errors import DataError, did_you_mean
 from nlbench.plan.spec import RunSpec
@@ -130,6 +131,10 @@ def prepare(
     train, val = _split(stratify_by, val_fraction, stratify, subset, seed)
     _check_disjoint(dataset, train, val)
 
+    warnings = dataset.warnings
+    if noise is not None:
+        warnings += resolve.warnings_of(noise, Examples.of(dataset))
+
     T = None
     if clean is not None:
         classes = dataset.info.num_classes
@@ -155,7 +160,7 @@ def prepare(
         labels_hash=label_files.labels_hash(given),
         T=T,
         variant=dataset.variant,
-        warnings=dataset.warnings,
+        warnings=warnings,
         checksums=dataset.checksums,
     )
 
@@ -188,7 +193,8 @@ def _given(dataset: Dataset, labels: str, noise: Mapping[str, Any] | None, seed:
             f"{dataset.info.name}: no noise can be drawn where the true labels are unknown"
         )
     images = None if isinstance(dataset.train_images, ImageFiles) else dataset.train_images
-    return resolve.apply(noise, dataset.clean_labels, dataset.info, seed, images)
+    examples = Examples.of(dataset)
+    return resolve.apply(noise, dataset.clean_labels, dataset.info, seed, images, examples)
 
 
 def _split(

@@ -25,8 +25,9 @@ _FORMS = {"name", "text", "str", "string", "id", "idx", "index", "int", "code", 
 # Words that add nothing: in CIFAR-100 the fine labels are the labels.
 _PLAIN = {"fine", "the", "of", "image", "img", "train", "training"}
 
-_PATH_NAMES = ("path", "file", "filename", "filepath", "image", "img", "imagepath", "imgpath")
-_PATH_NAMES += ("imagefile", "imagename", "imgname", "fname", "imgfile", "relativepath", "relpath")
+_PATH_NAMES: tuple[str, ...] = ("path", "file", "filename", "filepath", "image", "img", "imgpath")
+_PATH_NAMES += ("imagepath", "imagefile", "imagename", "imgname", "fname", "imgfile", "relpath")
+_PATH_NAMES += ("relativepath",)
 
 
 # How the owner of a list or parquet file can say which column is which.
@@ -96,6 +97,11 @@ def label_columns(
         f"{where}: {_listed(several)} may all be labels; which are the given ones, to train on? "
         f"{answer}"
     )
+
+
+def is_label_column(name: str) -> bool:
+    """Return whether a column holds labels of some sort, by its name."""
+    return _role(name) != ""
 
 
 def path_column(names: Sequence[str], where: str | Path) -> str:

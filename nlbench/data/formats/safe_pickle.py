@@ -228,7 +228,8 @@ def read_torch(path: Path) -> object:
                 return archive.read(f"{root}/data/{key}")
 
             return _read(archive.read(f"{root}/data.pkl"), path, storage)
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+    # zipfile does not know every version and compression, and refuses encrypted archives.
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); get the file again") from None
 
 
@@ -252,7 +253,8 @@ def _read(content: bytes, where: str | Path, storages: Callable[[str], bytes] | 
     except _Forbidden as error:
         raise DataError(
             f"{where}: refused, because its pickle asks for {error}, which data has no use for; "
-            f"nothing in it was run. Get the file again from its home page"
+            f"nothing in it was run. Get the file again from its home page; labels or a matrix of "
+            f"your own: save them with numpy.save"
         ) from None
     # A pickle is a program, and a broken one can fail in any way.
     except Exception as error:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from nlbench.data.formats.recognise import require_kind
 from nlbench.errors import DataError
@@ -28,7 +29,8 @@ class TextTable:
     Attributes:
         names: the columns, as the first line names them; empty for a table without a header.
         rows: the lines after the header, each with its cells.
-        lines: the number of each row's line in the file, from 1.
+        lines: the number of each row's line in the file, from 1. Empty for a table that was not
+            read from lines, whose rows are as wide as its names.
         separator: between the cells.
     """
 
@@ -46,13 +48,12 @@ class TextTable:
         if self.names.count(name) > 1:
             raise DataError(f"{self.path}:1: two columns are called {name!r}; rename one")
         place = self.names.index(name)
-        for cells, line in zip(self.rows, self.lines, strict=True):
-            self._check_width(cells, line)
+        for i, cells in enumerate(self.rows):
+            if len(cells) != len(self.names):
+                self._refuse_width(cells, self.lines[i])
         return [cells[place] for cells in self.rows]
 
-    def _check_width(self, cells: Sequence[str], line: int) -> None:
-        if len(cells) == len(self.names):
-            return
+    def _refuse_width(self, cells: Sequence[str], line: int) -> NoReturn:
         where = f"{self.path}:{line}"
         if len(cells) > len(self.names):
             raise DataError(

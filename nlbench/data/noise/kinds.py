@@ -23,8 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from nlbench.data.base import Info
+from nlbench.data.noise.examples import Examples
 from nlbench.data.noise.label_files import check_labels, read_labels
 from nlbench.data.noise.matrix_files import read_matrix
+from nlbench.data.noise.relation import require_related
 
 # truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog
 CIFAR10_PAIRS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
@@ -50,9 +52,11 @@ class Param:
     """A parameter that a suite may set for a kind.
 
     Attributes:
-        type: float, str, or Path for a file that must exist.
+        type: float, bool, str, or Path for a file that must exist.
         low, high: the range of a float.
         default: None where the parameter is required.
+        added: it came after the first version, so that it is left out of a run's key when it has
+            its default, and existing keys stay.
     """
 
     name: str
@@ -61,11 +65,16 @@ class Param:
     low: float = -math.inf
     high: float = math.inf
     default: float | str | None = None
+    added: bool = False
 
     def parse(self, value: object, base_dir: Path) -> float | str:
         """Return the value in its canonical type. Raises ValueError that says what it must be."""
         if self.type is float:
             return self._parse_number(value)
+        if self.type is bool:
+            if not isinstance(value, bool):
+                raise ValueError(f"must be true or false, got {value!r}")
+            return value
         if not isinstance(value, str | Path):
             raise ValueError(f"must be text, got {value!r}")
         if self.type is str:
@@ -91,7 +100,8 @@ class Kind:
     Attributes:
         draw: called as draw(rng, clean, C, **params) with the true labels (N,) int64; returns the
             given labels (N,), integers, and leaves `clean` alone. A kind that needs images gets the
-            keywords `images` and `info` as well.
+            keywords `images` and `info` as well, one that needs examples the keyword
+            `examples`.
         class_ids: the kind is defined for datasets whose `Info.class_ids` is this one. Empty: for
             all datasets.
         redrawn: whether each seed draws its own labels. False for labels from a file.
@@ -105,6 +115,7 @@ class Kind:
     params: tuple[Param, ...]
     class_ids: str = ""
     needs_images: bool = False
+    needs_examples: bool = False
     redrawn: bool = True
     version: int = 1
 
@@ -113,7 +124,14 @@ KINDS: dict[str, Kind] = {}
 
 RATE = Param("rate", float, "share of the labels to change", 0, 1)
 PATH = Param("path", Path, "the file, relative to the suite's folder")
-KEY = Param("key", str, "which entry, where a .pt holds several", default="")
+KEY = Param("key", str, "which column of a table, or entry of a .pt with several", default="")
+UNRELATED = Param(
+    "unrelated",
+    bool,
+    "true for labels that are meant to have nothing to do with the images",
+    default=False,
+    added=True,
+)
 
 
 def _kind(
@@ -121,6 +139,7 @@ def _kind(
     *params: Param,
     class_ids: str = "",
     needs_images: bool = False,
+    needs_examples: bool = False,
     redrawn: bool = True,
     version: int = 1,
 ) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
@@ -128,7 +147,9 @@ def _kind(
 
     def register(draw: Callable[..., Array]) -> Callable[..., Array]:
         doc = (draw.__doc__ or "").partition("\n")[0]
-        KINDS[name] = Kind(name, doc, draw, params, class_ids, needs_images, redrawn, version)
+        KINDS[name] = Kind(
+            name, doc, draw, params, class_ids, needs_images, needs_examples, redrawn, version
+        )
         return draw
 
     return register
@@ -221,13 +242,13 @@ def _pair_flip(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     return _map(rng, clean, (np.arange(C) + 1) % C, rate)
 
 
-@_kind("matrix", PATH)
-def _matrix(rng: Rng, clean: Array, C: int, *, path: str) -> Array:
-    """Draw each label from row T[clean] of a transition matrix in a .npy, .csv, .txt or .json file.
+@_kind("matrix", PATH, UNRELATED)
+def _matrix(rng: Rng, clean: Array, C: int, *, path: str, unrelated: bool) -> Array:
+    """Draw each label from row T[clean] of a transition matrix in a file.
 
     T[i, j] = P(noisy j | clean i). The labels are drawn independently.
     """
-    cumulated = read_matrix(Path(path), C).cumsum(1)
+    cumulated = read_matrix(Path(path), C, unrelated=unrelated).cumsum(1)
 
     # A file may be rounded, so that a line of it does not add up to 1 exactly.
     cumulated /= cumulated[:, -1:]
@@ -270,14 +291,18 @@ def _instance_dependent_standardised(
     return _by_features(rng, clean, C, rate, images, lambda part: (part - mean) / std)
 
 
-@_kind("file", PATH, KEY, redrawn=False)
-def _file(rng: Rng, clean: Array, C: int, *, path: str, key: str) -> Array:
-    """Read the labels from .npy, .pt, .csv or DivideMix's .json; all seeds get the same.
+@_kind("file", PATH, KEY, UNRELATED, needs_examples=True, redrawn=False)
+def _file(
+    rng: Rng, clean: Array, C: int, *, path: str, key: str, unrelated: bool, examples: Examples
+) -> Array:
+    """Read the labels from a file, such as .csv, .npy, .pt or .json; all seeds get the same.
 
-    They are in the order of the training images.
+    They are in the order of the training images, or put in it by a column that names these.
     """
-    labels = read_labels(Path(path), key)
-    check_labels(labels, len(clean), C, path)
+    labels = read_labels(Path(path), key, examples)
+    check_labels(labels, len(clean), C, path, examples.info.num_test)
+    if not unrelated:
+        require_related(clean, labels, C, path)
     return labels
 
 

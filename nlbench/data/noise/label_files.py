@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from nlbench.data.base import Info
+from nlbench.data.formats.columns import is_label_column, label_columns
+from nlbench.data.formats.numpy_files import read_npy
+from nlbench.data.formats.recognise import PICKLE, ZIP, require_kind
 from nlbench.data.formats.safe_pickle import read_torch
-from nlbench.errors import DataError, did_you_mean
+from nlbench.data.formats.text_table import TextTable, read_table, read_text
+from nlbench.data.noise import label_values
+from nlbench.data.noise.examples import Examples
+from nlbench.data.noise.row_order import order_of
+from nlbench.errors import DataError, did_you_mean, shown
 from nlbench.files import replacing, short_hash
 
 # ---- Checks and a hash ---------------------------------------------------------------------------
@@ -39,21 +45,62 @@ def as_labels(values: object, where: str | Path) -> np.ndarray:
 
 
 def check_labels(
-    labels: np.ndarray, num_examples: int, num_classes: int, where: str | Path
+    labels: np.ndarray,
+    num_examples: int,
+    num_classes: int,
+    where: str | Path,
+    num_test: int = 0,
 ) -> None:
-    """Raise DataError unless each of `num_examples` has a label in [0, num_classes)."""
+    """Raise DataError unless each of `num_examples` has a label in [0, num_classes).
+
+    Args:
+        num_test: the number of test examples, by which a likely reason is found; 0 if unknown.
+    """
     if len(labels) != num_examples:
         raise DataError(
             f"{where}: {len(labels)} labels, it must have one for each of {num_examples} training "
-            f"examples"
+            f"examples{_why_so_many(len(labels), num_examples, num_test)}"
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        why = _why_outside(labels, num_classes)
         raise DataError(
             f"{where}: labels must be in [0, {num_classes}), "
-            f"got {labels[wrong[0]]} at position {wrong[0]}{more}"
+            f"got {labels[wrong[0]]} at position {wrong[0]}{more}{why}"
         )
+
+
+def _why_so_many(count: int, num_examples: int, num_test: int) -> str:
+    """Return a likely reason for a wrong number of labels, and what to do; "" if none is known."""
+    if num_test and count == num_examples + num_test:
+        return (
+            f": that is as many as training and test examples together; save those of the "
+            f"{num_examples} training examples alone"
+        )
+    if num_test and count == num_test:
+        return ": that is the number of test examples; are these the labels of the test set?"
+    if count == num_examples + 1:
+        return "; is the first one a header?"
+    if num_examples and count % num_examples == 0 and count:
+        return f": that is {count // num_examples} for each; keep one label for each example"
+
+    # Published splits hold out 5 to 20 percent, of which 5,000 of 50,000 is the usual one.
+    if 0.75 * num_examples < count < num_examples:
+        return (
+            ". Is a validation part left out of it? nlbench holds out its own, so the file needs "
+            "all of them"
+        )
+    return ""
+
+
+def _why_outside(labels: np.ndarray, num_classes: int) -> str:
+    """Return a likely reason for labels that are out of range, and what to do."""
+    if labels.min() == 1 and labels.max() == num_classes:
+        return "; are the classes numbered from 1? Subtract 1"
+    if labels.min() < 0:
+        return "; a negative number often says that there is no label, and every example needs one"
+    return ""
 
 
 def labels_hash(labels: np.ndarray) -> str:
@@ -64,28 +111,87 @@ def labels_hash(labels: np.ndarray) -> str:
 # ---- Reading -------------------------------------------------------------------------------------
 
 
-def read_labels(path: Path, key: str = "") -> np.ndarray:
-    """Read labels (N,) int64; the suffix of the file decides how.
+@dataclass(frozen=True)
+class LabelFile:
+    """What was read from a label file.
 
-    - .npy: an array of integers.
-    - .pt: an array, list or tensor, or one under `key` in a dict.
-    - .csv: a column `label`, and possibly `index` with each position 0..N-1 once; or one column of
-      numbers without a header.
-    - .json: a plain list of integers, as DivideMix saves its noise.
+    Attributes:
+        labels: (N,) int64, in the order of the training examples.
+        column: the column of the labels; empty where the file has no columns.
+        order: the column that put the rows in order; empty where they are taken as they are.
+        moved: whether versions before 0.2, which knew the columns `label` and `index` alone, read
+            other labels from this file.
+    """
 
+    labels: np.ndarray
+    column: str = ""
+    order: str = ""
+    moved: bool = False
+
+
+def read_labels(path: Path, key: str = "", examples: Examples | None = None) -> np.ndarray:
+    """Read labels (N,) int64, as `read_label_file` does."""
+    return read_label_file(path, key, examples).labels
+
+
+def read_label_file(path: Path, key: str = "", examples: Examples | None = None) -> LabelFile:
+    """Read labels in the order of the training examples; the suffix of the file decides how.
+
+    - .npy: an array of integers. .npz: one of its arrays, named by `key`.
+    - .pt, .pth, .pkl, .pickle: an array, list or tensor, or one under `key` in a dict.
+    - .csv, .tsv, .txt: a table with a column of labels (see `columns.label_columns`, or `key`) and
+      possibly one that says which image a row is about (see `row_order`); or one column of numbers
+      without a header.
+    - .json: a list of labels, as DivideMix saves its noise; a mapping from image to label; a list
+      of mappings, which are the rows of a table; or lists by name, of which `key` names one.
+
+    Args:
+        examples: the training examples. Without them, rows cannot be ordered by names of images,
+            and names of classes are not known.
     Raises: DataError, naming the file, when it cannot be read or holds anything else.
     """
-    reader = _READERS.get(path.suffix)
-    if reader is None:
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
         raise DataError(
             f"{path}: labels are read from {', '.join(_READERS)}, "
-            f"not from {path.suffix or 'such files'!r}"
+            f"not from {path.suffix or 'such files'!r}; {_HOW_TO_SAVE}"
         )
-    try:
-        content = reader(path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    return as_labels(_entry(content, key, path), path)
+    if suffix in (".csv", ".tsv", ".txt"):
+        return _from_table(read_table(path, header=False, spaces=suffix == ".txt"), key, examples)
+
+    content = _READERS[suffix](path)
+    if isinstance(content, dict) and not key and _is_by_image(content):
+        return _by_image(content, path, examples)
+    if _is_rows(content):
+        return _from_table(_as_table(content, path), key, examples)
+    return LabelFile(_values(_entry(content, key, path), path, examples))
+
+
+_HOW_TO_SAVE = "numpy.save('labels.npy', labels) writes integers (N,)"
+
+
+def _values(content: object, path: Path, examples: Examples | None) -> np.ndarray:
+    """Return an array or a list as labels."""
+    info = examples.info if examples else None
+    if isinstance(content, np.ndarray):
+        return label_values.from_array(content, path, info)
+    if not isinstance(content, list | tuple):
+        raise DataError(
+            f"{path}: holds {_a(content)}, not a list or an array of labels; {_HOW_TO_SAVE}"
+        )
+
+    nested = [item for item in content if isinstance(item, list | tuple | dict | np.ndarray)]
+    if nested:
+        raise DataError(
+            f"{path}: labels must be one integer per example, got {shown(nested[0])} among them"
+        )
+    return label_values.from_cells(content, (), path, "label", info)
+
+
+def _a(content: object) -> str:
+    names = {"dict": "a mapping", "str": "a text", "int": "a number", "float": "a number"}
+    kind = type(content).__name__
+    return names.get(kind, f"a {kind}")
 
 
 def _entry(content: object, key: str, path: Path) -> object:
@@ -100,101 +206,132 @@ def _entry(content: object, key: str, path: Path) -> object:
 
     if key not in content:
         known = [str(name) for name in content]
-        problem = f"has no key {key!r}" if key else "holds several things by name"
+        problem = f"has no key {key!r}" if key else "holds labels by name"
         raise DataError(
-            f"{path}: {problem}; set key to one of: {', '.join(known)}.{did_you_mean(key, known)}"
+            f"{path}: {problem}; set key to one of: {', '.join(known[:20])}."
+            f"{did_you_mean(key, known)}"
         )
     return content[key]
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    # A pickled array could run code.
-    labels = np.load(path, allow_pickle=False)
-    if not isinstance(labels, np.ndarray):
-        raise DataError(f"{path}: is an archive of arrays; save the labels alone, with numpy.save")
-    return labels
+# ---- Tables --------------------------------------------------------------------------------------
+
+_ANSWER = "say which with `key`, as in {kind: file, path: ..., key: COLUMN}"
 
 
-def _read_json(path: Path) -> list[object]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, list):
-        raise DataError(
-            f"{path}: must be a plain list of integers, got a JSON {type(content).__name__}"
-        )
-    return content
-
-
-def _read_csv(path: Path) -> np.ndarray:
-    lines = _csv_cells(path)
-
-    # A first line of numbers is no header: then the file is one column of labels.
-    names = ["label"]
-    if lines and not all(_is_number(cell) for cell in lines[0]):
-        names = lines.pop(0)
-    if "label" not in names:
-        raise DataError(f"{path}: has no column 'label', only {', '.join(map(repr, names))}")
-
-    labels = _column(lines, names, "label", path)
-    if "index" not in names:
-        return labels
-
-    # A file in any order is put in order by its index.
-    index = _column(lines, names, "index", path)
-    if not np.array_equal(np.sort(index), np.arange(len(index))):
-        raise DataError(
-            f"{path}: 'index' must hold every position 0..{len(index) - 1} exactly once"
-        )
-    ordered = np.empty_like(labels)
-    ordered[index] = labels
-    return ordered
-
-
-def _csv_cells(path: Path) -> list[list[str]]:
-    """Read the lines that are not empty, without spaces around a cell."""
-    lines = []
-    for line in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))):
-        cells = [cell.strip() for cell in line]
-
-        # Spreadsheets leave empty lines at the end.
-        if any(cells):
-            lines.append(cells)
-    return lines
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _column(
-    lines: Sequence[Sequence[str]], names: Sequence[str], name: str, path: Path
-) -> np.ndarray:
-    """Return one column as int64. Raises DataError, naming the line by its number from 0."""
-    place = names.index(name)
-    values = np.empty(len(lines), np.int64)
-    for i, cells in enumerate(lines):
-        if len(cells) != len(names):
+def _from_table(table: TextTable, key: str, examples: Examples | None) -> LabelFile:
+    """Return the labels of a table, its rows in order."""
+    path = table.path
+    info = examples.info if examples else None
+    if not table.rows:
+        raise DataError(f"{path}: holds no labels")
+    if not table.names:
+        widest = max(len(cells) for cells in table.rows)
+        if widest > 1:
             raise DataError(
-                f"{path}: row {i} has {len(cells)} columns, "
-                f"expected {len(names)}: {', '.join(names)}"
+                f"{path}:{table.lines[0]}: must name the columns, for example index,label; this "
+                f"file has {widest} columns without a header"
             )
-        try:
-            # int() refuses 1.5 and nan, which NumPy would turn into integers.
-            values[i] = int(cells[place])
-        except (ValueError, OverflowError):
-            raise DataError(
-                f"{path}: {name} in row {i} must be an integer, got {cells[place]!r}"
-            ) from None
-    return values
+        cells = [row[0] for row in table.rows]
+        if key:
+            raise DataError(f"{path}: has no columns by name, so leave the key {key!r} out")
+        return LabelFile(label_values.from_cells(cells, table.lines, path, "label", info))
+
+    where = f"{path}:1" if table.lines else path
+    columns = label_columns(table.names, where, given=key, answer=_ANSWER)
+    cells = table.column(columns.given)
+    labels = label_values.from_cells(cells, table.lines, path, columns.given, info)
+
+    others = {}
+    for name in dict.fromkeys(table.names):
+        if name != columns.given and not is_label_column(name):
+            others[name] = table.column(name)
+    order = order_of(others, len(labels), table.lines, path, examples)
+
+    ordered = labels
+    # Rows of other images are refused where the names are known; here their number is wrong.
+    if len(labels) == len(order.positions) and np.unique(order.positions).size == len(labels):
+        ordered = np.empty_like(labels)
+        ordered[order.positions] = labels
+    return LabelFile(
+        ordered, columns.given, order.column, moved=not key and _moved(table, ordered, info)
+    )
+
+
+def _moved(table: TextTable, labels: np.ndarray, info: Info | None) -> bool:
+    """Return whether versions before 0.2 read other labels from a table."""
+    if table.separator != "," or "label" not in table.names:
+        return False
+    before = np.empty(len(table.rows), np.int64)
+    try:
+        values = [int(cell) for cell in table.column("label")]
+        places = list(range(len(values)))
+        if "index" in table.names:
+            places = [int(cell) for cell in table.column("index")]
+        before[places] = values
+    except (ValueError, IndexError, OverflowError):
+        return False
+    return not np.array_equal(before, labels)
+
+
+def _is_by_image(content: dict[object, object]) -> bool:
+    """Return whether a mapping has a label for each image, and not a list for each name."""
+    return bool(content) and all(isinstance(v, int | float | str) for v in content.values())
+
+
+def _by_image(content: dict[object, object], path: Path, examples: Examples | None) -> LabelFile:
+    rows = [[str(name), str(label)] for name, label in content.items()]
+    return _from_table(TextTable(path, ("key", "label"), rows, []), "", examples)
+
+
+def _is_rows(content: object) -> bool:
+    return isinstance(content, list) and bool(content) and isinstance(content[0], dict)
+
+
+def _as_table(content: object, path: Path) -> TextTable:
+    """Return a list of mappings, which all have the same names, as a table."""
+    assert isinstance(content, list)
+    names = tuple(str(name) for name in content[0])
+    rows = []
+    for i, mapping in enumerate(content):
+        if not isinstance(mapping, dict) or tuple(map(str, mapping)) != names:
+            raise DataError(f"{path}: entry {i} must have the names {', '.join(names)}, as entry 0")
+        rows.append(["" if value is None else str(value) for value in mapping.values()])
+    return TextTable(path, names, rows, [])
+
+
+# ---- Other formats -------------------------------------------------------------------------------
+
+
+def _read_npy(path: Path) -> object:
+    return read_npy(path)
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(read_text(path))
+    # Python's parser calls itself for each level.
+    except RecursionError:
+        raise DataError(f"{path}: is nested too deeply to be a list of labels") from None
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); was it cut off?") from None
+
+
+def _read_torch(path: Path) -> object:
+    require_kind(path, ZIP, PICKLE)
+    return read_torch(path)
 
 
 _READERS: dict[str, Callable[[Path], object]] = {
     ".npy": _read_npy,
-    ".pt": read_torch,
-    ".csv": _read_csv,
+    ".npz": _read_npy,
+    ".pt": _read_torch,
+    ".pth": _read_torch,
+    ".pkl": _read_torch,
+    ".pickle": _read_torch,
+    ".csv": read_table,
+    ".tsv": read_table,
+    ".txt": read_table,
     ".json": _read_json,
 }
 

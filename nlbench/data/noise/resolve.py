@@ -9,9 +9,11 @@ import numpy as np
 
 from nlbench import streams
 from nlbench.data.base import Info
+from nlbench.data.noise.examples import Examples
 from nlbench.data.noise.kinds import KINDS, Kind
-from nlbench.data.noise.label_files import as_labels, check_labels, read_labels
-from nlbench.data.noise.matrix_files import read_matrix
+from nlbench.data.noise.label_files import as_labels, check_labels, read_label_file
+from nlbench.data.noise.matrix_files import matrix_warnings, read_matrix
+from nlbench.data.noise.relation import require_related
 from nlbench.errors import DataError, Problem, SuiteError, did_you_mean, unknown_name
 from nlbench.files import digest
 
@@ -22,15 +24,23 @@ Resolved = Mapping[str, float | str]
 # ---- Resolving and drawing -----------------------------------------------------------------------
 
 
-def resolve(noise: Mapping[str, object], info: Info, base_dir: Path) -> dict[str, float | str]:
+def resolve(
+    noise: Mapping[str, object],
+    info: Info,
+    base_dir: Path,
+    examples: Examples | None = None,
+) -> dict[str, float | str]:
     """Check a noise mapping completely and return it with all parameters, in canonical types.
 
     For `file` and `matrix` the file is read and checked too, and `sha256` of its bytes is added.
     `path` is absolute then. It is no part of what the noise is: `identity` leaves it out. A kind
-    whose numbers have changed since its first version adds its `version`.
+    whose numbers have changed since its first version adds its `version`. A label file from which
+    versions before 0.2 took other labels adds `read`, the columns that it is read by.
 
     Args:
         base_dir: relative paths start here, in the suite's folder.
+        examples: the training examples, where the dataset has been read already. Otherwise
+            `require_fit` checks a file against them.
     Raises: SuiteError with every problem of the mapping, such as
         "noise.rate: must be in [0, 1], got 1.4".
     """
@@ -46,14 +56,17 @@ def resolve(noise: Mapping[str, object], info: Info, base_dir: Path) -> dict[str
                 problems.append(_problem(param.name, str(error)))
         elif param.default is None:
             problems.append(_problem(param.name, f"is required: {param.doc}"))
-        else:
+        elif not param.added:
             resolved[param.name] = param.default
+    for param in kind.params:
+        if param.added and resolved.get(param.name) == param.default:
+            del resolved[param.name]
     problems += _unknown_keys(noise, kind)
 
     # The file is read only where all else is right, because that can take a while.
     if not problems and "path" in resolved:
         try:
-            _check_file(resolved, info)
+            resolved |= _check_file(resolved, examples or Examples.unread(info))
             resolved["sha256"] = digest(Path(str(resolved["path"])), "sha256")
         except DataError as error:
             problems.append(_problem("path", str(error)))
@@ -75,6 +88,7 @@ def apply(
     info: Info,
     seed: int,
     images: np.ndarray | None = None,
+    examples: Examples | None = None,
 ) -> np.ndarray:
     """Draw the given labels (N,) int64 of a resolved noise. The clean ones are left alone.
 
@@ -82,6 +96,8 @@ def apply(
         clean_labels: (N,) of all training examples. Noise is drawn on all of them, and the split is
             made afterwards.
         images: (N, ...) of the same examples. Only instance-dependent noise looks at them.
+        examples: the same examples. By them, a label file's rows are put in order by the names of
+            images. Without them, a file with such names is refused.
     Raises: DataError when the file of `file` or `matrix` has changed or cannot be used; ValueError
         when instance-dependent noise gets no images.
     """
@@ -98,6 +114,8 @@ def apply(
         if images is None:
             raise ValueError(f"{kind.name} noise depends on the images: pass images")
         params |= {"images": images, "info": info}
+    if kind.needs_examples:
+        params["examples"] = examples or Examples(info, ())
 
     given = kind.draw(streams.rng(seed, "noise"), clean, info.num_classes, **params)
     return np.ascontiguousarray(given, np.int64)
@@ -151,15 +169,48 @@ def _unknown_keys(noise: Mapping[str, object], kind: Kind) -> list[Problem]:
     return problems
 
 
-def _check_file(resolved: Resolved, info: Info) -> None:
-    """Read the file of a resolved noise. Raises DataError when it cannot be used."""
-    path = Path(str(resolved["path"]))
+def require_fit(noise: Resolved, examples: Examples) -> None:
+    """Raise DataError unless the labels of a `file` noise fit the training examples.
+
+    It is called when the dataset has been read, before the first run. Other kinds always fit.
+    """
+    if noise["kind"] == "file":
+        _check_file(noise, examples)
+
+
+def warnings_of(noise: Resolved, examples: Examples) -> tuple[str, ...]:
+    """Return what a user should know about how the file of a noise was read."""
+    path = Path(str(noise.get("path", "")))
+    if noise["kind"] == "matrix":
+        return matrix_warnings(path, examples.info.num_classes)
+    if noise["kind"] != "file":
+        return ()
+
+    found = read_label_file(path, str(noise["key"]), examples)
+    words = []
+    if found.column not in ("", "label", noise["key"]):
+        words.append(f"the labels are its column {found.column!r}")
+    if found.order not in ("", "index"):
+        words.append(f"its rows are put in order by {found.order!r}")
+    return (f"{path}: {', and '.join(words)}",) if words else ()
+
+
+def _check_file(resolved: Resolved, examples: Examples) -> dict[str, float | str]:
+    """Read the file of a resolved noise, and return what its reading adds to the noise.
+
+    Raises: DataError when it cannot be used.
+    """
+    path, info = Path(str(resolved["path"])), examples.info
+    unrelated = bool(resolved.get("unrelated", False))
     if resolved["kind"] == "matrix":
-        read_matrix(path, info.num_classes)
-    else:
-        check_labels(
-            read_labels(path, str(resolved["key"])), info.num_train, info.num_classes, path
-        )
+        read_matrix(path, info.num_classes, unrelated=unrelated)
+        return {}
+
+    found = read_label_file(path, str(resolved["key"]), examples)
+    check_labels(found.labels, info.num_train, info.num_classes, path, info.num_test)
+    if examples.clean is not None and not unrelated:
+        require_related(examples.clean, found.labels, info.num_classes, path)
+    return {"read": f"{found.column} by {found.order or 'row'}"} if found.moved else {}
 
 
 def _digest_now(path: str) -> str:

@@ -1,0 +1,59 @@
+"""Read arrays of NumPy's own files without running anything in them."""
+
+from __future__ import annotations
+
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from nlbench.data.formats.recognise import NUMPY, ZIP, require_kind
+from nlbench.errors import DataError
+
+# What a damaged header or archive makes NumPy raise.
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    EOFError,
+    SyntaxError,
+    OverflowError,
+    KeyError,
+    MemoryError,
+    RecursionError,
+    NotImplementedError,
+    RuntimeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read_npy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """Read the array of a .npy file, or the arrays of a .npz file by name.
+
+    Raises: DataError, naming the file, when it is something else, damaged, or holds Python objects.
+    """
+    archive = path.suffix.lower() == ".npz"
+    require_kind(path, ZIP if archive else NUMPY)
+    try:
+        # A pickled array could run code. Mapping a file checks its size before memory is asked for.
+        content = np.load(path, mmap_mode=None if archive else "r", allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return np.array(content)
+        with content:
+            return {name: content[name] for name in content.files}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except _DAMAGE as error:
+        words = " ".join(str(error).split())
+        if "Object arrays" in words or "Python objects" in words or "object_" in words:
+            raise DataError(
+                f"{path}: holds Python objects, which could run code when they are read; save "
+                f"numbers: numpy.save({path.name!r}, array.astype(int))"
+            ) from None
+        raise DataError(
+            f"{path}: is no array that NumPy reads, truncated or damaged "
+            f"({type(error).__name__}: {words[:120]}); make or get it again"
+        ) from None

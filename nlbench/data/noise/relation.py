@@ -1,0 +1,123 @@
+"""Notice labels that have nothing to do with the images, or that number the classes differently."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nlbench.errors import DataError
+
+# Labels whose agreement with the truth is that far above chance are taken as related to it: a
+# kappa of 0.05 is between unrelated labels (0) and symmetric noise of 80% (0.11 for ten classes).
+_LEAST_KAPPA = 0.05
+
+# From that many standard deviations above chance on, labels are related beyond doubt.
+_BEYOND_DOUBT = 4.0
+
+# Classes count as renumbered where more than this share of each moved one has one other label.
+_MOST = 0.6
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far labels agree with the true ones.
+
+    Attributes:
+        right: the share of equal labels.
+        by_chance: the share that the same labels would have on average in any order.
+        spread: the standard deviation of that share over all orders.
+    """
+
+    right: float
+    by_chance: float
+    spread: float
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa: 1 for equal labels, 0 for unrelated ones."""
+        return (self.right - self.by_chance) / (1 - self.by_chance)
+
+    @property
+    def unrelated(self) -> bool:
+        """Whether the labels agree with the truth no more than in a random order.
+
+        Their kappa is below the smaller one of two limits. One is four standard deviations of
+        chance, since many images show even a weak relation. The other is 0.05, or half a standard
+        deviation where few images spread further than that: they can hardly tell heavy noise from
+        unrelated labels, so only a share of wrong labels near the one of chance counts. Labels that
+        agree less than chance by four deviations are related, too.
+        """
+        if self.by_chance >= 1 or self.spread == 0:
+            return False
+        deviation = self.spread / (1 - self.by_chance)
+        limit = min(_BEYOND_DOUBT * deviation, max(_LEAST_KAPPA, deviation / 2))
+        return -_BEYOND_DOUBT * deviation < self.kappa < limit
+
+
+def agreement(clean: np.ndarray, given: np.ndarray, num_classes: int) -> Agreement:
+    """Measure how far given labels (N,) agree with the true ones, beside what chance would do."""
+    N = len(clean)
+    true_counts = np.bincount(clean, minlength=num_classes).astype(np.float64)
+    given_counts = np.bincount(given, minlength=num_classes).astype(np.float64)
+    products = true_counts * given_counts
+
+    # Mean and variance of the number of equal labels over all orders of the given ones.
+    mean = products.sum() / N
+    pairs = (true_counts * (true_counts - 1) * given_counts * (given_counts - 1)).sum()
+    pairs += products.sum() ** 2 - (products**2).sum()
+    variance = pairs / (N * max(N - 1, 1)) + mean - mean**2
+    right = float((clean == given).mean())
+    return Agreement(right, mean / N, math.sqrt(max(variance, 0.0)) / N)
+
+
+def renumbered(clean: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray | None:
+    """Return (C,) the label that most examples of each class have, if that is another numbering.
+
+    It is one where the classes go to different labels, and those that move go there for the most
+    part. A class without examples stays. Returns None otherwise.
+    """
+    pairs = np.bincount(clean * num_classes + given, minlength=num_classes**2)
+    counts = pairs.reshape(num_classes, num_classes)
+    totals = counts.sum(1)
+    target = np.where(totals > 0, counts.argmax(1), np.arange(num_classes))
+
+    moved = target != np.arange(num_classes)
+    largest = counts.max(1)
+    clear = largest > _MOST * totals
+    # Two classes of one image each are no evidence.
+    if moved.sum() < 2 or len(set(target.tolist())) < num_classes or totals[moved].sum() < 6:
+        return None
+    return target if clear[moved].all() else None
+
+
+def require_related(
+    clean: np.ndarray, given: np.ndarray, num_classes: int, where: str | Path
+) -> None:
+    """Raise DataError for labels that have nothing to do with the images, or number them otherwise.
+
+    Args:
+        where: names the file in errors.
+    """
+    if not len(clean):
+        return
+    meant = "If they are meant to be so, add `unrelated: true` to this noise in the suite"
+    found = agreement(clean, given, num_classes)
+    wrong = f"{100 * (1 - found.right):.2f}% of its labels are wrong"
+
+    target = renumbered(clean, given, num_classes)
+    if target is not None:
+        moved = np.flatnonzero(target != np.arange(num_classes))
+        examples = ", ".join(f"{c} has {target[c]}" for c in moved[:3])
+        raise DataError(
+            f"{where}: {wrong}, and most images of one class have the same other label (class "
+            f"{examples}): are its classes in another order? docs/noise.md tells ours. {meant}"
+        )
+    if found.unrelated:
+        raise DataError(
+            f"{where}: {wrong}, as many as if they were of other images "
+            f"({100 * (1 - found.by_chance):.2f}%): are its rows in the order of the training "
+            f"images? A column 'index' or 'path' puts them in order. {meant}"
+        )
