@@ -44,6 +44,7 @@ class ALR(Method):
 
         self.alpha, self.lam_e = alpha, lam_e
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
+        self.begins = {"label refinement": self.warmup}
         one_hot = F.one_hot(task.labels, task.num_classes)
         self.register_buffer("targets", one_hot.to(torch.float32))
         self.refining = False

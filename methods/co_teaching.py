@@ -45,6 +45,8 @@ class CoTeaching(Method):
             raise ValueError(f"rate_factor must be finite and >= 0, got {rate_factor}")
 
         self.ramp, self.rate_factor = task.scaled(ramp_share, of=1), rate_factor
+        # In epoch 0 nothing is left out.
+        self.begins = {"the selection of small losses": 1}
         self.keep = 1.0
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:

@@ -54,6 +54,8 @@ class CORES2(Method):
         self.beta, self.ramp = beta, task.scaled(ramp_share, of=1)
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
         self.sieve = task.scaled(sieve_share, of=1) if sieve_share else 0
+        # In the first epoch of the ramp beta(e) is still 0.
+        self.begins = {"the confidence term": self.warmup + 1, "the sieve": self.sieve}
         counts = torch.bincount(task.labels, minlength=task.num_classes)
         self.register_buffer("prior", counts.double() / task.num_train)
         kept = torch.ones(task.num_train, dtype=torch.bool, device=task.labels.device)

@@ -91,6 +91,7 @@ class DISC(Method):
 
         self.momentum, self.lam_h, self.q, self.alpha = momentum, lam_h, q, alpha
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
+        self.begins = {"training on selected examples": self.warmup}
         N = task.num_train
         self.register_buffer("thresholds", torch.full((N, 2), 1 / N))  # weak, strong
 

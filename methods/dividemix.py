@@ -74,6 +74,7 @@ class DivideMix(Method):
         self.temperature, self.alpha = temperature, alpha
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
         self.ramp, self.penalty = ramp_share * task.epochs, penalty
+        self.begins = {"MixMatch": self.warmup}
         # w of each example, by each network.
         self.register_buffer("clean", torch.ones(2, task.num_train))
 

@@ -53,6 +53,7 @@ class GCE(Method):
         self.start = task.scaled(start_share, of=1)
         self.every = task.scaled(every_share, of=1)
         if truncate:
+            self.begins = {"pruning": max(self.start, 2) - 1}
             # Ones at first. An untrained network has p_y of about 1/C, so truncating by it would
             # leave no gradient at all.
             self.register_buffer("weights", torch.ones(task.num_train))

@@ -57,6 +57,8 @@ class JoCoR(Method):
 
         self.lam, self.rate_factor = lam, rate_factor
         self.ramp = task.scaled(ramp_share, of=1)
+        # In epoch 0 nothing is left out.
+        self.begins = {"the selection of small losses": 1}
         self.keep = 1.0
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:

@@ -96,6 +96,9 @@ class PES(Method):
         # The first epoch of MixMatch.
         self.start = self.t1 + (task.scaled(t2_share, of=1) if t2_share else 0)
         self.ramp = ramp_share * task.epochs
+        self.begins = {"MixMatch": self.start}
+        if t2_share:
+            self.begins = {"the training of late layers": self.t1, **self.begins}
         self.register_buffer("kept", torch.ones(task.num_train, dtype=torch.bool))
         self.register_buffer("class_weights", torch.ones(task.num_classes))
 

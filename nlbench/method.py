@@ -9,7 +9,7 @@ Shapes use these letters: N training examples, B examples in a batch, C classes.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -320,11 +320,14 @@ class Method(nn.Module):
         trains_every_epoch: whether each epoch calls `run.backward_step` at least once; if one does
             not, the run ends with an error. A method that may leave out all steps of an epoch sets
             it to False.
+        begins: optional: what the method does only from a later epoch on, and that epoch, counted
+            from 0, such as {"MixMatch": 10}. A constructor sets it. A run that ends before says so.
     """
 
     told: tuple[str, ...] = ()
     num_networks: int = 1
     trains_every_epoch: bool = True
+    begins: Mapping[str, int] = {}
 
     def __init__(self, task: Task):
         super().__init__()

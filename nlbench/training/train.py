@@ -22,6 +22,7 @@ from nlbench.training.epoch import train_epoch
 from nlbench.training.estimate import estimated_noise_rate, needs_estimate
 from nlbench.training.examples import Counter, GivenLosses, example_arrays
 from nlbench.training.helper import HelperNetworks
+from nlbench.training.phases import unreached
 from nlbench.training.run_data import RunData
 from nlbench.training.run_state import NO_BAD_STEP, RunState
 from nlbench.training.seeding import seeded
@@ -73,6 +74,8 @@ def train(
                 return ended
 
         method = make_method(spec, options, task)
+        steps = task.steps_per_epoch
+        progress.warnings += unreached(method, spec.params, protocol.epochs, steps)
         state = make_state(spec, data, options, task, method.num_networks, scored, helpers.fit)
         rules.enter_context(registered_steps_only(state))
 

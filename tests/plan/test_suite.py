@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from nlbench import registry
 from nlbench.data.noise.kinds import KINDS, Param
 from nlbench.data.places import Places
 from nlbench.errors import DataMissing, SuiteError
+from nlbench.method import Task
 from nlbench.plan.expand import expand
 from nlbench.plan.options import parse_set
 from nlbench.plan.suite_file import read_suite
+from nlbench.training.phases import unreached
 
 GOOD = """\
 name: trial
@@ -231,6 +234,17 @@ def test_every_shipped_suite_is_counted():
     assert set(RUNS) == set(shipped())
 
 
+def phases_never_begun(spec):
+    """Say which phases of a run's method its training does not reach, by building the method."""
+    protocol = spec.protocol
+    steps = protocol.batches_per_epoch or 11
+    told = {"noise_rate": 0.4, "T": torch.eye(10)}
+    labels = torch.arange(10)
+    task = Task(10, 10, labels, protocol.epochs, steps, protocol.batch_size, privileged=told)
+    cls = registry.load_method(registry.method_files()[spec.method])
+    return unreached(cls(task, **spec.params), spec.params, protocol.epochs, steps)
+
+
 @pytest.mark.parametrize("name", sorted(RUNS))
 def test_shipped_suites_are_sound(plan, without_data, name):
     found = plan(Path(name))
@@ -244,6 +258,10 @@ def test_shipped_suites_are_sound(plan, without_data, name):
         recipes = {(spec.condition.dataset, repr(spec.protocol)) for spec in found.specs}
         assert len(recipes) == len(datasets)
         assert not any(entry.protocol for entry in found.suite.methods.values())
+
+    for spec in found.specs:
+        if spec.seed == 0:
+            assert not phases_never_begun(spec), spec.row
 
     text = Path(registry.suite_files()[name]).read_text(encoding="utf-8")
     assert max(map(len, text.splitlines())) <= 120
