@@ -19,6 +19,7 @@ from nlbench.plan.arguments import in_python, python_interface
 from nlbench.plan.expand import expand
 from nlbench.plan.spec import Plan, RunSpec
 from nlbench.plan.suite_file import Suite, read_suite
+from nlbench.results.formats import WIDTH
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store, Warn
 
@@ -403,6 +404,8 @@ def table(
     fmt: Literal["md", "csv", "latex"] = "md",
     metric: str | None = None,
     against: str | None = None,
+    only: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
     details: bool = False,
     published: bool = False,
     methods_dir: str | Path | None = None,
@@ -415,12 +418,15 @@ def table(
         fmt: "md" for Markdown, "csv" or "latex".
         metric: shows this metric alone, for example "best".
         against: the row that differences are taken to. The default is "ce".
+        only: rows to show, and the one that differences are taken to.
+        columns: metrics to show, and "minus", "nets" or "passes".
         details: shows every metric.
         published: shows published numbers beside the measured ones.
         methods_dir: the folder with the method files that the suite was trained with.
 
-    Raises: StoreError for a folder without results; SuiteError for an unknown suite, metric or
-        row; TypeError or ValueError for an argument of another type or value.
+    Raises: StoreError for a folder without results; SuiteError for an unknown suite, metric, column
+        or row, and for arguments that exclude each other; TypeError or ValueError for an argument
+        of another type or value.
     """
     from nlbench.results import table as tables
 
@@ -430,6 +436,8 @@ def table(
     arguments.check_choice("fmt", fmt, ("md", "csv", "latex"))
     arguments.check_flag("details", details)
     arguments.check_flag("published", published)
+    rows = arguments.check_texts("only", only, "row names", '["ce", "elr"]')
+    shown = arguments.check_texts("columns", columns, "columns", '["last", "memorised"]')
     return tables.render_suites(
         Store(out, _warn),
         suite,
@@ -439,6 +447,9 @@ def table(
         against=against,
         details=details,
         published=published,
+        columns=tuple(shown or ()),
+        only=tuple(rows or ()),
+        width=WIDTH,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -17,6 +18,7 @@ from typing import Annotated, NoReturn, ParamSpec
 import typer
 
 from nlbench.errors import UserError
+from nlbench.results.formats import WIDTH
 
 P = ParamSpec("P")
 
@@ -47,6 +49,16 @@ MethodsDir = Annotated[
         "--methods-dir", help="A folder with more method files. $NLBENCH_METHODS names others."
     ),
 ]
+
+
+def width() -> int:
+    """Return the number of columns of the terminal that reads standard output.
+
+    Output that goes elsewhere is as wide as a usual terminal.
+    """
+    if not sys.stdout.isatty():
+        return WIDTH
+    return shutil.get_terminal_size((WIDTH, 24)).columns
 
 
 class PlainFormat(StrEnum):

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlbench.cli.app import MethodsDir, Out, PlainFormat, app, guarded, warn
+from nlbench.cli.app import MethodsDir, Out, PlainFormat, app, guarded, warn, width
+from nlbench.results.metrics import METRICS
+from nlbench.results.view import COLUMNS
 
 if TYPE_CHECKING:
     from nlbench.results.cells import Results
@@ -37,27 +39,42 @@ def table(
         str | None,
         typer.Option(help="One of the suites in that folder. The default is all of them."),
     ] = None,
-    format_: Annotated[TableFormat, typer.Option("--format")] = TableFormat.md,
-    metric: Annotated[
-        str | None, typer.Option(help="last, last10, best, selected, top5, memorised, ...")
+    format_: Annotated[
+        TableFormat,
+        typer.Option("--format", help="Markdown, CSV with all conditions and metrics, or LaTeX."),
+    ] = TableFormat.md,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Show these rows, and the one that differences are taken to: elr,gce"),
     ] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Row to compare all others with (paired differences).")
+    columns: Annotated[
+        str | None,
+        typer.Option(help=f"Show these columns, separated by commas: {', '.join(COLUMNS)}."),
     ] = None,
     details: Annotated[
-        bool, typer.Option("--details", help="Every metric; one table per dataset and noise.")
+        bool,
+        typer.Option("--details", help="Show every column; one table per dataset and noise."),
     ] = False,
+    metric: Annotated[
+        str | None, typer.Option(help=f"Show this metric alone: {', '.join(METRICS)}.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="The row to compare all others with (paired differences): ce"),
+    ] = None,
     published: Annotated[
         bool,
         typer.Option(
             "--published",
-            help="Published numbers beside the measured ones; one table per dataset and noise.",
+            help="Show published numbers beside the measured ones; one table per dataset and "
+            "noise.",
         ),
     ] = False,
     methods_dir: MethodsDir = None,
 ) -> None:
     """Print the tables of the suites in a folder of records."""
     from nlbench import registry
+    from nlbench.plan.options import parse_list, parse_only
     from nlbench.results import table as tables
     from nlbench.results.store import Store
 
@@ -71,6 +88,9 @@ def table(
         against=against,
         details=details,
         published=published,
+        columns=() if columns is None else parse_list("--columns", columns, "columns as last,best"),
+        only=() if only is None else parse_only(only),
+        width=width(),
     )
     print(text, end="")
     # The table of a suite that was not asked for by its name is missing.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlbench.cli.app import DataDir, MethodsDir, Out, app, guarded, warn
+from nlbench.cli.app import DataDir, MethodsDir, Out, app, guarded, warn, width
 from nlbench.errors import DataMissing, UserError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Stale(StrEnum):
 SuiteName = Annotated[
     str, typer.Argument(help="A suite file, or the name of a suite that comes with nlbench.")
 ]
-Only = Annotated[str | None, typer.Option(help="Train these rows only: ce,elr")]
+Only = Annotated[str | None, typer.Option(help="Train and show these rows only: ce,elr")]
 Seeds = Annotated[str | None, typer.Option(help="Train these seeds only: 0,1 or 0-4")]
 Settings = Annotated[
     list[str] | None,
@@ -143,7 +143,12 @@ def run(
             )
 
     sweep = api.run_stages(sweep, prepare, train)
-    print(tables.render(sweep.plan.as_json(), sweep.store, methods=sweep.methods), end="")
+    # The tries of a tuned suite have rows of their own.
+    rows = parse_only(only) if only is not None and not sweep.plan.tries else ()
+    text = tables.render(
+        sweep.plan.as_json(), sweep.store, methods=sweep.methods, only=rows, width=width()
+    )
+    print(text, end="")
     if sweep.failures():
         _report_failures(sweep, out)
         raise typer.Exit(1)

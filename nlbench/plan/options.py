@@ -72,10 +72,15 @@ def parse_seeds(text: str) -> list[int]:
 
 def parse_only(text: str) -> list[str]:
     """Return the rows of `--only`, written as "ce,elr". Raises SuiteError."""
-    rows = [row.strip() for row in text.split(",")]
-    if not all(rows):
-        raise SuiteError(f"--only {text!r}: write rows as ce,elr")
-    return rows
+    return parse_list("--only", text, "rows as ce,elr")
+
+
+def parse_list(option: str, text: str, example: str) -> list[str]:
+    """Return the names that an option lists, each once. Raises SuiteError for an empty name."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise SuiteError(f"{option} {text!r}: write {example}")
+    return list(dict.fromkeys(names))
 
 
 def parse_jobs(text: str) -> Jobs:

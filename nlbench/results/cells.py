@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,23 +212,31 @@ class Results:
             SuiteRow(row["row"], row["method"], row["told"], row["networks"])
             for row in plan["rows"]
         ]
+        # A correction of p-values covers all rows of the suite, also where a table shows few.
+        self._all_rows = self.rows
         self._methods = methods
         # Files outside the package, which the plan names so that --methods-dir need not.
         self._method_files: dict[str, str] = plan.get("method_files", {})
 
         _check_cells(plan, store)
-        # In the order of the plan: (condition, record), and the files of each cell by seed.
-        self._records: list[tuple[int, RunRecord]] = []
+        # In the order of the plan: (row, condition, record), and the files of each cell by seed.
+        self._records: list[tuple[str, int, RunRecord]] = []
         self._cells: dict[tuple[str, int], dict[int, RunFiles]] = {}
         for cell in plan["cells"]:
             files = store.check(cell["key"]) or RunFiles()
             by_seed = self._cells.setdefault((cell["row"], cell["condition"]), {})
             by_seed[cell["seed"]] = files
             if files.record is not None:
-                self._records.append((cell["condition"], files.record))
+                self._records.append((cell["row"], cell["condition"], files.record))
 
         # The code hash of today by method, model and dataset. None where there is no code.
         self._hashes: dict[tuple[str, str, str], str | None] = {}
+
+    def select(self, names: Collection[str]) -> Results:
+        """Return the same results with these rows alone. Differences and p-values stay the same."""
+        selected = copy.copy(self)
+        selected.rows = [row for row in self.rows if row.name in names]
+        return selected
 
     # ---- Records --------------------------------------------------------------------------------
 
@@ -238,11 +247,12 @@ class Results:
 
     def records_under(self, condition: int) -> list[RunRecord]:
         """Return the records of all rows under one condition."""
-        return [record for place, record in self._records if place == condition]
+        return [record for _, place, record in self._records if place == condition]
 
     def all_records(self) -> list[RunRecord]:
-        """Return every record of the plan."""
-        return [record for _, record in self._records]
+        """Return every record of the rows, in the order of the plan."""
+        names = {row.name for row in self.rows}
+        return [record for row, _, record in self._records if row in names]
 
     def all_files(self) -> list[RunFiles]:
         """Return what was found of each run of the plan, once for each run."""
@@ -296,7 +306,7 @@ class Results:
     def differences(self, reference: str, condition: int) -> dict[str, Difference]:
         """Return each other row minus `reference`, with p-values after Holm over the rows."""
         found = {}
-        for row in self.rows:
+        for row in self._all_rows:
             if row.name == reference:
                 continue
             delta = self.difference(row.name, reference, condition)

@@ -6,6 +6,7 @@ import csv
 import io
 
 from nlbench.results.cells import Results, SuiteRow
+from nlbench.results.formats import csv_name
 from nlbench.results.metrics import MEASURES, METRICS, Reported
 from nlbench.results.with_published import nearest_published
 
@@ -46,11 +47,17 @@ _PUBLISHED_COLUMNS = (
 _UNSTATED = "unstated"
 
 
-def render(results: Results, reference: str | None, published: bool = False) -> str:
+def render(
+    results: Results,
+    reference: str | None,
+    published: bool = False,
+    metric: str | None = None,
+) -> str:
     """Return the CSV text. Numbers are fractions in [0, 1], unrounded; p-values are not corrected.
 
     Args:
         reference: the row that differences are taken to.
+        metric: writes the lines of this metric alone.
         published: adds the nearest published number to each line, and lines of the metric
             `unstated` for numbers whose source names no rule.
     """
@@ -62,19 +69,19 @@ def render(results: Results, reference: str | None, published: bool = False) -> 
     writer.writerow(columns)
 
     # Lines of a metric that no run has would be empty.
-    metrics = [name for name in METRICS if results.has(name)]
+    metrics = [name for name in METRICS if results.has(name) and metric in (None, name)]
     for condition in range(len(results.conditions)):
-        for metric in metrics:
+        for name in metrics:
             for row in results.rows:
-                line = _first_columns(results, row, condition, metric)
-                line += _measured(results, row, condition, metric, reference)
+                line = _first_columns(results, row, condition, name)
+                line += _measured(results, row, condition, name, reference)
                 if published:
-                    line += _published(results, row, condition, MEASURES.get(metric))
+                    line += _published(results, row, condition, MEASURES.get(name))
                 writer.writerow(line)
 
         # Numbers whose source names no rule belong beside no measured metric, so they have lines of
         # their own.
-        if not published:
+        if not published or metric is not None:
             continue
         for row in results.rows:
             numbers = _published(results, row, condition, Reported("top1", ""))
@@ -87,7 +94,8 @@ def render(results: Results, reference: str | None, published: bool = False) -> 
 
 def _first_columns(results: Results, row: SuiteRow, condition: int, metric: str) -> list[object]:
     told = " ".join(row.told)
-    return [results.suite, results.conditions[condition], row.name, row.method, told, metric]
+    names = [results.suite, results.conditions[condition], row.name, row.method, told]
+    return [*map(csv_name, names), metric]
 
 
 def _measured(
@@ -102,7 +110,7 @@ def _measured(
         delta = results.difference(row.name, reference, condition, metric)
     if delta is None:
         return [*values, "", "", "", "", cell.marks, "", cell.damaged]
-    differences = [reference, delta.mean, delta.std, delta.p]
+    differences = [csv_name(reference or ""), delta.mean, delta.std, delta.p]
     return [*values, *differences, cell.marks, delta.marks, cell.damaged]
 
 

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 from typing import Literal
 
 Format = Literal["md", "csv", "latex"]
 
-# Characters that LaTeX reads as commands, or that its standard fonts lack.
-_LATEX = {
-    "_": r"\_",
-    "%": r"\%",
-    "&": r"\&",
-    "#": r"\#",
-    "‡": r"$\ddagger$",
-    "†": r"$\dagger$",
-    "<": "$<$",
-    "±": r"$\pm$",
-    "°": r"$^\circ$",
-}
+# A Markdown table whose lines are no longer than this fits a terminal.
+WIDTH = 80
+# Longer lines of text are hard to read, however wide the terminal is.
+_TEXT_WIDTH = 100
+
+# Characters that LaTeX reads as commands, or that its standard fonts lack. They are replaced in one
+# pass, because what replaces them contains some of them.
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "_": r"\_",
+        "%": r"\%",
+        "&": r"\&",
+        "#": r"\#",
+        "|": r"\textbar{}",
+        '"': r"\textquotedbl{}",
+        "<": "$<$",
+        ">": "$>$",
+        "‡": r"$\ddagger$",
+        "†": r"$\dagger$",
+        "±": r"$\pm$",
+        "°": r"$^\circ$",
+        "\N{MULTIPLICATION SIGN}": r"$\times$",
+        "·": r"$\cdot$",
+        "\N{MINUS SIGN}": "$-$",
+    }
+)
+# The sign of a number, as opposed to a hyphen.
+_MINUS = re.compile(r"(?<![\w.)])-(?=\d)")
+
+# Characters with a meaning in the middle of a Markdown text.
+_MARKDOWN = re.compile(r"[\\|*`<]|(?<!\w)_|_(?!\w)")
 
 
 def p_value(p: float) -> str:
@@ -28,54 +55,174 @@ def p_value(p: float) -> str:
     return f"{p:.3f}"
 
 
+def on_one_line(name: str) -> str:
+    """Return a user's name without line breaks and control characters, which end a table's line."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", name)
+
+
+# ---- Markdown ------------------------------------------------------------------------------------
+
+
 def markdown(
-    title: str, headings: list[str], lines: Sequence[list[str]], notes: Sequence[str]
+    title: str,
+    headings: list[str],
+    lines: Sequence[list[str]],
+    notes: Sequence[str],
+    *,
+    width: int | None = None,
+    split: bool = False,
 ) -> str:
-    """Return a Markdown table. The first column is aligned to the left, the others to the right."""
+    """Return a Markdown table. The first column is aligned to the left, the others to the right.
+
+    Args:
+        width: wraps the title and the notes at words. None keeps each on one line.
+        split: puts columns that do not fit the width into further tables, which repeat the first
+            column.
+    """
+    headings = [markdown_name(heading) for heading in headings]
+    lines = [[markdown_name(first), *rest] for first, *rest in lines]
+
+    parts = [list(range(len(headings)))]
+    if split and width is not None:
+        parts = _parts(headings, lines, max(WIDTH, width))
+
+    text = [*_wrapped(f"**{markdown_name(title)}**", width), ""]
+    for part in parts:
+        text += _markdown_table(headings, lines, part)
+        text.append("")
+    for note in notes:
+        text += _wrapped(f"- {_sound_note(note)}", width, "  ")
+    return "\n".join([*text, ""])
+
+
+def table_width(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
+    """Return the number of characters of a line of a Markdown table."""
+    return sum(_widths(headings, lines)) + 3 * len(headings) + 1
+
+
+def markdown_name(name: str) -> str:
+    """Return a user's name so that Markdown shows it as it is, also inside a table."""
+    return _MARKDOWN.sub(r"\\\g<0>", on_one_line(name))
+
+
+def _parts(headings: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[list[int]]:
+    """Return the columns of each table, the first one always among them."""
+    widths = _widths(headings, lines)
+    parts, used = [[0]], widths[0] + 4
+    for column in range(1, len(headings)):
+        needed = widths[column] + 3
+        # A column that is wider than the terminal has a table of its own.
+        if used + needed > width and len(parts[-1]) > 1:
+            parts.append([0])
+            used = widths[0] + 4
+        parts[-1].append(column)
+        used += needed
+    return parts
+
+
+def _widths(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
     columns = zip(headings, *lines, strict=True)
-    widths = [max(map(len, column)) for column in columns]
+    return [max(map(len, column)) for column in columns]
+
+
+def _markdown_table(
+    headings: Sequence[str], lines: Sequence[Sequence[str]], part: Sequence[int]
+) -> list[str]:
+    widths = _widths(headings, lines)
     rules = ["-" * widths[0]]
     for width in widths[1:]:
         rules.append("-" * (width - 1) + ":")
 
-    text = [f"**{title}**", ""]
+    text = []
     for line in (headings, rules, *lines):
-        text.append(_markdown_line(line, widths))
-    text.append("")
-    for note in notes:
-        text.append(f"- {note}")
-    return "\n".join([*text, ""])
+        padded = []
+        for column in part:
+            align = str.rjust if column else str.ljust
+            padded.append(align(line[column], widths[column]))
+        text.append("| " + " | ".join(padded) + " |")
+    return text
 
 
-def _markdown_line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [cells[0].ljust(widths[0])]
-    padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-    return "| " + " | ".join(padded) + " |"
+def _sound_note(note: str) -> str:
+    # A note that begins with one of these would be a list within the list.
+    return "\\" + note if note.startswith(("*", "- ", "+ ", "#")) else note
 
 
-def latex(title: str, headings: list[str], lines: Sequence[list[str]], notes: Sequence[str]) -> str:
-    """Return a tabular for the package booktabs, with title and notes as comments."""
+def _wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
+    if width is None:
+        return [text]
+    return textwrap.wrap(
+        text,
+        min(width, _TEXT_WIDTH),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+# ---- LaTeX ---------------------------------------------------------------------------------------
+
+
+def latex(
+    title: str,
+    headings: list[str],
+    lines: Sequence[list[str]],
+    notes: Sequence[str],
+    *,
+    label: str = "",
+) -> str:
+    """Return a table for the package booktabs, captioned with the title, and notes as comments.
+
+    Args:
+        label: the name by which \\ref finds the table, without its prefix "tab:".
+    """
     text = [
-        f"% {title}",
-        rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
-        r"\toprule",
+        r"% The preamble needs \usepackage{booktabs}.",
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{latex_text(title)}}}",
+        rf"  \label{{tab:{_label(label or title)}}}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
+        r"    \toprule",
         _latex_line(headings),
-        r"\midrule",
+        r"    \midrule",
     ]
-    text += map(_latex_line, lines)
-    text += [r"\bottomrule", r"\end{tabular}"]
+    text += [_latex_line(line, numbers=True) for line in lines]
+    text += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
 
     # A note can be copied into a caption, so what LaTeX would not print there is escaped.
-    for note in notes:
-        text.append("% " + note.replace("%", r"\%").replace("±", r"$\pm$"))
+    text += [f"% {latex_text(note)}" for note in notes]
     return "\n".join([*text, ""])
 
 
-def _latex_line(cells: Sequence[str]) -> str:
-    return " & ".join(map(_escaped, cells)) + r" \\"
+def latex_text(text: str) -> str:
+    """Return a text so that LaTeX prints it as it is."""
+    return on_one_line(text).translate(_LATEX)
 
 
-def _escaped(text: str) -> str:
-    for character, safe in _LATEX.items():
-        text = text.replace(character, safe)
-    return text
+def _latex_line(cells: Sequence[str], *, numbers: bool = False) -> str:
+    escaped = [latex_text(cells[0])]
+    for cell in cells[1:]:
+        # A heading may be a name with a hyphen, so only the signs of numbers become minus signs.
+        signed = _MINUS.sub("\N{MINUS SIGN}", cell) if numbers else cell
+        escaped.append(latex_text(signed))
+    return "    " + " & ".join(escaped) + r" \\"
+
+
+def _label(text: str) -> str:
+    """Return a text as a name that LaTeX's \\label accepts."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()
+
+
+# ---- CSV -----------------------------------------------------------------------------------------
+
+
+def csv_name(name: str) -> str:
+    """Return a user's name so that no spreadsheet takes it for a formula.
+
+    A spreadsheet runs a cell that begins with one of =+-@ or a tab. An apostrophe before it keeps
+    it text, as the OWASP page on CSV injection advises.
+    """
+    if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return f"'{name}"
+    return name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nlbench.results.cells import (
@@ -20,15 +20,22 @@ BEST = (
     "best (oracle): highest test accuracy of any epoch. It uses the test labels, so it is an "
     "upper bound and not a result."
 )
-SHARES = (
-    "clean right: share of the correctly labelled training examples that the final network "
-    "predicts as labelled, without augmentation. memorised: the same for the wrongly labelled "
-    "ones; lower is better."
-)
-COUNTS = (
-    "nets: number of networks. passes: forward passes for each training example and epoch, not "
-    "counting helper networks."
-)
+# By the name of the column that needs the note, in the order in which they are printed.
+_OF_COLUMNS = {
+    "clean-right": "clean right: share of the correctly labelled training examples that the final "
+    "network predicts as labelled, without augmentation.",
+    "memorised": "memorised: share of the wrongly labelled training examples that the final "
+    "network predicts as labelled, without augmentation; lower is better.",
+    "nets": "nets: number of networks.",
+    "passes": "passes: forward passes for each training example and epoch, not counting helper "
+    "networks.",
+    "best": BEST,
+}
+
+
+def of_columns(columns: Collection[str]) -> list[str]:
+    """Explain the columns whose headings do not."""
+    return [text for name, text in _OF_COLUMNS.items() if name in columns]
 
 
 # ---- Notes about the data -----------------------------------------------------------------------
@@ -230,7 +237,7 @@ def of_marks(results: Results) -> list[str]:
     if failed:
         notes.append("! number of runs that failed or diverged; no mean contains them.")
     if missing:
-        notes.append("(n/m) n of m seeds are done; - none is done yet.")
+        notes.append("(n/m) n of m seeds are done. A cell with - has none yet.")
     return [*notes, *of_damage(results)]
 
 

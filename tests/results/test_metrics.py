@@ -86,7 +86,7 @@ def test_one_entry_brings_a_metric_into_table_csv_and_data_frame(tmp_path, monke
         "cells": [{"row": "co-teaching", "condition": 0, "seed": 0, "key": run.key}],
     }
 
-    assert "| calibration error |" in table.render(plan, store)
+    assert "| calibration error |" in table.render(plan, store, details=True)
     assert "6.25" in table.render(plan, store, metric="calibration")
     assert ",calibration,0.0625," in table.render(plan, store, fmt="csv")
     assert nlbench.load(tmp_path)["expected_calibration_error"].tolist() == [0.0625]

@@ -703,7 +703,9 @@ def test_the_same_as_csv_and_latex(store):
     latex = tables.render(plan, store, fmt="latex", published=True)
     body = latex.split(r"\begin{tabular}")[1].split(r"\end{tabular}")[0]
 
-    assert r"elr & 88.10$\pm$0.22 & 89.10$\pm$0.22 & 89.15$\pm$0.17 [1] & -0.05 (p 0.702) &" in body
+    assert (
+        r"elr & 88.10$\pm$0.22 & 89.10$\pm$0.22 & 89.15$\pm$0.17 [1] & $-$0.05 (p 0.702) &" in body
+    )
     assert "% [1] ELR Table 1" in latex
 
 

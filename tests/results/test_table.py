@@ -161,7 +161,7 @@ def test_another_reference_and_an_unknown_one(store, three):
     table = lines(tables.render(three, store, against="gce"))
 
     # The differences are .90 - .80 = .10 and .93 - .85 = .08.
-    assert cells(table["elr"])[4].startswith("+9.00±1.41")
+    assert cells(table["elr"])[3].startswith("+9.00±1.41")
     with pytest.raises(SuiteError, match=r"--against el: no such row.*Did you mean 'elr'"):
         tables.render(three, store, against="el")
     with pytest.raises(SuiteError, match=r"--metric lst: unknown.*Did you mean 'last'"):
@@ -225,7 +225,7 @@ def test_a_difference_across_device_classes_is_marked(store):
         records["elr", 0, seed] = on_gpu
     text = tables.render(plan(store, records, seeds=(0, 1)), store)
 
-    assert cells(lines(text)["elr"])[4].endswith("‡")
+    assert cells(lines(text)["elr"])[3].endswith("‡")
     assert cells(lines(text)["elr"])[1] == "65.00±7.07"
     assert "‡ contains or compares" in text
 
@@ -441,7 +441,7 @@ def test_an_unknown_noise_rate_and_a_published_estimate_are_in_the_notes(store):
 def test_latex_has_one_line_for_each_row(store, three):
     text = tables.render(three, store, fmt="latex")
 
-    assert r"\begin{tabular}{lrrrrrr}" in text
+    assert r"\begin{tabular}{lrrrr}" in text
     assert r"elr & 92.00$\pm$1.73 &" in text
     assert "±" not in text.split(r"\begin{tabular}")[1].split(r"\end{tabular}")[0]
 
@@ -477,7 +477,8 @@ def test_each_metric_is_in_its_column(store, crop):
     run.metrics.update(METRICS)
     run.spec["protocol"]["crop"] = crop
     run = RunRecord.model_validate({**run.as_json(), "key": key_of(run.spec)})
-    text = tables.render(plan(store, {("ce", 0, 0): run}, seeds=(0,)), store, against="ce")
+    of_suite = plan(store, {("ce", 0, 0): run}, seeds=(0,))
+    text = tables.render(of_suite, store, against="ce", details=True)
     expected = {
         "method": "ce",
         "last epoch": "10.00",
@@ -531,3 +532,171 @@ def test_the_columns_of_the_csv_file_stay(store, three):
         "suite,condition,row,method,told,metric,mean,std,n,planned,failed,networks,reference,"
         "difference,difference_std,p_unadjusted,marks,difference_marks,damaged"
     )
+
+
+# ---- What is shown -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(store):
+    """Write runs with all metrics and return their plan: ten rows, of which ce is the first."""
+    records = {}
+    for row in ("ce", "elr", "gce", "sl", "mae", "forward", "backward", "alr", "mixup", "sop"):
+        for seed in (0, 1, 2):
+            run = record(row, seed, 0.5 + 0.01 * seed + len(row) / 100 * (seed + 1))
+            run.metrics.update({k: v for k, v in METRICS.items() if k != "last"})
+            records[row, 0, seed] = run
+    return plan(store, records)
+
+
+def test_the_table_fits_80_columns_and_details_has_every_cell(store, full):
+    narrow = tables.render(full, store, width=80)
+    wide = tables.render(full, store, details=True)
+
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert cells(lines(narrow)["method"]) == [
+        "method",
+        "last epoch",
+        "best (oracle)",
+        "last, minus ce",
+        "nets",
+    ]
+    assert "memorised" in narrow.split("`nlbench table --details` also shows: ")[1]
+
+    headings = cells(lines(wide)["method"])
+    for row, line in lines(narrow).items():
+        in_details = dict(zip(headings, cells(lines(wide)[row]), strict=True))
+        for heading, cell in zip(cells(lines(narrow)["method"]), cells(line), strict=True):
+            assert in_details[heading].strip("-:") == cell.strip("-:")
+
+
+def test_with_long_names_less_important_columns_are_left_out(store, full):
+    full["rows"][1]["row"] = name = "a method with a name of thirty"
+    for cell in full["cells"]:
+        cell["row"] = name if cell["row"] == "elr" else cell["row"]
+    text = tables.render(full, store, width=80)
+
+    assert max(map(len, text.splitlines())) <= 80
+    assert cells(lines(text)["method"]) == ["method", "last epoch", "last, minus ce"]
+    assert "also shows: last 10 epochs, best (oracle)," in " ".join(text.split())
+    # A wider terminal has room for them.
+    assert "| nets |" in tables.render(full, store, width=120)
+
+
+def test_columns_can_be_chosen(store, full):
+    text = tables.render(full, store, columns=("memorised", "minus", "last", "passes"))
+
+    headings = ["method", "memorised", "last, minus ce", "last epoch", "passes"]
+    assert cells(lines(text)["method"]) == headings
+    assert cells(lines(text)["ce"])[:2] == ["ce", "15.00±0.00"]
+    assert "memorised: share of the wrongly labelled" in text
+    assert "clean right" not in text
+
+    with pytest.raises(SuiteError, match=r"--columns: unknown column 'lst'.*Did you mean 'last'"):
+        tables.render(full, store, columns=("lst",))
+
+
+def test_columns_of_several_conditions_are_one_table_each(store, full):
+    full["conditions"] = ["A", "B"]
+    full["cells"] += [{**cell, "condition": 1} for cell in full["cells"]]
+    text = tables.render(full, store, columns=("last", "best"))
+
+    assert text.count("| method ") == 2
+    assert "**s: B; test accuracy" in text
+
+
+def test_differences_need_a_row_to_take_them_to(store):
+    of_suite = plan(store, {("elr", 0, 0): record("elr", 0, 0.5)}, seeds=(0,))
+
+    with pytest.raises(SuiteError, match=r"--columns minus: the suite has no row `ce`.*--against"):
+        tables.render(of_suite, store, columns=("last", "minus"))
+    assert "minus elr" in tables.render(of_suite, store, columns=("minus",), against="elr")
+
+
+def test_only_shows_these_rows_and_their_reference(store, full):
+    every = tables.render(full, store)
+    text = tables.render(full, store, only=("gce", "elr"))
+    shown = lines(text)
+
+    assert [row for row in shown if not row.startswith(("-", "method"))] == ["ce", "elr", "gce"]
+    assert "- 7 of 10 rows are not shown; p-values are corrected for all of them." in text
+    # Corrected for all rows, so that nobody gets a smaller p-value by showing fewer.
+    for row in ("elr", "gce"):
+        assert cells(shown[row]) == cells(lines(every)[row])
+
+
+def test_only_shows_no_reference_where_no_difference_is(store, full):
+    shown = lines(tables.render(full, store, only=("elr",), metric="best"))
+    assert set(shown) - {"method"} == {"elr", next(row for row in shown if row.startswith("-"))}
+
+    found = csv_lines(tables.render(full, store, only=("elr",), fmt="csv"))
+    assert {line["row"] for line in found} == {"elr"}
+    assert {line["reference"] for line in found} == {"ce"}
+
+
+def test_only_with_an_unknown_row_is_refused(store, full):
+    with pytest.raises(SuiteError, match=r"--only el: no such row. There are: ce,.*Did you mean"):
+        tables.render(full, store, only=("el",))
+
+
+def test_a_csv_file_of_one_metric(store, full):
+    found = csv_lines(tables.render(full, store, metric="best", fmt="csv", against="gce"))
+
+    assert {line["metric"] for line in found} == {"best"}
+    assert {line["reference"] for line in found} == {"gce", ""}
+    assert len(found) == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        ({"metric": "last", "against": "gce"}, "--metric and --against exclude each other"),
+        ({"metric": "last", "details": True}, "--metric and --details exclude"),
+        ({"metric": "last", "columns": ("best",)}, "--metric and --columns exclude"),
+        ({"details": True, "columns": ("best",)}, "--details and --columns exclude"),
+        ({"published": True, "against": "gce"}, "--published and --against exclude"),
+        ({"published": True, "columns": ("best",)}, "--published and --columns exclude"),
+        ({"fmt": "csv", "details": True}, "--details and --format csv exclude"),
+        ({"fmt": "csv", "columns": ("best",)}, "--columns and --format csv exclude"),
+        ({"fmt": "latex", "metric": "last", "against": "gce"}, "--metric and --against exclude"),
+    ],
+)
+def test_options_of_which_one_does_nothing_are_refused(store, full, options, pattern):
+    with pytest.raises(SuiteError, match=pattern):
+        tables.render(full, store, **options)
+
+
+OPTIONS = {
+    "metric": "best",
+    "against": "gce",
+    "details": True,
+    "published": True,
+    "columns": ("memorised", "minus"),
+    "only": ("elr",),
+}
+
+
+@pytest.mark.parametrize("fmt", ["md", "latex", "csv"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_option_that_is_accepted_changes_the_table(store, full, fmt, count):
+    for chosen in itertools.combinations(OPTIONS, count):
+        options = {name: OPTIONS[name] for name in chosen}
+        try:
+            text = tables.render(full, store, fmt=fmt, **options)
+        except SuiteError:
+            continue
+        for name in chosen:
+            fewer = {other: value for other, value in options.items() if other != name}
+            assert tables.render(full, store, fmt=fmt, **fewer) != text, (options, name)
+
+
+def test_names_are_safe_in_every_format(store, full):
+    full["rows"][1]["row"] = "=1+1|x"
+    for cell in full["cells"]:
+        cell["row"] = "=1+1|x" if cell["row"] == "elr" else cell["row"]
+
+    assert "| =1+1\\|x " in tables.render(full, store)
+    assert r"=1+1\textbar{}x &" in tables.render(full, store, fmt="latex")
+    found = csv_lines(tables.render(full, store, fmt="csv", against="=1+1|x"))
+    assert {"'=1+1|x"} == {line["row"] for line in found if "=" in line["row"]}
+    assert {"'=1+1|x", ""} == {line["reference"] for line in found}
