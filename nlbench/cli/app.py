@@ -10,14 +10,15 @@ import io
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn, ParamSpec
+from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
-from nlbench.errors import UserError
+from nlbench.errors import NlbenchWarning, UserError
 from nlbench.results.formats import WIDTH
 
 P = ParamSpec("P")
@@ -73,6 +74,21 @@ def warn(*lines: str) -> None:
     """Print each of `lines` to standard error."""
     for line in lines:
         print(line, file=sys.stderr, flush=True)
+
+
+def _print_warnings_as_lines() -> None:
+    """Have a NlbenchWarning printed as its text, without the line of code that it comes from."""
+    show = warnings.showwarning
+
+    def show_line(
+        message: Warning | str, category: type[Warning], *place: Any, **more: Any
+    ) -> None:
+        if issubclass(category, NlbenchWarning):
+            warn(str(message))
+        else:
+            show(message, category, *place, **more)
+
+    warnings.showwarning = show_line
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -132,5 +148,6 @@ def main() -> NoReturn:
             # A terminal whose encoding lacks "±" shows "?" instead of a traceback.
             stream.reconfigure(errors="replace")
 
+    _print_warnings_as_lines()
     app()
     raise SystemExit(0)

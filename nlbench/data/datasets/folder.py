@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nlbench.data.base import Dataset, Found, Info, Source
-from nlbench.data.cache import file_state
+from nlbench.data.cache import cached_files, file_state
 from nlbench.data.formats import image_lists, image_parquet
 from nlbench.data.formats.class_folders import (
     BESIDE,
@@ -35,7 +34,7 @@ from nlbench.data.formats.image_lists import ImageList
 from nlbench.data.formats.text_table import read_table
 from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing, did_you_mean
-from nlbench.files import new_folder, short_hash
+from nlbench.files import short_hash
 
 INFO = Info(
     name="folder",
@@ -471,28 +470,25 @@ def _csv(path: Path) -> Part:
 def _parquet(files: Sequence[Path], cache_dir: Path) -> Part:
     """Read images from parquet files. They are written out as files once, into the cache."""
     # Version 2 refuses labels that no class name belongs to.
-    entry = cache_dir / f"folder-{file_state(files, 2)}"
-    if not (entry / "list.json").is_file():
-        _write_out(files, entry)
-
+    # Version 3 has checksums.
+    entry = cache_dir / f"folder-{file_state(files, 3)}"
     part = Part(files[0], entry)
-    for name, label, *clean in json.loads((entry / "list.json").read_text(encoding="utf-8")):
+    for name, label, *clean in cached_files(entry, lambda folder: _write_out(files, folder)):
         part.add(name, label, clean[0] if clean else None)
     # True labels count only where every image has one.
     return part if len(part.clean) == len(part.names) else replace(part, clean=[])
 
 
-def _write_out(files: Sequence[Path], entry: Path) -> None:
-    """Write each image to a file of the folder `entry`, and the labels to its list.json.
+def _write_out(files: Sequence[Path], folder: Path) -> list[list[str]]:
+    """Write each image to a file in `folder`, and return each file's name with its labels.
 
     A file's name holds a hash of the image. The fingerprint is made of the names, so that it
     changes when an image does.
     """
     listed = []
-    with new_folder(entry) as folder:
-        for number, (content, labels) in enumerate(image_parquet.images(files)):
-            name = f"{number // 1000:04}/{number:07}-{short_hash(content)}"
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(content)
-            listed.append([name, *labels])
-        (folder / "list.json").write_text(json.dumps(listed), encoding="utf-8")
+    for number, (content, labels) in enumerate(image_parquet.images(files)):
+        name = f"{number // 1000:04}/{number:07}-{short_hash(content)}"
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+        listed.append([name, *labels])
+    return listed

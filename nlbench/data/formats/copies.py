@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nlbench.files import short_hash, write_atomic
+from nlbench.data.cache import read_json, write_json
+from nlbench.files import short_hash
 
 # Files that differ, differ nearly always here. So few of them are read as a whole.
 _SAMPLE = 4096
@@ -24,14 +24,14 @@ def groups_of_copies(paths: Sequence[str], cache_dir: Path) -> list[list[int]]:
     sizes, state = _sizes(paths)
     entry = cache_dir / f"copies-{state}.json"
     try:
-        found = json.loads(entry.read_text(encoding="utf-8"))
-        return [[int(i) for i in group] for group in found]
+        return [[int(i) for i in group] for group in read_json(entry)]
     except (OSError, ValueError, TypeError):
         groups = _by_size(paths, sizes)
 
     # The result saves time and nothing else, so a cache that cannot be written is no error.
     with contextlib.suppress(OSError):
-        write_atomic(entry, lambda file: file.write(json.dumps(groups).encode()))
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        write_json(entry, groups)
     return groups
 
 
