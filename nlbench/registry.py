@@ -110,7 +110,34 @@ def _name(stem: str) -> str:
 
 
 class NotOneMethod(SuiteError):
-    """A method file holds no Method, or several."""
+    """A method file holds no Method, or several.
+
+    Attributes:
+        what: what the file holds.
+        fix: the likely fix.
+    """
+
+    def __init__(self, what: str, fix: str):
+        super().__init__(f"{what}. fix: {fix}")
+        self.what, self.fix = what, fix
+
+
+class NotImportable(SuiteError):
+    """A method file cannot be imported. The message holds the whole traceback.
+
+    Attributes:
+        in_short: file, line and error, in one line.
+    """
+
+    def __init__(self, path: Path, error: BaseException, text: str):
+        super().__init__(f"{path}: cannot be imported\n{text}")
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if frame.filename == str(path)]
+        place = f"{path}:{own[-1].lineno}" if own else str(path)
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            place = f"{path}:{error.lineno}"
+        kind = type(error).__name__
+        self.in_short = f"{place}: cannot be imported: {kind}: {error}".rstrip(": ")
 
 
 def load_method(file: MethodFile) -> type[Method]:
@@ -134,9 +161,32 @@ def load_method(file: MethodFile) -> type[Method]:
     if len(classes) != 1:
         names = ", ".join(cls.__name__ for cls in classes) or "none"
         raise NotOneMethod(
-            f"{file.path}: expected exactly one Method subclass, found {len(classes)}: {names}"
+            f"{file.path}: expected exactly one Method subclass, found {len(classes)}: {names}",
+            _fix_for_classes(module, classes),
         )
     return classes[0]
+
+
+def _fix_for_classes(module: ModuleType, classes: list[type[Method]]) -> str:
+    """Return what to do in a file that holds no Method, or several."""
+    from nlbench.method import Method
+
+    if classes:
+        return "keep one of them, and let the names of the others, which are helpers, begin with _"
+
+    write = "write `class MyLoss(Method):` with `def loss(self, logits, batch)` in it"
+    for name, value in vars(module).items():
+        if not inspect.isclass(value):
+            continue
+        if value.__module__ == module.__name__ and issubclass(value, Method):
+            return f"the name of {name} begins with _, as those of helpers do: rename it"
+        if value.__module__ == module.__name__ and name != "Method":
+            bases = ", ".join(base.__name__ for base in value.__bases__)
+            return f"{name} derives from {bases} and not from Method: `class {name}(Method):`"
+    for name, value in vars(module).items():
+        if inspect.isclass(value) and issubclass(value, Method) and value is not Method:
+            return f"{name} comes from {value.__module__}: derive a class from it in this file"
+    return f"{write}; a file of helpers alone has a name that begins with _"
 
 
 def refuse_wrong_hooks(cls: type[Method], path: Path) -> None:
@@ -160,10 +210,12 @@ def _import(file: MethodFile) -> ModuleType:
 
     try:
         return importlib.import_module(name) if file.module else execute(file.path, name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         sys.modules.pop(name, None)
         text = traceback.format_exc().rstrip()
-        raise SuiteError(f"{file.path}: cannot be imported\n{text}") from error
+        raise NotImportable(file.path, error, text) from error
 
 
 def execute(path: Path, name: str) -> ModuleType:

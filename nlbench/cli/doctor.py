@@ -108,6 +108,8 @@ def _methods(methods_dir: Path | None) -> tuple[str, list[str]]:
             registry.refuse_wrong_hooks(cls, file.path)
             registry.hyperparameters(cls)
         # One broken file must not hide the others.
+        except registry.NotImportable as error:
+            broken.append(error.in_short)
         except SuiteError as error:
             broken.append(str(error))
     return f"methods: {len(files) - len(broken)} of {len(files)} can be used", broken

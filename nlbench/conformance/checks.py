@@ -82,11 +82,7 @@ def import_file(lab: Lab) -> None:
     try:
         _ = lab.cls
     except registry.NotOneMethod as error:
-        raise Failed(
-            f"{error}\n"
-            "fix: a method is a public subclass of nlbench.method.Method; rename helpers to begin "
-            "with _"
-        ) from None
+        raise Failed(f"{error.what}\nfix: {error.fix}") from None
     except SuiteError as error:
         # The part of the traceback in the method's file is enough.
         first, *lines = str(error).splitlines()
@@ -108,12 +104,15 @@ _PLACE = re.compile(
 
 @check("source", "import")
 def names_a_source(lab: Lab) -> None:
-    """its docstring names a source: a year, and an arXiv number, a DOI or a URL"""
+    """its docstring names a year and an arXiv number, a DOI or a URL; or it says `unpublished`"""
     tree = ast.parse(lab.file.path.read_text(encoding="utf-8"))
     doc = ast.get_docstring(tree) or inspect.getdoc(lab.cls) or ""
     # A class without a docstring inherits that of Method.
     if doc == inspect.getdoc(Method):
         doc = ""
+
+    if re.search(r"\bunpublished\b", doc, re.IGNORECASE):
+        return
 
     lacks = []
     # The digits of an arXiv number may look like a year.
@@ -127,7 +126,8 @@ def names_a_source(lab: Lab) -> None:
         raise Failed(
             f"{lab.file.path.name} lacks {' and '.join(lacks)}\n"
             "fix: begin the file with a line such as "
-            '"""My loss. Doe & Roe, NeurIPS 2018, arXiv:1805.07836."""'
+            '"""My loss. Doe & Roe, NeurIPS 2018, arXiv:1805.07836.""", or, where no paper '
+            'describes it yet, """My loss. Unpublished."""'
         )
 
 
@@ -173,7 +173,9 @@ def can_be_built(lab: Lab) -> None:
     for classes in (10, 2, 1000):
         try:
             lab.build(classes)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise Failed(f"with {classes} classes: {lab.explain(error)}") from None
 
 
@@ -423,9 +425,9 @@ def predicts(lab: Lab) -> None:
     try:
         _predicts_without_a_trace(outcome)
         _predicts_each_image_alone(outcome)
-    except (Failed, SuiteError):
+    except (Failed, SuiteError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise Failed(lab.explain(error, outcome.watch)) from None
 
     if seen := difference(outcome, lab.train(Trial(twice=True))):

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import re
 import sys
 import traceback
 import types
@@ -20,12 +21,13 @@ from torch import Tensor
 
 from nlbench import registry
 from nlbench.build import build_method, typed_value
-from nlbench.conformance.advice import FIX_IF_NOT_FINITE, Failed, fix_for
+from nlbench.conformance.advice import FIX_IF_NOT_FINITE, Failed
 from nlbench.conformance.made_up_data import make_data
 from nlbench.conformance.outcome import CLOCK, Outcome
-from nlbench.conformance.snapshot import fingerprint, take_state
+from nlbench.conformance.snapshot import fingerprint, leaves, take_state
 from nlbench.conformance.trial import BATCH, EPOCHS, C, N, Trial
 from nlbench.conformance.watch import Stop, Watch, watched_class
+from nlbench.contract import advice
 from nlbench.errors import MethodError, SuiteError, did_you_mean
 from nlbench.method import Method, Task
 from nlbench.plan.spec import Condition, RunSpec
@@ -192,7 +194,10 @@ class Lab:
                 record = train(spec, data, options, store, keeper)
             except Stop:
                 return ""
-            except Exception as error:
+            # The user's own Ctrl-C. Whatever else ends the training is the method's.
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 return self.explain(error, watch)
 
         if record.status == "done":
@@ -242,8 +247,12 @@ class Lab:
         when = "before epoch 0"
         if watch is not None and watch.begun:
             when = f"in {watch.now()}"
-        message = f"{type(error).__name__}: {error}"
-        message += fix_for(message)
+        message = f"{type(error).__name__}: {error}".rstrip(": ")
+        line = (own[-1].line or "") if own else ""
+        if fix := advice.fix_for(message, line):
+            message += f"\nfix: {fix}"
+        if watch is not None and "through the graph a second time" in message:
+            message += _where_graphs_are_kept(watch, path)
         # What a hook returned is wrong, so no line of the harness is of interest.
         if isinstance(error, MethodError):
             message = f"{error.what}\nfix: {error.fix}"
@@ -259,6 +268,28 @@ class Lab:
         package = Path(registry.__file__).parent
         lines = [frame.line for frame in frames if package in Path(frame.filename).parents]
         return f"the harness raised {when}, at `{lines[-1]}`\n{message}"
+
+
+def _where_graphs_are_kept(watch: Watch, path: Path) -> str:
+    """Return the lines of the file that store a value with a graph, below the words for them."""
+    spots = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for name in sorted(graphs_kept(watch.method)):
+        assigned = re.compile(rf"self\.{name}\b[^=]*(?<![=!<>])=(?!=)|self\.{name}\.\w+_?\(")
+        for number, line in enumerate(lines, 1):
+            if assigned.search(line) and "register_buffer" not in line:
+                spots.append(f"\n  self.{name}: {path.name}:{number}: {line.strip()}")
+    return "\nit is kept here:" + "".join(spots) if spots else ""
+
+
+def graphs_kept(method: Method) -> set[str]:
+    """Return the names of a method's attributes that hold the graph of a step."""
+    names = set()
+    for place, leaf in leaves(method, "self"):
+        is_tensor = isinstance(leaf, Tensor) and not isinstance(leaf, torch.nn.Parameter)
+        if is_tensor and leaf.grad_fn is not None:
+            names.add(re.split(r"[.\[]", place)[1])
+    return names
 
 
 _executions = itertools.count()

@@ -9,6 +9,7 @@ from importlib.metadata import version
 import torch
 
 from nlbench import code_hash, models, ops
+from nlbench.contract import advice
 from nlbench.data import describe
 from nlbench.data.noise import kinds
 from nlbench.hardware import device_name
@@ -80,7 +81,7 @@ def failed(spec: RunSpec, error: BaseException, options: RunOptions) -> RunRecor
     # An error that was never raised, that of a dead worker process, has no traceback.
     lines = traceback.format_exception(error) if error.__traceback__ else []
     facts: RunError = {
-        "message": f"{type(error).__name__}: {error}",
+        "message": advice.explained(error, options.methods[spec.method].path),
         "traceback": "".join(lines),
     }
     return RunRecord(

@@ -94,6 +94,8 @@ def judged(folder, source):
         "2002, arXiv:cond-mat/0201234",
         "2018, doi:10.1000/xyz123",
         "2018, HTTPS://example.org",
+        "unpublished",
+        "Doe, 2026. Unpublished.",
     ],
 )
 def test_sources_are_known_in_each_form(tmp_path, source):

@@ -520,6 +520,36 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
         "train",
         [r"loss returned \(16, 16\)", r"\(B, 1\) was combined with one of \(B,\)", "squeeze"],
     ),
+    "labels in the place of the batch": (
+        members(function("loss(self, logits, labels)", "return F.cross_entropy(logits, labels)")),
+        "train",
+        [r"mine\.py:\d+: return F\.cross_entropy", "the given labels are batch.labels"],
+    ),
+    "a memory with the graph of a step": (
+        members(
+            FAST_INIT,
+            loss(
+                "self.targets[batch.index] = 0.5 * self.targets[batch.index] + logits.softmax(1)",
+                value="F.cross_entropy(logits, self.targets[batch.index])",
+            ),
+        ),
+        "train",
+        [
+            "through the graph a second time",
+            r"fix: .*\.detach\(\)",
+            r"self\.targets: mine\.py:\d+: self\.targets\[batch\.index\] = 0\.5",
+        ],
+    ),
+    "an end of the process": (
+        members(loss("sys.exit(0)")),
+        "train",
+        [r"mine\.py:\d+: sys\.exit\(0\)", "SystemExit: 0", "must not end the process"],
+    ),
+    "another base of errors": (
+        members(loss("raise BaseException('gone')")),
+        "train",
+        ["BaseException: gone"],
+    ),
     "no return": (
         members(function("loss(self, logits, batch)", "F.cross_entropy(logits, batch.labels)")),
         "train",
@@ -593,6 +623,17 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
         "build",
         [r"super\(\)\.__init__\(task\)", r"mine\.py:\d+"],
     ),
+    "no class": (
+        "def loss(logits, batch):\n    return F.cross_entropy(logits, batch.labels)\n",
+        "import",
+        ["found 0: none", "fix: write `class MyLoss"],
+    ),
+    "a class of torch's": (
+        members(CE).replace("(Method)", "(nn.Module)"),
+        "import",
+        ["Mine derives from Module and not from Method"],
+    ),
+    "a hidden class": (members(CE).replace("Mine", "_Mine"), "import", ["the name of _Mine"]),
     "two methods": (
         members(CE) + members(CE).replace("Mine", "Other"),
         "import",
