@@ -111,10 +111,10 @@ ONE_CLASS = """
             # From the second epoch on class 3 wins, whatever the network says.
             return logits + 1e4 * (run.epoch > 0) * F.one_hot(torch.tensor(3), 10)
 """
-NO_STEP = """
+NO_LOSS = """
     class Still(Method):
-        def training_step(self, run, batch):
-            return run.networks[0](batch.images)
+        def loss(self, logits, batch):
+            return 0 * F.cross_entropy(logits, batch.labels)
 """
 
 
@@ -136,7 +136,7 @@ def test_a_run_that_predicts_one_class_is_marked_and_nothing_else_is(tmp_path):
 
 
 def test_a_run_that_never_trained_is_marked(tmp_path):
-    place = method_file(tmp_path / "m", "still", NO_STEP)
+    place = method_file(tmp_path / "m", "still", NO_LOSS)
     sw = sweep(tmp_path / "out", {"still": {}}, methods_dir=place, epochs=2)
     sw.run()
     assert "constant-loss" in sw.store.read(sw.specs[0].key).method["signs"]
