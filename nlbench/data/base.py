@@ -129,6 +129,8 @@ class Dataset:
         variant: how the pixels differ from the official data, for example "JPEG". Tables print it.
         warnings: for example an unknown checksum. Every record stores them.
         checksums: file read -> "md5:...". Unknown ones are also in `warnings`.
+        partly_clean: (N,) int64, the true labels where only those of some training images are
+            known, and -1 for the others; else None.
         scored: further images to evaluate, with their true labels: "ilsvrc12", a second test set;
             "clean_val", a validation set.
     """
@@ -143,10 +145,11 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     checksums: dict[str, str] = field(default_factory=dict)
     scored: dict[str, tuple[Images, np.ndarray]] = field(default_factory=dict)
+    partly_clean: np.ndarray | None = None
 
     @property
     def clean_labels(self) -> np.ndarray | None:
-        """(N,) int64; None where they are unknown."""
+        """(N,) int64; None where they are unknown, be it for one image."""
         return self.label_sets.get("clean")
 
 

@@ -126,6 +126,8 @@ def _with_label_sets(
             known = ", ".join(info.label_sets)
             hint = did_you_mean(labels, info.label_sets)
             message = f"{entry.name} has no label set {labels!r}. It has: {known}.{hint}"
+            if labels == "clean" and info.partly_clean:
+                message += " The true labels are known for some images only."
             problems.add([*where, "labels"], message)
             continue
 
@@ -149,7 +151,8 @@ def _with_noises(
     # Noise is drawn from the true labels.
     noises = entry.noises()
     if noises and "clean" not in info.label_sets:
-        message = f"the true labels of {info.title} are unknown, so no noise can be drawn"
+        known = "known for some images only" if info.partly_clean else "unknown"
+        message = f"the true labels of {info.title} are {known}, so no noise can be drawn"
         problems.add([*where, "noise"], message)
         return []
 

@@ -146,6 +146,13 @@ def _noise_rate(facts: Sequence[NoiseFacts]) -> str:
     drawn = "the same for all seeds"
     if facts[0].get("redrawn"):
         drawn = "drawn anew for each seed"
+    known = {fact["num_known"] for fact in facts if fact.get("num_known")}
+    if known:
+        number = " or ".join(str(count) for count in sorted(known))
+        return (
+            f"measured noise rate {_span(train_rates)} of the {number} training labels whose true "
+            "label is known; right and memorised labels are counted among these alone"
+        )
     return (
         f"measured noise rate {_span(train_rates)} of the training labels "
         f"({_span(full_rates)} of all labels), {drawn}"

@@ -47,6 +47,9 @@ class NoiseFacts(TypedDict, total=False):
     noise_rate_full: float | None
     noise_rate_train: float | None
     noise_rate_val: float | None
+    # Training examples whose true label is known, where it is not known of all. The rates, and the
+    # shares of right and memorised labels, are measured on them.
+    num_known: int
     labels_hash: str
     # The published estimate that a method is given where nobody can measure the rate.
     estimated_rate: float | None

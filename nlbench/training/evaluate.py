@@ -200,7 +200,8 @@ class Memorisation:
 
     Args:
         labels: (N,) int64, the given labels.
-        clean_labels: (N,) int64, the true ones.
+        clean_labels: (N,) int64, the true ones; -1 for an example that does not count, because its
+            true label is unknown.
     """
 
     # The first is a share of the correctly labelled examples, those predicted right. The others are
@@ -210,10 +211,11 @@ class Memorisation:
 
     def __init__(self, labels: Tensor, clean_labels: Tensor):
         self._labels, self._clean = labels, clean_labels
-        self._wrong = 4 * (labels != clean_labels)
+        # The places from 8 on are for examples that do not count.
+        self._wrong = 4 * (labels != clean_labels) + 8 * (clean_labels < 0)
         # By 4 * wrong label + 2 * predicted as the true class + predicted as the given label.
         # They are on the device, so that a step can count without waiting for the GPU.
-        self._counts = torch.zeros(8, dtype=torch.int64, device=labels.device)
+        self._counts = torch.zeros(16, dtype=torch.int64, device=labels.device)
         self._one = self._counts.new_ones(())
 
     def add(self, logits: Tensor, batch: Batch) -> None:
@@ -232,7 +234,7 @@ class Memorisation:
         self._counts.zero_()
 
         clean, right = sum(counts[:4]), counts[3]
-        wrong, true, memorised = sum(counts[4:]), counts[6], counts[5]
+        wrong, true, memorised = sum(counts[4:8]), counts[6], counts[5]
         return {
             "clean_right": right / clean if clean else None,
             "wrong_true": true / wrong if wrong else None,
@@ -262,8 +264,9 @@ def target_metrics(method: Method, clean_labels: Tensor | None) -> Metrics:
 def target_accuracy(targets: Tensor, clean_labels: Tensor) -> float:
     """Return how often the argmax of `targets` (N, C) is the clean label (N,), in [0, 1].
 
-    Rows of zeros do not count: their examples have not been seen yet.
+    Rows of zeros do not count: their examples have not been seen yet. Neither do examples whose
+    clean label is unknown, -1.
     """
-    used = targets.abs().sum(1) > 0
+    used = (targets.abs().sum(1) > 0) & (clean_labels >= 0)
     right = (targets.argmax(1) == clean_labels) & used
     return float(right.sum()) / max(int(used.sum()), 1)

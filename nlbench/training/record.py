@@ -115,7 +115,7 @@ def noise_facts(spec: RunSpec, data: RunData) -> NoiseFacts:
     """Return what the labels should be and, as measured, what they are."""
     noise = spec.condition.noise
     unknown = data.noise_rate_train is None
-    return {
+    facts: NoiseFacts = {
         "asked_rate": (noise or {}).get("rate"),
         "redrawn": noise is not None and kinds.KINDS[noise["kind"]].redrawn,
         "noise_rate_full": data.noise_rate_full,
@@ -130,6 +130,10 @@ def noise_facts(spec: RunSpec, data: RunData) -> NoiseFacts:
         "variant": data.variant,
         "checksums": data.checksums,
     }
+    # Where all true labels are known, the number is num_train.
+    if 0 < data.num_known < data.num_train:
+        facts["num_known"] = data.num_known
+    return facts
 
 
 def class_facts(data: RunData) -> ClassFacts:

@@ -30,14 +30,14 @@ class RunData:
 
     Attributes:
         labels: the given labels of the training part.
-        clean_labels: the true ones, for scoring only. None if they are unknown; then the noise
-            rates and T are None, too.
+        clean_labels: the true ones, for scoring only, and -1 where one is unknown. None if they
+            all are; then the noise rates and T are None, too.
         val_images: None without a validation part.
         val_labels: the given labels, as noisy as those of the training part.
         test_labels: the true ones.
         train_index: (n,) ascending positions of the training part among all training examples.
         val_index: likewise; empty without a validation part.
-        noise_rate_full: measured on all N training examples.
+        noise_rate_full: measured on all N training examples, of which true labels are known.
         noise_rate_train: measured on the training part.
         labels_hash: of all N given labels.
         T: (C, C) float64, measured on the training part, T[i, j] = P(given j | clean i).
@@ -66,6 +66,11 @@ class RunData:
     warnings: tuple[str, ...]
     checksums: dict[str, str]
     scored: dict[str, tuple[np.ndarray | ImageFiles, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def num_known(self) -> int:
+        """The number of examples in the training part whose true label is known."""
+        return 0 if self.clean_labels is None else int((self.clean_labels >= 0).sum())
 
     @property
     def num_train(self) -> int:
@@ -126,6 +131,7 @@ def prepare(
     # Labels are drawn for all examples before the split, so that the noise does not depend on which
     # of them are held out.
     clean = dataset.clean_labels
+    known = dataset.partly_clean if clean is None else clean
     given = _given(dataset, labels, noise, seed)
     stratify_by = {"clean": given if clean is None else clean, "given": given}
     train, val = _split(stratify_by, val_fraction, stratify, subset, seed)
@@ -136,9 +142,8 @@ def prepare(
         warnings += resolve.warnings_of(noise, Examples.of(dataset))
 
     T = None
-    if clean is not None:
-        classes = dataset.info.num_classes
-        T = measure.transition_matrix(clean[train], given[train], classes)
+    if known is not None:
+        T = _measured_T(known[train], given[train], dataset.info.num_classes, clean is None)
 
     # If nothing is left out, runs share the dataset's own array. Indexing would copy it.
     whole = len(train) == len(given)
@@ -146,7 +151,7 @@ def prepare(
         info=dataset.info,
         train_images=dataset.train_images if whole else dataset.train_images[train],
         labels=given[train],
-        clean_labels=None if clean is None else clean[train],
+        clean_labels=None if known is None else known[train],
         val_images=dataset.train_images[val] if len(val) else None,
         val_labels=given[val] if len(val) else None,
         test_images=dataset.test_images,
@@ -154,9 +159,9 @@ def prepare(
         scored=dataset.scored,
         train_index=train,
         val_index=val,
-        noise_rate_full=_noise_rate(clean, given, slice(None)),
-        noise_rate_train=_noise_rate(clean, given, train),
-        noise_rate_val=_noise_rate(clean, given, val),
+        noise_rate_full=_noise_rate(known, given, slice(None)),
+        noise_rate_train=_noise_rate(known, given, train),
+        noise_rate_val=_noise_rate(known, given, val),
         labels_hash=label_files.labels_hash(given),
         T=T,
         variant=dataset.variant,
@@ -168,9 +173,27 @@ def prepare(
 def _noise_rate(
     clean: np.ndarray | None, given: np.ndarray, part: np.ndarray | slice
 ) -> float | None:
-    if clean is None or not len(given[part]):
+    if clean is None:
         return None
-    return measure.noise_rate(clean[part], given[part])
+    there = clean[part] >= 0
+    if not there.any():
+        return None
+    return measure.noise_rate(clean[part][there], given[part][there])
+
+
+def _measured_T(
+    clean: np.ndarray, given: np.ndarray, classes: int, partly: bool
+) -> np.ndarray | None:
+    """Measure T on the examples whose true label is known; None where they lack a class.
+
+    Args:
+        partly: only some true labels are known. A class that no known one has could be mistaken in
+            any way. Where all are known, such a class has no example.
+    """
+    there = clean >= 0
+    if partly and len(np.unique(clean[there])) < classes:
+        return None
+    return measure.transition_matrix(clean[there], given[there], classes)
 
 
 def _given(dataset: Dataset, labels: str, noise: Mapping[str, Any] | None, seed: int) -> np.ndarray:
@@ -188,6 +211,7 @@ def _given(dataset: Dataset, labels: str, noise: Mapping[str, Any] | None, seed:
         raise ValueError(
             f"labels {labels!r} and noise exclude each other: noise is drawn from the clean labels"
         )
+    # Noise would have to be drawn for the others, too, and nobody knows their classes.
     if dataset.clean_labels is None:
         raise ValueError(
             f"{dataset.info.name}: no noise can be drawn where the true labels are unknown"

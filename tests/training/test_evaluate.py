@@ -45,6 +45,22 @@ def test_memorisation_by_hand():
     assert set(counts.take().values()) == {None}
 
 
+def test_examples_without_a_known_true_label_do_not_count():
+    clean = torch.tensor([0, 1, -1, -1, 2])
+    given = torch.tensor([0, 1, 2, 0, 0])
+    counts = evaluate.Memorisation(given, clean)
+    counts.count(torch.tensor([0, 0, 2, 1, 0]), torch.arange(5))
+
+    assert counts.take() == {
+        "clean_right": 0.5,
+        "wrong_true": 0.0,
+        "wrong_memorised": 1.0,
+        "wrong_other": 0.0,
+    }
+    targets = torch.eye(3)[[0, 0, 2, 1, 2]]
+    assert evaluate.target_accuracy(targets, clean) == pytest.approx(2 / 3)
+
+
 def test_target_accuracy_leaves_out_empty_rows():
     targets = torch.tensor([[0.0, 0.0], [0.2, 0.1], [0.1, 0.4]])
     assert evaluate.target_accuracy(targets, torch.tensor([0, 0, 0])) == 0.5

@@ -168,3 +168,54 @@ def test_an_overlapping_split_is_a_leak(dataset, monkeypatch):
 
     with pytest.raises(RuntimeError, match="overlap"):
         prepare(dataset, seed=0, val_fraction=0.1)
+
+
+# --- true labels of a part ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def partly(dataset):
+    """Return the dataset with the true labels of every second image alone, and all of them."""
+    clean = dataset.label_sets["clean"]
+    known = np.where(np.arange(103) % 2 == 0, clean, -1)
+    given = {"given": dataset.label_sets["shifted"]}
+    return replace(dataset, label_sets=given, partly_clean=known), clean
+
+
+def test_the_noise_is_measured_where_the_true_labels_are_known(partly):
+    dataset, clean = partly
+    run = prepare(dataset, seed=0, labels="given", val_fraction=0.2)
+
+    known = run.clean_labels >= 0
+    assert run.num_known == known.sum() == (run.train_index % 2 == 0).sum()
+    assert (run.clean_labels[known] == clean[run.train_index][known]).all()
+    # `shifted` shifts the labels at odd positions, whose true labels are unknown here.
+    assert run.noise_rate_train == run.noise_rate_val == run.noise_rate_full == 0
+    assert np.array_equal(run.T, np.eye(3))
+
+
+def test_the_split_does_not_look_at_a_part_of_the_true_labels(partly):
+    dataset, _ = partly
+    unknown = replace(dataset, partly_clean=None)
+    for stratify in ("clean", "given"):
+        options = {"seed": 0, "labels": "given", "val_fraction": 0.2, "stratify": stratify}
+        run, other = prepare(dataset, **options), prepare(unknown, **options)
+        assert np.array_equal(run.train_index, other.train_index)
+        assert (other.clean_labels, other.num_known) == (None, 0)
+
+
+def test_no_T_is_measured_where_a_class_has_no_known_true_label(partly):
+    dataset, _ = partly
+    known = np.where(dataset.partly_clean == 1, -1, dataset.partly_clean)
+    run = prepare(replace(dataset, partly_clean=known), seed=0, labels="given")
+    assert run.T is None
+    assert run.noise_rate_train == 0
+
+    nothing = np.full(103, -1)
+    run = prepare(replace(dataset, partly_clean=nothing), seed=0, labels="given")
+    assert run.noise_rate_train is run.T is None
+
+
+def test_no_noise_is_drawn_on_a_part_of_the_true_labels(partly):
+    with pytest.raises(ValueError, match="no noise can be drawn"):
+        prepare(partly[0], seed=0, noise=NOISE)

@@ -59,6 +59,8 @@ WHERE = (
     "datasets: [{name: folder, path: my_images}]"
 )
 _PARTS = ("train", "test")
+# In place of a true label that nobody knows.
+UNKNOWN = -1
 _VALIDATION = ("val", "valid", "validation", "dev", "eval")
 
 
@@ -72,7 +74,7 @@ class Part:
     Attributes:
         source: the list, or the folder that was listed.
         root: the folder that the names are relative to.
-        clean: true labels; empty where they are unknown.
+        clean: true labels, "" for an image whose label is unknown; empty where all are.
         lines: the line of each image in the list, from 1; 0 in a folder.
         notes: what was left out, in words.
     """
@@ -91,7 +93,7 @@ class Part:
         self.labels.append(_composed(label))
         self.lines.append(line)
         if clean is not None:
-            self.clean.append(_composed(clean))
+            self.clean.append("" if is_no_class(clean) else _composed(clean))
 
     def numbered(self, labels: np.ndarray) -> ImageList:
         """Return the images under labels that are numbers."""
@@ -146,7 +148,11 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
 
     # ---- Classes as numbers ----------------------------------------------------------------------
     # A class may occur among the true labels alone.
-    classes = _classes(train.labels + train.clean)
+    for part in (train, test):
+        part.clean[:] = _as_whole_numbers(part.clean, train.labels)
+    known = [label for label in train.clean if label]
+    classes = _classes(train.labels + known)
+    _require_true_labels(test)
     _require_known(test, classes)
     if len(classes) < 2:
         raise DataError(
@@ -166,8 +172,13 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
 
     train_list = train_list.select(kept)
     label_sets = {"given": train_list.labels}
-    if train.clean:
+    number[""] = UNKNOWN
+    partly_clean = None
+    if known and len(known) < len(train.clean):
+        partly_clean = numbers(train.clean)[kept]
+    elif known:
         label_sets["clean"] = numbers(train.clean)[kept]
+    clean = label_sets.get("clean", partly_clean)
 
     # ---- The dataset -----------------------------------------------------------------------------
     name = places.data_dir.name
@@ -179,6 +190,7 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
         num_train=len(train_list.names),
         num_test=len(test_list.names),
         label_sets=tuple(label_sets),
+        partly_clean=partly_clean is not None,
         class_names=tuple(classes),
     )
     return Dataset(
@@ -187,8 +199,9 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
         test_images=test_list.files(),
         test_labels=test_list.labels,
         label_sets=label_sets,
+        partly_clean=partly_clean,
         fingerprint=image_lists.list_fingerprint(
-            (classes, label_sets.get("clean", np.empty(0, np.int64))),
+            (classes, np.empty(0, np.int64) if clean is None else clean),
             (train_list.names, train_list.labels),
             (test_list.names, test_list.labels),
         ),
@@ -210,6 +223,32 @@ def _classes(labels: Sequence[str]) -> list[str]:
     if all(label.isdecimal() and len(label) < 1000 for label in found):
         return sorted(found, key=lambda label: (int(label), label))
     return sorted(found)
+
+
+def _as_whole_numbers(clean: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Return true labels with 1.0 as 1, if the given labels are whole numbers.
+
+    pandas writes a column of numbers in this way when some of them are missing.
+    """
+    if not all(label.isdecimal() for label in given):
+        return list(clean)
+    whole = []
+    for label in clean:
+        number = label.removesuffix(".0")
+        whole.append(number if number.isdecimal() else label)
+    return whole
+
+
+def _require_true_labels(test: Part) -> None:
+    """Raise DataError for a test image without a true label where others have one."""
+    if "" not in test.clean:
+        return
+    first, count = test.clean.index(""), test.clean.count("")
+    raise DataError(
+        f"{image_lists.at(test.source, test.lines[first])}: the true label of a test image is "
+        f"empty (the first of {count} of {len(test.names)}); give it, take the image out, or "
+        "remove the column, so that label is taken as true"
+    )
 
 
 def _require_known(test: Part, classes: Sequence[str]) -> None:
@@ -443,9 +482,10 @@ def _csv(path: Path) -> Part:
         cells["clean_label"] = table.column(found.clean)
     for column, values in cells.items():
         for value, line in zip(values, table.lines, strict=True):
-            if not value:
+            # A true label may be unknown.
+            if not value and column != "clean_label":
                 raise DataError(f"{path}:{line}: {column} is empty")
-        if column != "path":
+        if column == "label":
             require_classes(values, table.lines, path, column)
 
     part = Part(path, path.parent)
@@ -475,7 +515,7 @@ def _parquet(files: Sequence[Path], cache_dir: Path) -> Part:
     part = Part(files[0], entry)
     for name, label, *clean in cached_files(entry, lambda folder: _write_out(files, folder)):
         part.add(name, label, clean[0] if clean else None)
-    # True labels count only where every image has one.
+    # A shard without the column has no true labels.
     return part if len(part.clean) == len(part.names) else replace(part, clean=[])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlbench.data.formats.columns import WHICH_COLUMN, label_columns, require_class
+from nlbench.data.formats.columns import WHICH_COLUMN, is_no_class, label_columns, require_class
 from nlbench.errors import DataError
 from nlbench.files import digest
 
@@ -153,12 +153,20 @@ def images(files: Sequence[Path]) -> Iterator[tuple[bytes, list[str]]]:
                     content = _bytes(cells[image], image, where)
                     labels = []
                     for column, known in zip(columns, names, strict=True):
-                        labels.append(_label(cells[column], known, column, where))
+                        # The true label of an image may be unknown.
+                        if column != columns[0] and _is_unknown(cells[column]):
+                            labels.append("")
+                        else:
+                            labels.append(_label(cells[column], known, column, where))
                     yield content, labels
                     number += 1
         except (pyarrow.ArrowException, OSError) as error:
             first_line = str(error).splitlines()[0]
             raise DataError(f"{file}: cannot be read as parquet ({first_line})") from error
+
+
+def _is_unknown(value: object) -> bool:
+    return value is None or is_no_class(str(value))
 
 
 def _columns(file: Path, schema: Schema) -> tuple[str, list[str]]:
