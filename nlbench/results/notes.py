@@ -245,7 +245,39 @@ def of_marks(results: Results) -> list[str]:
         notes.append("! number of runs that failed or diverged; no mean contains them.")
     if missing:
         notes.append("(n/m) n of m seeds are done. A cell with - has none yet.")
-    return [*notes, *of_damage(results)]
+    return [*notes, *of_instructions(results), *of_damage(results)]
+
+
+# Keys of a record's environment on which the rounding of its numbers depends, in words.
+_ROUNDING = {
+    "device_name": "device",
+    "cpu_capability": "CPU instructions of torch",
+    "kernels": "CPU instructions of nlbench's kernels",
+    "mkldnn": "oneDNN",
+    "torch": "torch",
+}
+
+
+def of_instructions(results: Results) -> list[str]:
+    """Say on what the runs were made, where that is not the same for all of them."""
+    done = [record for record in results.all_records() if record.status == "done"]
+    parts = []
+    for key, words in _ROUNDING.items():
+        counts: dict[str, int] = {}
+        for record in {record.key: record for record in done}.values():
+            value = str(record.environment.get(key, "not recorded"))
+            counts[value] = counts.get(value, 0) + 1
+        if len(counts) > 1:
+            listed = [f"{value} ({count})" for value, count in sorted(counts.items())]
+            parts.append(f"{words}: {', '.join(listed)}")
+
+    if not parts:
+        return []
+    return [
+        "These runs were made on different processors or versions. Between them a run of one seed "
+        "ends differently, by some points, and p-values change (number of runs in brackets): "
+        f"{'; '.join(parts)}."
+    ]
 
 
 # At most so many damaged files are named; the others are counted.

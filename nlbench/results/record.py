@@ -103,6 +103,12 @@ class Environment(TypedDict, total=False):
     cuda_graphs: bool
     jobs: int
     ops: str
+    # The CPU: its name, the instructions of nlbench's kernels ("avx2") and of torch ("AVX2"), and
+    # whether torch computes with oneDNN. Records of version 0.1 have none of these.
+    processor: str
+    kernels: str
+    cpu_capability: str
+    mkldnn: bool
     # Which file of published weights the network began with, or empty.
     weights: str
 

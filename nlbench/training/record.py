@@ -12,7 +12,7 @@ from nlbench import code_hash, models, ops
 from nlbench.contract import advice
 from nlbench.data import describe
 from nlbench.data.noise import kinds
-from nlbench.hardware import device_name
+from nlbench.hardware import device_name, processor
 from nlbench.method import Method
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import RunSpec
@@ -168,4 +168,19 @@ def environment(options: RunOptions, protocol: Protocol) -> Environment:
         # Runs at the same time take longer, so seconds can only be compared with the same number.
         "jobs": options.jobs,
         "ops": ops.backend(device),
+        **instructions(),
+    }
+
+
+def instructions() -> Environment:
+    """Return the CPU's instructions that this process computes with.
+
+    Other instructions round differently, so that a run ends with other numbers.
+    """
+    mkldnn = torch.backends.mkldnn
+    return {
+        "processor": processor(),
+        "kernels": ops.cpu_isa(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "mkldnn": mkldnn.is_available() and bool(mkldnn.enabled),
     }

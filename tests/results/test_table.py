@@ -230,6 +230,32 @@ def test_a_difference_across_device_classes_is_marked(store):
     assert "‡ contains or compares" in text
 
 
+def test_runs_of_different_processors_are_counted_in_the_notes(store):
+    avx2 = {"device_name": "A", "cpu_capability": "AVX2", "kernels": "avx2", "mkldnn": True}
+    avx512 = {**avx2, "cpu_capability": "AVX512", "kernels": "avx512"}
+    records = {}
+    for seed, environment in enumerate([avx2, avx512, avx512]):
+        records["ce", 0, seed] = record("ce", seed, 0.5, environment=environment)
+    text = tables.render(plan(store, records), store)
+
+    assert (
+        "p-values change (number of runs in brackets): CPU instructions of torch: AVX2 (1), "
+        "AVX512 (2); CPU instructions of nlbench's kernels: avx2 (1), avx512 (2)."
+    ) in text
+
+    # What an older version has not recorded may be something else.
+    old = {"device_name": "A"}
+    records = {
+        ("ce", 0, seed): record("ce", seed, 0.6, environment=environment)
+        for seed, environment in enumerate([avx2, old])
+    }
+    text = tables.render(plan(store, records, seeds=(0, 1)), store)
+    assert "oneDNN: True (1), not recorded (1)" in text
+
+    same = {("ce", 0, s): record("ce", s, 0.7, environment=avx2) for s in (0, 1, 2)}
+    assert "different processors" not in tables.render(plan(store, same), store)
+
+
 def test_one_metric_alone_with_one_condition(store, three):
     text = tables.render(three, store, metric="best")
     assert "test accuracy at the epoch that is best on the test set, an oracle in %" in text
