@@ -15,6 +15,7 @@ from nlbench.results.view import COLUMNS
 if TYPE_CHECKING:
     from nlbench.results.cells import Results
     from nlbench.results.record import RunRecord
+    from nlbench.results.store import Store
 
 # `show` lists at most so many runs when a key is ambiguous or unknown.
 MOST_LISTED = 20
@@ -188,6 +189,7 @@ def show(
     from nlbench.results.store import Store
 
     store = Store(out, warn)
+    store.require()
     keys = [k for k in store.run_keys() if k.startswith(key)]
     if len(keys) != 1:
         found = f"begins {len(keys)} runs" if keys else "begins no run"
@@ -219,3 +221,47 @@ def _in_a_line(record: RunRecord) -> str:
         labels = f"{spec['noise']['kind']} {spec['noise'].get('rate', '')}".strip()
     run = f"{spec['method']} · {spec['dataset']} {labels} · seed {spec['seed']}"
     return f"{record.key}  {run} · {record.status}"
+
+
+# ---- forget --------------------------------------------------------------------------------------
+
+
+@app.command()
+@guarded
+def forget(
+    suite: Annotated[str, typer.Argument(help="A suite in the folder of records.")],
+    out: Out = Path("results"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be dropped and what stays.")
+    ] = False,
+) -> None:
+    """Drop a suite's plan, so that its table is no longer printed. No record is removed."""
+    from nlbench.errors import SuiteError, unknown_name
+    from nlbench.results.store import Store
+
+    store = Store(out, warn)
+    store.require()
+    names = store.plan_names()
+    if suite not in names:
+        raise SuiteError(unknown_name(f"suite of {out}", suite, names))
+
+    stays = _what_stays(store, suite, [name for name in names if name != suite])
+    if dry_run:
+        print(f"{suite}: would be dropped. {stays}")
+        return
+    renamed = store.forget(suite)
+    print(f"{suite}: dropped. {stays}")
+    print(f"To undo it, rename {renamed} to {store.plan_path(suite).name}.")
+
+
+def _what_stays(store: Store, suite: str, others: list[str]) -> str:
+    """Say how many records a suite has, and how many of them no other suite has."""
+    from nlbench.errors import StoreError
+
+    try:
+        own = store.keys_of_plans([suite]) & set(store.run_keys())
+        alone = own - store.keys_of_plans(others)
+    except StoreError as error:
+        return f"All records stay. Which of them no suite has is unknown: {error}"
+    records = "1 record stays" if len(own) == 1 else f"{len(own)} records stay"
+    return f"Its {records} in {store.root / 'runs'}; {len(alone)} of them are in no other suite."

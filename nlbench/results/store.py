@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import secrets
@@ -59,15 +60,24 @@ def _json_bytes(value: Mapping[str, object]) -> bytes:
 
 def _state(folder: Path) -> object:
     """Return a value that changes when a file of a run is changed or replaced."""
-    found = []
+    found: list[object] = []
     for name in (RECORD, *FILES):
         try:
             stat = located(folder, name).stat()
-        except FileNotFoundError:
-            found.append(None)
+        except OSError as error:
+            found.append(error.errno)
         else:
             found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return found
+
+
+def _free_name(path: Path, word: str) -> Path:
+    """Return another name for a file, with a number, so that an earlier file is kept, too."""
+    for number in itertools.count(1):
+        other = path.with_name(f"{path.name}.{word}-{number}")
+        if not os.path.lexists(other):
+            return other
+    raise AssertionError("numbers do not end")
 
 
 class Store:
@@ -280,11 +290,7 @@ class Store:
 
     def set_aside(self, path: Path, reason: str) -> None:
         """Rename a file that cannot be used, so that it is kept and its run can be done again."""
-        # The first number that is free: an earlier file of this name is kept, too.
-        for number in range(1, 1000):
-            other = path.with_name(f"{path.name}.corrupt-{number}")
-            if not os.path.lexists(other):
-                break
+        other = _free_name(path, "corrupt")
         os.replace(path, other)
         self.warn(f"{path}: {reason}; set aside as {other.name}")
 
@@ -357,6 +363,28 @@ class Store:
         for line in self.damaged_plans:
             self.warn(line)
         return plans
+
+    def plan_names(self) -> list[str]:
+        """Return the name of every suite that was run into this store, damaged plans included."""
+        return sorted(path.stem for path in self.root.glob("suites/*.json"))
+
+    def keys_of_plans(self, names: Sequence[str]) -> set[str]:
+        """Return the keys of the runs in these plans. Raises StoreError for a damaged plan."""
+        keys = set()
+        for name in names:
+            plan = self.plan(name)
+            keys |= {cell["key"] for cell in plan["cells"]} if plan is not None else set()
+        return keys
+
+    def forget(self, name: str) -> Path:
+        """Drop the plan of a suite, and no record. Returns the name that the plan's file has now.
+
+        Its table is no longer printed. Renaming the file again undoes it.
+        """
+        path = self.plan_path(name)
+        other = _free_name(path, "forgotten")
+        os.replace(path, other)
+        return other
 
     # ---- Locks ----------------------------------------------------------------------------------
 

@@ -46,4 +46,4 @@ def test_show_prints_one_record(cli, refused, trained):
     for wrong in ("zzz", ""):
         message = refused("show", wrong, "--out", trained)
         assert re.search(rf"{key}  \w+ · digits symmetric 0.4 · seed 0 · done", message)
-    assert "begins no run in nowhere" in refused("show", key, "--out", "nowhere")
+    assert "nowhere: there is no such folder" in refused("show", key, "--out", "nowhere")

@@ -466,6 +466,7 @@ def test_records_hold_what_a_reader_needs(trained):
     assert record.spec["params"] == {"beta": 0.7, "lam": 3.0}
     assert record.spec["protocol"]["precision"] == "float32"
     needed = {"torch", "device", "device_name", "threads", "ops", "precision"}
+    needed |= {"processor", "kernels", "cpu_capability", "mkldnn"}
     assert needed <= set(record.environment)
 
     epochs = history(trained.store, record.key)
