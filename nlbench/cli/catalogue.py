@@ -117,6 +117,29 @@ def data_status(
         print(catalogue.advice(each, places.data_dir), end="\n\n")
 
 
+@data_app.command("check")
+@guarded
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="A folder of your own images.")],
+) -> None:
+    """Check a folder of your own before anything is trained.
+
+    Decode every picture, and report what is broken, left out or there twice, and the images of each
+    class. Example: nlbench data check my_images
+
+    Exit status: 0 the folder can be used; 1 it cannot, or a picture is broken.
+    """
+    from nlbench.cli.check_folder import check_folder
+    from nlbench.data.places import Places
+    from nlbench.executors.progress import count_bar
+
+    with count_bar("decoding pictures") as start:
+        report = check_folder(folder, Places.of_user(), start)
+    print(*report.lines, sep="\n")
+    if report.unfit:
+        raise typer.Exit(1)
+
+
 @data_app.command("fetch")
 @guarded
 def data_fetch(

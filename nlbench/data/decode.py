@@ -14,12 +14,12 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,13 @@ from nlbench.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
+
+T = TypeVar("T")
+
+_KILLED = (
+    "a process that decodes images was killed, perhaps for want of memory: NLBENCH_WORKERS sets "
+    "how many there are"
+)
 
 # Images a task, so that several workers decode one batch at once.
 CHUNK = 16
@@ -175,10 +182,7 @@ class Pending:
         try:
             return [part.result() for part in self._parts]
         except BrokenProcessPool:
-            raise DataError(
-                "a process that decodes images was killed, perhaps for want of memory: "
-                "NLBENCH_WORKERS sets how many there are"
-            ) from None
+            raise DataError(_KILLED) from None
 
 
 def request(paths: Sequence[str], geometry: Geometry, draws: np.ndarray | None) -> Pending:
@@ -195,6 +199,32 @@ def request(paths: Sequence[str], geometry: Geometry, draws: np.ndarray | None) 
             done.set_result(decode(paths[piece], geometry, piece_draws))
             parts.append(done)
     return Pending(parts)
+
+
+def in_workers(
+    function: Callable[[Sequence[str]], T], paths: Sequence[str], size: int
+) -> Iterator[T]:
+    """Yield what a function of a module returns for `size` paths at a time, in their order.
+
+    Raises: what `function` raises; DataError when a worker was killed.
+    """
+    count = workers()
+    parts = [paths[start : start + size] for start in range(0, len(paths), size)]
+    if not count:
+        yield from map(function, parts)
+        return
+    try:
+        # Some tasks ahead, so that no worker waits and memory does not grow with the dataset.
+        ahead = 4 * count
+        waiting = [_pool(count).submit(function, part) for part in parts[:ahead]]
+        for i in range(len(parts)):
+            result = waiting.pop(0).result()
+            if i + ahead < len(parts):
+                waiting.append(_pool(count).submit(function, parts[i + ahead]))
+            yield result
+    except BrokenProcessPool:
+        _pool.cache_clear()
+        raise DataError(_KILLED) from None
 
 
 def workers() -> int:

@@ -6,6 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from nlbench.data import inspect
+from nlbench.data.decode import BrokenImage
+from nlbench.errors import DataError
 from nlbench.executors.base import Todo, age_of
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
@@ -60,9 +63,22 @@ class Trainer:
                     raise
 
                 # One method that fails must not end the other runs of a sweep.
-                record = failed(spec, error, options)
+                record = failed(spec, self._in_full(error, spec), options)
                 self._store.write(record, [])
                 return record
+
+    def _in_full(self, error: Exception, spec: RunSpec) -> Exception:
+        """Return the error of a run. Of broken images it names all, and not only the first."""
+        if not isinstance(error, BrokenImage):
+            return error
+        data = self._data_of(spec)
+        scored = [images for images, _ in data.scored.values()]
+        found = inspect.broken([data.train_images, data.val_images, data.test_images, *scored])
+        # The file may have been mended meanwhile.
+        if len(found) < 2:
+            return DataError(str(error))
+        heading = f"{len(found)} images cannot be used; mend them or take them out:"
+        return DataError("\n  ".join([heading, *found]))
 
     def _data_of(self, spec: RunSpec) -> RunData:
         protocol = spec.protocol

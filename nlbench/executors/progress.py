@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     ProgressColumn,
     TaskID,
     TextColumn,
@@ -156,6 +157,26 @@ def _console() -> Console:
 
 
 # ---- Downloads -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def count_bar(what: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
+    """Show a progress bar for things that are counted.
+
+    Yields a function that is called with their number, and returns one that is called with the
+    number of those that are done since the last call.
+    """
+    console = _console()
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+
+        def start(total: int) -> Callable[[int], None]:
+            if not console.is_terminal:
+                console.print(f"{what}: {total:,}", markup=False)
+            task = bars.add_task(what, total=total)
+            return lambda done: bars.advance(task, done)
+
+        yield start
 
 
 @contextlib.contextmanager

@@ -159,7 +159,7 @@ def test_linked_folders_and_files_are_followed_and_loops_end(load, birds, tmp_pa
     dataset = load(birds)
     assert dataset.info.num_train == 30 + 2 + 2 + 1
     warned(dataset, "left out 1 folder to which a link leads again: cat/again")
-    warned(dataset, "3 of 35 training images have the same bytes as another one; 2 pictures have")
+    warned(dataset, "3 of 35 training images with the bytes of another one; 2 pictures with")
 
 
 def test_a_link_to_nothing_is_a_missing_image(load, birds):
@@ -178,7 +178,7 @@ def test_other_parts_are_named(load, birds, name):
     write_image(birds / name / "cat" / "a.jpg", 0, 91)
     dataset = load(birds)
     assert dataset.fingerprint == before
-    warned(dataset, f"{name}/ (1 pictures) is not read; only train and test are")
+    warned(dataset, f"{name}/ (1 picture) is not read; only train and test are")
     if name != "extra":
         warned(dataset, "move those of", "into train or test, or remove them")
 
@@ -201,8 +201,8 @@ def test_the_same_picture_in_both_parts_is_counted(load, birds):
     shutil.copy(birds / "train" / "cat" / "003.jpg", birds / "test" / "cat" / "copy.jpg")
     shutil.copy(birds / "train" / "cat" / "003.jpg", birds / "train" / "dog" / "copy.jpg")
     dataset = load(birds)
-    warned(dataset, "1 of 10 test images have the same bytes as a training image", "copy.jpg and")
-    warned(dataset, "1 of 31 training images have the same bytes", "1 pictures have two labels")
+    warned(dataset, "1 of 10 test images with the bytes of a training image", "copy.jpg and")
+    warned(dataset, "1 of 31 training images with the bytes", "1 picture with two labels")
 
 
 # ---- metadata.csv --------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_metadata_counts_where_folders_say_something_else(load, tmp_path):
     dataset = load(tmp_path / "x")
     assert dataset.info.class_names == ("ant", "bee", "fly")
     warned(dataset, "the labels are those of metadata.csv, and not the folders 2023, 2024")
-    warned(dataset, "train: left out 1 pictures that metadata.csv does not list")
+    warned(dataset, "train: left out 1 picture that metadata.csv does not list")
 
 
 def test_metadata_in_another_form_is_refused(load, birds):

@@ -18,6 +18,7 @@ from nlbench.data.formats.class_folders import (
     BESIDE,
     SUFFIXES,
     class_folders,
+    counted,
     in_words,
     is_of_program,
     pictures_in,
@@ -302,14 +303,16 @@ def _about_copies(train: ImageList, test: ImageList, cache_dir: Path) -> list[st
 
     notes = []
     if shared:
+        what = counted(len(test.names), "test image")
         notes.append(
-            f"{shared} of {len(test.names)} test images have the same bytes as a training image, "
+            f"{shared} of {what} with the bytes of a training image, "
             f"the first: {first}. Take them out of one part: every method looks better than it is"
         )
     if again:
+        what = counted(len(train.names), "training image")
         notes.append(
-            f"{again} of {len(train.names)} training images have the same bytes as another one"
-            + (f"; {conflicts} pictures have two labels or more" if conflicts else "")
+            f"{again} of {what} with the bytes of another one"
+            + (f"; {counted(conflicts, 'picture')} with two labels or more" if conflicts else "")
         )
     return notes
 
@@ -403,16 +406,14 @@ def _other_parts(path: Path, *parts: Part) -> list[str]:
     notes = []
     for split, files in image_parquet.all_splits(path).items():
         if split not in _PARTS:
-            notes.append(
-                _not_read(path, split, f"{len(files)} parquet file{'s' * (len(files) > 1)}")
-            )
+            notes.append(_not_read(path, split, counted(len(files), "parquet file")))
     for entry in sorted(path.iterdir()):
         if entry.name in used or entry.name in _PARTS or is_of_program(entry.name):
             continue
         if entry.is_dir() and entry.name != "data":
             count = pictures_in(entry)
             if count:
-                notes.append(_not_read(path, f"{entry.name}/", f"{count} pictures"))
+                notes.append(_not_read(path, f"{entry.name}/", counted(count, "picture")))
         elif entry.suffix.lower() in (".csv", ".tsv") and entry.stem not in _PARTS:
             notes.append(_not_read(path, entry.name, "a list"))
     return notes
@@ -463,7 +464,8 @@ def _metadata(folder: Path) -> Part:
     beside = [name for name in there.left_out.get(BESIDE, []) if name not in part.names]
     unlisted = len(set(there.names) - set(part.names)) + len(beside)
     if unlisted:
-        part.notes.append(f"{folder}: left out {unlisted} pictures that metadata.csv does not list")
+        what = counted(unlisted, "picture")
+        part.notes.append(f"{folder}: left out {what} that metadata.csv does not list")
     return part
 
 

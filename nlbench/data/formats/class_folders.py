@@ -26,8 +26,8 @@ LOOP = "to which a link leads again"
 EMPTY = "without a picture, as no class"
 
 # What is left out for a reason, where that is no file.
-_WHAT = {UNREAD: "pictures", BESIDE: "pictures", HIDDEN: "pictures"}
-_WHAT |= {OTHER_PROGRAM: "folders", EMPTY: "folders", LOOP: "folders"}
+_WHAT = {UNREAD: "picture", BESIDE: "picture", HIDDEN: "picture"}
+_WHAT |= {OTHER_PROGRAM: "folder", EMPTY: "folder", LOOP: "folder"}
 
 # Folders that file managers, NAS devices, archives and notebooks make. Names with a dot or an @ in
 # front are such folders as well.
@@ -148,13 +148,16 @@ def in_words(source: Path, left_out: dict[str, list[str]]) -> list[str]:
     """Return a line for each reason why something of `source` was left out."""
     lines = []
     for why, names in left_out.items():
-        what = _WHAT.get(why, "files")
-        if len(names) == 1:
-            what = what.removesuffix("s")
+        what = counted(len(names), _WHAT.get(why, "file"))
         shown = ", ".join(names[:3])
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        lines.append(f"{source}: left out {len(names)} {what} {why}: {shown}{more}")
+        lines.append(f"{source}: left out {what} {why}: {shown}{more}")
     return lines
+
+
+def counted(count: int, what: str) -> str:
+    """Return "1 picture" or "2 pictures"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 # ---- Walking -------------------------------------------------------------------------------------
