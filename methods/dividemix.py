@@ -14,6 +14,8 @@ of the training. Differences from that code:
 - The protocol's optimiser and batch size are used, also in the warm-up, whose batches are twice as
   large there. Their loop runs one epoch more than its number of epochs, 301 for 300; as published,
   a suite sets 301.
+- On Clothing1M and WebVision, where lambda_u is 0, their code does not pass the mixed unlabelled
+  half through the network. Here batch norm and the KL term always see both halves.
 - The losses are always those of this epoch. For 90% noise the authors average five epochs, but a
   method does not know the noise rate.
 - Both networks see the same two augmentations of an example.
