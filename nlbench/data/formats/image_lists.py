@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nlbench.data.base import ImageFiles
+from nlbench.data.formats import spelling
 from nlbench.errors import DataError
 from nlbench.files import short_hash
 
@@ -48,9 +50,16 @@ class ImageList:
     def why_absent(self, i: int) -> str:
         """Say that image `i` is not there. A link to nothing is called what it is."""
         path = self.root / self.names[i]
-        if path.is_symlink():
-            return f"{path} is a link to {os.readlink(path)}, which is not there"
-        return f"no image {path}"
+        # A name that is too long or holds a NUL byte is no link.
+        try:
+            link = os.readlink(path)
+        except (OSError, ValueError):
+            link = ""
+        if link:
+            return f"{path} is a link to {link}, which is not there"
+
+        hint = spelling.other_spelling(self.root, self.names[i])
+        return f"no image {path}{hint}"
 
     def files(self) -> ImageFiles:
         """Return the images as a dataset holds them."""
@@ -154,10 +163,11 @@ def usable(images: ImageList) -> tuple[np.ndarray, tuple[str, ...]]:
 
         # Single images are lost in copies; more are a mistake that a warning would hide.
         if absent.mean() > MOST_MISSING:
-            raise DataError(
-                f"{message}; more than {MOST_MISSING:.0%} are missing: "
-                f"was all of the archive unpacked?"
-            )
+            first = int(np.flatnonzero(absent)[0])
+            # An image under another spelling was unpacked.
+            unpacked = spelling.other_spelling(images.root, images.names[first])
+            why = "mend the list" if unpacked else "was all of the archive unpacked?"
+            raise DataError(f"{message}; more than {MOST_MISSING:.0%} are missing: {why}")
         warnings.append(f"{message}; left out")
     if repeated.any():
         message = _first_of(repeated, images, lambda i: f"{images.names[i]} is listed already")
@@ -180,7 +190,12 @@ def _present(images: ImageList) -> np.ndarray:
         if folder not in folders:
             try:
                 folders[folder] = _files_in(images.root / folder)
-            except (FileNotFoundError, NotADirectoryError):
+            # Also for a name that is too long or holds a NUL byte.
+            except (FileNotFoundError, NotADirectoryError, ValueError):
+                folders[folder] = set()
+            except OSError as error:
+                if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+                    raise
                 folders[folder] = set()
         found[i] = file in folders[folder]
     return found

@@ -144,7 +144,8 @@ def _kind_problems(kind: Kind, info: Info) -> list[Problem]:
     messages = []
     if kind.class_ids and info.class_ids != kind.class_ids:
         messages.append(
-            f"is defined for {kind.class_ids} and datasets with its classes, not for {info.name}"
+            f"is defined for {kind.class_ids} and datasets with its classes, not for {info.name}; "
+            f"{_instead(info)}"
         )
 
     # A label file goes by the order of the images.
@@ -155,6 +156,16 @@ def _kind_problems(kind: Kind, info: Info) -> list[Problem]:
     if kind.needs_images and not info.shape:
         messages.append(f"needs images in memory, and those of {info.title} are files")
     return [_problem("kind", f"{kind.name} {message}") for message in messages]
+
+
+def _instead(info: Info) -> str:
+    """Return in words which kinds flip labels to certain classes of this dataset."""
+    own = [
+        kind.name for kind in KINDS.values() if kind.class_ids and kind.class_ids == info.class_ids
+    ]
+    if own:
+        return f"for {info.name} there are {', '.join(own)}, and for any classes pair-flip"
+    return "for any classes there is pair-flip"
 
 
 def _unknown_keys(noise: Mapping[str, object], kind: Kind) -> list[Problem]:

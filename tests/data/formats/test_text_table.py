@@ -71,7 +71,7 @@ def test_tables_without_a_header(tmp_path):
         (b"<!DOCTYPE html>\n<html>", ": is a web page"),
         (b"\n <html lang=en>", ": is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", ": is a Git LFS pointer"),
-        (gzip.compress(b"path,label\n"), ": is a gzip file.*gunzip"),
+        (gzip.compress(b"path,label\n", mtime=0), ": is a gzip file.*gunzip"),
         (b"PAR1\x15", ": is a parquet file.*to_csv"),
         (b"\x93NUMPY\x01\0", ": is a NumPy array.*\\.npy"),
         (b"\x80\x04\x95", ": is a pickle.*\\.pkl"),
