@@ -15,6 +15,7 @@ from typing import cast
 from nlbench.data.base import Dataset, DatasetModule, Found, Info, Source
 from nlbench.data.missing import explain
 from nlbench.data.places import Places
+from nlbench.data.verify import require_sound
 from nlbench.errors import look_up
 
 _FOLDER = Path(__file__).parent / "datasets"
@@ -63,7 +64,12 @@ def open_dataset(name: str, path: str | Path, places: Places, seed: int) -> Data
     """
     if path:
         places = places.reading(Path(path))
-    return dataset(name).load(places, seed)
+    module = dataset(name)
+    data = module.load(places, seed)
+
+    # A mistake in a dataset's file would else end in an error of NumPy that names no dataset.
+    require_sound(data, module.INFO)
+    return data
 
 
 @dataclass(frozen=True)

@@ -50,33 +50,11 @@ _FILES_OF_PROGRAMS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 _BACKUPS = ("~", ".bak", ".tmp", ".part", ".partial", ".crdownload", ".download", ".swp", ".old")
 
 # Raw files of cameras begin as TIFF files do, and hold a small preview in its place.
-_RAW: tuple[str, ...] = (
-    ".cr2",
-    ".cr3",
-    ".nef",
-    ".arw",
-    ".dng",
-    ".orf",
-    ".rw2",
-    ".raf",
-    ".pef",
-    ".srw",
-    ".raw",
+_RAW = ".cr2 .cr3 .nef .arw .dng .orf .rw2 .raf .pef .srw .raw"
+_UNREAD = tuple(
+    f"{_RAW} .heic .heif .avif .jp2 .j2k .jxl .svg .psd .dcm .tga .ico .ppm .pgm .pbm .pnm .exr "
+    ".hdr .npy .fits .nii .xcf".split()
 )
-_UNREAD = (
-    ".heic",
-    ".heif",
-    ".avif",
-    ".jp2",
-    ".j2k",
-    ".jxl",
-    ".svg",
-    ".psd",
-    ".dcm",
-    ".tga",
-    ".ico",
-)
-_UNREAD += (".ppm", ".pgm", ".pbm", ".pnm", ".exr", ".hdr", ".npy", ".fits", ".nii", ".xcf", *_RAW)
 
 # Never pictures. There may be one for each picture, and opening all of them takes time.
 _TEXT = (".txt", ".xml", ".json", ".csv", ".md", ".yaml", ".yml", ".html", ".py")
