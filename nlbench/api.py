@@ -17,6 +17,7 @@ from nlbench.errors import NlbenchWarning, StoreError, SuiteError, did_you_mean
 from nlbench.plan import arguments
 from nlbench.plan.arguments import in_python, python_interface
 from nlbench.plan.expand import expand
+from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES
 from nlbench.plan.spec import Plan, RunSpec
 from nlbench.plan.suite_file import Suite, read_suite
 from nlbench.results.formats import WIDTH
@@ -55,13 +56,14 @@ class Sweep:
         debug: bool = False,
         jobs: Jobs = 1,
         cuda_graphs: bool | None = None,
+        timeout: float = DEFAULT_TIMEOUT_MINUTES,
     ) -> None:
         """Write the plan, and train the runs of `state.todo`.
 
         Args:
             listener: gets reports on the runs.
             debug: train only the first run, in this process, and raise its error.
-            checkpoint_seconds, jobs, cuda_graphs: see `nlbench.run`.
+            checkpoint_seconds, jobs, cuda_graphs, timeout: see `nlbench.run`.
         Raises: StoreError for a store that cannot be written; SuiteError for published weights that
             cannot be had and for devices that do not exist.
         """
@@ -83,6 +85,7 @@ class Sweep:
             jobs=workers.count_jobs(jobs, todo, devices),
             debug=debug,
             executor=os.environ.get("NLBENCH_EXECUTOR", ""),
+            timeout_seconds=60 * timeout,
         )
         executor = executors.choose(options)
 

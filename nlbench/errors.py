@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,6 +72,18 @@ class StoreError(UserError):
 
 class NlbenchWarning(UserWarning):
     """A warning of `nlbench.run`, `load` or `table`, which the command line prints as a line."""
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal has asked nlbench to end, as Ctrl-C does.
+
+    Attributes:
+        signal: SIGTERM or SIGHUP.
+    """
+
+    def __init__(self, number: signal.Signals):
+        super().__init__(number.name)
+        self.signal = number
 
 
 @dataclass(frozen=True)

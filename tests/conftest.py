@@ -14,6 +14,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import hypothesis
 import pytest
 
+from nlbench import executors
+
 # `dev` draws the same examples every time, so that a run without a change cannot fail.
 hypothesis.settings.register_profile("dev", max_examples=100, derandomize=True, deadline=None)
 hypothesis.settings.register_profile("nightly", max_examples=1200, deadline=None)
@@ -66,6 +68,23 @@ def pytest_configure(config):
     # Workers of pytest-xdist only run tests; their reports reach the process that collects here.
     if limit is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(UnmarkedLimit(limit))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _runs_in_this_process():
+    """Train the runs of a sweep in the test's process, unless a test asks for several at once.
+
+    That is what tests with a patch need, and it saves the seconds that a fork server takes to
+    start. Tests of how runs are kept apart name the executor. Commands in a process of their own
+    have the usual one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            executors,
+            "usual",
+            lambda options: "local" if options.jobs * len(options.devices) == 1 else "workers",
+        )
+        yield
 
 
 def pytest_collection_modifyitems(items):

@@ -88,12 +88,12 @@ MAY = {
     | {"registry", "models", "ops", "errors", "hardware"},
     "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"},
     "executors": {"training", "results", "plan", "data", "code_hash", "registry"}
-    | {"errors", "hardware"},
+    | {"errors", "hardware", "process_state"},
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}
     | {"contract", "errors"},
     "bench": {"results", "ops", "errors", "hardware"},
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}
-    | {"method", "contract", "ops", "errors", "files", "hardware", "streams"},
+    | {"method", "contract", "ops", "errors", "files", "hardware", "streams", "process_state"},
     "results": {"plan", "code_hash", "registry", "errors", "files"},
     "plan": {"data", "registry", "build", "models", "errors", "files", "streams"},
     "data": {"errors", "files", "hardware", "streams"},
@@ -108,6 +108,7 @@ MAY = {
     "errors": set(),
     "files": set(),
     "hardware": set(),
+    "process_state": set(),
     "streams": set(),
 }
 

@@ -21,19 +21,23 @@ def names() -> list[str]:
     """Return the names of all executors."""
     # The folder is the list of executors, so a new file needs no entry elsewhere.
     modules = {path.stem for path in Path(__file__).parent.glob("[!_]*.py")}
-    return sorted(modules - {"base"})
+    return sorted(modules - {"base", "progress"})
+
+
+def usual(options: RunOptions) -> str:
+    """Return the name of the executor that is taken if none is named.
+
+    That is `workers`, or `local` for a debugger, which needs the run in its own process.
+    """
+    return "local" if options.debug else "workers"
 
 
 def choose(options: RunOptions) -> Executor:
     """Return the executor that `options` names, or the usual one.
 
-    That is `local` if one run is trained at a time, and `workers` if there are several.
-
     Raises: SuiteError for a name that is no executor.
     """
-    # A single run at a time needs no further process.
-    usual = "local" if options.jobs * len(options.devices) == 1 else "workers"
-    name = options.executor or usual
+    name = options.executor or usual(options)
     if name not in names():
         hint = did_you_mean(name, names())
         raise SuiteError(

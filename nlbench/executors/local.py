@@ -14,6 +14,7 @@ from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
 from nlbench.training.context import FitHeld, Listener, RunOptions
+from nlbench.training.pulse import Stopped
 from nlbench.training.record import failed
 from nlbench.training.run_data import RunData, load_data
 from nlbench.training.train import train
@@ -23,10 +24,18 @@ POLL_SECONDS = 1.0
 
 
 class Trainer:
-    """Trains runs one after the other, and keeps data for the next run that needs the same."""
+    """Trains runs one after the other, and keeps data for the next run that needs the same.
 
-    def __init__(self, options: RunOptions, store: Store, listener: Listener):
+    Args:
+        alone: the process is there for one run. Then every exception is an error of the run, also
+            KeyboardInterrupt, which cannot come from the user.
+    """
+
+    def __init__(self, options: RunOptions, store: Store, listener: Listener, alone: bool = False):
         self._options = options
+        self._of_the_run: tuple[type[BaseException], ...] = (Exception, SystemExit, GeneratorExit)
+        if alone:
+            self._of_the_run = (BaseException,)
         self._store = store
         self._listener = listener
         self._data: dict[tuple[object, ...], RunData] = {}
@@ -58,16 +67,17 @@ class Trainer:
             except FitHeld:
                 self._listener.on_postpone(spec)
                 return None
-            except Exception as error:
+            except Stopped:
+                raise
+            # One method that fails must not end the other runs of a sweep.
+            except self._of_the_run as error:
                 if options.debug:
                     raise
-
-                # One method that fails must not end the other runs of a sweep.
                 record = failed(spec, self._in_full(error, spec), options)
-                self._store.write(record, [])
+                keep_or_write(self._store, record)
                 return record
 
-    def _in_full(self, error: Exception, spec: RunSpec) -> Exception:
+    def _in_full(self, error: BaseException, spec: RunSpec) -> BaseException:
         """Return the error of a run. Of broken images it names all, and not only the first."""
         if not isinstance(error, BrokenImage):
             return error
@@ -87,8 +97,20 @@ class Trainer:
         if part not in self._data:
             # Free the old data before the new are read: both may be large.
             self._data.clear()
+            self._listener.on_phase(spec, "reading the data")
             self._data[part] = load_data(spec, self._options.data_dir)
         return self._data[part]
+
+
+def keep_or_write(store: Store, record: RunRecord) -> None:
+    """Write the record of a failed run, unless the run has an older one that is a result.
+
+    A finished record stays until a better one is whole: the failure may come from code that has
+    changed since.
+    """
+    older = store.read(record.key)
+    if older is None or older.status == "failed":
+        store.write(record, [])
 
 
 def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: Listener) -> None:

@@ -1,40 +1,59 @@
-"""Train several runs at the same time, each in a worker process. The numbers are the same.
+"""Train each run in a process of its own, several at the same time if asked. Same numbers.
 
-A worker is a new interpreter that runs `serve`. So it does not inherit what the caller's process
-holds, such as threads, or run the caller's script again. Workers open decoded data from the same
-cache files, whose pages the system shares between them.
+So a method that ends, blocks or changes its process does this to its own run alone. The processes
+are made by a fork server, see `_server`: an interpreter of its own, which inherits nothing that the
+caller's process holds, such as threads, and does not run the caller's script again. Runs open
+decoded data from the same cache files, whose pages the system shares between them.
 """
 
 from __future__ import annotations
 
+import ast
 import collections
 import contextlib
+import errno
 import os
-import queue
+import re
 import signal
+import socket
 import subprocess
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import torch
 
 from nlbench import hardware
 from nlbench.data import decode
 from nlbench.errors import SuiteError, UserError
+from nlbench.executors import _child, _server
+from nlbench.executors._messages import Ended, Link, Message, Order, Raised, Reported, Warned
+from nlbench.executors._stopping import StopSignals
 from nlbench.executors.base import Todo, age_of
-from nlbench.executors.local import POLL_SECONDS, Trainer
+from nlbench.executors.local import POLL_SECONDS, keep_or_write
 from nlbench.plan.options import Jobs
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
-from nlbench.training.context import EpochMetrics, Listener, RunOptions
+from nlbench.training.context import Listener, RunOptions
 from nlbench.training.record import failed
+
+# After the first Ctrl-C the runs have so long to write a checkpoint.
+STOP_SECONDS = 5.0
+
+# So long a process may live on after it has closed its connection.
+_CLOSED_SECONDS = 5.0
+
+# Errors that no method makes, and that the next run would meet as well.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+
+# Packages that the fork server may import ahead, because they start no threads that matter.
+_PRELOADED = ("numpy", "scipy", "sklearn", "torch")
 
 
 def count_jobs(jobs: Jobs, todo: Sequence[RunSpec], devices: Sequence[torch.device]) -> int:
@@ -53,285 +72,541 @@ def count_jobs(jobs: Jobs, todo: Sequence[RunSpec], devices: Sequence[torch.devi
 
 
 def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: Listener) -> None:
-    """Train `todo` in workers, `options.jobs` on each device, begun in this order.
+    """Train `todo` in processes, `options.jobs` on each device, begun in this order.
 
-    If a worker process dies, for example because memory is short, its run gets a record with status
-    "failed". See `base.Executor`.
+    If a process dies, for example because memory is short, or shows no sign of life for
+    `options.timeout_seconds`, its run gets a record with status "failed". See `base.Executor`.
+
+    Raises: KeyboardInterrupt after Ctrl-C, Terminated after SIGTERM. The runs have then had some
+        seconds to write a checkpoint.
     """
+    if not todo:
+        return
+
+    places = places_for(len(todo), options)
+    runs = _Runs(places, options, store, preloaded(todo, options))
+    try:
+        with StopSignals(runs.pause, runs.resume) as signals:
+            _Sweep(todo, runs, signals, listener).share_out()
+    finally:
+        # Also after an error: no process may outlive this sweep.
+        runs.end()
+
+
+def places_for(count: int, options: RunOptions) -> list[torch.device]:
+    """Return a device for each run that may go on at the same time, of `count` in all."""
     # Device by device, so that with few runs each device gets one before any gets a second.
     places = [device for _ in range(options.jobs) for device in options.devices]
-    places = places[: len(todo)]
-    workers: list[Worker] = []
+    return places[:count]
+
+
+def preloaded(todo: Sequence[Todo], options: RunOptions) -> list[str]:
+    """Return the modules that the methods and datasets of these runs import, as far as it helps."""
+    found = {"nlbench.training.train"}
+    for name in {run.spec.method for run in todo}:
+        found |= set(_imports(options.methods[name].path))
+    # These two datasets are made by scikit-learn.
+    if {run.spec.condition.dataset for run in todo} & {"digits", "gaussians"}:
+        found.add("sklearn.datasets")
+    return sorted(found)
+
+
+def _imports(path: Path) -> Iterator[str]:
     try:
-        for device in places:
-            own = replace(options, devices=(device,))
-            workers.append(Worker(own, store.root, len(places)))
-        share_out(todo, workers, store, listener)
-    finally:
-        # Also after Ctrl-C or an error: no worker may outlive this process's sweep.
-        for worker in workers:
-            worker.end()
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError):
+        # Loading the method reports it.
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        else:
+            continue
+        yield from (name for name in names if name.partition(".")[0] in _PRELOADED)
 
 
-def share_out(
-    todo: Sequence[Todo], workers: Sequence[Worker], store: Store, listener: Listener
-) -> None:
-    """Give the runs to idle workers, and pass on their reports, until all runs have ended."""
-    ready = collections.deque(todo)
-    # Runs that other processes hold, and when they were last tried while nothing else was left.
-    held: list[Todo] = []
-    asked = 0.0
-
-    while True:
-        idle = [worker for worker in workers if worker.todo is None]
-        if held and not ready and idle and time.monotonic() - asked >= POLL_SECONDS:
-            ready.extend(held)
-            held, asked = [], time.monotonic()
-        while ready and idle:
-            # While other runs are left, a worker need not wait for a helper network.
-            following = ready.popleft()
-            idle.pop(0).begin(following, wait=not ready)
-
-        busy = [worker for worker in workers if worker.todo is not None]
-        if not busy and not held:
-            return
-        if not busy:
-            listener.on_wait(len(held))
-
-        # With a time limit, because runs that are held have to be tried again.
-        links = connection.wait([worker.link for worker in busy], POLL_SECONDS)
-        for worker in busy:
-            if worker.link not in links:
-                continue
-            run = worker.current
-            message = worker.receive(store)
-            if isinstance(message, Warned):
-                store.warn(message.line)
-            elif isinstance(message, Reported):
-                # By name, because the caller's listener overrides the hook that the worker named.
-                hook = getattr(listener, message.hook.__name__)
-                hook(run.spec, *message.values)
-            elif message.record is None:
-                held.append(run)
-            else:
-                listener.on_finish(run.spec, message.record)
-                # The runs that are held may have waited for what this one has made.
-                ready.extendleft(reversed(held))
-                held = []
-
-
-# ---- Messages of a worker -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reported:
-    """A call of a Listener's hook for the worker's run.
-
-    `values` are the arguments after the spec.
-    """
-
-    hook: Callable[..., None]
-    values: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Warned:
-    """A warning of the store."""
-
-    line: str
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The end of the worker's run. The record is None if another process holds the run."""
-
-    record: RunRecord | None
-
-
-@dataclass(frozen=True)
-class Raised:
-    """An error that is not the run's own: of the store, or of the disk."""
-
-    error: OSError | UserError
-
-
-# ---- In the process that started the workers ----------------------------------------------------
+# ---- The runs that go on -------------------------------------------------------------------------
 
 
 class WorkerDied(Exception):
     """The process that trained a run has ended before the run."""
 
 
-class Worker:
-    """A process that trains the runs it is given, one after the other.
+class TimedOut(Exception):
+    """A run has shown no sign of life for too long."""
+
+
+@dataclass
+class Run:
+    """A run that has a process.
 
     Attributes:
-        todo: the run that it trains now, or None.
+        number: names the run to the fork server.
+        device: the device it is trained on.
         link: the connection to the process.
+        trace: a file in which a process that crashes says where its Python code was.
+        pid: the id of the process, 0 before it is there.
+        silent: seconds since its last sign of life.
+        closed: whether it has closed the connection.
     """
 
-    todo: Todo | None
-    link: connection.Connection
+    number: int
+    todo: Todo
+    device: torch.device
+    link: Link
+    trace: IO[bytes]
+    pid: int = 0
+    silent: float = 0.0
+    closed: bool = False
 
-    def __init__(self, options: RunOptions, root: Path, among: int):
-        """Start a worker.
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, and to all that it has started."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
 
-        Args:
-            root: the folder of the store.
-            among: number of workers that share the machine.
+    def stack(self) -> str:
+        """Return where its Python code was when it crashed, or was asked by SIGUSR1."""
+        self.trace.seek(0)
+        text = self.trace.read().decode("utf-8", "replace")
+        # What follows lists the compiled modules, and the calls of C.
+        return re.split(r"\n\n(?:Extension modules|Current thread's C stack)", text)[0].strip()
+
+    def place(self) -> str:
+        """Return the innermost line of the method's file in `stack`, or nothing.
+
+        faulthandler writes the innermost call first: `File "hang.py", line 3 in loss`.
         """
-        self._options = options
-        self._root = root
-        self._among = among
-        self.todo = None
-        self._start()
+        for line in self.stack().splitlines():
+            text = line.strip().removeprefix("File ")
+            name = text.partition(",")[0].strip('"')
+            if self.todo.spec.method.replace("-", "_") == Path(name).stem:
+                return f", last seen in {text}"
+        return ""
 
-    @property
-    def current(self) -> Todo:
-        """Return the run of a worker that is busy."""
-        assert self.todo is not None
-        return self.todo
 
-    def _start(self) -> None:
-        self.link, theirs = connection.Pipe()
-        # Ctrl-C reaches the whole process group. The parent handles it and ends the workers.
+class _Runs:
+    """The fork server, and the runs that have a process.
+
+    Args:
+        places: a device for each run that may go on at the same time.
+        modules: what the fork server imports.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[torch.device],
+        options: RunOptions,
+        store: Store,
+        modules: Sequence[str],
+    ):
+        self.options, self.store = options, store
+        self.going: dict[int, Run] = {}
+        # While the sweep stops, a process that ends is no failure.
+        self.stopping = False
+        self.free = collections.deque(places)
+        self._places = len(places)
+        self._modules = list(modules)
+        self._count = 0
+        self._start_server()
+
+    # ---- Beginning and ending -------------------------------------------------------------------
+
+    def _start_server(self) -> None:
+        self._control, theirs = socket.socketpair()
+        self._ready = False
+        self._unread = b""
         code = (
-            "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-            f"sys.path[:] = {sys.path!r}; "
-            f"from nlbench.executors import workers; workers.serve({theirs.fileno()})"
+            f"import sys; sys.path[:] = {sys.path!r}; from nlbench.executors import _server; "
+            f"_server.serve({theirs.fileno()}, {os.getpid()}, {self._modules!r})"
         )
-        # Workers share the machine, so each of them has a part of the processes that decode images.
-        decoders = str(max(1, decode.workers() // self._among))
-        self.process = subprocess.Popen(
+        # Runs share the machine, so each of them has a part of the processes that decode images.
+        decoders = str(max(1, decode.workers() // self._places))
+        self._server = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.DEVNULL,
-            # The parent's standard output is for its table, so workers write to standard error.
+            # The parent's standard output is for its table, so runs write to standard error.
             stdout=2,
             pass_fds=[theirs.fileno()],
             env={"NLBENCH_WORKERS": decoders, **os.environ},
+            # Ctrl-C in a terminal must not reach the runs: this process tells them to stop.
+            start_new_session=True,
         )
         theirs.close()
-        self._send((self._root, self._options))
 
     def begin(self, todo: Todo, wait: bool) -> None:
-        """Have the worker train a run, see `Trainer.attempt`."""
-        if self.process.poll() is not None:
-            # It died while it had nothing to do.
-            self.link.close()
-            self._start()
-        self.todo = todo
-        self._send((todo, wait))
+        """Have a process train a run, see `Trainer.attempt`. There must be a free place."""
+        self._count += 1
+        ours, theirs = socket.socketpair()
+        trace = tempfile.TemporaryFile()  # noqa: SIM115
+        run = Run(self._count, todo, self.free.popleft(), Link(ours), trace)
+        self.going[run.number] = run
+        options = replace(self.options, devices=(run.device,))
+        # If the server or the process has died, `messages` finds out.
+        with contextlib.suppress(OSError):
+            request = _server.REQUEST.pack(run.number)
+            socket.send_fds(self._control, [request], [theirs.fileno(), trace.fileno()])
+            run.link.send(Order(todo, wait, options, self.store.root))
+        theirs.close()
 
-    def _send(self, message: Any) -> None:
-        # If the process has died, the next `receive` finds out.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.link.send(message)
+    def finish(self, run: Run) -> None:
+        """Forget a run. Its place is free again."""
+        del self.going[run.number]
+        run.link.close()
+        run.trace.close()
+        self.free.append(run.device)
 
-    def receive(self, store: Store) -> Reported | Warned | Ended:
-        """Wait for the worker's next message. If the process has died, its run has ended.
+    def end(self) -> None:
+        """End all processes at once."""
+        self._control.close()
+        for run in list(self.going.values()):
+            run.signal(signal.SIGKILL)
+            self.finish(run)
+        # Without its other end the server ends, and so do the processes that it has made.
+        self._server.terminate()
+        self._server.wait()
 
-        Raises: the error of a worker that could not use the store.
+    def pause(self) -> None:
+        """Let all processes stand still."""
+        for run in self.going.values():
+            run.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let all processes go on."""
+        for run in self.going.values():
+            run.signal(signal.SIGCONT)
+
+    # ---- Messages -------------------------------------------------------------------------------
+
+    def messages(self, wake: int, seconds: float) -> Iterator[tuple[Run, Message]]:
+        """Wait up to `seconds`, and yield what the runs have sent.
+
+        A process that has died, or hangs, yields the end of its run.
+
+        Args:
+            wake: a file that ends the wait when something can be read from it.
+        Raises: _ServerDied.
         """
-        message: Reported | Warned | Ended | Raised
+        began = time.monotonic()
+        links = {run.link: run for run in self.going.values() if not run.closed}
+        ready = connection.wait([*links, self._control, wake], seconds)
+        # A computer that was asleep, or a sweep that was suspended, must not look like a run that
+        # hangs. So at most the time that the wait may take counts.
+        waited = min(time.monotonic() - began, seconds)
+        if wake in ready:
+            os.read(wake, 4096)
+
+        for link, run in links.items():
+            if link in ready:
+                yield from self._received(run)
+        if self._control in ready:
+            yield from self._replies()
+        for run in list(self.going.values()):
+            if run.link not in ready:
+                run.silent += waited
+            yield from self._overdue(run)
+
+    def _received(self, run: Run) -> Iterator[tuple[Run, Message]]:
+        # A method may have written to the connection, so anything can arrive, and anything can be
+        # raised by it.
         try:
-            message = self.link.recv()
-        except (EOFError, ConnectionResetError):
-            message = Ended(self._record_of_dead(store))
-            self._start()
+            messages = run.link.receive()
+        except Exception:
+            run.closed = True
+            return
+        run.silent = 0.0
+        for message in messages:
+            if isinstance(message, Message):
+                yield run, message
 
-        if isinstance(message, Raised):
-            raise message.error
-        if isinstance(message, Ended):
-            self.todo = None
-        return message
+    def _replies(self) -> Iterator[tuple[Run, Message]]:
+        """Read what the fork server has sent."""
+        try:
+            data = self._control.recv(4096)
+        except OSError:
+            data = b""
+        if not data:
+            raise _ServerDied
 
-    def _record_of_dead(self, store: Store) -> RunRecord | None:
+        self._unread += data
+        while len(self._unread) >= _server.REPLY.size:
+            reply = _server.REPLY.unpack_from(self._unread)
+            self._unread = self._unread[_server.REPLY.size :]
+            kind, number, value = reply
+            run = self.going.get(number)
+            if kind == _server.READY:
+                self._ready = True
+            elif run is None:
+                # The run has ended before its process did.
+                continue
+            elif kind == _server.STARTED:
+                run.pid = value
+            else:
+                yield from self._remaining(run)
+                if run.number not in self.going:
+                    continue
+                if self.stopping:
+                    yield run, Ended(None)
+                else:
+                    yield run, Ended(self.record_of_dead(run, _died(run, kind, value)))
+
+    def _remaining(self, run: Run) -> Iterator[tuple[Run, Message]]:
+        """Yield what a process has sent before it ended."""
+        while run.number in self.going and not run.closed and connection.wait([run.link], 0):
+            yield from self._received(run)
+
+    def _overdue(self, run: Run) -> Iterator[tuple[Run, Message]]:
+        """End a run that hangs, and one that can no longer say anything."""
+        if run.number not in self.going or not run.pid or self.stopping:
+            return
+        timeout = self.options.timeout_seconds
+        if run.closed and run.silent > _CLOSED_SECONDS:
+            run.signal(signal.SIGKILL)
+            error: Exception = WorkerDied("the method has closed the connection of its process")
+        elif not run.closed and timeout and run.silent > timeout:
+            run.signal(signal.SIGUSR1)
+            # The process writes at once, also where its Python code stands still.
+            time.sleep(0.5)
+            error = TimedOut(_hang(run, timeout))
+            run.signal(signal.SIGKILL)
+        else:
+            return
+        yield run, Ended(self.record_of_dead(run, error))
+
+    # ---- Processes that have died ---------------------------------------------------------------
+
+    def restart(self) -> list[Run]:
+        """Start another fork server in place of one that has died.
+
+        Returns: the runs that have lost their processes with it, to be finished.
+        Raises: UserError if it was never ready.
+        """
+        status = self._server.wait()
+        if not self._ready:
+            raise UserError(
+                f"the process that is to start the runs {_ended(status)} at its start; what it "
+                "says above may tell why. NLBENCH_EXECUTOR=local trains without it."
+            )
+        lost = list(self.going.values())
+        for run in lost:
+            run.signal(signal.SIGKILL)
+        self._control.close()
+        self._start_server()
+        return lost
+
+    @contextlib.contextmanager
+    def _lock(self, key: str) -> Iterator[bool]:
+        """Hold the lock of a run whose process may need some moments to end."""
+        deadline = time.monotonic() + _CLOSED_SECONDS
+        while True:
+            with self.store.lock(key) as mine:
+                if mine or time.monotonic() > deadline:
+                    yield mine
+                    return
+            time.sleep(0.1)
+
+    def record_of_dead(self, run: Run, error: Exception) -> RunRecord | None:
+        """Return the record of a run whose process has ended before it could write one."""
+        spec = run.todo.spec
         # The dead process could not clear its lock. On a file system without flock the run would
         # look held.
-        spec, status = self.current.spec, self.process.wait()
-        store.release(spec.key, self.process.pid)
-        with store.lock(spec.key) as mine:
+        self.store.release(spec.key, run.pid)
+        with self._lock(spec.key) as mine:
             if not mine:
                 return None
 
             # It may have died after its record was written.
-            if age_of(store, spec.key) != self.current.age and (record := store.read(spec.key)):
-                return record
-            record = failed(spec, WorkerDied(_reason(status)), self._options)
-            store.write(record, [])
+            if age_of(self.store, spec.key) != run.todo.age:
+                record = self.store.read(spec.key)
+                if record is not None:
+                    return record
+            record = failed(spec, error, replace(self.options, devices=(run.device,)))
+            if record.error is not None and (stack := run.stack()):
+                record.error["traceback"] = stack
+            keep_or_write(self.store, record)
             return record
 
-    def end(self) -> None:
-        """End the process at once. Finished runs are on disk; nothing else is."""
-        self.process.terminate()
-        self.process.wait()
-        self.link.close()
+
+class _ServerDied(Exception):
+    """The fork server has ended."""
 
 
-def _reason(status: int) -> str:
+def _died(run: Run, kind: int, value: int) -> Exception:
+    """Return the error of a run whose process has ended, or could not be made."""
+    if kind == _server.REFUSED:
+        return WorkerDied(f"no process could be started for it: {os.strerror(value)}")
+
+    status = os.waitstatus_to_exitcode(value)
+    if status == _child.CONNECTION_CLOSED:
+        return WorkerDied(
+            f"the method {run.todo.spec.method} has closed files of its process that nlbench needs"
+        )
     if status >= 0:
-        return f"its process ended with status {status}, and may have said why on standard error"
-    name = signal.Signals(-status).name
-    reason = f"its process was ended by {name}"
-    if name == "SIGKILL":
+        return WorkerDied(
+            f"the method {run.todo.spec.method} {_ended(status)} (as os._exit does); it may have "
+            "said why on standard error"
+        )
+    reason = f"its process {_ended(status)}{run.place()}"
+    if status == -signal.SIGKILL:
         reason += "; when memory is short the system does that, and fewer --jobs need less"
-    return reason
+    return WorkerDied(reason)
 
 
-# ---- In a worker process ------------------------------------------------------------------------
-
-
-def serve(handle: int) -> None:
-    """Train the runs that arrive through the connection `handle`, until the parent ends."""
-    link = connection.Connection(handle)
-    orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    # A thread of its own reads the connection, to notice the end of the parent during a training.
-    threading.Thread(target=_receive_orders, args=(link, orders), daemon=True).start()
-
-    def send(message: Reported | Warned | Ended | Raised) -> None:
-        # If the parent has ended, `_receive_orders` ends this process.
-        with contextlib.suppress(BrokenPipeError):
-            link.send(message)
-
-    root, options = orders.get()
-    store = Store(root, lambda line: send(Warned(line)))
-    trainer = Trainer(options, store, _Reporter(send))
-    while True:
-        todo, wait = orders.get()
-        try:
-            send(Ended(trainer.attempt(todo, wait)))
-        except (OSError, UserError) as error:
-            # An error of the run would be in its record. This one is of the store.
-            send(Raised(error))
-
-
-class _Reporter(Listener):
-    """Sends the reports of a training to the parent process."""
-
-    def __init__(self, send: Callable[[Reported], None]):
-        self._send = send
-
-    def on_start(self, spec: RunSpec) -> None:
-        self._send(Reported(Listener.on_start, ()))
-
-    def on_resume(self, spec: RunSpec, epoch: int, epochs: int) -> None:
-        self._send(Reported(Listener.on_resume, (epoch, epochs)))
-
-    def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
-        self._send(Reported(Listener.on_epoch, (epoch, epochs, metrics)))
-
-    def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
-        self._send(Reported(Listener.on_fit, (epoch, epochs, metrics)))
-
-    def on_postpone(self, spec: RunSpec) -> None:
-        self._send(Reported(Listener.on_postpone, ()))
-
-
-def _receive_orders(link: connection.Connection, orders: queue.SimpleQueue[Any]) -> None:
+def _ended(status: int) -> str:
+    if status >= 0:
+        return f"ended its process with status {status}"
+    # A signal without a name is one of the real-time signals.
     try:
-        while True:
-            orders.put(link.recv())
-    except (EOFError, OSError):
-        # The parent has ended, however that happened. os._exit also ends a training that is going
-        # on in the main thread. Its checkpoint is on disk.
-        os._exit(1)
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"was ended by {name}"
+
+
+def _hang(run: Run, timeout: float) -> str:
+    """Return the message for a run without a sign of life, with the place if it is known."""
+    minutes = f"{timeout / 60:g}"
+    unit = "minute" if minutes == "1" else "minutes"
+    return (
+        f"no sign of life for {minutes} {unit}{run.place()}: the run was ended. "
+        "--timeout MINUTES sets another limit"
+    )
+
+
+# ---- The sweep -----------------------------------------------------------------------------------
+
+
+class _Sweep:
+    """Gives runs to free places until all have ended."""
+
+    def __init__(self, todo: Sequence[Todo], runs: _Runs, signals: StopSignals, listener: Listener):
+        self._ready = collections.deque(todo)
+        # Runs that other processes hold, and when they were last tried while nothing else was left.
+        self._held: list[Todo] = []
+        self._asked = 0.0
+        # Runs that have lost their process together with the fork server, perhaps by their own
+        # doing. Each is tried once more, with no other run beside it.
+        self._suspects: collections.deque[Todo] = collections.deque()
+        self._tried: set[str] = set()
+
+        self._runs = runs
+        self._signals = signals
+        self._listener = listener
+
+    def share_out(self) -> None:
+        """Train the runs, and pass on their reports, until all have ended or a signal came."""
+        runs = self._runs
+        while self._signals.asked is None:
+            self._begin()
+            if not (runs.going or self._held or self._ready or self._suspects):
+                return
+            if not runs.going:
+                self._listener.on_wait(len(self._held))
+            self._handle_messages(POLL_SECONDS)
+        self._stop()
+
+    def _begin(self) -> None:
+        runs = self._runs
+        if self._suspects:
+            if not runs.going:
+                runs.begin(self._suspects.popleft(), wait=True)
+            return
+
+        waited = time.monotonic() - self._asked
+        if self._held and not self._ready and runs.free and waited >= POLL_SECONDS:
+            self._ready.extend(self._held)
+            self._held, self._asked = [], time.monotonic()
+        while self._ready and runs.free:
+            # While other runs are left, none need wait for a helper network.
+            following = self._ready.popleft()
+            runs.begin(following, wait=not self._ready)
+
+    def _handle_messages(self, seconds: float) -> None:
+        # With a time limit, because runs that are held have to be tried again.
+        try:
+            for run, message in self._runs.messages(self._signals.wake, seconds):
+                self._handle(run, message)
+        except _ServerDied:
+            self._restart()
+
+    def _handle(self, run: Run, message: Message) -> None:
+        if isinstance(message, Warned):
+            self._runs.store.warn(message.line)
+        elif isinstance(message, Reported):
+            # By name, because the caller's listener overrides the hook that the run named.
+            hook: Callable[..., None] = getattr(self._listener, message.hook)
+            hook(run.todo.spec, *message.values)
+        elif isinstance(message, Raised):
+            if isinstance(message.error, UserError) or message.error.errno in _OF_THE_DISK:
+                raise message.error
+            # For example a method that has closed the files of its process.
+            self._ended(run, self._runs.record_of_dead(run, message.error))
+        else:
+            self._ended(run, message.record)
+
+    def _ended(self, run: Run, record: RunRecord | None) -> None:
+        self._runs.finish(run)
+        if record is None:
+            self._held.append(run.todo)
+            return
+        self._listener.on_finish(run.todo.spec, record)
+        # The runs that are held may have waited for what this one has made.
+        self._ready.extendleft(reversed(self._held))
+        self._held = []
+
+    def _restart(self) -> None:
+        """Go on with another fork server after one has died, perhaps by the doing of a run."""
+        again = []
+        for run in self._runs.restart():
+            todo = run.todo
+            if todo.spec.key in self._tried:
+                error = WorkerDied(
+                    f"the method {todo.spec.method} has twice ended the process that starts the "
+                    "runs, its parent"
+                )
+                self._ended(run, self._runs.record_of_dead(run, error))
+                continue
+            self._runs.finish(run)
+            self._tried.add(todo.spec.key)
+            self._suspects.append(todo)
+            again.append(f"{todo.spec.row} seed {todo.spec.seed}")
+        if again:
+            self._runs.store.warn(
+                "the process that starts the runs was ended; each run that was going on is tried "
+                f"once more, alone: {', '.join(again)}"
+            )
+
+    # ---- Stopping -------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """Let the runs write a checkpoint, as far as the time allows, and raise what was asked."""
+        asked = self._signals.asked
+        assert asked is not None
+        line = "stopping; finished runs are kept."
+        if asked is signal.SIGINT:
+            line += " Press Ctrl-C again to stop at once."
+        else:
+            line = f"{asked.name} received: {line}"
+        self._listener.on_stop(line)
+
+        self._runs.stopping = True
+        for run in self._runs.going.values():
+            run.signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._runs.going and not self._signals.again and time.monotonic() < deadline:
+            try:
+                for run, message in self._runs.messages(self._signals.wake, 0.1):
+                    self._handle_last(run, message)
+            except _ServerDied:
+                break
+        self._signals.raise_if_asked()
+
+    def _handle_last(self, run: Run, message: Message) -> None:
+        if not isinstance(message, Ended):
+            return
+        self._runs.finish(run)
+        # A run that was ended by the signal has not failed.
+        if message.record is not None and message.record.status != "failed":
+            self._listener.on_finish(run.todo.spec, message.record)

@@ -15,6 +15,9 @@ from nlbench.plan.yaml_lines import NotYaml, parse_yaml, plain
 # Runs to train at once on each device. "auto" is as many as the CPU cores allow.
 Jobs = int | Literal["auto"]
 
+# A run without a step, an epoch or another sign of life in this time is taken to hang.
+DEFAULT_TIMEOUT_MINUTES = 60.0
+
 # More seeds than this are a typing mistake, and would fill the memory with runs.
 MOST_SEEDS = 10_000
 

@@ -5,15 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
+from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES
 from nlbench.plan.spec import RunSpec
 from nlbench.registry import MethodFile
 from nlbench.results.record import RunRecord
 
 # The metrics of one epoch by name; `training.evaluate` makes the names.
 EpochMetrics = Mapping[str, int | float | None]
+
+
+class At(NamedTuple):
+    """The place that a training has reached.
+
+    Attributes:
+        part: "run", or "helper network".
+        epoch, epochs: the epoch, counted from 0, and the number of epochs.
+        step, steps: steps done in this epoch, and the steps of the default plan. A method with
+            another plan may take more.
+    """
+
+    part: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,8 @@ class RunOptions:
         wait: wait for a helper network that another process trains. If false, FitHeld is raised.
         debug: raise the error of a run, instead of recording it.
         executor: name of a module of `nlbench.executors`; empty for the usual choice.
+        timeout_seconds: a run that shows no sign of life for so long is ended as failed; 0 for no
+            such limit. A run that is trained in this process has none.
     """
 
     devices: tuple[torch.device, ...]
@@ -45,6 +66,7 @@ class RunOptions:
     wait: bool = True
     debug: bool = False
     executor: str = ""
+    timeout_seconds: float = DEFAULT_TIMEOUT_MINUTES * 60
 
     @property
     def device(self) -> torch.device:
@@ -56,13 +78,25 @@ class Listener:
     """Gets reports on the runs of a sweep. Override the methods of interest; here they do nothing.
 
     Several runs may be going at the same time. Epochs are counted from 0.
+
+    Attributes:
+        stopping: set to true when the sweep is to end. A training then writes a checkpoint at the
+            end of its epoch, and raises `pulse.Stopped`.
     """
+
+    stopping: bool = False
 
     def on_start(self, spec: RunSpec) -> None:
         """React to the start of a run."""
 
     def on_resume(self, spec: RunSpec, epoch: int, epochs: int) -> None:
         """React to a run that continues at `epoch` of `epochs`, from its checkpoint."""
+
+    def on_phase(self, spec: RunSpec, phase: str) -> None:
+        """React to what the run does now besides its steps, such as "reading data"."""
+
+    def on_step(self, spec: RunSpec, at: At) -> None:
+        """React to the steps of a run. Called at most twice a second for each run."""
 
     def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
         """React to the end of `epoch`, after its evaluation."""
@@ -78,6 +112,9 @@ class Listener:
 
     def on_wait(self, count: int) -> None:
         """React to a pause: other processes hold all of the `count` runs that are left."""
+
+    def on_stop(self, line: str) -> None:
+        """React to the request to stop, by Ctrl-C or SIGTERM. `line` says what happens now."""
 
 
 class FitHeld(Exception):

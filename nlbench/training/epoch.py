@@ -31,10 +31,12 @@ def train_epoch(
     Args:
         counters: look at the logits that training steps return.
     Raises: whatever the method raises, MethodError for a hook that returns something else than it
-        must and for a training past `run.backward_step`, and TypeError for a step that returns
-        logits of no Batch.
+        must and for a training past `run.backward_step`, TypeError for a step that returns logits
+        of no Batch, and what `Pulse.step` raises.
     """
     state.begin_epoch(epoch)
+    state.pulse.begin_epoch(epoch, state.task.steps_per_epoch)
+    steps = 0
     with seeded(state.seed, "epoch", epoch):
         method.train()
         for network in state.networks:
@@ -43,6 +45,7 @@ def train_epoch(
         rules = EpochRules(state)
         # An item is a Batch, or a tuple of what the method's step takes.
         method.on_epoch_start(state, epoch)
+        state.settle("on_epoch_start")
         plan = returned.plan_of(method.batches(state, epoch))
         for item in drawn_ahead(iter(plan), state.images.ahead):
             arguments = item if isinstance(item, tuple) else (item,)
@@ -53,7 +56,11 @@ def train_epoch(
                 for counter in counters:
                     counter.add(logits.detach(), batch)
             state.step += 1
+            steps += 1
+            state.pulse.step(steps)
+        state.settle("a training step")
         method.on_epoch_end(state, epoch)
+        state.settle("on_epoch_end")
         rules.check(method)
 
     # Kernels on a GPU mark labels and indices out of range on the device. Looking at the mark once

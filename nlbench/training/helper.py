@@ -18,11 +18,12 @@ from nlbench.plan.spec import RunSpec, key_of
 from nlbench.results.lock import hold
 from nlbench.results.store import Store
 from nlbench.training.checkpoint import Checkpoint
-from nlbench.training.context import FitHeld, Listener, RunOptions
+from nlbench.training.context import At, FitHeld, Listener, RunOptions
 from nlbench.training.epoch import train_epoch
 from nlbench.training.evaluate import Diverged, predict_all
 from nlbench.training.images import TrainingImages
 from nlbench.training.network import Passes
+from nlbench.training.pulse import Pulse, Stopped
 from nlbench.training.run_state import RunState
 from nlbench.training.setup import make_network, sgd
 
@@ -79,6 +80,9 @@ class HelperNetworks:
         self.seconds[fit_key] = saved["seconds"]
         return network.eval()
 
+    def _report(self, at: At) -> None:
+        self._listener.on_step(self._spec, at)
+
     def _fit_key(self, key: str, loss: HelperLoss, epochs: int) -> str:
         """Return the name of the result in the store: a hash of everything that it depends on."""
         spec = self._spec
@@ -124,6 +128,7 @@ class HelperNetworks:
             schedule=protocol.factor,
             epoch_size=state.epoch_size,
         )
+        own.pulse = Pulse("helper network", self._report, self._listener, epochs)
         own.optimise(network.parameters(), sgd(protocol), "network0")
 
         # ---- Where it goes on ------------------------------------------------------------------
@@ -152,7 +157,7 @@ class HelperNetworks:
 
             metrics = {"epoch": epoch, "loss": mean, "held_loss": held_loss}
             self._listener.on_fit(self._spec, epoch, epochs, metrics)
-            if going.is_due():
+            if going.is_due() or self._listener.stopping:
                 going.save(
                     {
                         "method": method.state_dict(),
@@ -162,6 +167,8 @@ class HelperNetworks:
                         "epoch": epoch + 1,
                     }
                 )
+            if self._listener.stopping:
+                raise Stopped
 
         # ---- Result ----------------------------------------------------------------------------
         # No epoch had a finite loss on the held-out labels.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import traceback
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -31,6 +32,10 @@ from nlbench.training.evaluate import Diverged
 from nlbench.training.run_data import RunData
 from nlbench.training.run_state import RunState
 from nlbench.training.setup import uses_graphs
+
+# Of the text of an error, and of its traceback, in a record.
+_LONGEST_MESSAGE = 2_000
+_LONGEST_TRACEBACK = 20_000
 
 
 def code_of(spec: RunSpec, options: RunOptions) -> str:
@@ -78,12 +83,8 @@ def ended(
 
 def failed(spec: RunSpec, error: BaseException, options: RunOptions) -> RunRecord:
     """Return the record of a run that raised `error`."""
-    # An error that was never raised, that of a dead worker process, has no traceback.
-    lines = traceback.format_exception(error) if error.__traceback__ else []
-    facts: RunError = {
-        "message": advice.explained(error, options.methods[spec.method].path),
-        "traceback": "".join(lines),
-    }
+    path = options.methods[spec.method].path
+    facts: RunError = {"message": message_of(error, path), "traceback": _traceback_of(error)}
     return RunRecord(
         key=spec.key,
         status="failed",
@@ -96,6 +97,49 @@ def failed(spec: RunSpec, error: BaseException, options: RunOptions) -> RunRecor
         code=code_of(spec, options),
         error=facts,
     )
+
+
+def message_of(error: BaseException, path: Path) -> str:
+    """Return the type and the text of an error, as text that can be written as UTF-8.
+
+    The text of an endless message is cut, and that of an exception whose `str` raises says so.
+
+    Args:
+        path: the method's file.
+    """
+    # The code of an exception class may do anything, too.
+    try:
+        text = advice.explained(error, path)
+    except BaseException as second:
+        text = f"{type(error).__name__}: (its str() raises {type(second).__name__})"
+    if isinstance(error, SystemExit):
+        said = "SystemExit" if error.code is None else f"SystemExit: {error.code}"
+        ended = f"SystemExit: the method ended the process with status {error.code or 0}"
+        text = text.replace(said, ended, 1)
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    return _utf8(f"{text}{notes}", _LONGEST_MESSAGE)
+
+
+def _traceback_of(error: BaseException) -> str:
+    # An error that was never raised, that of a dead process, has no traceback.
+    if error.__traceback__ is None:
+        return ""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except BaseException:
+        # The text of the exception cannot be made, and the places can.
+        text = "".join(traceback.format_tb(error.__traceback__))
+    return _utf8(text, _LONGEST_TRACEBACK)
+
+
+def _utf8(text: str, most: int) -> str:
+    """Return `text` as UTF-8 can hold it, without its middle if it is very long."""
+    left_out = len(text) - most
+    if left_out > 0:
+        half = most // 2
+        text = f"{text[:half]}\n... {left_out:,} characters left out ...\n{text[-half:]}"
+    # Half surrogates are text in Python, and no UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def method_facts(spec: RunSpec, method: Method, state: RunState) -> MethodFacts:

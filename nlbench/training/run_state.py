@@ -19,6 +19,7 @@ from nlbench.method import Batch, HelperLoss, Run, Schedule, Task
 from nlbench.training.evaluate import predict_all
 from nlbench.training.images import TrainingImages
 from nlbench.training.network import Network, Passes
+from nlbench.training.pulse import Pulse
 
 # A step number that no run reaches, so that the first bad step is a minimum.
 NO_BAD_STEP = 2**62
@@ -36,6 +37,9 @@ class RunState(Run):
         optimisers: registered optimisers by name.
         replaced: names of optimisers that were registered a second time.
         passes: counts the images that the networks see in the steps.
+        pulse: reports the steps. To nobody, until it is replaced.
+        settle: called after a hook, with the hook's name, to put back what it has changed in the
+            process. Does nothing until it is replaced.
         bad_step: the first step whose loss was not finite, or NO_BAD_STEP. Set by `take_loss`.
         steps_taken: the number of steps of each optimiser in this epoch, by name.
         stepping: whether `backward_step` is stepping optimisers at this moment.
@@ -53,6 +57,8 @@ class RunState(Run):
     optimisers: dict[str, torch.optim.Optimizer]
     replaced: set[str]
     passes: Passes
+    pulse: Pulse
+    settle: Callable[[str], None]
     bad_step: int
     steps_taken: dict[str, int]
     stepping: bool
@@ -84,6 +90,8 @@ class RunState(Run):
         self.optimisers = {}
         self.replaced = set()
         self.passes = passes or Passes()
+        self.pulse = Pulse()
+        self.settle = lambda hook: None
         self.bad_step = NO_BAD_STEP
         self._fit = fit
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import warnings
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from nlbench.method import Method
 from nlbench.plan.spec import RunSpec
+from nlbench.process_state import Guard
 from nlbench.results.record import Metrics, RunRecord
 from nlbench.results.store import Store
 from nlbench.training import evaluate, record
@@ -23,6 +25,7 @@ from nlbench.training.estimate import estimated_noise_rate, needs_estimate
 from nlbench.training.examples import Counter, GivenLosses, example_arrays
 from nlbench.training.helper import HelperNetworks
 from nlbench.training.phases import unreached
+from nlbench.training.pulse import Pulse, Stopped
 from nlbench.training.run_data import RunData
 from nlbench.training.run_state import NO_BAD_STEP, RunState
 from nlbench.training.seeding import seeded
@@ -47,11 +50,16 @@ def train(
     If the store has a checkpoint of the run, the training goes on from there.
 
     Returns: the record. Its status is "done", or "diverged" if a loss or an output was not finite.
-    Raises: errors of the method, and FitHeld if the run needs a helper network that another process
-        trains and the options say not to wait.
+    Raises: errors of the method; ProcessChanged if it has changed code, data or streams of the
+        process; FitHeld if the run needs a helper network that another process trains and the
+        options say not to wait; Stopped if the listener says to stop.
     """
     protocol, device = spec.protocol, options.device
-    with machine_settings(protocol, device), contextlib.ExitStack() as rules:
+    with (
+        machine_settings(protocol, device),
+        Guard(spec.method, _arrays(data)) as guard,
+        contextlib.ExitStack() as rules,
+    ):
         # ---- What the run consists of -----------------------------------------------------------
         labels = own_tensor(data.labels, device)
         clean_labels = None if data.clean_labels is None else own_tensor(data.clean_labels, device)
@@ -59,7 +67,8 @@ def train(
         losses = GivenLosses(labels)
         counters: list[Counter] = [losses] if memorisation is None else [memorisation, losses]
 
-        progress = Progress(record.code_of(spec, options), list(dict.fromkeys(data.warnings)))
+        guard.messages += dict.fromkeys(data.warnings)
+        progress = Progress(record.code_of(spec, options), guard.messages)
         task = make_task(data, labels, protocol, device, spec.told)
         scored = scored_parts(data, protocol, device)
         helpers = HelperNetworks(spec, options, store, listener)
@@ -74,15 +83,21 @@ def train(
                 return ended
 
         method = make_method(spec, options, task)
+        guard.settle("its file or constructor", all_parts=True)
         steps = task.steps_per_epoch
         progress.warnings += unreached(method, spec.params, protocol.epochs, steps)
         state = make_state(spec, data, options, task, method.num_networks, scored, helpers.fit)
         rules.enter_context(registered_steps_only(state))
+        guard.accept_settings()
+        report = functools.partial(listener.on_step, spec)
+        state.pulse = Pulse("run", report, listener, protocol.epochs)
+        state.settle = guard.settle
 
         try:
             # ---- Before epoch 0 -----------------------------------------------------------------
             # A resumed run prepares again. So everything drawn here comes from its own stream.
             prepare(method, state, helpers, progress)
+            guard.settle("prepare")
             path = store.run_dir(spec.key) / "checkpoint.pt"
             tag = {"seed": spec.seed, "run": spec.key, "code": progress.code}
             checkpoint = Checkpoint(store, path, tag, options.checkpoint_seconds)
@@ -119,10 +134,13 @@ def train(
                 listener.on_epoch(spec, epoch, protocol.epochs, metrics)
 
                 # After the last epoch the record follows at once.
-                if epoch + 1 < protocol.epochs and checkpoint.is_due():
+                if epoch + 1 < protocol.epochs and (checkpoint.is_due() or listener.stopping):
                     kept = {"method": method.state_dict(), **state.state_dict()}
                     kept["losses"] = losses.state_dict()
                     checkpoint.save({**kept, **progress.state_dict()})
+                if epoch + 1 < protocol.epochs and listener.stopping:
+                    raise Stopped
+            guard.settle("training", all_parts=True)
 
         # ---- Record -----------------------------------------------------------------------------
         except evaluate.Diverged as error:
@@ -143,8 +161,22 @@ def train(
                 memorisation,
                 losses,
             )
+        guard.require_unchanged()
         store.write(ended, progress.history, predictions)
         return ended
+
+
+def _arrays(data: RunData) -> dict[str, object]:
+    """Return the arrays of a run's data that methods must not write to, by name."""
+    return {
+        "the training images": data.train_images,
+        "the given labels": data.labels,
+        "the true labels": data.clean_labels,
+        "the images of the validation part": data.val_images,
+        "the labels of the validation part": data.val_labels,
+        "the test images": data.test_images,
+        "the test labels": data.test_labels,
+    }
 
 
 def clock(device: torch.device) -> float:

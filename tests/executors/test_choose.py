@@ -16,10 +16,15 @@ def options(tmp_path, devices=(CPU,), **more):
     return base.RunOptions(devices, tmp_path, {}, **more)
 
 
-def test_one_run_at_a_time_is_trained_here_and_several_by_workers(tmp_path):
-    assert executors.choose(options(tmp_path)) is local
+# Taken before the tests' settings replace it.
+USUAL = executors.usual
+
+
+def test_runs_have_processes_of_their_own_except_for_a_debugger(tmp_path):
+    assert USUAL(options(tmp_path)) == "workers"
+    assert USUAL(options(tmp_path, (CPU, GPU), jobs=2)) == "workers"
+    assert USUAL(options(tmp_path, debug=True)) == "local"
     assert executors.choose(options(tmp_path, jobs=2)) is workers
-    assert executors.choose(options(tmp_path, (CPU, GPU))) is workers
 
 
 def test_a_named_executor_is_taken_whatever_the_number_of_jobs(tmp_path):
@@ -29,7 +34,7 @@ def test_a_named_executor_is_taken_whatever_the_number_of_jobs(tmp_path):
 def test_an_unknown_executor_is_refused_with_the_known_names(tmp_path):
     names = ", ".join(executors.names())
     message = rf"NLBENCH_EXECUTOR=worker: .*There are: {names}\..*'workers'"
-    assert {"local", "workers"} <= set(executors.names())
+    assert executors.names() == ["local", "workers"]
     with pytest.raises(SuiteError, match=message):
         executors.choose(options(tmp_path, executor="worker"))
 

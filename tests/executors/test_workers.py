@@ -131,45 +131,6 @@ def test_the_lock_of_a_dead_process_is_undone_and_no_other(tmp_path):
     sw.store.release("1" * 16, 77)
 
 
-def test_a_run_whose_worker_died_fails_unless_another_process_has_trained_it(tmp_path, sweeps):
-    """Stand in for dead processes. `tests/stories` kills real ones."""
-
-    class Dead(workers.Worker):
-        def __init__(self, sw, spec):
-            self._options = base.RunOptions((torch.device("cpu"),), sw.data_dir, sw.methods)
-            self.todo = base.Todo(spec, None)
-            self.process = SimpleNamespace(wait=lambda: -9, pid=77)
-            self.link = SimpleNamespace(recv=self.end_of_file)
-
-        def end_of_file(self):
-            raise EOFError
-
-        def _start(self):
-            pass
-
-    sw = sweep(tmp_path, {"ce": {}, "elr": {}})
-    sw.store.require_writable()
-    ce, elr = sw.specs
-
-    # Nobody else has trained it.
-    record = Dead(sw, ce).receive(sw.store).record
-
-    assert record.status == "failed"
-    # Memory that ran out is the likely cause, and fewer jobs the cure.
-    assert "ended by SIGKILL" in record.error["message"]
-    assert "--jobs" in record.error["message"]
-    assert sw.store.read(ce.key) == record
-
-    # Another process is training it.
-    with sw.store.lock(elr.key):
-        assert Dead(sw, elr).receive(sw.store).record is None
-
-    # Another process has trained it.
-    theirs = next(spec for spec in sweeps.together.specs if spec.row == "ce")
-    done = Dead(sweeps.together, theirs).receive(sweeps.together.store).record
-    assert done.status == "done"
-
-
 # --- jobs, devices and threads --------------------------------------------------------------------
 
 
@@ -188,30 +149,13 @@ def test_how_many_jobs(tmp_path, monkeypatch):
         workers.count_jobs(0, todo, cpu)
 
 
-def test_runs_are_spread_over_the_devices(tmp_path, monkeypatch):
-    """Look at the device of each worker. The workers themselves would need the GPUs."""
-    started = []
-
-    class FakeWorker:
-        todo = None
-
-        def __init__(self, options, root, among):
-            started.append((options.device, options.jobs, among))
-
-        def end(self):
-            pass
-
-    monkeypatch.setattr(workers, "Worker", FakeWorker)
-    monkeypatch.setattr(workers, "share_out", lambda *args: None)
-
-    sw = sweep(tmp_path, {"ce": {}, "elr": {}, "gce": {}})
+def test_runs_are_spread_over_the_devices(tmp_path):
     devices = torch.device("cuda", 0), torch.device("cuda", 2)
-    options = base.RunOptions(devices, sw.data_dir, sw.methods, jobs=2)
-    todo = [base.Todo(spec, None) for spec in sw.specs]
-    workers.execute(todo, options, sw.store, base.Listener())
+    options = base.RunOptions(devices, tmp_path, {}, jobs=2)
 
-    # Two jobs a device would be four workers, but three runs need no more than three.
-    assert started == [(devices[0], 2, 3), (devices[1], 2, 3), (devices[0], 2, 3)]
+    # Two jobs a device would be four places, but three runs need no more than three.
+    assert workers.places_for(3, options) == [devices[0], devices[1], devices[0]]
+    assert workers.places_for(9, options) == [*devices, *devices]
 
 
 @pytest.mark.parametrize(

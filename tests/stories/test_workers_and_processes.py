@@ -1,4 +1,4 @@
-"""Workers that are killed, workers that wait for another process, and workers that end in time."""
+"""Runs whose processes are killed, that wait for another process, and that end in time."""
 
 import contextlib
 import os
@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from sweeps import listener, method_file
 from sweeps import sweep as sweep_in
-
-from nlbench.executors import workers
 
 pytestmark = pytest.mark.story
 
@@ -56,25 +54,6 @@ def test_a_run_whose_process_is_killed_fails_and_the_others_go_on(tmp_path):
         assert [spec.row for spec in again.state.todo] == ["dies"]
         again.run(jobs=2)
         assert again.failures() == []
-
-
-def test_a_worker_that_died_idle_is_replaced_before_its_next_run(tmp_path, monkeypatch):
-    sw = sweep(tmp_path, {"ce": {}, "elr": {}, "gce": {}})
-    killed, begin = [], workers.Worker.begin
-
-    def kill_first(worker, *order, **more):
-        # The third run is given to a worker that has finished another one.
-        if order[0].spec.row == "gce":
-            killed.append(worker.process.pid)
-            worker.process.kill()
-            worker.process.wait()
-        begin(worker, *order, **more)
-
-    monkeypatch.setattr(workers.Worker, "begin", kill_first)
-    sw.run(jobs=2)
-
-    assert len(killed) == 1
-    assert sw.failures() == []
 
 
 def test_what_another_process_holds_is_waited_for(tmp_path):
@@ -131,8 +110,8 @@ def test_no_worker_outlives_the_command(tmp_path, number):
     while len(list(tmp_path.glob("out/runs/*/checkpoint.pt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
 
-    # The command and its two workers.
-    assert len(running(tmp_path)) == 3
+    # The command, its fork server, and the processes of two runs.
+    assert len(running(tmp_path)) == 4
 
     if number == signal.SIGINT:
         # A terminal sends it to the workers, too.
@@ -146,7 +125,8 @@ def test_no_worker_outlives_the_command(tmp_path, number):
         assert errors.splitlines()[-1].startswith("interrupted; ")
         assert "Traceback" not in errors
 
-    # After SIGKILL the workers find out by themselves.
+    # After SIGKILL the system ends the others.
+    deadline = time.monotonic() + 5
     while running(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.02)
 

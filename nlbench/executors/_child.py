@@ -1,0 +1,140 @@
+"""What the process of one run does, after the fork server has made it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from nlbench.errors import UserError
+from nlbench.executors._messages import Ended, Link, Message, Order, Raised, Reported, Warned
+from nlbench.executors.local import Trainer
+from nlbench.plan.spec import RunSpec
+from nlbench.results.store import Store
+from nlbench.training.context import At, EpochMetrics, Listener
+from nlbench.training.pulse import Stopped
+
+# Linux's number of the prctl option that sends a signal when the parent ends.
+_PR_SET_PDEATHSIG = 1
+
+# The exit status of a process that can no longer report.
+CONNECTION_CLOSED = 76
+
+# When memory is short, Linux ends first the process with the highest of these, from 0 to 1000.
+_MEMORY_SCORE = "700"
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the system end this process when its parent ends, however that happens.
+
+    Args:
+        parent: the id of the parent. If that has ended already, this process ends now.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def train_one(link_handle: int, trace_handle: int, server: int) -> NoReturn:
+    """Train the run that arrives through the connection `link_handle`, and end this process.
+
+    Args:
+        trace_handle: an open file. If the process crashes or gets SIGUSR1, it writes there where
+            its Python code is.
+        server: the id of the parent.
+    """
+    # As a group of its own it can be ended together with the processes that a method starts. And a
+    # method that signals its group does not reach the other runs.
+    os.setpgid(0, 0)
+    end_with_parent(server)
+    # The run is what needs the memory, so it is what has to end when there is too little.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_MEMORY_SCORE)
+    faulthandler.enable(trace_handle, all_threads=False)
+    faulthandler.register(signal.SIGUSR1, trace_handle, all_threads=False)
+
+    link = Link(socket.socket(fileno=link_handle))
+    reporter = _Reporter(link)
+    # Ctrl-C goes to the process of the sweep, which sends SIGTERM. SIGINT can only come from the
+    # method, and is its error.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, reporter.stop)
+
+    order: Order = link.receive_one()
+    store = Store(order.root, lambda line: reporter.send(Warned(line)))
+    trainer = Trainer(order.options, store, reporter, alone=True)
+    try:
+        reporter.send(Ended(trainer.attempt(order.todo, order.wait)))
+    except Stopped:
+        # End by the signal that has asked for it. The process of the sweep waits for no message.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    except (OSError, UserError) as error:
+        # An error of the run would be in its record. This one is of the store.
+        reporter.send(Raised(error))
+    leave(0)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once, whatever a method has left behind in it."""
+    # A method may have closed or replaced them.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    # Not sys.exit: it would wait for threads and call the functions of `atexit`.
+    os._exit(status)
+
+
+class _Reporter(Listener):
+    """Sends the reports of a training to the process of the sweep."""
+
+    def __init__(self, link: Link):
+        self._link = link
+        self._pid = os.getpid()
+
+    def stop(self, number: int, frame: object) -> None:
+        """Handle the signal that asks the run to stop."""
+        self.stopping = True
+
+    def send(self, message: Message) -> None:
+        """Send a message."""
+        # A method has forked this process. There must not be two that train the same run.
+        if os.getpid() != self._pid:
+            os._exit(1)
+        try:
+            self._link.send(message)
+        except OSError:
+            # The process of the sweep has ended, or the method has closed the connection. Either
+            # way nobody hears of this run any more.
+            leave(CONNECTION_CLOSED)
+
+    def _report(self, hook: str, *values: Any) -> None:
+        self.send(Reported(hook, values))
+
+    def on_start(self, spec: RunSpec) -> None:
+        self._report("on_start")
+
+    def on_resume(self, spec: RunSpec, epoch: int, epochs: int) -> None:
+        self._report("on_resume", epoch, epochs)
+
+    def on_phase(self, spec: RunSpec, phase: str) -> None:
+        self._report("on_phase", phase)
+
+    def on_step(self, spec: RunSpec, at: At) -> None:
+        self._report("on_step", at)
+
+    def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
+        self._report("on_epoch", epoch, epochs, metrics)
+
+    def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
+        self._report("on_fit", epoch, epochs, metrics)
+
+    def on_postpone(self, spec: RunSpec) -> None:
+        self._report("on_postpone")

@@ -1,0 +1,79 @@
+"""Signs of life of a training: which step it is at, and whether it is to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from nlbench.training.context import At, Listener
+
+# Between two reports of a run.
+INTERVAL_SECONDS = 0.5
+
+# A run that is to stop first ends its epoch, if that will not take longer than this.
+STOP_SECONDS = 4.0
+
+# An epoch with so many times the steps of the default plan does not end, and so many may be had
+# whatever the default plan is.
+_MOST_PLANS = 100
+_ALWAYS_ALLOWED = 10_000
+
+
+class Stopped(BaseException):
+    """The sweep is to end, so this training ends before it is done.
+
+    It is no Exception, so that a method with `except Exception` does not catch it.
+    """
+
+
+class Pulse:
+    """Reports the steps of a training, at most twice a second.
+
+    Args:
+        part: what is trained; see `At`.
+        report: gets the reports.
+        listener: says whether the run is to stop.
+        epochs: number of epochs.
+    """
+
+    def __init__(
+        self,
+        part: str = "run",
+        report: Callable[[At], None] = lambda at: None,
+        listener: Listener | None = None,
+        epochs: int = 0,
+    ):
+        self._part = part
+        self._report = report
+        self._listener = listener or Listener()
+        self._epochs = epochs
+        self._epoch = 0
+        self._steps = 0
+        self._began = self._next = 0.0
+
+    def begin_epoch(self, epoch: int, steps: int) -> None:
+        """Begin an epoch, which has this number of steps by the default plan."""
+        self._epoch, self._steps = epoch, steps
+        self._began = time.monotonic()
+
+    def step(self, done: int) -> None:
+        """Report that so many steps of the epoch are done, if the last report is old enough.
+
+        Raises: Stopped if the run is to stop and the epoch will take longer; RuntimeError for an
+            epoch that does not seem to end.
+        """
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + INTERVAL_SECONDS
+
+        if done > max(_ALWAYS_ALLOWED, _MOST_PLANS * self._steps):
+            raise RuntimeError(
+                f"batches() has yielded {done:,} batches in one epoch, and the default plan has "
+                f"{self._steps:,}: does it ever end?"
+            )
+        if self._listener.stopping:
+            left = (now - self._began) / done * (self._steps - done)
+            if left > STOP_SECONDS:
+                raise Stopped
+        self._report(At(self._part, self._epoch, self._epochs, done, self._steps))
