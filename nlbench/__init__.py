@@ -5,6 +5,15 @@ DataFrame, `nlbench.table(OUT)` returns the printed table. `nlbench.method` is t
 method, and `nlbench.ops` holds the kernels. Errors that a user can mend are UserErrors.
 """
 
+import signal
+import sys
+
+# The command `nlbench` begins here. Until `nlbench.cli.interrupt` handles Ctrl-C, it ends the
+# process without the traceback that Python would print.
+_is_command = bool(sys.argv) and sys.argv[0].endswith(("/nlbench", "\\nlbench.exe"))
+if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import importlib
 from typing import TYPE_CHECKING, Any
 

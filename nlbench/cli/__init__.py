@@ -1,6 +1,11 @@
 """The command line. Every module here adds its commands to the application in `app`."""
 
-from nlbench.cli.app import app, main
+from nlbench.cli import interrupt
+
+# Before the imports below, which take most of the time until a command begins.
+interrupt.take_over()
+
+from nlbench.cli.app import app, main  # isort: skip
 
 # The order of these imports is the order of the commands in `nlbench --help`.
 from nlbench.cli import run, results, catalogue, methods, doctor, bench  # isort: skip

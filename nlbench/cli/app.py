@@ -9,6 +9,7 @@ import functools
 import io
 import os
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
-from nlbench.errors import NlbenchWarning, UserError
+from nlbench.cli import interrupt
+from nlbench.errors import NlbenchWarning, Terminated, UserError
 from nlbench.results.formats import WIDTH
 
 P = ParamSpec("P")
@@ -97,6 +99,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     # typer reads a command's options from its signature.
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        interrupt.begin_work()
         try:
             try:
                 command(*args, **kwargs)
@@ -107,12 +110,11 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             first, *rest = str(error).splitlines() or [""]
             warn(f"error: {first}", *(f"  {line}" for line in rest))
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            warn(
-                "interrupted; everything finished is kept, and the same command continues from here"
-            )
-            # A shell reports a process that SIGINT ended with the same number.
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as error:
+            number = error.signal if isinstance(error, Terminated) else signal.SIGINT
+            warn(interrupt.line_for(number))
+            interrupt.leave(number)
+            raise typer.Exit(128 + number) from None
         except BrokenPipeError:
             # Whatever is still buffered must not raise again when Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -149,5 +151,8 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")
 
     _print_warnings_as_lines()
-    app()
+    try:
+        app()
+    finally:
+        interrupt.end()
     raise SystemExit(0)
