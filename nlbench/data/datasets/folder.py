@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from nlbench.data.formats.columns import (
 from nlbench.data.formats.copies import groups_of_copies
 from nlbench.data.formats.image_lists import ImageList
 from nlbench.data.formats.text_table import read_table
+from nlbench.data.noise.relation import unrelated
 from nlbench.data.places import Places
 from nlbench.errors import DataError, DataMissing, did_you_mean
 from nlbench.files import short_hash
@@ -211,6 +212,7 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
             *test.notes,
             *_other_parts(places.data_dir, train, test),
             *_about_classes(classes, train_list, test_list),
+            *_about_labels(label_sets, len(classes), train.source),
             *absent,
             *_about_copies(train_list, test_list, places.cache_dir),
         ),
@@ -261,6 +263,14 @@ def _require_known(test: Part, classes: Sequence[str]) -> None:
                 f"{image_lists.at(test.source, line)}: no training image has the class {label!r}. "
                 f"There are: {', '.join(classes[:20])}.{did_you_mean(label, classes)}"
             )
+
+
+def _about_labels(labels: Mapping[str, np.ndarray], C: int, source: Path) -> list[str]:
+    """Say so when the given labels have nothing to do with the true ones."""
+    if "clean" not in labels:
+        return []
+    found = unrelated(labels["clean"], labels["given"], C)
+    return [f"{source}: {found}: do both columns belong to these images?"] if found else []
 
 
 def _about_classes(classes: Sequence[str], train: ImageList, test: ImageList) -> list[str]:
@@ -491,6 +501,7 @@ def _csv(path: Path) -> Part:
             require_classes(values, table.lines, path, column)
 
     part = Part(path, path.parent)
+    part.notes.extend(found.notes(path))
     line_of: dict[str, int] = {}
     for i, line in enumerate(table.lines):
         # a.jpg and ./a.jpg are one image.
@@ -515,6 +526,7 @@ def _parquet(files: Sequence[Path], cache_dir: Path) -> Part:
     # Version 3 has checksums.
     entry = cache_dir / f"folder-{file_state(files, 3)}"
     part = Part(files[0], entry)
+    part.notes.extend(image_parquet.about_columns(files[0]))
     for name, label, *clean in cached_files(entry, lambda folder: _write_out(files, folder)):
         part.add(name, label, clean[0] if clean else None)
     # A shard without the column has no true labels.

@@ -46,6 +46,13 @@ class LabelColumns:
     given: str
     clean: str = ""
 
+    def notes(self, where: str | Path) -> list[str]:
+        """Return in words which column was taken for what, unless the names are the usual ones."""
+        usual = self.given.lower() == "label" and self.clean.lower() in ("", "clean_label")
+        if usual or not self.clean:
+            return []
+        return [f"{where}: the given labels are {self.given!r}, the true ones {self.clean!r}"]
+
 
 def label_columns(
     names: Sequence[str], where: str | Path, *, given: str = "", clean: str = "", answer: str

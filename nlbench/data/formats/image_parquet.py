@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlbench.data.formats.columns import WHICH_COLUMN, is_no_class, label_columns, require_class
+from nlbench.data.formats.columns import (
+    WHICH_COLUMN,
+    LabelColumns,
+    is_no_class,
+    label_columns,
+    require_class,
+)
 from nlbench.errors import DataError
 from nlbench.files import digest
 
@@ -137,11 +143,19 @@ def images(files: Sequence[Path]) -> Iterator[tuple[bytes, list[str]]]:
     import pyarrow
     from pyarrow import parquet
 
+    first = ""
     for file in files:
         try:
             opened = parquet.ParquetFile(file)
             schema = opened.schema_arrow
-            image, columns = _columns(file, schema)
+            image, found = _columns(file, schema)
+            columns = [found.given, found.clean] if found.clean else [found.given]
+            first = first or found.given
+            if found.given != first:
+                raise DataError(
+                    f"{file}: its labels are {found.given!r}, and {files[0]} has {first!r}; give "
+                    f"all files the same columns"
+                )
             # True labels mostly have the names of the given ones.
             default = _class_names(schema, columns[0])
             names = [_class_names(schema, label) or default for label in columns]
@@ -169,16 +183,22 @@ def _is_unknown(value: object) -> bool:
     return value is None or is_no_class(str(value))
 
 
-def _columns(file: Path, schema: Schema) -> tuple[str, list[str]]:
-    """Return the column of the images, and those of the given and of the true labels."""
+def about_columns(file: Path) -> list[str]:
+    """Return in words which columns of labels were taken for what, unless they have usual names."""
+    from pyarrow import parquet
+
+    return _columns(file, parquet.read_schema(file))[1].notes(file)
+
+
+def _columns(file: Path, schema: Schema) -> tuple[str, LabelColumns]:
+    """Return the column of the images, and those of the labels."""
     columns = schema.names
     image = next((column for column in IMAGE_COLUMNS if column in columns), None)
     if image is None:
         raise DataError(
             f"{file}: needs a column image and a column label, has {', '.join(columns)}"
         )
-    found = label_columns(columns, file, answer=WHICH_COLUMN)
-    return image, [found.given, found.clean] if found.clean else [found.given]
+    return image, label_columns(columns, file, answer=WHICH_COLUMN)
 
 
 def _bytes(content: object, column: str, where: str) -> bytes:

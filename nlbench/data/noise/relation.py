@@ -93,6 +93,31 @@ def renumbered(clean: np.ndarray, given: np.ndarray, num_classes: int) -> np.nda
     return target if clear[moved].all() else None
 
 
+def unrelated(clean: np.ndarray, given: np.ndarray, num_classes: int) -> str:
+    """Return in words that labels have nothing to do with the true ones, or number them otherwise.
+
+    Returns: the beginning of a sentence, such as "66.67% of its labels are wrong, as many as ...";
+        "" for labels that are related.
+    """
+    if not len(clean):
+        return ""
+    found = agreement(clean, given, num_classes)
+    wrong = f"{100 * (1 - found.right):.2f}% of its labels are wrong"
+
+    target = renumbered(clean, given, num_classes)
+    if target is not None:
+        moved = np.flatnonzero(target != np.arange(num_classes))
+        examples = ", ".join(f"{c} has {target[c]}" for c in moved[:3])
+        return (
+            f"{wrong}, and most images of one class have the same other label (class {examples}), "
+            f"as if the classes were in another order"
+        )
+    if found.unrelated:
+        chance = f"{100 * (1 - found.by_chance):.2f}%"
+        return f"{wrong}, as many as if they were of other images ({chance})"
+    return ""
+
+
 def require_related(
     clean: np.ndarray, given: np.ndarray, num_classes: int, where: str | Path
 ) -> None:
@@ -101,23 +126,11 @@ def require_related(
     Args:
         where: names the file in errors.
     """
-    if not len(clean):
-        return
-    meant = "If they are meant to be so, add `unrelated: true` to this noise in the suite"
-    found = agreement(clean, given, num_classes)
-    wrong = f"{100 * (1 - found.right):.2f}% of its labels are wrong"
-
-    target = renumbered(clean, given, num_classes)
-    if target is not None:
-        moved = np.flatnonzero(target != np.arange(num_classes))
-        examples = ", ".join(f"{c} has {target[c]}" for c in moved[:3])
+    found = unrelated(clean, given, num_classes)
+    if found:
         raise DataError(
-            f"{where}: {wrong}, and most images of one class have the same other label (class "
-            f"{examples}): are its classes in another order? docs/noise.md tells ours. {meant}"
-        )
-    if found.unrelated:
-        raise DataError(
-            f"{where}: {wrong}, as many as if they were of other images "
-            f"({100 * (1 - found.by_chance):.2f}%): are its rows in the order of the training "
-            f"images? A column 'index' or 'path' puts them in order. {meant}"
+            f"{where}: {found}. Are its rows in the order of the training images, and its classes "
+            f"in that of the dataset (see docs/noise.md)? A column 'index' or 'path' puts rows in "
+            f"order. If the labels are meant to be so, add `unrelated: true` to this noise in the "
+            f"suite"
         )

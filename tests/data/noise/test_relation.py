@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nlbench.data.datasets import cifar10
+from nlbench.data.datasets import cifar10, folder
 from nlbench.data.noise.examples import Examples
 from nlbench.data.noise.relation import agreement, renumbered, require_related
 from nlbench.data.noise.resolve import apply, identity, require_fit, resolve
+from nlbench.data.places import Places
 from nlbench.errors import DataError, SuiteError
 
 
@@ -86,7 +87,7 @@ def test_other_numberings_are_found(target, rate):
     clean = np.arange(300) % 3
     given = noisy(np.array(target)[clean], 3, rate, rng)
     np.testing.assert_array_equal(renumbered(clean, given, 3), target)
-    with pytest.raises(DataError, match=r"x\.csv: .*are its classes in another order"):
+    with pytest.raises(DataError, match=r"x\.csv: .*as if the classes were in another order"):
         require_related(clean, given, 3, "x.csv")
 
 
@@ -161,3 +162,30 @@ def test_a_reading_that_has_changed_is_in_the_key(tmp_path):
     assert added("index,label\n2,2\n1,1\n0,0\n") is None
     assert added("id;label\n2;2\n1;1\n0;0\n") is None
     assert added("0\n1\n2\n") is None
+
+
+# ---- In a folder ---------------------------------------------------------------------------------
+
+
+def test_columns_of_a_list_that_belong_to_other_images_are_told(tmp_path):
+    root = tmp_path / "f"
+    (root / "im").mkdir(parents=True)
+    lines = ["path,label,clean_label"]
+    for i in range(60):
+        (root / "im" / f"{i:02}.png").touch()
+        lines.append(f"im/{i:02}.png,{OTHERS[i]},{CLEAN[i]}")
+    (root / "im" / "t.png").touch()
+    (root / "train.csv").write_text("\n".join(lines))
+    (root / "test.csv").write_text("path,label\nim/t.png,1\n")
+
+    warnings = folder.load(Places(root, tmp_path / "cache"), 0).warnings
+    told = [line for line in warnings if "as many as if they were of other images" in line]
+    assert len(told) == 1
+    assert "train.csv: 66.67% of its labels are wrong" in told[0]
+
+    # The same with columns that are no more than noisy.
+    lines = [",".join([*line.split(",")[:2], line.split(",")[1]]) for line in lines[1:]]
+    (root / "train.csv").write_text("\n".join(["path,noisy_label,label", *lines]))
+    warnings = folder.load(Places(root, tmp_path / "cache"), 0).warnings
+    assert any("the given labels are 'noisy_label', the true ones 'label'" in w for w in warnings)
+    assert not any("other images" in line for line in warnings)
