@@ -144,9 +144,11 @@ class Store:
 
     def run_keys(self) -> list[str]:
         """Return the keys of all runs that ended."""
-        found = {path.parent.name for path in self.root.glob(f"runs/*/{RECORD}")}
-        # A process was killed before it could move these to their places.
-        found |= {path.parent.parent.name for path in self.root.glob(f"runs/*/{NEW}/{RECORD}")}
+        found = []
+        for folder in self.root.glob("runs/*"):
+            # A process may have been killed before it could move the record to its place.
+            if os.path.lexists(folder / RECORD) or (folder / NEW / RECORD).exists():
+                found.append(folder.name)
         return sorted(found)
 
     def record_path(self, key: str) -> Path:
