@@ -77,6 +77,7 @@ class ClassFacts(TypedDict, total=False):
     data_warnings: list[str]
 
 
+@with_config(_STRICT)
 class Timing(TypedDict, total=False):
     """Seconds by part of the run. `fits` is the training of helper networks."""
 
