@@ -13,7 +13,10 @@ from nlbench.data.datasets import folder
 from nlbench.data.formats.class_folders import SUFFIXES, is_of_program
 from nlbench.data.formats.copies import groups_of_copies
 from nlbench.data.places import Places
-from nlbench.errors import DataError
+from nlbench.errors import DataError, DataMissing
+
+# Of a folder without a test part.
+_SHARE = 0.2
 
 # Groups of copies that are printed.
 _GROUPS_SHOWN = 20
@@ -44,8 +47,9 @@ def check_folder(
             called with the number of those that were just decoded.
     """
     report = Report()
+    data: Dataset | None
     try:
-        data: Dataset | None = folder.load(places.reading(path), 0)
+        data = _read(path, places, report)
     except DataError as error:
         data = None
         report.unfit = True
@@ -66,6 +70,22 @@ def check_folder(
     if data and data.warnings:
         report.lines += ["", *data.warnings]
     return report
+
+
+def _read(path: Path, places: Places, report: Report) -> Dataset:
+    """Read the folder; one without a test part as with a `test_share`, which the report says."""
+    try:
+        return folder.load(places.reading(path), 0)
+    except DataMissing as error:
+        try:
+            data = folder.load(places.reading(path, _SHARE), 0)
+        except DataError:
+            raise error from None
+    report.lines += [
+        f"no test part: `test_share: {_SHARE}` in the suite's dataset entry would make this one",
+        "",
+    ]
+    return data
 
 
 def _paths(data: Dataset) -> list[str]:

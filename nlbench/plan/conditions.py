@@ -28,8 +28,9 @@ def known_infos(suite: Suite, base: Path, places: Places, problems: Problems) ->
     """
     infos: dict[str, Info] = {}
     folders: dict[str, Path] = {}
+    shares: dict[str, float] = {}
     for i, entry in enumerate(suite.datasets):
-        found = _info(entry, ("datasets", i), base, places, folders, problems)
+        found = _info(entry, ("datasets", i), base, places, folders, shares, problems)
         if found is not None:
             infos[entry.id] = found
     if infos:
@@ -44,12 +45,14 @@ def _info(
     base: Path,
     places: Places,
     folders: dict[str, Path],
+    shares: dict[str, float],
     problems: Problems,
 ) -> Info | None:
     """Return what is known of one dataset, or None after reporting why it cannot be used.
 
     Args:
-        folders: the folder of each dataset with a path so far; this one is added.
+        folders, shares: the folder of each dataset with a path so far, and its `test_share`; this
+            one is added.
     """
     known = catalogue.dataset_files()
     if entry.name not in known:
@@ -64,21 +67,28 @@ def _info(
         if located_by_suite:
             problems.add(where, f"{entry.name} needs a path, the folder it lies in")
             return None
+        if entry.test_share:
+            problems.add([*where, "test_share"], f"{entry.name} has a test part; leave it out")
         return info
 
     folder = entry.folder(base)
+    share = shares.setdefault(entry.id, entry.test_share)
+    key = "path"
     if not located_by_suite:
         message = f"{entry.name} takes no path; --data-dir says where"
     elif Path(entry.path).name in ("", ".."):
         message = "must end with the folder's own name, which tables and records show"
     elif folders.setdefault(entry.id, folder) != folder:
         message = f"two folders are called {Path(entry.path).name}: rename one of them"
+    elif share != entry.test_share:
+        key = "test_share"
+        message = f"is {share:g} in an entry above; a folder has one test part"
     else:
         try:
-            return catalogue.info(entry.name, folder, places)
+            return catalogue.info(entry.name, folder, places, entry.test_share)
         except UserError as error:
             message = str(error)
-    problems.add([*where, "path"], message)
+    problems.add([*where, key], message)
     return None
 
 
@@ -109,7 +119,7 @@ def conditions_of(
         for condition in found:
             condition = replace(condition, told=told)
             if entry.path:
-                condition = replace(condition, data_path=str(folder))
+                condition = replace(condition, data_path=str(folder), test_share=entry.test_share)
             condition = _titled_apart(condition, conditions)
             if condition in conditions:
                 problems.add(where, f"{condition.title} is listed twice; keep one")
@@ -159,7 +169,8 @@ def _with_noises(
     # A folder has been read already, so that its files can be compared with a list of labels here.
     examples = None
     if noises and entry.path:
-        data = catalogue.open_dataset(entry.name, entry.folder(base), places, seed=0)
+        folder, share = entry.folder(base), entry.test_share
+        data = catalogue.open_dataset(entry.name, folder, places, seed=0, test_share=share)
         examples = Examples.of(data)
 
     found = []
@@ -212,6 +223,11 @@ def _own_parameters(noise: Mapping[str, float | str]) -> str:
     return ", ".join(words)
 
 
+def _places_of(conditions: Sequence[Condition]) -> list[tuple[str, str, float]]:
+    """Return each dataset once, with its folder and the share of it that is the test part."""
+    return list(dict.fromkeys((c.dataset, c.data_path, c.test_share) for c in conditions))
+
+
 # --- What the owner of a folder should see ------------------------------------------------------
 
 
@@ -222,10 +238,10 @@ def about_folders(conditions: Sequence[Condition], places: Places) -> tuple[list
     """
     lines: list[str] = []
     warnings: list[str] = []
-    for dataset, path in dict.fromkeys((c.dataset, c.data_path) for c in conditions):
+    for dataset, path, share in _places_of(conditions):
         if not path:
             continue
-        data = catalogue.open_dataset(dataset, path, places, seed=0)
+        data = catalogue.open_dataset(dataset, path, places, 0, share)
         lines.append(describe.in_short(data))
         warnings += data.warnings
     return lines, warnings
@@ -258,9 +274,9 @@ def read_fingerprints(
     fingerprints: dict[tuple[str, str], str] = {}
     infos: dict[str, Info] = {}
     # Several conditions share a dataset, and reading one takes seconds.
-    for dataset, path in dict.fromkeys((c.dataset, c.data_path) for c in conditions):
+    for dataset, path, share in _places_of(conditions):
         # Any seed does: a fingerprint is the same for all of them.
-        data = catalogue.open_dataset(dataset, path, places, seed=0)
+        data = catalogue.open_dataset(dataset, path, places, 0, share)
         infos[dataset] = data.info
         for condition in conditions:
             if condition.dataset == dataset and condition.noise is not None:

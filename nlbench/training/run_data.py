@@ -92,7 +92,9 @@ def load_data(spec: RunSpec, data_dir: Path) -> RunData:
     """Read the dataset of a run, draw its noise and split it, all from the run's seed."""
     condition, protocol = spec.condition, spec.protocol
     places = Places.of_user(data_dir)
-    dataset = catalogue.open_dataset(condition.dataset, condition.data_path, places, spec.seed)
+    dataset = catalogue.open_dataset(
+        condition.dataset, condition.data_path, places, spec.seed, condition.test_share
+    )
     noise = None if condition.noise is None else {**condition.noise, "path": condition.noise_path}
     return prepare(
         dataset,

@@ -35,6 +35,7 @@ from nlbench.data.formats.image_lists import ImageList
 from nlbench.data.formats.text_table import read_table
 from nlbench.data.noise.relation import unrelated
 from nlbench.data.places import Places
+from nlbench.data.test_share import choose_test
 from nlbench.errors import DataError, DataMissing, did_you_mean
 from nlbench.files import short_hash
 
@@ -97,6 +98,14 @@ class Part:
         if clean is not None:
             self.clean.append("" if is_no_class(clean) else _composed(clean))
 
+    def select(self, mask: np.ndarray) -> Part:
+        """Return the images where `mask` (N,) bool is true, without the notes."""
+        part = Part(self.source, self.root)
+        for i in np.flatnonzero(mask):
+            clean = self.clean[i] if self.clean else None
+            part.add(self.names[i], self.labels[i], clean, self.lines[i])
+        return part
+
     def numbered(self, labels: np.ndarray) -> ImageList:
         """Return the images under labels that are numbers."""
         return ImageList(self.source, self.names, labels, self.lines, self.root)
@@ -146,7 +155,7 @@ def _state(path: Path) -> tuple[tuple[str, int], ...]:
 @functools.lru_cache(maxsize=8)
 def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     """Read the folder; `state` is that of its files, so that a change is noticed."""
-    train, test = _part(places, "train"), _part(places, "test")
+    train, test = _both_parts(places)
 
     # ---- Classes as numbers ----------------------------------------------------------------------
     # A class may occur among the true labels alone.
@@ -343,6 +352,50 @@ def _require_apart(train: Part, test: Part) -> None:
             )
 
 
+# ---- A test part made from one folder ------------------------------------------------------------
+
+
+def _both_parts(places: Places) -> tuple[Part, Part]:
+    """Read both parts, or part one folder as the suite's `test_share` says."""
+    if not places.test_share:
+        return _part(places, "train"), _part(places, "test")
+
+    path = places.data_dir
+    if _has_part(path, "test"):
+        raise DataError(
+            f"{path}: has a test part, and test_share makes one of a folder without; leave out "
+            f"test_share"
+        )
+    whole = _part(places, "train") if _has_part(path, "train") else _class_folders(path)
+    if not whole.names:
+        raise DataError(_why_empty(whole))
+
+    listed = whole.numbered(np.zeros(len(whole.names), np.int64))
+    kept, absent = image_lists.usable(listed)
+    whole = whole.select(kept)
+    paths = [os.path.join(whole.root, name) for name in whole.names]
+    copies = groups_of_copies(paths, places.cache_dir)
+
+    # Tested on true labels where some are known, and else on the given ones.
+    trusted = whole.clean if any(whole.clean) else whole.labels
+    chosen = choose_test(trusted, copies, places.test_share)
+    if not chosen.any():
+        raise DataError(f"{whole.source}: too few images for test_share {places.test_share:g}")
+    train, test = whole.select(~chosen), whole.select(chosen)
+    train.notes.extend([*whole.notes, *absent])
+    if trusted is whole.labels:
+        train.notes.append(
+            f"{whole.source}: the test images come from the same folder (test_share), so their "
+            f"labels may be as wrong as those of the training images"
+        )
+    return train, test
+
+
+def _has_part(path: Path, name: str) -> bool:
+    places = (path / f"{name}.csv", path / name)
+    return any(place.exists() for place in places) or name in image_parquet.all_splits(path)
+
+
 # ---- The forms of a part -------------------------------------------------------------------------
 
 
@@ -395,12 +448,22 @@ def _hint(path: Path) -> str:
     """Say what there is in a folder that lacks a part."""
     folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
     folders = [name for name in folders if not is_of_program(name)]
+    if _has_part(path, "train") and not _has_part(path, "test"):
+        return (
+            ". `test_share: 0.2` in the suite's dataset entry takes a fifth of the training images "
+            "to test on"
+        )
     splits = [name for name in image_parquet.all_splits(path) if name not in _PARTS]
     for name in (*folders, *splits):
         if name.lower().startswith(("train", "test")) and name not in _PARTS:
             return f". There is {name}: call it {name.lower()[:5].removesuffix('i').rstrip('_-')}"
     if splits:
         return f". There are parquet files of {_shortened(splits)}"
+    if len([name for name in folders if pictures_in(path / name, 1)]) > 1:
+        return (
+            f". If {_shortened(folders)} are the classes: `test_share: 0.2` in the suite's dataset "
+            f"entry takes a fifth of the images to test on"
+        )
     if folders:
         return f". There are folders {_shortened(folders)}"
     return ""
