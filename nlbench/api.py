@@ -102,6 +102,18 @@ class Sweep:
         self.store.write_plan(plan)
         planned = [base.Todo(spec, self.state.ages[spec.key]) for spec in todo]
         executor.execute(planned, options, self.store, listener or base.Listener())
+        self._require_results(todo)
+
+    def _require_results(self, todo: Sequence[RunSpec]) -> None:
+        """Raise StoreError where runs have ended and their records or the plan are not there."""
+        lost = [spec.key for spec in todo if self.store.check(spec.key) is None]
+        if not lost and self.store.plan(self.plan.name) is not None:
+            return
+        runs = "1 run has" if len(lost) == 1 else f"{len(lost)} runs have"
+        raise StoreError(
+            f"{self.store.root}: {runs} ended and left no record, or the suite's plan is gone. Was "
+            "the folder removed or replaced meanwhile? The same command trains the runs again"
+        )
 
     def _method_files(self) -> dict[str, str]:
         """Return the files of the plan's methods that do not come with nlbench, by name.
@@ -220,7 +232,7 @@ def prepare(
         record = store.read(spec.key)
         if record is None or record.status != "done":
             return None
-        return record.metrics["val_last"]
+        return record.metrics.get("val_last")
 
     if checked.track == "tuned":
         plan = tuning.stage(checked, problems, only, planned, pending, score)

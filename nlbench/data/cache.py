@@ -27,6 +27,7 @@ from nlbench.files import (
     replacing,
     short_hash,
     sync,
+    without_waiting,
 )
 
 # The version of the entries. A higher number decodes everything again. From 2 on they have
@@ -285,6 +286,6 @@ def _set_aside(entry: Path, reason: str) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Let one process at a time in. Without the lock two would decode, and entries stay whole."""
-    with path.open("w") as file:
+    with open(path, "w", opener=without_waiting) as file:
         flock(file, wait=True)
         yield

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nlbench.data import cache
-from nlbench.errors import NlbenchWarning
+from nlbench.errors import DataError, NlbenchWarning
 
 ARRAYS = {
     "images": np.arange(40 * 4 * 4 * 3, dtype=np.uint8).reshape(40, 4, 4, 3),
@@ -124,6 +124,17 @@ def test_a_damaged_entry_is_named_set_aside_and_made_again(load, tmp_path, damag
 
     assert path.with_name(f"{path.name}.damaged-1").exists()
     assert load() == 0
+
+
+def test_a_lock_that_is_a_fifo_is_named_and_nobody_waits(load, tmp_path):
+    load()
+    path = entry(tmp_path)
+    path.rename(path.with_name("away"))
+    lock = path.with_name(f"{path.name}.lock")
+    lock.unlink()
+    os.mkfifo(lock)
+    with pytest.raises(DataError, match=r"\.lock"):
+        load()
 
 
 def test_a_fact_that_was_edited_is_found(load, tmp_path):

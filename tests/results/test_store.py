@@ -519,6 +519,7 @@ def test_another_layout_of_the_same_values_is_no_damage(tmp_path):
 @pytest.mark.parametrize(
     ("metrics", "reason"),
     [
+        ('{"last": 0.5}, "noise": {"noise_rate_train": 4.0}', "noise_rate_train must be from 0"),
         ('{"last": 17.5}', "from 0 to 1"),
         ('{"last": -0.1}', "from 0 to 1"),
         ('{"last": NaN}', "NaN"),
@@ -538,7 +539,10 @@ def test_a_value_that_cannot_be_is_named_also_in_a_record_without_checksums(
     warnings = []
     store, folder = written(tmp_path, warnings)
     values = make().as_json()
+    del values["noise"]
     text = json.dumps(values).replace('{"last": 0.5}', metrics)
+    if '"noise"' not in metrics:
+        text = text.replace('"key"', '"noise": {}, "key"', 1)
     (folder / "record.json").write_text(text)
 
     assert store.read(KEY) is None
