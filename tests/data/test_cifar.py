@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -104,6 +105,38 @@ def test_parquet_of_another_dataset_is_left_alone(small10, small100, tmp_path):
 def test_missing_data_says_what_goes_where(tmp_path):
     message = r"cifar-10-python\.tar\.gz .*https://www\.cs\.toronto\.edu/~kriz/cifar\.html"
     with pytest.raises(DataMissing, match=message):
+        cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cifar-10-binary.tar.gz", "is another version, and the one for Python is read"),
+        ("cifar10/cifar-10-batches-bin", "is another version, and the one for Python is read"),
+        ("cifar-10-batches-mat", "is another version"),
+        ("cifar-10-python.tar.gz.part", "is an unfinished download"),
+        ("cifar10/data_batch_1", "put it and the others into a folder cifar-10-batches-py"),
+    ],
+)
+def test_what_lies_there_in_place_of_the_images_is_named(tmp_path, name, words):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataMissing, match=f"{name}.*{words}"):
+        cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
+
+
+def test_batches_too_many_are_named(small10, tmp_path):
+    place = small10.write_batches(tmp_path)
+    shutil.copy(place / "data_batch_1", place / "data_batch_6")
+    warnings = cifar10.load(Places(tmp_path, tmp_path / "cache"), 0).warnings
+    assert any("data_batch_6 is not read" in text for text in warnings)
+
+
+@pytest.mark.parametrize("copy", ["data_batch_2", "test_batch"])
+def test_a_batch_that_is_there_twice(small10, tmp_path, copy):
+    place = small10.write_batches(tmp_path)
+    shutil.copy(place / "data_batch_1", place / copy)
+    with pytest.raises(DataError, match=f"{copy}: has the same content as data_batch_1"):
         cifar10.load(Places(tmp_path, tmp_path / "cache"), 0)
 
 

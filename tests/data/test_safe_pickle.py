@@ -4,6 +4,8 @@ import collections
 import os
 import pickle
 import struct
+import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -108,6 +110,54 @@ def test_tricks_are_refused(content):
         read_pickle(content, "here")
     array = pickle.dumps(np.arange(3))
     np.testing.assert_array_equal(read_pickle(array, "x"), np.arange(3))
+
+
+def nested(width, depth):
+    """Return a small pickle of a list that holds one other list `width` times, and so on."""
+    value = [1] * width
+    for _ in range(depth):
+        value = [value] * width
+    return pickle.dumps(value, protocol=4)
+
+
+@pytest.mark.parametrize(("width", "depth"), [(2, 40), (10, 12), (100, 6)])
+def test_lists_that_hold_one_list_many_times_are_refused_at_once(width, depth):
+    content = nested(width, depth)
+    assert len(content) < 5000
+    began = time.monotonic()
+    with pytest.raises(DataError, match="far more values than its size allows"):
+        read_pickle(content, "here")
+    assert time.monotonic() - began < 2
+
+
+def test_a_list_that_is_there_twice_is_read():
+    labels = [1, 2, 3]
+    assert read_pickle(pickle.dumps({"a": labels, "b": labels}), "here") == {
+        "a": labels,
+        "b": labels,
+    }
+
+
+def test_a_memo_of_gigabytes_is_refused():
+    content = b"\x80\x02]r\x00\x00\x00\x70."
+    with pytest.raises(DataError, match="a place in the memo beyond the file"):
+        read_pickle(content, "here")
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_small_torch_file_that_would_fill_the_memory(tmp_path, compressed):
+    path = tmp_path / "x.pt"
+    torch.save(torch.zeros(3_000_000, dtype=torch.int64), path)
+    if compressed:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        with pytest.raises(DataError, match=r"bytes that would become 24,0.*save it again"):
+            read_torch(path)
+    else:
+        assert read_torch(path).shape == (3_000_000,)
 
 
 def test_array_that_claims_another_size():

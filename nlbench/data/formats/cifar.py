@@ -69,7 +69,8 @@ def find(layout: Layout, data_dir: Path) -> Found:
     copy = _copy(layout, data_dir)
     if copy is None:
         what = f"{layout.folder}/, {layout.archive}, or train-*.parquet with test-*.parquet"
-        return Found((), looked, (f"the images ({what})",), (layout.archive,))
+        missing = f"the images ({what}){_what_instead(layout, data_dir)}"
+        return Found((), looked, (missing,), (layout.archive,))
     needs = (layout.archive,) if copy.missing else ()
     return Found(copy.files, looked, copy.missing, needs)
 
@@ -96,8 +97,42 @@ def read(info: Info, layout: Layout, sources: Sequence[Source], places: Places) 
         label_sets={"clean": arrays["train_labels"]},
         fingerprint=facts["fingerprint"],
         variant=facts["variant"],
-        warnings=tuple(facts["warnings"]),
+        warnings=(*facts["warnings"], *_beside(copy, layout)),
         checksums=facts["checksums"],
+    )
+
+
+# ---- What lies there in place of it, or beside it ------------------------------------------------
+
+
+def _what_instead(layout: Layout, data_dir: Path) -> str:
+    """Say which file looks like the images and is not read, or return an empty text."""
+    stem = layout.archive.removesuffix("-python.tar.gz")
+    other_versions = [f"{stem}-binary.tar.gz", f"{stem}-matlab.tar.gz", f"{stem}-binary"]
+    other_versions += [f"{stem}-batches-bin", f"{stem}-batches-mat", f"{stem}-matlab"]
+    for place, _ in _places(layout, data_dir):
+        for name in other_versions:
+            if (place / name).exists():
+                return f"; {place / name} is another version, and the one for Python is read"
+        for name in (f"{layout.archive}.part", f"{layout.archive}.crdownload"):
+            if (place / name).exists():
+                return f"; {place / name} is an unfinished download"
+        if place.name != layout.folder and (place / layout.train[0]).is_file():
+            first = place / layout.train[0]
+            return f"; {first} is there: put it and the others into a folder {layout.folder}"
+    return ""
+
+
+def _beside(copy: Copy, layout: Layout) -> list[str]:
+    """Return a warning for batches that do not belong to the dataset."""
+    if copy.form != "folder":
+        return []
+    folder = copy.train[0].parent
+    known = {*layout.train, *layout.test}
+    begin = layout.train[0].rstrip("0123456789")
+    extra = sorted(path.name for path in folder.glob(f"{begin}*") if path.name not in known)
+    return (
+        [f"{folder}: {', '.join(extra)} is not read; it is no part of the dataset"] if extra else []
     )
 
 
@@ -247,6 +282,11 @@ def _decode_batches(copy: Copy, layout: Layout, info: Info) -> _Decoded:
         return np.concatenate(images), np.concatenate(labels)
 
     digests = {name: digest(contents[name], "md5") for name in names}
+    seen: dict[str, str] = {}
+    for name, md5 in digests.items():
+        other = seen.setdefault(md5, name)
+        if other != name:
+            raise DataError(f"{place}{name}: has the same content as {other}; get the files again")
     return _Decoded(part(layout.train), part(layout.test), digests)
 
 

@@ -8,9 +8,11 @@ is written for trusted input, sees the file.
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -33,6 +35,12 @@ _TORCH_STORAGES = {
     "FloatStorage": "f4",
     "DoubleStorage": "f8",
 }
+
+# Operations that write to a pickle's memo.
+_MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
+
+# Bytes that a byte of a file of torch.save may become. Labels that were zipped again take up to 50.
+_MOST_UNPACKED = 100
 
 # The first object in a file of torch.save before version 1.6.
 _OLD_TORCH = 0x1950A86A20F9469CFC6C
@@ -97,7 +105,7 @@ def _number_type(code: str) -> np.dtype:
 
 def _array(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
     """Return a copy of the content as an array in this machine's byte order."""
-    if not all(isinstance(n, int) and n >= 0 for n in shape):
+    if not _is_shape(shape):
         raise pickle.UnpicklingError(f"impossible array shape {shape!r}")
 
     # Python's integers do not overflow, so that no shape can claim memory beyond the content.
@@ -106,6 +114,16 @@ def _array(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "
 
     values = np.frombuffer(content, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
     return values.astype(dtype.dtype.newbyteorder("="))
+
+
+def _is_shape(shape: object) -> bool:
+    """Tell whether a value can be the shape of an array. Long integers would take long to multiply.
+
+    NumPy has no array of more than 64 dimensions.
+    """
+    if not isinstance(shape, tuple) or len(shape) > 64:
+        return False
+    return all(isinstance(n, int) and 0 <= n < 1 << 48 for n in shape)
 
 
 def _reconstruct(*ignored: object) -> _Array:
@@ -135,6 +153,8 @@ def _rebuild_tensor(
     storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> np.ndarray:
     """Return a tensor that is a whole storage, or a contiguous part of one, as an array."""
+    if not _is_shape(size):
+        raise pickle.UnpicklingError("impossible tensor size")
     # Only the strides of an array without gaps: nothing may reach outside the storage.
     dense = tuple(math.prod(size[i + 1 :]) for i in range(len(size)))
     length = math.prod(size)
@@ -224,6 +244,10 @@ def read_torch(path: Path) -> object:
         with zipfile.ZipFile(path) as archive:
             root = _root(archive, path)
 
+            _require_modest(archive, path)
+
+            # Several tensors may share one storage, and a pickle may name one a million times.
+            @functools.cache
             def storage(key: str) -> bytes:
                 return archive.read(f"{root}/data/{key}")
 
@@ -231,6 +255,17 @@ def read_torch(path: Path) -> object:
     # zipfile does not know every version and compression, and refuses encrypted archives.
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); get the file again") from None
+
+
+def _require_modest(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raise DataError for a small file that would fill the memory. torch does not compress."""
+    size = path.stat().st_size
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > _MOST_UNPACKED * size:
+        raise DataError(
+            f"{path}: {size:,} bytes that would become {unpacked:,}; load it with torch and save "
+            f"it again"
+        )
 
 
 def _root(archive: zipfile.ZipFile, path: Path) -> str:
@@ -249,7 +284,8 @@ def _root(archive: zipfile.ZipFile, path: Path) -> str:
 def _read(content: bytes, where: str | Path, storages: Callable[[str], bytes] | None) -> object:
     """Unpickle, with every failure as a DataError."""
     try:
-        value = _plain(_Unpickler(content, storages).load())
+        _require_small_memo(content)
+        value = _unpacked(_Unpickler(content, storages).load(), 20 * len(content) + 1000)
     except _Forbidden as error:
         raise DataError(
             f"{where}: refused, because its pickle asks for {error}, which data has no use for; "
@@ -270,14 +306,46 @@ def _read(content: bytes, where: str | Path, storages: Callable[[str], bytes] | 
     return value
 
 
-def _plain(value: object) -> object:
-    """Return the value with real arrays in place of stand-ins."""
-    if isinstance(value, _Array):
-        return value.array
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
-    if isinstance(value, _Call | _Dtype):
-        raise pickle.UnpicklingError("holds a function or a type, not data")
-    return value
+def _require_small_memo(content: bytes) -> None:
+    """Raise UnpicklingError for a place in the memo that no honest pickle needs.
+
+    The memo is a list as long as its highest place, so that six bytes could claim gigabytes.
+    """
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in _MEMO and isinstance(argument, int) and argument > len(content):
+            raise pickle.UnpicklingError("a place in the memo beyond the file")
+
+
+def _unpacked(value: object, most: int) -> object:
+    """Return the value with real arrays in place of stand-ins.
+
+    A list may hold one other list a hundred times, which holds a third a hundred times, and so on.
+
+    Args:
+        most: the number of values that the whole may have if all are written out.
+    """
+    made: dict[int, tuple[object, int]] = {}
+
+    def plain(value: object) -> tuple[object, int]:
+        if isinstance(value, _Array):
+            return value.array, 1
+        if isinstance(value, _Call | _Dtype):
+            raise pickle.UnpicklingError("holds a function or a type, not data")
+        if not isinstance(value, Mapping | list | tuple):
+            return value, 1
+
+        # Once for each container, however often it occurs. The pickle keeps all of them alive.
+        if id(value) not in made:
+            items = list(value.values()) if isinstance(value, Mapping) else list(value)
+            parts = [plain(item) for item in items]
+            count = 1 + sum(size for _, size in parts)
+            if count > most:
+                raise pickle.UnpicklingError("far more values than its size allows")
+            new = [part for part, _ in parts]
+            if isinstance(value, Mapping):
+                made[id(value)] = dict(zip(value, new, strict=True)), count
+            else:
+                made[id(value)] = type(value)(new), count
+        return made[id(value)]
+
+    return plain(value)[0]
