@@ -295,6 +295,7 @@ def run(
     checkpoint_seconds: float = 10.0,
     jobs: Jobs = 1,
     cuda_graphs: bool | None = None,
+    timeout: float = DEFAULT_TIMEOUT_MINUTES,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train the runs that a suite still lacks, and return its records, older ones included.
@@ -322,6 +323,8 @@ def run(
         cuda_graphs: on a GPU, replay default training steps as CUDA graphs, with the same results.
             None means True for nlbench's own models and False for others. It has no effect on a
             CPU, with `compile`, and on training steps that a method defines itself.
+        timeout: minutes after which a run that shows no sign of life is ended as failed; 0 for no
+            limit.
         progress: show the progress on standard error: live in a terminal or a notebook, else a line
             for each run.
 
@@ -335,6 +338,7 @@ def run(
     arguments.check_device(device)
     arguments.check_choice("stale", stale, ("keep", "rerun"))
     arguments.check_seconds("checkpoint_seconds", checkpoint_seconds)
+    arguments.check_seconds("timeout", timeout, "minutes")
     arguments.check_flag("cuda_graphs", cuda_graphs, optional=True)
     arguments.check_flag("progress", progress)
     parallel_jobs = arguments.check_jobs(jobs)
@@ -366,6 +370,7 @@ def run(
                 checkpoint_seconds=checkpoint_seconds,
                 jobs=parallel_jobs,
                 cuda_graphs=cuda_graphs,
+                timeout=timeout,
             )
 
     sweep = prepare_again()

@@ -30,7 +30,7 @@ import types
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -553,10 +553,10 @@ def _code() -> _Code:
 
 
 def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B"))
+    return zlib.crc32(np.ascontiguousarray(array).data)
 
 
-def _can_change(array: object) -> bool:
+def _can_change(array: object) -> TypeGuard[np.ndarray]:
     """Return whether a method could write to this array. It cannot where a file is only mapped."""
     base = array
     while isinstance(base, np.ndarray):

@@ -63,6 +63,14 @@ Debug = Annotated[
 CheckpointSeconds = Annotated[
     float, typer.Option(min=0, help="Seconds between two checkpoints of a run.")
 ]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="MINUTES",
+        help="End a run that shows no sign of life for so long, as failed; 0 for no limit.",
+    ),
+]
 
 # ---- The command -------------------------------------------------------------------------------
 
@@ -85,11 +93,12 @@ def run(
     stale: StaleRecords = Stale.keep,
     debug: Debug = False,
     checkpoint_seconds: CheckpointSeconds = 10.0,
+    timeout: Timeout = 60.0,
 ) -> None:
     """Train the runs that a suite still lacks, then print its table.
 
     Exit status: 0 all runs are done; 1 a run failed or diverged; 2 the suite or its data is
-    wrong and nothing ran; 130 interrupted, with everything finished kept.
+    wrong and nothing ran; 130 interrupted (143 by SIGTERM), with everything finished kept.
     """
     from nlbench import api
     from nlbench.plan.options import devices_of_gpus, parse_jobs, parse_only, parse_seeds, parse_set
@@ -140,6 +149,7 @@ def run(
                 checkpoint_seconds=checkpoint_seconds,
                 jobs=parallel_jobs,
                 cuda_graphs=cuda_graphs,
+                timeout=timeout,
             )
 
     sweep = api.run_stages(sweep, prepare, train)

@@ -14,9 +14,10 @@ from nlbench.plan.options import parse_devices
 from nlbench.plan.spec import RunSpec
 from nlbench.registry import MethodFile
 from nlbench.results.store import Store
-from nlbench.training.context import EpochMetrics, Listener, RunOptions
+from nlbench.training.context import At, EpochMetrics, Listener, RunOptions
 
 __all__ = [
+    "At",
     "EpochMetrics",
     "Executor",
     "Listener",

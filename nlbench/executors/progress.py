@@ -8,7 +8,10 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -16,20 +19,26 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.progress import Progress as Bars
+from rich.table import Column
+from rich.text import Text
 
 from nlbench.errors import DataError
-from nlbench.executors.base import EpochMetrics, Listener
+from nlbench.executors.base import At, EpochMetrics, Listener
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
 
 # A terminal with fewer columns has no room for bars beside the numbers.
 LEAST_COLUMNS_FOR_BARS = 100
+
+# Of a run, before its end is estimated.
+STEPS_BEFORE_ESTIMATE = 10
 
 
 class Progress(Listener):
@@ -51,15 +60,28 @@ class Progress(Listener):
         self._warned: set[str] = set(told)
         self._wait_reported = False
 
+        # What the last epoch of each run has reached, in words, by key.
+        self._reached: dict[str, str] = {}
+        # How fast each run goes that is being trained, by key, and how long finished ones took.
+        self._paces: dict[str, _Pace] = {}
+        self._durations: list[float] = []
+
         self._console = _console()
         self._live = self._console.is_terminal
-        columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
+        # The time comes first, so that a narrow terminal cuts off something else.
+        columns: list[ProgressColumn] = [_Left(), _Line("{task.description}")]
         if self._console.width >= LEAST_COLUMNS_FOR_BARS:
             columns.append(BarColumn(bar_width=20))
-        columns += [TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn()]
+        columns.append(_Line("{task.fields[note]}"))
         # transient, so that no live line is left in the terminal at the end.
         self._bars = Bars(*columns, console=self._console, transient=True, disable=not self._live)
-        self._suite = self._bars.add_task("suite", total=max(total, 1), note="", visible=total > 0)
+        self._suite = self._bars.add_task(
+            "suite",
+            total=max(total, 1),
+            note=f"0 of {total} runs · starting",
+            ends=None,
+            visible=total > 0,
+        )
 
     def __enter__(self) -> Progress:
         self._bars.start()
@@ -71,36 +93,61 @@ class Progress(Listener):
     # ---- Reports of the executor -----------------------------------------------------------------
 
     def on_start(self, spec: RunSpec) -> None:
+        # A run that has lost its process starts again.
+        self._remove(spec)
         short = f"{spec.row} · seed {spec.seed}"
-        self._runs[spec.key] = self._bars.add_task(short, total=spec.protocol.epochs, note="")
+        self._runs[spec.key] = self._bars.add_task(
+            short, total=spec.protocol.epochs, note="", ends=None
+        )
+        self._paces[spec.key] = _Pace()
         self._update_suite(spec)
+
+    def on_phase(self, spec: RunSpec, phase: str) -> None:
+        self._show(spec, note=phase)
+
+    def on_step(self, spec: RunSpec, at: At) -> None:
+        # A method with a plan of its own may take more steps than the default plan.
+        of = f"/{at.steps}" if at.step <= at.steps else ""
+        where = f"epoch {at.epoch + 1}/{at.epochs}  step {at.step}{of}"
+        if at.part != "run":
+            self._show(spec, note=f"{at.part}, {where}")
+            return
+
+        reached = self._reached.get(spec.key, "")
+        done = at.epoch + min(at.step / max(at.steps, 1), 1.0)
+        # The first steps of a run take longer than those after them.
+        known = at.epoch > 0 or at.step >= STEPS_BEFORE_ESTIMATE
+        self._advance(spec, done, at.epochs, f"{where}  {reached}", known=known)
 
     def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
         accuracy = 100 * (metrics["test_accuracy"] or 0.0)
-        note = (
-            f"epoch {epoch + 1}/{epochs}  loss {metrics['loss']:.3f}  test {accuracy:.2f}%  "
+        reached = (
+            f"loss {metrics['loss']:.3f}  test {accuracy:.2f}%  "
             f"{metrics['images_per_second']:,.0f} images/s"
         )
-        self._bars.update(self._runs[spec.key], completed=epoch + 1, total=epochs, note=note)
-        self._update_suite(spec)
+        self._reached[spec.key] = reached
+        self._advance(spec, epoch + 1, epochs, f"epoch {epoch + 1}/{epochs}  {reached}")
 
     def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
         # The bar stays where it is, because a helper network's epochs are not those of the run.
-        note = f"helper network, epoch {epoch + 1}/{epochs}  loss {metrics['loss']:.3f}"
-        self._bars.update(self._runs[spec.key], note=note)
+        self._show(
+            spec, note=f"helper network, epoch {epoch + 1}/{epochs}  loss {metrics['loss']:.3f}"
+        )
 
     def on_resume(self, spec: RunSpec, epoch: int, epochs: int) -> None:
         self._print(f"{_name(spec)}: continues at epoch {epoch + 1} of {epochs}")
+        # What an earlier process has trained tells nothing about the time that is left.
+        self._paces[spec.key] = _Pace(epoch / epochs)
 
     def on_postpone(self, spec: RunSpec) -> None:
         # The run needs what another one is training. It starts again later, with a new bar.
-        self._bars.remove_task(self._runs.pop(spec.key))
+        self._remove(spec)
 
     def on_finish(self, spec: RunSpec, record: RunRecord) -> None:
         self._done += 1
-        # A run that another process has trained has no bar here.
-        if spec.key in self._runs:
-            self._bars.remove_task(self._runs.pop(spec.key))
+        if spec.key in self._paces and record.status == "done":
+            self._durations.append(time.monotonic() - self._paces[spec.key].began)
+        self._remove(spec)
         self._update_suite(spec)
 
         self._print(f"[{self._done}/{self._total}] {_name(spec)}: {_result(record)}")
@@ -122,18 +169,116 @@ class Progress(Listener):
             self._wait_reported = True
             self._print(note)
 
+    def on_stop(self, line: str) -> None:
+        self._print(line)
+
     # ---- Printing --------------------------------------------------------------------------------
+
+    def _show(self, spec: RunSpec, **fields: Any) -> None:
+        """Change the line of a run, if it has one."""
+        if spec.key in self._runs:
+            self._bars.update(self._runs[spec.key], **fields)
+
+    def _advance(
+        self, spec: RunSpec, done: float, epochs: int, note: str, *, known: bool = True
+    ) -> None:
+        """Move the bar of a run to `done` epochs.
+
+        Args:
+            known: whether enough is done to estimate when it ends.
+        """
+        pace = self._paces.get(spec.key)
+        ends = pace.end(done / epochs) if pace is not None and known else None
+        if pace is not None and ends is not None:
+            pace.duration = ends - pace.began
+        self._show(spec, completed=done, total=epochs, note=note, ends=ends)
+        self._update_suite(spec)
+
+    def _remove(self, spec: RunSpec) -> None:
+        # A run that another process has trained has no line here.
+        if spec.key in self._runs:
+            self._bars.remove_task(self._runs.pop(spec.key))
+        self._reached.pop(spec.key, None)
+        self._paces.pop(spec.key, None)
 
     def _update_suite(self, spec: RunSpec) -> None:
         """Move the bar of the suite; the finished part of each run in training counts as well."""
         going = self._runs.values()
         parts = sum(task.percentage / 100 for task in self._bars.tasks if task.id in going)
+        completed = self._done + parts
         note = f"{self._done} of {self._total} runs · {spec.condition.title}"
-        self._bars.update(self._suite, completed=self._done + parts, note=note)
+        self._bars.update(self._suite, completed=completed, note=note, ends=self._end())
+
+    def _end(self) -> float | None:
+        """Estimate when the sweep ends, from the runs that are finished and those that go on."""
+        durations = list(self._durations)
+        left = 0.0
+        now = time.monotonic()
+        paces = self._paces.values()
+        durations += [pace.duration for pace in paces if pace.duration is not None]
+        if not durations:
+            return None
+
+        mean = sum(durations) / len(durations)
+        for pace in paces:
+            duration = mean if pace.duration is None else pace.duration
+            left += max(0.0, pace.began + duration - now)
+        left += mean * (self._total - self._done - len(paces))
+        # As many runs as there are now go on at the same time.
+        return now + left / max(1, len(paces))
 
     def _print(self, line: str) -> None:
         # rich would read square brackets in names and messages as its markup.
         self._console.print(line, markup=False, soft_wrap=True)
+
+
+class _Pace:
+    """Estimates when something ends, from the time that its finished part has taken.
+
+    Attributes:
+        began: when it began, on the monotonic clock.
+        duration: the seconds that it will have taken, as far as they are known.
+
+    Args:
+        first: the finished part at the beginning, in [0, 1].
+    """
+
+    def __init__(self, first: float = 0.0):
+        self._first = first
+        self.began = time.monotonic()
+        self.duration: float | None = None
+
+    def end(self, done: float) -> float | None:
+        """Return the end on the monotonic clock if the part `done` is finished; None at 0."""
+        now = time.monotonic()
+        if done <= self._first:
+            return None
+        return now + (now - self.began) * (1 - done) / (done - self._first)
+
+
+class _Left(ProgressColumn):
+    """The time that is left, as of the task's field `ends`."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True, min_width=len("-:--:--")))
+
+    def render(self, task: Task) -> Text:
+        ends = task.fields["ends"]
+        if ends is None:
+            return Text("-:--:--", style="progress.remaining")
+        seconds = round(max(0.0, ends - time.monotonic()))
+        return Text(str(timedelta(seconds=seconds)), style="progress.remaining")
+
+
+class _Line(ProgressColumn):
+    """A text on one line, cut off where the terminal ends."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__(Column(no_wrap=False))
+        self._form = form
+
+    def render(self, task: Task) -> Text:
+        return Text(self._form.format(task=task), no_wrap=True, overflow="ellipsis")
 
 
 def _name(spec: RunSpec) -> str:

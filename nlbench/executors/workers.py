@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 
@@ -291,7 +291,7 @@ class _Runs:
         """
         began = time.monotonic()
         links = {run.link: run for run in self.going.values() if not run.closed}
-        ready = connection.wait([*links, self._control, wake], seconds)
+        ready = _wait([*links, self._control, wake], seconds)
         # A computer that was asleep, or a sweep that was suspended, must not look like a run that
         # hangs. So at most the time that the wait may take counts.
         waited = min(time.monotonic() - began, seconds)
@@ -354,7 +354,7 @@ class _Runs:
 
     def _remaining(self, run: Run) -> Iterator[tuple[Run, Message]]:
         """Yield what a process has sent before it ended."""
-        while run.number in self.going and not run.closed and connection.wait([run.link], 0):
+        while run.number in self.going and not run.closed and _wait([run.link], 0):
             yield from self._received(run)
 
     def _overdue(self, run: Run) -> Iterator[tuple[Run, Message]]:
@@ -427,6 +427,11 @@ class _Runs:
                 record.error["traceback"] = stack
             keep_or_write(self.store, record)
             return record
+
+
+def _wait(files: list[Any], seconds: float) -> list[Any]:
+    """Return those files, or objects with a `fileno`, that can be read after at most `seconds`."""
+    return connection.wait(files, seconds)
 
 
 class _ServerDied(Exception):
@@ -595,7 +600,10 @@ class _Sweep:
         for run in self._runs.going.values():
             run.signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
-        while self._runs.going and not self._signals.again and time.monotonic() < deadline:
+        while not self._signals.again and time.monotonic() < deadline:
+            # Processes that are not there yet have nothing to write.
+            if not any(run.pid for run in self._runs.going.values()):
+                break
             try:
                 for run, message in self._runs.messages(self._signals.wake, 0.1):
                     self._handle_last(run, message)

@@ -286,12 +286,12 @@ def check_text(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a text, got {_shown(value)}")
 
 
-def check_seconds(name: str, value: object) -> None:
+def check_seconds(name: str, value: object, unit: str = "seconds") -> None:
     """Raise TypeError for what is no number, ValueError for a negative one and for NaN."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number of seconds, got {_shown(value)}")
+        raise TypeError(f"{name} must be a number of {unit}, got {_shown(value)}")
     if math.isnan(value) or value < 0:
-        raise ValueError(f"{name} must be a number of seconds from 0 on, got {_shown(value)}")
+        raise ValueError(f"{name} must be a number of {unit} from 0 on, got {_shown(value)}")
 
 
 def check_jobs(value: object) -> Jobs:
