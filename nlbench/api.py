@@ -102,11 +102,11 @@ class Sweep:
         self.store.write_plan(plan)
         planned = [base.Todo(spec, self.state.ages[spec.key]) for spec in todo]
         executor.execute(planned, options, self.store, listener or base.Listener())
-        self._require_results(todo)
+        self._require_results()
 
-    def _require_results(self, todo: Sequence[RunSpec]) -> None:
+    def _require_results(self) -> None:
         """Raise StoreError where runs have ended and their records or the plan are not there."""
-        lost = [spec.key for spec in todo if self.store.check(spec.key) is None]
+        lost = [key for key in self.store.ended if self.store.check(key) is None]
         if not lost and self.store.plan(self.plan.name) is not None:
             return
         runs = "1 run has" if len(lost) == 1 else f"{len(lost)} runs have"
@@ -175,8 +175,16 @@ class Sweep:
 
     def failures(self) -> list[RunRecord]:
         """Return the records of the runs asked for that failed or diverged."""
-        records = (self.store.read(spec.key) for spec in self.specs)
-        return [record for record in records if record is not None and record.status != "done"]
+        failures = []
+        for spec in self.specs:
+            record = self.store.read(spec.key)
+            now = self.store.ended.get(spec.key)
+            # The older record of a run that failed when it was trained again is kept.
+            if now is not None and now.status == "failed":
+                record = now
+            if record is not None and record.status != "done":
+                failures.append(record)
+        return failures
 
 
 def prepare(

@@ -185,7 +185,9 @@ def _report_failures(sweep: Sweep, out: Path) -> None:
     for record in failures:
         message = record.error_message.partition("\n")[0]
         run = f"{record.spec['method']} seed {record.spec['seed']} [{record.key}]"
-        warn(f"{record.status}: {run}: {message}")
+        kept = sweep.store.read(record.key)
+        older = "" if kept is None or kept.status == record.status else "; its older result is kept"
+        warn(f"{record.status}: {run}: {message}{older}")
     warn(
         f"{len(failures)} of {len(sweep.specs)} runs failed or diverged; "
         f"`nlbench show KEY --out {out}` prints the whole record"

@@ -127,6 +127,7 @@ def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: L
             if record is None:
                 held.append(run)
             else:
+                store.ended[run.spec.key] = record
                 listener.on_finish(run.spec, record)
 
         waiting, again = held, True

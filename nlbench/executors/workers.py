@@ -556,6 +556,7 @@ class _Sweep:
         if record is None:
             self._held.append(run.todo)
             return
+        self._runs.store.ended[run.todo.spec.key] = record
         self._listener.on_finish(run.todo.spec, record)
         # The runs that are held may have waited for what this one has made.
         self._ready.extendleft(reversed(self._held))
@@ -617,4 +618,5 @@ class _Sweep:
         self._runs.finish(run)
         # A run that was ended by the signal has not failed.
         if message.record is not None and message.record.status != "failed":
+            self._runs.store.ended[run.todo.spec.key] = message.record
             self._listener.on_finish(run.todo.spec, message.record)

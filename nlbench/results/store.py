@@ -91,6 +91,9 @@ class Store:
     def __init__(self, root: str | Path, warn: Warn = lambda line: None) -> None:
         self.root = Path(root)
         self.warn = warn
+        # The records of runs that executors of this process have reported as ended, by key. Of a
+        # run that failed when it was trained again, the store may have kept an older record.
+        self.ended: dict[str, RunRecord] = {}
         # What is wrong with the plans that `plans` has left out.
         self.damaged_plans: list[str] = []
         self._reported: set[Damage] = set()
