@@ -85,7 +85,7 @@ MAY = {
     # nlbench/__init__.py imports them inside a function, when a name is asked for.
     "": {"api", "errors"},
     "cli": {"api", "executors", "conformance", "bench", "results", "plan", "data"}
-    | {"registry", "models", "ops", "errors", "hardware"},
+    | {"registry", "build", "models", "ops", "errors", "hardware"},
     "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"},
     "executors": {"training", "results", "plan", "data", "code_hash", "registry"}
     | {"errors", "hardware", "process_state"},

@@ -11,13 +11,15 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
+from typer.core import TyperGroup
 
 from nlbench.cli import interrupt
 from nlbench.errors import NlbenchWarning, Terminated, UserError
@@ -25,10 +27,68 @@ from nlbench.results.formats import WIDTH
 
 P = ParamSpec("P")
 
+# The commands as a beginner needs them. Others follow.
+ORDER = (
+    "run",
+    "table",
+    "list",
+    "show",
+    "data",
+    "new-method",
+    "check",
+    "noise",
+    "published",
+    "agreement",
+    "forget",
+    "doctor",
+    "bench",
+)
+
+
+class Commands(TyperGroup):
+    """A group of commands, listed in ORDER and with whole sentences."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands in the order of the help text."""
+        names = super().list_commands(ctx)
+        first = [name for name in ORDER if name in names]
+        return [*first, *(name for name in names if name not in first)]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a line about each command, wrapped where it is longer than the terminal is wide."""
+        lines = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                lines.append((name, command.get_short_help_str(limit=10_000)))
+        if lines:
+            with formatter.section("Commands"):
+                formatter.write_dl(lines)
+
+
+def examples(*commands: str) -> str:
+    """Return the end of a help text, which shows these command lines."""
+    # A paragraph that begins with \\b is printed line by line.
+    return "\n".join(["\b", "Examples:", *(f"  {command}" for command in commands)])
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the end of an option's help, which lists names and breaks none of them."""
+    text = ", ".join(names) + "."
+    lines = textwrap.wrap(text, 46, break_on_hyphens=False, break_long_words=False)
+    return "\n\n\b\n" + "\n".join(lines)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Benchmark methods for learning with noisy labels under one identical protocol.",
+    epilog=examples(
+        "nlbench run quick               # train ten methods on digits, print a table",
+        "nlbench table results --details # print the table again, with all columns",
+        "nlbench run --help              # options and examples of one command",
+        "nlbench --install-completion    # complete names with the tab key",
+    ),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -67,6 +127,36 @@ def width() -> int:
 class PlainFormat(StrEnum):
     md = "md"
     csv = "csv"
+
+
+# ---- Names that the tab key completes ------------------------------------------------------------
+
+
+def complete_suites(incomplete: str) -> list[str]:
+    """Return the suites that come with nlbench, and the YAML files and folders here."""
+    from nlbench import registry
+
+    names = [name for name in registry.suite_files() if name.startswith(incomplete)]
+    for path in sorted(Path().glob(f"{incomplete}*")):
+        if path.suffix in (".yaml", ".yml"):
+            names.append(str(path))
+        elif path.is_dir():
+            names.append(f"{path}/")
+    return names
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """Return the names of methods."""
+    from nlbench import registry
+
+    return [name for name in registry.method_files() if name.startswith(incomplete)]
+
+
+def complete_datasets(incomplete: str) -> list[str]:
+    """Return the names of datasets."""
+    from nlbench.data import catalogue
+
+    return [name for name in catalogue.dataset_files() if name.startswith(incomplete)]
 
 
 # ---- Messages and errors -------------------------------------------------------------------------

@@ -7,10 +7,17 @@ from typing import Annotated
 
 import typer
 
-from nlbench.cli.app import app, guarded, warn
+from nlbench.cli.app import app, examples, guarded, warn
+from nlbench.errors import SuiteError
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "nlbench bench",
+        "nlbench bench --shapes 128x10 --dtypes float32 --no-compile --seconds 0.2",
+        "nlbench bench --device cuda --csv bench.csv --plot bench.png",
+    )
+)
 @guarded
 def bench(
     op: Annotated[str, typer.Option(help="The op to time: elr")] = "elr",
@@ -48,6 +55,8 @@ def bench(
     from nlbench.bench import plot as figure
     from nlbench.bench.options import PICTURES, BenchOptions, check_writable
 
+    if threads and device.startswith("cuda"):
+        raise SuiteError("--threads and --device cuda exclude each other: threads are the CPU's")
     options = BenchOptions.read(op, shapes, dtypes, seconds, threads, device, compile_)
     if csv:
         check_writable("--csv", csv)

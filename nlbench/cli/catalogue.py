@@ -8,11 +8,31 @@ from typing import Annotated
 
 import typer
 
-from nlbench.cli.app import DataDir, MethodsDir, app, guarded
+from nlbench.cli.app import (
+    Commands,
+    DataDir,
+    MethodsDir,
+    app,
+    complete_datasets,
+    examples,
+    guarded,
+)
 from nlbench.errors import DataMissing, Problem, SuiteError
 
-data_app = typer.Typer(help="Where the datasets are, and how to get them.", no_args_is_help=True)
-noise_app = typer.Typer(help="Noisy labels for use in other programs.", no_args_is_help=True)
+data_app = typer.Typer(
+    cls=Commands,
+    help="Where the datasets are, and how to get them.",
+    epilog=examples("nlbench data status", "nlbench data fetch cifar10n"),
+    no_args_is_help=True,
+)
+noise_app = typer.Typer(
+    cls=Commands,
+    help="Noisy labels for use in other programs.",
+    epilog=examples(
+        "nlbench noise export digits --kind symmetric --rate 0.4 --to labels.npy",
+    ),
+    no_args_is_help=True,
+)
 app.add_typer(data_app, name="data")
 app.add_typer(noise_app, name="noise")
 
@@ -28,13 +48,22 @@ class Listed(StrEnum):
     suites = "suites"
 
 
-@app.command("list")
+@app.command(
+    "list",
+    epilog=examples(
+        "nlbench list methods",
+        "nlbench list methods --methods-dir my_methods",
+        "nlbench list suites",
+    ),
+)
 @guarded
 def list_names(
-    what: Annotated[Listed, typer.Argument()],
+    what: Annotated[Listed, typer.Argument(help="What to list.", show_default=False)],
     methods_dir: MethodsDir = None,
 ) -> None:
     """List the names that a suite can use."""
+    if methods_dir is not None and what is not Listed.methods:
+        raise SuiteError(f"--methods-dir is for `nlbench list methods`; it has no {what.value}")
     lines = _described(what, methods_dir)
     width = max(map(len, lines), default=0)
     for name, line in lines.items():
@@ -91,11 +120,17 @@ def _describe_dataset(name: str) -> str:
 # ---- data ----------------------------------------------------------------------------------------
 
 
-@data_app.command("status")
+@data_app.command(
+    "status",
+    epilog=examples("nlbench data status", "nlbench data status cifar10 --data-dir /data"),
+)
 @guarded
 def data_status(
     name: Annotated[
-        str | None, typer.Argument(help="A dataset. The default is all of them.")
+        str | None,
+        typer.Argument(
+            help="A dataset. The default is all of them.", autocompletion=complete_datasets
+        ),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -117,7 +152,7 @@ def data_status(
         print(catalogue.advice(each, places.data_dir), end="\n\n")
 
 
-@data_app.command("check")
+@data_app.command("check", epilog=examples("nlbench data check my_images"))
 @guarded
 def data_check(
     folder: Annotated[Path, typer.Argument(help="A folder of your own images.")],
@@ -125,7 +160,7 @@ def data_check(
     """Check a folder of your own before anything is trained.
 
     Decode every picture, and report what is broken, left out or there twice, and the images of each
-    class. Example: nlbench data check my_images
+    class.
 
     Exit status: 0 the folder can be used; 1 it cannot, or a picture is broken.
     """
@@ -140,10 +175,18 @@ def data_check(
         raise typer.Exit(1)
 
 
-@data_app.command("fetch")
+@data_app.command(
+    "fetch",
+    epilog=examples("nlbench data fetch cifar10n", "nlbench data fetch cifar10 --data-dir /data"),
+)
 @guarded
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="A dataset of `nlbench list datasets`.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A dataset of `nlbench list datasets`.", autocompletion=complete_datasets
+        ),
+    ],
     data_dir: DataDir = None,
 ) -> None:
     """Download a dataset into the data directory.
@@ -166,10 +209,21 @@ def data_fetch(
 # ---- noise export --------------------------------------------------------------------------------
 
 
-@noise_app.command("export")
+@noise_app.command(
+    "export",
+    epilog=examples(
+        "nlbench noise export digits --kind symmetric --rate 0.4 --to labels.npy",
+        "nlbench noise export cifar10 --kind asymmetric --rate 0.3 --to labels.csv",
+    ),
+)
 @guarded
 def noise_export(
-    dataset: Annotated[str, typer.Argument(help="A dataset of `nlbench list datasets`.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="A dataset of `nlbench list datasets`.", autocompletion=complete_datasets
+        ),
+    ],
     kind: Annotated[str, typer.Option(help="A kind of noise, for example symmetric.")],
     to: Annotated[
         Path, typer.Option("--to", help="The file to write: .npy, .csv, .json (a list) or .pt")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import typer
 
-from nlbench.cli.app import DataDir, MethodsDir, app, guarded
+from nlbench.cli.app import DataDir, MethodsDir, app, examples, guarded
 
 PACKAGES = ("nlbench", "torch", "torchvision", "numpy", "pandas", "scikit-learn", "timm")
 
 
-@app.command()
+@app.command(epilog=examples("nlbench doctor", "nlbench doctor --methods-dir my_methods"))
 @guarded
 def doctor(data_dir: DataDir = None, methods_dir: MethodsDir = None) -> None:
     """Report versions, hardware, kernels, data and broken methods.

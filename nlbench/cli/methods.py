@@ -7,20 +7,32 @@ from typing import Annotated
 
 import typer
 
-from nlbench.cli.app import MethodsDir, app, guarded
+from nlbench.cli.app import MethodsDir, app, complete_methods, examples, guarded
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "nlbench check my_methods/my_loss.py",
+        "nlbench check elr --set lam=7 --set beta=0.9",
+        "nlbench check my_methods/my_loss.py --only resume",
+    )
+)
 @guarded
 def check(
     method: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="A method's name, or the path of its file.")
+        str,
+        typer.Argument(
+            metavar="NAME|FILE",
+            help="A method's name, or the path of its file.",
+            autocompletion=complete_methods,
+        ),
     ],
     methods_dir: MethodsDir = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
+            metavar="KEY=VALUE",
             help="A hyperparameter, for example q=0.5. Repeatable. All others keep their defaults.",
         ),
     ] = None,
@@ -57,7 +69,13 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command("new-method")
+@app.command(
+    "new-method",
+    epilog=examples(
+        "nlbench new-method my-loss              # writes my_methods/my_loss.py",
+        "nlbench new-method my-loss --dir ideas",
+    ),
+)
 @guarded
 def new_method(
     name: Annotated[

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlbench.cli.app import MethodsDir, Out, PlainFormat, app, guarded, warn, width
+from nlbench.cli.app import (
+    MethodsDir,
+    Out,
+    PlainFormat,
+    app,
+    complete_methods,
+    examples,
+    guarded,
+    listed,
+    warn,
+    width,
+)
+from nlbench.errors import SuiteError
 from nlbench.results.metrics import METRICS
 from nlbench.results.view import COLUMNS
 
@@ -30,7 +42,14 @@ class TableFormat(StrEnum):
     latex = "latex"
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "nlbench table results",
+        "nlbench table results --suite quick --only elr,gce --details",
+        "nlbench table results --columns last,memorised,minus --against elr",
+        "nlbench table results --format latex > table.tex",
+    )
+)
 @guarded
 def table(
     out: Annotated[Path, typer.Argument(help="The folder that holds the records.")] = Path(
@@ -50,14 +69,14 @@ def table(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help=f"Show these columns, separated by commas: {', '.join(COLUMNS)}."),
+        typer.Option(help="Show these columns, with commas between them:" + listed(COLUMNS)),
     ] = None,
     details: Annotated[
         bool,
         typer.Option("--details", help="Show every column; one table per dataset and noise."),
     ] = False,
     metric: Annotated[
-        str | None, typer.Option(help=f"Show this metric alone: {', '.join(METRICS)}.")
+        str | None, typer.Option(help="Show this metric alone:" + listed(METRICS))
     ] = None,
     against: Annotated[
         str | None,
@@ -102,7 +121,12 @@ def table(
 # ---- agreement -----------------------------------------------------------------------------------
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "nlbench agreement cifar10n-fast cifar10n",
+        "nlbench agreement cifar10n published --metric best",
+    )
+)
 @guarded
 def agreement(
     a: Annotated[str, typer.Argument(metavar="A", help="A suite in the folder of records.")],
@@ -117,7 +141,7 @@ def agreement(
         Path | None, typer.Option(help="The folder with the records of B. The default is --out.")
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="last, last10, best, selected, memorised, ...")
+        str, typer.Option(help="The metric that orders the methods:" + listed(METRICS))
     ] = "last",
     condition: Annotated[
         list[str] | None,
@@ -129,6 +153,8 @@ def agreement(
     methods_dir: MethodsDir = None,
 ) -> None:
     """Compare the order of methods in two suites (Kendall's tau-b)."""
+    if b == "published" and out_b is not None:
+        raise SuiteError("--out-b is for a second suite; published numbers are in no folder")
     from nlbench import registry
     from nlbench.errors import look_up
     from nlbench.results import agreement as agreements
@@ -155,16 +181,34 @@ def agreement(
 # ---- published -----------------------------------------------------------------------------------
 
 
-@app.command("published")
+@app.command(
+    "published",
+    epilog=examples(
+        "nlbench published --method elr --dataset cifar10",
+        "nlbench published --noise worst --format csv > published.csv",
+    ),
+)
 @guarded
 def published_numbers(
-    dataset: Annotated[str | None, typer.Option(help="cifar10, cifar10n, clothing1m, ...")] = None,
-    method: Annotated[str | None, typer.Option(help="elr, dividemix, ...")] = None,
-    noise: Annotated[
-        str | None, typer.Option(help="sym, sym-0.4, asym, worst, symmetric-inclusive, ...")
+    dataset: Annotated[
+        str | None, typer.Option(help="Those on this dataset, for example cifar10 or clothing1m.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="resnet34, preact_resnet18, ...")] = None,
-    format_: Annotated[PlainFormat, typer.Option("--format")] = PlainFormat.md,
+    method: Annotated[
+        str | None, typer.Option(help="Those of this method, for example elr or dividemix.")
+    ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="Those under this noise, for example sym, sym-0.4, asym, worst or "
+            "symmetric-inclusive."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Those of this network, for example resnet34.")
+    ] = None,
+    format_: Annotated[
+        PlainFormat, typer.Option("--format", help="Markdown with sources, or CSV.")
+    ] = PlainFormat.md,
 ) -> None:
     """Print published numbers with their sources; no run is needed."""
     from nlbench.results.published import listing, records
@@ -176,13 +220,58 @@ def published_numbers(
 # ---- show ----------------------------------------------------------------------------------------
 
 
-@app.command()
+def complete_what(incomplete: str) -> list[str]:
+    """Return the word `method`; a run's key is known only with its store."""
+    return [word for word in ("method",) if word.startswith(incomplete)]
+
+
+@app.command(
+    epilog=examples(
+        "nlbench show method elr           # hyperparameters, defaults, their sources",
+        "nlbench show method my-loss --methods-dir my_methods",
+        "nlbench show 1f3a --out results   # a run's record, by its key's beginning",
+    )
+)
 @guarded
 def show(
-    key: Annotated[str, typer.Argument(help="A run's key, or its first characters.")],
-    out: Out = Path("results"),
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY|method",
+            help="A run's key, or its first characters; or the word `method`.",
+            autocompletion=complete_what,
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(help="After `method`: its name.", autocompletion=complete_methods),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder that holds the records. The default is results."),
+    ] = None,
+    methods_dir: MethodsDir = None,
 ) -> None:
-    """Print one run's whole record."""
+    """Print a run's whole record, or what a method is and takes."""
+    if what != "method":
+        if name is not None:
+            raise SuiteError(f"{what} {name}: give one key, or `nlbench show method {name}`")
+        if methods_dir is not None:
+            raise SuiteError("--methods-dir is for `nlbench show method NAME`; a record needs none")
+        _show_record(what, out or Path("results"))
+        return
+
+    if name is None:
+        raise SuiteError("method: give its name, too; `nlbench list methods` lists all")
+    if out is not None:
+        raise SuiteError("--out is for records; `nlbench show method NAME` reads none")
+    from nlbench.cli import method_page
+    from nlbench.conformance.runner import find_method
+
+    print(method_page.page(find_method(name, methods_dir), width()), end="")
+
+
+def _show_record(key: str, out: Path) -> None:
     import json
 
     from nlbench.errors import StoreError
@@ -226,7 +315,12 @@ def _in_a_line(record: RunRecord) -> str:
 # ---- forget --------------------------------------------------------------------------------------
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "nlbench forget trial --out results --dry-run",
+        "nlbench forget trial --out results",
+    )
+)
 @guarded
 def forget(
     suite: Annotated[str, typer.Argument(help="A suite in the folder of records.")],

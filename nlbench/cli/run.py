@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlbench.cli.app import DataDir, MethodsDir, Out, app, guarded, warn, width
-from nlbench.errors import DataMissing, UserError
+from nlbench.cli.app import (
+    DataDir,
+    MethodsDir,
+    Out,
+    app,
+    complete_suites,
+    examples,
+    guarded,
+    warn,
+    width,
+)
+from nlbench.errors import DataMissing, SuiteError, UserError
 
 if TYPE_CHECKING:
     from nlbench.api import Sweep
@@ -24,13 +34,19 @@ class Stale(StrEnum):
 # ---- Options -----------------------------------------------------------------------------------
 
 SuiteName = Annotated[
-    str, typer.Argument(help="A suite file, or the name of a suite that comes with nlbench.")
+    str,
+    typer.Argument(
+        help="A suite file, or the name of a suite that comes with nlbench.",
+        autocompletion=complete_suites,
+    ),
 ]
 Only = Annotated[str | None, typer.Option(help="Train and show these rows only: ce,elr")]
 Seeds = Annotated[str | None, typer.Option(help="Train these seeds only: 0,1 or 0-4")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override a value of the protocol: epochs=2. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a value of the protocol: epochs=2. Repeatable."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
 Gpus = Annotated[str | None, typer.Option(help="Distribute the runs over these GPUs: 0,2")]
@@ -75,7 +91,14 @@ Timeout = Annotated[
 # ---- The command -------------------------------------------------------------------------------
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "nlbench run quick --jobs 2",
+        "nlbench run quick --only ce,elr --seeds 0-1 --set epochs=10",
+        "nlbench run my.yaml --methods-dir my_methods --out results",
+        "nlbench run cifar10n-cpu --dry-run",
+    )
+)
 @guarded
 def run(
     suite: SuiteName,
@@ -104,6 +127,7 @@ def run(
     from nlbench.plan.options import devices_of_gpus, parse_jobs, parse_only, parse_seeds, parse_set
     from nlbench.results import table as tables
 
+    _refuse_idle_options(device, gpus, jobs, cuda_graphs, dry_run, debug)
     # Kept as a function, because a tuned suite is prepared once for its tries and once for what
     # they chose.
     prepare = functools.partial(
@@ -162,6 +186,25 @@ def run(
     if sweep.failures():
         _report_failures(sweep, out)
         raise typer.Exit(1)
+
+
+def _refuse_idle_options(
+    device: str, gpus: str | None, jobs: str, cuda_graphs: bool | None, dry_run: bool, debug: bool
+) -> None:
+    """Raise SuiteError for options of which one has no effect beside the other."""
+    excluded = [
+        (debug and dry_run, "--debug and --dry-run", "--dry-run trains nothing"),
+        (debug and jobs != "1", "--debug and --jobs", "a debugger needs one process"),
+        (debug and "," in (gpus or device), "--debug and several GPUs", "a debugger needs one"),
+        (
+            bool(cuda_graphs) and device == "cpu",
+            "--cuda-graphs and --device cpu",
+            "they need a GPU",
+        ),
+    ]
+    for given, options, reason in excluded:
+        if given:
+            raise SuiteError(f"{options} exclude each other: {reason}")
 
 
 # ---- Messages ------------------------------------------------------------------------------------

@@ -133,6 +133,8 @@ def find_method(source: str | Path, methods_dir: str | Path | None = None) -> re
     path = Path(source)
     if path.suffix != ".py" and len(path.parts) == 1:
         return _find_by_name(str(source), methods_dir)
+    if methods_dir is not None:
+        raise SuiteError(f"{source}: is a file; --methods-dir is for a method given by its name")
     if path.is_dir():
         raise SuiteError(f"{source}: not a file.")
     if not path.is_file():
