@@ -44,6 +44,7 @@ class Listed(StrEnum):
     methods = "methods"
     datasets = "datasets"
     models = "models"
+    noises = "noises"
     protocols = "protocols"
     suites = "suites"
 
@@ -67,7 +68,11 @@ def list_names(
     lines = _described(what, methods_dir)
     width = max(map(len, lines), default=0)
     for name, line in lines.items():
-        print(f"{name:<{width}}  {line}".rstrip())
+        if "\n" in line:
+            # Several lines about a name stand below it, since long names would push them far out.
+            print(f"{name}: {line}".replace("\n", "\n    "))
+        else:
+            print(f"{name:<{width}}  {line}".rstrip())
 
 
 def _described(what: Listed, methods_dir: Path | None) -> dict[str, str]:
@@ -92,6 +97,11 @@ def _described(what: Listed, methods_dir: Path | None) -> dict[str, str]:
             "timm/NAME": "any model of timm",
         }
         return {**models.names(), **packages}
+
+    if what is Listed.noises:
+        from nlbench.cli.noises import described
+
+        return described()
 
     if what is Listed.protocols:
         from nlbench.plan.presets import PRESETS
@@ -234,7 +244,16 @@ def noise_export(
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(help="The entry to read from a .pt file with several, for the kind `file`."),
+        typer.Option(help="The column or entry to read, for the kind `file`."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A parameter of the kind that has no option of its own; repeat it for others. "
+            "`nlbench list noises` names them.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The run's seed.")] = 0,
     data_dir: DataDir = None,
@@ -243,6 +262,7 @@ def noise_export(
 
     The file holds all N labels in the dataset's order.
     """
+    from nlbench.cli.noises import parameters
     from nlbench.data import catalogue
     from nlbench.data.base import ImageFiles
     from nlbench.data.noise import label_files, measure, resolve
@@ -262,13 +282,17 @@ def noise_export(
 
     options = {"kind": kind, "rate": rate, "path": None if path is None else str(path), "key": key}
     # A parameter that is left out has the default of its kind.
-    given = {name: value for name, value in options.items() if value is not None}
+    given = parameters(options, settings or [])
     try:
         # A path on the command line counts from the working directory.
         resolved = resolve.resolve(given, info, Path())
     except SuiteError as error:
         # The keys of a noise are options of this command.
-        problems = [Problem((), p.message, f"--{p.path[-1]}") for p in error.problems]
+        problems = []
+        for found in error.problems:
+            name = str(found.path[-1])
+            option = f"--{name}" if name in options else f"--set {name}"
+            problems.append(Problem((), found.message, option))
         raise SuiteError(problems=problems) from None
     if not catalogue.status(dataset, places.data_dir).there:
         raise DataMissing(catalogue.advice(dataset, places.data_dir))

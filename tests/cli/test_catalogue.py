@@ -5,10 +5,16 @@ import re
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nlbench.data.datasets import cifar10, cifar100
+from nlbench.data.noise.kinds import KINDS
 from nlbench.data.noise.label_files import labels_hash, read_labels
+from nlbench.data.noise.resolve import resolve
+from nlbench.plan.yaml_lines import parse_yaml
 
 
 @pytest.mark.parametrize(
@@ -18,6 +24,7 @@ from nlbench.data.noise.label_files import labels_hash, read_labels
         ("datasets", ["cifar10n ", "worst", "1,397 training, 400 test"]),
         ("models", ["resnet34 ", "torchvision/NAME"]),
         ("protocols", ["cifar-cpu ", "v1"]),
+        ("noises", ["pair-flip: Flip", "{kind: matrix, path: FILE}", "source: Xia et al."]),
         ("suites", ["quick ", "cifar10n-cpu "]),
     ],
 )
@@ -35,6 +42,23 @@ def test_list(cli, what, some):
 def test_list_shows_the_methods_of_a_folder(cli):
     listed = cli("list", "methods", "--methods-dir", "own").stdout
     assert re.search(r"^failing +Fails in its", listed, re.MULTILINE)
+
+
+def test_the_kinds_of_noise_are_listed_with_parameters_and_an_example(cli, place):
+    listed = cli("list", "noises").stdout
+    blocks = re.split(r"(?m)^(?=\S)", listed)[1:]
+    assert [block.partition(":")[0] for block in blocks] == list(KINDS)
+
+    for block, kind in zip(blocks, KINDS.values(), strict=True):
+        assert f"source: {kind.source}" in block
+        for param in kind.params:
+            assert f"    {param.name} (" in block
+        # The example is one that a suite takes, but for its file.
+        example = parse_yaml(re.search(r"noise: (\{.*\})", block)[1])
+        assert set(example) <= {"kind", *(param.name for param in kind.params)}
+        if kind.params[0].type is not Path:
+            info = {"cifar100": cifar100, "": cifar10}.get(kind.class_ids, cifar10).INFO
+            assert resolve(example, info, place)["kind"] == kind.name
 
 
 def test_list_of_an_unknown_kind_names_the_kinds(refused):
@@ -89,6 +113,24 @@ def test_noise_export_writes_what_a_run_trains_on(cli, place, trained, suffix):
     record = json.loads(next(trained.glob("runs/*/record.json")).read_text())
     assert record["noise"]["labels_hash"] in result.stdout
     assert labels_hash(read_labels(place / f"labels{suffix}")) in result.stdout
+
+
+def test_noise_export_sets_a_kinds_own_parameters(cli, refused, place):
+    np.savetxt(place / "even.csv", np.full((10, 10), 0.1), delimiter=",")
+    matrix = ("noise", "export", "digits", "--kind", "matrix", "--path", "even.csv")
+    assert "--path: " in refused(*matrix, "--to", "x.npy")
+
+    result = cli(*matrix, "--set", "unrelated=true", "--to", "x.npy")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"1397 labels, (89|90|91)", result.stdout)
+
+    for setting, words in (
+        ("unrelated=maybe", "--set unrelated: must be true or false, got 'maybe'"),
+        ("unrelatet=true", "--set unrelatet: unknown key. matrix takes: path, unrelated. Did you"),
+        ("path=x.csv", "--set path: write --path x.csv"),
+        ("unrelated", "--set unrelated: write it as KEY=VALUE"),
+    ):
+        assert words in refused(*matrix, "--set", setting, "--to", "x.npy")
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,17 @@ class Param:
     default: float | str | None = None
     added: bool = False
 
+    @property
+    def in_words(self) -> str:
+        """What a suite may write for it, and what it means."""
+        allowed = {float: f"{self.low:g} to {self.high:g}", bool: "true or false"}
+        words = [allowed[self.type]] if self.type in allowed else []
+        if self.default is None:
+            words.append("required")
+        elif self.default != "":
+            words.append(f"default {str(self.default).lower()}")
+        return f"{self.name} ({', '.join(words or ['optional'])}): {self.doc}"
+
     def parse(self, value: object, base_dir: Path) -> float | str:
         """Return the value in its canonical type. Raises ValueError that says what it must be."""
         if self.type is float:
@@ -102,6 +113,7 @@ class Kind:
             given labels (N,), integers, and leaves `clean` alone. A kind that needs images gets the
             keywords `images` and `info` as well, one that needs examples the keyword
             `examples`.
+        source: the paper or code that it follows, in a few words.
         class_ids: the kind is defined for datasets whose `Info.class_ids` is this one. Empty: for
             all datasets.
         redrawn: whether each seed draws its own labels. False for labels from a file.
@@ -113,6 +125,7 @@ class Kind:
     doc: str
     draw: Callable[..., Array]
     params: tuple[Param, ...]
+    source: str = ""
     class_ids: str = ""
     needs_images: bool = False
     needs_examples: bool = False
@@ -137,6 +150,7 @@ UNRELATED = Param(
 def _kind(
     name: str,
     *params: Param,
+    source: str,
     class_ids: str = "",
     needs_images: bool = False,
     needs_examples: bool = False,
@@ -148,7 +162,16 @@ def _kind(
     def register(draw: Callable[..., Array]) -> Callable[..., Array]:
         doc = (draw.__doc__ or "").partition("\n")[0]
         KINDS[name] = Kind(
-            name, doc, draw, params, class_ids, needs_images, needs_examples, redrawn, version
+            name=name,
+            doc=doc,
+            draw=draw,
+            params=params,
+            source=source,
+            class_ids=class_ids,
+            needs_images=needs_images,
+            needs_examples=needs_examples,
+            redrawn=redrawn,
+            version=version,
         )
         return draw
 
@@ -158,7 +181,7 @@ def _kind(
 # ---- The kinds -----------------------------------------------------------------------------------
 
 
-@_kind("symmetric", RATE)
+@_kind("symmetric", RATE, source="SL (ICCV 2019) and APL (ICML 2020)")
 def _symmetric(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     """Flip round(rate * n_c) labels of each class, uniformly to the other classes.
 
@@ -171,7 +194,7 @@ def _symmetric(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     return np.where(_first_of_each_class(who, clean, C, rate), other, clean)
 
 
-@_kind("symmetric-inclusive", RATE)
+@_kind("symmetric-inclusive", RATE, source="ELR (NeurIPS 2020) and DivideMix (ICLR 2020)")
 def _symmetric_inclusive(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     """Redraw ceil(rate * N) labels uniformly over all classes, the true one too.
 
@@ -188,7 +211,9 @@ def _symmetric_inclusive(rng: Rng, clean: Array, C: int, *, rate: float) -> Arra
     return given
 
 
-@_kind("asymmetric", RATE, class_ids="cifar10")
+@_kind(
+    "asymmetric", RATE, source="Patrini et al., CVPR 2017, arXiv:1609.03683", class_ids="cifar10"
+)
 def _asymmetric(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     """Flip round(rate * n_c) of truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog.
 
@@ -202,7 +227,12 @@ def _asymmetric(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     return _map(rng, clean, target, rate)
 
 
-@_kind("asymmetric-superclass", RATE, class_ids="cifar100")
+@_kind(
+    "asymmetric-superclass",
+    RATE,
+    source="the text of Patrini et al., CVPR 2017",
+    class_ids="cifar100",
+)
 def _asymmetric_superclass(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     """Flip round(rate * n_c) of each class to the next fine id in its true superclass, circular."""
     target = np.arange(C)
@@ -211,7 +241,9 @@ def _asymmetric_superclass(rng: Rng, clean: Array, C: int, *, rate: float) -> Ar
     return _map(rng, clean, target, rate)
 
 
-@_kind("asymmetric-block", RATE, class_ids="cifar100")
+@_kind(
+    "asymmetric-block", RATE, source="the codes of Patrini et al. and of ELR", class_ids="cifar100"
+)
 def _asymmetric_block(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     """Flip round(rate * n_c) of each class to the next of five consecutive fine ids, circular.
 
@@ -221,7 +253,7 @@ def _asymmetric_block(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     return _map(rng, clean, classes - classes % 5 + (classes + 1) % 5, rate)
 
 
-@_kind("asymmetric-swap", RATE, class_ids="cifar100")
+@_kind("asymmetric-swap", RATE, source="the codes of SL and of SOP", class_ids="cifar100")
 def _asymmetric_swap(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     """Swap round(rate * n_c) labels of two random classes in each block of five consecutive ids.
 
@@ -236,13 +268,13 @@ def _asymmetric_swap(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     return _map(rng, clean, target, rate)
 
 
-@_kind("pair-flip", RATE)
+@_kind("pair-flip", RATE, source="Co-teaching (NeurIPS 2018, arXiv:1804.06872)")
 def _pair_flip(rng: Rng, clean: Array, C: int, *, rate: float) -> Array:
     """Flip round(rate * n_c) labels of each class c to class (c + 1) mod C."""
     return _map(rng, clean, (np.arange(C) + 1) % C, rate)
 
 
-@_kind("matrix", PATH, UNRELATED)
+@_kind("matrix", PATH, UNRELATED, source="class-dependent noise, as in Patrini et al., CVPR 2017")
 def _matrix(rng: Rng, clean: Array, C: int, *, path: str, unrelated: bool) -> Array:
     """Draw each label from row T[clean] of a transition matrix in a file.
 
@@ -257,7 +289,13 @@ def _matrix(rng: Rng, clean: Array, C: int, *, path: str, unrelated: bool) -> Ar
 
 
 # Version 1 standardised the pixels, as `instance-dependent-standardised` does now.
-@_kind("instance-dependent", RATE, needs_images=True, version=2)
+@_kind(
+    "instance-dependent",
+    RATE,
+    source="Xia et al., NeurIPS 2020, arXiv:2006.07836",
+    needs_images=True,
+    version=2,
+)
 def _instance_dependent(
     rng: Rng, clean: Array, C: int, *, rate: float, images: Array, info: Info
 ) -> Array:
@@ -278,7 +316,12 @@ def _instance_dependent(
     return _by_features(rng, clean, C, rate, images, lambda part: part)
 
 
-@_kind("instance-dependent-standardised", RATE, needs_images=True)
+@_kind(
+    "instance-dependent-standardised",
+    RATE,
+    source="the code of DISC (CVPR 2023)",
+    needs_images=True,
+)
 def _instance_dependent_standardised(
     rng: Rng, clean: Array, C: int, *, rate: float, images: Array, info: Info
 ) -> Array:
@@ -291,7 +334,9 @@ def _instance_dependent_standardised(
     return _by_features(rng, clean, C, rate, images, lambda part: (part - mean) / std)
 
 
-@_kind("file", PATH, KEY, UNRELATED, needs_examples=True, redrawn=False)
+@_kind(
+    "file", PATH, KEY, UNRELATED, source="labels of your own", needs_examples=True, redrawn=False
+)
 def _file(
     rng: Rng, clean: Array, C: int, *, path: str, key: str, unrelated: bool, examples: Examples
 ) -> Array:

@@ -14,6 +14,9 @@ from nlbench.errors import DataError
 # kappa of 0.05 is between unrelated labels (0) and symmetric noise of 80% (0.11 for ten classes).
 _LEAST_KAPPA = 0.05
 
+# The same for few images, whose agreement varies more.
+_FEW_KAPPA = 0.15
+
 # From that many standard deviations above chance on, labels are related beyond doubt.
 _BEYOND_DOUBT = 4.0
 
@@ -45,15 +48,15 @@ class Agreement:
         """Whether the labels agree with the truth no more than in a random order.
 
         Their kappa is below the smaller one of two limits. One is four standard deviations of
-        chance, since many images show even a weak relation. The other is 0.05, or half a standard
-        deviation where few images spread further than that: they can hardly tell heavy noise from
-        unrelated labels, so only a share of wrong labels near the one of chance counts. Labels that
-        agree less than chance by four deviations are related, too.
+        chance, since many images show even a weak relation. The other is 0.05, or one deviation
+        where few images spread further, but at most 0.15, since few images of heavy noise agree by
+        little: of 12 images of three classes, 7 must be wrong. Labels that agree less than chance
+        by four deviations are related, too.
         """
         if self.by_chance >= 1 or self.spread == 0:
             return False
         deviation = self.spread / (1 - self.by_chance)
-        limit = min(_BEYOND_DOUBT * deviation, max(_LEAST_KAPPA, deviation / 2))
+        limit = min(_BEYOND_DOUBT * deviation, max(_LEAST_KAPPA, min(deviation, _FEW_KAPPA)))
         return -_BEYOND_DOUBT * deviation < self.kappa < limit
 
 

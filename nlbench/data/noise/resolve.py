@@ -69,7 +69,9 @@ def resolve(
             resolved |= _check_file(resolved, examples or Examples.unread(info))
             resolved["sha256"] = digest(Path(str(resolved["path"])), "sha256")
         except DataError as error:
-            problems.append(_problem("path", str(error)))
+            # In a message the file is called as in the suite.
+            message = str(error).replace(str(resolved["path"]), str(noise["path"]))
+            problems.append(_problem("path", message))
     if problems:
         raise SuiteError(problems=problems)
     if kind.version > 1:
