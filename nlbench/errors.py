@@ -204,6 +204,10 @@ def in_words(detail: ErrorDetails) -> str:
 
 def shown(value: object) -> str:
     """Return a value as a message quotes it: its repr, shortened to 80 characters."""
-    # A reader of YAML knows an empty value as nothing, and not as None.
-    text = "nothing" if value is None else repr(value)
+    # Python refuses to write out integers of thousands of digits.
+    try:
+        # A reader of YAML knows an empty value as nothing, and not as None.
+        text = "nothing" if value is None else repr(value)
+    except ValueError:
+        text = "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}..."

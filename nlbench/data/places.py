@@ -9,11 +9,16 @@ from pathlib import Path
 import platformdirs
 
 
+def _expanded(path: str | Path) -> Path:
+    # Unlike Path.expanduser, this leaves a ~ as it is where the home folder is unknown.
+    return Path(os.path.expanduser(path))
+
+
 def data_dir(option: str | Path | None = None) -> Path:
     """Return the folder of data files: `option`, else NLBENCH_DATA, else a per-user folder."""
     chosen = option or os.environ.get("NLBENCH_DATA")
     if chosen:
-        return Path(chosen).expanduser()
+        return _expanded(chosen)
 
     # On Linux ~/.local/share/nlbench.
     return platformdirs.user_data_path("nlbench", appauthor=False)
@@ -23,7 +28,7 @@ def cache_dir() -> Path:
     """Return the folder of decoded data: NLBENCH_CACHE, else a per-user folder."""
     chosen = os.environ.get("NLBENCH_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return _expanded(chosen)
 
     # On Linux ~/.cache/nlbench.
     return platformdirs.user_cache_path("nlbench", appauthor=False)

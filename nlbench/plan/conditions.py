@@ -71,7 +71,11 @@ def _info(
             problems.add([*where, "test_share"], f"{entry.name} has a test part; leave it out")
         return info
 
-    folder = entry.folder(base)
+    try:
+        folder = entry.folder(base)
+    except ValueError as error:
+        problems.add([*where, "path"], str(error))
+        return None
     share = shares.setdefault(entry.id, entry.test_share)
     key = "path"
     if not located_by_suite:
@@ -107,8 +111,11 @@ def conditions_of(
     folders: dict[str, Path] = {}
     for i, entry in enumerate(suite.datasets):
         where = ("datasets", i)
-        folder = entry.folder(base)
-        # A second folder of one name has been reported already.
+        # A dataset that cannot be used has been reported already, and a second folder of one name.
+        try:
+            folder = entry.folder(base)
+        except ValueError:
+            continue
         if entry.id not in infos or folders.setdefault(entry.id, folder) != folder:
             continue
 

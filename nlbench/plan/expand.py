@@ -10,13 +10,14 @@ from nlbench import registry
 from nlbench.data.base import Info
 from nlbench.data.places import Places
 from nlbench.errors import unknown_name
+from nlbench.files import short_hash
 from nlbench.plan.conditions import conditions_of, known_infos, read_fingerprints
 from nlbench.plan.presets import PRESETS
 from nlbench.plan.problems import Problems
 from nlbench.plan.row_protocol import RowProtocols
 from nlbench.plan.rows import CheckedRow, check_row
 from nlbench.plan.spec import Condition, Plan, RunSpec, Told
-from nlbench.plan.suite_file import Suite
+from nlbench.plan.suite_file import MOST_IN_NAME, Suite
 from nlbench.plan.told import told_to
 
 
@@ -93,7 +94,7 @@ def expand(
                 )
                 specs.append(spec)
     return Plan(
-        name=suite.name + _name_of(settings),
+        name=_plan_name(suite.name, settings),
         suite=suite,
         specs=specs,
         conditions=conditions,
@@ -117,6 +118,15 @@ def _told(
                 row, checked.declared, checked.own, condition, info, problems
             )
     return found
+
+
+def _plan_name(suite: str, settings: Mapping[str, object]) -> str:
+    """Return the name of a plan, shortened to what a file system takes."""
+    name = suite + _name_of(settings)
+    if len(name) <= 2 * MOST_IN_NAME:
+        return name
+    # The hash tells apart names that begin alike.
+    return f"{name[:MOST_IN_NAME]}-{short_hash(name.encode())}"
 
 
 def _name_of(settings: Mapping[str, object]) -> str:

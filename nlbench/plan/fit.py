@@ -9,6 +9,7 @@ from pathlib import Path
 from nlbench.data import stratified
 from nlbench.data.base import Info
 from nlbench.errors import Problem, SuiteError
+from nlbench.files import user_path
 from nlbench.plan.protocol import Protocol
 
 # --- Weights -----------------------------------------------------------------------------------
@@ -41,7 +42,10 @@ def read_weights(protocol: Protocol, base: Path) -> Weights:
     if given in ("", "imagenet"):
         return Weights(given, "")
 
-    path = base / Path(given).expanduser()
+    try:
+        path = user_path(base, given)
+    except ValueError as error:
+        raise SuiteError(str(error)) from None
     if not path.is_file():
         message = f"no such file: {path}; it must be 'imagenet', a file of weights, or left out"
         raise SuiteError(message)

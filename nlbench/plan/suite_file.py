@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nlbench import registry
 from nlbench.errors import Problem, SuiteError, did_you_mean, in_words, unknown_key
+from nlbench.files import user_path
 from nlbench.plan.problems import Problems
 from nlbench.plan.protocol import merge_values
-from nlbench.plan.yaml_lines import plain, read_yaml
+from nlbench.plan.yaml_lines import NotYaml, plain, read_yaml
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from nlbench.data.base import Info
 
 Track = Literal["identical", "tuned", "as-published"]
+
+
+# The store has a file of the suite's name, and file systems take 255 bytes.
+MOST_IN_NAME = 100
 
 
 # --- The structure -----------------------------------------------------------------------------
@@ -65,8 +70,11 @@ class DatasetEntry(StrictModel):
         return f"{self.name}:{Path(self.path).name}" if self.path else self.name
 
     def folder(self, base: Path) -> Path:
-        """Return where a dataset with a path is, for a suite whose file is in `base`."""
-        return base / Path(self.path).expanduser()
+        """Return where a dataset with a path is, for a suite whose file is in `base`.
+
+        Raises: ValueError for a path that no folder can have.
+        """
+        return user_path(base, self.path)
 
     def label_sets(self, info: Info) -> list[str]:
         """Return the label sets to train on."""
@@ -152,6 +160,8 @@ class Suite(StrictModel):
             raise ValueError(
                 "must be of letters, digits, '.', '_' and '-', and begin with a letter or digit"
             )
+        if len(value) > MOST_IN_NAME:
+            raise ValueError(f"must have at most {MOST_IN_NAME} characters, for a file's name")
         return value
 
     @field_validator("methods", mode="before")
@@ -191,9 +201,12 @@ def find_suite(name: str | Path) -> Path:
     """
     # A file comes first, so that a suite of the user's may have the name of a shipped one.
     path = Path(name)
-    if path.is_file():
-        return path
     known = registry.suite_files()
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise SuiteError(f"suite {str(name)[:80]!r}: cannot be read ({error.strerror})") from None
     if str(name) in known:
         return known[str(name)]
 
@@ -219,7 +232,10 @@ def read_suite(source: str | Path | Mapping[str, object]) -> tuple[Suite, Proble
         where, tree = str(path), read_yaml(path)
 
     problems = Problems(where, tree)
-    given = plain(tree)
+    try:
+        given = plain(tree)
+    except NotYaml as error:
+        raise SuiteError(f"{where}: {error}") from None
     try:
         return Suite.model_validate(given), problems
     except ValidationError as error:

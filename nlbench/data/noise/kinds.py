@@ -27,6 +27,7 @@ from nlbench.data.noise.examples import Examples
 from nlbench.data.noise.label_files import check_labels, read_labels
 from nlbench.data.noise.matrix_files import read_matrix
 from nlbench.data.noise.relation import require_related
+from nlbench.files import user_path
 
 # truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog
 CIFAR10_PAIRS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
@@ -91,7 +92,7 @@ class Param:
         if self.type is str:
             return str(value)
 
-        path = base_dir / Path(value).expanduser()
+        path = user_path(base_dir, str(value))
         if not path.is_file():
             raise ValueError(f"there is no file {path}")
         return str(path)
