@@ -118,14 +118,15 @@ class LabelFile:
     Attributes:
         labels: (N,) int64, in the order of the training examples.
         column: the column of the labels; empty where the file has no columns.
-        order: the column that put the rows in order; empty where they are taken as they are.
+        order: the column that put the rows in order, which may have an empty name; None where they
+            are taken as they are.
         moved: whether versions before 0.2, which knew the columns `label` and `index` alone, read
             other labels from this file.
     """
 
     labels: np.ndarray
     column: str = ""
-    order: str = ""
+    order: str | None = None
     moved: bool = False
 
 

@@ -203,8 +203,8 @@ def warnings_of(noise: Resolved, examples: Examples) -> tuple[str, ...]:
     words = []
     if found.column not in ("", "label", noise["key"]):
         words.append(f"the labels are its column {found.column!r}")
-    if found.order not in ("", "index"):
-        words.append(f"its rows are put in order by {found.order!r}")
+    if found.order not in (None, "index"):
+        words.append(f"its rows are put in order by {found.order or 'its unnamed column'!r}")
     return (f"{path}: {', and '.join(words)}",) if words else ()
 
 
@@ -223,7 +223,8 @@ def _check_file(resolved: Resolved, examples: Examples) -> dict[str, float | str
     check_labels(found.labels, info.num_train, info.num_classes, path, info.num_test)
     if examples.clean is not None and not unrelated:
         require_related(examples.clean, found.labels, info.num_classes, path)
-    return {"read": f"{found.column} by {found.order or 'row'}"} if found.moved else {}
+    order = "row" if found.order is None else repr(found.order)
+    return {"read": f"{found.column} by {order}"} if found.moved else {}
 
 
 def _digest_now(path: str) -> str:

@@ -43,11 +43,12 @@ class Order:
     """Where each row of a label file belongs.
 
     Attributes:
-        column: the column that says so; empty where the rows are in order already.
+        column: the column that says so; None where rows are taken as they are. An empty name is
+            that of an index that pandas wrote.
         positions: (M,) int64, the training example of each row.
     """
 
-    column: str
+    column: str | None
     positions: np.ndarray
 
 
@@ -82,9 +83,14 @@ def order_of(
                 f"different orders; remove the one that is not meant"
             )
     if not telling:
-        return Order(found[0].column if found else "", as_it_is)
+        return Order(found[0].column if found else None, as_it_is)
 
-    counting = [order for order in found if order not in telling and _plain(order.column)]
+    counting = []
+    for order in found:
+        # pandas numbers the rows without being asked.
+        by_pandas = re.fullmatch(r"(unnamed\d+)?", _plain(order.column or ""))
+        if _counts_rows(order, as_it_is) and not by_pandas:
+            counting.append(order)
     if counting:
         raise DataError(
             f"{where}: its column {counting[0].column!r} counts the rows as they are, and "

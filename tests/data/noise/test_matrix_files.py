@@ -74,6 +74,16 @@ def test_an_exact_matrix_keeps_its_bits(tmp_path):
     np.testing.assert_array_equal(read_matrix(tmp_path / "T.npy", 3), T)
 
 
+@pytest.mark.parametrize("C", [10, 100])
+def test_single_precision_and_six_digits(tmp_path, C):
+    """Equal entries have equal errors, which add up."""
+    T = 0.3 * np.eye(C) + 0.7 / (C - 1) * (1 - np.eye(C))
+    np.save(tmp_path / "T.npy", T.astype(np.float32))
+    (tmp_path / "T.csv").write_text(rows(T, ","))
+    for name in ("T.npy", "T.csv"):
+        np.testing.assert_allclose(read_matrix(tmp_path / name, C), T, atol=1e-5)
+
+
 def test_the_identity_is_allowed_and_told(tmp_path):
     np.save(tmp_path / "T.npy", np.eye(3))
     noise = resolve({"kind": "matrix", "path": "T.npy"}, INFO, tmp_path)

@@ -174,7 +174,8 @@ def test_a_reading_that_has_changed_is_in_the_key(tmp_path):
         found = identity(resolve({"kind": "file", "path": "x.csv"}, known.info, tmp_path, known))
         return found.get("read")
 
-    assert added("id,label\n2,2\n1,1\n0,0\n") == "label by id"
+    assert added("id,label\n2,2\n1,1\n0,0\n") == "label by 'id'"
+    assert added(",label\n2,2\n1,1\n0,0\n") == "label by ''"
     assert added("label,noisy_label\n0,0\n1,1\n0,2\n") == "noisy_label by row"
     # The same labels as before, or a file that could not be read before.
     assert added("id,label\n0,0\n1,1\n2,2\n") is None

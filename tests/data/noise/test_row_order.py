@@ -100,9 +100,10 @@ def test_other_columns_are_passed_over(tmp_path):
     assert read(tmp_path / "x.csv") == (LABELS, "path")
 
 
-def test_a_counting_row_number_beside_names_says_nothing(tmp_path):
+@pytest.mark.parametrize("unnamed", ["", "Unnamed: 0"])
+def test_a_counting_row_number_beside_names_says_nothing(tmp_path, unnamed):
     lines = [f"{row},{NAMES[i]},{LABELS[i]}" for row, i in enumerate(SHUFFLED)]
-    (tmp_path / "x.csv").write_text("\n".join([",path,label", *lines]))
+    (tmp_path / "x.csv").write_text("\n".join([f"{unnamed},path,label", *lines]))
     assert read(tmp_path / "x.csv") == (LABELS, "path")
 
     # Under the name `index` it contradicts the names.
