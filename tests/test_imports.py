@@ -85,17 +85,17 @@ MAY = {
     # nlbench/__init__.py imports them inside a function, when a name is asked for.
     "": {"api", "errors"},
     "cli": {"api", "executors", "conformance", "bench", "results", "plan", "data"}
-    | {"registry", "build", "models", "ops", "errors", "hardware"},
+    | {"registry", "build", "models", "ops", "errors", "hardware", "child"},
     "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"},
     "executors": {"training", "results", "plan", "data", "code_hash", "registry"}
-    | {"errors", "hardware", "process_state"},
+    | {"errors", "hardware", "process_state", "child"},
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}
     | {"contract", "errors"},
     "bench": {"results", "ops", "errors", "hardware"},
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}
     | {"method", "contract", "ops", "errors", "files", "hardware", "streams", "process_state"},
     "results": {"plan", "code_hash", "registry", "errors", "files"},
-    "plan": {"data", "registry", "build", "models", "errors", "files", "streams"},
+    "plan": {"data", "registry", "build", "models", "errors", "files", "streams", "child"},
     "data": {"errors", "files", "hardware", "streams"},
     "code_hash": {"models", "_core"},
     "registry": {"method", "contract", "errors"},
@@ -109,6 +109,7 @@ MAY = {
     "files": set(),
     "hardware": set(),
     "process_state": set(),
+    "child": set(),
     "streams": set(),
 }
 

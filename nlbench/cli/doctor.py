@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
+from nlbench import child
 from nlbench.cli.app import DataDir, MethodsDir, app, examples, guarded
+
+if TYPE_CHECKING:
+    from nlbench.registry import MethodFile
 
 PACKAGES = ("nlbench", "torch", "torchvision", "numpy", "pandas", "scikit-learn", "timm")
 
@@ -98,21 +104,34 @@ def _data(data_dir: Path | None) -> list[str]:
 def _methods(methods_dir: Path | None) -> tuple[str, list[str]]:
     """Return a line about all methods, and the errors of those that cannot be used."""
     from nlbench import registry
-    from nlbench.errors import SuiteError
 
     files = registry.method_files([methods_dir] if methods_dir else [])
     broken = []
     for file in files.values():
+        # One broken file must not hide the others, whatever it does.
         try:
-            cls = registry.load_method(file)
-            registry.refuse_wrong_hooks(cls, file.path)
-            registry.hyperparameters(cls)
-        # One broken file must not hide the others.
-        except registry.NotImportable as error:
-            broken.append(error.in_short)
-        except SuiteError as error:
-            broken.append(str(error))
+            problem = child.run_apart(functools.partial(_problem_of, file), about=str(file.path))
+        except child.ChildEnded as error:
+            problem = f"{file.path}: {error}, when it is loaded"
+        if problem:
+            broken.append(problem)
     return f"methods: {len(files) - len(broken)} of {len(files)} can be used", broken
+
+
+def _problem_of(file: MethodFile) -> str:
+    """Return why a method's file cannot be used, or nothing."""
+    from nlbench import registry
+    from nlbench.errors import SuiteError
+
+    try:
+        cls = registry.load_method(file)
+        registry.refuse_wrong_hooks(cls, file.path)
+        registry.hyperparameters(cls)
+    except registry.NotImportable as error:
+        return error.in_short
+    except SuiteError as error:
+        return str(error)
+    return ""
 
 
 def _version(package: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nlbench import child
 from nlbench.cli.app import MethodsDir, app, complete_methods, examples, guarded
+from nlbench.errors import UserError
 
 
 @app.command(
@@ -55,18 +58,33 @@ def check(
     from nlbench.plan.options import parse_set
 
     count = {"ok": 0, "FAIL": 0, "skipped": 0}
-    results = conformance.results(
-        method, params=parse_set(set_ or []), methods_dir=methods_dir, only=only or ()
+    results = functools.partial(
+        conformance.results,
+        method,
+        params=parse_set(set_ or []),
+        methods_dir=methods_dir,
+        only=only or (),
     )
-    for result in results:
-        # A check takes seconds, so each result is shown as soon as it is known.
-        print(*result.lines(), sep="\n", flush=True)
-        count[result.status] += 1
+    # In a process of its own, because a method may end or block the one it is trained in.
+    try:
+        file = str(conformance.find_method(method, methods_dir).path)
+        for result in child.stream_apart(results, SECONDS_FOR_A_CHECK, file, passed=(UserError,)):
+            # A check takes seconds, so each result is shown as soon as it is known.
+            print(*result.lines(), sep="\n", flush=True)
+            count[result.status] += 1
+    except child.ChildEnded as error:
+        count["FAIL"] += 1
+        print(f"FAIL     the next check   the method {error}")
+        print("         fix: a method must leave its process as it is, and every hook must return")
 
     skipped = f", {count['skipped']} skipped" if count["skipped"] else ""
     print(f"{method}: {count['ok']} ok, {count['FAIL']} failed{skipped}")
     if count["FAIL"]:
         raise typer.Exit(1)
+
+
+# A check that is silent for so long hangs.
+SECONDS_FOR_A_CHECK = 900.0
 
 
 @app.command(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import faulthandler
 import os
 import signal
 import socket
@@ -12,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nlbench.child import end_with_parent, note_places
 from nlbench.errors import UserError
 from nlbench.executors._messages import Ended, Link, Message, Order, Raised, Reported, Warned
 from nlbench.executors.local import Trainer
@@ -20,9 +19,6 @@ from nlbench.results.store import Store
 from nlbench.training.context import At, EpochMetrics, Listener
 from nlbench.training.pulse import Stopped
 
-# Linux's number of the prctl option that sends a signal when the parent ends.
-_PR_SET_PDEATHSIG = 1
-
 # The exit status of a process that can no longer report.
 CONNECTION_CLOSED = 76
 
@@ -30,24 +26,11 @@ CONNECTION_CLOSED = 76
 _MEMORY_SCORE = "700"
 
 
-def end_with_parent(parent: int) -> None:
-    """Have the system end this process when its parent ends, however that happens.
-
-    Args:
-        parent: the id of the parent. If that has ended already, this process ends now.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def train_one(link_handle: int, trace_handle: int, server: int) -> NoReturn:
     """Train the run that arrives through the connection `link_handle`, and end this process.
 
     Args:
-        trace_handle: an open file. If the process crashes or gets SIGUSR1, it writes there where
-            its Python code is.
+        trace_handle: an open file for `note_places`.
         server: the id of the parent.
     """
     # As a group of its own it can be ended together with the processes that a method starts. And a
@@ -57,8 +40,7 @@ def train_one(link_handle: int, trace_handle: int, server: int) -> NoReturn:
     # The run is what needs the memory, so it is what has to end when there is too little.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_MEMORY_SCORE)
-    faulthandler.enable(trace_handle, all_threads=False)
-    faulthandler.register(signal.SIGUSR1, trace_handle, all_threads=False)
+    note_places(trace_handle)
 
     link = Link(socket.socket(fileno=link_handle))
     reporter = _Reporter(link)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import torch
 
 from nlbench import process_state
+from nlbench.child import end_with_parent, watch_exits
 from nlbench.executors import _child
 
 # A request holds the number of a run; with it come its connection and its file for traces.
@@ -45,7 +46,8 @@ def serve(handle: int, parent: int, modules: Sequence[str]) -> None:
         parent: the id of the process that has started this one.
         modules: what methods and datasets import, to import it once.
     """
-    _child.end_with_parent(parent)
+    end_with_parent(parent)
+    watch_exits()
     _preload(modules)
     _Server(socket.socket(fileno=handle)).serve()
 

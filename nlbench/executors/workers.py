@@ -13,7 +13,6 @@ import collections
 import contextlib
 import errno
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -28,7 +27,7 @@ from typing import IO, Any
 
 import torch
 
-from nlbench import hardware
+from nlbench import child, hardware
 from nlbench.data import decode
 from nlbench.errors import SuiteError, UserError
 from nlbench.executors import _child, _server
@@ -168,23 +167,12 @@ class Run:
                 os.killpg(self.pid, number)
 
     def stack(self) -> str:
-        """Return where its Python code was when it crashed, or was asked by SIGUSR1."""
-        self.trace.seek(0)
-        text = self.trace.read().decode("utf-8", "replace")
-        # What follows lists the compiled modules, and the calls of C.
-        return re.split(r"\n\n(?:Extension modules|Current thread's C stack)", text)[0].strip()
+        """Return where its Python code was when it ended, or was asked by SIGUSR1."""
+        return child.stack_in(self.trace)
 
     def place(self) -> str:
-        """Return the innermost line of the method's file in `stack`, or nothing.
-
-        faulthandler writes the innermost call first: `File "hang.py", line 3 in loss`.
-        """
-        for line in self.stack().splitlines():
-            text = line.strip().removeprefix("File ")
-            name = text.partition(",")[0].strip('"')
-            if self.todo.spec.method.replace("-", "_") == Path(name).stem:
-                return f", last seen in {text}"
-        return ""
+        """Return the innermost line of the method's file in `stack`, or nothing."""
+        return child.place_in(self.stack(), self.todo.spec.method.replace("-", "_"))
 
 
 class _Runs:
@@ -386,8 +374,8 @@ class _Runs:
         status = self._server.wait()
         if not self._ready:
             raise UserError(
-                f"the process that is to start the runs {_ended(status)} at its start; what it "
-                "says above may tell why. NLBENCH_EXECUTOR=local trains without it."
+                f"the process that is to start the runs {child.how_it_ended(status)} at its "
+                "start; what it says above may tell why. NLBENCH_EXECUTOR=local trains without it."
             )
         lost = list(self.going.values())
         for run in lost:
@@ -450,24 +438,13 @@ def _died(run: Run, kind: int, value: int) -> Exception:
         )
     if status >= 0:
         return WorkerDied(
-            f"the method {run.todo.spec.method} {_ended(status)} (as os._exit does); it may have "
-            "said why on standard error"
+            f"the method {run.todo.spec.method} {child.how_it_ended(status)} (as os._exit does)"
+            f"{run.place()}; it may have said why on standard error"
         )
-    reason = f"its process {_ended(status)}{run.place()}"
+    reason = f"its process {child.how_it_ended(status)}{run.place()}"
     if status == -signal.SIGKILL:
         reason += "; when memory is short the system does that, and fewer --jobs need less"
     return WorkerDied(reason)
-
-
-def _ended(status: int) -> str:
-    if status >= 0:
-        return f"ended its process with status {status}"
-    # A signal without a name is one of the real-time signals.
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"was ended by {name}"
 
 
 def _hang(run: Run, timeout: float) -> str:

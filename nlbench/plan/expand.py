@@ -15,7 +15,7 @@ from nlbench.plan.conditions import conditions_of, known_infos, read_fingerprint
 from nlbench.plan.presets import PRESETS
 from nlbench.plan.problems import Problems
 from nlbench.plan.row_protocol import RowProtocols
-from nlbench.plan.rows import CheckedRow, check_row
+from nlbench.plan.rows import CheckedRow, check_row_apart
 from nlbench.plan.spec import Condition, Plan, RunSpec, Told
 from nlbench.plan.suite_file import MOST_IN_NAME, Suite
 from nlbench.plan.told import told_to
@@ -57,7 +57,7 @@ def expand(
     conditions = conditions_of(suite, base, infos, places, problems)
     rows: dict[str, CheckedRow] = {}
     for row in suite.methods:
-        checked = check_row(row, suite, files, infos, problems)
+        checked = check_row_apart(row, suite, files, infos, problems)
         if checked is not None:
             rows[row] = checked
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from nlbench import registry
+from nlbench import child, registry
 from nlbench.build import build_method, dummy_task, problem_of, typed_value
 from nlbench.data.base import Info
-from nlbench.errors import MethodError, SuiteError, did_you_mean, unknown_key, unknown_name
+from nlbench.errors import MethodError, Problem, SuiteError, did_you_mean, unknown_key, unknown_name
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import STAND_IN, Told
 from nlbench.plan.suite_file import MethodEntry, Suite
@@ -106,6 +107,40 @@ def check_row(
             if method is not None:
                 declared[dataset], networks = method.told, method.num_networks
     return CheckedRow(file.name, params, declared, own, networks)
+
+
+def check_row_apart(
+    row: str,
+    suite: Suite,
+    files: Mapping[str, registry.MethodFile],
+    infos: Mapping[str, Info],
+    problems: Problems,
+) -> CheckedRow | None:
+    """Check a row as `check_row` does, but load a user's own file in a process of its own.
+
+    What such a file prints, changes or ends there does not reach this process.
+    """
+    file = files.get(suite.methods[row].method or row)
+    if file is None or file.module.startswith("nlbench.methods."):
+        return check_row(row, suite, files, infos, problems)
+
+    def check() -> tuple[CheckedRow | None, list[Problem]]:
+        own = Problems(problems.source)
+        return check_row(row, suite, files, infos, own), own.found
+
+    # Before the fork, so that it is imported once.
+    importlib.import_module("torch")
+    try:
+        checked, found = child.run_apart(check, about=str(file.path))
+    except child.ChildEnded as error:
+        problems.add(
+            ["methods", row],
+            f"{file.path}: {error}, when it is loaded and built. fix: a method must leave its "
+            "process as it is",
+        )
+        return None
+    problems.extend(found)
+    return checked
 
 
 def _check_track(row: str, suite: Suite, problems: Problems) -> None:
