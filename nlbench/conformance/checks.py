@@ -36,6 +36,7 @@ from nlbench.conformance.watch import evaluation_mode, random_images
 from nlbench.contract import hooks
 from nlbench.errors import SuiteError
 from nlbench.method import Method, Run
+from nlbench.training.phases import unreached
 from nlbench.training.run_state import RunState
 
 Function = Callable[[Lab], str | None]
@@ -185,9 +186,18 @@ def can_be_built(lab: Lab) -> None:
 @check("train", "build")
 def trains(lab: Lab) -> str:
     """it trains: losses, gradients, parameters and outputs are finite"""
-    used = lab.train().watch.used
-    fewest = min((len(examples) for examples in used.values()), default=N)
-    return f"an epoch's batches hold {fewest} of {N} examples" if fewest < N else ""
+    watch = lab.train().watch
+    notes = []
+    fewest = min((len(examples) for examples in watch.used.values()), default=N)
+    if fewest < N:
+        notes.append(f"an epoch's batches hold {fewest} of {N} examples")
+
+    # What never begins is not checked either.
+    task, takes = watch.run.task, registry.hyperparameters(lab.cls)
+    values = {name: lab.params.get(name, p.default) for name, p in takes.items()}
+    late = unreached(watch.method, values, task.epochs, task.steps_per_epoch)
+    notes += [f"not checked: {sentence}" for sentence in late]
+    return "; ".join(notes)
 
 
 @check("2-classes", "train")

@@ -276,3 +276,12 @@ def test_new_method_refuses_a_name_that_cannot_be_or_is_taken(tmp_path):
     path.write_text("mine")
     assert "my_loss.py exists already" in new("my_loss", tmp_path)
     assert path.read_text() == "mine"
+
+
+def test_what_never_begins_in_the_short_trainings_is_said_to_be_unchecked(tmp_path):
+    """A newcomer's warm-up of 40 epochs: all checks pass, and none has seen what follows it."""
+    late = init("self.warmup = warmup", more=", warmup: int = 40")
+    results = runner.check(write(tmp_path, members(late, CE)), only=["train"])
+    note = next(result for result in results if result.name == "train")
+    assert note.status == "ok"
+    assert note.message.startswith("not checked: warmup is 40, and this training has 4 epochs")
