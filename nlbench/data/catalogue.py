@@ -40,13 +40,15 @@ def dataset(name: str) -> DatasetModule:
     return cast(DatasetModule, importlib.import_module(f"nlbench.data.datasets.{path.stem}"))
 
 
-def info(name: str, path: str | Path, places: Places, test_share: float = 0.0) -> Info:
+def info(
+    name: str, path: str | Path, places: Places, test_share: float = 0.0, clean_val: str = ""
+) -> Info:
     """Return what is known of a dataset before a run.
 
     Args:
         path: the folder that a suite names, or "" for a dataset of the data directory. A folder is
             read here, because nothing is known of it before.
-        test_share: see `Places`.
+        test_share, clean_val: see `Places`.
     Raises: SuiteError for an unknown name; DataMissing, DataError for a folder.
     """
     module = dataset(name)
@@ -54,21 +56,26 @@ def info(name: str, path: str | Path, places: Places, test_share: float = 0.0) -
         return module.INFO
 
     # The seed does not matter: no dataset that a suite locates is redrawn.
-    return module.load(places.reading(Path(path), test_share), seed=0).info
+    return module.load(places.reading(Path(path), test_share, clean_val), seed=0).info
 
 
 def open_dataset(
-    name: str, path: str | Path, places: Places, seed: int, test_share: float = 0.0
+    name: str,
+    path: str | Path,
+    places: Places,
+    seed: int,
+    test_share: float = 0.0,
+    clean_val: str = "",
 ) -> Dataset:
     """Read a dataset: from the folder `path` where a suite names one, else from the data directory.
 
     Args:
-        test_share: see `Places`.
+        test_share, clean_val: see `Places`.
     Raises: SuiteError for an unknown name; DataMissing when it is not there; DataError, naming the
         file, when it cannot be used.
     """
     if path:
-        places = places.reading(Path(path), test_share)
+        places = places.reading(Path(path), test_share, clean_val)
     module = dataset(name)
     data = module.load(places, seed)
 

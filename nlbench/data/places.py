@@ -42,17 +42,20 @@ class Places:
         data_dir: the folder to read. For a dataset that a suite locates, the folder it names.
         cache_dir: the folder for decoded copies. It need not exist.
         test_share: of a folder without a test part, the share of its images to test on; else 0.
+        clean_val: the part of a folder whose labels are true and may select an epoch, for example
+            "val"; else "".
     """
 
     data_dir: Path
     cache_dir: Path
     test_share: float = 0.0
+    clean_val: str = ""
 
     @classmethod
     def of_user(cls, option: str | Path | None = None) -> Places:
         """Return the user's folders; `option` is what --data-dir says."""
         return cls(data_dir(option), cache_dir())
 
-    def reading(self, folder: Path, test_share: float = 0.0) -> Places:
+    def reading(self, folder: Path, test_share: float = 0.0, clean_val: str = "") -> Places:
         """Return the same places with `folder` as the folder to read."""
-        return replace(self, data_dir=folder, test_share=test_share)
+        return replace(self, data_dir=folder, test_share=test_share, clean_val=clean_val)

@@ -28,7 +28,7 @@ def known_infos(suite: Suite, base: Path, places: Places, problems: Problems) ->
     """
     infos: dict[str, Info] = {}
     folders: dict[str, Path] = {}
-    shares: dict[str, float] = {}
+    shares: dict[str, tuple[float, str]] = {}
     for i, entry in enumerate(suite.datasets):
         found = _info(entry, ("datasets", i), base, places, folders, shares, problems)
         if found is not None:
@@ -45,13 +45,14 @@ def _info(
     base: Path,
     places: Places,
     folders: dict[str, Path],
-    shares: dict[str, float],
+    shares: dict[str, tuple[float, str]],
     problems: Problems,
 ) -> Info | None:
     """Return what is known of one dataset, or None after reporting why it cannot be used.
 
     Args:
-        folders, shares: the folder of each dataset with a path so far, and its `test_share`; this
+        folders, shares: the folder of each dataset with a path so far, and its `test_share`
+            and `clean_val`; this
             one is added.
     """
     known = catalogue.dataset_files()
@@ -67,8 +68,7 @@ def _info(
         if located_by_suite:
             problems.add(where, f"{entry.name} needs a path, the folder it lies in")
             return None
-        if entry.test_share:
-            problems.add([*where, "test_share"], f"{entry.name} has a test part; leave it out")
+        _check_takes_no_parts(entry, where, problems)
         return info
 
     try:
@@ -76,7 +76,7 @@ def _info(
     except ValueError as error:
         problems.add([*where, "path"], str(error))
         return None
-    share = shares.setdefault(entry.id, entry.test_share)
+    share, clean_val = shares.setdefault(entry.id, (entry.test_share, entry.clean_val))
     key = "path"
     if not located_by_suite:
         message = f"{entry.name} takes no path; --data-dir says where"
@@ -87,13 +87,26 @@ def _info(
     elif share != entry.test_share:
         key = "test_share"
         message = f"is {share:g} in an entry above; a folder has one test part"
+    elif clean_val != entry.clean_val:
+        key = "clean_val"
+        message = f"is {clean_val!r} in an entry above; it must be the same in both"
     else:
         try:
-            return catalogue.info(entry.name, folder, places, entry.test_share)
+            return catalogue.info(entry.name, folder, places, entry.test_share, entry.clean_val)
         except UserError as error:
             message = str(error)
     problems.add([*where, key], message)
     return None
+
+
+def _check_takes_no_parts(
+    entry: DatasetEntry, where: tuple[str | int, ...], problems: Problems
+) -> None:
+    """Report keys that are for a folder of one's own, in the entry of another dataset."""
+    if entry.test_share:
+        problems.add([*where, "test_share"], f"{entry.name} has a test part; leave it out")
+    if entry.clean_val:
+        problems.add([*where, "clean_val"], "only a folder of your own takes it; leave it out")
 
 
 # --- Conditions --------------------------------------------------------------------------------
@@ -126,7 +139,12 @@ def conditions_of(
         for condition in found:
             condition = replace(condition, told=told)
             if entry.path:
-                condition = replace(condition, data_path=str(folder), test_share=entry.test_share)
+                condition = replace(
+                    condition,
+                    data_path=str(folder),
+                    test_share=entry.test_share,
+                    clean_val=entry.clean_val,
+                )
             condition = _titled_apart(condition, conditions)
             if condition in conditions:
                 problems.add(where, f"{condition.title} is listed twice; keep one")
@@ -176,8 +194,9 @@ def _with_noises(
     # A folder has been read already, so that its files can be compared with a list of labels here.
     examples = None
     if noises and entry.path:
-        folder, share = entry.folder(base), entry.test_share
-        data = catalogue.open_dataset(entry.name, folder, places, seed=0, test_share=share)
+        data = catalogue.open_dataset(
+            entry.name, entry.folder(base), places, 0, entry.test_share, entry.clean_val
+        )
         examples = Examples.of(data)
 
     found = []
@@ -230,9 +249,10 @@ def _own_parameters(noise: Mapping[str, float | str]) -> str:
     return ", ".join(words)
 
 
-def _places_of(conditions: Sequence[Condition]) -> list[tuple[str, str, float]]:
-    """Return each dataset once, with its folder and the share of it that is the test part."""
-    return list(dict.fromkeys((c.dataset, c.data_path, c.test_share) for c in conditions))
+def _places_of(conditions: Sequence[Condition]) -> list[tuple[str, str, float, str]]:
+    """Return each dataset once, with its folder, its `test_share` and its `clean_val`."""
+    found = ((c.dataset, c.data_path, c.test_share, c.clean_val) for c in conditions)
+    return list(dict.fromkeys(found))
 
 
 # --- What the owner of a folder should see ------------------------------------------------------
@@ -245,10 +265,10 @@ def about_folders(conditions: Sequence[Condition], places: Places) -> tuple[list
     """
     lines: list[str] = []
     warnings: list[str] = []
-    for dataset, path, share in _places_of(conditions):
+    for dataset, path, share, clean_val in _places_of(conditions):
         if not path:
             continue
-        data = catalogue.open_dataset(dataset, path, places, 0, share)
+        data = catalogue.open_dataset(dataset, path, places, 0, share, clean_val)
         lines.append(describe.in_short(data))
         warnings += data.warnings
     return lines, warnings
@@ -281,9 +301,9 @@ def read_fingerprints(
     fingerprints: dict[tuple[str, str], str] = {}
     infos: dict[str, Info] = {}
     # Several conditions share a dataset, and reading one takes seconds.
-    for dataset, path, share in _places_of(conditions):
+    for dataset, path, share, clean_val in _places_of(conditions):
         # Any seed does: a fingerprint is the same for all of them.
-        data = catalogue.open_dataset(dataset, path, places, 0, share)
+        data = catalogue.open_dataset(dataset, path, places, 0, share, clean_val)
         infos[dataset] = data.info
         for condition in conditions:
             if condition.dataset == dataset and condition.noise is not None:

@@ -48,6 +48,7 @@ class Condition:
         title: how a table prints it.
         noise_path: the file of a `file` or `matrix` noise. Its digest is in `noise`.
         data_path: the folder of a dataset that a suite locates, else "".
+        clean_val: the part of a folder that has true labels to select an epoch by, else "".
         test_share: of a folder without a test part, the share of its images to test on. The
             fingerprint holds which images these are.
         told: what the suite gives in place of measured privileged information; see
@@ -62,6 +63,7 @@ class Condition:
     noise_path: str = field(default="", compare=False)
     data_path: str = field(default="", compare=False)
     test_share: float = field(default=0.0, compare=False)
+    clean_val: str = field(default="", compare=False)
     told: dict[str, Told] = field(default_factory=dict, hash=False)
 
 

@@ -47,6 +47,8 @@ class DatasetEntry(StrictModel):
         noise_rate: what methods are told that need the noise rate, in place of the measured one: a
             number, or "estimate". `plan.told` checks it.
         transition: the file of the matrix that methods are told that need T.
+        clean_val: a part of a folder, such as "val", whose labels are true and select an epoch. It
+            has a column of its own, and no method gets it.
         test_share: of a folder without a test part, the share of its images to test on.
     """
 
@@ -56,6 +58,7 @@ class DatasetEntry(StrictModel):
     noise: list[dict[str, object]] = Field(default_factory=list, min_length=1)
     noise_rate: object = ""
     transition: object = ""
+    clean_val: str = ""
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @field_validator("labels", "noise", mode="before")

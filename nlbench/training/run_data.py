@@ -93,7 +93,12 @@ def load_data(spec: RunSpec, data_dir: Path) -> RunData:
     condition, protocol = spec.condition, spec.protocol
     places = Places.of_user(data_dir)
     dataset = catalogue.open_dataset(
-        condition.dataset, condition.data_path, places, spec.seed, condition.test_share
+        condition.dataset,
+        condition.data_path,
+        places,
+        spec.seed,
+        condition.test_share,
+        condition.clean_val,
     )
     noise = None if condition.noise is None else {**condition.noise, "path": condition.noise_path}
     return prepare(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlbench.data.base import Dataset, Found, Info, Source
+from nlbench.data.base import Dataset, Found, Images, Info, Source
 from nlbench.data.cache import cached_files, file_state
 from nlbench.data.formats import image_lists, image_parquet
 from nlbench.data.formats.class_folders import (
@@ -156,15 +156,18 @@ def _state(path: Path) -> tuple[tuple[str, int], ...]:
 def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     """Read the folder; `state` is that of its files, so that a change is noticed."""
     train, test = _both_parts(places)
+    # True labels that may select an epoch; a suite asks for them.
+    held = [_held_part(places)] if places.clean_val else []
 
     # ---- Classes as numbers ----------------------------------------------------------------------
     # A class may occur among the true labels alone.
-    for part in (train, test):
+    for part in (train, test, *held):
         part.clean[:] = _as_whole_numbers(part.clean, train.labels)
     known = [label for label in train.clean if label]
     classes = _classes(train.labels + known)
-    _require_true_labels(test)
-    _require_known(test, classes)
+    for part in (test, *held):
+        _require_true_labels(part)
+        _require_known(part, classes)
     if len(classes) < 2:
         raise DataError(
             f"{train.source}: holds one class, {', '.join(classes)}; at least two are needed"
@@ -178,8 +181,13 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     train_list = train.numbered(numbers(train.labels))
     test_list = test.numbered(numbers(test.clean or test.labels))
     kept, absent = image_lists.usable(train_list)
-    image_lists.require_whole(test_list)
-    _require_apart(train, test)
+    held_lists = [part.numbered(numbers(part.clean or part.labels)) for part in held]
+    for images in (test_list, *held_lists):
+        image_lists.require_whole(images)
+    for part in (test, *held):
+        _require_apart(train, part, "training")
+    for part in held:
+        _require_apart(test, part, "test")
 
     train_list = train_list.select(kept)
     label_sets = {"given": train_list.labels}
@@ -190,6 +198,9 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     elif known:
         label_sets["clean"] = numbers(train.clean)[kept]
     clean = label_sets.get("clean", partly_clean)
+    scored: dict[str, tuple[Images, np.ndarray]] = {}
+    for images in held_lists:
+        scored["clean_val"] = images.files(), images.labels
 
     # ---- The dataset -----------------------------------------------------------------------------
     name = places.data_dir.name
@@ -211,15 +222,18 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
         test_labels=test_list.labels,
         label_sets=label_sets,
         partly_clean=partly_clean,
+        scored=scored,
         fingerprint=image_lists.list_fingerprint(
             (classes, np.empty(0, np.int64) if clean is None else clean),
             (train_list.names, train_list.labels),
             (test_list.names, test_list.labels),
+            *((images.names, images.labels) for images in held_lists),
         ),
         warnings=(
             *train.notes,
             *test.notes,
-            *_other_parts(places.data_dir, train, test),
+            *(note for part in held for note in part.notes),
+            *_other_parts(places, train, test, *held),
             *_about_classes(classes, train_list, test_list),
             *_about_labels(label_sets, len(classes), train.source),
             *absent,
@@ -336,8 +350,12 @@ def _about_copies(train: ImageList, test: ImageList, cache_dir: Path) -> list[st
     return notes
 
 
-def _require_apart(train: Part, test: Part) -> None:
-    """Raise DataError for a file that both parts list. A copy under another name is not found."""
+def _require_apart(train: Part, test: Part, kind: str) -> None:
+    """Raise DataError for a file that both parts list. A copy under another name is not found.
+
+    Args:
+        kind: what the first part is for, in words.
+    """
     train_lines = {}
     for name, line in zip(train.names, train.lines, strict=True):
         train_lines[os.path.join(train.root, name)] = line
@@ -347,8 +365,8 @@ def _require_apart(train: Part, test: Part) -> None:
         if place in train_lines:
             first = image_lists.at(train.source, train_lines[place])
             raise DataError(
-                f"{image_lists.at(test.source, line)}: {place} is a training image too ({first}); "
-                f"nothing may be trained on and tested with"
+                f"{image_lists.at(test.source, line)}: {place} is a {kind} image too ({first}); "
+                f"an image may be in one part only"
             )
 
 
@@ -389,6 +407,21 @@ def _both_parts(places: Places) -> tuple[Part, Part]:
             f"labels may be as wrong as those of the training images"
         )
     return train, test
+
+
+def _held_part(places: Places) -> Part:
+    """Read the part that the suite's `clean_val` names."""
+    name = places.clean_val
+    if name in _PARTS or "/" in name or name.startswith("."):
+        raise DataError(
+            f"{places.data_dir}: clean_val {name!r} must be the name of another part than train "
+            f"and test, for example val, which lies in val/ or is listed in val.csv"
+        )
+    if not _has_part(places.data_dir, name):
+        raise DataMissing(
+            f"{places.data_dir}: clean_val is {name!r}, and there is neither {name}/ nor {name}.csv"
+        )
+    return _part(places, name)
 
 
 def _has_part(path: Path, name: str) -> bool:
@@ -469,8 +502,9 @@ def _hint(path: Path) -> str:
     return ""
 
 
-def _other_parts(path: Path, *parts: Part) -> list[str]:
+def _other_parts(places: Places, *parts: Part) -> list[str]:
     """Say which parts of the folder are not read, such as val/ beside train/ and test/."""
+    path = places.data_dir
     used = {part.source.name for part in parts}
     for part in parts:
         if part.root == path:
@@ -478,7 +512,7 @@ def _other_parts(path: Path, *parts: Part) -> list[str]:
 
     notes = []
     for split, files in image_parquet.all_splits(path).items():
-        if split not in _PARTS:
+        if split not in (*_PARTS, places.clean_val):
             notes.append(_not_read(path, split, counted(len(files), "parquet file")))
     for entry in sorted(path.iterdir()):
         if entry.name in used or entry.name in _PARTS or is_of_program(entry.name):
@@ -497,7 +531,9 @@ def _not_read(path: Path, name: str, what: str) -> str:
     if name.lower().rstrip("/").removesuffix(".csv") in _VALIDATION:
         message += (
             ". Validation images are taken out of the training part (the protocol's val_fraction): "
-            f"move those of {name} into train or test, or remove them"
+            f"move those of {name} into train or test, or remove them. If their labels are true, "
+            f"`clean_val: {name.rstrip('/').removesuffix('.csv')}` in the suite's dataset entry "
+            "selects an epoch by them"
         )
     return message
 
