@@ -293,6 +293,8 @@ def _as_table(content: object, path: Path) -> TextTable:
     """Return a list of mappings, which all have the same names, as a table."""
     assert isinstance(content, list)
     names = tuple(str(name) for name in content[0])
+    if not names:
+        raise DataError(f"{path}: entry 0 is an empty mapping, without a label")
     rows = []
     for i, mapping in enumerate(content):
         if not isinstance(mapping, dict) or tuple(map(str, mapping)) != names:

@@ -127,17 +127,10 @@ def _integer(cell: object) -> int | None:
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         return None
     try:
-        # int() first, which is exact for large numbers.
-        return int(cell) if isinstance(cell, int | str) else _whole(float(cell))
-    except ValueError:
-        pass
-    try:
-        return _whole(float(cell))
+        value = float(cell)
     except (ValueError, OverflowError):
         return None
-
-
-def _whole(value: float) -> int | None:
+    # Beyond that a float is not exact, and nothing has so many classes.
     return int(value) if value == value // 1 and abs(value) < 2**53 else None
 
 

@@ -182,8 +182,11 @@ def _numbers(path: Path) -> np.ndarray:
         names = ", ".join(map(str, content))
         raise DataError(f"{path}: holds several things by name ({names}); save T alone: {_SAVE}")
     try:
-        return np.asarray(content, np.float64)
-    except (ValueError, TypeError) as error:
+        numbers = np.asarray(content)
+        if numbers.dtype.kind == "c":
+            raise ValueError("its numbers are complex")
+        return numbers.astype(np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
             f"{path}: not a matrix of numbers ({error}): {shown(content)}; {_SAVE} writes one"
         ) from None

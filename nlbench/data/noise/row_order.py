@@ -331,7 +331,12 @@ def _no_match(column: _Column, examples: Examples) -> DataError:
     unknown = np.flatnonzero(places < 0)
     if len(unknown):
         cell = column.cells[unknown[0]]
-        example = f"the first training image is {names[0]!r}" if len(unknown) == len(places) else ""
+        example = ""
+        if len(unknown) == len(places):
+            example = (
+                f"the first one is {names[0]!r}. A column 'index' with each image's position, from "
+                f"0, does as well"
+            )
         near = difflib.get_close_matches(cell, names[:10_000], n=1)
         hint = f"did you mean {near[0]!r}?" if near else "leave out the lines of other images"
         return DataError(

@@ -167,7 +167,7 @@ def test_numbers_that_may_be_names_or_positions(tmp_path):
         (
             "id",
             list("uvwxyz"),
-            ":2: its column 'id' holds 'u' and 5 more; .* first training image is 'ant/a10",
+            ":2: its column 'id' holds 'u' and 5 more; .* the first one is 'ant/a10",
         ),
         ("path", [f"test/{n}" for n in NAMES], ":2: .* holds 'test/ant/a10.jpg' and 5 more; no"),
         (
