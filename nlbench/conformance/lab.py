@@ -154,7 +154,7 @@ class Lab:
         # Each part goes on from the checkpoint of the part before it.
         first = 1 if trial.stops else trial.epochs
         for last in range(first, trial.epochs + 1):
-            watch = Watch(trial, stop_at=last)
+            watch = Watch(trial, stop_at=last, files=[self.file.path])
             # Each training begins with another state of the global generators, because its numbers
             # must not depend on them.
             stream = seeded(trial.again, "check", number, last)

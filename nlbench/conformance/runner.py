@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from nlbench import registry
 from nlbench.build import problem_of
+from nlbench.conformance import loss_checks  # noqa: F401
 from nlbench.conformance.advice import Failed, Skipped
 from nlbench.conformance.checks import CHECKS, Check, import_file
 from nlbench.conformance.lab import Lab, quiet

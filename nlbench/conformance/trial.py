@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from nlbench.plan import protocol as protocols
 from nlbench.plan.protocol import Protocol
@@ -34,6 +35,10 @@ class Trial:
         twice: whether each epoch is evaluated twice.
         ahead: how many steps before its use each item of the plan is drawn.
         forms: whether loss_and_grad is compared with loss.
+        batch: the number of examples in a batch.
+        logits: "" for the networks' own outputs. "equal": each network gives 0 for all classes.
+            "sure": it gives 120 for its best class and -120 for all others. Gradients pass as if
+            the network had given them.
         fresh: whether the method's file is executed again, as in a new process.
         stops: whether the training is stopped after each epoch and continued with new objects, of
             a file that is executed again.
@@ -61,10 +66,12 @@ class Trial:
     forms: bool = False
     fresh: bool = False
     stops: bool = False
+    batch: int = BATCH
+    logits: Literal["", "equal", "sure"] = ""
 
     def protocol(self) -> Protocol:
         """Return the protocol of this trial: a short variant of `digits`."""
-        values: dict[str, object] = {"epochs": self.epochs, "batch_size": BATCH}
+        values: dict[str, object] = {"epochs": self.epochs, "batch_size": self.batch}
         if self.clean:
             values["weight_decay"] = 0.0
         if self.pixels:

@@ -7,12 +7,14 @@ frames would hide a method that reads the variables of its callers.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,12 +22,17 @@ from torch import Tensor, nn
 
 from nlbench.conformance import snapshot
 from nlbench.conformance.forms import FormComparison
+from nlbench.conformance.memory import MemoryRows
+from nlbench.conformance.placement import Placement
 from nlbench.conformance.read_only import ReadOnly
 from nlbench.conformance.snapshot import Snapshot
 from nlbench.conformance.trial import Trial
 from nlbench.method import Batch, Method, Run, Schedule, Task
 from nlbench.training.epoch import drawn_ahead
 from nlbench.training.run_state import RunState
+
+# exp(-2 * 120) is 0 in float32, so each probability is 0 or 1.
+SURE = 120.0
 
 
 class Stop(BaseException):
@@ -60,9 +67,18 @@ class Watch:
         used: epoch -> the examples in its batches.
         read_only: notices writes to labels, images, index and logits.
         forms: compares loss_and_grad with loss.
+        memory: notices rows of a memory that a step changes though they are not its examples'.
+        placement: notices tensors that would lie on another device; None for most trials, as it
+            takes time.
+        modes: (epoch, i) -> the modes of network i in its forward passes with a gradient.
+        row_gradients: i -> the mean norm of the gradient of an example, in the first step, with
+            respect to the output of network i.
+
+    Args:
+        files: the files of the method.
     """
 
-    def __init__(self, trial: Trial, stop_at: int = -1):
+    def __init__(self, trial: Trial, stop_at: int = -1, files: Sequence[Path] = ()):
         self.trial = trial
         self.stop_at = stop_at
         self.module = ""
@@ -79,6 +95,10 @@ class Watch:
         self.used: dict[int, set[int]] = {}
         self.read_only = ReadOnly(self.now)
         self.forms = FormComparison()
+        self.memory = MemoryRows()
+        self.placement = Placement(files) if trial == Trial() else None
+        self.modes: dict[tuple[int, int], set[bool]] = {}
+        self.row_gradients: dict[int, float] = {}
 
     def now(self) -> str:
         """Return the place of the training, for example "epoch 0, step 3"; empty before it."""
@@ -87,9 +107,13 @@ class Watch:
 
     def around(
         self, hook: str, *tensors: tuple[str, Tensor], batches: Sequence[Any] = ()
-    ) -> AbstractContextManager[None]:
+    ) -> AbstractContextManager[Any]:
         """Notice what the method's hook writes to though it may only read it."""
-        return self.read_only.around(hook, self.task, tensors, batches)
+        stack = contextlib.ExitStack()
+        stack.enter_context(self.read_only.around(hook, self.task, tensors, batches))
+        if self.placement is not None:
+            stack.enter_context(self.placement)
+        return stack
 
     def listen_to(self, run: RunState) -> None:
         """Observe a run's batches, its losses, its optimisers' steps and its networks' outputs.
@@ -146,6 +170,20 @@ class Watch:
     def _look_at_output(self, i: int, network: nn.Module, args: Any, logits: Tensor) -> None:
         if not logits.isfinite().all():
             self._note("output", f"the output of run.networks[{i}] is not finite")
+        if not logits.requires_grad:
+            return
+
+        self.modes.setdefault((self.run.epoch, i), set()).add(network.training)
+        if self.run.epoch == self.run.step == 0 and i not in self.row_gradients:
+            logits.register_hook(functools.partial(self._measure, i))
+
+    def _measure(self, i: int, dlogits: Tensor) -> None:
+        self.row_gradients.setdefault(i, float(dlogits.detach().norm(dim=1).mean()))
+
+    def set_outputs(self) -> None:
+        """Let the networks give the outputs that the trial asks for, with the same gradients."""
+        for network in self.run.networks:
+            network.register_forward_hook(functools.partial(_given_outputs, self.trial.logits))
 
     def _look_at_parameters(self, loss: float) -> None:
         """Note the first gradient, else the first parameter, that is not finite."""
@@ -177,6 +215,15 @@ class Watch:
             self.not_finite = NotFinite(kind, f"{self.now()}: {message}")
 
 
+def _given_outputs(kind: str, network: nn.Module, args: Any, logits: Tensor) -> Tensor:
+    # It is 0, and has the gradient of the output.
+    zero = logits - logits.detach()
+    if kind == "equal":
+        return zero
+    best = logits.detach().argmax(1, keepdim=True)
+    return zero + torch.full_like(zero, -SURE).scatter(1, best, SURE).detach()
+
+
 # ---- The subclass that is trained ---------------------------------------------------------------
 
 
@@ -193,6 +240,8 @@ class _Watched(Method):
             # The method's own constructor takes the hyperparameters.
             self._cls.__init__(self, task, **params)
         self._watch.method = self
+        if self._watch.placement is not None and "_modules" in vars(self):
+            self._watch.placement.moved(self)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         with self._watch.around("loss", ("logits", logits), batches=(batch,)):
@@ -208,6 +257,9 @@ class _Watched(Method):
         watch = self._watch
         if epoch == watch.stop_at:
             raise Stop
+        # After prepare, which may copy the networks.
+        if epoch == 0 and watch.trial.logits:
+            watch.set_outputs()
 
         # Taken before the hook, which a resumed training runs, too.
         watch.begun[epoch] = snapshot.take(run, self)
@@ -223,8 +275,10 @@ class _Watched(Method):
 
     def training_step(self, run: Run, *item: Any) -> Tensor | None:
         watch = self._watch
+        watch.memory.before(self)
         with watch.around("training_step", batches=item):
             logits = super().training_step(run, *item)
+        watch.memory.after(self, item, watch.now())
 
         # No batch is used after its step.
         watch.read_only.forget_batches()
