@@ -17,8 +17,10 @@ import dataclasses
 import gc
 import inspect
 import re
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,7 @@ from nlbench.conformance.lab import Lab
 from nlbench.conformance.outcome import Outcome, difference, some
 from nlbench.conformance.resume_causes import OUT_OF_SIGHT, causes
 from nlbench.conformance.snapshot import is_short, leaves, unlike
+from nlbench.conformance.switches import switches
 from nlbench.conformance.trial import BATCH, C, N, Trial
 from nlbench.conformance.watch import evaluation_mode, random_images
 from nlbench.contract import hooks
@@ -139,8 +142,17 @@ def has_known_hooks(lab: Lab) -> None:
         raise Failed("\n".join(f"{one.what}\nfix: {one.fix}" for one in problems))
 
 
+@check("process", "import")
+def leaves_the_process_alone(lab: Lab) -> None:
+    """it changes nothing that all runs of a process share"""
+    if found := list(switches(lab.file.path)):
+        lines = [place for place, _ in found]
+        fixes = [f"fix: {fix}" for fix in dict.fromkeys(fix for _, fix in found)]
+        raise Failed("\n".join([*lines, *fixes]))
+
+
 @check("hyperparameters", "import")
-def has_typed_hyperparameters(lab: Lab) -> None:
+def has_typed_hyperparameters(lab: Lab) -> str:
     """each hyperparameter has a type and a default of that type"""
     try:
         hyperparameters = registry.hyperparameters(lab.cls)
@@ -155,10 +167,41 @@ def has_typed_hyperparameters(lab: Lab) -> None:
                 f"`{one.name}` has no default\n"
                 f"fix: give it one, with its source in a comment: {one.name}=..."
             )
+        if not _is_plain(one.annotation):
+            raise Failed(
+                f"`{one.name}` is annotated as {inspect.formatannotation(one.annotation)}; a suite "
+                "gives bool, int, float, str or one of a Literal\n"
+                "fix: write one argument for each value, or a text that the constructor takes apart"
+            )
         try:
             typed_value(one.default, one.annotation)
         except ValueError as error:
             raise Failed(f"the default of `{one.name}`, {one.default!r}: {error}") from None
+
+    counts = [one for one in hyperparameters.values() if _counts_epochs(one)]
+    if not counts:
+        return ""
+    named = some([f"{one.name} = {one.default}" for one in counts])
+    return (
+        f"is {named} a number of epochs? It is not reached in a shorter training; a share, as in "
+        "warmup_share: float = 40 / 200 with task.scaled(warmup_share, of=1), fits each protocol"
+    )
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Return whether a suite can give each value of this type in one line."""
+    if annotation in (bool, int, float, str, type(None)):
+        return True
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return True
+    return origin in (Union, types.UnionType) and all(map(_is_plain, get_args(annotation)))
+
+
+def _counts_epochs(one: registry.Hyperparameter) -> bool:
+    named = re.search(r"warm|epoch|ramp|burn|(^|_)(start|begin)(_|$)", one.name.lower())
+    is_number = isinstance(one.default, int) and not isinstance(one.default, bool)
+    return one.annotation is int and is_number and one.default > 1 and named is not None
 
 
 @check("build", "import")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nlbench import registry
 from nlbench.build import problem_of
@@ -15,37 +14,8 @@ from nlbench.conformance import loss_checks  # noqa: F401
 from nlbench.conformance.advice import Failed, Skipped
 from nlbench.conformance.checks import CHECKS, Check, import_file
 from nlbench.conformance.lab import Lab, quiet
+from nlbench.conformance.result import Result, Status
 from nlbench.errors import SuiteError, did_you_mean, look_up
-
-Status = Literal["ok", "FAIL", "skipped"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of one check.
-
-    Attributes:
-        name: the check's name, as `--only` takes it.
-        claim: what the check demands of a method.
-        message: of a failure what was seen and the likely fix, of a skipped check the reason;
-            a check that is ok may add a remark.
-    """
-
-    name: str
-    claim: str
-    status: Status
-    message: str = ""
-
-    def lines(self) -> list[str]:
-        """Return the lines that the command prints: one, and for a failure its message below."""
-        head = f"{self.status:<8} {self.name:<15} "
-        if self.status == "skipped":
-            return [head + self.message]
-        if self.status == "ok" and self.message:
-            return [f"{head}{self.claim}; {self.message}"]
-
-        below = [f"         {line}".rstrip() for line in self.message.splitlines()]
-        return [head + self.claim, *below]
 
 
 def check(
@@ -65,6 +35,8 @@ def results(
     params: Mapping[str, Any] | None = None,
     methods_dir: str | Path | None = None,
     only: Sequence[str] = (),
+    on_checks: Callable[[Sequence[Check]], None] = lambda checks: None,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Iterator[Result]:
     """Run the checks on a method, and yield each result as soon as it is known.
 
@@ -73,15 +45,18 @@ def results(
         params: hyperparameters; the others keep their defaults.
         methods_dir: a folder of further method files, for a `source` that is a name.
         only: names of the checks to run. The checks that they depend on run too. Default: all.
+        on_checks: is called with the checks that will run, before the method's file is imported.
+        on_progress: is called at the end of each epoch of a trial.
 
     Raises: SuiteError for an unknown method, check or hyperparameter, or a value out of range.
     """
     chosen = _with_needed(only)
     file = find_method(source, methods_dir)
+    on_checks(chosen)
 
     # The records of the trials are thrown away.
     with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(file, dict(params or {}), Path(folder))
+        lab = Lab(file, dict(params or {}), Path(folder), on_progress)
         _refuse_wrong_params(lab)
 
         ended: dict[str, Status] = {}
@@ -185,5 +160,7 @@ def _refuse_wrong_params(lab: Lab) -> None:
             problem = problem_of(error, lab.given)
             if problem.path:
                 raise SuiteError(f"--set {problem.path[0]}: {problem.message}") from None
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             return

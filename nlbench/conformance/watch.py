@@ -128,6 +128,8 @@ class Watch:
         def batch(index: Tensor, *views: int) -> Batch:
             made = make_batch(index, *views)
             self.read_only.remember(made)
+            if self.placement is not None:
+                self.placement.of_run([made.images, made.labels, made.index])
             return made
 
         def backward_step(
@@ -163,6 +165,8 @@ class Watch:
             self._count_steps(name, optimiser)
         for i, network in enumerate(run.networks):
             network.register_forward_hook(functools.partial(self._look_at_output, i))
+            if self.placement is not None:
+                self.placement.moved(network)
 
     def _count_steps(self, name: str, optimiser: torch.optim.Optimizer) -> None:
         optimiser.register_step_post_hook(lambda *_: self.stepped.add(name))
@@ -236,6 +240,9 @@ class _Watched(Method):
 
     def __init__(self, task: Task, **params: Any):
         self._watch.task = task
+        if self._watch.placement is not None:
+            self._watch.placement.of_run([task.labels])
+            self._watch.placement.made_on_host(_shared_tensors(self._cls))
         with self._watch.around("__init__"):
             # The method's own constructor takes the hyperparameters.
             self._cls.__init__(self, task, **params)
@@ -303,6 +310,18 @@ class _Watched(Method):
     def predict(self, run: Run, images: Tensor) -> Tensor:
         with self._watch.around("predict", ("images", images)):
             return super().predict(run, images)
+
+
+def _shared_tensors(cls: type[Method]) -> Iterator[Tensor]:
+    """Yield the tensors that a method's module and classes hold, which no run moves to a GPU."""
+    owners: list[Any] = [sys.modules[cls.__module__]]
+    owners += cls.__mro__[: cls.__mro__.index(Method)]
+    for owner in owners:
+        for value in vars(owner).values():
+            parts = value.values() if isinstance(value, dict) else value
+            for part in parts if isinstance(value, list | tuple | dict) else (value,):
+                if isinstance(part, Tensor):
+                    yield part
 
 
 def _loss_and_grad(self: _Watched, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

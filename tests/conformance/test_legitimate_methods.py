@@ -130,7 +130,8 @@ CONSTANTS = (
         + members(
             loss(
                 "CACHE[len(batch)] = TABLE[: len(batch)]",
-                value="F.cross_entropy(logits + TABLE[: logits.shape[1]], batch.labels) * self.weights[1]",
+                "shift = TABLE[: logits.shape[1]].to(logits.device)",
+                value="F.cross_entropy(logits + shift, batch.labels) * self.weights[1]",
             )
         )
     )
