@@ -13,12 +13,16 @@ import selectors
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from nlbench.conformance.result import Result
 from nlbench.errors import SuiteError
+
+_START_SECONDS = 120.0
+_NO_END = "fix: a method must not end the process: raise a ValueError that says what is wrong"
 
 
 def results(
@@ -63,7 +67,7 @@ def results(
 def _follow(process: subprocess.Popen[bytes], reports: TextIO, patience: float) -> Iterator[Result]:
     """Yield the results that a process reports, and how it ended if that was too soon."""
     # The checks that have not ended, each as [name, claim].
-    left: list[list[str]] = []
+    left = [["import", "the checks can be started"]]
     for report in _reports(reports, patience):
         kind, value = report
         if kind == "checks":
@@ -73,6 +77,11 @@ def _follow(process: subprocess.Popen[bytes], reports: TextIO, patience: float) 
             yield Result(**value)
         elif kind == "error":
             raise SuiteError(value)
+        elif kind == "broken":
+            raise RuntimeError(f"nlbench check itself failed:\n{value}")
+        elif kind == "interrupted":
+            yield from _ended_early(left, f"the method raised KeyboardInterrupt\n{_NO_END}")
+            return
         elif kind == "done":
             return
         elif kind == "silent":
@@ -94,10 +103,13 @@ def _reports(reports: TextIO, patience: float) -> Iterator[tuple[str, Any]]:
     handle, rest = reports.fileno(), b""
     with selectors.DefaultSelector() as selector:
         selector.register(handle, selectors.EVENT_READ)
+        # Until the first report, torch is imported.
+        wait = max(patience, _START_SECONDS)
         while True:
-            if not selector.select(patience):
+            if not selector.select(wait):
                 yield "silent", None
                 return
+            wait = patience
             if not (piece := os.read(handle, 65536)):
                 return
             *lines, rest = (rest + piece).split(b"\n")
@@ -116,14 +128,13 @@ def _ended_early(left: Sequence[Sequence[str]], why: str) -> Iterator[Result]:
 
 def _how_it_ended(status: int) -> str:
     """Describe the end of a process before its last check."""
-    fix = "fix: a method must not end the process: raise a ValueError that says what is wrong"
     if status >= 0:
-        return f"the method ended the process with exit status {status}\n{fix}"
+        return f"the method ended the process with exit status {status}\n{_NO_END}"
     name = signal.Signals(-status).name
     if -status == signal.SIGKILL:
         return (
             f"the process was killed ({name}): by the system, which it left without memory, or by "
-            f"the method\n{fix}"
+            f"the method\n{_NO_END}"
         )
     return (
         f"the process crashed ({name})\n"
@@ -155,6 +166,11 @@ def main(handle: int, order: Mapping[str, Any]) -> None:
             report("result", vars(result))
     except SuiteError as error:
         report("error", str(error))
+    # Ctrl-C reaches the other process alone, so this one is the method's.
+    except KeyboardInterrupt:
+        report("interrupted")
+    except Exception:
+        report("broken", traceback.format_exc())
     else:
         report("done")
 
