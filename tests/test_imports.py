@@ -90,7 +90,7 @@ MAY = {
     "executors": {"training", "results", "plan", "data", "code_hash", "registry"}
     | {"errors", "hardware", "process_state", "child"},
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}
-    | {"contract", "errors"},
+    | {"contract", "child", "errors"},
     "bench": {"results", "ops", "errors", "hardware"},
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}
     | {"method", "contract", "ops", "errors", "files", "hardware", "streams", "process_state"},

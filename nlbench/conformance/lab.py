@@ -11,7 +11,7 @@ import sys
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +63,12 @@ class Lab:
     Args:
         params: the hyperparameters from the command line; the others keep their defaults.
         folder: an empty folder for the records.
-        on_progress: is called at the end of each epoch of a trial.
     """
 
-    def __init__(
-        self,
-        file: registry.MethodFile,
-        params: dict[str, Any],
-        folder: Path,
-        on_progress: Callable[[], None] = lambda: None,
-    ):
+    def __init__(self, file: registry.MethodFile, params: dict[str, Any], folder: Path):
         self.file = file
         self.given = params
         self._folder = folder
-        self._on_progress = on_progress
         self._outcomes: dict[Trial, Outcome] = {}
 
     # ---- The method -----------------------------------------------------------------------------
@@ -190,7 +182,7 @@ class Lab:
         data = make_data(trial, self.told)
         with self._method_file(watch) as file, stream, _scored_logits() as logits_seen:
             path = store.run_dir(spec.key) / "checkpoint.pt"
-            keeper = _Keeper(outcome, path, trial, logits_seen, self._on_progress)
+            keeper = _Keeper(outcome, path, trial, logits_seen)
             options = RunOptions(
                 devices=(torch.device("cpu"),),
                 data_dir=self._folder,
@@ -350,22 +342,13 @@ def _scored_logits() -> Iterator[list[str]]:
 class _Keeper(Listener):
     """Keep the metrics of each epoch and, without a watch, the states that checkpoints hold."""
 
-    def __init__(
-        self,
-        outcome: Outcome,
-        checkpoint: Path,
-        trial: Trial,
-        scored: list[str],
-        on_progress: Callable[[], None],
-    ):
+    def __init__(self, outcome: Outcome, checkpoint: Path, trial: Trial, scored: list[str]):
         self._outcome = outcome
         self._checkpoint = checkpoint
         self._trial = trial
         self._scored = scored
-        self._on_progress = on_progress
 
     def on_epoch(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
-        self._on_progress()
         kept = {name: value for name, value in metrics.items() if name not in CLOCK}
         self._outcome.history.append({**kept, "predictions": tuple(self._scored)})
         self._scored.clear()

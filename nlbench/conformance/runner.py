@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,6 @@ def results(
     params: Mapping[str, Any] | None = None,
     methods_dir: str | Path | None = None,
     only: Sequence[str] = (),
-    on_checks: Callable[[Sequence[Check]], None] = lambda checks: None,
-    on_progress: Callable[[], None] = lambda: None,
 ) -> Iterator[Result]:
     """Run the checks on a method, and yield each result as soon as it is known.
 
@@ -45,18 +43,15 @@ def results(
         params: hyperparameters; the others keep their defaults.
         methods_dir: a folder of further method files, for a `source` that is a name.
         only: names of the checks to run. The checks that they depend on run too. Default: all.
-        on_checks: is called with the checks that will run, before the method's file is imported.
-        on_progress: is called at the end of each epoch of a trial.
 
     Raises: SuiteError for an unknown method, check or hyperparameter, or a value out of range.
     """
-    chosen = _with_needed(only)
+    chosen = with_needed(only)
     file = find_method(source, methods_dir)
-    on_checks(chosen)
 
     # The records of the trials are thrown away.
     with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(file, dict(params or {}), Path(folder), on_progress)
+        lab = Lab(file, dict(params or {}), Path(folder))
         _refuse_wrong_params(lab)
 
         ended: dict[str, Status] = {}
@@ -66,7 +61,7 @@ def results(
             yield Result(one.name, one.claim, status, message)
 
 
-def _with_needed(only: Sequence[str]) -> list[Check]:
+def with_needed(only: Sequence[str]) -> list[Check]:
     """Return the checks named in `only` and all that they depend on, in their usual order."""
     if not only:
         return list(CHECKS.values())

@@ -9,12 +9,12 @@ from nlbench.conformance import apart
 
 # A line that the loss executes, and what the failed check must say.
 ENDS = {
-    "os._exit(0)": "the method ended the process with exit status 0",
-    "os.abort()": "the process crashed (SIGABRT)",
-    "os.kill(os.getpid(), 9)": "the process was killed (SIGKILL)",
-    "raise KeyboardInterrupt": "the method raised KeyboardInterrupt",
+    "os._exit(0)": "the method ended its process with status 0",
+    "os.abort()": "the method was ended by SIGABRT",
+    "os.kill(os.getpid(), 9)": "the method was ended by SIGKILL",
+    "raise KeyboardInterrupt": "the method raises KeyboardInterrupt",
     "sys.exit(0)": "SystemExit: 0",
-    "os.closerange(3, 100); os._exit(3)": "the method ended the process with exit status 3",
+    "os.closerange(3, 100); os._exit(3)": "the method ended its process with status 3",
 }
 
 
@@ -43,7 +43,7 @@ def test_an_endless_loop_is_ended(tmp_path):
     path = write(tmp_path, members(loss("while True: pass")))
     *_, last = apart.results(path, only=["train"], patience=20.0)
     assert last.status == "FAIL"
-    assert "nothing has happened for 20 seconds" in last.message
+    assert "does not end within 20 seconds" in last.message
 
 
 def test_an_end_at_the_import_ends_the_command_with_status_1(tmp_path):
@@ -51,4 +51,4 @@ def test_an_end_at_the_import_ends_the_command_with_status_1(tmp_path):
     done = CliRunner().invoke(app, ["check", str(path), "--only", "source"])
     assert done.exit_code == 1
     assert "FAIL     import " in done.stdout
-    assert "the method ended the process with exit status 0" in done.stdout
+    assert "the method ended its process with status 0" in done.stdout
