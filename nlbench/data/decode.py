@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -118,7 +119,9 @@ def open_image(path: str) -> Image.Image:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        # Pillow warns of large images, odd palettes and damaged EXIF data, which are read all the
+        # same. In a worker nobody could tell which image is meant.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return pixels.rgb(image)
     except FileNotFoundError:
         raise BrokenImage(f"{path}: {_why_gone(path)}") from None

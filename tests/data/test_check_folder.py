@@ -80,7 +80,7 @@ def test_a_folder_that_cannot_be_read_as_a_dataset_is_checked_too(tmp_path):
     status, text = check(tmp_path / "x")
     assert status == 1
     assert "cannot be used as it is:" in text
-    assert "There are folders images" in text
+    assert "There is images" in text
     assert "broken: 1 of 2\n" in text
 
 

@@ -56,14 +56,16 @@ def test_dry_run_run_table_and_record(tmp_path, monkeypatch):
         "birds: 3 classes (cat, dog, Überläufer, rot); 12 training images, 4 in each class; "
         "6 test images, 2 in each class" in dry.stdout
     )
-    assert f"warning: {path}: val/ (1 picture) is not read" in dry.stderr
+    assert f"warning: {path}: val/ (1 picture) is not read as a part" in dry.stderr
 
     real = CliRunner().invoke(app, command)
     assert real.exit_code == 0, real.stderr
-    assert real.stderr.count("val/ (1 picture) is not read") == 1
+    assert real.stderr.count("val/ (1 picture) is not read as a part") == 1
     note = "- birds: 3 classes (cat, dog, Überläufer, rot), each with 3 training and 2 test"
-    assert note in real.stdout
-    assert f"- data: {path}: val/ (1 picture) is not read" in real.stdout
+    # Notes are wrapped.
+    text = " ".join(real.stdout.split())
+    assert note in text
+    assert f"- data: {path}: val/ (1 picture) is not read as a part" in text
 
     (file,) = (tmp_path / "out" / "runs").glob("*/record.json")
     classes = json.loads(file.read_text())["classes"]

@@ -92,8 +92,8 @@ def test_levels_of_folders_are_named(load, tmp_path):
                 path = tmp_path / "x" / part / year / label / "a.png"
                 write_image(path, 2 * i + j, len(part))
     dataset = load(tmp_path / "x")
-    warned(dataset, "train/2023: the pictures of its folders ant, bee are of the class '2023'")
-    warned(dataset, "test/2024", "if those folders are the classes, move them up into test/")
+    warned(dataset, "train: the folders 2023, 2024 are the classes, and not the folders ant, bee")
+    warned(dataset, "if these are meant, move them up into test/")
 
 
 # ---- What is read and what is left out -----------------------------------------------------------
@@ -178,7 +178,7 @@ def test_other_parts_are_named(load, birds, name):
     write_image(birds / name / "cat" / "a.jpg", 0, 91)
     dataset = load(birds)
     assert dataset.fingerprint == before
-    warned(dataset, f"{name}/ (1 picture) is not read; only train and test are")
+    warned(dataset, f"{name}/ (1 picture) is not read as a part; only train and test are")
     if name != "extra":
         warned(dataset, "move those of", "into train or test, or remove them")
 
@@ -193,8 +193,30 @@ def test_other_lists_are_named_and_folders_of_listed_images_are_not(load, tmp_pa
 def test_the_parts_by_other_names(tmp_path):
     path = Folder().write_classes(tmp_path / "birds")
     (path / "train").rename(path / "Training")
-    with pytest.raises(DataMissing, match="There is Training: call it train"):
+    with pytest.raises(DataMissing, match="There is Training: call it train, if it is that"):
         folder.load(Places(path, tmp_path / "cache"), 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        ("test", "TEST", "There is TEST: call it test, if it is that"),
+        ("test", "testing", "There is testing: call it test"),
+        ("test", "other", "`test_share: 0.2` in the suite's dataset entry takes a fifth"),
+        ("train", "pictures", "If pictures, test are the classes: `test_share: 0.2`"),
+    ],
+)
+def test_what_a_folder_without_a_part_has(birds, tmp_path, old, new, hint):
+    (birds / old).rename(birds / new)
+    with pytest.raises(DataMissing) as caught:
+        folder.load(Places(birds, tmp_path / "cache"), 0)
+    assert hint in str(caught.value)
+
+
+def test_lists_by_another_name(tmp_path):
+    write_lines(tmp_path / "x" / "train.tsv", ["path\tlabel"])
+    with pytest.raises(DataMissing, match=r"There is train\.tsv: call it train\.csv"):
+        folder.load(Places(tmp_path / "x", tmp_path / "cache"), 0)
 
 
 def test_the_same_picture_in_both_parts_is_counted(load, birds):
@@ -299,7 +321,7 @@ def test_two_files_of_the_same_content(load, shards, tmp_path):
 def test_splits_are_not_merged(load, shards, other):
     dataset = load(shards("train-00000-of-00001.parquet", f"{other}-00000-of-00001.parquet"))
     assert dataset.info.num_train == 2
-    warned(dataset, f"{other} (1 parquet file) is not read; only train and test are")
+    warned(dataset, f"{other} (1 parquet file) is not read as a part; only train and test are")
 
 
 def test_numbered_files_are_read_in_the_order_of_their_names(load, shards):

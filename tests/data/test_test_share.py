@@ -131,12 +131,10 @@ def test_in_a_suite(imgs, tmp_path, monkeypatch):
     result = dry_run(tmp_path, entry)
     assert "24 training images, 8 in each class; 6 test images, 2 in each class" in result.stdout
 
-    again = dry_run(tmp_path, entry, {**entry, "labels": "given", "test_share": 0.3})
-    assert "datasets.1.test_share: is 0.2 in an entry above" in again.stderr
-    wrong = dry_run(tmp_path, {"name": "digits", "test_share": 0.2})
-    assert "datasets.0.test_share: digits has a test part; leave it out" in wrong.stderr
-    wrong = dry_run(tmp_path, {**entry, "test_share": 1.5})
-    assert "test_share" in wrong.stderr
+    other = {**entry, "labels": "given", "test_share": 0.3}
+    wrong = dry_run(tmp_path, entry, other, {"name": "digits", "test_share": 0.2}).stderr
+    assert "datasets.1.test_share: is 0.2 in an entry above" in wrong
+    assert "datasets.2.test_share: digits has a test part; leave it out" in wrong
 
 
 def test_check_says_what_it_would_be(imgs, tmp_path, monkeypatch):

@@ -64,6 +64,7 @@ WHERE = (
 _PARTS = ("train", "test")
 # In place of a true label that nobody knows.
 UNKNOWN = -1
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".ods")
 _VALIDATION = ("val", "valid", "validation", "dev", "eval")
 
 
@@ -446,7 +447,9 @@ def _part(places: Places, name: str) -> Part:
     elif parquet:
         part = _parquet(image_parquet.require_one_copy(parquet, name), places.cache_dir)
     else:
-        raise DataMissing(f"{path}: no {name} images there; it must hold {LAYOUTS}{_hint(path)}")
+        raise DataMissing(
+            f"{path}: no {name} images there; it must hold {LAYOUTS}{_hint(path, name)}"
+        )
 
     if not part.names:
         raise DataError(_why_empty(part))
@@ -477,29 +480,29 @@ def _why_empty(part: Part) -> str:
     return "\n".join([message, *part.notes])
 
 
-def _hint(path: Path) -> str:
+def _hint(path: Path, part: str) -> str:
     """Say what there is in a folder that lacks a part."""
     folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
     folders = [name for name in folders if not is_of_program(name)]
-    if _has_part(path, "train") and not _has_part(path, "test"):
+    lists = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in _TABLES)
+    splits = [name for name in image_parquet.all_splits(path) if name not in _PARTS]
+    for name in (*folders, *splits, *lists):
+        if name.lower().startswith(part):
+            return f". There is {name}: call it {part}{'.csv' * (name in lists)}, if it is that"
+    if part == "test" and _has_part(path, "train"):
         return (
             ". `test_share: 0.2` in the suite's dataset entry takes a fifth of the training images "
             "to test on"
         )
-    splits = [name for name in image_parquet.all_splits(path) if name not in _PARTS]
-    for name in (*folders, *splits):
-        if name.lower().startswith(("train", "test")) and name not in _PARTS:
-            return f". There is {name}: call it {name.lower()[:5].removesuffix('i').rstrip('_-')}"
-    if splits:
-        return f". There are parquet files of {_shortened(splits)}"
-    if len([name for name in folders if pictures_in(path / name, 1)]) > 1:
+
+    with_pictures = [name for name in folders if pictures_in(path / name, 1)]
+    if len(with_pictures) > 1:
         return (
-            f". If {_shortened(folders)} are the classes: `test_share: 0.2` in the suite's dataset "
-            f"entry takes a fifth of the images to test on"
+            f". If {_shortened(with_pictures)} are the classes: `test_share: 0.2` in the suite's "
+            f"dataset entry takes a fifth of the images to test on"
         )
-    if folders:
-        return f". There are folders {_shortened(folders)}"
-    return ""
+    there = [*folders, *lists, *splits]
+    return f". There is {_shortened(there)}" if there else ""
 
 
 def _other_parts(places: Places, *parts: Part) -> list[str]:
@@ -521,13 +524,13 @@ def _other_parts(places: Places, *parts: Part) -> list[str]:
             count = pictures_in(entry)
             if count:
                 notes.append(_not_read(path, f"{entry.name}/", counted(count, "picture")))
-        elif entry.suffix.lower() in (".csv", ".tsv") and entry.stem not in _PARTS:
+        elif entry.suffix.lower() in _TABLES and not entry.stem.startswith("dataset_info"):
             notes.append(_not_read(path, entry.name, "a list"))
     return notes
 
 
 def _not_read(path: Path, name: str, what: str) -> str:
-    message = f"{path}: {name} ({what}) is not read; only train and test are"
+    message = f"{path}: {name} ({what}) is not read as a part; only train and test are"
     if name.lower().rstrip("/").removesuffix(".csv") in _VALIDATION:
         message += (
             ". Validation images are taken out of the training part (the protocol's val_fraction): "
@@ -551,10 +554,13 @@ def _class_folders(folder: Path) -> Part:
         part.add(name, label, None)
 
     part.notes.extend(in_words(folder, listing.left_out))
-    for label, levels in listing.levels.items():
+    if listing.levels:
+        outer = _shortened(list(listing.levels))
+        inner = dict.fromkeys(name for levels in listing.levels.values() for name in levels)
         part.notes.append(
-            f"{folder / label}: the pictures of its folders {_shortened(levels)} are of the class "
-            f"{label!r}; if those folders are the classes, move them up into {folder.name}/"
+            f"{folder}: the folders {outer} are the classes, and not the folders "
+            f"{_shortened(list(inner))} inside them; if these are meant, move them up into "
+            f"{folder.name}/"
         )
     return part
 
