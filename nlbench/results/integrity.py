@@ -162,7 +162,8 @@ def check_run(folder: Path, key: str) -> RunFiles | None:
         folder: OUT/runs/KEY.
         key: the run's key, which the record must have.
     Returns: None where there is no record.
-    Raises: StoreError for a record of a later version of nlbench.
+    Raises: StoreError for a record of a later version of nlbench; PermissionError for one that this
+        user may not read.
     """
     path = located(folder, RECORD)
 
@@ -173,6 +174,9 @@ def check_run(folder: Path, key: str) -> RunFiles | None:
         values = read_object(path)
     except FileNotFoundError:
         return None
+    except PermissionError:
+        # The record may be whole, so its run must not be trained again.
+        raise
     except OSError as error:
         return unusable(Kind.UNREADABLE, f"it cannot be read ({error.strerror})")
     except ValueError as error:

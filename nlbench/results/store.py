@@ -73,11 +73,8 @@ def _state(folder: Path) -> object:
 
 def _free_name(path: Path, word: str) -> Path:
     """Return another name for a file, with a number, so that an earlier file is kept, too."""
-    for number in itertools.count(1):
-        other = path.with_name(f"{path.name}.{word}-{number}")
-        if not os.path.lexists(other):
-            return other
-    raise AssertionError("numbers do not end")
+    names = (path.with_name(f"{path.name}.{word}-{number}") for number in itertools.count(1))
+    return next(other for other in names if not os.path.lexists(other))
 
 
 class Store:
@@ -275,6 +272,8 @@ class Store:
                 # It was damaged since. Whoever reads the record finds out.
                 listed = set(FILES)
             for name in FILES:
+                if (folder / name).is_dir():
+                    self.set_aside(folder / name, "a folder in the place of a file")
                 if (new / name).exists():
                     os.replace(new / name, folder / name)
                 elif name not in listed:
@@ -291,7 +290,8 @@ class Store:
         folder = self.run_dir(key)
         for name in (RECORD, *FILES):
             if os.path.lexists(folder / name):
-                self.set_aside(folder / name, "damaged record" if name == RECORD else "beside it")
+                reason = "damaged record" if name == RECORD else "beside the damaged record"
+                self.set_aside(folder / name, reason)
 
     def set_aside(self, path: Path, reason: str) -> None:
         """Rename a file that cannot be used, so that it is kept and its run can be done again."""

@@ -640,6 +640,28 @@ def test_a_record_that_is_no_file_is_named_and_nobody_waits(tmp_path, name):
     assert os.path.lexists(folder / "record.json.corrupt-1")
 
 
+def test_a_record_that_may_not_be_read_is_no_damage(tmp_path, monkeypatch):
+    store, _ = written(tmp_path, [])
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(integrity, "read_regular", refuse)
+    with pytest.raises(StoreError, match=r"record\.json: cannot be read .*Permission denied"):
+        store.read(KEY)
+
+
+def test_a_run_with_a_folder_in_the_place_of_a_file_can_be_written_again(tmp_path):
+    warnings = []
+    store, folder = written(tmp_path, warnings)
+    (folder / "history.csv").unlink()
+    (folder / "history.csv").mkdir()
+    store.write(make(), HISTORY, {"test": [1]})
+
+    assert store.check(KEY).damage == []
+    assert (folder / "history.csv.corrupt-1").is_dir()
+
+
 def test_damage_after_the_first_reading_is_noticed(tmp_path):
     warnings = []
     store, folder = written(tmp_path, warnings)
