@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nlbench import method, ops
-    from nlbench.api import load, run, table
+    from nlbench.api import load, load_weights, run, table
     from nlbench.errors import (
         DataError,
         DataMissing,
@@ -40,13 +40,14 @@ __all__ = [
     "UserError",
     "__version__",
     "load",
+    "load_weights",
     "method",
     "ops",
     "run",
     "table",
 ]
 
-_FUNCTIONS = ("load", "run", "table")
+_FUNCTIONS = ("load", "load_weights", "run", "table")
 _MODULES = ("method", "ops")
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from nlbench.executors.base import Listener, State
+    from nlbench.executors.base import Listener, State, Trained
     from nlbench.plan.options import Jobs
 
 
@@ -56,6 +56,7 @@ class Sweep:
         debug: bool = False,
         jobs: Jobs = 1,
         cuda_graphs: bool | None = None,
+        save_weights: bool = False,
         timeout: float = DEFAULT_TIMEOUT_MINUTES,
     ) -> None:
         """Write the plan, and train the runs of `state.todo`.
@@ -63,7 +64,7 @@ class Sweep:
         Args:
             listener: gets reports on the runs.
             debug: train only the first run, in this process, and raise its error.
-            checkpoint_seconds, jobs, cuda_graphs, timeout: see `nlbench.run`.
+            checkpoint_seconds, jobs, cuda_graphs, save_weights, timeout: see `nlbench.run`.
         Raises: StoreError for a store that cannot be written; SuiteError for published weights that
             cannot be had and for devices that do not exist.
         """
@@ -84,6 +85,7 @@ class Sweep:
             cuda_graphs=cuda_graphs,
             jobs=workers.count_jobs(jobs, todo, devices),
             debug=debug,
+            save_weights=save_weights,
             executor=os.environ.get("NLBENCH_EXECUTOR", ""),
             timeout_seconds=60 * timeout,
         )
@@ -96,6 +98,8 @@ class Sweep:
         for line in self.about_folders()[1] if todo else ():
             self.store.warn(f"warning: {line}")
 
+        if save_weights:
+            self._warn_of_missing_weights()
         plan = {**self.plan.as_json(), "method_files": self._method_files()}
         self._warn_of_lost_rows(plan)
         self._warn_of_slowness(todo, options.device, options.jobs)
@@ -103,6 +107,18 @@ class Sweep:
         planned = [base.Todo(spec, self.state.ages[spec.key]) for spec in todo]
         executor.execute(planned, options, self.store, listener or base.Listener())
         self._require_results()
+
+    def _warn_of_missing_weights(self) -> None:
+        """Warn of runs that are done, whose weights can only be had by training again."""
+        todo = {spec.key for spec in self.state.todo}
+        done = {spec.key for spec in self.specs if spec.key in self.state.done} - todo
+        lost = [key for key in done if not (self.store.run_dir(key) / "weights.pt").is_file()]
+        if lost:
+            runs = "1 run was" if len(lost) == 1 else f"{len(lost)} runs were"
+            self.store.warn(
+                f"{runs} trained before without --save-weights, so their weights are not there. "
+                "Another --out trains them again."
+            )
 
     def _require_results(self) -> None:
         """Raise StoreError where runs have ended and their records or the plan are not there."""
@@ -303,6 +319,7 @@ def run(
     checkpoint_seconds: float = 10.0,
     jobs: Jobs = 1,
     cuda_graphs: bool | None = None,
+    save_weights: bool = False,
     timeout: float = DEFAULT_TIMEOUT_MINUTES,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -331,6 +348,8 @@ def run(
         cuda_graphs: on a GPU, replay default training steps as CUDA graphs, with the same results.
             None means True for nlbench's own models and False for others. It has no effect on a
             CPU, with `compile`, and on training steps that a method defines itself.
+        save_weights: keep the weights of the final networks of each run that is trained now, for
+            `load_weights`.
         timeout: minutes after which a run that shows no sign of life is ended as failed; 0 for no
             limit.
         progress: show the progress on standard error: live in a terminal or a notebook, else a line
@@ -348,6 +367,7 @@ def run(
     arguments.check_seconds("checkpoint_seconds", checkpoint_seconds)
     arguments.check_seconds("timeout", timeout, "minutes")
     arguments.check_flag("cuda_graphs", cuda_graphs, optional=True)
+    arguments.check_flag("save_weights", save_weights)
     arguments.check_flag("progress", progress)
     parallel_jobs = arguments.check_jobs(jobs)
     prepare_again = functools.partial(
@@ -378,6 +398,7 @@ def run(
                 checkpoint_seconds=checkpoint_seconds,
                 jobs=parallel_jobs,
                 cuda_graphs=cuda_graphs,
+                save_weights=save_weights,
                 timeout=timeout,
             )
 
@@ -422,6 +443,32 @@ def load(out: str | Path = "results") -> pd.DataFrame:
             row = ", ".join(names.get(key, [record.spec["method"]]))
             lines.append({"row": row, **record.columns()})
     return _frame(lines)
+
+
+@python_interface
+def load_weights(key: str, out: str | Path = "results") -> Trained:
+    """Return the final networks of a run that was trained with `save_weights`.
+
+        trained = nlbench.load_weights("3f2a", out="results")
+        probs = trained.probabilities(["a.jpg", "b.jpg"])     (2, C)
+        names = [trained.class_names[i] for i in probs.argmax(1)]
+
+    Args:
+        key: the run's key, or its first characters. `nlbench.load(out)` lists the keys.
+        out: the folder that holds the records.
+
+    Raises: StoreError for a key that begins no run or several, and for a run without weights.
+    """
+    from nlbench.executors.base import load_trained
+
+    _check_folders(out=out)
+    store = Store(out, _warn)
+    store.require()
+    found = [known for known in store.run_keys() if known.startswith(key)]
+    if len(found) != 1:
+        what = f"begins {len(found)} runs" if found else "begins no run"
+        raise StoreError(f"key {key!r} {what} in {out}; nlbench.load({str(out)!r}) lists the keys")
+    return load_trained(store, found[0])
 
 
 @python_interface

@@ -66,6 +66,14 @@ CudaGraphs = Annotated[
         show_default=False,
     ),
 ]
+SaveWeights = Annotated[
+    bool,
+    typer.Option(
+        "--save-weights",
+        help="Keep the weights of the final networks of each run that is trained now, beside its "
+        "record; nlbench.load_weights reads them.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only count the runs that are done, missing and failed.")
 ]
@@ -111,6 +119,7 @@ def run(
     gpus: Gpus = None,
     jobs: ParallelJobs = "1",
     cuda_graphs: CudaGraphs = None,
+    save_weights: SaveWeights = False,
     dry_run: DryRun = False,
     methods_dir: MethodsDir = None,
     stale: StaleRecords = Stale.keep,
@@ -173,6 +182,7 @@ def run(
                 checkpoint_seconds=checkpoint_seconds,
                 jobs=parallel_jobs,
                 cuda_graphs=cuda_graphs,
+                save_weights=save_weights,
                 timeout=timeout,
             )
 

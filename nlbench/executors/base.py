@@ -15,6 +15,7 @@ from nlbench.plan.spec import RunSpec
 from nlbench.registry import MethodFile
 from nlbench.results.store import Store
 from nlbench.training.context import At, EpochMetrics, Listener, RunOptions
+from nlbench.training.weights import Trained, load_trained
 
 __all__ = [
     "At",
@@ -25,7 +26,9 @@ __all__ = [
     "Stale",
     "State",
     "Todo",
+    "Trained",
     "age_of",
+    "load_trained",
     "pick_devices",
     "state",
 ]

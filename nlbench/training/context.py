@@ -52,6 +52,7 @@ class RunOptions:
         jobs: number of runs that are trained at the same time on each device. Kept in the records.
         wait: wait for a helper network that another process trains. If false, FitHeld is raised.
         debug: raise the error of a run, instead of recording it.
+        save_weights: keep the weights of the final networks beside the record.
         executor: name of a module of `nlbench.executors`; empty for the usual choice.
         timeout_seconds: a run that shows no sign of life for so long is ended as failed; 0 for no
             such limit. A run that is trained in this process has none.
@@ -65,6 +66,7 @@ class RunOptions:
     jobs: int = 1
     wait: bool = True
     debug: bool = False
+    save_weights: bool = False
     executor: str = ""
     timeout_seconds: float = DEFAULT_TIMEOUT_MINUTES * 60
 

@@ -40,6 +40,7 @@ from nlbench.training.setup import (
 )
 from nlbench.training.signs import is_one_class, signs_of
 from nlbench.training.step_rules import registered_steps_only
+from nlbench.training.weights import save_weights
 
 
 def train(
@@ -162,6 +163,8 @@ def train(
                 losses,
             )
         guard.require_unchanged()
+        if options.save_weights and ended.status == "done":
+            save_weights(store, spec, data, progress.code, state, scored["test"])
         store.write(ended, progress.history, predictions)
         return ended
 
