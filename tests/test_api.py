@@ -13,6 +13,7 @@ import pytest
 from trial import FAILING
 
 import nlbench
+from nlbench.results.store import Store
 
 SUITE = {
     "name": "trial",
@@ -242,15 +243,13 @@ def test_failed_runs_and_lost_rows_are_warned_of(tmp_path):
 
 
 def test_records_of_other_code_are_warned_of(tmp_path, trained):
-    key = nlbench.load(trained).index[0]
-    folder = tmp_path / "runs" / key
-    folder.mkdir(parents=True)
-    record = json.loads((trained / "runs" / key / "record.json").read_text())
-    row = nlbench.load(trained)["row"].iloc[0]
-    (folder / "record.json").write_text(json.dumps({**record, "code": "other"}))
+    frame = nlbench.load(trained)
+    record = Store(trained).read(frame.index[0])
+    Store(tmp_path).write(record.model_copy(update={"code": "other"}), [])
+    only = [frame["row"].iloc[0]]
 
     with pytest.warns(nlbench.NlbenchWarning) as found:
-        nlbench.run(SUITE, out=tmp_path, only=[row], progress=False)
+        nlbench.run(SUITE, out=tmp_path, only=only, progress=False)
 
     texts = [str(each.message) for each in found]
     assert 'older version of the code. stale="rerun" trains it again.' in " ".join(texts)

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec
+from typing import Annotated, Any, NoReturn, ParamSpec, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -163,9 +163,28 @@ def complete_datasets(incomplete: str) -> list[str]:
 
 
 def warn(*lines: str) -> None:
-    """Print each of `lines` to standard error."""
+    """Print each of `lines` to standard error, wrapped at words in a terminal."""
     for line in lines:
-        print(line, file=sys.stderr, flush=True)
+        print(_folded(line, sys.stderr), file=sys.stderr, flush=True)
+
+
+def say(*lines: str) -> None:
+    """Print each of `lines` to standard output, wrapped at words in a terminal."""
+    for text in lines:
+        for line in text.split("\n"):
+            print(_folded(line, sys.stdout), flush=True)
+
+
+def _folded(line: str, stream: TextIO) -> str:
+    """Return a line as a terminal shows it best. A file, and a table's line, gets it as it is."""
+    if not stream.isatty() or line.startswith("|"):
+        return line
+    columns = shutil.get_terminal_size((WIDTH, 24)).columns
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    wrapped = textwrap.wrap(
+        line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(wrapped)
 
 
 def _print_warnings_as_lines() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +18,8 @@ from nlbench.cli.app import (
     complete_datasets,
     examples,
     guarded,
+    say,
+    width,
 )
 from nlbench.errors import DataMissing, Problem, SuiteError
 
@@ -66,13 +70,18 @@ def list_names(
     if methods_dir is not None and what is not Listed.methods:
         raise SuiteError(f"--methods-dir is for `nlbench list methods`; it has no {what.value}")
     lines = _described(what, methods_dir)
-    width = max(map(len, lines), default=0)
+    longest = max(map(len, lines), default=0)
     for name, line in lines.items():
         if "\n" in line:
             # Several lines about a name stand below it, since long names would push them far out.
-            print(f"{name}: {line}".replace("\n", "\n    "))
-        else:
-            print(f"{name:<{width}}  {line}".rstrip())
+            say(f"{name}: {line}".replace("\n", "\n    "))
+            continue
+        text = f"{name:<{longest}}  {line}".rstrip()
+        if sys.stdout.isatty():
+            # Below its own beginning, so that the names stay a column.
+            indent = " " * (longest + 2)
+            text = textwrap.fill(text, width(), subsequent_indent=indent, break_on_hyphens=False)
+        print(text)
 
 
 def _described(what: Listed, methods_dir: Path | None) -> dict[str, str]:
@@ -156,10 +165,10 @@ def data_status(
     if name is not None:
         look_up("dataset", name, known)
     places = Places.of_user(data_dir)
-    print(f"data directory: {places.data_dir}\ncache:          {places.cache_dir}\n")
+    say(f"data directory: {places.data_dir}\ncache:          {places.cache_dir}\n")
     names = list(known) if name is None else [name]
     for each in names:
-        print(catalogue.advice(each, places.data_dir), end="\n\n")
+        say(catalogue.advice(each, places.data_dir), "")
 
 
 @data_app.command("check", epilog=examples("nlbench data check my_images"))
@@ -180,7 +189,7 @@ def data_check(
 
     with count_bar("decoding pictures") as start:
         report = check_folder(folder, Places.of_user(), start)
-    print(*report.lines, sep="\n")
+    say(*report.lines)
     if report.unfit:
         raise typer.Exit(1)
 
@@ -213,7 +222,7 @@ def data_fetch(
     folder = Places.of_user(data_dir).data_dir
     with download_bar(name) as update:
         fetch(name, folder, update)
-    print(catalogue.advice(name, folder))
+    say(catalogue.advice(name, folder))
 
 
 # ---- noise export --------------------------------------------------------------------------------
@@ -313,4 +322,4 @@ def noise_export(
 
     rate_found = measure.noise_rate(clean, labels)
     digest = label_files.labels_hash(labels)
-    print(f"{to}: {len(labels)} labels, {100 * rate_found:.3f}% wrong, hash {digest}")
+    say(f"{to}: {len(labels)} labels, {100 * rate_found:.3f}% wrong, hash {digest}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nlbench import child
-from nlbench.cli.app import DataDir, MethodsDir, app, examples, guarded
+from nlbench.cli.app import DataDir, MethodsDir, app, examples, guarded, say
 
 if TYPE_CHECKING:
     from nlbench.registry import MethodFile
@@ -27,7 +27,7 @@ def doctor(data_dir: DataDir = None, methods_dir: MethodsDir = None) -> None:
     Exit status: 0 everything works; 1 the kernels or a method cannot be used.
     """
     lines, healthy = report(data_dir, methods_dir)
-    print("\n".join(lines))
+    say(*lines)
     if not healthy:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nlbench.cli.app import MethodsDir, app, complete_methods, examples, guarded
+from nlbench.cli.app import MethodsDir, app, complete_methods, examples, guarded, say
 
 
 @app.command(
@@ -68,7 +68,7 @@ def check(
     )
     for result in results:
         # A check takes seconds, so each result is shown as soon as it is known.
-        print(*result.lines(), sep="\n", flush=True)
+        say(*result.lines())
         count[result.status] += 1
 
     skipped = f", {count['skipped']} skipped" if count["skipped"] else ""

@@ -17,6 +17,7 @@ from nlbench.cli.app import (
     examples,
     guarded,
     listed,
+    say,
     warn,
     width,
 )
@@ -175,7 +176,7 @@ def agreement(
     else:
         second = results(out_b or out, b)
         report = agreements.between(first, second, metric=metric, conditions=conditions)
-    print(report, end="")
+    say(report.rstrip("\n"))
 
 
 # ---- published -----------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ def published_numbers(
     from nlbench.results.published import listing, records
 
     found = records.select(dataset=dataset, method=method, noise=noise, model=model)
-    print(listing.render(found, format_.value), end="")
+    print(listing.render(found, format_.value, width()), end="")
 
 
 # ---- show ----------------------------------------------------------------------------------------
@@ -341,11 +342,11 @@ def forget(
 
     stays = _what_stays(store, suite, [name for name in names if name != suite])
     if dry_run:
-        print(f"{suite}: would be dropped. {stays}")
+        say(f"{suite}: would be dropped. {stays}")
         return
     renamed = store.forget(suite)
-    print(f"{suite}: dropped. {stays}")
-    print(f"To undo it, rename {renamed} to {store.plan_path(suite).name}.")
+    say(f"{suite}: dropped. {stays}")
+    say(f"To undo it, rename {renamed} to {store.plan_path(suite).name}.")
 
 
 def _what_stays(store: Store, suite: str, others: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ from nlbench.cli.app import (
     complete_suites,
     examples,
     guarded,
+    say,
     warn,
     width,
 )
@@ -155,18 +157,24 @@ def run(
     parallel_jobs = parse_jobs(jobs)
     try:
         sweep = prepare()
+        if not dry_run:
+            # A device that is not there is an error even where no run is left to train.
+            sweep.devices()
     except DataMissing as error:
         raise DataMissing(f"the suite's data is not there; nothing was trained\n{error}") from None
+    except SuiteError as error:
+        if gpus is None:
+            raise
+        # The option that was typed, and not the one that it stands for.
+        raise SuiteError(re.sub(r"--device cuda:(?=\d)", "--gpus ", str(error))) from None
 
     if sweep.state.stale and stale is Stale.keep:
         warn(api.stale_records(len(sweep.state.stale)))
     if dry_run:
         lines, warnings = sweep.about_folders()
-        print(_counts(sweep), *lines, sep="\n")
+        say(_counts(sweep), *lines)
         warn(*(f"warning: {line}" for line in warnings))
         return
-    # A device that is not there is an error even where no run is left to train.
-    sweep.devices()
     if debug:
         _debug(sweep)
         return

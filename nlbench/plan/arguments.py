@@ -41,7 +41,7 @@ _WORDING = re.compile(
     r"|--set (?P<override>[A-Za-z_][\w.]*)"
     r"|`?--stale (?P<stale>keep|rerun)`?"
     r"|`?--jobs (?P<jobs>auto)`?"
-    r"|--(?P<option>[a-z]+(?:-[a-z]+)*)"
+    r"|--(?P<option>[a-z]+(?:-[a-z]+)*)(?P<placeholder> [A-Z]{3,}\b)?"
 )
 
 
@@ -65,7 +65,8 @@ def _reworded(match: re.Match[str]) -> str:
     if match["jobs"]:
         return 'jobs="auto"'
     option = match["option"]
-    return _OTHER_NAMES.get(option, option.replace("-", "_"))
+    name = _OTHER_NAMES.get(option, option.replace("-", "_"))
+    return f"{name}={match['placeholder'].strip()}" if match["placeholder"] else name
 
 
 def _nested(keys: Sequence[str], value: str) -> str:

@@ -19,6 +19,7 @@ class Problems:
     def __init__(self, source: str, tree: Any = None):
         self.source, self._tree = source, tree
         self.found: list[Problem] = []
+        self._hints: list[str] = []
 
     def add(self, path: Sequence[str | int], message: str) -> None:
         """Add a problem of the value at `path`, from the top of the suite.
@@ -30,6 +31,11 @@ class Problems:
     def add_option(self, option: str, message: str) -> None:
         """Add a problem of the command line, for example of "--set epochs"."""
         self.found.append(Problem((), message, option))
+
+    def add_hint(self, hint: str) -> None:
+        """Add a line for the end of the message, for what helps with several problems."""
+        if hint not in self._hints:
+            self._hints.append(hint)
 
     def extend(self, found: Iterable[Problem]) -> None:
         """Add problems whose paths count from the top of the suite."""
@@ -44,7 +50,7 @@ class Problems:
         """Return the error that reports `found`, each problem once."""
         # Rows share the suite's protocol, so a wrong value in it is found once for each row.
         lines = [self._line(problem) for problem in found]
-        return SuiteError("\n".join(dict.fromkeys(lines)), found)
+        return SuiteError("\n".join([*dict.fromkeys(lines), *self._hints]), found)
 
     def _line(self, problem: Problem) -> str:
         # Indented, the lines of a traceback cannot be mistaken for further problems.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nlbench import child, registry
 from nlbench.build import build_method, dummy_task, problem_of, typed_value
 from nlbench.data.base import Info
-from nlbench.errors import MethodError, Problem, SuiteError, did_you_mean, unknown_key, unknown_name
+from nlbench.errors import MethodError, Problem, SuiteError, did_you_mean, unknown_key
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import STAND_IN, Told
 from nlbench.plan.suite_file import MethodEntry, Suite
@@ -174,7 +174,11 @@ def _load(
     name = entry.method or row
     if name not in files:
         path = [*where, "method"] if entry.method else where
-        problems.add(path, unknown_name("method", name, files))
+        problems.add(path, f"unknown method {name!r}.{did_you_mean(name, files)}")
+        problems.add_hint(
+            f"The methods are: {', '.join(files)}. A method of your own is found with "
+            "--methods-dir FOLDER, the folder that its file is in."
+        )
         return None
 
     file = files[name]

@@ -255,3 +255,55 @@ def test_show_method_of_every_method_fits_80_columns(cli):
         text = cli("show", "method", name, "--methods-dir", "own").stdout
         for line in text.splitlines():
             assert len(line) <= 80 or line.startswith(("file:", "    ")), line
+
+
+# ---- Lines in a terminal -------------------------------------------------------------------------
+
+
+def in_terminal(arguments, columns=60):
+    """Run a command that takes its output for a terminal; return what it prints."""
+    code = (
+        f"import sys; sys.argv[1:] = {arguments!r}\n"
+        "sys.stdout.isatty = sys.stderr.isatty = lambda: True\n"
+        "from nlbench.cli import main; main()"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"COLUMNS": str(columns)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout + found.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "suites"],
+        ["list", "methods"],
+        ["run", "quik"],
+        ["run", "trial.yaml", "--only", "x"],
+    ],
+)
+def test_lines_in_a_terminal_are_wrapped_at_words(place, arguments):
+    text = in_terminal(arguments)
+
+    assert max(map(len, text.splitlines())) <= 60
+    # The words are those of the whole text.
+    assert set(text.split()) == set(in_terminal(arguments, 1000).split())
+
+
+def test_lines_that_go_elsewhere_are_as_they_are(cli, refused):
+    for line in cli("list", "suites").stdout.splitlines():
+        assert not line.startswith(" ")
+    assert len(refused("run", "quik").splitlines()) == 1
+
+
+def test_unknown_methods_are_explained_once(refused, place):
+    text = (place / "trial.yaml").read_text().replace("  gce: {}", "  my-a: {}\n  my-b: {}")
+    (place / "two.yaml").write_text(text)
+    message = refused("run", "two.yaml")
+
+    assert message.count("unknown method") == 2
+    assert message.count("The methods are: ") == message.count("--methods-dir FOLDER") == 1

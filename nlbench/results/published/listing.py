@@ -14,14 +14,19 @@ from nlbench.results.published import comparable, records
 from nlbench.results.published.records import Published
 
 
-def render(numbers: Sequence[Published], fmt: Literal["md", "csv"] = "md") -> str:
+def render(
+    numbers: Sequence[Published], fmt: Literal["md", "csv"] = "md", width: int | None = None
+) -> str:
     """Return one line for each number, with the sources below.
 
     The CSV text has all fields, and the sources' own names.
+
+    Args:
+        width: wraps the sources below the table at words.
     """
     if fmt == "csv":
         return _csv(numbers)
-    return _markdown(numbers)
+    return _markdown(numbers, width)
 
 
 def _csv(numbers: Sequence[Published]) -> str:
@@ -34,7 +39,7 @@ def _csv(numbers: Sequence[Published]) -> str:
     return text.getvalue()
 
 
-def _markdown(numbers: Sequence[Published]) -> str:
+def _markdown(numbers: Sequence[Published], width: int | None) -> str:
     keys = records.numbered(numbers)
     lines = []
     for record in numbers:
@@ -59,4 +64,4 @@ def _markdown(numbers: Sequence[Published]) -> str:
     headings = ["method", "dataset", "noise", "network", "epoch", "accuracy", "runs", "source"]
     title = f"Published numbers: {len(numbers)}, test accuracy in %, mean±std as printed"
     notes = [f"[{i}] {line}" for i, line in enumerate(records.sources(numbers), 1)]
-    return formats.markdown(title, headings, lines, notes)
+    return formats.markdown(title, headings, lines, notes, width=width)
