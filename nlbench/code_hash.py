@@ -28,6 +28,7 @@ HARNESS = (
     "plan/protocol.py",
     "plan/schedules.py",
     "build.py",
+    "contract/returned.py",
     "method.py",
     "streams.py",
 )
@@ -63,7 +64,7 @@ def hashed_files(method_file: Path | None, model: str, dataset: str) -> list[Pat
         files.append(dataset_file)
 
     if method_file is not None:
-        files.append(method_file)
+        files += [method_file, *_helpers_of(method_file)]
     return [*files, *_used_ops(files)]
 
 
@@ -160,6 +161,54 @@ def _used_ops(files: Iterable[Path]) -> list[Path]:
                 found[path] = None
                 waiting.append(path)
     return sorted(found)
+
+
+def _helpers_of(method_file: Path) -> list[Path]:
+    """List the files that a method imports from its own folder, directly or through another.
+
+    A shipped method imports none.
+    """
+    found: dict[Path, None] = {}
+    waiting = [method_file]
+    while waiting:
+        for path in sorted(_imported_beside(waiting.pop())):
+            if path != method_file and path not in found:
+                found[path] = None
+                waiting.append(path)
+    return sorted(found)
+
+
+def _imported_beside(path: Path) -> set[Path]:
+    """Return the files that a file imports from its own folder or package.
+
+    A file that cannot be read imports nothing: its error is shown when it is loaded.
+    """
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError, OSError):
+        return set()
+
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # `from . import _helper` names the file behind the import.
+            module = node.module or ""
+            names = [module, *(f"{module}.{alias.name}".strip(".") for alias in node.names)]
+        else:
+            continue
+
+        level = getattr(node, "level", 0)
+        for name in filter(None, names):
+            parts = name.split(".")
+            folder = path.parents[level - 1] if level else path.parent
+            # An absolute name begins with the package that the file is in, or lies beside it.
+            if not level and parts[0] == folder.name:
+                folder = folder.parent
+            place = folder.joinpath(*parts)
+            found |= {place.with_suffix(".py"), place / "__init__.py"}
+    return {place for place in found if place.is_file()}
 
 
 def _ops_file(name: str) -> Path | None:

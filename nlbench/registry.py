@@ -9,7 +9,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -81,7 +81,35 @@ def _methods_in_folders(extra: Iterable[Path]) -> Iterator[MethodFile]:
             source = "from --methods-dir or NLBENCH_METHODS"
             raise SuiteError(f"{folder}: not a folder of method files ({source})")
         for path in _python_files(folder):
-            yield MethodFile(_name(path.stem), path.resolve(), "")
+            if _may_hold_a_method(path):
+                yield MethodFile(_name(path.stem), path.resolve(), "")
+
+
+def _may_hold_a_method(path: Path) -> bool:
+    """Return false for a file of functions and values alone: a helper, which is not listed."""
+    # The error of a file that cannot be read is shown when its method is loaded.
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError, OSError):
+        return True
+
+    makes_class = False
+    for node in ast.walk(tree):
+        # A class may also be made by a call that gets Method.
+        names = [alias.name for alias in getattr(node, "names", []) if isinstance(alias, ast.alias)]
+        makes_class = makes_class or isinstance(node, ast.ClassDef) or "Method" in names
+    defines = any(isinstance(node, ast.FunctionDef | ast.Assign) for node in tree.body)
+    return makes_class or not defines
+
+
+def without_method(name: str, files: Mapping[str, MethodFile]) -> Path | None:
+    """Return the file of this name beside the users' own methods that holds no method, if any."""
+    folders = {file.path.parent for file in files.values() if not file.module}
+    for folder in sorted(folders):
+        path = folder / f"{name.replace('-', '_')}.py"
+        if path.is_file():
+            return path
+    return None
 
 
 def _installed_methods() -> Iterator[MethodFile]:
@@ -130,14 +158,30 @@ class NotImportable(SuiteError):
     """
 
     def __init__(self, path: Path, error: BaseException, text: str):
-        super().__init__(f"{path}: cannot be imported\n{text}")
+        hint = _hint_for_helper(path, error)
+        super().__init__(f"{path}: cannot be imported{hint}\n{text}")
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if frame.filename == str(path)]
         place = f"{path}:{own[-1].lineno}" if own else str(path)
         if isinstance(error, SyntaxError) and error.filename == str(path):
             place = f"{path}:{error.lineno}"
         kind = type(error).__name__
-        self.in_short = f"{place}: cannot be imported: {kind}: {error}".rstrip(": ")
+        self.in_short = f"{place}: cannot be imported: {kind}: {error}".rstrip(": ") + hint
+
+
+def _hint_for_helper(path: Path, error: BaseException) -> str:
+    """Return how to import a file of the same folder, if that is what has failed."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    stem = error.name.rpartition(".")[2].partition(".")[0]
+    beside = [
+        name for name in (stem, f"_{stem.lstrip('_')}") if (path.parent / f"{name}.py").is_file()
+    ]
+    if not beside:
+        return ""
+    return (
+        f". fix: {beside[0]}.py lies beside it: write `from .{beside[0]} import ...`, with the dot"
+    )
 
 
 def load_method(file: MethodFile) -> type[Method]:
@@ -203,8 +247,25 @@ def refuse_wrong_hooks(cls: type[Method], path: Path) -> None:
         raise SuiteError("\n".join(problems))
 
 
+def module_name(file: MethodFile) -> str:
+    """Return the name under which a method's file is imported.
+
+    A folder of method files is a package, so that its files can import each other with
+    `from ._helper import x`. Helpers of the same name in two folders do not meet.
+    """
+    if file.module:
+        return file.module
+    folder = file.path.parent
+    package = f"nlbench_methods_{abs(hash(str(folder))):x}"
+    if package not in sys.modules:
+        made = ModuleType(package)
+        made.__path__ = [str(folder)]
+        sys.modules[package] = made
+    return f"{package}.{file.path.stem}"
+
+
 def _import(file: MethodFile) -> ModuleType:
-    name = file.module or f"nlbench_methods_{file.path.stem}_{abs(hash(str(file.path))):x}"
+    name = module_name(file)
     if name in sys.modules:
         return sys.modules[name]
 

@@ -193,6 +193,8 @@ def test_a_run_has_its_own_model_and_its_own_drawn_dataset():
 # Files that training imports, but whose code cannot change a number, and the reason.
 BOOKKEEPING = {
     "code_hash.py": "names the code",
+    "contract/advice.py": "makes messages",
+    "contract/hooks.py": "refuses classes of methods",
     "data/base.py": "holds a dataset that was read, whose fingerprint is in the key",
     "data/catalogue.py": "finds datasets",
     "data/formats/safe_pickle.py": "reads files, whose content is in the key",
@@ -271,3 +273,34 @@ def test_the_hash_needs_no_torch():
         "assert not {'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ._helper import scale",
+        "from . import _helper",
+        "from ._folder.inner import scale",
+        "from ._first import scale",
+        "import _helper",
+    ],
+)
+def test_a_helper_beside_a_method_counts_for_it(tmp_path, line):
+    (tmp_path / "_folder").mkdir()
+    helpers = [tmp_path / "_helper.py", tmp_path / "_folder" / "inner.py"]
+    (tmp_path / "_first.py").write_text("from ._helper import scale\n")
+    (tmp_path / "mine.py").write_text(f"{line}\n{SOURCE}")
+
+    def hash_with(factor):
+        for helper in helpers:
+            helper.write_text(f"scale = {factor}\n")
+        code_hash.file_hash.cache_clear()
+        return code_hash.code_hash(tmp_path / "mine.py", "digits_cnn", "digits")
+
+    assert hash_with(1) == hash_with(1) != hash_with(2)
+
+
+def test_shipped_methods_have_no_helper_beside_them():
+    for file in METHODS.values():
+        files = code_hash.hashed_files(file.path, "digits_cnn", "digits")
+        assert [path for path in files if path.parent == file.path.parent] == [file.path]

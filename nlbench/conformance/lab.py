@@ -303,7 +303,7 @@ def _executed_again(file: registry.MethodFile) -> Iterator[type[Method] | None]:
     Yields None if the file cannot be executed twice in a process. Its module is removed afterwards.
     """
     # A name beside that of the original, so that relative imports work.
-    name = f"{file.module or file.path.stem}__{next(_executions)}"
+    name = f"{registry.module_name(file)}__{next(_executions)}"
     cls: type[Method] | None = None
     try:
         # Whatever the file raises: the trial then trains the class that is loaded already.

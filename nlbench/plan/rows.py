@@ -174,6 +174,13 @@ def _load(
     name = entry.method or row
     if name not in files:
         path = [*where, "method"] if entry.method else where
+        if (other := registry.without_method(name, files)) is not None:
+            problems.add(
+                path,
+                f"{other} holds no class, so it is no method. fix: write `class MyLoss(Method):` "
+                "with `def loss(self, logits, batch)` in it",
+            )
+            return None
         problems.add(path, f"unknown method {name!r}.{did_you_mean(name, files)}")
         problems.add_hint(
             f"The methods are: {', '.join(files)}. A method of your own is found with "

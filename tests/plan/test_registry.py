@@ -7,8 +7,9 @@ import sys
 from importlib.metadata import EntryPoint
 
 import pytest
+from sweeps import suite
 
-from nlbench import registry
+from nlbench import api, registry
 from nlbench.errors import SuiteError
 
 METHOD = '''"""{title}"""
@@ -225,3 +226,59 @@ class TestInstalledPackages:
         with pytest.raises(SuiteError, match="two methods are named 'ce'") as caught:
             registry.method_files()
         assert str(path) in str(caught.value)
+
+
+# ---- Helpers of a folder -----------------------------------------------------------------------
+
+SHARING = """
+from torch.nn import functional as F
+from nlbench.method import Method
+from {helper} import scale
+
+
+class Own(Method):
+    def loss(self, logits, batch):
+        return scale(F.cross_entropy(logits, batch.labels))
+"""
+
+
+def shared_folder(root, name, factor, helper="._helper"):
+    folder = root / name
+    folder.mkdir()
+    text = f"def scale(x):\n    return {factor} * x\n"
+    write(folder, "_helper.py", text)
+    write(folder, "helper.py", text)
+    write(folder, f"{name}.py", SHARING.format(helper=helper))
+    return folder
+
+
+def test_methods_of_a_folder_share_a_helper_of_their_own(tmp_path):
+    one, two = shared_folder(tmp_path, "one", 2), shared_folder(tmp_path, "two", 3, ".helper")
+    files = registry.method_files([one, two])
+    assert "helper" not in files
+    factors = []
+    for name in ("one", "two"):
+        module = sys.modules[registry.load_method(files[name]).__module__]
+        factors.append(module.scale(1))
+    assert factors == [2, 3]
+
+
+def test_a_helper_without_the_dot_is_told_how_to_be_imported(tmp_path):
+    folder = shared_folder(tmp_path, "three", 2, "helper")
+    with pytest.raises(registry.NotImportable) as caught:
+        registry.load_method(registry.method_files([folder])["three"])
+    assert "helper.py lies beside it: write `from .helper import ...`" in str(caught.value)
+    assert caught.value.in_short.startswith(f"{folder}/three.py:4: cannot be imported: Module")
+    assert "with the dot" in caught.value.in_short
+
+
+def test_a_file_of_helpers_is_no_method_and_a_row_of_its_name_says_so(tmp_path):
+    folder = shared_folder(tmp_path, "four", 2)
+    rows = {"helper": {}, "gone": {}, "gcee": {}}
+    with pytest.raises(SuiteError) as caught:
+        api.prepare(suite(rows), out=tmp_path / "out", methods_dir=folder)
+    message = str(caught.value)
+    assert "helper.py holds no class, so it is no method" in message
+    # What both unknown rows have in common is said once.
+    assert message.count("The methods are: ") == message.count("--methods-dir FOLDER") == 1
+    assert "unknown method 'gcee'. Did you mean 'gce'?" in message
