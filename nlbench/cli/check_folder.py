@@ -12,7 +12,7 @@ from nlbench.data.base import Dataset, ImageFiles
 from nlbench.data.datasets import folder
 from nlbench.data.formats.class_folders import SUFFIXES, is_of_program
 from nlbench.data.formats.copies import groups_of_copies
-from nlbench.data.places import Places
+from nlbench.data.places import FolderOptions, Places
 from nlbench.errors import DataError, DataMissing
 
 # Of a folder without a test part.
@@ -78,7 +78,7 @@ def _read(path: Path, places: Places, report: Report) -> Dataset:
         return folder.load(places.reading(path), 0)
     except DataMissing as error:
         try:
-            data = folder.load(places.reading(path, _SHARE), 0)
+            data = folder.load(places.reading(path, FolderOptions(test_share=_SHARE)), 0)
         except DataError:
             raise error from None
     report.lines += [

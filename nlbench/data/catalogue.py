@@ -14,7 +14,7 @@ from typing import cast
 
 from nlbench.data.base import Dataset, DatasetModule, Found, Info, Source
 from nlbench.data.missing import explain
-from nlbench.data.places import Places
+from nlbench.data.places import FolderOptions, Places
 from nlbench.data.verify import require_sound
 from nlbench.errors import look_up
 
@@ -40,15 +40,13 @@ def dataset(name: str) -> DatasetModule:
     return cast(DatasetModule, importlib.import_module(f"nlbench.data.datasets.{path.stem}"))
 
 
-def info(
-    name: str, path: str | Path, places: Places, test_share: float = 0.0, clean_val: str = ""
-) -> Info:
+def info(name: str, path: str | Path, places: Places, options: FolderOptions | None = None) -> Info:
     """Return what is known of a dataset before a run.
 
     Args:
         path: the folder that a suite names, or "" for a dataset of the data directory. A folder is
             read here, because nothing is known of it before.
-        test_share, clean_val: see `Places`.
+        options: what a suite says about a folder.
     Raises: SuiteError for an unknown name; DataMissing, DataError for a folder.
     """
     module = dataset(name)
@@ -56,7 +54,7 @@ def info(
         return module.INFO
 
     # The seed does not matter: no dataset that a suite locates is redrawn.
-    return module.load(places.reading(Path(path), test_share, clean_val), seed=0).info
+    return module.load(places.reading(Path(path), options), seed=0).info
 
 
 def open_dataset(
@@ -64,18 +62,17 @@ def open_dataset(
     path: str | Path,
     places: Places,
     seed: int,
-    test_share: float = 0.0,
-    clean_val: str = "",
+    options: FolderOptions | None = None,
 ) -> Dataset:
     """Read a dataset: from the folder `path` where a suite names one, else from the data directory.
 
     Args:
-        test_share, clean_val: see `Places`.
+        options: what a suite says about a folder.
     Raises: SuiteError for an unknown name; DataMissing when it is not there; DataError, naming the
         file, when it cannot be used.
     """
     if path:
-        places = places.reading(Path(path), test_share, clean_val)
+        places = places.reading(Path(path), options)
     module = dataset(name)
     data = module.load(places, seed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import platformdirs
@@ -35,27 +35,45 @@ def cache_dir() -> Path:
 
 
 @dataclass(frozen=True)
+class FolderOptions:
+    """What a suite says about a folder of the user's own, beside its path.
+
+    Attributes:
+        test_share: of a folder without a test part, the share of its images to test on; else 0.
+        clean_val: the part of a folder whose labels are true and may select an epoch, for example
+            "val"; else "".
+        label_column, clean_column: the columns of the given and of the true labels in a list or
+            parquet file; "" where their names tell.
+    """
+
+    test_share: float = 0.0
+    clean_val: str = ""
+    label_column: str = ""
+    clean_column: str = ""
+
+
+@dataclass(frozen=True)
 class Places:
     """The folders that a dataset is read from and decoded into.
 
     Attributes:
         data_dir: the folder to read. For a dataset that a suite locates, the folder it names.
         cache_dir: the folder for decoded copies. It need not exist.
-        test_share: of a folder without a test part, the share of its images to test on; else 0.
-        clean_val: the part of a folder whose labels are true and may select an epoch, for example
-            "val"; else "".
+        test_share, clean_val, label_column, clean_column: see `FolderOptions`.
     """
 
     data_dir: Path
     cache_dir: Path
     test_share: float = 0.0
     clean_val: str = ""
+    label_column: str = ""
+    clean_column: str = ""
 
     @classmethod
     def of_user(cls, option: str | Path | None = None) -> Places:
         """Return the user's folders; `option` is what --data-dir says."""
         return cls(data_dir(option), cache_dir())
 
-    def reading(self, folder: Path, test_share: float = 0.0, clean_val: str = "") -> Places:
+    def reading(self, folder: Path, options: FolderOptions | None = None) -> Places:
         """Return the same places with `folder` as the folder to read."""
-        return replace(self, data_dir=folder, test_share=test_share, clean_val=clean_val)
+        return replace(self, data_dir=folder, **asdict(options or FolderOptions()))

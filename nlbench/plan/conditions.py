@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from nlbench.data import catalogue, describe
 from nlbench.data.base import Info
-from nlbench.data.places import Places
+from nlbench.data.places import FolderOptions, Places
 from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unknown_name
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import STAND_IN, Condition
@@ -28,9 +28,9 @@ def known_infos(suite: Suite, base: Path, places: Places, problems: Problems) ->
     """
     infos: dict[str, Info] = {}
     folders: dict[str, Path] = {}
-    shares: dict[str, tuple[float, str]] = {}
+    options: dict[str, FolderOptions] = {}
     for i, entry in enumerate(suite.datasets):
-        found = _info(entry, ("datasets", i), base, places, folders, shares, problems)
+        found = _info(entry, ("datasets", i), base, places, folders, options, problems)
         if found is not None:
             infos[entry.id] = found
     if infos:
@@ -45,15 +45,14 @@ def _info(
     base: Path,
     places: Places,
     folders: dict[str, Path],
-    shares: dict[str, tuple[float, str]],
+    options: dict[str, FolderOptions],
     problems: Problems,
 ) -> Info | None:
     """Return what is known of one dataset, or None after reporting why it cannot be used.
 
     Args:
-        folders, shares: the folder of each dataset with a path so far, and its `test_share`
-            and `clean_val`; this
-            one is added.
+        folders, options: the folder of each dataset with a path so far, and what the suite says
+            about it; this one is added.
     """
     known = catalogue.dataset_files()
     if entry.name not in known:
@@ -76,7 +75,7 @@ def _info(
     except ValueError as error:
         problems.add([*where, "path"], str(error))
         return None
-    share, clean_val = shares.setdefault(entry.id, (entry.test_share, entry.clean_val))
+    other = _first_other(options.setdefault(entry.id, entry.folder_options), entry.folder_options)
     key = "path"
     if not located_by_suite:
         message = f"{entry.name} takes no path; --data-dir says where"
@@ -84,15 +83,11 @@ def _info(
         message = "must end with the folder's own name, which tables and records show"
     elif folders.setdefault(entry.id, folder) != folder:
         message = f"two folders are called {Path(entry.path).name}: rename one of them"
-    elif share != entry.test_share:
-        key = "test_share"
-        message = f"is {share:g} in an entry above; a folder has one test part"
-    elif clean_val != entry.clean_val:
-        key = "clean_val"
-        message = f"is {clean_val!r} in an entry above; it must be the same in both"
+    elif other:
+        key, message = other
     else:
         try:
-            return catalogue.info(entry.name, folder, places, entry.test_share, entry.clean_val)
+            return catalogue.info(entry.name, folder, places, entry.folder_options)
         except UserError as error:
             message = str(error)
     problems.add([*where, key], message)
@@ -105,8 +100,19 @@ def _check_takes_no_parts(
     """Report keys that are for a folder of one's own, in the entry of another dataset."""
     if entry.test_share:
         problems.add([*where, "test_share"], f"{entry.name} has a test part; leave it out")
-    if entry.clean_val:
-        problems.add([*where, "clean_val"], "only a folder of your own takes it; leave it out")
+    for key in ("clean_val", "label_column", "clean_column"):
+        if getattr(entry, key):
+            problems.add([*where, key], "only a folder of your own takes it; leave it out")
+
+
+def _first_other(above: FolderOptions, here: FolderOptions) -> tuple[str, str] | None:
+    """Return a key whose value differs from that of an entry above, and a message."""
+    for key, value in asdict(above).items():
+        if value != getattr(here, key):
+            # The words of a share are those of its number.
+            words = f"{value:g}" if isinstance(value, float) else repr(value)
+            return key, f"is {words} in an entry above; it must be the same in both"
+    return None
 
 
 # --- Conditions --------------------------------------------------------------------------------
@@ -140,10 +146,7 @@ def conditions_of(
             condition = replace(condition, told=told)
             if entry.path:
                 condition = replace(
-                    condition,
-                    data_path=str(folder),
-                    test_share=entry.test_share,
-                    clean_val=entry.clean_val,
+                    condition, data_path=str(folder), folder_options=entry.folder_options
                 )
             condition = _titled_apart(condition, conditions)
             if condition in conditions:
@@ -195,7 +198,7 @@ def _with_noises(
     examples = None
     if noises and entry.path:
         data = catalogue.open_dataset(
-            entry.name, entry.folder(base), places, 0, entry.test_share, entry.clean_val
+            entry.name, entry.folder(base), places, 0, entry.folder_options
         )
         examples = Examples.of(data)
 
@@ -249,9 +252,9 @@ def _own_parameters(noise: Mapping[str, float | str]) -> str:
     return ", ".join(words)
 
 
-def _places_of(conditions: Sequence[Condition]) -> list[tuple[str, str, float, str]]:
-    """Return each dataset once, with its folder, its `test_share` and its `clean_val`."""
-    found = ((c.dataset, c.data_path, c.test_share, c.clean_val) for c in conditions)
+def _places_of(conditions: Sequence[Condition]) -> list[tuple[str, str, FolderOptions]]:
+    """Return each dataset once, with its folder and what the suite says about it."""
+    found = ((c.dataset, c.data_path, c.folder_options) for c in conditions)
     return list(dict.fromkeys(found))
 
 
@@ -265,10 +268,10 @@ def about_folders(conditions: Sequence[Condition], places: Places) -> tuple[list
     """
     lines: list[str] = []
     warnings: list[str] = []
-    for dataset, path, share, clean_val in _places_of(conditions):
+    for dataset, path, options in _places_of(conditions):
         if not path:
             continue
-        data = catalogue.open_dataset(dataset, path, places, 0, share, clean_val)
+        data = catalogue.open_dataset(dataset, path, places, 0, options)
         lines.append(describe.in_short(data))
         warnings += data.warnings
     return lines, warnings
@@ -301,9 +304,9 @@ def read_fingerprints(
     fingerprints: dict[tuple[str, str], str] = {}
     infos: dict[str, Info] = {}
     # Several conditions share a dataset, and reading one takes seconds.
-    for dataset, path, share, clean_val in _places_of(conditions):
+    for dataset, path, options in _places_of(conditions):
         # Any seed does: a fingerprint is the same for all of them.
-        data = catalogue.open_dataset(dataset, path, places, 0, share, clean_val)
+        data = catalogue.open_dataset(dataset, path, places, 0, options)
         infos[dataset] = data.info
         for condition in conditions:
             if condition.dataset == dataset and condition.noise is not None:

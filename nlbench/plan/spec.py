@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nlbench.data.places import FolderOptions
 from nlbench.files import short_hash
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.suite_file import Suite
@@ -48,9 +49,8 @@ class Condition:
         title: how a table prints it.
         noise_path: the file of a `file` or `matrix` noise. Its digest is in `noise`.
         data_path: the folder of a dataset that a suite locates, else "".
-        clean_val: the part of a folder that has true labels to select an epoch by, else "".
-        test_share: of a folder without a test part, the share of its images to test on. The
-            fingerprint holds which images these are.
+        folder_options: what a suite says about a folder. The fingerprint holds which images and
+            labels these give.
         told: what the suite gives in place of measured privileged information; see
             `plan.told`.
     """
@@ -62,8 +62,7 @@ class Condition:
     title: str = field(default="", compare=False)
     noise_path: str = field(default="", compare=False)
     data_path: str = field(default="", compare=False)
-    test_share: float = field(default=0.0, compare=False)
-    clean_val: str = field(default="", compare=False)
+    folder_options: FolderOptions = field(default=FolderOptions(), compare=False)
     told: dict[str, Told] = field(default_factory=dict, hash=False)
 
 

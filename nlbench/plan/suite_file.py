@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nlbench import registry
+from nlbench.data.places import FolderOptions
 from nlbench.errors import Problem, SuiteError, did_you_mean, in_words, unknown_key
 from nlbench.files import user_path
 from nlbench.plan.problems import Problems
@@ -50,6 +51,8 @@ class DatasetEntry(StrictModel):
         clean_val: a part of a folder, such as "val", whose labels are true and select an epoch. It
             has a column of its own, and no method gets it.
         test_share: of a folder without a test part, the share of its images to test on.
+        label_column, clean_column: the columns of the given and of the true labels in a folder's
+            lists or parquet files, where their names do not tell.
     """
 
     name: str
@@ -60,6 +63,8 @@ class DatasetEntry(StrictModel):
     transition: object = ""
     clean_val: str = ""
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_column: str = ""
+    clean_column: str = ""
 
     @field_validator("labels", "noise", mode="before")
     @classmethod
@@ -78,6 +83,16 @@ class DatasetEntry(StrictModel):
         Raises: ValueError for a path that no folder can have.
         """
         return user_path(base, self.path)
+
+    @property
+    def folder_options(self) -> FolderOptions:
+        """What the entry says about a folder, beside its path."""
+        return FolderOptions(
+            test_share=self.test_share,
+            clean_val=self.clean_val,
+            label_column=self.label_column,
+            clean_column=self.clean_column,
+        )
 
     def label_sets(self, info: Info) -> list[str]:
         """Return the label sets to train on."""

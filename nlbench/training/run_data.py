@@ -97,8 +97,7 @@ def load_data(spec: RunSpec, data_dir: Path) -> RunData:
         condition.data_path,
         places,
         spec.seed,
-        condition.test_share,
-        condition.clean_val,
+        condition.folder_options,
     )
     noise = None if condition.noise is None else {**condition.noise, "path": condition.noise_path}
     return prepare(

@@ -81,7 +81,7 @@ def test_a_list_may_name_it(tmp_path, birds):
         lines.append(f'"{path.relative_to(birds)}","{path.parent.name}"')
     (birds / "checked.csv").write_text("\n".join(lines))
     listed = sweep(tmp_path, birds, clean_val="checked")
-    assert listed.specs[0].condition.clean_val == "checked"
+    assert listed.specs[0].condition.folder_options.clean_val == "checked"
 
 
 @pytest.mark.parametrize(

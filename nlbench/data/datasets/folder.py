@@ -24,9 +24,8 @@ from nlbench.data.formats.class_folders import (
     pictures_in,
 )
 from nlbench.data.formats.columns import (
-    WHICH_COLUMN,
+    ChosenColumns,
     is_no_class,
-    label_columns,
     path_column,
     require_classes,
 )
@@ -437,15 +436,18 @@ def _part(places: Places, name: str) -> Part:
     """Read "train" or "test" in the first form that is there."""
     path = places.data_dir
     parquet = image_parquet.all_splits(path).get(name, [])
+    # Other parts need not have the columns of the training part.
+    chosen = ChosenColumns(places.label_column, places.clean_column, must=name == "train")
     if (path / f"{name}.csv").is_file():
-        part = _csv(path / f"{name}.csv")
+        part = _csv(path / f"{name}.csv", chosen)
     elif (path / name / "metadata.csv").is_file():
-        part = _metadata(path / name)
+        part = _metadata(path / name, chosen)
     elif (path / name).is_dir():
         _require_no_other_labels(path / name)
         part = _class_folders(path / name)
     elif parquet:
-        part = _parquet(image_parquet.require_one_copy(parquet, name), places.cache_dir)
+        files = image_parquet.require_one_copy(parquet, name)
+        part = _parquet(files, chosen, places.cache_dir)
     else:
         raise DataMissing(
             f"{path}: no {name} images there; it must hold {LAYOUTS}{_hint(path, name)}"
@@ -565,9 +567,9 @@ def _class_folders(folder: Path) -> Part:
     return part
 
 
-def _metadata(folder: Path) -> Part:
+def _metadata(folder: Path, chosen: ChosenColumns) -> Part:
     """Read the labels of Hugging Face's metadata.csv, which lies beside the pictures."""
-    part = _csv(folder / "metadata.csv")
+    part = _csv(folder / "metadata.csv", chosen)
     tops = {name.split("/")[0] for name in part.names if "/" in name}
     in_folders = [name.split("/")[0] for name in part.names]
     if tops and in_folders != part.labels:
@@ -587,12 +589,12 @@ def _metadata(folder: Path) -> Part:
 # ---- CSV lists -----------------------------------------------------------------------------------
 
 
-def _csv(path: Path) -> Part:
+def _csv(path: Path, chosen: ChosenColumns) -> Part:
     """Read a list with columns for the path, the given label and possibly the true label."""
     table = read_table(path)
     where = f"{path}:1"
     place = path_column(table.names, where)
-    found = label_columns(table.names, where, answer=WHICH_COLUMN)
+    found = chosen.among(table.names, where)
 
     cells = {"path": table.column(place), "label": table.column(found.given)}
     if found.clean:
@@ -625,27 +627,29 @@ def _csv(path: Path) -> Part:
 # ---- Parquet files -------------------------------------------------------------------------------
 
 
-def _parquet(files: Sequence[Path], cache_dir: Path) -> Part:
+def _parquet(files: Sequence[Path], chosen: ChosenColumns, cache_dir: Path) -> Part:
     """Read images from parquet files. They are written out as files once, into the cache."""
     # Version 2 refuses labels that no class name belongs to.
     # Version 3 has checksums.
-    entry = cache_dir / f"folder-{file_state(files, 3)}"
+    entry = cache_dir / f"folder-{file_state(files, 3)}{chosen.tag}"
     part = Part(files[0], entry)
-    part.notes.extend(image_parquet.about_columns(files[0]))
-    for name, label, *clean in cached_files(entry, lambda folder: _write_out(files, folder)):
+    part.notes.extend(image_parquet.about_columns(files[0], chosen))
+    for name, label, *clean in cached_files(
+        entry, lambda folder: _write_out(files, chosen, folder)
+    ):
         part.add(name, label, clean[0] if clean else None)
     # A shard without the column has no true labels.
     return part if len(part.clean) == len(part.names) else replace(part, clean=[])
 
 
-def _write_out(files: Sequence[Path], folder: Path) -> list[list[str]]:
+def _write_out(files: Sequence[Path], chosen: ChosenColumns, folder: Path) -> list[list[str]]:
     """Write each image to a file in `folder`, and return each file's name with its labels.
 
     A file's name holds a hash of the image. The fingerprint is made of the names, so that it
     changes when an image does.
     """
     listed = []
-    for number, (content, labels) in enumerate(image_parquet.images(files)):
+    for number, (content, labels) in enumerate(image_parquet.images(files, chosen)):
         name = f"{number // 1000:04}/{number:07}-{short_hash(content)}"
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nlbench.errors import DataError, did_you_mean
+from nlbench.files import short_hash
 
 # What the words in a column's name say about it.
 _LABEL = {"label", "labels", "lbl", "target", "targets", "class", "category", "y", "annotation"}
@@ -31,7 +32,10 @@ _PATH_NAMES += ("relativepath",)
 
 
 # How the owner of a list or parquet file can say which column is which.
-WHICH_COLUMN = "call the given labels 'noisy_label' and the true ones 'clean_label'"
+WHICH_COLUMN = (
+    "say so with `label_column` and `clean_column` in the suite's dataset entry, or call the given "
+    "labels 'noisy_label' and the true ones 'clean_label'"
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def label_columns(
 
     Args:
         where: names the file in errors.
-        given, clean: columns that the user has named; they are taken as they are.
+        given, clean: columns that the user has named. The other one is looked for beside it.
         answer: how a user can say which column is meant. It ends the error's message.
     Raises: DataError when no column holds labels, or when names do not tell which.
     """
@@ -77,9 +81,10 @@ def label_columns(
                 f"{did_you_mean(chosen, names)}"
             )
     if given:
-        return LabelColumns(given, clean)
+        beside = _by_role([name for name in names if name != given])["clean"]
+        return LabelColumns(given, clean or (beside[0] if len(beside) == 1 else ""))
 
-    of = _by_role(names)
+    of = _by_role([name for name in names if name != clean])
     if not (of["given"] or of["label"]):
         if of["clean"]:
             raise DataError(
@@ -104,6 +109,35 @@ def label_columns(
         f"{where}: {_listed(several)} may all be labels; which are the given ones, to train on? "
         f"{answer}"
     )
+
+
+@dataclass(frozen=True)
+class ChosenColumns:
+    """The columns of labels that a suite names for a folder.
+
+    Attributes:
+        given, clean: empty where the names of the columns tell.
+        must: whether a table without them is refused.
+    """
+
+    given: str = ""
+    clean: str = ""
+    must: bool = True
+
+    def among(self, names: Sequence[str], where: str | Path) -> LabelColumns:
+        """Return the columns of the labels of a table. Raises DataError, naming the columns."""
+        given, clean = self.given, self.clean
+        if not self.must:
+            given = given if given in names else ""
+            clean = clean if clean in names else ""
+        return label_columns(names, where, given=given, clean=clean, answer=WHICH_COLUMN)
+
+    @property
+    def tag(self) -> str:
+        """A part of a file's name that differs for other columns; empty where none is chosen."""
+        if not (self.given or self.clean):
+            return ""
+        return "-" + short_hash(f"{self.given}\0{self.clean}".encode())
 
 
 def is_label_column(name: str) -> bool:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlbench.data.formats.columns import (
-    WHICH_COLUMN,
+    ChosenColumns,
     LabelColumns,
     is_no_class,
-    label_columns,
     require_class,
 )
 from nlbench.errors import DataError
@@ -135,7 +134,7 @@ def _first_of_count(numbered: Mapping[tuple[int, int], Path], count: int) -> Pat
 # ---- Reading them --------------------------------------------------------------------------------
 
 
-def images(files: Sequence[Path]) -> Iterator[tuple[bytes, list[str]]]:
+def images(files: Sequence[Path], chosen: ChosenColumns) -> Iterator[tuple[bytes, list[str]]]:
     """Yield each image's bytes and its labels: the given one, then the true one where known.
 
     Raises: DataError, naming file and row.
@@ -148,7 +147,7 @@ def images(files: Sequence[Path]) -> Iterator[tuple[bytes, list[str]]]:
         try:
             opened = parquet.ParquetFile(file)
             schema = opened.schema_arrow
-            image, found = _columns(file, schema)
+            image, found = _columns(file, schema, chosen)
             columns = [found.given, found.clean] if found.clean else [found.given]
             first = first or found.given
             if found.given != first:
@@ -183,14 +182,14 @@ def _is_unknown(value: object) -> bool:
     return value is None or is_no_class(str(value))
 
 
-def about_columns(file: Path) -> list[str]:
+def about_columns(file: Path, chosen: ChosenColumns) -> list[str]:
     """Return in words which columns of labels were taken for what, unless they have usual names."""
     from pyarrow import parquet
 
-    return _columns(file, parquet.read_schema(file))[1].notes(file)
+    return _columns(file, parquet.read_schema(file), chosen)[1].notes(file)
 
 
-def _columns(file: Path, schema: Schema) -> tuple[str, LabelColumns]:
+def _columns(file: Path, schema: Schema, chosen: ChosenColumns) -> tuple[str, LabelColumns]:
     """Return the column of the images, and those of the labels."""
     columns = schema.names
     image = next((column for column in IMAGE_COLUMNS if column in columns), None)
@@ -198,7 +197,7 @@ def _columns(file: Path, schema: Schema) -> tuple[str, LabelColumns]:
         raise DataError(
             f"{file}: needs a column image and a column label, has {', '.join(columns)}"
         )
-    return image, label_columns(columns, file, answer=WHICH_COLUMN)
+    return image, chosen.among(columns, file)
 
 
 def _bytes(content: object, column: str, where: str) -> bytes:

@@ -57,8 +57,15 @@ def test_names_that_do_not_tell_are_asked_about(names):
         assert repr(name) in str(at.value)
 
     # The answer is taken as it is.
-    assert columns(*names, given=names[1]) == (names[1], "")
+    assert columns(*names, given=names[1])[0] == names[1]
     assert columns(*names, given=names[1], clean=names[0]) == (names[1], names[0])
+
+
+def test_the_other_column_is_looked_for_beside_the_named_one():
+    names = ["clean_label", "worse_label", "aggre_label"]
+    assert columns(*names, given="worse_label") == ("worse_label", "clean_label")
+    assert columns("label", "a", "b", given="b") == ("b", "")
+    assert columns("label", "target", clean="target") == ("label", "target")
 
 
 def test_tables_without_given_labels():

@@ -7,14 +7,17 @@ from layouts import encoded
 
 from nlbench.data.datasets import folder
 from nlbench.data.places import Places
-from nlbench.errors import DataError
+from nlbench.errors import DataError, SuiteError
+from nlbench.plan.expand import expand
+from nlbench.plan.suite_file import read_suite
+from nlbench.training.run_data import load_data
 
 
 @pytest.fixture
 def load(tmp_path):
     """Return load(train, ...), which writes a file for each dict of columns and reads them."""
 
-    def write(*shards):
+    def write(*shards, **chosen):
         root = tmp_path / "f"
         root.mkdir(exist_ok=True)
         for i, columns in enumerate(shards):
@@ -23,7 +26,7 @@ def load(tmp_path):
             pq.write_table(pa.table(columns), root / name)
         test = {"image": [encoded(j, 9) for j in range(2)], "label": [0, 1]}
         pq.write_table(pa.table(test), root / "test.parquet")
-        return folder.load(Places(root, tmp_path / "cache"), 0)
+        return folder.load(Places(root, tmp_path / "cache", **chosen), 0)
 
     return write
 
@@ -58,3 +61,50 @@ def test_files_with_other_columns(load):
         DataError, match=r"its labels are 'label', and .* has 'noisy_label'; give all"
     ):
         load({**labels, "noisy_label": [0, 1, 1, 1]}, labels)
+
+
+def test_columns_that_the_suite_names(load):
+    columns = {"worse_label": [0, 1, 1, 1], "aggre_label": [0, 1, 0, 0], "b": [0, 1, 0, 1]}
+    chosen = load(columns, label_column="worse_label", clean_column="b")
+    assert chosen.label_sets["given"].tolist() == [0, 1, 1, 1]
+    assert chosen.label_sets["clean"].tolist() == [0, 1, 0, 1]
+    # The pictures in the cache are those of the columns that were named.
+    other = load(columns, label_column="aggre_label")
+    assert other.label_sets["given"].tolist() == [0, 1, 0, 0]
+    assert "clean" not in other.label_sets
+    with pytest.raises(DataError, match="has no column 'worse', only 'image', 'worse_label'"):
+        load(columns, label_column="worse")
+
+
+def test_the_same_in_lists_and_in_a_suite(tmp_path):
+    root = tmp_path / "f"
+    root.mkdir()
+    lines = ["path,label,label_2"]
+    for i in range(6):
+        (root / f"{i}.png").write_bytes(encoded(i % 2, i))
+        lines.append(f"{i}.png,{i % 2},{i // 3}")
+    (root / "train.csv").write_text("\n".join(lines))
+    (root / "t.png").write_bytes(encoded(0, 9))
+    (root / "test.csv").write_text("path,label\nt.png,1\n")
+
+    def expanded(*datasets):
+        suite = {"name": "s", "protocol": "images-32", "methods": {"ce": {}}, "seeds": [0]}
+        checked, problems = read_suite({**suite, "datasets": list(datasets)})
+        places = Places(tmp_path, tmp_path / "cache")
+        return expand(checked, problems, places=places).specs[0]
+
+    entry = {"name": "folder", "path": str(root)}
+    with pytest.raises(SuiteError, match=r"'label', 'label_2' may all be labels; .*`label_column`"):
+        expanded(entry)
+    one, two = (
+        expanded({**entry, "label_column": "label"}),
+        expanded({**entry, "label_column": "label_2"}),
+    )
+    assert one.key != two.key
+    assert load_data(two, tmp_path).labels_hash != load_data(one, tmp_path).labels_hash
+    with pytest.raises(SuiteError, match=r"datasets.1.label_column: is 'label' in an entry above"):
+        expanded({**entry, "label_column": "label"}, {**entry, "label_column": "label_2"})
+    with pytest.raises(
+        SuiteError, match=r"datasets.0.label_column: only a folder of your own takes"
+    ):
+        expanded({"name": "digits", "label_column": "label"})
