@@ -14,6 +14,7 @@ from nlbench.results.cells import (
     Results,
     hardware_kind,
 )
+from nlbench.results.metrics import Metric
 from nlbench.results.record import ClassFacts, NoiseFacts, RunRecord
 
 BEST = (
@@ -177,6 +178,38 @@ def _sizes(facts: Sequence[NoiseFacts]) -> str:
             names.append(f"{val} validation")
         parts.append(f"{', '.join(names)}, {test} test examples")
     return "; ".join(parts)
+
+
+# ---- Notes about a metric -----------------------------------------------------------------------
+
+# Why finished runs may lack a metric, by its name in METRICS.
+_NEEDS_TRUE_LABELS = ("memorised", "clean-right", "targets")
+_LACKING = {
+    "memorised": "no training label is wrong, as far as is known",
+    "clean-right": "no training label is right, as far as is known",
+    "targets": "no method here keeps targets",
+    "selected": "the protocol holds out no validation part (val_fraction)",
+    "selected-clean": "the dataset has no validation part with true labels",
+    "top5": "there are five classes or fewer",
+    "ilsvrc12": "the dataset has no such test images",
+    "ilsvrc12-top5": "the dataset has no such test images",
+    "single": "no method here has several networks",
+}
+
+
+def never_measured(results: Results, metric: Metric) -> list[str]:
+    """Say why no finished run has a value of this metric, so that nobody waits for one."""
+    notes = []
+    for condition, title in enumerate(results.conditions):
+        done = [record for record in results.records_under(condition) if record.status == "done"]
+        if not done or any(record.metrics.get(metric.key) is not None for record in done):
+            continue
+        why = _LACKING.get(metric.name, "no run has measured it")
+        unknown = all(record.noise.get("noise_rate_train") is None for record in done)
+        if metric.name in _NEEDS_TRUE_LABELS and unknown:
+            why = "the true training labels are unknown"
+        notes.append(f"{title}: {metric.heading} cannot be measured here: {why}.")
+    return notes
 
 
 # ---- Notes about marks in cells -----------------------------------------------------------------

@@ -215,7 +215,7 @@ def _title(results: Results, subject: str) -> str:
 def _of_all_conditions(results: Results, reference: str | None, view: View) -> list[_Block]:
     shown = METRICS[view.metric or "last"]
     headings, lines = _by_condition(results, shown)
-    blocks = [_Block(shown.meaning, headings, lines, _notes(results), split=True)]
+    blocks = [_Block(shown.meaning, headings, lines, _notes(results, shown), split=True)]
 
     # Differences are taken of the headline, the last epoch, and of no other metric.
     if view.metric is None and reference is not None and len(results.rows) > 1:
@@ -253,8 +253,8 @@ def _differences_by_condition(results: Results, reference: str) -> tuple[list[st
     return ["method", *results.conditions], lines
 
 
-def _notes(results: Results) -> list[str]:
-    found = []
+def _notes(results: Results, shown: Metric) -> list[str]:
+    found = notes.never_measured(results, shown)
     for condition in range(len(results.conditions)):
         found += notes.of_condition(results, condition)
     return notes.once([*found, *results.plan_notes, *notes.of_marks(results)])

@@ -69,6 +69,25 @@ def test_the_owner_s_estimate_is_told_and_marked(tmp_path, birds, entry, methods
     assert "told noise_rate: co-teaching got the suite's own estimate, 25.00%, and not" in text
 
 
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("memorised", "memorised cannot be measured here: the true training labels are unknown"),
+        ("clean-right", "clean right cannot be measured here: the true training labels are"),
+        ("top5", "top-5 cannot be measured here: there are five classes or fewer"),
+        ("selected-clean", "cannot be measured here: the dataset has no validation part with true"),
+        ("targets", "targets right cannot be measured here: the true training labels are unknown"),
+    ],
+)
+def test_a_metric_that_can_never_be_measured_is_not_awaited(tmp_path, birds, metric, said):
+    sweep = on_images(tmp_path / "out", birds, {"ce": {}})
+    plan = sweep.plan.as_json()
+    assert "cannot be measured" not in table.render(plan, sweep.store, metric=metric)
+    records(sweep)
+    assert said in table.render(plan, sweep.store, metric=metric)
+    assert "cannot be measured" not in table.render(plan, sweep.store, metric="last")
+
+
 def test_the_rate_is_estimated_once_and_is_the_same_again(tmp_path):
     entry = {**NOISY_DIGITS, "noise_rate": "estimate"}
     sweep = prepare(tmp_path / "a", entry, {"co-teaching": {}, "jocor": {}, "forward": {}})
