@@ -65,6 +65,11 @@ def check_folder(
     report.unfit = report.unfit or bool(broken)
     report.lines.append(f"broken: {len(broken)} of {len(found)}")
     report.lines += [f"  {error}" for error in broken]
+    if broken and data and _from_parquet(data, places.cache_dir):
+        report.lines.append(
+            "  (pictures of parquet files lie in the cache; a file's first number is the row of "
+            "the picture, from 0, over all files of its part)"
+        )
 
     report.lines += _copies(paths, places.cache_dir)
     if data and data.warnings:
@@ -95,6 +100,11 @@ def _paths(data: Dataset) -> list[str]:
         if isinstance(images, ImageFiles):
             paths += [images.path(i) for i in range(len(images))]
     return paths
+
+
+def _from_parquet(data: Dataset, cache_dir: Path) -> bool:
+    images = data.train_images
+    return isinstance(images, ImageFiles) and cache_dir in images.root.parents
 
 
 def _below(path: Path) -> list[str]:

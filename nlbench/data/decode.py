@@ -134,6 +134,8 @@ def open_image(path: str) -> Image.Image:
             f"{os.path.getsize(path)} bytes, perhaps a download that broke off: make it smaller, "
             f"get it again, or take it out"
         ) from None
+    except PermissionError:
+        raise BrokenImage(f"{path}: may not be read by this user; change its permissions") from None
     except pixels.UnknownWhite as error:
         raise BrokenImage(f"{path}: cannot be decoded ({error})") from None
     # Pillow raises errors of every kind for damaged files.

@@ -4,6 +4,8 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from layouts import Folder, write_image
 from PIL import Image
@@ -55,6 +57,19 @@ def test_every_broken_picture_is_listed(birds):
     for words in ("cat/003.jpg: cannot be decoded (the file is empty", "dog/001.jpg: cannot be"):
         assert words in text
     assert "dog/000.jpg: is a web page and no image" in text
+
+
+def test_broken_pictures_of_parquet_files_are_named_by_their_row(tmp_path):
+    path = Folder().write_parquet(tmp_path / "birds")
+    file = path / "data" / "train-00001-of-00002.parquet"
+    table = pq.read_table(file)
+    images = table.column("image").to_pylist()
+    images[2]["bytes"] = b"<html>"
+    pq.write_table(table.set_column(0, "image", pa.array(images)), file)
+    status, text = check(path)
+    assert status == 1
+    assert "/0000017-" in text
+    assert "a file's first number is the row of the picture, from 0, over all files" in text
 
 
 def test_what_pictures_are(birds):

@@ -301,6 +301,15 @@ def test_a_file_that_is_no_image_is_called_what_it_is(tmp_path, content, message
         one(tmp_path / "x.jpg")
 
 
+def test_an_image_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(DataError, match="may not be read by this user; change its permissions"):
+        decode.open_image(str(tmp_path / "x.jpg"))
+
+
 def test_links_to_nothing_and_images_that_are_too_large(tmp_path, monkeypatch):
     (tmp_path / "x.jpg").symlink_to("gone.jpg")
     with pytest.raises(DataError, match=r"x\.jpg: is a link to gone\.jpg, which is not there"):

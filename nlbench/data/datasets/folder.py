@@ -60,6 +60,7 @@ WHERE = (
     "images of your own, of which a suite says where they lie: "
     "datasets: [{name: folder, path: my_images}]"
 )
+CHECK = "`nlbench data check FOLDER` decodes its pictures, and says what would be read"
 _PARTS = ("train", "test")
 # In place of a true label that nobody knows.
 UNKNOWN = -1
@@ -121,7 +122,7 @@ def _composed(label: str) -> str:
 
 def find(data_dir: Path) -> Found:
     """Find nothing: a suite names the folder."""
-    return Found(paths=(), looked=(), missing=(WHERE, f"a folder must hold {LAYOUTS}"))
+    return Found(paths=(), looked=(), missing=(WHERE, f"a folder must hold {LAYOUTS}", CHECK))
 
 
 def load(places: Places, seed: int) -> Dataset:
