@@ -61,6 +61,8 @@ def check_folder(
 
     found = inspect.pictures(paths, start(len(paths)))
     report.lines += inspect.summary(found)
+    if data and isinstance(data.train_images, ImageFiles) and data.train_images.grey_bits:
+        report.lines.append(f"grey of 16 bits is read as of {data.train_images.grey_bits} bits")
     broken = [picture.error for picture in found if picture.error]
     report.unfit = report.unfit or bool(broken)
     report.lines.append(f"broken: {len(broken)} of {len(found)}")

@@ -89,16 +89,18 @@ class ImageFiles:
     Attributes:
         root: the folder that the names are relative to.
         names: (N,) bytes, file-system encoded. An array, since lists of a million are usual.
+        grey_bits: how many bits grey of 16 bits uses; 0 where each image tells.
     """
 
     root: Path
     names: np.ndarray
+    grey_bits: int = 0
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: np.ndarray) -> ImageFiles:
-        return ImageFiles(self.root, self.names[index])
+        return ImageFiles(self.root, self.names[index], self.grey_bits)
 
     def path(self, i: int) -> str:
         """Return the path of image `i`."""

@@ -54,10 +54,12 @@ class Geometry:
     Attributes:
         resize: pixels of the short side before the crop; 0 leaves the image as it is.
         crop: pixels of the square that is cut out.
+        grey_bits: see `pixels.rgb`.
     """
 
     resize: int
     crop: int
+    grey_bits: int = 0
 
 
 # ---- One process ---------------------------------------------------------------------------------
@@ -81,7 +83,7 @@ def _decode_one(path: str, geometry: Geometry, draw: np.ndarray | None) -> np.nd
     """Decode one file into (3, crop, crop) uint8; `draw` is (3,) or None, as in `decode`."""
     from torchvision.transforms.v2 import functional as F
 
-    image = F.pil_to_tensor(open_image(path))
+    image = F.pil_to_tensor(open_image(path, geometry.grey_bits))
     if geometry.resize and min(image.shape[1:]) != geometry.resize:
         image = F.resize(image, [geometry.resize], antialias=True)
     image = _padded(image, geometry.crop)
@@ -111,8 +113,8 @@ def _padded(image: Tensor, crop: int) -> Tensor:
     return F.pad(image, [left, top, width - left, height - top])
 
 
-def open_image(path: str) -> Image.Image:
-    """Open an image as RGB, as a viewer shows it; see `nlbench.data.pixels`.
+def open_image(path: str, grey_bits: int = 0) -> Image.Image:
+    """Open an image as RGB, as a viewer shows it; see `nlbench.data.pixels`, also for `grey_bits`.
 
     Raises: BrokenImage, naming the file.
     """
@@ -122,7 +124,7 @@ def open_image(path: str) -> Image.Image:
         # Pillow warns of large images, odd palettes and damaged EXIF data, which are read all the
         # same. In a worker nobody could tell which image is meant.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            return pixels.rgb(image)
+            return pixels.rgb(image, grey_bits)
     except FileNotFoundError:
         raise BrokenImage(f"{path}: {_why_gone(path)}") from None
     except Image.UnidentifiedImageError:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 # The tags of EXIF and TIFF that say how the stored pixels are meant.
 _ORIENTATION, _PHOTOMETRIC = 0x0112, 262
 
-# Bits that cameras and scanners use of 16. The depth of a picture is the first that holds its
-# brightest pixel, because few files say it.
+# Bits that cameras and scanners use of 16. The depth is the first that holds the brightest pixel,
+# because few files say it.
 GREY_DEPTHS = (8, 10, 12, 14, 16)
 
 
@@ -22,18 +22,21 @@ class UnknownWhite(ValueError):
     """Pixels of a kind that does not say which value is white."""
 
 
-def rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image, grey_bits: int = 0) -> Image.Image:
     """Return an image as RGB and upright. Of several frames the first is taken.
 
-    Grey of 16 bits is scaled by `grey_depth`. Palettes, CMYK and grey become RGB. Transparent
-    pixels are laid over black. Colour profiles are not applied.
+    Palettes, CMYK and grey become RGB. Transparent pixels are laid over black. Colour profiles are
+    not applied.
 
+    Args:
+        grey_bits: how many of 16 bits the pictures of a dataset use, so that all are scaled alike;
+            0 for those that this picture uses. More are used if it needs them.
     Raises: UnknownWhite for pixels whose white is unknown; what Pillow raises for a damaged file.
     """
     # TIFF files are turned by Pillow when it loads them, and say so only afterwards.
     image.load()
     upright = _turned(image, orientation(image))
-    return _coloured(upright, image)
+    return _coloured(upright, image, grey_bits)
 
 
 def orientation(image: Image.Image) -> int:
@@ -78,14 +81,14 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _coloured(image: Image.Image, opened: Image.Image) -> Image.Image:
+def _coloured(image: Image.Image, opened: Image.Image, grey_bits: int) -> Image.Image:
     """Return an image as RGB. `opened` is the same image with what its file says about it."""
     from PIL import Image
 
     # convert() would clip what is above 255.
     if image.mode.startswith("I"):
         values = np.asarray(image)
-        depth = grey_depth(values)
+        depth = max(grey_bits, grey_depth(values))
         grey = (values >> (depth - 8)).astype(np.uint8)
         if _white_is_zero(opened):
             grey = 255 - grey

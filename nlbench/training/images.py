@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -297,7 +298,7 @@ class FileImages:
         self.info = info
         self.device = device
         self.augment: Augment = augment
-        self.geometry = geometry
+        self.geometry = replace(geometry, grey_bits=files.grey_bits or geometry.grey_bits)
         self.kind_of_strong: Strong = strong
 
         mean = torch.tensor(info.mean, device=device)[:, None, None]

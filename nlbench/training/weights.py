@@ -40,7 +40,7 @@ def save_weights(
     its record.
     """
     networks = [network.body for network in state.networks if isinstance(network, Network)]
-    info, protocol = data.info, spec.protocol
+    info, protocol, files = data.info, spec.protocol, data.train_images
     probs = mean_probabilities(state.networks, test.images)
     content = {
         "version": 1,
@@ -54,6 +54,7 @@ def save_weights(
         "std": list(info.std),
         "resize": protocol.resize,
         "crop": protocol.crop,
+        "grey_bits": files.grey_bits if isinstance(files, ImageFiles) else 0,
         "test_accuracy": accuracies(probs, test.labels)["accuracy"],
         "networks": [_on_cpu(network.state_dict()) for network in networks],
     }
@@ -155,7 +156,7 @@ def load_trained(store: Store, key: str) -> Trained:
         tuple(networks),
         content["test_accuracy"],
         info,
-        Geometry(content["resize"], content["crop"]),
+        Geometry(content["resize"], content["crop"], content["grey_bits"]),
     )
 
 

@@ -260,6 +260,25 @@ def test_the_first_frame_counts(tmp_path, form):
     assert one(tmp_path / f"x.{form}")[0, 0, 0] > 240
 
 
+def test_dark_pictures_are_scaled_as_the_bright_ones_of_their_dataset(tmp_path):
+    dark, bright = np.full((6, 6), 900, np.uint16), np.full((6, 6), 4000, np.uint16)
+    Image.fromarray(dark).save(tmp_path / "dark.png")
+    assert (one(tmp_path / "dark.png") == 900 >> 2).all()
+    (scaled,) = decode.decode([str(tmp_path / "dark.png")], Geometry(0, 4, 12), None)
+    assert (scaled == 900 >> 4).all()
+
+    # A picture that needs more is not cut off.
+    Image.fromarray(bright).save(tmp_path / "bright.png")
+    (scaled,) = decode.decode([str(tmp_path / "bright.png")], Geometry(0, 4, 10), None)
+    assert (scaled == 4000 >> 4).all()
+
+    images = FileImages(
+        ImageFiles(tmp_path, np.array([b"dark.png"]), 12), INFO, CPU, "none", Geometry(0, 4)
+    )
+    expected = (900 >> 4) / 255
+    assert images.plain(0, 1)[0, 0, 0, 0] == pytest.approx((expected - 0.5) / 0.25, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

@@ -146,6 +146,23 @@ def test_pipes_are_not_opened(load, birds):
     warned(load(birds), "left out 2 files of a special kind, such as pipes and sockets")
 
 
+# ---- Grey of 16 bits -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["png", "tif", "none"])
+@pytest.mark.parametrize(("brightest", "bits"), [(200, 8), (1000, 10), (4000, 12), (60_000, 16)])
+def test_the_brightest_picture_says_how_many_bits_are_used(load, birds, form, brightest, bits):
+    assert load(birds).train_images.grey_bits == 0
+    ending = "" if form == "none" else f".{form}"
+    kind = "TIFF" if form == "tif" else "PNG"
+    for part, value in (("train", 100), ("test", brightest)):
+        pixels = np.full((9, 9), value, np.uint16)
+        Image.fromarray(pixels).save(birds / part / "cat" / f"deep{ending}", kind)
+    data = load(birds)
+    assert data.train_images.grey_bits == data.test_images.grey_bits == bits
+    assert data.train_images[np.arange(2)].grey_bits == bits
+
+
 # ---- Links ---------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ from nlbench.data.formats.columns import (
     require_classes,
 )
 from nlbench.data.formats.copies import groups_of_copies
+from nlbench.data.formats.grey import grey_bits
 from nlbench.data.formats.image_lists import ImageList
 from nlbench.data.formats.text_table import read_table
 from nlbench.data.noise.relation import unrelated
@@ -203,6 +204,10 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     for images in held_lists:
         scored["clean_val"] = images.files(), images.labels
 
+    both = (train_list, test_list)
+    paths = [os.path.join(part.root, name) for part in both for name in part.names]
+    bits = grey_bits(paths, places.cache_dir)
+
     # ---- The dataset -----------------------------------------------------------------------------
     name = places.data_dir.name
     info = replace(
@@ -218,8 +223,8 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     )
     return Dataset(
         info=info,
-        train_images=train_list.files(),
-        test_images=test_list.files(),
+        train_images=replace(train_list.files(), grey_bits=bits),
+        test_images=replace(test_list.files(), grey_bits=bits),
         test_labels=test_list.labels,
         label_sets=label_sets,
         partly_clean=partly_clean,
@@ -238,7 +243,7 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
             *_about_classes(classes, train_list, test_list),
             *_about_labels(label_sets, len(classes), train.source),
             *absent,
-            *_about_copies(train_list, test_list, places.cache_dir),
+            *_about_copies(train_list, test_list, paths, places.cache_dir),
         ),
     )
 
@@ -322,9 +327,10 @@ def _about_classes(classes: Sequence[str], train: ImageList, test: ImageList) ->
     return notes
 
 
-def _about_copies(train: ImageList, test: ImageList, cache_dir: Path) -> list[str]:
-    """Say which images have the same bytes, in one part or in both."""
-    paths = [os.path.join(images.root, name) for images in (train, test) for name in images.names]
+def _about_copies(
+    train: ImageList, test: ImageList, paths: Sequence[str], cache_dir: Path
+) -> list[str]:
+    """Say which images have the same bytes, in one part or in both; `paths` are those of both."""
     labels = [*train.labels.tolist(), *test.labels.tolist()]
     shared, first, again, conflicts = 0, "", 0, 0
     for group in groups_of_copies(paths, cache_dir):

@@ -21,7 +21,7 @@ def groups_of_copies(paths: Sequence[str], cache_dir: Path) -> list[list[int]]:
     Only files of the same size are opened. The result is kept in `cache_dir` until the name, size
     or time of a file changes. Files that cannot be read are copies of nothing.
     """
-    sizes, state = _sizes(paths)
+    sizes, state = sizes_and_state(paths)
     entry = cache_dir / f"copies-{state}.json"
     try:
         return [[int(i) for i in group] for group in read_json(entry)]
@@ -35,7 +35,7 @@ def groups_of_copies(paths: Sequence[str], cache_dir: Path) -> list[list[int]]:
     return groups
 
 
-def _sizes(paths: Sequence[str]) -> tuple[list[int], str]:
+def sizes_and_state(paths: Sequence[str]) -> tuple[list[int], str]:
     """Return each file's size (-1 where it is not there), and a hash of names, sizes and times."""
     sizes, facts = [], []
     for path in paths:
