@@ -94,8 +94,11 @@ class Laboratory:
         self._wholes: dict[str, Path] = {}
         self._results: dict[str, object] = {}
 
-    def flip(self, kind: str, generator: random.Random) -> Flip:
-        """Flip one bit of a file of this kind, and call what reads it."""
+    def flip(self, kind: str, generator: random.Random, *, really: bool = True) -> Flip:
+        """Flip one bit of a file of this kind, and call what reads it.
+
+        Without `really` the files stay whole, which must come out as UNCHANGED.
+        """
         whole = self._whole(kind)
         copy = self._copy(whole)
 
@@ -103,7 +106,8 @@ class Laboratory:
         path = generator.choice(files)
         content = bytearray(path.read_bytes())
         place, bit = generator.randrange(len(content)), generator.randrange(8)
-        content[place] ^= 1 << bit
+        if really:
+            content[place] ^= 1 << bit
         path.write_bytes(content)
 
         flip = Flip(kind, str(path.relative_to(copy)), place, bit)
@@ -264,5 +268,6 @@ if __name__ == "__main__":
     print(report(found))
     print("\nevery flip:")
     for one in found:
-        said_first = next((line.splitlines()[0] for line in one.said if line), "")
+        lines = [line for text in one.said for line in text.splitlines()]
+        said_first = next((line for line in lines if Path(one.file).name in line), "")
         print(f"{one.result:10} {one.file} byte {one.place} bit {one.bit}: {said_first[:200]}")
