@@ -133,4 +133,5 @@ def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: L
         waiting, again = held, True
         if waiting:
             listener.on_wait(len(waiting))
+            store.warn_of_holders([run.spec.key for run in waiting])
             time.sleep(POLL_SECONDS)

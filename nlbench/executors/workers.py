@@ -486,6 +486,7 @@ class _Sweep:
                 return
             if not runs.going:
                 self._listener.on_wait(len(self._held))
+                runs.store.warn_of_holders([todo.spec.key for todo in self._held])
             self._handle_messages(POLL_SECONDS)
         self._stop()
 

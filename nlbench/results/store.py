@@ -52,6 +52,10 @@ if TYPE_CHECKING:
 Warn = Callable[[str], None]
 
 
+# So many locks of other processes are named. Where many share a store, they hold many runs.
+_MOST_NAMED = 3
+
+
 def _json_bytes(value: Mapping[str, object]) -> bytes:
     # With sorted keys, equal values give equal bytes. NaN is refused, because JSON has none.
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
@@ -94,6 +98,7 @@ class Store:
         # What is wrong with the plans that `plans` has left out.
         self.damaged_plans: list[str] = []
         self._reported: set[Damage] = set()
+        self._named_locks: set[str] = set()
         # By key: the state of the run's files, and what was found.
         self._checked: dict[str, tuple[object, RunFiles | None]] = {}
 
@@ -409,6 +414,14 @@ class Store:
     def holder(self, key: str) -> str:
         """Describe the process that holds a run; empty where nobody is named."""
         return holder_of(self.run_dir(key) / "lock")
+
+    def warn_of_holders(self, keys: Sequence[str]) -> None:
+        """Warn of the processes that hold these runs, once, and of the first few only."""
+        for key in keys:
+            holder = self.holder(key)
+            if len(self._named_locks) < _MOST_NAMED and key not in self._named_locks and holder:
+                self._named_locks.add(key)
+                self.warn(f"{self.run_dir(key) / 'lock'}: held by {holder}")
 
     def release(self, key: str, pid: int) -> None:
         """Clear the lock that the dead process `pid` of this host left.

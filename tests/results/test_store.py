@@ -775,6 +775,20 @@ def test_a_heartbeat_in_the_future_is_named_and_the_lock_becomes_free(tmp_path):
         assert mine is True
 
 
+def test_the_holders_of_the_first_runs_are_named_once(tmp_path):
+    warnings = []
+    store = Store(tmp_path, warnings.append)
+    keys = [f"{number:016x}" for number in range(6)]
+    for key in keys[1:]:
+        store.run_dir(key).mkdir(parents=True)
+        (store.run_dir(key) / "lock").write_text(f"host-{key} 12\n")
+    store.warn_of_holders(keys)
+    store.warn_of_holders(keys)
+
+    assert len(warnings) == 3
+    assert warnings[0].endswith(f"{keys[1]}/lock: held by process 12 of the host host-{keys[1]}")
+
+
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "device"])
 def test_a_lock_that_is_no_file_is_named(tmp_path, kind):
     store = Store(tmp_path)
