@@ -437,12 +437,30 @@ def plans_ahead(lab: Lab) -> None:
 
 
 @check("resume", "repeat")
-def resumes(lab: Lab) -> None:
+def resumes(lab: Lab) -> str:
     """a training stopped after every epoch ends bit for bit as one that was not"""
     _resumes_in(lab, Trial())
     # If it does not train with a validation part, the check `validation` reports it.
     if not lab.attempt(Trial(val=True)).problem:
         _resumes_in(lab, Trial(val=True))
+    return _lost_memories(lab)
+
+
+def _lost_memories(lab: Lab) -> str:
+    """Describe memories that a resume loses, though nothing in a short training depends on it."""
+    # The last part of a stopped training begins with its last epoch.
+    resumed = lab.attempt(Trial(stops=True)).watch
+    whole = lab.attempt().watch
+    lost = []
+    for epoch, memories in resumed.unsaved.items():
+        before = whole.unsaved.get(epoch, {})
+        lost += [name for name, text in memories.items() if before.get(name) not in (None, text)]
+    if not lost:
+        return ""
+    return (
+        f"{some(list(dict.fromkeys(lost)))} is in no checkpoint, and a resume begins it anew: is "
+        "each of its rows written in an epoch before it is read? If not, make it a buffer"
+    )
 
 
 def _resumes_in(lab: Lab, trial: Trial) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nlbench.conformance.snapshot import leaves
+from nlbench.conformance.snapshot import fingerprint, leaves
 from nlbench.method import Batch, Method
 
 
@@ -52,6 +52,18 @@ class MemoryRows:
             if len(others) and len(changed) <= len(index):
                 rows = ", ".join(map(str, others[:4].tolist()))
                 self.strays.setdefault(name, []).append(f"{now}: rows {rows}")
+
+
+def unsaved(method: Method) -> dict[str, str]:
+    """Return the fingerprints of the memories that no checkpoint holds, by name."""
+    saved: set[str] = set()
+    for name, value in method.state_dict().items():
+        saved |= dict(leaves(value, f"self.{name}")).keys()
+    found = {}
+    for name, memory in _memories(method).items():
+        if name not in saved:
+            found[name] = fingerprint(memory)
+    return found
 
 
 def _memories(method: Method) -> dict[str, Tensor]:

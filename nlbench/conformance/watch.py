@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from nlbench.conformance import snapshot
 from nlbench.conformance.forms import FormComparison
-from nlbench.conformance.memory import MemoryRows
+from nlbench.conformance.memory import MemoryRows, unsaved
 from nlbench.conformance.placement import Placement
 from nlbench.conformance.read_only import ReadOnly
 from nlbench.conformance.snapshot import Snapshot
@@ -70,6 +70,7 @@ class Watch:
         memory: notices rows of a memory that a step changes though they are not its examples'.
         placement: notices tensors that would lie on another device; None for most trials, as it
             takes time.
+        unsaved: epoch -> fingerprints of the memories that no checkpoint holds, as its steps begin.
         modes: (epoch, i) -> the modes of network i in its forward passes with a gradient.
         row_gradients: i -> the mean norm of the gradient of an example, in the first step, with
             respect to the output of network i.
@@ -97,6 +98,7 @@ class Watch:
         self.forms = FormComparison()
         self.memory = MemoryRows()
         self.placement = Placement(files) if trial == Trial() else None
+        self.unsaved: dict[int, dict[str, str]] = {}
         self.modes: dict[tuple[int, int], set[bool]] = {}
         self.row_gradients: dict[int, float] = {}
 
@@ -274,6 +276,7 @@ class _Watched(Method):
             watch.begun[epoch] |= snapshot.take_shared(type(self), sys.modules[watch.module])
         with watch.around("on_epoch_start"):
             super().on_epoch_start(run, epoch)
+        watch.unsaved[epoch] = unsaved(self)
 
     def batches(self, run: Run, epoch: int) -> Iterator[Any]:
         # The harness draws batches ahead for image files only, and the examples of a trial are

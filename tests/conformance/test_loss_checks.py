@@ -251,3 +251,21 @@ LEGITIMATE = {
 @pytest.mark.parametrize("kind", LEGITIMATE)
 def test_legitimate_code_passes(tmp_path, kind):
     assert not complaints(runner.check(write(tmp_path, LEGITIMATE[kind]), only=NEW))
+
+
+def test_a_memory_that_a_resume_loses_is_remarked_on(tmp_path):
+    """Nothing depends on it in a short training, so no number shows it."""
+    late = members(
+        init("self.m, self.log = np.zeros(task.num_train), []"),
+        loss("self.m[batch.index.numpy()] += 1", "self.log.append(0)"),
+    )
+    results = runner.check(write(tmp_path, late), only=["resume"])
+    (said,) = [result.message for result in results if result.name == "resume"]
+    assert said.startswith("self.m is in no checkpoint, and a resume begins it anew")
+    assert not complaints(results)
+
+    made_anew = late.replace(
+        "def loss", "def on_epoch_start(self, run, epoch):\n        self.m[:] = 0\n    def loss"
+    )
+    results = runner.check(write(tmp_path, made_anew, name="anew"), only=["resume"])
+    assert [result.message for result in results if result.name == "resume"] == [""]
