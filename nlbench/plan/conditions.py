@@ -264,6 +264,8 @@ def _places_of(conditions: Sequence[Condition]) -> list[tuple[str, str, FolderOp
 def about_folders(conditions: Sequence[Condition], places: Places) -> tuple[list[str], list[str]]:
     """Return a line on the classes of each folder that a suite names, and what is odd in it.
 
+    Warnings about the files of labels and matrices are among them, also for other datasets.
+
     Raises: DataMissing, DataError, if a folder has changed since it was read.
     """
     lines: list[str] = []
@@ -274,7 +276,29 @@ def about_folders(conditions: Sequence[Condition], places: Places) -> tuple[list
         data = catalogue.open_dataset(dataset, path, places, 0, options)
         lines.append(describe.in_short(data))
         warnings += data.warnings
-    return lines, warnings
+    return lines, [*warnings, *_about_noise_files(conditions, places)]
+
+
+def _about_noise_files(conditions: Sequence[Condition], places: Places) -> list[str]:
+    """Return what is odd in the files of labels and matrices, each line once."""
+    from nlbench.data.noise import resolve
+    from nlbench.data.noise.examples import Examples
+
+    warnings: list[str] = []
+    for condition in conditions:
+        if condition.noise is None or not condition.noise_path:
+            continue
+        # Only in a folder do images have names, by which rows are put in order.
+        if condition.data_path:
+            data = catalogue.open_dataset(
+                condition.dataset, condition.data_path, places, 0, condition.folder_options
+            )
+            examples = Examples.of(data)
+        else:
+            examples = Examples.unread(catalogue.dataset(condition.dataset).INFO)
+        noise = {**condition.noise, "path": condition.noise_path}
+        warnings += resolve.warnings_of(noise, examples)
+    return list(dict.fromkeys(warnings))
 
 
 # --- What is known after reading the data ------------------------------------------------------

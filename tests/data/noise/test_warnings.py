@@ -1,0 +1,52 @@
+"""What a user should know of a label file or a matrix is said by a dry run and kept in a record."""
+
+import numpy as np
+from layouts import encoded
+
+from nlbench.data.places import Places
+from nlbench.plan.conditions import about_folders
+from nlbench.plan.expand import expand
+from nlbench.plan.suite_file import read_suite
+from nlbench.training.run_data import load_data
+
+
+def said(place, dataset, protocol="images-32"):
+    """Return the warnings of a dry run, and those that the record of its run would have."""
+    suite = {"name": "s", "protocol": protocol, "methods": {"ce": {}}, "seeds": [0]}
+    checked, problems = read_suite({**suite, "datasets": [dataset]})
+    places = Places(place, place / "cache")
+    plan = expand(checked, problems, places=places)
+    return about_folders(plan.conditions, places)[1], load_data(plan.specs[0], place).warnings
+
+
+def test_a_matrix_that_is_rounded(tmp_path):
+    T = np.round(0.6 * np.eye(10) + 0.4 / 7 * (np.arange(10) < 7), 2)
+    np.savetxt(tmp_path / "T.csv", T, fmt="%.2f", delimiter=",")
+    noise = {"kind": "matrix", "path": str(tmp_path / "T.csv")}
+    dry, recorded = said(tmp_path, {"name": "digits", "noise": noise}, "digits")
+    assert len(dry) == 1
+    assert "T.csv: T is rounded to 2 decimals" in dry[0]
+    assert set(dry) <= set(recorded)
+
+
+def test_the_columns_of_a_label_file(tmp_path):
+    root = tmp_path / "f"
+    root.mkdir()
+    train, labels = ["path,label,clean_label"], ["label,noisy_label,image"]
+    for i in range(12):
+        (root / f"{i:02}.png").write_bytes(encoded(i % 2, i))
+        train.append(f"{i:02}.png,{i % 2},{i % 2}")
+        labels.insert(1, f"{i % 2},{0 if i == 3 else i % 2},{i:02}")
+    (root / "train.csv").write_text("\n".join(train))
+    for i in range(2):
+        (root / f"t{i}.png").write_bytes(encoded(i, 20 + i))
+    (root / "test.csv").write_text("path,label\nt0.png,0\nt1.png,1\n")
+    (tmp_path / "x.csv").write_text("\n".join(labels))
+
+    noise = {"kind": "file", "path": str(tmp_path / "x.csv")}
+    dry, recorded = said(tmp_path, {"name": "folder", "path": str(root), "noise": noise})
+    assert dry == list(recorded)
+    assert dry == [
+        f"{tmp_path}/x.csv: the labels are its column 'noisy_label', and its rows are put in order "
+        f"by 'image'"
+    ]
