@@ -13,6 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Literal
 
@@ -53,7 +54,7 @@ _NO_FILES = {
 }
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading, and never wait for another process.
 
     Raises: OSError, also where `path` is a folder, a FIFO, a socket or a device.

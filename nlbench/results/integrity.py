@@ -198,7 +198,7 @@ def check_run(folder: Path, key: str) -> RunFiles | None:
     reason = next(_out_of_range(record), "")
     if reason:
         return unusable(Kind.OUT_OF_RANGE, reason)
-    damage = []
+    damage: list[Damage] = []
     if sums is None:
         damage += _incomplete(record, folder)
     else:
@@ -251,9 +251,9 @@ def _out_of_range(record: RunRecord) -> Iterator[str]:
         elif name.endswith("_epoch") and (value < 0 or value != int(value)):
             yield f"metrics.{name} must be an epoch, counted from 0, got {value:g}"
 
-    for name, value in record.noise.items():
-        if name.startswith("noise_rate") and isinstance(value, float) and not 0 <= value <= 1:
-            yield f"noise.{name} must be from 0 to 1, got {value:g}"
+    for name, rate in record.noise.items():
+        if name.startswith("noise_rate") and isinstance(rate, float) and not 0 <= rate <= 1:
+            yield f"noise.{name} must be from 0 to 1, got {rate:g}"
 
     if record.status == "done" and record.metrics.get("last") is None:
         yield "metrics.last is missing, which every finished run has"

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -158,7 +158,8 @@ class _Summed:
 
 def _save_with_checksum(state: dict[str, Any], file: IO[bytes]) -> None:
     summed = _Summed(file)
-    torch.save(state, summed)
+    # torch calls write and flush alone.
+    torch.save(state, cast(IO[bytes], summed))
     comment = _COMMENT + b"%08x" % summed.value
     file.seek(-len(_NO_COMMENT), os.SEEK_END)
     file.write(len(comment).to_bytes(2, "little") + comment)
