@@ -15,7 +15,7 @@ from nlbench.files import short_hash
 
 # What the words in a column's name say about it.
 _LABEL = {"label", "labels", "lbl", "target", "targets", "class", "category", "y", "annotation"}
-_GIVEN = {"noisy", "noise", "given", "observed", "corrupted", "corrupt", "dirty", "weak"}
+_GIVEN = {"noisy", "noise", "given", "observed", "corrupted", "corrupt", "dirty", "weak", "tilde"}
 _CLEAN = {"clean", "true", "truth", "gt", "ground", "gold", "correct", "real", "verified"}
 # Columns with one of these words are about a label, and hold none.
 _ABOUT = {"is", "has", "num", "count", "confidence", "score", "prob", "probability", "weight"}
@@ -271,8 +271,7 @@ def _role(name: str) -> str:
     alone = found <= (_GIVEN - {"noise"}) or found <= _CLEAN
     if not (found & _LABEL or alone):
         return ""
-    # A lone y may also be a coordinate.
-    if found & _FORMS or found == {"y"}:
+    if found & _FORMS:
         return "form"
     if found & _GIVEN and not found & _CLEAN:
         return "given"
@@ -284,9 +283,11 @@ def _role(name: str) -> str:
 def _by_role(names: Sequence[str]) -> dict[str, list[str]]:
     """Return the columns of each role. A second form of the labels is left out if it can be."""
     of: dict[str, list[str]] = {"given": [], "clean": [], "label": [], "form": []}
+    coordinates = "x" in map(_plain, names)
     for name in names:
         role = _role(name)
-        if role:
+        # Beside an x, a y is a coordinate.
+        if role and not (coordinates and _plain(name) == "y"):
             of[role].append(name)
     if not (of["given"] or of["label"]):
         of["label"] = of["form"]

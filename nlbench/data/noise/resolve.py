@@ -201,11 +201,13 @@ def warnings_of(noise: Resolved, examples: Examples) -> tuple[str, ...]:
 
     found = read_label_file(path, str(noise["key"]), examples)
     words = []
+    if examples.clean is not None and np.array_equal(found.labels, examples.clean):
+        words.append("all its labels are the true ones; is it the right file or column?")
     if found.column not in ("", "label", noise["key"]):
         words.append(f"the labels are its column {found.column!r}")
     if found.order not in (None, "index"):
         words.append(f"its rows are put in order by {found.order or 'its unnamed column'!r}")
-    return (f"{path}: {', and '.join(words)}",) if words else ()
+    return tuple(f"{path}: {word}" for word in words)
 
 
 def _check_file(resolved: Resolved, examples: Examples) -> dict[str, float | str]:

@@ -22,7 +22,8 @@ def columns(*names, **chosen):
         (["noisy_label", "label"], "noisy_label", "label"),
         (["noisyLabel", "trueLabel"], "noisyLabel", "trueLabel"),
         (["Noisy Label", "Clean Label"], "Noisy Label", "Clean Label"),
-        (["y", "y_noisy"], "y_noisy", ""),
+        (["y", "y_noisy"], "y_noisy", "y"),
+        (["y", "y_tilde"], "y_tilde", "y"),
         (["y_true", "y_noisy"], "y_noisy", "y_true"),
         (["target", "ground_truth"], "target", "ground_truth"),
         (["given_label", "gt"], "given_label", "gt"),
@@ -48,6 +49,9 @@ def test_plain_names(names, given, clean):
         ["clean_label", "worse_label", "aggre_label"],
         ["label", "true_label", "gt"],
         ["label_a", "label_b"],
+        ["y", "y_star"],
+        ["original_label", "label"],
+        ["label", "pseudo_label"],
     ],
 )
 def test_names_that_do_not_tell_are_asked_about(names):
