@@ -72,7 +72,7 @@ class Damage:
         if self.path.name == RECORD and self.kind != Kind.INCOMPLETE:
             return "it counts as missing, and its run will be trained again"
         if self.path.name == RECORD:
-            return "its numbers are used all the same"
+            return "its numbers are still used"
         return "the record beside it is used, but not this file"
 
     @property

@@ -116,6 +116,10 @@ def table_frame(text: str) -> list[str]:
 
     These are titles, heads, first columns and notes.
     """
+    # A wrapped title or note is one line here, because numbers decide where it wraps.
+    text = re.sub(r"(?m)(^\*\*[^|]*?\*\*$)", lambda title: title[0].replace("\n", " "), text)
+    text = re.sub(r"(?m)\n  (?=\S)", " ", text)
+
     frame = []
     for line in text.splitlines():
         if line.startswith("| ") and not line.startswith(("| method", "| row", "| --")):
