@@ -95,7 +95,7 @@ class Sweep:
         for model, weights in {(spec.protocol.model, spec.protocol.weights) for spec in todo}:
             models.fetch_weights(model, weights)
 
-        for line in self.about_folders()[1] if todo else ():
+        for line in self.about_data(folders_only=True)[1] if todo else ():
             self.store.warn(f"warning: {line}")
 
         if save_weights:
@@ -182,12 +182,13 @@ class Sweep:
                 f"the two suites to keep both tables."
             )
 
-    def about_folders(self) -> tuple[list[str], list[str]]:
-        """Return a line on the classes of each folder of the user's, and what is odd in them."""
+    def about_data(self, *, folders_only: bool = False) -> tuple[list[str], list[str]]:
+        """Return a line on the classes of each dataset, and what is odd in them."""
         from nlbench.data.places import Places
-        from nlbench.plan.conditions import about_folders
+        from nlbench.plan.conditions import about_data
 
-        return about_folders(self.plan.conditions, Places.of_user(self.data_dir))
+        places = Places.of_user(self.data_dir)
+        return about_data(self.plan.conditions, places, folders_only=folders_only)
 
     def failures(self) -> list[RunRecord]:
         """Return the records of the runs asked for that failed or diverged."""

@@ -171,7 +171,7 @@ def run(
     if sweep.state.stale and stale is Stale.keep:
         warn(api.stale_records(len(sweep.state.stale)))
     if dry_run:
-        lines, warnings = sweep.about_folders()
+        lines, warnings = sweep.about_data()
         say(_counts(sweep), *lines)
         warn(*(f"warning: {line}" for line in warnings))
         return
@@ -183,7 +183,7 @@ def run(
 
     def train(sweep: Sweep) -> None:
         # The sweep prints these warnings before it trains.
-        told = sweep.about_folders()[1]
+        told = sweep.about_data(folders_only=True)[1]
         with Progress(len(sweep.state.todo), told=told) as progress:
             sweep.run(
                 progress,

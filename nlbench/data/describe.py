@@ -23,9 +23,11 @@ def in_short(dataset: Dataset) -> str:
     given = dataset.label_sets[info.label_sets[0]]
     train = class_counts(given, info.num_classes)
     test = class_counts(dataset.test_labels, info.num_classes)
+    # Features are no images.
+    what = "examples" if info.shape and not info.mean else "images"
     return (
         f"{info.title}: {classes_in_words(info.num_classes, info.class_names)}; "
-        f"{sum(train)} training images, {per_class(train)}; {sum(test)} test images, "
+        f"{sum(train)} training {what}, {per_class(train)}; {sum(test)} test {what}, "
         f"{per_class(test)}"
     )
 

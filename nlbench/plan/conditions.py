@@ -258,20 +258,24 @@ def _places_of(conditions: Sequence[Condition]) -> list[tuple[str, str, FolderOp
     return list(dict.fromkeys(found))
 
 
-# --- What the owner of a folder should see ------------------------------------------------------
+# --- What the owner of the data should see ------------------------------------------------------
 
 
-def about_folders(conditions: Sequence[Condition], places: Places) -> tuple[list[str], list[str]]:
-    """Return a line on the classes of each folder that a suite names, and what is odd in it.
+def about_data(
+    conditions: Sequence[Condition], places: Places, *, folders_only: bool
+) -> tuple[list[str], list[str]]:
+    """Return a line on the classes of each dataset, and what is odd in them.
 
-    Warnings about the files of labels and matrices are among them, also for other datasets.
+    Warnings about the files of labels and matrices are among them.
 
-    Raises: DataMissing, DataError, if a folder has changed since it was read.
+    Args:
+        folders_only: leave out the datasets of the data directory, which take seconds to read.
+    Raises: DataMissing, DataError, if a dataset has changed since it was read.
     """
     lines: list[str] = []
     warnings: list[str] = []
     for dataset, path, options in _places_of(conditions):
-        if not path:
+        if folders_only and not path:
             continue
         data = catalogue.open_dataset(dataset, path, places, 0, options)
         lines.append(describe.in_short(data))

@@ -32,7 +32,7 @@ def test_counts_in_words():
 
 def test_a_dataset_without_names(tmp_path):
     text = describe.in_short(digits.load(Places(tmp_path, tmp_path), 0))
-    assert text.startswith("Digits: 10 classes; 1397 training images, 1")
+    assert text.startswith("Digits: 10 classes; 1397 training examples, 1")
 
 
 def test_dry_run_run_table_and_record(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 from layouts import encoded
 
 from nlbench.data.places import Places
-from nlbench.plan.conditions import about_folders
+from nlbench.plan.conditions import about_data
 from nlbench.plan.expand import expand
 from nlbench.plan.suite_file import read_suite
 from nlbench.training.run_data import load_data
@@ -16,7 +16,9 @@ def said(place, dataset, protocol="images-32"):
     checked, problems = read_suite({**suite, "datasets": [dataset]})
     places = Places(place, place / "cache")
     plan = expand(checked, problems, places=places)
-    return about_folders(plan.conditions, places)[1], load_data(plan.specs[0], place).warnings
+    return about_data(plan.conditions, places, folders_only=True)[1], load_data(
+        plan.specs[0], place
+    ).warnings
 
 
 def test_a_matrix_that_is_rounded(tmp_path):
