@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import zipfile
 
 import pytest
@@ -143,36 +142,42 @@ def test_a_full_disk_is_reported_with_the_file(saved, monkeypatch):
 # ---- In a sweep ---------------------------------------------------------------------------------
 
 
-def flip(path, place):
-    """Change one bit of a file."""
+@pytest.fixture(scope="module")
+def helped(tmp_path_factory):
+    """Return a trained sweep with a helper network, and the network's file."""
+    out = tmp_path_factory.mktemp("helped")
+    sw = sweep(out, {"forward": {}}, epochs=1)
+    sw.run()
+    (path,) = (out / "fits").glob("*.pt")
+    return sw, path
+
+
+def trained_with(out, network, name):
+    """Train with this file as the helper network, and return the sweep and what it warns of."""
+    sw = sweep(out, {"forward": {}}, epochs=1)
+    sw.store.warn = (warnings := []).append
+    (out / "fits").mkdir(parents=True)
+    (out / "fits" / name).write_bytes(network)
+    sw.run()
+    return sw, " ".join(warnings)
+
+
+def test_a_helper_network_with_a_flipped_bit_is_trained_again(helped, tmp_path):
+    whole, path = helped
     content = bytearray(path.read_bytes())
-    content[place % len(content)] ^= 16
-    path.write_bytes(content)
-
-
-def test_the_helper_network_of_another_key_or_with_a_flipped_bit_is_trained_again(tmp_path):
-    whole = sweep(tmp_path / "a", {"forward": {}}, epochs=1)
-    whole.run()
-    (path,) = (tmp_path / "a" / "fits").glob("*.pt")
-
-    damaged = sweep(tmp_path / "b", {"forward": {}}, epochs=1)
-    damaged.store.warn = (warnings := []).append
-    (tmp_path / "b" / "fits").mkdir(parents=True)
-    shutil.copy(path, tmp_path / "b" / "fits" / path.name)
-    flip(tmp_path / "b" / "fits" / path.name, 4000)
-    damaged.run()
+    content[4000] ^= 16
+    damaged, said = trained_with(tmp_path / "out", content, path.name)
 
     assert outcome(damaged) == outcome(whole)
-    assert "the helper network cannot be used (it is damaged" in " ".join(warnings)
+    assert "the helper network cannot be used (it is damaged" in said
 
-    other = sweep(tmp_path / "c", {"forward": {}}, seeds=(1,), epochs=1)
-    other.run()
-    (stranger,) = (tmp_path / "c" / "fits").glob("*.pt")
-    third = sweep(tmp_path / "d", {"forward": {}}, epochs=1)
-    third.store.warn = (warnings := []).append
-    (tmp_path / "d" / "fits").mkdir(parents=True)
-    shutil.copy(stranger, tmp_path / "d" / "fits" / path.name)
-    third.run()
 
-    assert outcome(third) == outcome(whole)
-    assert f"it belongs to helper {stranger.stem}" in " ".join(warnings)
+@pytest.mark.nightly
+def test_the_helper_network_of_another_run_is_trained_again(helped, tmp_path):
+    whole, path = helped
+    sweep(tmp_path / "other", {"forward": {}}, seeds=(1,), epochs=1).run()
+    (stranger,) = (tmp_path / "other" / "fits").glob("*.pt")
+    again, said = trained_with(tmp_path / "out", stranger.read_bytes(), path.name)
+
+    assert outcome(again) == outcome(whole)
+    assert f"it belongs to helper {stranger.stem}" in said
