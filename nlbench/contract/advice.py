@@ -6,7 +6,7 @@ import re
 import traceback
 from pathlib import Path
 
-from nlbench.errors import UserError
+from nlbench.errors import MethodError, UserError
 
 # A pattern in the message of an error -> the likely fix. Most of these errors are raised by torch.
 # The first pattern that is found counts.
@@ -125,18 +125,25 @@ def explained(error: BaseException, path: Path) -> str:
     Only the first line of the message is completed; further lines follow it. An error for users
     says itself what to do, and one without a traceback does not come from a method.
     """
-    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    kind = type(error).__name__
+    text = f"{kind}: {error}".rstrip(": ")
+    own = own_frames(error, path)
+    if isinstance(error, MethodError):
+        place = f"{path.name}:{own[-1].lineno}" if own else path.name
+        return f"{kind}: {place}: {error}"
     if isinstance(error, UserError) or error.__traceback__ is None:
         return text
 
     first, newline, rest = text.partition("\n")
-    line = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        if Path(frame.filename).resolve() == path.resolve():
-            line = frame.line or ""
-            place = f" ({path.name}:{frame.lineno}: {line})"
-    if line:
-        first += place
+    line = (own[-1].line or "") if own else ""
+    if own:
+        first += f" ({path.name}:{own[-1].lineno}: {line})"
     if fix := fix_for(text, line):
         first += f"; fix: {fix}"
     return first + newline + rest
+
+
+def own_frames(error: BaseException, path: Path) -> list[traceback.FrameSummary]:
+    """Return the frames of an error's traceback that lie in the method's file, outermost first."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if Path(frame.filename).resolve() == path.resolve()]

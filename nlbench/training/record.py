@@ -13,6 +13,7 @@ from nlbench import code_hash, models, ops
 from nlbench.contract import advice
 from nlbench.data import describe
 from nlbench.data.noise import kinds
+from nlbench.errors import MethodError
 from nlbench.hardware import device_name, processor
 from nlbench.method import Method
 from nlbench.plan.protocol import Protocol
@@ -84,7 +85,7 @@ def ended(
 def failed(spec: RunSpec, error: BaseException, options: RunOptions) -> RunRecord:
     """Return the record of a run that raised `error`."""
     path = options.methods[spec.method].path
-    facts: RunError = {"message": message_of(error, path), "traceback": _traceback_of(error)}
+    facts: RunError = {"message": message_of(error, path), "traceback": _traceback_of(error, path)}
     return RunRecord(
         key=spec.key,
         status="failed",
@@ -120,10 +121,13 @@ def message_of(error: BaseException, path: Path) -> str:
     return _utf8(f"{text}{notes}", _LONGEST_MESSAGE)
 
 
-def _traceback_of(error: BaseException) -> str:
+def _traceback_of(error: BaseException, path: Path) -> str:
     # An error that was never raised, that of a dead process, has no traceback.
     if error.__traceback__ is None:
         return ""
+    # It says what the method must do, so only the lines of the method's own file are of use.
+    if isinstance(error, MethodError):
+        return "".join(traceback.format_list(advice.own_frames(error, path)))
     try:
         text = "".join(traceback.format_exception(error))
     except BaseException:

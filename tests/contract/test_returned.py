@@ -136,6 +136,8 @@ def test_predictions_are_a_row_for_each_image(logits, says):
     assert re.search(says, refused(returned.predicted_logits, logits, 6, 4))
 
 
+CE = "def loss(self, logits, batch):\n    return F.cross_entropy(logits, batch.labels)"
+
 # A body of a method, and what the message of its failed run must say.
 WRONG_METHODS = {
     "a value for each class": (
@@ -150,10 +152,13 @@ WRONG_METHODS = {
         "loss returned (128, 128)",
     ),
     "a plan of indices": (
-        "def batches(self, run, epoch):\n    yield from run.order().split(128)",
+        f"def batches(self, run, epoch):\n    yield from run.order().split(128)\n{CE}",
         "batches yielded (128,) int64, which the default training_step cannot train on",
     ),
-    "no plan": ("def batches(self, run, epoch):\n    run.order()", "batches returned None"),
+    "no plan": (
+        f"def batches(self, run, epoch):\n    run.order()\n{CE}",
+        "batches returned None",
+    ),
     "a step that returns its loss": (
         "def training_step(self, run, batch):\n"
         "    loss = F.cross_entropy(run.networks[0](batch.images), batch.labels)\n"
@@ -179,5 +184,5 @@ def test_a_wrong_hook_fails_the_run(tmp_path, kind):
     sw = sweep(tmp_path / "out", {"wrong": {}}, methods_dir=folder, epochs=1, subset=200)
     sw.run()
     (record,) = sw.failures()
-    assert record.error_message.startswith(f"MethodError: {says}")
+    assert record.error_message.startswith(f"MethodError: wrong.py: {says}")
     assert "fix: " in record.error_message
