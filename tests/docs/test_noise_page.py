@@ -31,5 +31,5 @@ def test_every_dataset_that_takes_noise_has_its_order_and_classes():
 
 @pytest.mark.parametrize("files", [label_files, matrix_files])
 def test_every_format_is_named(files):
-    for suffix in files._READERS:
+    for suffix in files.SUFFIXES:
         assert f"`{suffix}`" in TEXT

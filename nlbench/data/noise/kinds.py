@@ -88,7 +88,8 @@ class Param:
                 raise ValueError(f"must be true or false, got {value!r}")
             return value
         if not isinstance(value, str | Path):
-            raise ValueError(f"must be text, got {value!r}")
+            quotes = f"; put it in quotes: '{value}'" if isinstance(value, int | float) else ""
+            raise ValueError(f"must be text, got {value!r}{quotes}")
         if self.type is str:
             return str(value)
 

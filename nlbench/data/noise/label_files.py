@@ -339,6 +339,10 @@ _READERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+# The suffixes of files that labels are read from.
+SUFFIXES = tuple(_READERS)
+
+
 # ---- Writing -------------------------------------------------------------------------------------
 
 

@@ -249,3 +249,6 @@ _READERS: dict[str, Callable[[Path], object]] = {
     ".pkl": _read_torch,
     ".pickle": _read_torch,
 }
+
+# The suffixes of files that a matrix is read from.
+SUFFIXES = tuple(_READERS)
