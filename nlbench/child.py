@@ -213,6 +213,7 @@ def _answer(
         note_places(trace)
         # The parent's standard output is for its table.
         os.dup2(2, 1)
+        sys.stdout = sys.stderr
         _use_one_thread()
         with os.fdopen(writing, "wb") as file:
             write_all(file)

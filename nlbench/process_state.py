@@ -688,6 +688,7 @@ class Guard:
 
     def require_unchanged(self) -> None:
         """Raise ProcessChanged where code, data or streams are not what they were."""
+        self._compared = False
         changes = list(self._code.changes())
         if changes:
             raise ProcessChanged(
