@@ -1,10 +1,14 @@
 """The reports while runs train."""
 
+import io
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from nlbench.errors import DataError
+from nlbench.executors import progress as progress_module
+from nlbench.executors.base import At
 from nlbench.executors.progress import Progress
 from nlbench.results.record import RunRecord
 
@@ -55,3 +59,117 @@ def test_the_traceback_of_a_failed_run_is_printed_unless_its_data_were_at_fault(
 
     assert f"failed: {facts['message']}" in printed
     assert ("Traceback of it" in printed) == shown
+
+
+# --- lines in a terminal --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """Return a function that draws the lines of a progress in a terminal of this width."""
+
+    def draw(width, act):
+        out = io.StringIO()
+        console = Console(file=out, width=width, force_terminal=True, highlight=False)
+        monkeypatch.setattr(progress_module, "_console", lambda: console)
+        with Progress(2) as progress:
+            act(progress)
+            lines = console.render_lines(progress._bars.get_renderable(), pad=False)
+        return ["".join(segment.text for segment in line).rstrip() for line in lines]
+
+    return draw
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(progress_module, "time", made)
+    return made
+
+
+def run_spec(row="ce", key="0" * 16):
+    condition = SimpleNamespace(
+        title="birds with a long name, symmetric 0.4, pixels of the authors"
+    )
+    protocol = SimpleNamespace(epochs=40)
+    return SimpleNamespace(row=row, seed=0, condition=condition, key=key, protocol=protocol)
+
+
+METRICS = {"loss": 1.1314, "test_accuracy": 0.705, "images_per_second": 4293.0}
+
+
+def test_steps_and_the_time_left_are_shown_and_fit_80_columns(screen, clock):
+    spec = run_spec("bootstrap-soft")
+
+    def act(progress):
+        progress.on_start(spec)
+        progress.on_epoch(spec, 1, 40, METRICS)
+        clock.now += 60
+        progress.on_step(spec, At("run", 2, 40, 37, 391))
+
+    suite, run = screen(80, act)
+    # Two of 40 epochs and a bit took a minute.
+    assert run.startswith("0:18:")
+    assert "bootstrap-soft · seed 0 epoch 3/40  step 37/391" in run
+    # Half an hour more for the second run.
+    assert suite.startswith("0:37:")
+    assert len(suite) <= 80
+    assert len(run) <= 80
+
+
+def test_an_estimate_comes_after_ten_steps(screen, clock):
+    spec = run_spec()
+
+    def act(progress, step):
+        progress.on_start(spec)
+        clock.now += 10
+        progress.on_step(spec, At("run", 0, 40, step, 100))
+
+    assert screen(120, lambda progress: act(progress, 9))[1].startswith("-:--:--")
+    assert screen(120, lambda progress: act(progress, 10))[1].startswith("1:06:30")
+
+
+def test_the_estimate_of_the_suite_stays_when_another_run_begins(screen, clock):
+    first, second = run_spec("ce"), run_spec("gce", "1" * 16)
+
+    def act(progress):
+        progress.on_start(first)
+        clock.now += 60
+        progress.on_finish(
+            first,
+            SimpleNamespace(
+                status="done",
+                metrics={"last": 0.5},
+                timing={"train": 60, "evaluate": 0},
+                error=None,
+                warnings=[],
+            ),
+        )
+        progress.on_start(second)
+
+    suite, run = screen(100, act)
+    assert suite.startswith("0:01:00")
+    assert run.startswith("-:--:--")
+
+
+def test_a_phase_is_shown(screen):
+    def act(progress):
+        progress.on_start(run_spec())
+        progress.on_phase(run_spec(), "reading the data")
+
+    assert "reading the data" in screen(80, act)[1]
+
+
+def test_the_request_to_stop_is_printed(capsys):
+    with Progress(1) as progress:
+        progress.on_stop("stopping; finished runs are kept.")
+    assert capsys.readouterr().err == "stopping; finished runs are kept.\n"

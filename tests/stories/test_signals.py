@@ -1,0 +1,98 @@
+"""Ctrl-C and SIGTERM end the command with one line and the right status, whenever they come."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+from trial import ENDLESS, NLBENCH
+
+pytestmark = pytest.mark.story
+
+KEPT = "everything finished is kept, and the same command continues from here\n"
+STOPPING = "stopping; finished runs are kept."
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Return a function that starts an endless sweep, and kill what it has started at the end."""
+    (tmp_path / "trial.yaml").write_text(ENDLESS)
+    started = []
+
+    def begin(*options):
+        command = [NLBENCH, "run", "trial.yaml", "--out", "store", *options]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, cwd=tmp_path, **pipes))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+
+
+def wait_for(seen, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not seen() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert seen()
+
+
+# The first tenth of a second belongs to Python itself, which may print a traceback.
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0, 3.0, 5.0])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_ends_it_at_once(start, seconds, number):
+    process = start()
+    time.sleep(seconds)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + number
+    assert out == ""
+    assert err.endswith(KEPT)
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_training_leaves_a_checkpoint_of_the_last_epoch(start, tmp_path, number):
+    # Without the signal there would be no checkpoint for an hour.
+    process = start("--checkpoint-seconds", "3600")
+    wait_for(lambda: list(tmp_path.glob("store/runs/*/lock")))
+    time.sleep(3)
+    process.send_signal(number)
+    began = time.monotonic()
+    err = process.communicate(timeout=60)[1]
+
+    assert process.returncode == 128 + number
+    assert time.monotonic() - began < 10
+    assert STOPPING in err
+    assert err.endswith(KEPT)
+    assert list(tmp_path.glob("store/runs/*/checkpoint.pt"))
+    assert not list(tmp_path.glob("store/runs/*/record.json"))
+
+
+def test_a_second_ctrl_c_does_not_wait(start, tmp_path):
+    process = start()
+    wait_for(lambda: list(tmp_path.glob("store/runs/*/lock")))
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    err = process.communicate(timeout=60)[1]
+
+    assert process.returncode == 130
+    assert time.monotonic() - began < 3
+    assert "Traceback" not in err
+
+
+def test_suspending_the_command_suspends_its_runs(start, tmp_path):
+    process = start("--checkpoint-seconds", "0")
+    wait_for(lambda: list(tmp_path.glob("store/runs/*/checkpoint.pt")))
+    process.send_signal(signal.SIGTSTP)
+    time.sleep(1)
+    (checkpoint,) = tmp_path.glob("store/runs/*/checkpoint.pt")
+    before = checkpoint.stat().st_mtime_ns
+    time.sleep(2)
+    assert checkpoint.stat().st_mtime_ns == before
+
+    process.send_signal(signal.SIGCONT)
+    wait_for(lambda: checkpoint.stat().st_mtime_ns != before)
