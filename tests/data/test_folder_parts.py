@@ -230,6 +230,42 @@ def test_what_a_folder_without_a_part_has(birds, tmp_path, old, new, hint):
     assert hint in str(caught.value)
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_classes_a_folder_deeper(load, birds, part):
+    (birds / part).rename(birds / "deep")
+    (birds / part).mkdir()
+    (birds / "deep").rename(birds / part / "images")
+    with pytest.raises(DataError) as caught:
+        load(birds)
+    assert "one class, images" in str(caught.value) or "has the class 'images'" in str(caught.value)
+    assert "and not the folders cat, dog, Überläufer, rot inside them" in str(caught.value)
+
+
+def test_a_part_a_folder_deeper(load, birds, tmp_path):
+    (tmp_path / "outer").mkdir()
+    birds.rename(tmp_path / "outer" / "birds")
+    with pytest.raises(
+        DataMissing, match=r"There is birds/train: name the folder .*outer/birds in"
+    ):
+        load(tmp_path / "outer")
+    write_shard(tmp_path / "x" / "plain_text" / "train-00000-of-00001.parquet")
+    with pytest.raises(
+        DataMissing, match=r"There is plain_text/train-00000.*: put such files into"
+    ):
+        load(tmp_path / "x")
+
+
+def test_measured_numbers_are_hardly_labels(load, tmp_path):
+    for part in ("train", "test"):
+        lines = ["path,label"]
+        for i in range(24):
+            name = f"{part}{i}.png"
+            write_image(tmp_path / "x" / name, i % 16, i + 50 * (part == "test"))
+            lines.append(f"{name},{i / 7:.3f}")
+        write_lines(tmp_path / "x" / f"{part}.csv", lines)
+    warned(load(tmp_path / "x"), "train.csv: 24 classes for 24 images; are these labels?")
+
+
 def test_lists_by_another_name(tmp_path):
     write_lines(tmp_path / "x" / "train.tsv", ["path\tlabel"])
     with pytest.raises(DataMissing, match=r"There is train\.tsv: call it train\.csv"):

@@ -167,13 +167,12 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
         part.clean[:] = _as_whole_numbers(part.clean, train.labels)
     known = [label for label in train.clean if label]
     classes = _classes(train.labels + known)
+    if len(classes) < 2:
+        message = f"{train.source}: holds one class, {', '.join(classes)}; at least two are needed"
+        raise DataError("\n".join([message, *train.notes]))
     for part in (test, *held):
         _require_true_labels(part)
         _require_known(part, classes)
-    if len(classes) < 2:
-        raise DataError(
-            f"{train.source}: holds one class, {', '.join(classes)}; at least two are needed"
-        )
     number = {name: i for i, name in enumerate(classes)}
 
     def numbers(labels: Sequence[str]) -> np.ndarray:
@@ -200,13 +199,16 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     elif known:
         label_sets["clean"] = numbers(train.clean)[kept]
     clean = label_sets.get("clean", partly_clean)
+
+    # ---- The pictures ----------------------------------------------------------------------------
+    lists = {"training": train_list, "test": test_list}
+    if held_lists:
+        lists["validation"] = held_lists[0]
+    paths = [os.path.join(part.root, name) for part in lists.values() for name in part.names]
+    bits = grey_bits(paths, places.cache_dir)
     scored: dict[str, tuple[Images, np.ndarray]] = {}
     for images in held_lists:
-        scored["clean_val"] = images.files(), images.labels
-
-    both = (train_list, test_list)
-    paths = [os.path.join(part.root, name) for part in both for name in part.names]
-    bits = grey_bits(paths, places.cache_dir)
+        scored["clean_val"] = replace(images.files(), grey_bits=bits), images.labels
 
     # ---- The dataset -----------------------------------------------------------------------------
     name = places.data_dir.name
@@ -243,7 +245,7 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
             *_about_classes(classes, train_list, test_list),
             *_about_labels(label_sets, len(classes), train.source),
             *absent,
-            *_about_copies(train_list, test_list, paths, places.cache_dir),
+            *_about_copies(lists, groups_of_copies(paths, places.cache_dir)),
         ),
     )
 
@@ -288,10 +290,12 @@ def _require_known(test: Part, classes: Sequence[str]) -> None:
     known = set(classes)
     for label, line in zip(test.clean or test.labels, test.lines, strict=True):
         if label not in known:
-            raise DataError(
+            message = (
                 f"{image_lists.at(test.source, line)}: no training image has the class {label!r}. "
                 f"There are: {', '.join(classes[:20])}.{did_you_mean(label, classes)}"
             )
+            # For example that the classes lie a folder deeper.
+            raise DataError("\n".join([message, *test.notes]))
 
 
 def _about_labels(labels: Mapping[str, np.ndarray], C: int, source: Path) -> list[str]:
@@ -316,6 +320,12 @@ def _about_classes(classes: Sequence[str], train: ImageList, test: ImageList) ->
         if is_no_class(name):
             notes.append(f"{train.source}: {name!r} is taken for a class; is it a missing label?")
 
+    # As many classes as this has a column of numbers that are measured, or of names of files.
+    if len(classes) > 10 and 2 * len(classes) > len(train.names):
+        notes.append(
+            f"{train.source}: {len(classes)} classes for {counted(len(train.names), 'image')}; are "
+            f"these labels?"
+        )
     for part, images in (("training", train), ("test", test)):
         there = set(images.labels.tolist())
         absent = [name for i, name in enumerate(classes) if i not in there]
@@ -327,33 +337,38 @@ def _about_classes(classes: Sequence[str], train: ImageList, test: ImageList) ->
     return notes
 
 
-def _about_copies(
-    train: ImageList, test: ImageList, paths: Sequence[str], cache_dir: Path
-) -> list[str]:
-    """Say which images have the same bytes, in one part or in both; `paths` are those of both."""
-    labels = [*train.labels.tolist(), *test.labels.tolist()]
-    shared, first, again, conflicts = 0, "", 0, 0
-    for group in groups_of_copies(paths, cache_dir):
-        inside = [i for i in group if i < len(train.names)]
-        if inside and len(inside) < len(group):
-            shared += len(group) - len(inside)
-            first = first or f"{paths[group[-1]]} and {paths[group[0]]}"
+def _about_copies(lists: Mapping[str, ImageList], groups: Sequence[Sequence[int]]) -> list[str]:
+    """Say which images have the same bytes as a training image.
+
+    Args:
+        lists: the parts by their names, the training part first.
+        groups: positions of images with the same bytes, counted over all parts.
+    """
+    names = [(part, i) for part, images in lists.items() for i in range(len(images.names))]
+    train = lists["training"]
+    shared: dict[str, list[str]] = {}
+    again = conflicts = 0
+    for group in groups:
+        inside = [names[i][1] for i in group if names[i][0] == "training"]
         again += max(len(inside) - 1, 0)
-        conflicts += len({labels[i] for i in inside}) > 1
+        conflicts += len({int(train.labels[i]) for i in inside}) > 1
+        for part, i in (names[place] for place in group):
+            if inside and part != "training":
+                one, other = lists[part].names[i], train.names[inside[0]]
+                pair = f"{lists[part].root / one} and {train.root / other}"
+                shared.setdefault(part, []).append(pair)
 
     notes = []
-    if shared:
-        what = counted(len(test.names), "test image")
+    for part, pairs in shared.items():
+        what = counted(len(lists[part].names), f"{part} image")
         notes.append(
-            f"{shared} of {what} with the bytes of a training image, "
-            f"the first: {first}. Take them out of one part: every method looks better than it is"
+            f"{len(pairs)} of {what} with the bytes of a training image, the first: {pairs[0]}. "
+            f"Take them out of one part: every method looks better than it is"
         )
     if again:
         what = counted(len(train.names), "training image")
-        notes.append(
-            f"{again} of {what} with the bytes of another one"
-            + (f"; {counted(conflicts, 'picture')} with two labels or more" if conflicts else "")
-        )
+        more = f"; {counted(conflicts, 'picture')} with two labels or more" if conflicts else ""
+        notes.append(f"{again} of {what} with the bytes of another one{more}")
     return notes
 
 
@@ -495,6 +510,11 @@ def _hint(path: Path, part: str) -> str:
     folders = [name for name in folders if not is_of_program(name)]
     lists = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in _TABLES)
     splits = [name for name in image_parquet.all_splits(path) if name not in _PARTS]
+    for name in folders:
+        if (path / name / part).is_dir() or (path / name / f"{part}.csv").is_file():
+            return f". There is {name}/{part}: name the folder {path / name} in the suite"
+    for file in sorted(path.glob(f"*/{part}*.parquet")):
+        return f". There is {file.relative_to(path)}: put such files into {path / 'data'}"
     for name in (*folders, *splits, *lists):
         if name.lower().startswith(part):
             return f". There is {name}: call it {part}{'.csv' * (name in lists)}, if it is that"
