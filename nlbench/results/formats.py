@@ -84,7 +84,7 @@ def markdown(
 
     parts = [list(range(len(headings)))]
     if split and width is not None:
-        parts = _parts(headings, lines, max(WIDTH, width))
+        parts = parts_that_fit(headings, lines, width)
 
     text = [*_wrapped(f"**{markdown_name(title)}**", width), ""]
     for part in parts:
@@ -105,8 +105,15 @@ def markdown_name(name: str) -> str:
     return _MARKDOWN.sub(r"\\\g<0>", on_one_line(name))
 
 
-def _parts(headings: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[list[int]]:
-    """Return the columns of each table, the first one always among them."""
+def parts_that_fit(
+    headings: Sequence[str], lines: Sequence[Sequence[str]], width: int
+) -> list[list[int]]:
+    """Return the columns of each table, the first one always among them.
+
+    Args:
+        width: of the terminal, if it is wider than usual.
+    """
+    width = max(WIDTH, width)
     widths = _widths(headings, lines)
     parts, used = [[0]], widths[0] + 4
     for column in range(1, len(headings)):

@@ -215,6 +215,11 @@ def _title(results: Results, subject: str) -> str:
 def _of_all_conditions(results: Results, reference: str | None, view: View) -> list[_Block]:
     shown = METRICS[view.metric or "last"]
     headings, lines = _by_condition(results, shown)
+    if view.fmt == "md" and view.width is not None:
+        *_, last = formats.parts_that_fit(headings, lines, view.width)
+        # The numbers of networks alone are not worth a table.
+        if len(last) == 2 and len(headings) > 2:
+            headings, lines = headings[:-1], [line[:-1] for line in lines]
     blocks = [_Block(shown.meaning, headings, lines, _notes(results, shown), split=True)]
 
     # Differences are taken of the headline, the last epoch, and of no other metric.

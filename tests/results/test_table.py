@@ -726,3 +726,16 @@ def test_names_are_safe_in_every_format(store, full):
     found = csv_lines(tables.render(full, store, fmt="csv", against="=1+1|x"))
     assert {"'=1+1|x"} == {line["row"] for line in found if "=" in line["row"]}
     assert {"'=1+1|x", ""} == {line["reference"] for line in found}
+
+
+def test_many_conditions_fit_80_columns(store, full):
+    full["conditions"] = [f"Digits symmetric-inclusive 0.{i}" for i in range(4)]
+    full["cells"] = [{**cell, "condition": i} for i in range(4) for cell in full["cells"]]
+    text = tables.render(full, store, width=80)
+    shown = [line for line in text.splitlines() if line.startswith("| elr")]
+
+    assert max(map(len, text.splitlines())) <= 80
+    # Two tables of accuracies, and two of differences.
+    assert len(shown) == 4
+    assert sum(len(cells(line)) - 1 for line in shown) == 8
+    assert tables.render(full, store, width=300).count("| elr") == 2
