@@ -422,6 +422,19 @@ def test_a_second_form_of_a_part_is_named(load, tmp_path):
     warned(load(path), "train-00000-of-00001.parquet is not read, because train.csv is")
 
 
+def test_class_folders_beside_a_list_are_named(load, tmp_path):
+    path = Folder().write_csv(tmp_path / "birds")
+    write_image(path / "train" / "cat" / "a.jpg", 3, 90)
+    warned(load(path), "train/ (1 picture) is not read, because train.csv is")
+
+    # Its images may lie there.
+    write_lines(path / "train.csv", ["path,label", "train/cat/a.jpg,cat", "train/b.jpg,dog"])
+    write_image(path / "train" / "b.jpg", 2, 91)
+    write_lines(path / "test.csv", ["path,label", "c.jpg,cat"])
+    write_image(path / "c.jpg", 2, 92)
+    assert not any("train/ (" in text for text in load(path).warnings)
+
+
 def test_labels_and_classes_stay_as_they_were(load, birds):
     dataset = load(birds)
     assert np.bincount(dataset.test_labels).tolist() == [3, 3, 3]

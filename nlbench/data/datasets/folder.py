@@ -477,6 +477,12 @@ def _part(places: Places, name: str) -> Part:
 
     if not part.names:
         raise DataError(_why_empty(part))
+    if part.source == path / f"{name}.csv" and (path / name).is_dir():
+        inside = any(listed.startswith(f"{name}/") for listed in part.names)
+        count = 0 if inside else pictures_in(path / name)
+        if count:
+            what = counted(count, "picture")
+            part.notes.append(f"{path}: {name}/ ({what}) is not read, because {name}.csv is")
     if parquet and part.source.suffix != ".parquet":
         part.notes.append(f"{path}: {parquet[0].name} is not read, because {part.source.name} is")
     return part

@@ -240,7 +240,7 @@ def _by_content(path: str) -> str | None:
     """Return why the first bytes of a file are those of no picture that is read, or None."""
     try:
         # A pipe would be waited for. `_why_not` asks before, but a link may change.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
             start = os.read(descriptor, 32) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
         finally:
