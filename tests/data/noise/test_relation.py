@@ -127,6 +127,15 @@ def test_flips_to_one_class_are_no_other_numbering(rate):
     require_related(clean, given, 10, "x.csv")
 
 
+@pytest.mark.parametrize(("flipped", "found"), [(11, False), (15, True)])
+def test_two_classes_that_are_confused_more_often_than_not(flipped, found):
+    """Noise of 55% between two classes is heavy, and still noise; of 75% it is a mistake."""
+    clean = np.repeat(np.arange(3), 20)
+    given = clean.copy()
+    given[:flipped], given[20 : 20 + flipped] = 1, 0
+    assert (renumbered(clean, given, 3) is not None) == found
+
+
 # ---- In a suite ----------------------------------------------------------------------------------
 
 INFO = replace(cifar10.INFO, num_train=60, num_classes=3, class_ids="")
