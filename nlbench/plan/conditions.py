@@ -191,6 +191,10 @@ def _with_noises(
     if noises and "clean" not in info.label_sets:
         known = "known for some images only" if info.partly_clean else "unknown"
         message = f"the true labels of {info.title} are {known}, so no noise can be drawn"
+        if entry.path and any(noise.get("kind") == "file" for noise in noises):
+            message += (
+                "; to train on labels of your own, write them into the column `label` of train.csv"
+            )
         problems.add([*where, "noise"], message)
         return []
 

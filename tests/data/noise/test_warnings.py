@@ -1,9 +1,11 @@
 """What a user should know of a label file or a matrix is said by a dry run and kept in a record."""
 
 import numpy as np
+import pytest
 from layouts import encoded
 
 from nlbench.data.places import Places
+from nlbench.errors import SuiteError
 from nlbench.plan.conditions import about_data
 from nlbench.plan.expand import expand
 from nlbench.plan.suite_file import read_suite
@@ -57,3 +59,18 @@ def test_the_columns_of_a_label_file(tmp_path):
     assert dry[0] == (
         f"{tmp_path}/x.csv: all its labels are the true ones; is it the right file or column?"
     )
+
+
+def test_labels_for_a_folder_without_true_ones(tmp_path):
+    root = tmp_path / "f"
+    root.mkdir()
+    for i in range(3):
+        (root / f"{i}.png").write_bytes(encoded(i % 2, i))
+    (root / "train.csv").write_text("path,label\n0.png,0\n1.png,1\n")
+    (root / "test.csv").write_text("path,label\n2.png,0\n")
+    (tmp_path / "x.csv").write_text("label\n0\n1\n")
+    noise = {"kind": "file", "path": str(tmp_path / "x.csv")}
+    with pytest.raises(
+        SuiteError, match=r"of f are unknown, .*into the column `label` of train.csv"
+    ):
+        said(tmp_path, {"name": "folder", "path": str(root), "noise": noise})
