@@ -76,11 +76,11 @@ def matrix_warnings(path: Path, num_classes: int) -> tuple[str, ...]:
     words = []
     if off > _CLOSE:
         words.append(
-            f"{path}: T is rounded to {_decimals(T)} decimals, and its rows add up to 1 within "
-            f"{off:.3g}; they were divided by their sums"
+            f"{path.name}: T is rounded to {_decimals(T)} decimals, and its rows add up to 1 "
+            f"within {off:.3g}; they were divided by their sums"
         )
     if np.array_equal(T, np.eye(num_classes)):
-        words.append(f"{path}: T is the identity matrix, so no label is changed")
+        words.append(f"{path.name}: T is the identity matrix, so no label is changed")
     return tuple(words)
 
 

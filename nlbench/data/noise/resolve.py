@@ -192,7 +192,11 @@ def require_fit(noise: Resolved, examples: Examples) -> None:
 
 
 def warnings_of(noise: Resolved, examples: Examples) -> tuple[str, ...]:
-    """Return what a user should know about how the file of a noise was read."""
+    """Return what a user should know about how the file of a noise was read.
+
+    The file is called by its name alone, because a record holds the sentences, and the same run on
+    another machine has it in another folder.
+    """
     path = Path(str(noise.get("path", "")))
     if noise["kind"] == "matrix":
         return matrix_warnings(path, examples.info.num_classes)
@@ -207,7 +211,7 @@ def warnings_of(noise: Resolved, examples: Examples) -> tuple[str, ...]:
         words.append(f"the labels are its column {found.column!r}")
     if found.order not in (None, "index"):
         words.append(f"its rows are put in order by {found.order or 'its unnamed column'!r}")
-    return tuple(f"{path}: {word}" for word in words)
+    return tuple(f"{path.name}: {word}" for word in words)
 
 
 def _check_file(resolved: Resolved, examples: Examples) -> dict[str, float | str]:

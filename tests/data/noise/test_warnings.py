@@ -51,14 +51,12 @@ def test_the_columns_of_a_label_file(tmp_path):
     dry, recorded = said(tmp_path, {"name": "folder", "path": str(root), "noise": noise})
     assert dry == list(recorded)
     assert dry == [
-        f"{tmp_path}/x.csv: the labels are its column 'noisy_label'",
-        f"{tmp_path}/x.csv: its rows are put in order by 'image'",
+        "x.csv: the labels are its column 'noisy_label'",
+        "x.csv: its rows are put in order by 'image'",
     ]
     noise["key"] = "label"
     dry, _ = said(tmp_path, {"name": "folder", "path": str(root), "noise": noise})
-    assert dry[0] == (
-        f"{tmp_path}/x.csv: all its labels are the true ones; is it the right file or column?"
-    )
+    assert dry[0] == ("x.csv: all its labels are the true ones; is it the right file or column?")
 
 
 def test_labels_for_a_folder_without_true_ones(tmp_path):
