@@ -200,8 +200,8 @@ def _is_plain(annotation: Any) -> bool:
 
 def _counts_epochs(one: registry.Hyperparameter) -> bool:
     named = re.search(r"warm|epoch|ramp|burn|(^|_)(start|begin)(_|$)", one.name.lower())
-    is_number = isinstance(one.default, int) and not isinstance(one.default, bool)
-    return one.annotation is int and is_number and one.default > 1 and named is not None
+    is_count = isinstance(one.default, int) and not isinstance(one.default, bool)
+    return one.annotation is int and is_count and one.default not in (0, 1) and named is not None
 
 
 @check("build", "import")

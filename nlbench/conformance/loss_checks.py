@@ -73,7 +73,13 @@ def _growth_in_a_step(lab: Lab) -> float:
     """Return the largest factor on an example's gradient in the first step, over the networks."""
     usual = lab.train().watch.row_gradients
     double = lab.attempt(Trial(batch=2 * BATCH, epochs=1)).watch.row_gradients
-    return max((double[i] / norm for i, norm in usual.items() if norm and i in double), default=0)
+    largest = 0.0
+    for i, (rows, norm) in usual.items():
+        more_rows, its_norm = double.get(i, (0, 0.0))
+        # A method may choose the size of its batches itself.
+        if norm and more_rows == 2 * rows:
+            largest = max(largest, its_norm / norm)
+    return largest
 
 
 @check("extremes", "train")
@@ -81,7 +87,7 @@ def is_finite_at_extreme_logits(lab: Lab) -> None:
     """loss and gradient are finite where all logits are equal, and where they are 120 and -120"""
     places = {"equal": "all logits are 0", "sure": "one logit is 120 and the others are -120"}
     for kind in ("equal", "sure"):
-        seen = lab.attempt(Trial(logits=kind, epochs=1)).watch.not_finite  # type: ignore[arg-type]
+        seen = lab.attempt(Trial(logits=kind, epochs=1)).watch.not_finite
         if seen is not None and seen.kind in ("loss", "gradient"):
             raise Failed(
                 f"where {places[kind]}, {seen.message}\n"

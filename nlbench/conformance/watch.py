@@ -72,8 +72,8 @@ class Watch:
             takes time.
         unsaved: epoch -> fingerprints of the memories that no checkpoint holds, as its steps begin.
         modes: (epoch, i) -> the modes of network i in its forward passes with a gradient.
-        row_gradients: i -> the mean norm of the gradient of an example, in the first step, with
-            respect to the output of network i.
+        row_gradients: i -> of the first step, the number of rows of the output of network i, and
+            the mean norm of the gradient by a row.
 
     Args:
         files: the files of the method.
@@ -100,7 +100,11 @@ class Watch:
         self.placement = Placement(files) if trial == Trial() else None
         self.unsaved: dict[int, dict[str, str]] = {}
         self.modes: dict[tuple[int, int], set[bool]] = {}
-        self.row_gradients: dict[int, float] = {}
+        self.row_gradients: dict[int, tuple[int, float]] = {}
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Watch:
+        # A method may copy a network, and with it the hooks that lead here.
+        return self
 
     def now(self) -> str:
         """Return the place of the training, for example "epoch 0, step 3"; empty before it."""
@@ -174,6 +178,9 @@ class Watch:
         optimiser.register_step_post_hook(lambda *_: self.stepped.add(name))
 
     def _look_at_output(self, i: int, network: nn.Module, args: Any, logits: Tensor) -> None:
+        # A copy that the method has made of the network has this hook, too.
+        if network is not self.run.networks[i]:
+            return
         if not logits.isfinite().all():
             self._note("output", f"the output of run.networks[{i}] is not finite")
         if not logits.requires_grad:
@@ -184,7 +191,8 @@ class Watch:
             logits.register_hook(functools.partial(self._measure, i))
 
     def _measure(self, i: int, dlogits: Tensor) -> None:
-        self.row_gradients.setdefault(i, float(dlogits.detach().norm(dim=1).mean()))
+        norm = float(dlogits.detach().norm(dim=1).mean())
+        self.row_gradients.setdefault(i, (len(dlogits), norm))
 
     def set_outputs(self) -> None:
         """Let the networks give the outputs that the trial asks for, with the same gradients."""

@@ -83,7 +83,7 @@ _ELSEWHERE = {
     ),
     "loss for the training and predict for the evaluation": "forward",
 }
-_MEANT = {}
+_MEANT: dict[str, str] = {}
 for _hook, _names in _ELSEWHERE.items():
     _MEANT |= dict.fromkeys(_names.split(), _hook)
 
@@ -97,7 +97,7 @@ def class_problems(cls: type) -> list[MethodError]:
     Looks at the class and at its parents, as far as they are neither torch's nor nlbench's own.
     """
     found = _members(cls)
-    problems = []
+    problems: list[MethodError] = []
     for name, value in found.items():
         if name in HOOKS or name in _RESERVED:
             problems += _wrong_hook(name, value, found)
@@ -176,7 +176,7 @@ def _wrong_signature(
 
     # A plan of the method's own decides what a step gets after `run`.
     free = name == "training_step" and "batches" in members
-    calls = [()] if name == "train" else []
+    calls: list[tuple[str, ...]] = [()] if name == "train" else []
     calls.append(takes[:1] if free else takes)
     for call in calls:
         try:
@@ -272,8 +272,10 @@ def _used_names(path: Path) -> frozenset[str]:
     while waiting:
         node, around = waiting.pop()
         for child in ast.iter_child_nodes(node):
-            is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-            waiting.append((child, child.name if is_function else around))
+            inside = around
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                inside = child.name
+            waiting.append((child, inside))
         used |= {name for name in _names_in(node) if name != around}
     return frozenset(used)
 

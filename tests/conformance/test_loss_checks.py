@@ -180,6 +180,11 @@ LEGITIMATE = {
     "a sum over the protocol's batch size": members(
         loss(value="F.cross_entropy(logits, batch.labels, reduction='sum') / self.task.batch_size")
     ),
+    "batches of its own size": members(
+        CE,
+        function("batches(self, run, epoch)", "for i in run.order().split(16): yield run.batch(i)"),
+        step(),
+    ),
     "a weight of sixteen": members(loss(value="16 * F.cross_entropy(logits, batch.labels)")),
     "a frozen teacher, trained without gradients": members(
         function("prepare(self, run)", "self.teacher = copy.deepcopy(run.networks[0])"),
