@@ -644,6 +644,10 @@ class Guard:
         self._compared = False
         self._data = {name: value for name, value in data.items() if _can_change(value)}
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Guard:
+        # There is one process, whatever copies of a run's networks and hooks are made.
+        return self
+
     def __enter__(self) -> Guard:
         self._code = _code()
         self._files = _Files()

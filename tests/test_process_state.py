@@ -1,5 +1,6 @@
 """What a method changes in its process is found and put back, or fails its run."""
 
+import copy
 import os
 import signal
 import sys
@@ -150,6 +151,11 @@ def test_everything_is_put_back_when_a_run_fails():
     with pytest.raises(KeyError):
         fail()
     assert [read() for _, read in (CHANGES | SURROUNDINGS).values()] == before
+
+
+def test_copying_what_holds_a_guard_does_not_copy_the_process():
+    with guard() as found:
+        assert copy.deepcopy([found.settle])[0].__self__ is found
 
 
 def test_a_setting_of_the_harness_itself_can_be_accepted():

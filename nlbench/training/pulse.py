@@ -51,6 +51,10 @@ class Pulse:
         self._steps = 0
         self._began = self._next = 0.0
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Pulse:
+        # A copy of a network, whose hooks may know the run, belongs to the same training.
+        return self
+
     def begin_epoch(self, epoch: int, steps: int) -> None:
         """Begin an epoch, which has this number of steps by the default plan."""
         self._epoch, self._steps = epoch, steps
