@@ -46,6 +46,8 @@ def check_folder(
         start: is called with the number of pictures before they are decoded; what it returns is
             called with the number of those that were just decoded.
     """
+    if not path.is_dir():
+        raise DataMissing(f"{path}: no such folder")
     report = Report()
     data: Dataset | None
     try:
@@ -59,6 +61,8 @@ def check_folder(
     if data:
         report.lines += [describe.in_short(data), "", *_class_table(data), ""]
 
+    if not paths:
+        return report
     found = inspect.pictures(paths, start(len(paths)))
     report.lines += inspect.summary(found)
     if data and isinstance(data.train_images, ImageFiles) and data.train_images.grey_bits:

@@ -99,6 +99,17 @@ def test_a_folder_that_cannot_be_read_as_a_dataset_is_checked_too(tmp_path):
     assert "broken: 1 of 2\n" in text
 
 
+def test_nothing_to_check(tmp_path):
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path / "nowhere")])
+    assert result.exit_code == 2
+    assert "nowhere: no such folder" in result.stderr
+    (tmp_path / "empty").mkdir()
+    status, text = check(tmp_path / "empty")
+    assert status == 1
+    assert text.startswith("cannot be used as it is:")
+    assert "broken" not in text
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_pictures_are_reported_in_their_order(birds, monkeypatch, workers):
     monkeypatch.setenv("NLBENCH_WORKERS", workers)
