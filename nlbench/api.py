@@ -462,6 +462,7 @@ def load_weights(key: str, out: str | Path = "results") -> Trained:
     """
     from nlbench.executors.base import load_trained
 
+    arguments.check_text("key", key, optional=False)
     _check_folders(out=out)
     store = Store(out, _warn)
     store.require()

@@ -152,6 +152,12 @@ def test_a_wrong_argument_of_table_is_refused_by_its_name(trained, given, error,
         nlbench.table(trained, **given)
 
 
+@pytest.mark.parametrize(("given", "error"), [(3, TypeError), (None, TypeError), ("", None)])
+def test_a_key_is_a_text_that_begins_one_run(trained, given, error):
+    with pytest.raises(error or nlbench.StoreError, match=r"key (must be a text|'' begins 3 runs)"):
+        nlbench.load_weights(given, trained)
+
+
 # ---- Results -------------------------------------------------------------------------------------
 
 

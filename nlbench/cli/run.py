@@ -138,7 +138,16 @@ def run(
     from nlbench.plan.options import devices_of_gpus, parse_jobs, parse_only, parse_seeds, parse_set
     from nlbench.results import table as tables
 
-    _refuse_idle_options(device, gpus, jobs, cuda_graphs, dry_run, debug)
+    beside_debug = {
+        "--dry-run": dry_run,
+        "--jobs": jobs != "1",
+        "several GPUs": "," in (gpus or device),
+        "--save-weights": save_weights,
+        "--cuda-graphs": cuda_graphs is not None,
+        "--checkpoint-seconds": checkpoint_seconds != 10.0,
+        "--timeout": timeout != 60.0,
+    }
+    _refuse_idle_options(debug, beside_debug, bool(cuda_graphs) and device == "cpu")
     # Kept as a function, because a tuned suite is prepared once for its tries and once for what
     # they chose.
     prepare = functools.partial(
@@ -206,23 +215,21 @@ def run(
         raise typer.Exit(1)
 
 
-def _refuse_idle_options(
-    device: str, gpus: str | None, jobs: str, cuda_graphs: bool | None, dry_run: bool, debug: bool
-) -> None:
-    """Raise SuiteError for options of which one has no effect beside the other."""
-    excluded = [
-        (debug and dry_run, "--debug and --dry-run", "--dry-run trains nothing"),
-        (debug and jobs != "1", "--debug and --jobs", "a debugger needs one process"),
-        (debug and "," in (gpus or device), "--debug and several GPUs", "a debugger needs one"),
-        (
-            bool(cuda_graphs) and device == "cpu",
-            "--cuda-graphs and --device cpu",
-            "they need a GPU",
-        ),
-    ]
-    for given, options, reason in excluded:
-        if given:
-            raise SuiteError(f"{options} exclude each other: {reason}")
+def _refuse_idle_options(debug: bool, beside_debug: dict[str, bool], no_gpu: bool) -> None:
+    """Raise SuiteError for options of which one has no effect beside the other.
+
+    Args:
+        beside_debug: options that `--debug` does not use, and whether they are given.
+        no_gpu: whether CUDA graphs are asked for on a CPU.
+    """
+    for option, given in beside_debug.items():
+        if debug and given:
+            reason = "--debug trains one run in this process, on one device, and keeps no weights"
+            if option == "--dry-run":
+                reason = "--dry-run trains nothing"
+            raise SuiteError(f"--debug and {option} exclude each other: {reason}")
+    if no_gpu:
+        raise SuiteError("--cuda-graphs and --device cpu exclude each other: they need a GPU")
 
 
 # ---- Messages ------------------------------------------------------------------------------------

@@ -281,9 +281,9 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {allowed}, got {value!r}.{hint}")
 
 
-def check_text(name: str, value: object) -> None:
-    """Raise TypeError for what is neither a text nor None."""
-    if value is not None and not isinstance(value, str):
+def check_text(name: str, value: object, *, optional: bool = True) -> None:
+    """Raise TypeError for what is no text, and for None where that is not `optional`."""
+    if not isinstance(value, str) and not (value is None and optional):
         raise TypeError(f"{name} must be a text, got {_shown(value)}")
 
 

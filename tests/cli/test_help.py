@@ -132,6 +132,8 @@ def test_names_are_completed(place, line, some):
     ("words", "pattern"),
     [
         ("run trial.yaml --debug --dry-run", "--debug and --dry-run exclude each other"),
+        ("run trial.yaml --debug --save-weights", "--debug and --save-weights exclude each other"),
+        ("run trial.yaml --debug --timeout 1", "--debug and --timeout exclude each other"),
         ("run trial.yaml --debug --jobs 2", "--debug and --jobs exclude each other"),
         ("run trial.yaml --debug --gpus 0,1", "--debug and several GPUs exclude each other"),
         ("run trial.yaml --cuda-graphs --device cpu", "--cuda-graphs and --device cpu exclude"),
