@@ -157,9 +157,10 @@ def has_typed_hyperparameters(lab: Lab) -> str:
     try:
         hyperparameters = registry.hyperparameters(lab.cls)
     except SuiteError as error:
-        raise Failed(
-            f"{error}\nfix: annotate it, for example def __init__(self, task: Task, q: float = 0.7)"
-        ) from None
+        message = str(error)
+        if "fix:" not in message:
+            message += "\nfix: annotate it, as in def __init__(self, task: Task, q: float = 0.7)"
+        raise Failed(message) from None
 
     for one in hyperparameters.values():
         if one.required:
@@ -366,6 +367,14 @@ def leaves_its_inputs_alone(lab: Lab) -> None:
         first = next(iter(written))
         fix = f"fix: work on a copy, {first}.clone(); keep corrected labels in a buffer"
         raise Failed("\n".join([*lines, fix]))
+
+
+@check("settings", "train")
+def leaves_settings_alone(lab: Lab) -> None:
+    """it leaves the settings of torch and the environment as they are while it trains"""
+    # The training has put them back, and has noted it.
+    if found := [note for note in lab.train().notes if " changed " in note]:
+        raise Failed("\n".join([*dict.fromkeys(found), "fix: leave them to the protocol"]))
 
 
 @check("state", "train")

@@ -201,6 +201,7 @@ class Lab:
             except BaseException as error:
                 return self.explain(error, watch)
 
+        outcome.notes += record.warnings
         if record.status == "done":
             return ""
         return _not_finite(watch) or _message_of(record)
@@ -267,7 +268,11 @@ class Lab:
 
         # The last line of nlbench, above those of torch.
         package = Path(registry.__file__).parent
-        lines = [frame.line for frame in frames if package in Path(frame.filename).parents]
+        lines = []
+        for frame in frames:
+            place = Path(frame.filename)
+            if package in place.parents and place.parent != Path(__file__).parent:
+                lines.append(frame.line)
         return f"the harness raised {when}, at `{lines[-1]}`\n{message}"
 
 

@@ -30,6 +30,7 @@ class Outcome:
         begun: epoch -> everything that was held at its beginning.
         predictions: predicted classes of the examples "test" and "train".
         warnings: of the store, for example about a checkpoint that cannot be read.
+        notes: of the records, for example about a setting of torch that was put back.
     """
 
     watch: Watch
@@ -40,6 +41,7 @@ class Outcome:
     begun: dict[int, Snapshot] = field(default_factory=dict)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, watch: Watch) -> None:
         """Add what was observed of the trial's next part."""

@@ -592,6 +592,37 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
         "learn",
         ["the optimiser 'own' was registered and never stepped"],
     ),
+    "a switch of torch, out of sight": (
+        members(
+            CE,
+            function(
+                "on_epoch_start(self, run, epoch)",
+                "getattr(torch, 'set_default_' + 'dtype')(torch.float64)",
+            ),
+        ),
+        "settings",
+        [r"the method mine changed .*dtype", "fix: leave them to the protocol"],
+    ),
+    "a switch of torch": (
+        members(CE, function("prepare(self, run)", "torch.backends.cudnn.benchmark = True")),
+        "process",
+        [r"mine\.py:\d+: torch\.backends\.cudnn\.benchmark = True", "belong to the protocol"],
+    ),
+    "a seed of its own": (
+        members(init("torch.manual_seed(0)"), CE),
+        "process",
+        [r"mine\.py:\d+: torch\.manual_seed\(0\)", r"run\.generator\(name\)"],
+    ),
+    "a patch of torch": (
+        members(CE) + "nn.Module.eval = nn.Module.train\n",
+        "process",
+        ["do not change torch.nn.Module, which all runs use"],
+    ),
+    "a list as a hyperparameter": (
+        members(init(more=", ks: list[int] = [1]"), CE),
+        "hyperparameters",
+        [r"`ks` is annotated as list\[int\]"],
+    ),
     "targets of a wrong shape": (
         members(CE, init("self.register_buffer('targets', torch.zeros(task.num_train))")),
         "state",
