@@ -516,10 +516,12 @@ def _hint(path: Path, part: str) -> str:
     folders = [name for name in folders if not is_of_program(name)]
     lists = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in _TABLES)
     splits = [name for name in image_parquet.all_splits(path) if name not in _PARTS]
-    for name in folders:
+    # Where the other part is there, pictures of lists may lie in such folders.
+    alone = not any(_has_part(path, name) for name in _PARTS)
+    for name in folders if alone else ():
         if (path / name / part).is_dir() or (path / name / f"{part}.csv").is_file():
             return f". There is {name}/{part}: name the folder {path / name} in the suite"
-    for file in sorted(path.glob(f"*/{part}*.parquet")):
+    for file in sorted(path.glob(f"*/{part}*.parquet")) if alone else ():
         return f". There is {file.relative_to(path)}: put such files into {path / 'data'}"
     for name in (*folders, *splits, *lists):
         if name.lower().startswith(part):
