@@ -160,6 +160,13 @@ def test_the_confident_joint_by_hand():
     assert off_diagonal(joint) == pytest.approx(1 / 3)
 
 
+def test_an_example_below_both_thresholds_does_not_count():
+    # Thresholds: .675 of class 0, .775 of class 1. The second and third examples reach neither.
+    first = np.array([0.9, 0.45, 0.4, 0.05])
+    joint = confident_joint(np.stack([first, 1 - first], 1), np.array([0, 0, 1, 1]))
+    assert joint == pytest.approx(np.diag([0.5, 0.5]))
+
+
 def test_a_class_without_examples_and_one_without_confident_ones():
     probs = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
     joint = confident_joint(probs, np.array([0, 0]))
