@@ -109,6 +109,12 @@ class Progress(Listener):
         # A method with a plan of its own may take more steps than the default plan.
         of = f"/{at.steps}" if at.step <= at.steps else ""
         where = f"epoch {at.epoch + 1}/{at.epochs}  step {at.step}{of}"
+        if at.part == "predicting":
+            note = (
+                f"epoch {at.epoch + 1}/{at.epochs}  predicting {at.step:,} of {at.steps:,} images"
+            )
+            self._show(spec, note=note)
+            return
         if at.part != "run":
             self._show(spec, note=f"{at.part}, {where}")
             return

@@ -22,7 +22,7 @@ class At(NamedTuple):
     """The place that a training has reached.
 
     Attributes:
-        part: "run", or "helper network".
+        part: "run", "helper network", or "predicting". Then the steps are images.
         epoch, epochs: the epoch, counted from 0, and the number of epochs.
         step, steps: steps done in this epoch, and the steps of the default plan. A method with
             another plan may take more.

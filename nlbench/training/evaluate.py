@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nlbench.contract import returned
 from nlbench.method import Batch, Method, Run
 from nlbench.results.record import Metrics
+from nlbench.training import pulse
 from nlbench.training.images import TrainingImages
 
 # ---- The metrics of one epoch and of a run ------------------------------------------------------
@@ -171,9 +172,14 @@ def predict_all(
     if isinstance(network, nn.Module):
         network.eval()
 
-    starts = range(0, len(images), batch_size)
+    outputs = []
     with torch.no_grad():
-        logits = torch.cat([network(images.plain(i, i + batch_size)) for i in starts])
+        for start in range(0, len(images), batch_size):
+            end = min(start + batch_size, len(images))
+            outputs.append(network(images.plain(start, end)))
+            # A million images take hours on a CPU, in which a run must not look dead.
+            pulse.predicted(end, len(images))
+        logits = torch.cat(outputs)
 
     if isinstance(network, nn.Module):
         network.train(training)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from nlbench.training.context import At, Listener
 
@@ -17,6 +18,28 @@ STOP_SECONDS = 4.0
 # whatever the default plan is.
 _MOST_PLANS = 100
 _ALWAYS_ALLOWED = 10_000
+
+
+class _Current:
+    """The pulse of the training that goes on in this process, if any."""
+
+    pulse: Pulse | None = None
+
+
+@contextlib.contextmanager
+def current(pulse: Pulse) -> Iterator[None]:
+    """Let `predicted` report to this pulse within a `with` block."""
+    before, _Current.pulse = _Current.pulse, pulse
+    try:
+        yield
+    finally:
+        _Current.pulse = before
+
+
+def predicted(done: int, images: int) -> None:
+    """Report that so many of the images are predicted, if a training asks for them."""
+    if _Current.pulse is not None:
+        _Current.pulse.predicted(done, images)
 
 
 class Stopped(BaseException):
@@ -81,3 +104,10 @@ class Pulse:
             if left > STOP_SECONDS:
                 raise Stopped
         self._report(At(self._part, self._epoch, self._epochs, done, self._steps))
+
+    def predicted(self, done: int, images: int) -> None:
+        """Report that so many images are predicted, if the last report is old enough."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + INTERVAL_SECONDS
+            self._report(At("predicting", self._epoch, self._epochs, done, images))

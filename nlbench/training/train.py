@@ -25,7 +25,7 @@ from nlbench.training.estimate import estimated_noise_rate, needs_estimate
 from nlbench.training.examples import Counter, GivenLosses, example_arrays
 from nlbench.training.helper import HelperNetworks
 from nlbench.training.phases import unreached
-from nlbench.training.pulse import Pulse, Stopped
+from nlbench.training.pulse import Pulse, Stopped, current
 from nlbench.training.run_data import RunData
 from nlbench.training.run_state import NO_BAD_STEP, RunState
 from nlbench.training.seeding import seeded
@@ -92,6 +92,7 @@ def train(
         guard.accept_settings()
         report = functools.partial(listener.on_step, spec)
         state.pulse = Pulse("run", report, listener, protocol.epochs)
+        rules.enter_context(current(state.pulse))
         state.settle = guard.settle
 
         try:

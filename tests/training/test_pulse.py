@@ -50,6 +50,19 @@ def test_a_run_that_is_to_stop_ends_an_epoch_that_is_nearly_done(clock):
         made.step(50)
 
 
+def test_predicting_many_images_is_a_sign_of_life(clock):
+    seen = []
+    made = Pulse("run", seen.append, epochs=3)
+    pulse.predicted(500, 10_000)
+    with pulse.current(made):
+        for done in range(500, 10_500, 500):
+            clock.now += 0.25
+            pulse.predicted(done, 10_000)
+    pulse.predicted(500, 10_000)
+    assert len(seen) == 10
+    assert seen[0] == At("predicting", 0, 3, 500, 10_000)
+
+
 def test_an_epoch_without_end_is_refused(clock):
     made = Pulse()
     made.begin_epoch(0, 300)
