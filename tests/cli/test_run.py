@@ -211,7 +211,8 @@ def test_ctrl_c_ends_in_130_and_keeps_what_is_finished(process, place):
     assert going.returncode == 130
     assert out == ""
     message = "interrupted; everything finished is kept, and the same command continues from here\n"
-    assert err == message
+    stopping = "stopping; finished runs are kept. Press Ctrl-C again to stop at once.\n"
+    assert err == stopping + message
     assert len(list(place.glob("store/runs/*/record.json"))) == 2
 
 
