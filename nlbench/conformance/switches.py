@@ -143,6 +143,9 @@ class _Reader(ast.NodeVisitor):
     def visit_Assign(self, node: ast.Assign) -> None:
         for target in node.targets:
             self._look_at_target(target)
+            # A further name of something that was imported.
+            if isinstance(target, ast.Name) and (name := self._name(node.value)):
+                self._imported[target.id] = name
         self.generic_visit(node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
