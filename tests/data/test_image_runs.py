@@ -180,7 +180,7 @@ def test_with_a_validation_part(tmp_path, clothing):
     assert record.noise["noise_rate_val"] is None
 
     (plan,) = api.Store(tmp_path / "out").plans().values()
-    table = tables.render(plan, api.Store(tmp_path / "out"))
+    table = tables.render(plan, api.Store(tmp_path / "out"), details=True)
 
     assert "| selected | selected on clean val |" in table
     assert "84 training, 28 validation, 28 test examples" in table
@@ -410,7 +410,7 @@ def test_webvision(tmp_path):
     last = history(sw, record.key)[-1]
     assert float(last["ilsvrc12_top5"]) == record.metrics["ilsvrc12_last_top5"]
 
-    table = tables.render(sw.plan.as_json(), sw.store)
+    table = tables.render(sw.plan.as_json(), sw.store, details=True)
     assert "ILSVRC12 |" in table
     assert "ILSVRC12 top-5 |" in table
     assert "memorised |" not in table
