@@ -101,7 +101,11 @@ def train(
             prepare(method, state, helpers, progress)
             guard.settle("prepare")
             path = store.run_dir(spec.key) / "checkpoint.pt"
-            tag = {"seed": spec.seed, "run": spec.key, "code": progress.code}
+            tag: dict[str, str | int] = {
+                "seed": spec.seed,
+                "run": spec.key,
+                "code": progress.code,
+            }
             checkpoint = Checkpoint(store, path, tag, options.checkpoint_seconds)
             if (saved := checkpoint.load()) is not None:
                 method.load_state_dict(saved["method"])
