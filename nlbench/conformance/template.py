@@ -12,8 +12,8 @@ _TEMPLATE = '''\
 """Generalised cross entropy, to start from. Zhang & Sabuncu, NeurIPS 2018, arXiv:1805.07836.
 
 CHANGE the line above: your method, its authors, venue and year, and an arXiv number, a DOI or a
-URL. `nlbench list methods` prints it. Then say what the method does in a few sentences, and what
-differs from the paper and why.
+URL; or "My loss. Unpublished." `nlbench list methods` prints it. Then say what the method does in a
+few sentences, and what differs from the paper and why.
 """
 
 import torch
@@ -38,7 +38,7 @@ class {cls}(Method):
 
     # CHANGE: the loss. logits are (B, C) float32; batch.labels (B,) are the given labels, some of
     # them wrong; batch.index (B,) are the positions of these examples in the training set. Do not
-    # write to any of them. Return one value, or a value for each example.
+    # write to any of them. Return one value, or a value for each example, (B,).
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         log_p = logits.log_softmax(1).gather(1, batch.labels[:, None]).squeeze(1)
         return -torch.expm1(self.q * log_p) / self.q
