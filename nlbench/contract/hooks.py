@@ -320,6 +320,10 @@ def refuse_instance(method: Any) -> None:
         if hook not in held:
             continue
         value = held[hook]
+        # The base class says in this way that a method has no such form, and so may a method that
+        # has one for some of its hyperparameters.
+        if hook == "loss_and_grad" and value is None:
+            continue
         # A function in the place of a hook is called like one.
         if hook in HOOKS and callable(value) and not isinstance(value, nn.Module):
             continue

@@ -261,9 +261,10 @@ PROBE = """
             place = run.step % 100
             self.T[place // 10, place % 10] += seen
 
-            # Only the greedy one trains, so the weights after the first step are left out above.
-            if self.greedy:
-                run.backward_step(F.cross_entropy(run.networks[0](batch.images), batch.labels))
+            # Only the first weights are summed up above, because the ones after a step differ: the
+            # shy one learns nothing.
+            loss = F.cross_entropy(run.networks[0](batch.images), batch.labels)
+            run.backward_step(loss if self.greedy else 0 * loss)
 """
 
 
