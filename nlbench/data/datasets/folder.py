@@ -32,6 +32,7 @@ from nlbench.data.formats.columns import (
 from nlbench.data.formats.copies import groups_of_copies
 from nlbench.data.formats.grey import grey_bits
 from nlbench.data.formats.image_lists import ImageList
+from nlbench.data.formats.split_column import require_one_part
 from nlbench.data.formats.text_table import read_table
 from nlbench.data.noise.relation import unrelated
 from nlbench.data.places import Places
@@ -461,15 +462,15 @@ def _part(places: Places, name: str) -> Part:
     # Other parts need not have the columns of the training part.
     chosen = ChosenColumns(places.label_column, places.clean_column, must=name == "train")
     if (path / f"{name}.csv").is_file():
-        part = _csv(path / f"{name}.csv", chosen)
+        part = _csv(path / f"{name}.csv", chosen, name)
     elif (path / name / "metadata.csv").is_file():
-        part = _metadata(path / name, chosen)
+        part = _metadata(path / name, chosen, name)
     elif (path / name).is_dir():
         _require_no_other_labels(path / name)
         part = _class_folders(path / name)
     elif parquet:
         files = image_parquet.require_one_copy(parquet, name)
-        part = _parquet(files, chosen, places.cache_dir)
+        part = _parquet(files, chosen, places.cache_dir, name)
     else:
         raise DataMissing(
             f"{path}: no {name} images there; it must hold {LAYOUTS}{_hint(path, name)}"
@@ -602,9 +603,9 @@ def _class_folders(folder: Path) -> Part:
     return part
 
 
-def _metadata(folder: Path, chosen: ChosenColumns) -> Part:
+def _metadata(folder: Path, chosen: ChosenColumns, name: str) -> Part:
     """Read the labels of Hugging Face's metadata.csv, which lies beside the pictures."""
-    part = _csv(folder / "metadata.csv", chosen)
+    part = _csv(folder / "metadata.csv", chosen, name)
     tops = {name.split("/")[0] for name in part.names if "/" in name}
     in_folders = [name.split("/")[0] for name in part.names]
     if tops and in_folders != part.labels:
@@ -624,7 +625,7 @@ def _metadata(folder: Path, chosen: ChosenColumns) -> Part:
 # ---- CSV lists -----------------------------------------------------------------------------------
 
 
-def _csv(path: Path, chosen: ChosenColumns) -> Part:
+def _csv(path: Path, chosen: ChosenColumns, name_of_part: str) -> Part:
     """Read a list with columns for the path, the given label and possibly the true label."""
     table = read_table(path)
     where = f"{path}:1"
@@ -641,6 +642,13 @@ def _csv(path: Path, chosen: ChosenColumns) -> Part:
                 raise DataError(f"{path}:{line}: {column} is empty")
         if column == "label":
             require_classes(values, table.lines, path, column)
+
+    others = {}
+    # Not by name, because two columns that are not read may have the same one.
+    for i, column in enumerate(table.names):
+        if column not in (place, found.given, found.clean):
+            others[column] = [row[i] for row in table.rows]
+    require_one_part(others, name_of_part, path)
 
     part = Part(path, path.parent)
     part.notes.extend(found.notes(path))
@@ -662,17 +670,18 @@ def _csv(path: Path, chosen: ChosenColumns) -> Part:
 # ---- Parquet files -------------------------------------------------------------------------------
 
 
-def _parquet(files: Sequence[Path], chosen: ChosenColumns, cache_dir: Path) -> Part:
+def _parquet(files: Sequence[Path], chosen: ChosenColumns, cache_dir: Path, name: str) -> Part:
     """Read images from parquet files. They are written out as files once, into the cache."""
     # Version 2 refuses labels that no class name belongs to.
     # Version 3 has checksums.
     entry = cache_dir / f"folder-{file_state(files, 3)}{chosen.tag}"
+    require_one_part(image_parquet.splitting_columns(files, chosen), name, files[0])
     part = Part(files[0], entry)
     part.notes.extend(image_parquet.about_columns(files[0], chosen))
-    for name, label, *clean in cached_files(
+    for file, label, *clean in cached_files(
         entry, lambda folder: _write_out(files, chosen, folder)
     ):
-        part.add(name, label, clean[0] if clean else None)
+        part.add(file, label, clean[0] if clean else None)
     # A shard without the column has no true labels.
     return part if len(part.clean) == len(part.names) else replace(part, clean=[])
 

@@ -14,11 +14,13 @@ from nlbench.data.formats.columns import (
     is_no_class,
     require_class,
 )
+from nlbench.data.formats.split_column import may_be_split, says_a_part
 from nlbench.errors import DataError
 from nlbench.files import digest
 
 if TYPE_CHECKING:
     from pyarrow import Schema
+    from pyarrow.parquet import ParquetFile
 
 IMAGE_COLUMNS = ("image", "img")
 
@@ -187,6 +189,60 @@ def about_columns(file: Path, chosen: ChosenColumns) -> list[str]:
     from pyarrow import parquet
 
     return _columns(file, parquet.read_schema(file), chosen)[1].notes(file)
+
+
+def splitting_columns(files: Sequence[Path], chosen: ChosenColumns) -> dict[str, list[object]]:
+    """Return the columns that may say which part a row belongs to, over all files.
+
+    They are known by their names, or by a first row that names a part.
+    Raises: DataError, naming the file.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    found: dict[str, list[object]] = {}
+    for file in files:
+        try:
+            opened = parquet.ParquetFile(file)
+            schema = opened.schema_arrow
+            image, labels = _columns(file, schema, chosen)
+            for column in schema.names:
+                if column not in (image, labels.given, labels.clean):
+                    cells = _split_cells(opened, column)
+                    found.setdefault(column, []).extend(cells)
+        except (pyarrow.ArrowException, OSError) as error:
+            first_line = str(error).splitlines()[0]
+            raise DataError(f"{file}: cannot be read as parquet ({first_line})") from error
+    return found
+
+
+def _split_cells(opened: ParquetFile, column: str) -> list[object]:
+    """Return the cells of a column that may say which part a row belongs to; else none."""
+    from pyarrow import types
+
+    schema = opened.schema_arrow
+    kind = schema.field(column).type
+    if types.is_nested(kind) or types.is_binary(kind):
+        return []
+    # Only the beginning of other texts is read: captions may be long.
+    if not may_be_split(column):
+        if not (types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind)):
+            return []
+        for batch in opened.iter_batches(batch_size=16, columns=[column]):
+            if not all(says_a_part(cell) for cell in batch.column(0).to_pylist()):
+                return []
+            break
+
+    names = _class_names(schema, column)
+    cells: list[object] = []
+    for cell in opened.read(columns=[column]).column(0).to_pylist():
+        if cell is None:
+            cells.append("")
+        elif names and isinstance(cell, int) and 0 <= cell < len(names):
+            cells.append(names[cell])
+        else:
+            cells.append(cell)
+    return cells
 
 
 def _columns(file: Path, schema: Schema, chosen: ChosenColumns) -> tuple[str, LabelColumns]:
