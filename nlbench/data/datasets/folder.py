@@ -30,8 +30,9 @@ from nlbench.data.formats.columns import (
     require_classes,
 )
 from nlbench.data.formats.copies import groups_of_copies
-from nlbench.data.formats.grey import grey_bits
+from nlbench.data.formats.grey import grey_depths
 from nlbench.data.formats.image_lists import ImageList
+from nlbench.data.formats.not_pictures import about_not_pictures
 from nlbench.data.formats.split_column import require_one_part
 from nlbench.data.formats.text_table import read_table
 from nlbench.data.noise.relation import unrelated
@@ -206,7 +207,8 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     if held_lists:
         lists["validation"] = held_lists[0]
     paths = [os.path.join(part.root, name) for part in lists.values() for name in part.names]
-    bits = grey_bits(paths, places.cache_dir)
+    grey = grey_depths(paths, places.cache_dir)
+    bits = grey.bits
     scored: dict[str, tuple[Images, np.ndarray]] = {}
     for images in held_lists:
         scored["clean_val"] = replace(images.files(), grey_bits=bits), images.labels
@@ -246,6 +248,9 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
             *_about_classes(classes, train_list, test_list),
             *_about_labels(label_sets, len(classes), train.source),
             *absent,
+            *_unlisted(places.data_dir, paths, train, test, *held),
+            *about_not_pictures(paths, places.cache_dir),
+            *grey.notes(),
             *_about_copies(lists, groups_of_copies(paths, places.cache_dir)),
         ),
     )
@@ -348,11 +353,13 @@ def _about_copies(lists: Mapping[str, ImageList], groups: Sequence[Sequence[int]
     names = [(part, i) for part, images in lists.items() for i in range(len(images.names))]
     train = lists["training"]
     shared: dict[str, list[str]] = {}
-    again = conflicts = 0
+    again, conflicts = dict.fromkeys(lists, 0), dict.fromkeys(lists, 0)
     for group in groups:
         inside = [names[i][1] for i in group if names[i][0] == "training"]
-        again += max(len(inside) - 1, 0)
-        conflicts += len({int(train.labels[i]) for i in inside}) > 1
+        for part, images in lists.items():
+            own = [names[i][1] for i in group if names[i][0] == part]
+            again[part] += max(len(own) - 1, 0)
+            conflicts[part] += len({int(images.labels[i]) for i in own}) > 1
         for part, i in (names[place] for place in group):
             if inside and part != "training":
                 one, other = lists[part].names[i], train.names[inside[0]]
@@ -366,10 +373,12 @@ def _about_copies(lists: Mapping[str, ImageList], groups: Sequence[Sequence[int]
             f"{len(pairs)} of {what} with the bytes of a training image, the first: {pairs[0]}. "
             f"Take them out of one part: every method looks better than it is"
         )
-    if again:
-        what = counted(len(train.names), "training image")
-        more = f"; {counted(conflicts, 'picture')} with two labels or more" if conflicts else ""
-        notes.append(f"{again} of {what} with the bytes of another one{more}")
+    for part, images in lists.items():
+        if again[part]:
+            what = counted(len(images.names), f"{part} image")
+            both = counted(conflicts[part], "picture")
+            more = f"; {both} with two labels or more" if conflicts[part] else ""
+            notes.append(f"{again[part]} of {what} with the bytes of another one{more}")
     return notes
 
 
@@ -565,6 +574,36 @@ def _other_parts(places: Places, *parts: Part) -> list[str]:
         elif entry.suffix.lower() in _TABLES and not entry.stem.startswith("dataset_info"):
             notes.append(_not_read(path, entry.name, "a list"))
     return notes
+
+
+def _unlisted(path: Path, listed: Sequence[str], *parts: Part) -> list[str]:
+    """Say which pictures lie among those that lists name, and are named by no list.
+
+    Args:
+        listed: the pictures of all parts.
+    """
+    lists = [part for part in parts if part.source.suffix == ".csv" and part.root == path]
+    tops: set[str] = set()
+    for part in lists:
+        tops |= {name.split("/")[0] for name in part.names if "/" in name}
+    known = {os.path.normpath(name) for name in listed}
+    for part in parts:
+        known |= {os.path.normpath(os.path.join(part.root, name)) for name in part.names}
+
+    there = [str(entry) for entry in path.iterdir() if lists and entry.is_file()]
+    for top in sorted(tops - {"", ".."}):
+        for folder, folders, files in os.walk(path / top):
+            folders[:] = [name for name in folders if not is_of_program(name)]
+            there += [os.path.join(folder, name) for name in files]
+    left = []
+    for name in sorted(there):
+        hidden = os.path.basename(name).startswith(".")
+        if name.lower().endswith(SUFFIXES) and not hidden and name not in known:
+            left.append(os.path.relpath(name, path))
+    if not left:
+        return []
+    what = counted(len(left), "picture")
+    return [f"{path}: left out {what} that no list names: {_shortened(left)}"]
 
 
 def _not_read(path: Path, name: str, what: str) -> str:

@@ -138,6 +138,11 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
+def starts_as_picture(path: str) -> bool:
+    """Tell by its first bytes whether a file is a usual picture. Raises DataError if unreadable."""
+    return _by_content(path) is None
+
+
 # ---- Walking -------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +26,67 @@ _EIGHT_BITS = (".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 _CHUNK = 32
 
 
-def grey_bits(paths: Sequence[str], cache_dir: Path) -> int:
-    """Return the bits that the brightest grey picture of more than 8 bits uses; 0 without any.
+@dataclass(frozen=True)
+class GreyDepths:
+    """How many bits the grey pictures of more than 8 bits use.
+
+    Attributes:
+        counts: bits -> number of pictures that need them.
+        deepest: the first picture of those that need most; empty where there is none.
+    """
+
+    counts: dict[int, int] = field(default_factory=dict)
+    deepest: str = ""
+
+    @property
+    def bits(self) -> int:
+        """The bits that the brightest picture uses, by which all are read; 0 without any."""
+        return max(self.counts, default=0)
+
+    def notes(self) -> list[str]:
+        """Say so when pictures need different bits: a single hot pixel makes the others dark."""
+        if len(self.counts) < 2:
+            return []
+        parts = [f"{bits} bits in {self.counts[bits]}" for bits in sorted(self.counts)]
+        usual = max(self.counts, key=lambda bits: self.counts[bits])
+        darker = ""
+        if usual < self.bits:
+            darker = (
+                f"; those of {usual} bits are {2 ** (self.bits - usual)} times darker than if read "
+                f"alone"
+            )
+        return [
+            f"grey pictures of 16 bits use different depths ({', '.join(parts)}), and all are read "
+            f"as of {self.bits} bits, which the brightest needs, the first: {self.deepest}{darker}"
+            f". If that is a hot pixel, mend the picture or take it out"
+        ]
+
+
+def grey_depths(paths: Sequence[str], cache_dir: Path) -> GreyDepths:
+    """Return how many bits the grey pictures of more than 8 bits use.
 
     The result is kept in `cache_dir` until the name, size or time of a file changes.
     """
     candidates = [path for path in paths if not path.lower().endswith(_EIGHT_BITS)]
     if not candidates:
-        return 0
+        return GreyDepths()
     _, state = sizes_and_state(candidates)
-    entry = cache_dir / f"grey-{state}.json"
+    entry = cache_dir / f"grey-depths-{state}.json"
     try:
-        return int(json.loads(entry.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        bits = max([0, *_found([path for path in candidates if _may_be_deep(path)])])
+        kept = json.loads(entry.read_text(encoding="utf-8"))
+        counts = {int(bits): int(count) for bits, count in kept["counts"].items()}
+        return GreyDepths(counts, str(kept["deepest"]))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        deep = [path for path in candidates if _may_be_deep(path)]
+        found = _found(deep)
 
+    counts = dict(Counter(bits for bits in found if bits))
+    deepest = deep[found.index(max(counts))] if counts else ""
     # The result saves time and nothing else, so a cache that cannot be written is no error.
     with contextlib.suppress(OSError):
-        write_atomic(entry, lambda file: file.write(json.dumps(bits).encode()))
-    return bits
+        content = json.dumps({"counts": counts, "deepest": deepest}).encode()
+        write_atomic(entry, lambda file: file.write(content))
+    return GreyDepths(counts, deepest)
 
 
 def bits_of(paths: Sequence[str]) -> list[int]:

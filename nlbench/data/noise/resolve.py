@@ -210,7 +210,8 @@ def warnings_of(noise: Resolved, examples: Examples) -> tuple[str, ...]:
     if found.column not in ("", "label", noise["key"]):
         words.append(f"the labels are its column {found.column!r}")
     if found.order not in (None, "index"):
-        words.append(f"its rows are put in order by {found.order or 'its unnamed column'!r}")
+        column = repr(found.order) if found.order else "its unnamed column"
+        words.append(f"its rows are put in order by {column}")
     return tuple(f"{path.name}: {word}" for word in words)
 
 
