@@ -152,7 +152,7 @@ def _why_gone(path: str) -> str:
     """Say why there is no file of this name."""
     if os.path.islink(path):
         return f"is a link to {os.readlink(path)}, which is not there"
-    return "there is no such image any more; it was there when the list was read"
+    return "there is no such image"
 
 
 def _what_instead(path: str) -> str:

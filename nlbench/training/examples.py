@@ -72,7 +72,7 @@ def example_arrays(
         train_prob   float32, the predicted probability of the given label
         train_loss   float32, the mean loss of the given label over the training; absent if the
                      method's steps return no logits
-        names        text, the files of the images, relative to the dataset's folder; absent where
+        names        text, the files of the images, relative to the training part; absent where
                      images are no files
         class_names  text, (C,) instead, the classes by number; absent where they have no names
 

@@ -251,9 +251,13 @@ def test_every_test_image_must_be_there(refused, small, tmp_path):
             "train.csv",
             1,
             "what,label,clean_label",
-            "train.csv:1: no column 'path', only 'what', 'label', 'clean_label'; the first line "
-            "must be path,label[,clean_label]",
+            "train.csv:1: no column 'path', only 'what', 'label', 'clean_label'; rename the column "
+            "with the files to 'path' (file, filename,",
         ),
+        ("train.csv", 1, "a.jpg,cat,cat", "train.csv:1: the first line does not name the columns"),
+        ("train.csv", 1, "# my list", "train.csv:1: the first line is a comment, '# my list'"),
+        ("train.csv", 4, "a.jpg,unknown,cat", "another name, such as 'class-unknown'"),
+        ("train.csv", 4, "a.jpg,,cat", "train.csv:4: label is empty; take these lines out, or if"),
         ("train.csv", 1, "path,klass,x", "train.csv:1: has no column 'label', only"),
         (
             "train.csv",

@@ -1,12 +1,15 @@
 """What a folder's reading warns of, because a run would go wrong or leave something out."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from layouts import Folder, write_image
+from layouts import Folder, encoded, write_image
 from PIL import Image
 
 from nlbench.data.datasets import folder
 from nlbench.data.places import Places
+from nlbench.errors import DataError, DataMissing
 
 
 @pytest.fixture
@@ -61,3 +64,40 @@ def test_a_test_picture_under_two_classes_is_named(load, tmp_path):
     for label in ("cat", "dog"):
         write_image(path / "test" / label / "same.png", 3, 90)
     warned(load(path), "test images with the bytes of another one; 1 picture with two labels")
+
+
+def test_integers_that_pandas_wrote_as_floats_are_named(load, tmp_path):
+    path = tmp_path / "x"
+    for i in range(8):
+        write_image(path / f"{i}.png", i % 2, i)
+    train = "".join(f"{i}.png,{i % 2}.0\n" for i in range(4))
+    test = "".join(f"{i}.png,{i % 2}\n" for i in range(4, 8))
+    (path / "train.csv").write_text("path,label\n" + train)
+    (path / "test.csv").write_text("path,label\n" + test)
+    with pytest.raises(DataError, match=r"class '0' \(the first of 4 of 4 images\).*whole numbers"):
+        load(path)
+
+
+def test_a_validation_folder_without_a_test_part_is_offered_as_one(load, tmp_path):
+    path = Folder().write_classes(tmp_path / "x")
+    (path / "test").rename(path / "val")
+    with pytest.raises(DataMissing, match="There is val: call it test"):
+        load(path)
+
+
+def test_missing_labels_of_parquet_are_counted(load, tmp_path):
+    path = tmp_path / "x"
+    path.mkdir()
+    pictures = [{"bytes": encoded(i % 2, i), "path": None} for i in range(4)]
+    table = pa.table({"image": pictures, "label": [0, None, -1, 1]})
+    pq.write_table(table, path / "train.parquet")
+    with pytest.raises(DataError, match=r"row 1 .*no label \(the first of 2 of 4 rows"):
+        load(path)
+
+
+def test_classes_a_folder_deeper_in_the_training_part_alone_are_named(load, tmp_path):
+    for i, name in enumerate(("wild/cat", "wild/dog", "tame/cat", "tame/dog")):
+        write_image(tmp_path / "x" / "train" / name / "a.png", i, i)
+    write_image(tmp_path / "x" / "test" / "cat" / "a.png", 0, 9)
+    with pytest.raises(DataError, match="not the folders cat, dog inside"):
+        load(tmp_path / "x")

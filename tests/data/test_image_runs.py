@@ -639,4 +639,4 @@ def test_images_that_vanish_between_two_runs(tmp_path):
     (path / "pictures" / "test" / "no 4, ñ.jpg").unlink()
     sw.run()
     (record,) = sw.failures()
-    assert "no 4, ñ.jpg: there is no such image any more" in record.error["message"]
+    assert "no 4, ñ.jpg: there is no such image" in record.error["message"]

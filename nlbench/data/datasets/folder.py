@@ -174,7 +174,7 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
         raise DataError("\n".join([message, *train.notes]))
     for part in (test, *held):
         _require_true_labels(part)
-        _require_known(part, classes)
+        _require_known(part, classes, train.notes)
     number = {name: i for i, name in enumerate(classes)}
 
     def numbers(labels: Sequence[str]) -> np.ndarray:
@@ -291,17 +291,31 @@ def _require_true_labels(test: Part) -> None:
     )
 
 
-def _require_known(test: Part, classes: Sequence[str]) -> None:
-    """Raise DataError for a test image of a class that no training image has."""
+def _require_known(test: Part, classes: Sequence[str], notes: Sequence[str]) -> None:
+    """Raise DataError for a test image of a class that no training image has.
+
+    Args:
+        notes: what is to be said about the training part.
+    """
     known = set(classes)
-    for label, line in zip(test.clean or test.labels, test.lines, strict=True):
+    labels = test.clean or test.labels
+    for label, line in zip(labels, test.lines, strict=True):
         if label not in known:
+            floats = ""
+            if f"{label}.0" in known or label.removesuffix(".0") in known:
+                floats = (
+                    " pandas writes whole numbers as 0.0 and 1.0 where cells of the column were "
+                    "empty: write them in both parts as whole numbers, 0 and 1."
+                )
+            wrong = sum(other not in known for other in labels)
+            more = f" (the first of {wrong} of {len(labels)} images)" if wrong > 1 else ""
             message = (
-                f"{image_lists.at(test.source, line)}: no training image has the class {label!r}. "
-                f"There are: {', '.join(classes[:20])}.{did_you_mean(label, classes)}"
+                f"{image_lists.at(test.source, line)}: no training image has the class {label!r}"
+                f"{more}. There are: {', '.join(classes[:20])}."
+                f"{floats or did_you_mean(label, classes)}"
             )
             # For example that the classes lie a folder deeper.
-            raise DataError("\n".join([message, *test.notes]))
+            raise DataError("\n".join([message, *notes, *test.notes]))
 
 
 def _about_labels(labels: Mapping[str, np.ndarray], C: int, source: Path) -> list[str]:
@@ -536,6 +550,14 @@ def _hint(path: Path, part: str) -> str:
     for name in (*folders, *splits, *lists):
         if name.lower().startswith(part):
             return f". There is {name}: call it {part}{'.csv' * (name in lists)}, if it is that"
+    if part == "test":
+        for name in (*folders, *splits, *lists):
+            plain = name.lower().removesuffix(".csv")
+            if plain in (*_VALIDATION, "train-val", "holdout"):
+                return (
+                    f". There is {name}: call it test{'.csv' * (name in lists)}, if its labels are "
+                    f"to be tested on"
+                )
     if part == "test" and _has_part(path, "train"):
         return (
             ". `test_share: 0.2` in the suite's dataset entry takes a fifth of the training images "
@@ -677,7 +699,7 @@ def _csv(path: Path, chosen: ChosenColumns, name_of_part: str) -> Part:
     for column, values in cells.items():
         for value, line in zip(values, table.lines, strict=True):
             # A true label may be unknown.
-            if not value and column != "clean_label":
+            if not value and column == "path":
                 raise DataError(f"{path}:{line}: {column} is empty")
         if column == "label":
             require_classes(values, table.lines, path, column)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nlbench.data.formats.class_folders import SUFFIXES
 from nlbench.errors import DataError, did_you_mean
 from nlbench.files import short_hash
 
@@ -33,8 +34,8 @@ _PATH_NAMES += ("relativepath",)
 
 # How the owner of a list or parquet file can say which column is which.
 WHICH_COLUMN = (
-    "say so with `label_column` and `clean_column` in the suite's dataset entry, or call the given "
-    "labels 'noisy_label' and the true ones 'clean_label'"
+    "name them with `label_column` (given) and `clean_column` (true) in the suite's dataset entry, "
+    "for example `label_column: category`; or rename the columns to 'noisy_label' and 'clean_label'"
 )
 
 
@@ -166,8 +167,19 @@ def path_column(names: Sequence[str], where: str | Path) -> str:
             f"{where}: {_listed(found)} may all be the files of the images; {header}: call the "
             f"right one 'path'"
         )
+    if names and names[0].startswith("#"):
+        raise DataError(f"{where}: the first line is a comment, '{names[0]}'; remove it: {header}")
+    files = [name for name in names if name.lower().endswith(SUFFIXES)]
+    if files:
+        raise DataError(
+            f"{where}: the first line does not name the columns, it holds an image already "
+            f"('{files[0]}'); write the line path,label[,clean_label] above it"
+        )
     raise DataError(
-        f"{where}: no column 'path', only {_listed(names)}; {header}.{did_you_mean('path', names)}"
+        f"{where}: no column 'path', only {_listed(names)}; rename the column with the files to "
+        f"'path' (file, filename, image, img and the like are accepted, too). Columns of labels "
+        f"with other names than label are given as `label_column: NAME` in the suite's dataset "
+        f"entry.{did_you_mean('path', names)}"
     )
 
 
@@ -178,23 +190,27 @@ _NO_CLASS = {"", "nan", "nat", "none", "null", "nil", "na", "n/a", "#n/a", "#na"
 _NO_CLASS |= {"-1.0", "-100", "?", "-", "--", "inf", "-inf", "unknown", "unlabeled", "unlabelled"}
 _NO_CLASS |= {"undefined", "missing", "not available", "no label", "nolabel"}
 
+# The way out for a class that is really called so.
+_OTHER_NAME = "if this is a class, give it another name, such as 'class-unknown' for 'unknown'"
+
 
 def is_no_class(label: str) -> bool:
     """Return whether a label says that there is none, as NaN, N/A, -1 or an empty cell do."""
     return label.strip().lower() in _NO_CLASS
 
 
-def require_class(value: object, where: str) -> None:
+def require_class(value: object, where: str, more: str = "") -> None:
     """Raise DataError unless a cell of a parquet file is one class: a text, number or bool.
 
     Args:
         where: names file, row and column in errors.
+        more: how many cells are without a label, in words.
     """
     if value is None or is_no_class(str(value)):
         hidden = "; -1 marks a hidden label, as in many test splits" if value == -1 else ""
         raise DataError(
-            f"{where} is {_cell(value)}, so there is no label{hidden}: take such rows out, or give "
-            f"the class a name of its own"
+            f"{where} is {_cell(value)}, so there is no label{more}{hidden}: take such rows out, "
+            f"or {_OTHER_NAME}"
         )
     if not isinstance(value, str | int | float):
         raise DataError(
@@ -230,9 +246,7 @@ def require_classes(
     what = f"{column} {label!r} says that there is no label, and is no class"
     if not label:
         what = f"{column} is empty"
-    raise DataError(
-        f"{where}:{line}: {what}{more}; take these lines out, or give the class a name of its own"
-    )
+    raise DataError(f"{where}:{line}: {what}{more}; take these lines out, or {_OTHER_NAME}")
 
 
 # ---- Names ---------------------------------------------------------------------------------------

@@ -172,12 +172,22 @@ def images(files: Sequence[Path], chosen: ChosenColumns) -> Iterator[tuple[bytes
                         if column != columns[0] and _is_unknown(cells[column]):
                             labels.append("")
                         else:
-                            labels.append(_label(cells[column], known, column, where))
+                            more = ""
+                            if _is_unknown(cells[column]):
+                                more = _how_many_unknown(opened, column)
+                            labels.append(_label(cells[column], known, column, where, more))
                     yield content, labels
                     number += 1
         except (pyarrow.ArrowException, OSError) as error:
             first_line = str(error).splitlines()[0]
             raise DataError(f"{file}: cannot be read as parquet ({first_line})") from error
+
+
+def _how_many_unknown(opened: ParquetFile, column: str) -> str:
+    """Say how many cells of a file's column hold no label; nothing for one."""
+    cells = opened.read(columns=[column]).column(0).to_pylist()
+    count = sum(_is_unknown(cell) for cell in cells)
+    return f" (the first of {count} of {len(cells)} rows of this file)" if count > 1 else ""
 
 
 def _is_unknown(value: object) -> bool:
@@ -276,11 +286,11 @@ def _bytes(content: object, column: str, where: str) -> bytes:
     )
 
 
-def _label(value: object, names: Sequence[str], column: str, where: str) -> str:
+def _label(value: object, names: Sequence[str], column: str, where: str, more: str = "") -> str:
     """Return a label as text, by the name of its class where the file has names."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    require_class(value, f"{where}: {column}")
+    require_class(value, f"{where}: {column}", more)
     if not names or isinstance(value, str):
         return str(value)
     # 1.0 and True are the class 1 as well.

@@ -93,7 +93,7 @@ def order_of(
             counting.append(order)
     if counting:
         raise DataError(
-            f"{where}: its column {counting[0].column!r} counts the rows as they are, and "
+            f"{where}: {_called(counting[0].column)} counts the rows as they are, and "
             f"{telling[0].column!r} puts them in another order; remove the one that is not meant"
         )
     return telling[0]
@@ -114,7 +114,12 @@ class _Column:
     def at(self, row: int) -> str:
         """Return the place of a row's cell in words, for errors."""
         line = f":{self.lines[row]}" if self.lines else ""
-        return f"{self.file}{line}: its column {self.name!r}"
+        return f"{self.file}{line}: {_called(self.name)}"
+
+
+def _called(name: str | None) -> str:
+    """Return a column in words; an index that pandas wrote has no name."""
+    return f"its column {name!r}" if name else "its unnamed column"
 
 
 def _order_by(column: _Column, examples: Examples | None) -> Order | None:
@@ -182,7 +187,7 @@ def _by_name(column: _Column, examples: Examples | None) -> Order:
     """
     if examples is None:
         raise DataError(
-            f"{column.file}: its column {column.name!r} names images, whose order is not known "
+            f"{column.file}: {_called(column.name)} names images, whose order is not known "
             f"here; replace it by a column 'index' with each image's position, from 0"
         )
     if examples.names is None:
@@ -190,7 +195,7 @@ def _by_name(column: _Column, examples: Examples | None) -> Order:
     if not examples.names:
         first = column.cells[0] if column.cells else ""
         raise DataError(
-            f"{column.file}: its column {column.name!r} names images ({first!r}), and those of "
+            f"{column.file}: {_called(column.name)} names images ({first!r}), and those of "
             f"{examples.info.title} have no names here; replace it by a column 'index' with each "
             f"image's position in the training set, from 0"
         )
@@ -251,7 +256,7 @@ def _positions(numbers: np.ndarray, total: int, column: _Column) -> np.ndarray:
 
     missing = np.setdiff1d(np.arange(total), present)
     raise DataError(
-        f"{column.file}: its column {column.name!r} lacks {missing[0]}"
+        f"{column.file}: {_called(column.name)} lacks {missing[0]}"
         f"{_and_more(len(missing))}; {wanted}"
     )
 
@@ -340,10 +345,14 @@ def _no_match(column: _Column, examples: Examples) -> DataError:
                 f"the first one is {names[0]!r}. A column 'index' with each image's position, from "
                 f"0, does as well"
             )
+        plain = _spelt(cell)
+        inside = [name for name in names if plain.endswith(f"/{_spelt(name)}")]
+        if inside:
+            example = f"there is {inside[0]!r}: write it so, without the folders before it"
         near = difflib.get_close_matches(cell, names[:10_000], n=1)
         hint = f"did you mean {near[0]!r}?" if near else "leave out the lines of other images"
         return DataError(
-            f"{column.at(int(unknown[0]))} holds {cell!r}{_and_more(len(unknown))}; no training "
+            f"{column.at(int(unknown[0]))} holds '{cell}'{_and_more(len(unknown))}; no training "
             f"image is called so; {example or hint}"
         )
 
@@ -355,6 +364,6 @@ def _no_match(column: _Column, examples: Examples) -> DataError:
 
     missing = np.setdiff1d(np.arange(len(names)), present)
     return DataError(
-        f"{column.file}: its column {column.name!r} lacks {names[missing[0]]!r}"
+        f"{column.file}: {_called(column.name)} lacks {names[missing[0]]!r}"
         f"{_and_more(len(missing))}; every training image must have a label"
     )

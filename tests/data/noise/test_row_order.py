@@ -1,5 +1,6 @@
 """Rows of a label file come in the order of the images, or the column that hinders it is named."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def test_numbers_that_may_be_names_or_positions(tmp_path):
             [5, 2, 0, 4, 1, -1],
             ":7: its column 'id' holds -1; it must hold every position 0..5",
         ),
-        ("", [5, 2, 0, 4, 1, 1], ":7: its column '' holds 1 in line 6 and here"),
+        ("", [5, 2, 0, 4, 1, 1], ":7: its unnamed column holds 1 in line 6 and here"),
         (
             "path",
             [*NAMES[:5], "x.jpg"],
@@ -200,12 +201,23 @@ def test_rows_that_lack_or_are_too_many(tmp_path):
 @pytest.mark.parametrize("column", ["path", "file name", "index", "id", ""])
 def test_names_of_images_that_have_none(tmp_path, column):
     path = write(tmp_path / "x.csv", column, [NAMES[i] for i in SHUFFLED])
-    with pytest.raises(
-        DataError, match=rf"its column '{column}' names images .'fly/07b.jpg'.*insect"
-    ):
+    called = f"its column '{column}'" if column else "its unnamed column"
+    with pytest.raises(DataError, match=rf"{called} names images .'fly/07b.jpg'.*insect"):
         read(path, IN_MEMORY)
-    with pytest.raises(DataError, match=rf"its column '{column}' names images, whose order"):
+    with pytest.raises(DataError, match=rf"{called} names images, whose order"):
         read(path, None)
+
+
+@pytest.mark.parametrize("before", ["D:\\data\\photos\\", "/mnt/photos/"])
+def test_paths_of_another_machine_have_a_hint(tmp_path, before):
+    cells = [before + NAMES[i] for i in SHUFFLED]
+    if "\\" in before:
+        cells = [cell.replace("/", "\\") for cell in cells]
+    path = write(tmp_path / "x.csv", "path", cells)
+    words = f"holds '{cells[0]}' and 5 more; no training image is called so; there is "
+    words += "'fly/07b.jpg': write it so, without the folders before it"
+    with pytest.raises(DataError, match=re.escape(words)):
+        read(path)
 
 
 @pytest.mark.parametrize("text", ["0,3\n1,1\n", "a.jpg,3\nb.jpg,1\n", "0,1,2\n1,2,0\n"])
