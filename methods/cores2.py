@@ -30,6 +30,9 @@ class CORES2(Method):
     prior: Tensor
     kept: Tensor
 
+    # The sieve compares a loss with the mean loss of the batch.
+    couples_examples = True
+
     def __init__(
         self,
         task: Task,

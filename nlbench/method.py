@@ -320,6 +320,9 @@ class Method(nn.Module):
         trains_every_epoch: whether each epoch calls `run.backward_step` at least once; if one does
             not, the run ends with an error. A method that may leave out all steps of an epoch sets
             it to False.
+        couples_examples: whether the loss of an example is meant to depend on the other examples
+            of its batch, as with a selection in the batch. `nlbench check` then leaves out its
+            check `pairs`. It changes no number.
         begins: optional: what the method does only from a later epoch on, and that epoch, counted
             from 0, such as {"MixMatch": 10}. A constructor sets it. A run that ends before says so.
     """
@@ -327,6 +330,7 @@ class Method(nn.Module):
     told: tuple[str, ...] = ()
     num_networks: int = 1
     trains_every_epoch: bool = True
+    couples_examples: bool = False
     begins: Mapping[str, int] = {}
 
     def __init__(self, task: Task):

@@ -82,6 +82,71 @@ def _growth_in_a_step(lab: Lab) -> float:
     return largest
 
 
+@check("pairs", "train")
+def keeps_examples_apart(lab: Lab) -> None:
+    """its loss gives an example's logits a gradient that no other example of the batch changes"""
+    if lab.cls.couples_examples:
+        raise Skipped("it says that its loss couples the examples of a batch (couples_examples)")
+    if lab.cls.loss is Method.loss and lab.cls.loss_and_grad is None:
+        raise Skipped("it has no loss that could be called with other logits")
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(_PAIRED, C, generator=generator)
+    try:
+        alone = _row_gradients(lab, logits)
+        again = _row_gradients(lab, logits)
+        changed = [_row_gradients(lab, logits, j) for j in range(_PAIRED)]
+    # A loss may need what a training step prepares. It is then not judged here.
+    except Exception:
+        raise Skipped("its loss cannot be called outside of a step") from None
+    if not torch.equal(alone, again):
+        raise Skipped("its loss draws random numbers, so two calls give different gradients")
+
+    for j, gradients in enumerate(changed):
+        others = torch.arange(_PAIRED) != j
+        moved = (gradients - alone)[others].norm(dim=1)
+        usual = float(alone[others].norm(dim=1).max())
+        # Sums of float32 in another order differ by less.
+        if float(moved.max()) > 1e-4 * usual + 1e-9:
+            i = int(others.nonzero()[int(moved.argmax())])
+            raise Failed(
+                f"in a batch of {_PAIRED}, other logits and another label of example {j} change "
+                f"the gradient of example {i} by {float(moved.max()):.2g} (the largest of an "
+                f"example is {usual:.2g})\n"
+                "fix: a tensor (B, 1) was combined with one of (B,): use .squeeze(1); if the loss "
+                "is meant to couple the examples of a batch, set `couples_examples = True` in "
+                "the class"
+            )
+
+
+# So many examples are in the batch of the check `pairs`.
+_PAIRED = 8
+
+
+def _row_gradients(lab: Lab, logits: Tensor, other: int | None = None) -> Tensor:
+    """Return the gradient (B, C) of B times the mean loss, of a copy of the trained method.
+
+    Args:
+        logits: (B, C), for the first B training examples.
+        other: the position of an example that gets other logits and another label, if any.
+    """
+    watch = lab.train().watch
+    method = copy.deepcopy(watch.method)
+    batch = watch.run.batch(torch.arange(len(logits))).clone()
+    z = logits.clone()
+    if other is not None:
+        batch.labels[other] = (batch.labels[other] + 1) % C
+        z[other] = -2 * z[other].flip(0)
+
+    if lab.cls.loss is Method.loss:
+        assert lab.cls.loss_and_grad is not None
+        _, dlogits = lab.cls.loss_and_grad(method, z, batch)  # type: ignore[misc, call-arg, arg-type]
+        return dlogits.detach() * len(z)
+    loss = lab.cls.loss(method, z.requires_grad_(), batch).mean()
+    (gradient,) = torch.autograd.grad(loss, z)
+    return gradient * len(z)
+
+
 @check("extremes", "train")
 def is_finite_at_extreme_logits(lab: Lab) -> None:
     """loss and gradient are finite where all logits are equal, and where they are 120 and -120"""

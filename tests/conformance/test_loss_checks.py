@@ -112,6 +112,28 @@ BROKEN = {
         "memory",
         ["rows of other examples than its own"],
     ),
+    "a mean of (B, 1) with (B,)": (
+        members(
+            loss(
+                "given = logits.gather(1, batch.labels[:, None])",
+                "others = logits.scatter(1, batch.labels[:, None], float('-inf')).logsumexp(1)",
+                value="F.softplus(1 - (given - others)).mean()",
+            )
+        ),
+        "pairs",
+        [r"change the gradient of example \d", r"\.squeeze\(1\)", "couples_examples = True"],
+    ),
+    "a fast form with labels of other rows": (
+        members(
+            function(
+                "loss_and_grad(self, logits, batch)",
+                "d = logits.softmax(1) - F.one_hot(batch.labels.flip(0), logits.shape[1])",
+                "return F.cross_entropy(logits, batch.labels, reduction='none'), d / len(d)",
+            )
+        ),
+        "pairs",
+        ["change the gradient of example"],
+    ),
     "a tensor that stays on the CPU": (
         members(
             init("self.w = torch.ones(task.num_classes)"),
@@ -173,7 +195,7 @@ def test_a_defect_fails_no_other_check(tmp_path, defect):
     assert set(failures(write(tmp_path, body))) == {name}
 
 
-NEW = ["scale", "extremes", "softmax", "parameters", "modes", "memory", "device"]
+NEW = ["scale", "pairs", "extremes", "softmax", "parameters", "modes", "memory", "device"]
 
 # Correct methods that look like those above.
 LEGITIMATE = {
@@ -245,6 +267,13 @@ LEGITIMATE = {
         "num_networks = 2\n",
         step(value="sum(F.cross_entropy(n(batch.images), batch.labels) for n in run.networks)"),
         predict(value="run.networks[0](images) + run.networks[1](images)"),
+    ),
+    "a selection in the batch that it declares": members(
+        "couples_examples = True\n",
+        loss(
+            "rows = F.cross_entropy(logits, batch.labels, reduction='none')",
+            value="(rows * (rows < rows.mean())).mean() + rows.mean()",
+        ),
     ),
     "a negative loss": members(
         loss(value="-logits.softmax(1).gather(1, batch.labels[:, None]).mean()")

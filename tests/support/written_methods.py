@@ -114,11 +114,22 @@ def failures(path: Path | str, **more) -> dict[str, str]:
 def complaints(results: list[runner.Result]) -> list[str]:
     """Return the lines of all checks that are not ok.
 
-    `fast-form` and `softmax` may be skipped, because not every method has what they look at.
+    `fast-form`, `softmax` and `pairs` may be skipped, because not every method has what they look at.
     """
     fine = {
         ("fast-form", "skipped", "it has no loss_and_grad"),
         ("softmax", "skipped", "it has no loss that could be called with other logits"),
+        ("pairs", "skipped", "it has no loss that could be called with other logits"),
+        (
+            "pairs",
+            "skipped",
+            "its loss draws random numbers, so two calls give different gradients",
+        ),
+        (
+            "pairs",
+            "skipped",
+            "it says that its loss couples the examples of a batch (couples_examples)",
+        ),
     }
 
     lines = []
