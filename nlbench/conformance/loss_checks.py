@@ -212,6 +212,15 @@ def trains_its_parameters(lab: Lab) -> None:
     run, begun, ended = watch.run, outcome.begun[0], outcome.states[max(outcome.states)]
     known = {id(parameter) for parameter in _optimised(run)}
 
+    for name, parameter in watch.method.named_parameters():
+        if kind := watch.own_steps.get(id(parameter)):
+            raise Failed(
+                f"self.{name}: is trained by an optimiser ({kind}) that is not registered: no "
+                "checkpoint holds its state, and no schedule sets its learning rate\n"
+                f"fix: in prepare, run.optimise([self.{name}], lambda p: torch.optim.{kind}(p, "
+                'lr=0.1), "own"); run.backward_step(loss) then steps it'
+            )
+
     forgotten = []
     for name, parameter in watch.method.named_parameters():
         path = f"self.{name}"

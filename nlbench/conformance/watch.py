@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nlbench.conformance import snapshot
 from nlbench.conformance.forms import FormComparison
@@ -72,6 +73,8 @@ class Watch:
             takes time.
         unsaved: epoch -> fingerprints of the memories that no checkpoint holds, as its steps begin.
         modes: (epoch, i) -> the modes of network i in its forward passes with a gradient.
+        own_steps: id of a parameter -> the kind of the optimiser that stepped it in a training
+            step and was never registered.
         row_gradients: i -> of the first step, the number of rows of the output of network i, and
             the mean norm of the gradient by a row.
 
@@ -101,6 +104,7 @@ class Watch:
         self.unsaved: dict[int, dict[str, str]] = {}
         self.modes: dict[tuple[int, int], set[bool]] = {}
         self.row_gradients: dict[int, tuple[int, float]] = {}
+        self.own_steps: dict[int, str] = {}
 
     def __deepcopy__(self, memo: dict[int, object]) -> Watch:
         # A method may copy a network, and with it the hooks that lead here.
@@ -173,6 +177,23 @@ class Watch:
             network.register_forward_hook(functools.partial(self._look_at_output, i))
             if self.placement is not None:
                 self.placement.moved(network)
+
+    @contextlib.contextmanager
+    def noting_own_optimisers(self) -> Iterator[None]:
+        """Note the parameters that an optimiser steps which the run does not have."""
+
+        def note(optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            if any(optimiser is known for known in self.run.optimisers.values()):
+                return
+            for group in optimiser.param_groups:
+                for parameter in group["params"]:
+                    self.own_steps.setdefault(id(parameter), type(optimiser).__name__)
+
+        handle = register_optimizer_step_post_hook(note)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _count_steps(self, name: str, optimiser: torch.optim.Optimizer) -> None:
         optimiser.register_step_post_hook(lambda *_: self.stepped.add(name))
@@ -294,7 +315,7 @@ class _Watched(Method):
     def training_step(self, run: Run, *item: Any) -> Tensor | None:
         watch = self._watch
         watch.memory.before(self)
-        with watch.around("training_step", batches=item):
+        with watch.around("training_step", batches=item), watch.noting_own_optimisers():
             logits = super().training_step(run, *item)
         watch.memory.after(self, item, watch.now())
 

@@ -134,6 +134,23 @@ BROKEN = {
         "pairs",
         ["change the gradient of example"],
     ),
+    "an optimiser that is not registered": (
+        members(
+            init("self.w = torch.nn.Parameter(torch.ones(task.num_classes))"),
+            function("prepare(self, run)", "self.opt = torch.optim.SGD([self.w], lr=0.1)"),
+            loss(value="F.cross_entropy(logits * self.w, batch.labels)"),
+            function(
+                "training_step(self, run, batch)",
+                "self.opt.zero_grad()",
+                "logits = run.networks[0](batch.images)",
+                "run.backward_step(self.loss(logits, batch))",
+                "self.opt.step()",
+                "return logits",
+            ),
+        ),
+        "parameters",
+        [r"self\.w: is trained by an optimiser \(SGD\)", r"run\.optimise\(\[self\.w\]"],
+    ),
     "a tensor that stays on the CPU": (
         members(
             init("self.w = torch.ones(task.num_classes)"),

@@ -114,7 +114,7 @@ def failures(path: Path | str, **more) -> dict[str, str]:
 def complaints(results: list[runner.Result]) -> list[str]:
     """Return the lines of all checks that are not ok.
 
-    `fast-form`, `softmax` and `pairs` may be skipped, because not every method has what they look at.
+    `fast-form`, `softmax` and `pairs` may be skipped: not every method has what they look at.
     """
     fine = {
         ("fast-form", "skipped", "it has no loss_and_grad"),
