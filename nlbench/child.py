@@ -97,7 +97,7 @@ def stream_apart(
         except TimeoutError:
             # The process writes at once, also where its Python code stands still.
             os.kill(pid, signal.SIGUSR1)
-            time.sleep(0.5)
+            wait_for_stack(trace)
             problem = f"does not end within {seconds:g} seconds"
         finally:
             # A process that has ended is given the time to be seen as such.
@@ -131,6 +131,15 @@ def how_it_ended(status: int) -> str:
     except ValueError:
         name = f"signal {-status}"
     return f"was ended by {name}"
+
+
+def wait_for_stack(trace: IO[bytes], seconds: float = 5.0) -> None:
+    """Wait until faulthandler has written to a file, which takes longer on a busy machine."""
+    deadline = time.monotonic() + seconds
+    while os.fstat(trace.fileno()).st_size == 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    # The first line is written before the others.
+    time.sleep(0.5)
 
 
 def stack_in(trace: IO[bytes]) -> str:

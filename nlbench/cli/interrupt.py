@@ -35,6 +35,7 @@ class _Command:
 
     stage = _Stage.STARTING
     taken = False
+    keeps = True
 
 
 def take_over() -> None:
@@ -50,7 +51,12 @@ def take_over() -> None:
 
 def begin_work() -> None:
     """Have the next signal raise an exception, so that the command can clean up."""
-    _Command.stage = _Stage.WORKING
+    _Command.stage, _Command.keeps = _Stage.WORKING, True
+
+
+def keep_nothing() -> None:
+    """Say of an interrupted command no longer that it can be continued: it stores nothing."""
+    _Command.keeps = False
 
 
 def end() -> None:
@@ -60,9 +66,10 @@ def end() -> None:
 
 def line_for(number: int) -> str:
     """Return what is printed when a signal ends the command."""
+    line = INTERRUPTED if _Command.keeps else INTERRUPTED.partition(";")[0]
     if number == signal.SIGINT:
-        return INTERRUPTED
-    return INTERRUPTED.replace("interrupted", f"ended by {signal.Signals(number).name}", 1)
+        return line
+    return line.replace("interrupted", f"ended by {signal.Signals(number).name}", 1)
 
 
 def leave(number: int) -> None:

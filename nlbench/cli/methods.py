@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nlbench.cli import interrupt
 from nlbench.cli.app import MethodsDir, app, complete_methods, examples, guarded, say
 
 
@@ -58,6 +59,7 @@ def check(
     from nlbench.conformance import apart
     from nlbench.plan.options import parse_set
 
+    interrupt.keep_nothing()
     count = {"ok": 0, "FAIL": 0, "skipped": 0}
     results = apart.results(
         method,

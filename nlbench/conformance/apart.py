@@ -43,13 +43,15 @@ def results(
             yield result
     except child.ChildEnded as error:
         in_progress, *others = chosen[ended:]
-        yield Result(in_progress.name, in_progress.claim, "FAIL", f"the method {error}\n{_FIX}")
+        fix = _FIX_OF_A_LOOP if str(error).startswith("does not end") else _FIX
+        yield Result(in_progress.name, in_progress.claim, "FAIL", f"the method {error}\n{fix}")
         for check in others:
             message = f"cannot be judged: the process ended in `{in_progress.name}`"
             yield Result(check.name, check.claim, "skipped", message)
 
 
-_FIX = (
-    "fix: a method must not end its process, and each of its functions must return; raise a "
-    "ValueError for what is wrong"
+_FIX = "fix: a method must not end its process; raise a ValueError for what is wrong"
+_FIX_OF_A_LOOP = (
+    "fix: is there a loop that never ends? If the check is only slow, --patience SECONDS waits "
+    "longer"
 )

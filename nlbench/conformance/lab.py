@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import re
 import sys
 import traceback
@@ -367,7 +368,17 @@ class _Keeper(Listener):
 def _not_finite(watch: Watch) -> str:
     """Describe the first value that was not finite, with the likely fix; empty if there is none."""
     seen = watch.not_finite
-    return f"{seen.message}\nfix: {FIX_IF_NOT_FINITE[seen.kind]}" if seen else ""
+    if seen is None:
+        return ""
+    fix = FIX_IF_NOT_FINITE[seen.kind]
+    values = [value for _, _, value in watch.losses if math.isfinite(value)]
+    # The loss of most methods is bounded below by a number near 0.
+    if values and values[-1] < min(values[0], -1000.0):
+        fix = (
+            f"the loss is negative and falls, from {values[0]:.3g} to {values[-1]:.3g}: is its "
+            "sign right?"
+        )
+    return f"{seen.message}\nfix: {fix}"
 
 
 def _message_of(record: RunRecord) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -162,9 +163,11 @@ class Progress(Listener):
                 self._print(f"warning: {warning}")
         self._warned.update(record.warnings)
 
-        # The message of a DataError says everything. `nlbench show` has its traceback, too.
+        # The message of a DataError says everything, and so does one that names the method's line.
+        # `nlbench show` has their tracebacks, too.
         trace = record.error.get("traceback", "") if record.error else ""
-        if record.status == "failed" and trace and record.error_type != DataError.__name__:
+        said = record.error_type == DataError.__name__ or _names_a_line(record)
+        if record.status == "failed" and trace and not said:
             self._print(trace)
 
     def on_wait(self, count: int) -> None:
@@ -289,6 +292,11 @@ class _Line(ProgressColumn):
 
 def _name(spec: RunSpec) -> str:
     return f"{spec.row} · {spec.condition.title} · seed {spec.seed}"
+
+
+def _names_a_line(record: RunRecord) -> bool:
+    """Return whether the message of a failed run names the line of the method's file."""
+    return re.search(r"\.py:\d+", record.error_message) is not None
 
 
 def _result(record: RunRecord) -> str:

@@ -356,7 +356,7 @@ class _Runs:
         elif not run.closed and timeout and run.silent > timeout:
             run.signal(signal.SIGUSR1)
             # The process writes at once, also where its Python code stands still.
-            time.sleep(0.5)
+            child.wait_for_stack(run.trace)
             error = TimedOut(_hang(run, timeout))
             run.signal(signal.SIGKILL)
         else:

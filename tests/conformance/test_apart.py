@@ -43,7 +43,9 @@ def test_an_endless_loop_is_ended(tmp_path):
     path = write(tmp_path, members(loss("while True: pass")))
     *_, last = apart.results(path, only=["train"], patience=20.0)
     assert last.status == "FAIL"
-    assert "does not end within 20 seconds" in last.message
+    assert "does not end within 20 seconds, last seen in" in last.message
+    assert "a loop that never ends?" in last.message
+    assert "must not end its process" not in last.message
 
 
 def test_an_end_at_the_import_ends_the_command_with_status_1(tmp_path):

@@ -65,6 +65,20 @@ def test_the_file_that_new_method_writes_passes(tmp_path, only):
     assert not complaints(runner.check(template.write("my-loss", tmp_path / "new"), only=only))
 
 
+def test_the_first_line_of_the_template_is_remarked_on(tmp_path):
+    result = runner.check(template.write("my-loss", tmp_path), only=["source"])[-1]
+    assert "still the template's" in result.message
+
+
+def test_two_classes_are_not_blamed_for_what_is_not_finite(tmp_path):
+    body = members(loss("p = 0.0 if logits.shape[1] == 2 else 1.0", value="LOSS / p"))
+    body = body.replace("LOSS", "F.cross_entropy(logits, batch.labels)")
+    body = body.replace("/ p", "* torch.tensor(p).log().exp() / torch.tensor(p)")
+    message = {r.name: r.message for r in runner.check(write(tmp_path, body), only=["2-classes"])}
+    assert "loss is nan" in message["2-classes"]
+    assert "top-k" not in message["2-classes"]
+
+
 def test_a_check_that_cannot_be_judged_gives_the_reason(tmp_path):
     results = runner.check(write(tmp_path, members(loss("raise ZeroDivisionError"))))
     skipped = {result.name: result.message for result in results if result.status == "skipped"}

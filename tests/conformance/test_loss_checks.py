@@ -151,6 +151,11 @@ BROKEN = {
         "parameters",
         [r"self\.w: is trained by an optimiser \(SGD\)", r"run\.optimise\(\[self\.w\]"],
     ),
+    "a loss of the wrong sign": (
+        members(loss(value="-F.cross_entropy(10 * logits, batch.labels)")),
+        "train",
+        ["negative and falls", "is its sign right"],
+    ),
     "a tensor that stays on the CPU": (
         members(
             init("self.w = torch.ones(task.num_classes)"),

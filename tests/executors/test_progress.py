@@ -33,9 +33,14 @@ def test_a_warning_of_the_data_is_reported_once(capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "shown"), [(DataError("a.jpg: torn"), False), (KeyError(1), True)]
+    ("error", "shown"),
+    [
+        (DataError("a.jpg: torn"), False),
+        (SystemExit("1 (mine.py:17: sys.exit(1))"), False),
+        (KeyError(1), True),
+    ],
 )
-def test_the_traceback_of_a_failed_run_is_printed_unless_its_data_were_at_fault(
+def test_the_traceback_of_a_failed_run_is_printed_unless_its_message_says_where(
     capsys, error, shown
 ):
     spec = SimpleNamespace(row="ce", seed=0, condition=SimpleNamespace(title="birds"), key="0" * 16)
