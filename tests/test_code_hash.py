@@ -198,6 +198,7 @@ BOOKKEEPING = {
     "data/base.py": "holds a dataset that was read, whose fingerprint is in the key",
     "data/catalogue.py": "finds datasets",
     "data/describe.py": "counts classes for messages",
+    "data/formats/class_folders.py": "lists pictures, whose names and labels are in the key",
     "data/formats/recognise.py": "makes messages about files of a wrong kind",
     "data/formats/safe_pickle.py": "reads files, whose content is in the key",
     "data/missing.py": "makes messages about missing files",

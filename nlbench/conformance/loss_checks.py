@@ -140,7 +140,7 @@ def _row_gradients(lab: Lab, logits: Tensor, other: int | None = None) -> Tensor
 
     if lab.cls.loss is Method.loss:
         assert lab.cls.loss_and_grad is not None
-        _, dlogits = lab.cls.loss_and_grad(method, z, batch)  # type: ignore[misc, call-arg, arg-type]
+        _, dlogits = lab.cls.loss_and_grad(method, z, batch)  # type: ignore[call-arg, arg-type]
         return dlogits.detach() * len(z)
     loss = lab.cls.loss(method, z.requires_grad_(), batch).mean()
     (gradient,) = torch.autograd.grad(loss, z)
