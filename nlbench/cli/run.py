@@ -251,7 +251,8 @@ def _counts(sweep: Sweep) -> str:
 def _report_failures(sweep: Sweep, out: Path) -> None:
     failures = sweep.failures()
     for record in failures:
-        message = record.error_message.partition("\n")[0]
+        # Further lines were printed when the run ended.
+        message = record.error_message.partition("\n")[0].removesuffix(":")
         run = f"{record.spec['method']} seed {record.spec['seed']} [{record.key}]"
         kept = sweep.store.read(record.key)
         older = "" if kept is None or kept.status == record.status else "; its older result is kept"

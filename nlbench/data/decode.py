@@ -271,6 +271,17 @@ def _pool(count: int) -> ProcessPoolExecutor:
     return pool
 
 
+def end_workers() -> None:
+    """End the decoding processes, if there are any, and wait until they are gone.
+
+    A process that ends by `os._exit` has to call this. Otherwise Python warns, on standard error,
+    of the semaphores that the pool leaves behind.
+    """
+    if _pool.cache_info().currsize:
+        _pool(workers()).shutdown(wait=True, cancel_futures=True)
+        _pool.cache_clear()
+
+
 class _Worker(context.ForkServerProcess):
     """A worker that does not run the caller's script again.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nlbench.child import end_with_parent, note_places
+from nlbench.data import decode
 from nlbench.errors import UserError
 from nlbench.executors._messages import Ended, Link, Message, Order, Raised, Reported, Warned
 from nlbench.executors.local import Trainer
@@ -24,6 +25,9 @@ CONNECTION_CLOSED = 76
 
 # When memory is short, Linux ends first the process with the highest of these, from 0 to 1000.
 _MEMORY_SCORE = "700"
+
+# So long the decoding processes may take to end.
+_END_SECONDS = 2
 
 
 def train_one(link_handle: int, trace_handle: int, server: int) -> NoReturn:
@@ -61,6 +65,11 @@ def train_one(link_handle: int, trace_handle: int, server: int) -> NoReturn:
     except (OSError, UserError) as error:
         # An error of the run would be in its record. This one is of the store.
         reporter.send(Raised(error))
+
+    # The record is written. If a decoding process hangs, this process ends by the alarm.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_END_SECONDS)
+    decode.end_workers()
     leave(0)
 
 
