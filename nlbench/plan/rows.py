@@ -174,7 +174,11 @@ def _load(
     name = entry.method or row
     if name not in files:
         path = [*where, "method"] if entry.method else where
-        if (other := registry.without_method(name, files)) is not None:
+        # A file has an underscore where its method's name has a dash, so that both lie close.
+        other = None
+        if name.replace("_", "-") not in files:
+            other = registry.without_method(name, files)
+        if other is not None:
             problems.add(
                 path,
                 f"{other} holds no class, so it is no method. fix: write `class MyLoss(Method):` "

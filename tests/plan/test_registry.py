@@ -274,7 +274,8 @@ def test_a_helper_without_the_dot_is_told_how_to_be_imported(tmp_path):
 
 def test_a_file_of_helpers_is_no_method_and_a_row_of_its_name_says_so(tmp_path):
     folder = shared_folder(tmp_path, "four", 2)
-    rows = {"helper": {}, "gone": {}, "gcee": {}}
+    (folder / "soft_margin.py").write_text((folder / "four.py").read_text())
+    rows = {"helper": {}, "gone": {}, "gcee": {}, "soft_margin": {}}
     with pytest.raises(SuiteError) as caught:
         api.prepare(suite(rows), out=tmp_path / "out", methods_dir=folder)
     message = str(caught.value)
@@ -282,3 +283,5 @@ def test_a_file_of_helpers_is_no_method_and_a_row_of_its_name_says_so(tmp_path):
     # What both unknown rows have in common is said once.
     assert message.count("The methods are: ") == message.count("--methods-dir FOLDER") == 1
     assert "unknown method 'gcee'. Did you mean 'gce'?" in message
+    # The method of soft_margin.py has a dash in its name.
+    assert "unknown method 'soft_margin'. Did you mean 'soft-margin'?" in message
