@@ -163,11 +163,15 @@ class Progress(Listener):
                 self._print(f"warning: {warning}")
         self._warned.update(record.warnings)
 
+        if record.status == "failed":
+            self._print_trace(record)
+
+    def _print_trace(self, record: RunRecord) -> None:
         # The message of a DataError says everything, and so does one that names the method's line.
         # `nlbench show` has their tracebacks, too.
         trace = record.error.get("traceback", "") if record.error else ""
         said = record.error_type == DataError.__name__ or _names_a_line(record)
-        if record.status == "failed" and trace and not said:
+        if trace and not said:
             self._print(trace)
 
     def on_wait(self, count: int) -> None:
