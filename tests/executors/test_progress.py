@@ -4,6 +4,7 @@ import io
 from types import SimpleNamespace
 
 import pytest
+from clocks import Clock
 from rich.console import Console
 
 from nlbench.errors import DataError
@@ -83,15 +84,6 @@ def screen(monkeypatch):
         return ["".join(segment.text for segment in line).rstrip() for line in lines]
 
     return draw
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    now = 100.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

@@ -1,19 +1,11 @@
 """The steps of a training are reported, and a training that is to stop stops."""
 
 import pytest
+from clocks import Clock
 
 from nlbench.training import pulse
 from nlbench.training.context import At, Listener
 from nlbench.training.pulse import Pulse, Stopped
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    now = 100.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from nlbench.data.formats.recognise import PICKLE, ZIP, require_kind
 from nlbench.errors import DataError
 
 # The codes of dtypes that are read: bool, signed, unsigned, float.
@@ -234,8 +235,10 @@ def read_pickle(content: bytes, where: str | Path) -> object:
 def read_torch(path: Path) -> object:
     """Read a file of torch.save, or a plain pickle, without torch. Tensors become NumPy arrays.
 
-    Raises: DataError as read_pickle, and for a file that cannot be read.
+    Raises: DataError as read_pickle, for a file that cannot be read, and for one that is another
+        thing than its name says.
     """
+    require_kind(path, ZIP, PICKLE)
     try:
         # Since version 1.6 torch.save writes zip files. Anything else can only be a plain pickle.
         if not zipfile.is_zipfile(path):

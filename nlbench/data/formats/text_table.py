@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,17 @@ def read_table(path: Path, *, header: bool = True, spaces: bool = False) -> Text
         names = rows.pop(0)
         del lines[0]
     return TextTable(path, tuple(names), rows, lines, separator)
+
+
+def read_json(path: Path) -> object:
+    """Return the value of a JSON file. Raises DataError."""
+    try:
+        return json.loads(read_text(path))
+    # Python's parser calls itself for each level.
+    except RecursionError:
+        raise DataError(f"{path}: is nested too deeply") from None
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); was it cut off?") from None
 
 
 def read_text(path: Path) -> str:

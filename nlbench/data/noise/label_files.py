@@ -13,9 +13,8 @@ import numpy as np
 from nlbench.data.base import Info
 from nlbench.data.formats.columns import is_label_column, label_columns
 from nlbench.data.formats.numpy_files import read_npy
-from nlbench.data.formats.recognise import PICKLE, ZIP, require_kind
 from nlbench.data.formats.safe_pickle import read_torch
-from nlbench.data.formats.text_table import TextTable, read_table, read_text
+from nlbench.data.formats.text_table import TextTable, read_json, read_table
 from nlbench.data.noise import label_values
 from nlbench.data.noise.examples import Examples
 from nlbench.data.noise.row_order import order_of
@@ -306,36 +305,17 @@ def _as_table(content: object, path: Path) -> TextTable:
 # ---- Other formats -------------------------------------------------------------------------------
 
 
-def _read_npy(path: Path) -> object:
-    return read_npy(path)
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(read_text(path))
-    # Python's parser calls itself for each level.
-    except RecursionError:
-        raise DataError(f"{path}: is nested too deeply to be a list of labels") from None
-    except ValueError as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); was it cut off?") from None
-
-
-def _read_torch(path: Path) -> object:
-    require_kind(path, ZIP, PICKLE)
-    return read_torch(path)
-
-
 _READERS: dict[str, Callable[[Path], object]] = {
-    ".npy": _read_npy,
-    ".npz": _read_npy,
-    ".pt": _read_torch,
-    ".pth": _read_torch,
-    ".pkl": _read_torch,
-    ".pickle": _read_torch,
+    ".npy": read_npy,
+    ".npz": read_npy,
+    ".pt": read_torch,
+    ".pth": read_torch,
+    ".pkl": read_torch,
+    ".pickle": read_torch,
     ".csv": read_table,
     ".tsv": read_table,
     ".txt": read_table,
-    ".json": _read_json,
+    ".json": read_json,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nlbench.data.formats.numpy_files import read_npy
-from nlbench.data.formats.recognise import PICKLE, ZIP, require_kind
 from nlbench.data.formats.safe_pickle import read_torch
-from nlbench.data.formats.text_table import is_number, read_table, read_text
+from nlbench.data.formats.text_table import is_number, read_json, read_table
 from nlbench.errors import DataError, shown
 
 # How far each row of a matrix may be from adding up to 1, for example one of float32.
@@ -223,31 +221,16 @@ def _require_numbers(cells: Sequence[str], where: str, separator: str) -> None:
         raise DataError(f"{where}: not a matrix of numbers: {cell!r} is none{fix}")
 
 
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(read_text(path))
-    # Python's parser calls itself for each level.
-    except RecursionError:
-        raise DataError(f"{path}: is nested too deeply to be a matrix") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not a matrix of numbers ({error}); was it cut off?") from None
-
-
-def _read_torch(path: Path) -> object:
-    require_kind(path, ZIP, PICKLE)
-    return read_torch(path)
-
-
 _READERS: dict[str, Callable[[Path], object]] = {
     ".npy": read_npy,
     ".csv": _read_table,
     ".tsv": _read_table,
     ".txt": _read_table,
-    ".json": _read_json,
-    ".pt": _read_torch,
-    ".pth": _read_torch,
-    ".pkl": _read_torch,
-    ".pickle": _read_torch,
+    ".json": read_json,
+    ".pt": read_torch,
+    ".pth": read_torch,
+    ".pkl": read_torch,
+    ".pickle": read_torch,
 }
 
 # The suffixes of files that a matrix is read from.

@@ -163,7 +163,7 @@ def test_labels_may_be_meant_to_be_unrelated(tmp_path):
         ("T.csv", b"0,9;0,1;0\n0;1;0\n0;0;1\n", ":1: .*'0,9' is none; write a point in place"),
         ("T.csv", b"1,0,0\n0,1\n0,0,1\n", ":2: .*this row of T has 2 entries, the first one 3"),
         ("T.csv", b"1,0,0\n0,x,0\n0,0,1\n", ":2: not a matrix of numbers: 'x' is none"),
-        ("T.json", b"[[1, 0], [0", ": not a matrix of numbers .* was it cut off"),
+        ("T.json", b"[[1, 0], [0", ": cannot be read as JSON .* was it cut off"),
         ("T.json", b"[" * 100_000, ": is nested too deeply"),
         ("T.json", b'{"T": [[1]]}', r": holds several things by name \(T\); save T alone"),
         ("T.json", b"[[1, 0], [0]]", ": not a matrix of numbers"),
