@@ -121,8 +121,14 @@ def test_truncated_label_file(data, tmp_path):
 
     for content in (b"", whole[:100_000], overwritten):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"CIFAR-10_human\.pt.*get the file again"):
+        with pytest.raises(DataError, match=r"CIFAR-10_human\.pt.*get (the file|it) again"):
             cifar10n.load(Places(data, tmp_path / "cache"), 0)
+
+
+def test_a_web_page_in_place_of_the_labels_is_called_one(data, tmp_path):
+    (data / "CIFAR-10_human.pt").write_text("<!DOCTYPE html><title>404</title>")
+    with pytest.raises(DataError, match=r"CIFAR-10_human\.pt: is a web page"):
+        cifar10n.load(Places(data, tmp_path / "cache"), 0)
 
 
 def test_old_cifar100n_file_is_refused(small100, tmp_path):
