@@ -45,13 +45,13 @@ class Part(NamedTuple):
         name: what a message calls it.
         get: returns its value, which can be compared.
         put: puts such a value back, or None where that cannot be done.
-        told: whether a change is worth a message.
+        reported: whether a change is worth a message.
     """
 
     name: str
     get: Callable[[], Any]
     put: Callable[[Any], object] | None
-    told: bool = True
+    reported: bool = True
 
 
 def _flag(name: str, module: Any, attribute: str) -> Part:
@@ -301,7 +301,7 @@ def _surroundings() -> tuple[Part, ...]:
         Part("the environment variables", _environment, _put_environment),
         Part("the working directory", _cwd, os.chdir),
         Part("the handlers of signals", _handlers, _put_handlers),
-        Part("an alarm", _timer, lambda value: signal.setitimer(signal.ITIMER_REAL, 0), told=True),
+        Part("an alarm", _timer, lambda value: signal.setitimer(signal.ITIMER_REAL, 0)),
         Part(
             "the blocked signals",
             lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []),
@@ -320,14 +320,14 @@ def _surroundings() -> tuple[Part, ...]:
         Part("sys.settrace or sys.setprofile", _trace, _put_trace),
         Part("sys.excepthook", lambda: sys.excepthook, lambda f: setattr(sys, "excepthook", f)),
         # Many libraries add to these two when they are imported, and methods to find their helpers.
-        Part("sys.path", lambda: list(sys.path), lambda v: _put_list(sys.path, v), told=False),
+        Part("sys.path", lambda: list(sys.path), lambda v: _put_list(sys.path, v), reported=False),
         Part(
             "the filters of warnings",
             lambda: list(warnings.filters),
             lambda value: _put_list(warnings.filters, value),  # type: ignore[arg-type]
-            told=False,
+            reported=False,
         ),
-        Part("Python's random numbers", random.getstate, random.setstate, told=False),
+        Part("Python's random numbers", random.getstate, random.setstate, reported=False),
     )
 
 
@@ -726,7 +726,7 @@ class Guard:
                 back = part.put is not None and part.get() == value
             except Exception:
                 found, back = "(unreadable)", False
-            if where and part.told and part.name not in self._noted:
+            if where and part.reported and part.name not in self._noted:
                 self._noted.add(part.name)
                 self._note(part, value, found, where, back)
 
