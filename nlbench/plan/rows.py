@@ -14,7 +14,7 @@ from nlbench.build import build_method, dummy_task, problem_of, typed_value
 from nlbench.data.base import Info
 from nlbench.errors import MethodError, Problem, SuiteError, did_you_mean, unknown_key
 from nlbench.plan.problems import Problems
-from nlbench.plan.spec import STAND_IN, Told
+from nlbench.plan.spec import REFUSED, STAND_IN, Told
 from nlbench.plan.suite_file import MethodEntry, Suite
 from nlbench.plan.told import KEYS, told_value
 
@@ -248,6 +248,7 @@ def _take_told(
             if switch is not None and message.startswith("must be "):
                 message = f"must be true, false, or {message.removeprefix('must be ')}"
             problems.add(path, message)
+            own[name] = REFUSED
     return own
 
 

@@ -37,6 +37,10 @@ class Told:
     path: str = field(default="", compare=False)
 
 
+# In place of a value that was reported as wrong, so that it is not reported as missing as well.
+REFUSED = Told("refused")
+
+
 @dataclass(frozen=True)
 class Condition:
     """A dataset with the labels to train on. A table has a column for each condition.

@@ -12,7 +12,7 @@ from nlbench.data.base import Info
 from nlbench.errors import DataError, shown
 from nlbench.files import digest, user_path
 from nlbench.plan.problems import Problems
-from nlbench.plan.spec import ESTIMATE, Condition, Told
+from nlbench.plan.spec import ESTIMATE, REFUSED, Condition, Told
 from nlbench.plan.suite_file import DatasetEntry
 
 # The names of privileged information, and the key that gives it in a dataset's entry.
@@ -72,6 +72,7 @@ def told_by_entry(
             told[name] = told_value(name, value, info, base)
         except ValueError as error:
             problems.add([*where, key], str(error))
+            told[name] = REFUSED
     return told
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from layouts import write_image
 
 from nlbench.data.places import Places
 from nlbench.errors import SuiteError
@@ -132,6 +133,24 @@ def test_a_matrix_that_cannot_be_used(plan, tmp_path, value, said):
         plan({"forward": {"T": True}}, transition=value)
     with pytest.raises(SuiteError, match=rf"(?s)methods.forward.T: .*{said}"):
         plan({"forward": {"T": value}})
+
+
+def test_a_value_that_is_refused_is_not_missing_as_well(plan, tmp_path):
+    for part in ("train", "test"):
+        for label in ("ant", "bee"):
+            write_image(tmp_path / "f" / part / label / "0.png")
+    methods = {
+        "co-teaching": {},
+        "jocor": {"noise_rate": 30},
+        "forward": {"T": True},
+        "backward": {"T": "gone.csv"},
+    }
+    with pytest.raises(SuiteError) as caught:
+        plan(methods, {"name": "folder", "path": "f", "noise_rate": 25, "transition": "no.csv"})
+
+    message = str(caught.value)
+    assert len(message.splitlines()) == 4, message
+    assert "needs to be told" not in message
 
 
 def test_a_method_that_needs_no_noise_rate_does_not_take_one(plan):
