@@ -97,8 +97,9 @@ def keeps_examples_apart(lab: Lab) -> None:
         again = _row_gradients(lab, logits)
         changed = [_row_gradients(lab, logits, j) for j in range(_PAIRED)]
     # A loss may need what a training step prepares. It is then not judged here.
-    except Exception:
-        raise Skipped("its loss cannot be called outside of a step") from None
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise Skipped(f"its loss cannot be called outside of a step ({reason})") from None
     if not torch.equal(alone, again):
         raise Skipped("its loss draws random numbers, so two calls give different gradients")
 
