@@ -226,7 +226,14 @@ def _copies_of_hooks() -> tuple[dict[Any, Any], ...]:
 _SIGNALS = [one for one in signal.Signals if one not in (signal.SIGKILL, signal.SIGSTOP)]
 
 # Variables that imports of libraries set, and that change nothing.
-_IGNORED_VARIABLES = ("KMP_", "TORCHINDUCTOR_", "TRITON_", "CUDA_MODULE_LOADING", "PYTEST_")
+_IGNORED_VARIABLES = (
+    "KMP_",
+    "TORCHINDUCTOR_",
+    "_TORCHINDUCTOR_",
+    "TRITON_",
+    "CUDA_MODULE_LOADING",
+    "PYTEST_",
+)
 
 
 def _environment() -> dict[str, str]:
@@ -237,6 +244,11 @@ def _put_environment(value: dict[str, str]) -> None:
     for name in set(_environment()) - set(value):
         del os.environ[name]
     os.environ.update(value)
+
+
+def _recursion_limit() -> int:
+    # torch.compile raises it. A higher limit than Python's own changes nothing.
+    return min(sys.getrecursionlimit(), 1000)
 
 
 def _handlers() -> dict[str, Any]:
@@ -315,7 +327,7 @@ def _surroundings() -> tuple[Part, ...]:
             _affinity,
             lambda value: os.sched_setaffinity(0, value) if value else None,
         ),
-        Part("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
+        Part("the recursion limit", _recursion_limit, sys.setrecursionlimit),
         Part("the garbage collector", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
         Part("sys.settrace or sys.setprofile", _trace, _put_trace),
         Part("sys.excepthook", lambda: sys.excepthook, lambda f: setattr(sys, "excepthook", f)),
@@ -408,8 +420,11 @@ _WATCHED = (
 )
 
 _MISSING = object()
-_BUILTIN = frozenset(name for name in vars(builtins) if not name.startswith("_"))
-_TORCH = os.path.dirname(torch.__file__)
+
+# The parts of torch that wrap its other functions while they are used.
+_WRAPPING = tuple(
+    os.path.join(torch.__path__[0], part) for part in ("_dynamo/", "_compile.py", "optim/")
+)
 
 # The name of a function or class that is another one, and what puts the old one back.
 _Change = tuple[str, Callable[[], object]]
@@ -472,7 +487,7 @@ class _Code:
                 yield name, functools.partial(sys.modules.__setitem__, name, module)
         for one in self._owners.values():
             yield from self._replaced(one)
-            yield from _hiding(one)
+            yield from self._hiding(one)
 
     def _replaced(self, one: _Owner) -> Iterator[_Change]:
         now = vars(one.owner)
@@ -489,6 +504,27 @@ class _Code:
                 name = f"{value.__module__}.{value.__qualname__}"
                 yield name, functools.partial(_put_innards, value, innards)
 
+    def _hiding(self, one: _Owner) -> Iterator[_Change]:
+        """Yield new functions that hide what was used before: of a base class, or of Python."""
+        now = vars(one.owner)
+        if len(now) == len(one.names):
+            return
+        bases = one.owner.__mro__[1:] if isinstance(one.owner, type) else (builtins,)
+        for key in now.keys() - one.names:
+            found = now[key]
+            hidden = [base for base in bases if key in vars(base)]
+            if not hidden or not isinstance(found, types.FunctionType):
+                continue
+            # torch.compile puts a wrapper of the inherited function into each optimiser.
+            if not any(_wraps(found, self._value(base, key)) for base in hidden):
+                yield f"{one.name}.{key}", functools.partial(delattr, one.owner, key)
+
+    def _value(self, owner: Any, key: str) -> Any:
+        """Return an attribute of a module or class as it was."""
+        if id(owner) in self._owners:
+            return self._owners[id(owner)].values.get(key, _MISSING)
+        return vars(owner)[key]
+
 
 def _innards(function: types.FunctionType) -> tuple[Any, ...]:
     return function.__code__, function.__defaults__, function.__kwdefaults__
@@ -500,24 +536,27 @@ def _put_innards(function: types.FunctionType, innards: tuple[Any, ...]) -> None
 
 def _wraps(found: Any, value: Any) -> bool:
     """Return whether torch itself has wrapped the function, as it does with an optimiser's step."""
-    code = getattr(found, "__code__", None)
-    if getattr(found, "__wrapped__", None) is not value or code is None:
-        return False
-    return str(code.co_filename).startswith(_TORCH)
+    waiting, seen = [found], set()
+    while waiting:
+        one = waiting.pop()
+        code = getattr(one, "__code__", None)
+        if id(one) in seen or not str(getattr(code, "co_filename", "")).startswith(_WRAPPING):
+            continue
+
+        # torch.compile wraps Module.__init__ without a mark, and some functions twice.
+        seen.add(id(one))
+        inner = [getattr(one, "__wrapped__", None), *_closed_over(one)]
+        if any(part is value for part in inner):
+            return True
+        waiting += inner
+    return False
 
 
-def _hiding(one: _Owner) -> Iterator[_Change]:
-    """Yield new functions that hide what was used before: of a base class, or of Python itself."""
-    now = vars(one.owner)
-    if len(now) == len(one.names):
-        return
-    if isinstance(one.owner, type):
-        hidden = {key for base in one.owner.__mro__[1:] for key in vars(base)}
-    else:
-        hidden = set(_BUILTIN)
-    for key in hidden & (now.keys() - one.names):
-        if isinstance(now[key], types.FunctionType):
-            yield f"{one.name}.{key}", functools.partial(delattr, one.owner, key)
+def _closed_over(function: Any) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        # A cell is empty until its variable is first set.
+        with contextlib.suppress(ValueError):
+            yield cell.cell_contents
 
 
 class _Known:

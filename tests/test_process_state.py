@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch.compiler import disable
 from torch.nn import functional as F
 
 from nlbench import process_state
@@ -82,7 +83,7 @@ SURROUNDINGS = {
         lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]),
         lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []),
     ),
-    "recursion limit": (lambda: sys.setrecursionlimit(5000), sys.getrecursionlimit),
+    "recursion limit": (lambda: sys.setrecursionlimit(600), sys.getrecursionlimit),
     "standard streams": (lambda: setattr(sys, "stdin", None), lambda: sys.stdin),
     "sys.excepthook": (lambda: setattr(sys, "excepthook", print), lambda: sys.excepthook),
 }
@@ -220,6 +221,28 @@ def test_what_torch_does_on_its_own_is_no_change():
         found.settle("training", all_parts=True)
         found.require_unchanged()
     assert found.messages == []
+
+
+def test_the_wrappers_of_torch_compile_are_no_change():
+    # AdamW inherits this function.
+    own = torch.optim.AdamW
+    try:
+        change_and_check(lambda: setattr(own, "_init_group", disable(own._init_group)))
+    finally:
+        del own._init_group
+
+
+def test_a_wrapper_of_another_function_is_a_change():
+    with pytest.raises(ProcessChanged, match=r"AdamW\._init_group"):
+        change_and_check(lambda: setattr(torch.optim.AdamW, "_init_group", disable(F.relu)))
+    assert "_init_group" not in vars(torch.optim.AdamW)
+
+
+def test_a_wrapper_of_torch_that_is_not_its_own_doing_is_a_change():
+    relu = F.relu
+    with pytest.raises(ProcessChanged, match=r"functional\.relu"):
+        change_and_check(lambda: setattr(F, "relu", torch.no_grad()(relu)))
+    assert F.relu is relu
 
 
 # --- data and streams -----------------------------------------------------------------------------

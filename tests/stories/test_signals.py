@@ -22,7 +22,10 @@ def start(tmp_path):
     def begin(*options):
         command = [NLBENCH, "run", "trial.yaml", "--out", "store", *options]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, cwd=tmp_path, **pipes))
+        # The system suspends no group that nobody of its session could continue. In a group of its
+        # own the command has such a parent, also where the tests themselves run in the background.
+        process = subprocess.Popen(command, cwd=tmp_path, process_group=0, **pipes)
+        started.append(process)
         return started[-1]
 
     yield begin
