@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from nlbench import process_state
 from nlbench.process_state import Guard, ProcessChanged
+from nlbench.results import summary
 from nlbench.training import evaluate
 
 
@@ -174,7 +175,7 @@ def test_a_setting_of_the_harness_itself_can_be_accepted():
 REPLACED = {
     "torch.nn.functional.relu": (F, "relu", F.gelu),
     "torch.optim.sgd.SGD.step": (torch.optim.SGD, "step", lambda self: None),
-    "nlbench.training.evaluate.summarise": (evaluate, "summarise", dict),
+    "nlbench.results.summary.summarise": (summary, "summarise", dict),
     # Names that hide what was used before: of a base class, and of Python itself.
     "torch.nn.modules.linear.Linear.train": (torch.nn.Linear, "train", lambda self, mode: self),
     "nlbench.training.evaluate.sum": (evaluate, "sum", lambda values: 1.0),
@@ -191,11 +192,11 @@ def test_replaced_code_fails_the_run_and_is_put_back(name):
 
 
 def test_a_function_with_other_code_inside_is_found():
-    before = evaluate.summarise.__code__
+    before = summary.summarise.__code__
     other = (lambda history, parts: {}).__code__
-    with pytest.raises(ProcessChanged, match=r"replaced nlbench.training.evaluate.summarise,"):
-        change_and_check(lambda: setattr(evaluate.summarise, "__code__", other))
-    assert evaluate.summarise.__code__ is before
+    with pytest.raises(ProcessChanged, match=r"replaced nlbench.results.summary.summarise,"):
+        change_and_check(lambda: setattr(summary.summarise, "__code__", other))
+    assert summary.summarise.__code__ is before
 
 
 def test_replaced_code_is_named_beside_another_error():

@@ -1,6 +1,6 @@
 """The one list of metrics: names, headings, and the published number each can be compared with.
 
-To add a metric, compute it in `training.evaluate.summarise`, which puts it into every record under
+To add a metric, compute it in `results.summary.summarise`, which puts it into every record under
 a key, and add one entry with that key to METRICS. The tables, `--metric`, the CSV file and
 `nlbench.load` then have it.
 """

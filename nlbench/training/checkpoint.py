@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import errno
+import functools
 import os
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import torch
 
-from nlbench.files import crc32, open_regular, write_atomic
+from nlbench.files import write_atomic
 from nlbench.results.record import Metrics, Timing
+from nlbench.results.state_files import damage_of, write_with_checksum
 from nlbench.results.store import Store
 
 
@@ -84,7 +84,9 @@ class Checkpoint:
         """Write `state`, a dictionary that torch.load reads with weights_only."""
         # Written to another name first: a process that is killed here leaves the old checkpoint.
         tagged = {**state, "tag": self.tag}
-        write_atomic(self.path, lambda file: _save_with_checksum(tagged, file))
+        write_atomic(
+            self.path, lambda file: write_with_checksum(file, functools.partial(torch.save, tagged))
+        )
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -95,7 +97,7 @@ class Checkpoint:
         if not os.path.lexists(self.path):
             return None
 
-        reason = _damage_of(self.path)
+        reason = damage_of(self.path)
         if not reason:
             # A file that somebody made can have a right checksum, and make torch raise almost any
             # exception.
@@ -128,59 +130,3 @@ class Checkpoint:
                 return "it was made by another version of the code"
             return f"it belongs to {name} {tag.get(name)}, and not to {name} {value}"
         return ""
-
-
-# ---- The checksum of a file of torch ------------------------------------------------------------
-
-# torch writes a zip archive, in which a comment may follow after everything else. torch does not
-# compare the archive's own checksums with its content.
-_COMMENT = b"nlbench crc32 "
-_COMMENT_BYTES = len(_COMMENT) + 8
-
-# The last thing of an archive without a comment is the comment's length.
-_NO_COMMENT = bytes(2)
-
-
-class _Summed:
-    """Passes on what is written to a file, and sums it up."""
-
-    def __init__(self, file: IO[bytes]):
-        self._file = file
-        self.value = 0
-
-    def write(self, part: bytes) -> int:
-        self.value = zlib.crc32(part, self.value)
-        return self._file.write(part)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-def _save_with_checksum(state: dict[str, Any], file: IO[bytes]) -> None:
-    summed = _Summed(file)
-    # torch calls write and flush alone.
-    torch.save(state, cast(IO[bytes], summed))
-    comment = _COMMENT + b"%08x" % summed.value
-    file.seek(-len(_NO_COMMENT), os.SEEK_END)
-    file.write(len(comment).to_bytes(2, "little") + comment)
-
-
-def _damage_of(path: Path) -> str:
-    """Return why a file is not one that `_save_with_checksum` wrote; else an empty string."""
-    tail = len(_NO_COMMENT) + _COMMENT_BYTES
-    try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size < tail:
-                return "it is cut off"
-            file.seek(size - tail)
-            length, comment = file.read(2), file.read()
-            if length != _COMMENT_BYTES.to_bytes(2, "little") or not comment.startswith(_COMMENT):
-                return "it has no checksum, so it is damaged or of an earlier version"
-            file.seek(0)
-            found = zlib.crc32(_NO_COMMENT, crc32(file, size - tail))
-    except OSError as error:
-        return f"it {error.strerror}" if error.errno == errno.EINVAL else str(error.strerror)
-    if comment != _COMMENT + b"%08x" % found:
-        return "it is damaged, its checksum does not fit"
-    return ""

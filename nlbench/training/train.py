@@ -17,6 +17,7 @@ from nlbench.plan.spec import RunSpec
 from nlbench.process_state import Guard
 from nlbench.results.record import Metrics, RunRecord
 from nlbench.results.store import Store
+from nlbench.results.summary import summarise
 from nlbench.training import evaluate, record
 from nlbench.training.checkpoint import Checkpoint, Progress
 from nlbench.training.context import Listener, RunOptions
@@ -237,7 +238,7 @@ def finish(
             "the method wrote to task.labels, which is read only: keep corrected labels in a buffer"
         )
 
-    metrics = evaluate.summarise(progress.history, scored)
+    metrics = summarise(progress.history, scored)
     predictions = {
         "test": _classes(predicted),
         "train_index": data.train_index.astype("int32"),

@@ -114,8 +114,8 @@ METHODS = {
         failed="has replaced torch.optim.sgd.SGD.step",
     ),
     "replaces-evaluation": Hostile(
-        "from nlbench.training import evaluate\nevaluate.summarise.__defaults__ = (1,)",
-        failed="has replaced nlbench.training.evaluate.summarise",
+        "from nlbench.results import summary\nsummary.summarise.__defaults__ = (1,)",
+        failed="has replaced nlbench.results.summary.summarise",
     ),
     # ---- Flips switches --------------------------------------------------------------------------
     "dtype": Hostile("torch.set_default_dtype(torch.float64)", hook="", named="default dtype"),

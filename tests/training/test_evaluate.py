@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nlbench.method import Batch
+from nlbench.results.summary import summarise
 from nlbench.training import evaluate
 
 
@@ -73,21 +74,21 @@ def test_summary_by_hand():
     for test_accuracy, val_accuracy in zip(test, val, strict=True):
         history.append({"test_accuracy": test_accuracy, "val_accuracy": val_accuracy})
 
-    summary = evaluate.summarise(history, ("test", "val"))
+    summary = summarise(history, ("test", "val"))
 
     assert summary["last"] == 0.7
     assert summary["last10"] == pytest.approx((0.5 + 8 * 0.6 + 0.7) / 10)
     assert (summary["best"], summary["best_epoch"]) == (0.9, 1)
     # Epochs 3 and 4 have the same validation accuracy. The first of them is selected.
     assert (summary["selected"], summary["selected_epoch"]) == (0.6, 3)
-    assert "selected" not in evaluate.summarise([{"test_accuracy": 0.5}], ("test",))
+    assert "selected" not in summarise([{"test_accuracy": 0.5}], ("test",))
 
 
 def test_summary_of_clean_validation_and_of_a_second_test_set_by_hand():
     rows = [(0.5, 0.2, 0.1, 0.3), (0.7, 0.9, 0.2, 0.4), (0.8, 0.9, 0.3, 0.6), (0.6, 0.4, 0.4, 0.8)]
     names = ("test_accuracy", "clean_val_accuracy", "ilsvrc12_accuracy", "ilsvrc12_top5")
     history = [dict(zip(names, row, strict=True)) for row in rows]
-    summary = evaluate.summarise(history, ("test", "clean_val", "ilsvrc12"))
+    summary = summarise(history, ("test", "clean_val", "ilsvrc12"))
 
     assert summary == {
         "last": 0.6,
