@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES
 from nlbench.plan.spec import Plan, RunSpec
 from nlbench.plan.suite_file import Suite, read_suite
 from nlbench.results.formats import WIDTH
+from nlbench.results.leftovers import tidy
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store, Warn
 
@@ -38,6 +39,8 @@ class Sweep:
 
     Attributes:
         devices: returns the devices that the user named. They are looked for when they are needed.
+        looked_at: the keys of the runs whose records were read to prepare the sweep. Of a tuned
+            suite they are those of its tries, too.
     """
 
     plan: Plan
@@ -47,6 +50,7 @@ class Sweep:
     methods: dict[str, registry.MethodFile]
     data_dir: Path
     devices: Callable[[], tuple[torch.device, ...]]
+    looked_at: set[str] = field(default_factory=set)
 
     def run(
         self,
@@ -72,6 +76,7 @@ class Sweep:
         from nlbench.executors import base, workers
 
         self.store.require_writable()
+        tidy(self.store, sorted(self.looked_at))
         todo = self.state.todo[:1] if debug else self.state.todo
         devices = self.devices()
         if debug:
@@ -250,7 +255,10 @@ def prepare(
             auto_precision=lambda: hardware.precision(devices()),
         )
 
+    looked_at: set[str] = set()
+
     def pending(part: Plan) -> bool:
+        looked_at.update(spec.key for spec in part.specs)
         return bool(base.state(part.specs, store, methods, stale).todo)
 
     def score(spec: RunSpec) -> float | None:
@@ -270,7 +278,8 @@ def prepare(
     if seeds is not None and not plan.tries:
         chosen = [spec for spec in chosen if spec.seed in seeds]
     state = base.state(chosen, store, methods, stale)
-    return Sweep(plan, chosen, state, store, methods, places.data_dir, devices)
+    looked_at.update(spec.key for spec in chosen)
+    return Sweep(plan, chosen, state, store, methods, places.data_dir, devices, looked_at)
 
 
 def _check_only(only: Sequence[str] | None, suite: Suite) -> None:

@@ -21,9 +21,12 @@ from nlbench.errors import DataError, NlbenchWarning
 from nlbench.files import (
     crc32,
     flock,
+    is_abandoned,
+    is_temporary,
     new_folder,
     open_regular,
     read_regular,
+    remove,
     replacing,
     short_hash,
     sync,
@@ -105,6 +108,7 @@ def _opened(entry: Path, read: Callable[[Path], T], write: Callable[[], None]) -
                     return read(entry)
                 except _Damaged as error:
                     _set_aside(entry, str(error))
+            _remove_leftovers(entry.parent)
             write()
             try:
                 return read(entry)
@@ -281,6 +285,13 @@ def _set_aside(entry: Path, reason: str) -> None:
         NlbenchWarning,
         stacklevel=2,
     )
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed had half written. An entry may have 185 MB."""
+    for path in folder.glob(".*.tmp"):
+        if is_temporary(path.name) and is_abandoned(path):
+            remove(path)
 
 
 @contextmanager

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 import socket
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from nlbench.errors import StoreError
-from nlbench.files import flock, require_regular, without_waiting
+from nlbench.files import flock, make_folder, remove, require_regular, without_waiting
 
 HEARTBEAT_SECONDS = 30.0
 
@@ -36,7 +36,7 @@ def hold(
         warn: called with a line about a lock whose heartbeat lies in the future.
     Raises: StoreError where something that is no file has the name of the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with _open(path) as file:
         state = flock(file, wait=False)
         if state == "busy":
@@ -54,7 +54,7 @@ def hold(
         # Nobody else writes here while the lock is held, so processes that were killed left these.
         if leftovers:
             for leftover in path.parent.glob(leftovers):
-                _remove(leftover)
+                remove(leftover)
 
         stop = threading.Event()
         heartbeat = threading.Thread(target=_touch_until, args=(stop, path), daemon=True)
@@ -66,6 +66,28 @@ def hold(
             heartbeat.join()
             # An empty file is a lock that nobody holds. The file stays.
             file.truncate(0)
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether another process holds the lock file `path`. Nothing is changed."""
+    try:
+        require_regular(path)
+        with open(path, errors="replace", opener=without_waiting) as file:
+            state = flock(file, wait=False)
+            holder = file.read(1000).strip()
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return False
+    if state == "busy" or not holder:
+        return state == "busy"
+    if state == "held" and _is_here(holder):
+        return False
+    # A heartbeat in the near future comes from a clock that goes wrong.
+    return abs(age) < STALE_SECONDS
+
+
+def _is_here(holder: str) -> bool:
+    return holder.partition(" ")[0] == socket.gethostname()
 
 
 def _own_name() -> str:
@@ -96,13 +118,6 @@ def _open(path: Path) -> IO[str]:
         ) from None
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _held_by_another(file: IO[str], path: Path, flocked: bool, warn: Callable[[str], None]) -> bool:
     """Tell from the file's content and age whether another process holds the lock."""
     file.seek(0)
@@ -111,7 +126,7 @@ def _held_by_another(file: IO[str], path: Path, flocked: bool, warn: Callable[[s
         return False
 
     # The holder had flock on this host, which is free again: the holder has ended.
-    if flocked and holder.partition(" ")[0] == socket.gethostname():
+    if flocked and _is_here(holder):
         return False
     if holder == _own_name():
         return False
@@ -134,12 +149,9 @@ def _clock(folder: Path) -> float:
 
     The clocks of several hosts differ. Heartbeats have the time of the file system, too.
     """
-    probe = folder / f".clock.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink(missing_ok=True)
+    # On most systems the file has no name, so that a process which is killed here leaves nothing.
+    with tempfile.TemporaryFile(prefix=".clock.", suffix=".tmp", dir=folder) as probe:
+        return os.fstat(probe.fileno()).st_mtime
 
 
 def _touch_until(stop: threading.Event, path: Path) -> None:

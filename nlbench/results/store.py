@@ -19,15 +19,22 @@ import io
 import itertools
 import json
 import os
-import secrets
-import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlbench.errors import StoreError
-from nlbench.files import write_atomic
+from nlbench.files import (
+    make_folder,
+    move,
+    remove,
+    sync_folder,
+    temporary_name,
+    write_atomic,
+    write_new,
+)
 from nlbench.results.integrity import (
     FILES,
     HISTORY,
@@ -129,12 +136,13 @@ class Store:
     def require_writable(self) -> None:
         """Make the folders and write a file for a try. Raises StoreError."""
         # Called before the first run, so that no training is lost to a folder that is read only.
-        probe = self.root / "runs" / ".probe"
+        runs = self.root / "runs"
         try:
             for name in ("runs", "suites", "fits"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
-            write_atomic(probe, lambda file: None)
-            probe.unlink()
+                make_folder(self.root / name)
+            # On most systems the file has no name, so that nothing is left of it.
+            with tempfile.TemporaryFile(prefix=".probe.", suffix=".tmp", dir=runs):
+                pass
         except OSError as error:
             raise StoreError(
                 f"{self.root}: cannot write the records there ({error.strerror}): "
@@ -218,18 +226,19 @@ class Store:
             predictions: arrays by name, for predictions.npz.
         """
         folder = self.run_dir(record.key)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._finish_moving(folder)
         self._set_aside_damaged(record.key)
 
         # Whole under another name first. The rename to NEW decides that this is the run now.
-        staged = folder / f"{NEW}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        staged = temporary_name(folder / NEW)
         try:
             staged.mkdir()
             self._write_files(staged, record, history, predictions)
-            os.rename(staged, folder / NEW)
+            sync_folder(staged)
+            move(staged, folder / NEW)
         finally:
-            shutil.rmtree(staged, ignore_errors=True)
+            remove(staged)
         self._finish_moving(folder)
 
         # A run that failed, for example because the disk was full, continues from its checkpoint.
@@ -250,7 +259,7 @@ class Store:
             writer.writeheader()
             writer.writerows(history)
             files[HISTORY] = folder / HISTORY
-            write_atomic(files[HISTORY], lambda file: file.write(text.getvalue().encode()))
+            write_new(files[HISTORY], lambda file: file.write(text.getvalue().encode()))
 
         if predictions is not None:
             # Imported here, because tables read records and do without NumPy.
@@ -259,10 +268,10 @@ class Store:
             # The stubs of numpy take a keyword for one of the options.
             arrays: dict[str, Any] = dict(predictions)
             files[PREDICTIONS] = folder / PREDICTIONS
-            write_atomic(files[PREDICTIONS], lambda file: np.savez_compressed(file, **arrays))
+            write_new(files[PREDICTIONS], lambda file: np.savez_compressed(file, **arrays))
 
         payload = _json_bytes(with_checksums(record.as_json(), files))
-        write_atomic(folder / RECORD, lambda file: file.write(payload))
+        write_new(folder / RECORD, lambda file: file.write(payload))
 
     def _finish_moving(self, folder: Path) -> None:
         """Move the files of a run that was written again to their places, the record last."""
@@ -270,22 +279,32 @@ class Store:
         if not new.is_dir():
             return
 
-        if (new / RECORD).exists():
-            try:
-                listed = listed_files(read_object(new / RECORD))
-            except ValueError:
-                # It was damaged since. Whoever reads the record finds out.
-                listed = set(FILES)
-            for name in FILES:
-                if (folder / name).is_dir():
-                    self.set_aside(folder / name, "a folder in the place of a file")
-                if (new / name).exists():
-                    os.replace(new / name, folder / name)
-                elif name not in listed:
-                    # The old run had this file, and the new one has none.
-                    (folder / name).unlink(missing_ok=True)
+        whole = (new / RECORD).exists()
+        # Without a record the power failed between two moves. Its record is at its place already,
+        # and what is still here belongs to it.
+        listed = self._listed_in(new / RECORD) if whole else set(FILES)
+        for name in FILES:
+            if (folder / name).is_dir():
+                self.set_aside(folder / name, "a folder in the place of a file")
+            if (new / name).exists():
+                os.replace(new / name, folder / name)
+            elif name not in listed:
+                # The old run had this file, and the new one has none.
+                (folder / name).unlink(missing_ok=True)
+        if whole:
+            # After a power failure, too, the record must not be there without its files.
+            sync_folder(folder)
             os.replace(new / RECORD, folder / RECORD)
+        sync_folder(folder)
         new.rmdir()
+
+    def _listed_in(self, record: Path) -> set[str]:
+        """Return the names of the files that a record vouches for; all where it is damaged."""
+        try:
+            return listed_files(read_object(record))
+        except ValueError:
+            # It was damaged since. Whoever reads the record finds out.
+            return set(FILES)
 
     def _set_aside_damaged(self, key: str) -> None:
         """Rename the files of a run whose record cannot be used: nothing is ever deleted."""
@@ -301,7 +320,7 @@ class Store:
     def set_aside(self, path: Path, reason: str) -> None:
         """Rename a file that cannot be used, so that it is kept and its run can be done again."""
         other = _free_name(path, "corrupt")
-        os.replace(path, other)
+        move(path, other)
         self.warn(f"{path}: {reason}; set aside as {other.name}")
 
     # ---- Plans ----------------------------------------------------------------------------------
@@ -393,7 +412,7 @@ class Store:
         """
         path = self.plan_path(name)
         other = _free_name(path, "forgotten")
-        os.replace(path, other)
+        move(path, other)
         return other
 
     # ---- Locks ----------------------------------------------------------------------------------
