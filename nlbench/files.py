@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -15,10 +16,10 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, cast
 
 
 def short_hash(*parts: bytes | memoryview) -> str:
@@ -101,12 +102,186 @@ def crc32(file: IO[bytes], count: int | None = None) -> int:
 
 # ---- Writing ------------------------------------------------------------------------------------
 
+_GOES_ON = "then the same command goes on"
+
+
+class NotWritten(OSError):
+    """A file or folder could not be written.
+
+    Its text names the path, and says why, how much is needed and free there, and what to do.
+
+    Attributes:
+        remedy: what is needed and free, and what to do.
+    """
+
+    remedy = ""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
+def not_written(error: OSError, path: Path, needed: int = 0) -> OSError:
+    """Return the NotWritten of an error, or the error itself if the system did not cause it.
+
+    Args:
+        needed: the bytes that were to be written; 0 where they are not known.
+    """
+    if isinstance(error, NotWritten) or error.errno is None:
+        return error
+    reason = os.strerror(error.errno)
+    remedy = _remedy(error.errno, path, needed)
+    found = NotWritten(error.errno, f"cannot be written ({reason}): {remedy}", str(path))
+    found.remedy = remedy
+    return found
+
+
+@contextmanager
+def writing(path: Path, needed: int = 0) -> Iterator[None]:
+    """Raise NotWritten in place of an OSError of the block. Args: as `not_written`."""
+    try:
+        yield
+    except OSError as error:
+        raise not_written(error, path, needed) from None
+
+
+def _remedy(number: int, path: Path, needed: int) -> str:
+    """Say what is needed and free at `path`, and what a user can do."""
+    needs = f"it needs {in_bytes(needed)}, and " if needed else ""
+    if number == errno.ENOSPC:
+        free, files = _free_at(path)
+        if files == 0:
+            return f"no further file fits there (all inodes are used). Remove some; {_GOES_ON}"
+        return f"{needs}{in_bytes(free)} are free there. Make room; {_GOES_ON}"
+    if number == errno.EDQUOT:
+        return f"{needs}your quota there is used up. Make room; {_GOES_ON}"
+    if number == errno.EROFS:
+        return f"{needs}the file system is read only. Make it writable; {_GOES_ON}"
+    if number in (errno.EACCES, errno.EPERM):
+        return f"{needs}this user may not write there. Change the permissions; {_GOES_ON}"
+    if number == errno.EIO:
+        return f"{needs}the disk reports an error. Look at the disk; {_GOES_ON}"
+    if number in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV):
+        return f"{needs}its folder is not there. Make it, or put it back; {_GOES_ON}"
+    return f"{needs}the system refuses it. Mend that; {_GOES_ON}"
+
+
+def _free_at(path: Path) -> tuple[int, int]:
+    """Return the free bytes, and the number of further files, of the file system of `path`.
+
+    The number is -1 on a file system that does not count files.
+    """
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return 0, -1
+    return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else -1
+
+
+def in_bytes(count: int) -> str:
+    """Return a number of bytes in words, for example "1.5 MB"."""
+    if count < 1000:
+        return f"{count} bytes"
+    size, units = count / 1000, ["kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        del units[0]
+    return f"{size:.1f} {units[0]}"
+
 
 def sync(file: IO[bytes]) -> None:
     """Bring everything that was written to the disk."""
     # flush() hands the bytes to the system, and fsync() waits for the disk.
     file.flush()
     os.fsync(file.fileno())
+
+
+class Draft(io.BufferedIOBase):
+    """A new file. After an error of the disk nothing more is written, and the bytes are counted.
+
+    So the error can say how much the whole file needs. And whoever writes need not handle the
+    error: torch.save would hide it behind one of its own.
+
+    Attributes:
+        path: its place.
+        size: the bytes that it has, or would have.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file: IO[bytes] | None = None
+        self._error: OSError | None = None
+        self._place = 0
+        self.size = 0
+        try:
+            self._file = path.open("xb")
+        except OSError as error:
+            self._error = error
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        """Write bytes, and return how many they are."""
+        count = memoryview(data).nbytes
+        self._try(lambda file: file.write(data))
+        self._place += count
+        self.size = max(self.size, self._place)
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to another place of the file."""
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.size}[whence]
+        self._place = begin + offset
+        self._try(lambda file: file.seek(self._place))
+        return self._place
+
+    def tell(self) -> int:
+        """Return the place in the file."""
+        return self._place
+
+    def seekable(self) -> bool:
+        """Return that `seek` can be used."""
+        return True
+
+    def writable(self) -> bool:
+        """Return that `write` can be used."""
+        return True
+
+    def flush(self) -> None:
+        """Hand the bytes to the system."""
+        self._try(lambda file: file.flush())
+
+    def finish(self) -> None:
+        """Bring the file to the disk, and close it. Raises the OSError that has come first."""
+        self._try(sync)
+        self.close()
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Close the file."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        # A part that is still to be written is written here.
+        try:
+            file.close()
+        except OSError as error:
+            self._error = self._error or error
+
+    def remove(self) -> None:
+        """Remove the file, if it still has its name."""
+        # A disk that takes no more may refuse this, too. Then it is a leftover.
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def _try(self, act: Callable[[IO[bytes]], object]) -> None:
+        if self._error is not None or self._file is None:
+            return
+        try:
+            act(self._file)
+        except OSError as error:
+            self._error = error
 
 
 def user_path(base: Path, text: str) -> Path:
@@ -147,58 +322,77 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those around it, where they are missing, and bring their names to disk."""
+    """Make a folder and those around it, where they are missing, and bring their names to disk.
+
+    Raises: NotWritten.
+    """
     if path.is_dir():
         return
     make_folder(path.parent)
-    # Another process may have made it since. What is no folder is an error.
-    path.mkdir(exist_ok=True)
-    sync_folder(path.parent)
-
-
-def move(path: Path, to: Path) -> None:
-    """Rename a file or folder within a file system, and bring the new name to the disk."""
-    os.replace(path, to)
-    sync_folder(to.parent)
-    if path.parent != to.parent:
+    with writing(path):
+        # Another process may have made it since. What is no folder is an error.
+        path.mkdir(exist_ok=True)
         sync_folder(path.parent)
 
 
-def write_new(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write` on a new file and fsync it. Its name may be lost; see `sync_folder`."""
-    with _naming(path), path.open("xb") as file:
-        write(file)
-        sync(file)
+def move(path: Path, to: Path) -> None:
+    """Rename a file or folder within a file system, and bring the new name to the disk.
+
+    Raises: NotWritten.
+    """
+    with writing(to):
+        os.replace(path, to)
+        sync_folder(to.parent)
+        if path.parent != to.parent:
+            sync_folder(path.parent)
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Add the name of a file to an OSError that has none, as that of a full disk."""
+def write_new(
+    path: Path, write: Callable[[IO[bytes]], object], meant_for: Path | None = None
+) -> None:
+    """Call `write` on a new file and fsync it. Its name may be lost; see `sync_folder`.
+
+    Args:
+        meant_for: the path that a message names, if the file does not stay where it is written.
+    Raises: NotWritten, after `write`, if the disk did not take it.
+    """
+    draft = Draft(path)
     try:
-        yield
+        # It has what torch, NumPy and zipfile ask of a file.
+        write(cast(IO[bytes], draft))
+        draft.finish()
     except OSError as error:
-        if error.filename is None and error.errno is not None:
-            error.filename = str(path)
-        raise
+        draft.remove()
+        raise not_written(error, meant_for or path, draft.size) from None
+    finally:
+        draft.close()
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a binary file that takes the place of `path` when the block ends without an error.
+    """Yield a new file that takes the place of `path` when the block ends without an error.
 
     The file has a temporary name in the same folder, is fsynced and renamed, and the folder is
     fsynced. So `path` is always whole: the old content, or the new one.
+
+    Raises: NotWritten, after the block, if the disk did not take it.
     """
     # In the same folder, because renaming is atomic within a file system only.
     temporary = temporary_name(path)
+    draft = Draft(temporary)
     try:
-        with _naming(path):
-            with temporary.open("xb") as file:
-                yield file
-                sync(file)
-            move(temporary, path)
+        yield cast(IO[bytes], draft)
+        try:
+            draft.finish()
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except OSError as error:
+            # Before the free space is read.
+            draft.remove()
+            raise not_written(error, path, draft.size) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        draft.close()
+        draft.remove()
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -217,16 +411,18 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     make_folder(path.parent)
     temporary = temporary_name(path)
-    temporary.mkdir(mode=0o700)
+    with writing(path):
+        temporary.mkdir(mode=0o700)
     try:
         yield temporary
-        sync_folder(temporary)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if not path.is_dir():
-                raise
-        sync_folder(path.parent)
+        with writing(path):
+            sync_folder(temporary)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if not path.is_dir():
+                    raise
+            sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

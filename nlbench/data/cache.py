@@ -19,18 +19,21 @@ import numpy as np
 
 from nlbench.errors import DataError, NlbenchWarning
 from nlbench.files import (
+    NotWritten,
     crc32,
     flock,
     is_abandoned,
     is_temporary,
+    make_folder,
     new_folder,
+    not_written,
     open_regular,
     read_regular,
     remove,
     replacing,
     short_hash,
-    sync,
     without_waiting,
+    writing,
 )
 
 # The version of the entries. A higher number decodes everything again. From 2 on they have
@@ -44,6 +47,10 @@ T = TypeVar("T")
 # The files whose content this process has checked, with their state at that time. A process that
 # is forked from this one need not check them again.
 _checked: dict[Path, object] = {}
+
+
+class CacheNotWritten(DataError):
+    """The disk does not take the decoded data. Other runs would meet the same."""
 
 
 class _Damaged(Exception):
@@ -99,7 +106,7 @@ def _opened(entry: Path, read: Callable[[Path], T], write: Callable[[], None]) -
             with suppress(_Damaged):
                 return read(entry)
 
-        entry.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(entry.parent)
         # Jobs that are started together need the same entry at the same time.
         with _lock(entry.parent / f"{entry.name}.lock"):
             if os.path.lexists(entry):
@@ -114,6 +121,10 @@ def _opened(entry: Path, read: Callable[[Path], T], write: Callable[[], None]) -
                 return read(entry)
             except _Damaged as error:
                 raise OSError(f"{entry} was written and cannot be read back: {error}") from None
+    except NotWritten as error:
+        raise CacheNotWritten(
+            f"{error}. Or set NLBENCH_CACHE to a folder that can be written"
+        ) from error
     except OSError as error:
         raise DataError(
             f"{entry.parent}: the decoded data cannot be kept there ({error}); set NLBENCH_CACHE "
@@ -213,18 +224,22 @@ def _state_of(stat: os.stat_result) -> object:
 
 
 def _write(entry: Path, arrays: Arrays, facts: Facts) -> None:
-    with new_folder(entry) as folder:
-        checksums = {}
-        for name, array in arrays.items():
-            path = folder / f"{name}.npy"
-            with path.open("wb") as file:
-                np.save(file, array)
+    needed = sum(array.nbytes for array in arrays.values())
+    try:
+        with new_folder(entry) as folder:
+            checksums = {}
+            for name, array in arrays.items():
+                path = folder / f"{name}.npy"
                 # On the disk before the folder gets its name, so that no entry looks whole that is
                 # not.
-                sync(file)
-            with open_regular(path) as file:
-                checksums[name] = f"{crc32(file):08x}"
-        write_json(folder / "meta.json", {"arrays": checksums, "facts": facts})
+                with replacing(path) as file:
+                    np.save(file, array)
+                with open_regular(path) as file:
+                    checksums[name] = f"{crc32(file):08x}"
+            write_json(folder / "meta.json", {"arrays": checksums, "facts": facts})
+    except NotWritten as error:
+        # The entry needs more than the one array that did not fit.
+        raise not_written(OSError(error.errno, ""), entry, needed) from None
 
 
 # ---- Entries of files ----------------------------------------------------------------------------
@@ -297,6 +312,8 @@ def _remove_leftovers(folder: Path) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Let one process at a time in. Without the lock two would decode, and entries stay whole."""
-    with open(path, "w", opener=without_waiting) as file:
+    with writing(path):
+        file = open(path, "w", opener=without_waiting)  # noqa: SIM115
+    with file:
         flock(file, wait=True)
         yield

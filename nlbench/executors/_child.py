@@ -55,6 +55,7 @@ def train_one(link_handle: int, trace_handle: int, server: int) -> NoReturn:
 
     order: Order = link.receive_one()
     store = Store(order.root, lambda line: reporter.send(Warned(line)))
+    store.place = order.place
     trainer = Trainer(order.options, store, reporter, alone=True)
     try:
         reporter.send(Ended(trainer.attempt(order.todo, order.wait)))

@@ -11,6 +11,7 @@ from typing import Any
 
 from nlbench.errors import UserError
 from nlbench.executors.base import Todo
+from nlbench.results.place import Place
 from nlbench.results.record import RunRecord
 from nlbench.training.context import RunOptions
 
@@ -21,12 +22,14 @@ class Order:
 
     Attributes:
         root: the folder of the store.
+        place: the same folder, which must not be replaced by another one.
     """
 
     todo: Todo
     wait: bool
     options: RunOptions
     root: Path
+    place: Place | None = None
 
 
 @dataclass(frozen=True)

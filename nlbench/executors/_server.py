@@ -22,19 +22,21 @@ import torch
 from nlbench import process_state
 from nlbench.child import end_with_parent, watch_exits
 from nlbench.executors import _child
+from nlbench.training import memory
 
 # A request holds the number of a run; with it come its connection and its file for traces.
 REQUEST = struct.Struct("q")
 
-# A reply holds one of the kinds below, the number of a run, and a value.
-REPLY = struct.Struct("qqq")
+# A reply holds one of the kinds below, the number of a run, and two values.
+REPLY = struct.Struct("qqqq")
 # The server is ready.
 READY = 0
-# The value is the id of the new process.
+# The first value is the id of the new process.
 STARTED = 1
-# The value is how the process has ended, as os.waitpid gives it.
+# The values are how the process has ended, as os.waitpid gives it, and the most memory that it had,
+# in bytes.
 ENDED = 2
-# The value is the errno for which no process could be made.
+# The first value is the errno for which no process could be made.
 REFUSED = 3
 
 
@@ -139,21 +141,21 @@ class _Server:
     def _collect(self) -> None:
         """Report the processes that have ended."""
         while self._numbers:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 return
             # Nor may anything go on that a method has started.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
             if (number := self._numbers.pop(pid, None)) is not None:
-                self._reply(ENDED, number, status)
+                self._reply(ENDED, number, status, memory.bytes_of(used.ru_maxrss))
 
     def _end_all(self) -> None:
         for pid in self._numbers:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
 
-    def _reply(self, kind: int, number: int = 0, value: int = 0) -> None:
+    def _reply(self, kind: int, number: int = 0, value: int = 0, peak: int = 0) -> None:
         # If the parent has ended, the next `recv_fds` finds out.
         with contextlib.suppress(OSError):
-            self._control.sendall(REPLY.pack(kind, number, value))
+            self._control.sendall(REPLY.pack(kind, number, value, peak))

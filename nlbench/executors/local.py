@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nlbench.data import inspect
+from nlbench.data.cache import CacheNotWritten
 from nlbench.data.decode import BrokenImage
-from nlbench.errors import DataError
+from nlbench.errors import DataError, StoreError
 from nlbench.executors.base import Todo, age_of
+from nlbench.files import NotWritten
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
@@ -67,7 +69,8 @@ class Trainer:
             except FitHeld:
                 self._listener.on_postpone(spec)
                 return None
-            except Stopped:
+            # Neither is an error of the run: the disk, or the folder of the store.
+            except (Stopped, NotWritten, CacheNotWritten, StoreError):
                 raise
             # One method that fails must not end the other runs of a sweep.
             except self._of_the_run as error:

@@ -35,10 +35,12 @@ from nlbench.executors._messages import Ended, Link, Message, Order, Raised, Rep
 from nlbench.executors._stopping import StopSignals
 from nlbench.executors.base import Todo, age_of
 from nlbench.executors.local import POLL_SECONDS, keep_or_write
+from nlbench.files import NotWritten
 from nlbench.plan.options import Jobs
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
+from nlbench.training import memory
 from nlbench.training.context import Listener, RunOptions
 from nlbench.training.record import failed
 
@@ -130,7 +132,15 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 class WorkerDied(Exception):
-    """The process that trained a run has ended before the run."""
+    """The process that trained a run has ended before the run.
+
+    Attributes:
+        peak_memory: the most memory that it had, in bytes, where that may be the reason; else 0.
+    """
+
+    def __init__(self, message: str, peak_memory: int = 0):
+        super().__init__(message)
+        self.peak_memory = peak_memory
 
 
 class TimedOut(Exception):
@@ -149,6 +159,7 @@ class Run:
         pid: the id of the process, 0 before it is there.
         silent: seconds since its last sign of life.
         closed: whether it has closed the connection.
+        kills: `memory.kills` when it began.
     """
 
     number: int
@@ -159,6 +170,7 @@ class Run:
     pid: int = 0
     silent: float = 0.0
     closed: bool = False
+    kills: int = 0
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process, and to all that it has started."""
@@ -229,14 +241,14 @@ class _Runs:
         self._count += 1
         ours, theirs = socket.socketpair()
         trace = tempfile.TemporaryFile()  # noqa: SIM115
-        run = Run(self._count, todo, self.free.popleft(), Link(ours), trace)
+        run = Run(self._count, todo, self.free.popleft(), Link(ours), trace, kills=memory.kills())
         self.going[run.number] = run
         options = replace(self.options, devices=(run.device,))
         # If the server or the process has died, `messages` finds out.
         with contextlib.suppress(OSError):
             request = _server.REQUEST.pack(run.number)
             socket.send_fds(self._control, [request], [theirs.fileno(), trace.fileno()])
-            run.link.send(Order(todo, wait, options, self.store.root))
+            run.link.send(Order(todo, wait, options, self.store.root, self.store.place))
         theirs.close()
 
     def finish(self, run: Run) -> None:
@@ -322,7 +334,7 @@ class _Runs:
         while len(self._unread) >= _server.REPLY.size:
             reply = _server.REPLY.unpack_from(self._unread)
             self._unread = self._unread[_server.REPLY.size :]
-            kind, number, value = reply
+            kind, number, value, peak = reply
             run = self.going.get(number)
             if kind == _server.READY:
                 self._ready = True
@@ -338,7 +350,7 @@ class _Runs:
                 if self.stopping:
                     yield run, Ended(None)
                 else:
-                    yield run, Ended(self.record_of_dead(run, _died(run, kind, value)))
+                    yield run, Ended(self.record_of_dead(run, _died(run, kind, value, peak)))
 
     def _remaining(self, run: Run) -> Iterator[tuple[Run, Message]]:
         """Yield what a process has sent before it ended."""
@@ -426,8 +438,12 @@ class _ServerDied(Exception):
     """The fork server has ended."""
 
 
-def _died(run: Run, kind: int, value: int) -> Exception:
-    """Return the error of a run whose process has ended, or could not be made."""
+def _died(run: Run, kind: int, value: int, peak: int) -> Exception:
+    """Return the error of a run whose process has ended, or could not be made.
+
+    Args:
+        value, peak: see `_server`.
+    """
     if kind == _server.REFUSED:
         return WorkerDied(f"no process could be started for it: {os.strerror(value)}")
 
@@ -443,7 +459,10 @@ def _died(run: Run, kind: int, value: int) -> Exception:
         )
     reason = f"its process {child.how_it_ended(status)}{run.place()}"
     if status == -signal.SIGKILL:
-        reason += "; when memory is short the system does that, and fewer --jobs need less"
+        return WorkerDied(f"{reason}; {memory.why_killed(peak, memory.kills() > run.kills)}", peak)
+    if status == -signal.SIGBUS:
+        # A page of a file that is mapped into memory cannot be read any more.
+        reason += "; a file of the cache was cut off or its disk is gone, which NLBENCH_CACHE names"
     return WorkerDied(reason)
 
 
@@ -522,10 +541,11 @@ class _Sweep:
             hook: Callable[..., None] = getattr(self._listener, message.hook)
             hook(run.todo.spec, *message.values)
         elif isinstance(message, Raised):
-            if isinstance(message.error, UserError) or message.error.errno in _OF_THE_DISK:
-                raise message.error
+            error = message.error
+            if isinstance(error, UserError | NotWritten) or error.errno in _OF_THE_DISK:
+                raise error
             # For example a method that has closed the files of its process.
-            self._ended(run, self._runs.record_of_dead(run, message.error))
+            self._ended(run, self._runs.record_of_dead(run, error))
         else:
             self._ended(run, message.record)
 

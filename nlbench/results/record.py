@@ -136,13 +136,16 @@ class MethodFacts(TypedDict, total=False):
 class RunError(TypedDict, total=False):
     """The reason why a run is not done.
 
-    A diverged run has epoch and step, a failed one its traceback.
+    A diverged run has epoch and step, a failed one its traceback. Where memory was short, or the
+    process was killed, it has the most memory that it had, in bytes.
     """
 
     message: str
     epoch: int
     step: int
     traceback: str
+    peak_memory: int
+    peak_gpu_memory: int
 
 
 Part = TypeVar("Part")

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import itertools
 import json
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlbench.errors import StoreError
 from nlbench.files import (
+    NotWritten,
     make_folder,
     move,
     remove,
@@ -34,6 +35,7 @@ from nlbench.files import (
     temporary_name,
     write_atomic,
     write_new,
+    writing,
 )
 from nlbench.results.integrity import (
     FILES,
@@ -49,7 +51,8 @@ from nlbench.results.integrity import (
     read_object,
     with_checksums,
 )
-from nlbench.results.lock import hold, holder_of
+from nlbench.results.lock import hold, holder_of, release
+from nlbench.results.place import Place
 from nlbench.results.plan_file import check_plan, with_checksum
 from nlbench.results.record import RunRecord
 
@@ -61,6 +64,9 @@ Warn = Callable[[str], None]
 
 # So many locks of other processes are named. Where many share a store, they hold many runs.
 _MOST_NAMED = 3
+
+# Of a file that is written for a try: as much as file systems reserve at a time.
+_PROBE_BYTES = 4096
 
 
 def _json_bytes(value: Mapping[str, object]) -> bytes:
@@ -104,6 +110,8 @@ class Store:
         self.ended: dict[str, RunRecord] = {}
         # What is wrong with the plans that `plans` has left out.
         self.damaged_plans: list[str] = []
+        # The folder itself, as far as it was remembered: it must stay the same while runs go on.
+        self.place: Place | None = None
         self._reported: set[Damage] = set()
         self._named_locks: set[str] = set()
         # By key: the state of the run's files, and what was found.
@@ -140,14 +148,28 @@ class Store:
         try:
             for name in ("runs", "suites", "fits"):
                 make_folder(self.root / name)
-            # On most systems the file has no name, so that nothing is left of it.
-            with tempfile.TemporaryFile(prefix=".probe.", suffix=".tmp", dir=runs):
-                pass
+            # On most systems the file has no name, so that nothing is left of it. It has bytes,
+            # because a file system that is full takes empty files.
+            with (
+                writing(runs, _PROBE_BYTES),
+                tempfile.TemporaryFile(prefix=".probe.", suffix=".tmp", dir=runs) as probe,
+            ):
+                probe.write(bytes(_PROBE_BYTES))
+                probe.flush()
         except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            remedy = "choose another folder with --out"
+            if isinstance(error, NotWritten) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                remedy = f"{error.remedy}. Or {remedy}"
             raise StoreError(
-                f"{self.root}: cannot write the records there ({error.strerror}): "
-                "choose another folder with --out"
+                f"{self.root}: cannot write the records there ({reason}): {remedy}"
             ) from None
+        self.place = Place.of(self.root)
+
+    def require_place(self) -> None:
+        """Raise StoreError where the folder is not the one any more that was remembered."""
+        if self.place is not None:
+            self.place.require()
 
     # ---- Runs -----------------------------------------------------------------------------------
 
@@ -225,6 +247,7 @@ class Store:
             history: the metrics of each epoch; all have the keys of the first.
             predictions: arrays by name, for predictions.npz.
         """
+        self.require_place()
         folder = self.run_dir(record.key)
         make_folder(folder)
         self._finish_moving(folder)
@@ -233,9 +256,11 @@ class Store:
         # Whole under another name first. The rename to NEW decides that this is the run now.
         staged = temporary_name(folder / NEW)
         try:
-            staged.mkdir()
-            self._write_files(staged, record, history, predictions)
-            sync_folder(staged)
+            with writing(folder):
+                staged.mkdir()
+            self._write_files(staged, folder, record, history, predictions)
+            with writing(folder):
+                sync_folder(staged)
             move(staged, folder / NEW)
         finally:
             remove(staged)
@@ -243,10 +268,12 @@ class Store:
 
         # A run that failed, for example because the disk was full, continues from its checkpoint.
         if record.status != "failed":
-            (folder / "checkpoint.pt").unlink(missing_ok=True)
+            with writing(folder):
+                (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def _write_files(
         self,
+        staged: Path,
         folder: Path,
         record: RunRecord,
         history: Sequence[Mapping[str, object]],
@@ -258,8 +285,9 @@ class Store:
             writer = csv.DictWriter(text, fieldnames=list(history[0]))
             writer.writeheader()
             writer.writerows(history)
-            files[HISTORY] = folder / HISTORY
-            write_new(files[HISTORY], lambda file: file.write(text.getvalue().encode()))
+            files[HISTORY] = staged / HISTORY
+            content = text.getvalue().encode()
+            write_new(files[HISTORY], lambda file: file.write(content), folder / HISTORY)
 
         if predictions is not None:
             # Imported here, because tables read records and do without NumPy.
@@ -267,18 +295,24 @@ class Store:
 
             # The stubs of numpy take a keyword for one of the options.
             arrays: dict[str, Any] = dict(predictions)
-            files[PREDICTIONS] = folder / PREDICTIONS
-            write_new(files[PREDICTIONS], lambda file: np.savez_compressed(file, **arrays))
+            files[PREDICTIONS] = staged / PREDICTIONS
+            write_new(
+                files[PREDICTIONS],
+                lambda file: np.savez_compressed(file, **arrays),
+                folder / PREDICTIONS,
+            )
 
         payload = _json_bytes(with_checksums(record.as_json(), files))
-        write_new(folder / RECORD, lambda file: file.write(payload))
+        write_new(staged / RECORD, lambda file: file.write(payload), folder / RECORD)
 
     def _finish_moving(self, folder: Path) -> None:
         """Move the files of a run that was written again to their places, the record last."""
         new = folder / NEW
-        if not new.is_dir():
-            return
+        if new.is_dir():
+            with writing(folder):
+                self._move_all(new, folder)
 
+    def _move_all(self, new: Path, folder: Path) -> None:
         whole = (new / RECORD).exists()
         # Without a record the power failed between two moves. Its record is at its place already,
         # and what is still here belongs to it.
@@ -334,6 +368,7 @@ class Store:
 
         An older one that is damaged is kept under another name.
         """
+        self.require_place()
         name = str(plan["suite"])
         try:
             self.plan(name)
@@ -424,6 +459,7 @@ class Store:
         Tidies up after a process that was killed: removes the temporary files in the run's folder,
         and moves the files of a run that was written again to their places.
         """
+        self.require_place()
         folder = self.run_dir(key)
         with hold(folder / "lock", leftovers=".*.tmp", warn=self.warn) as mine:
             if mine:
@@ -447,9 +483,4 @@ class Store:
 
         On a file system without flock it would otherwise be valid until its heartbeat is too old.
         """
-        lock = self.run_dir(key) / "lock"
-        if lock.is_file() and lock.read_text(errors="replace").split() == [
-            socket.gethostname(),
-            str(pid),
-        ]:
-            lock.write_text("")
+        release(self.run_dir(key) / "lock", pid)

@@ -82,6 +82,7 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`, a dictionary that torch.load reads with weights_only."""
+        self._store.require_place()
         # Written to another name first: a process that is killed here leaves the old checkpoint.
         tagged = {**state, "tag": self.tag}
         write_atomic(

@@ -27,6 +27,7 @@ from nlbench.results.record import (
     RunError,
     RunRecord,
 )
+from nlbench.training import memory
 from nlbench.training.checkpoint import Progress
 from nlbench.training.context import RunOptions
 from nlbench.training.evaluate import Diverged
@@ -83,9 +84,20 @@ def ended(
 
 
 def failed(spec: RunSpec, error: BaseException, options: RunOptions) -> RunRecord:
-    """Return the record of a run that raised `error`."""
+    """Return the record of a run that raised `error`.
+
+    An error that has an attribute `peak_memory`, in bytes, is of another process than this one.
+    """
     path = options.methods[spec.method].path
     facts: RunError = {"message": message_of(error, path), "traceback": _traceback_of(error, path)}
+    if peak := getattr(error, "peak_memory", 0):
+        facts["peak_memory"] = peak
+    elif memory.is_shortage(error):
+        gpu_peak = memory.peak_gpu_bytes(options.device)
+        facts["peak_memory"] = memory.peak_bytes()
+        if gpu_peak:
+            facts["peak_gpu_memory"] = gpu_peak
+        facts["message"] += f"; {memory.advice(facts['peak_memory'], gpu_peak)}"
     return RunRecord(
         key=spec.key,
         status="failed",

@@ -39,7 +39,7 @@ from nlbench.data.noise.relation import unrelated
 from nlbench.data.places import Places
 from nlbench.data.test_share import choose_test
 from nlbench.errors import DataError, DataMissing, did_you_mean
-from nlbench.files import short_hash
+from nlbench.files import short_hash, writing
 
 INFO = Info(
     name="folder",
@@ -756,7 +756,9 @@ def _write_out(files: Sequence[Path], chosen: ChosenColumns, folder: Path) -> li
     listed = []
     for number, (content, labels) in enumerate(image_parquet.images(files, chosen)):
         name = f"{number // 1000:04}/{number:07}-{short_hash(content)}"
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
+        # Not brought to the disk one by one, since the hash in the name tells what is whole.
+        with writing(folder / name, len(content)):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
         listed.append([name, *labels])
     return listed

@@ -346,7 +346,7 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
         with replacing(path) as file:
             writer(file, as_labels(labels, "labels"))
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+        raise DataError(str(error)) from error
 
 
 def _write_npy(file: IO[bytes], labels: np.ndarray) -> None:
