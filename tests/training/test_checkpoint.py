@@ -1,5 +1,6 @@
 """Checkpoints and helper networks: damaged ones and those of another run are never used."""
 
+import functools
 import os
 import random
 import zipfile
@@ -9,8 +10,8 @@ import torch
 from sweeps import outcome, sweep
 from torch import nn
 
+from nlbench.results.state_files import write_with_checksum
 from nlbench.results.store import Store
-from nlbench.training import checkpoint
 from nlbench.training.checkpoint import Checkpoint
 
 TAG = {"seed": 0, "run": "a" * 16, "code": "c"}
@@ -103,7 +104,7 @@ def test_a_checkpoint_of_another_run_is_named(saved, other, reason):
 def test_a_state_of_another_kind_is_named(saved, state):
     made, warnings = saved
     with open(made.path, "wb") as file:
-        checkpoint._save_with_checksum(state, file)
+        write_with_checksum(file, functools.partial(torch.save, state))
 
     assert made.load() is None
     assert "it is no state of a training" in warnings[0]
