@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nlbench import models, registry
 from nlbench.errors import NlbenchWarning, StoreError, SuiteError, did_you_mean
+from nlbench.executors import RAY, Choice
 from nlbench.plan import arguments
 from nlbench.plan.arguments import in_python, python_interface
 from nlbench.plan.expand import expand
@@ -41,6 +41,7 @@ class Sweep:
         devices: returns the devices that the user named. They are looked for when they are needed.
         looked_at: the keys of the runs whose records were read to prepare the sweep. Of a tuned
             suite they are those of its tries, too.
+        executor: the executor that the user named.
     """
 
     plan: Plan
@@ -51,6 +52,7 @@ class Sweep:
     data_dir: Path
     devices: Callable[[], tuple[torch.device, ...]]
     looked_at: set[str] = field(default_factory=set)
+    executor: Choice = field(default_factory=Choice)
 
     def run(
         self,
@@ -58,7 +60,7 @@ class Sweep:
         *,
         checkpoint_seconds: float = 10.0,
         debug: bool = False,
-        jobs: Jobs = 1,
+        jobs: Jobs | None = None,
         cuda_graphs: bool | None = None,
         save_weights: bool = False,
         timeout: float = DEFAULT_TIMEOUT_MINUTES,
@@ -73,7 +75,7 @@ class Sweep:
             cannot be had and for devices that do not exist.
         """
         from nlbench import executors
-        from nlbench.executors import base, workers
+        from nlbench.executors import base
 
         self.store.require_writable()
         tidy(self.store, sorted(self.looked_at))
@@ -88,10 +90,12 @@ class Sweep:
             methods=self.methods,
             checkpoint_seconds=checkpoint_seconds,
             cuda_graphs=cuda_graphs,
-            jobs=workers.count_jobs(jobs, todo, devices),
+            jobs=self._count_jobs(jobs, todo, devices),
             debug=debug,
             save_weights=save_weights,
-            executor=os.environ.get("NLBENCH_EXECUTOR", ""),
+            executor=self.executor.name,
+            address=self.executor.address,
+            gpus_per_run=self.executor.gpus_per_run or 1.0,
             timeout_seconds=60 * timeout,
         )
         executor = executors.choose(options)
@@ -112,6 +116,17 @@ class Sweep:
         planned = [base.Todo(spec, self.state.ages[spec.key]) for spec in todo]
         executor.execute(planned, options, self.store, listener or base.Listener())
         self._require_results()
+
+    def _count_jobs(
+        self, jobs: Jobs | None, todo: Sequence[RunSpec], devices: Sequence[torch.device]
+    ) -> int:
+        """Return how many runs may go on at the same time, as `RunOptions.jobs`."""
+        from nlbench.executors import workers
+
+        if self.executor.name == RAY:
+            # Ray knows for how many each node has room.
+            return jobs if isinstance(jobs, int) else 0
+        return workers.count_jobs(jobs or 1, todo, devices)
 
     def _warn_of_missing_weights(self) -> None:
         """Warn of runs that are done, whose weights can only be had by training again."""
@@ -151,6 +166,9 @@ class Sweep:
     def _warn_of_slowness(self, todo: Sequence[RunSpec], device: torch.device, jobs: int) -> None:
         from nlbench import hardware
 
+        # Nobody knows the processors of other machines here.
+        if self.executor.remote:
+            return
         bfloat16 = any(spec.protocol.precision == "bfloat16" for spec in todo)
         if bfloat16 and not hardware.has_bfloat16(device):
             self.store.warn(
@@ -220,6 +238,7 @@ def prepare(
     device: str = "auto",
     methods_dir: str | Path | None = None,
     stale: Literal["keep", "rerun"] = "keep",
+    executor: Choice | None = None,
     warn: Warn = lambda line: None,
 ) -> Sweep:
     """Check a whole suite, and find out which of its runs are still to be trained.
@@ -227,7 +246,8 @@ def prepare(
     A tuned suite has two stages. While a try lacks its record, the sweep holds the tries
     (`plan.tries`); after that, it holds the runs with the settings that the tries chose.
 
-    Args: see `run`; `warn` gets each warning as a line of text.
+    Args: see `run`; `warn` gets each warning as a line of text. `executor` is by default the one
+        that NLBENCH_EXECUTOR names.
     Raises: as `run`.
     """
     from nlbench import hardware
@@ -235,12 +255,15 @@ def prepare(
     from nlbench.executors import base
     from nlbench.plan import tuning
 
+    choice = Choice.of_user() if executor is None else executor
+    choice.check_device(device)
     checked, problems = read_suite(suite)
     _check_only(only, checked)
     methods_dirs = [Path(methods_dir)] if methods_dir is not None else []
     methods = registry.method_files(methods_dirs)
     places, store = Places.of_user(data_dir), Store(out, warn)
-    devices = functools.cache(functools.partial(base.pick_devices, device))
+    pick_devices = base.device_of_cluster if choice.remote else base.pick_devices
+    devices = functools.cache(functools.partial(pick_devices, device))
 
     def planned(part: Suite) -> Plan:
         # Tries have a seed of their own, whatever seeds were asked for.
@@ -252,7 +275,7 @@ def prepare(
             settings=overrides,
             seeds=None if are_tries else seeds,
             methods_dirs=methods_dirs,
-            auto_precision=lambda: hardware.precision(devices()),
+            auto_precision=lambda: hardware.precision(base.seen_here(devices())),
         )
 
     looked_at: set[str] = set()
@@ -279,7 +302,7 @@ def prepare(
         chosen = [spec for spec in chosen if spec.seed in seeds]
     state = base.state(chosen, store, methods, stale)
     looked_at.update(spec.key for spec in chosen)
-    return Sweep(plan, chosen, state, store, methods, places.data_dir, devices, looked_at)
+    return Sweep(plan, chosen, state, store, methods, places.data_dir, devices, looked_at, choice)
 
 
 def _check_only(only: Sequence[str] | None, suite: Suite) -> None:
@@ -327,10 +350,13 @@ def run(
     methods_dir: str | Path | None = None,
     stale: Literal["keep", "rerun"] = "keep",
     checkpoint_seconds: float = 10.0,
-    jobs: Jobs = 1,
+    jobs: Jobs | None = None,
     cuda_graphs: bool | None = None,
     save_weights: bool = False,
     timeout: float = DEFAULT_TIMEOUT_MINUTES,
+    executor: str | None = None,
+    address: str | None = None,
+    gpus_per_run: float | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train the runs that a suite still lacks, and return its records, older ones included.
@@ -353,8 +379,10 @@ def run(
         stale: keep or train again the records made by an older version of the code.
         checkpoint_seconds: a run writes a checkpoint at the end of an epoch, if the last one is at
             least so old.
-        jobs: number of runs to train in parallel on each device, each in a process of its own.
-            "auto" is as many as the CPU cores allow, and one on a GPU. Results do not depend on it.
+        jobs: number of runs to train in parallel on each device, each in a process of its own; 1
+            by default. "auto" is as many as the CPU cores allow, and one on a GPU. With the
+            executor "ray": the largest number in parallel in all, by default as many as there is
+            room for. Results do not depend on it.
         cuda_graphs: on a GPU, replay default training steps as CUDA graphs, with the same results.
             None means True for nlbench's own models and False for others. It has no effect on a
             CPU, with `compile`, and on training steps that a method defines itself.
@@ -362,6 +390,13 @@ def run(
             `load_weights`.
         timeout: minutes after which a run that shows no sign of life is ended as failed; 0 for no
             limit.
+        executor: "workers", the default; "local" trains in this process, and "ray" on a Ray cluster
+            or a Ray of this machine. The environment variable NLBENCH_EXECUTOR names another
+            default.
+        address: with the executor "ray", the cluster: "HOST:PORT" or "auto". By default Ray is
+            started on this machine for this call.
+        gpus_per_run: with the executor "ray", the part of a GPU that it reserves for each run; 1 by
+            default.
         progress: show the progress on standard error: live in a terminal or a notebook, else a line
             for each run.
 
@@ -379,7 +414,10 @@ def run(
     arguments.check_flag("cuda_graphs", cuda_graphs, optional=True)
     arguments.check_flag("save_weights", save_weights)
     arguments.check_flag("progress", progress)
-    parallel_jobs = arguments.check_jobs(jobs)
+    parallel_jobs = None if jobs is None else arguments.check_jobs(jobs)
+    arguments.check_text("executor", executor)
+    arguments.check_text("address", address)
+    arguments.check_number("gpus_per_run", gpus_per_run)
     prepare_again = functools.partial(
         prepare,
         suite,
@@ -391,6 +429,7 @@ def run(
         device=device,
         methods_dir=methods_dir,
         stale=stale,
+        executor=Choice.of_user(executor, address, gpus_per_run),
         warn=_warn,
     )
 

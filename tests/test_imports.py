@@ -88,7 +88,7 @@ MAY = {
     | {"registry", "build", "models", "ops", "errors", "hardware", "child"},
     "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"},
     "executors": {"training", "results", "plan", "data", "code_hash", "registry"}
-    | {"errors", "files", "hardware", "process_state", "child"},
+    | {"models", "errors", "files", "hardware", "process_state", "child"},
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}
     | {"contract", "child", "errors"},
     "bench": {"results", "ops", "errors", "hardware"},

@@ -53,10 +53,35 @@ Settings = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
 Gpus = Annotated[str | None, typer.Option(help="Distribute the runs over these GPUs: 0,2")]
 ParallelJobs = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Number of runs to train in parallel on each device, or `auto` (as many as the CPU "
-        "cores allow)."
+        "cores allow). The default is 1; with --executor ray it is as many as the nodes have room "
+        "for, and a number limits them."
+    ),
+]
+ExecutorName = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="workers (the default), local (trains in this process) or ray (a Ray cluster).",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="With --executor ray: the cluster, or `auto` for the one that this machine is in. "
+        "Without it, Ray is started on this machine for this command.",
+    ),
+]
+GpusPerRun = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PART",
+        help="With --executor ray: the part of a GPU that is reserved for each run; 0.25 lets four "
+        "runs share one. The default is 1.",
     ),
 ]
 CudaGraphs = Annotated[
@@ -119,7 +144,10 @@ def run(
     data_dir: DataDir = None,
     device: Device = "auto",
     gpus: Gpus = None,
-    jobs: ParallelJobs = "1",
+    jobs: ParallelJobs = None,
+    executor: ExecutorName = None,
+    address: Address = None,
+    gpus_per_run: GpusPerRun = None,
     cuda_graphs: CudaGraphs = None,
     save_weights: SaveWeights = False,
     dry_run: DryRun = False,
@@ -135,12 +163,14 @@ def run(
     wrong and nothing ran; 130 interrupted (143 by SIGTERM), with everything finished kept.
     """
     from nlbench import api
+    from nlbench.executors import Choice
     from nlbench.plan.options import devices_of_gpus, parse_jobs, parse_only, parse_seeds, parse_set
     from nlbench.results import table as tables
 
     beside_debug = {
         "--dry-run": dry_run,
-        "--jobs": jobs != "1",
+        "--jobs": jobs not in (None, "1"),
+        "--executor": executor is not None,
         "several GPUs": "," in (gpus or device),
         "--save-weights": save_weights,
         "--cuda-graphs": cuda_graphs is not None,
@@ -148,6 +178,8 @@ def run(
         "--timeout": timeout != 60.0,
     }
     _refuse_idle_options(debug, beside_debug, bool(cuda_graphs) and device == "cpu")
+    if executor == "local":
+        _refuse_beside_local({option: beside_debug[option] for option in ("--jobs", "--timeout")})
     # Kept as a function, because a tuned suite is prepared once for its tries and once for what
     # they chose.
     prepare = functools.partial(
@@ -161,9 +193,10 @@ def run(
         device=device if gpus is None else devices_of_gpus(gpus, device),
         methods_dir=methods_dir,
         stale=stale.value,
+        executor=Choice.of_user(executor, address, gpus_per_run),
         warn=warn,
     )
-    parallel_jobs = parse_jobs(jobs)
+    parallel_jobs = None if jobs is None else parse_jobs(jobs)
     try:
         sweep = prepare()
         if not dry_run:
@@ -230,6 +263,16 @@ def _refuse_idle_options(debug: bool, beside_debug: dict[str, bool], no_gpu: boo
             raise SuiteError(f"--debug and {option} exclude each other: {reason}")
     if no_gpu:
         raise SuiteError("--cuda-graphs and --device cpu exclude each other: they need a GPU")
+
+
+def _refuse_beside_local(given: dict[str, bool]) -> None:
+    """Raise SuiteError for options that `--executor local` does not use, if they are given."""
+    for option, is_given in given.items():
+        if is_given:
+            raise SuiteError(
+                f"--executor local and {option} exclude each other: it trains one run after the "
+                "other in this process, and cannot end one that hangs"
+            )
 
 
 # ---- Messages ------------------------------------------------------------------------------------

@@ -1,20 +1,84 @@
 """Executors: ways to carry out the runs of a plan.
 
 An executor is a module of this folder with a function `execute`, see `base.Executor`. A new file
-`nlbench/executors/NAME.py` can be used at once, with NLBENCH_EXECUTOR=NAME.
+`nlbench/executors/NAME.py` can be used at once, with `--executor NAME`.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.errors import SuiteError, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from nlbench.executors.base import Executor
     from nlbench.training.context import RunOptions
+
+# The executor whose options are `address` and `gpus_per_run`.
+RAY = "ray"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The executor that a user names, with the options that are its own.
+
+    Attributes:
+        name: empty for the usual one.
+        address: the Ray cluster; empty for a Ray of this machine alone.
+        gpus_per_run: the part of a GPU that Ray reserves for a run; None for a whole one.
+    """
+
+    name: str = ""
+    address: str = ""
+    gpus_per_run: float | None = None
+
+    @classmethod
+    def of_user(
+        cls, name: str | None = None, address: str | None = None, gpus_per_run: float | None = None
+    ) -> Choice:
+        """Return what was asked for, by options or by the environment variable NLBENCH_EXECUTOR.
+
+        Raises: SuiteError for a name that is no executor, and for options of another executor;
+            UserError for an executor whose package is not installed.
+        """
+        chosen = name or os.environ.get("NLBENCH_EXECUTOR", "")
+        if chosen:
+            _require_known(chosen, f"--executor {name}" if name else f"NLBENCH_EXECUTOR={chosen}")
+        for option, value in (("--address", address), ("--gpus-per-run", gpus_per_run)):
+            if value is not None and chosen != RAY:
+                raise SuiteError(f"{option} {value}: is an option of --executor {RAY}; add that")
+        if gpus_per_run is not None and not 0 < gpus_per_run <= 1:
+            raise SuiteError(
+                f"--gpus-per-run {gpus_per_run:g}: must be above 0 and at most 1, because a run "
+                "trains on one GPU; 0.25 lets four runs share one"
+            )
+        if chosen == RAY and importlib.util.find_spec(RAY) is None:
+            raise UserError(
+                f"--executor {RAY}: the package ray is not installed: pip install 'nlbench[ray]'"
+            )
+        return cls(chosen, address or "", gpus_per_run)
+
+    def check_device(self, device: str) -> None:
+        """Raise SuiteError for devices that the executor cannot use."""
+        if self.name != RAY:
+            return
+        if ":" in device:
+            raise SuiteError(
+                f"--device {device}: Ray assigns the GPUs of each node to runs; write --device "
+                "cuda. CUDA_VISIBLE_DEVICES, where Ray is started, limits which ones it has"
+            )
+        if device == "cpu" and self.gpus_per_run is not None:
+            raise SuiteError("--gpus-per-run and --device cpu exclude each other")
+
+    @property
+    def remote(self) -> bool:
+        """Return whether runs are trained on other machines than this one."""
+        return bool(self.address)
 
 
 def names() -> list[str]:
@@ -38,13 +102,20 @@ def choose(options: RunOptions) -> Executor:
     Raises: SuiteError for a name that is no executor.
     """
     name = options.executor or usual(options)
-    if name not in names():
-        hint = did_you_mean(name, names())
-        raise SuiteError(
-            f"NLBENCH_EXECUTOR={name}: no such executor. There are: {', '.join(names())}.{hint}"
-        )
+    _require_known(name, f"NLBENCH_EXECUTOR={name}")
 
     # Imported by its name and only when it is used: training imports torch, and help and tables do
     # without it.
     executor: Executor = importlib.import_module(f"nlbench.executors.{name}")
     return executor
+
+
+def _require_known(name: str, given: str) -> None:
+    """Raise SuiteError for a name that is no executor.
+
+    Args:
+        given: how the user has named it.
+    """
+    if name not in names():
+        hint = did_you_mean(name, names())
+        raise SuiteError(f"{given}: no such executor. There are: {', '.join(names())}.{hint}")

@@ -16,7 +16,6 @@ from nlbench.errors import UserError
 from nlbench.executors._messages import Ended, Link, Message, Order, Raised, Reported, Warned
 from nlbench.executors.local import Trainer
 from nlbench.plan.spec import RunSpec
-from nlbench.results.store import Store
 from nlbench.training.context import At, EpochMetrics, Listener
 from nlbench.training.pulse import Stopped
 
@@ -54,8 +53,7 @@ def train_one(link_handle: int, trace_handle: int, server: int) -> NoReturn:
     signal.signal(signal.SIGTERM, reporter.stop)
 
     order: Order = link.receive_one()
-    store = Store(order.root, lambda line: reporter.send(Warned(line)))
-    store.place = order.place
+    store = order.open_store(lambda line: reporter.send(Warned(line)))
     trainer = Trainer(order.options, store, reporter, alone=True)
     try:
         reporter.send(Ended(trainer.attempt(order.todo, order.wait)))

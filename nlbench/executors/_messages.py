@@ -5,15 +5,17 @@ from __future__ import annotations
 import pickle
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nlbench.errors import UserError
 from nlbench.executors.base import Todo
-from nlbench.results.place import Place
 from nlbench.results.record import RunRecord
+from nlbench.results.store import Store, Warn
 from nlbench.training.context import RunOptions
+
+OpenStore = Callable[[Warn], Store]
 
 
 @dataclass(frozen=True)
@@ -21,15 +23,13 @@ class Order:
     """What the process of a run is to do, see `Trainer.attempt`. The first device is its own.
 
     Attributes:
-        root: the folder of the store.
-        place: the same folder, which must not be replaced by another one.
+        open_store: opens the store; it gets the function that is called with warnings.
     """
 
     todo: Todo
     wait: bool
     options: RunOptions
-    root: Path
-    place: Place | None = None
+    open_store: OpenStore
 
 
 @dataclass(frozen=True)

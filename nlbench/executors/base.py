@@ -28,8 +28,10 @@ __all__ = [
     "Todo",
     "Trained",
     "age_of",
+    "device_of_cluster",
     "load_trained",
     "pick_devices",
+    "seen_here",
     "state",
 ]
 
@@ -136,6 +138,25 @@ def pick_devices(names: str) -> tuple[torch.device, ...]:
     if devices == ("auto",):
         devices = ("cuda",) if torch.cuda.is_available() else ("cpu",)
     return tuple(_existing(name) for name in devices)
+
+
+def device_of_cluster(name: str) -> tuple[torch.device, ...]:
+    """Return the device that runs use on other machines, which this one need not have.
+
+    Args:
+        name: "cpu", "cuda", or "auto" for what this machine would use.
+    """
+    return pick_devices(name) if name == "auto" else (torch.device(name),)
+
+
+def seen_here(devices: tuple[torch.device, ...]) -> tuple[torch.device, ...]:
+    """Return `devices`. Raises SuiteError where this machine cannot tell what they can do."""
+    if devices[0].type == "cuda" and not torch.cuda.is_available():
+        raise SuiteError(
+            "precision auto: this machine decides it for the whole cluster and sees no GPU; add "
+            "--set precision=bfloat16 (GPUs from compute capability 8.0 on) or float32"
+        )
+    return devices
 
 
 def _existing(name: str) -> torch.device:

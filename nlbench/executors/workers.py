@@ -12,6 +12,7 @@ import ast
 import collections
 import contextlib
 import errno
+import functools
 import os
 import signal
 import socket
@@ -31,15 +32,25 @@ from nlbench import child, hardware
 from nlbench.data import decode
 from nlbench.errors import SuiteError, UserError
 from nlbench.executors import _child, _server
-from nlbench.executors._messages import Ended, Link, Message, Order, Raised, Reported, Warned
+from nlbench.executors._messages import (
+    Ended,
+    Link,
+    Message,
+    OpenStore,
+    Order,
+    Raised,
+    Reported,
+    Warned,
+)
 from nlbench.executors._stopping import StopSignals
 from nlbench.executors.base import Todo, age_of
 from nlbench.executors.local import POLL_SECONDS, keep_or_write
 from nlbench.files import NotWritten
 from nlbench.plan.options import Jobs
 from nlbench.plan.spec import RunSpec
+from nlbench.results.place import Place
 from nlbench.results.record import RunRecord
-from nlbench.results.store import Store
+from nlbench.results.store import Store, Warn
 from nlbench.training import memory
 from nlbench.training.context import Listener, RunOptions
 from nlbench.training.record import failed
@@ -85,7 +96,7 @@ def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: L
         return
 
     places = places_for(len(todo), options)
-    runs = _Runs(places, options, store, preloaded(todo, options))
+    runs = Runs(places, options, store, preloaded(todo, options))
     try:
         with StopSignals(runs.pause, runs.resume) as signals:
             _Sweep(todo, runs, signals, listener).share_out()
@@ -187,12 +198,13 @@ class Run:
         return child.place_in(self.stack(), self.todo.spec.method.replace("-", "_"))
 
 
-class _Runs:
+class Runs:
     """The fork server, and the runs that have a process.
 
     Args:
         places: a device for each run that may go on at the same time.
         modules: what the fork server imports.
+        open_store: opens the store in the process of a run. The default opens `store.root`.
     """
 
     def __init__(
@@ -201,11 +213,10 @@ class _Runs:
         options: RunOptions,
         store: Store,
         modules: Sequence[str],
+        open_store: OpenStore | None = None,
     ):
-        self.options, self.store = options, store
+        self.serve(options, store, open_store)
         self.going: dict[int, Run] = {}
-        # While the sweep stops, a process that ends is no failure.
-        self.stopping = False
         self.free = collections.deque(places)
         self._places = len(places)
         self._modules = list(modules)
@@ -213,6 +224,13 @@ class _Runs:
         self._start_server()
 
     # ---- Beginning and ending -------------------------------------------------------------------
+
+    def serve(self, options: RunOptions, store: Store, open_store: OpenStore | None = None) -> None:
+        """Begin runs with these options and this store from now on. None may be going."""
+        self.options, self.store = options, store
+        self._open_store = open_store or functools.partial(_open_again, store.root, store.place)
+        # While the sweep stops, a process that ends is no failure.
+        self.stopping = False
 
     def _start_server(self) -> None:
         self._control, theirs = socket.socketpair()
@@ -248,7 +266,7 @@ class _Runs:
         with contextlib.suppress(OSError):
             request = _server.REQUEST.pack(run.number)
             socket.send_fds(self._control, [request], [theirs.fileno(), trace.fileno()])
-            run.link.send(Order(todo, wait, options, self.store.root, self.store.place))
+            run.link.send(Order(todo, wait, options, self._open_store))
         theirs.close()
 
     def finish(self, run: Run) -> None:
@@ -287,7 +305,7 @@ class _Runs:
 
         Args:
             wake: a file that ends the wait when something can be read from it.
-        Raises: _ServerDied.
+        Raises: ServerDied.
         """
         began = time.monotonic()
         links = {run.link: run for run in self.going.values() if not run.closed}
@@ -328,7 +346,7 @@ class _Runs:
         except OSError:
             data = b""
         if not data:
-            raise _ServerDied
+            raise ServerDied
 
         self._unread += data
         while len(self._unread) >= _server.REPLY.size:
@@ -434,7 +452,19 @@ def _wait(files: list[Any], seconds: float) -> list[Any]:
     return connection.wait(files, seconds)
 
 
-class _ServerDied(Exception):
+def _open_again(root: Path, place: Place | None, warn: Warn) -> Store:
+    """Open a store, which must still be the folder that it was."""
+    store = Store(root, warn)
+    store.place = place
+    return store
+
+
+def is_of_the_store(error: OSError | UserError) -> bool:
+    """Tell whether the next run would meet the same error, which no method makes."""
+    return isinstance(error, UserError | NotWritten) or error.errno in _OF_THE_DISK
+
+
+class ServerDied(Exception):
     """The fork server has ended."""
 
 
@@ -482,7 +512,7 @@ def _hang(run: Run, timeout: float) -> str:
 class _Sweep:
     """Gives runs to free places until all have ended."""
 
-    def __init__(self, todo: Sequence[Todo], runs: _Runs, signals: StopSignals, listener: Listener):
+    def __init__(self, todo: Sequence[Todo], runs: Runs, signals: StopSignals, listener: Listener):
         self._ready = collections.deque(todo)
         # Runs that other processes hold, and when they were last tried while nothing else was left.
         self._held: list[Todo] = []
@@ -530,7 +560,7 @@ class _Sweep:
         try:
             for run, message in self._runs.messages(self._signals.wake, seconds):
                 self._handle(run, message)
-        except _ServerDied:
+        except ServerDied:
             self._restart()
 
     def _handle(self, run: Run, message: Message) -> None:
@@ -542,7 +572,7 @@ class _Sweep:
             hook(run.todo.spec, *message.values)
         elif isinstance(message, Raised):
             error = message.error
-            if isinstance(error, UserError | NotWritten) or error.errno in _OF_THE_DISK:
+            if is_of_the_store(error):
                 raise error
             # For example a method that has closed the files of its process.
             self._ended(run, self._runs.record_of_dead(run, error))
@@ -606,7 +636,7 @@ class _Sweep:
             try:
                 for run, message in self._runs.messages(self._signals.wake, 0.1):
                     self._handle_last(run, message)
-            except _ServerDied:
+            except ServerDied:
                 break
         self._signals.raise_if_asked()
 

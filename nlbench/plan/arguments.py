@@ -295,6 +295,12 @@ def check_seconds(name: str, value: object, unit: str = "seconds") -> None:
         raise ValueError(f"{name} must be a number of {unit} from 0 on, got {_shown(value)}")
 
 
+def check_number(name: str, value: object) -> None:
+    """Raise TypeError for what is neither a number nor None."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise TypeError(f"{name} must be a number, got {_shown(value)}")
+
+
 def check_jobs(value: object) -> Jobs:
     """Return the number of parallel runs, or "auto". Raises TypeError or ValueError."""
     allowed = 'jobs must be an integer from 1 on, or "auto"'

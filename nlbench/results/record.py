@@ -112,6 +112,8 @@ class Environment(TypedDict, total=False):
     mkldnn: bool
     # Which file of published weights the network began with, or empty.
     weights: str
+    # The machine that trained the run, where the executor sends runs to several.
+    node: str
 
 
 @with_config(_STRICT)

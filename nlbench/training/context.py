@@ -50,10 +50,13 @@ class RunOptions:
         cuda_graphs: on a GPU, replay default training steps as CUDA graphs. None: for our own
             models, and not for others.
         jobs: number of runs that are trained at the same time on each device. Kept in the records.
+            With the executor `ray`: at the same time in all; 0 for as many as there is room for.
         wait: wait for a helper network that another process trains. If false, FitHeld is raised.
         debug: raise the error of a run, instead of recording it.
         save_weights: keep the weights of the final networks beside the record.
         executor: name of a module of `nlbench.executors`; empty for the usual choice.
+        address: the cluster of the executor `ray`; empty for a Ray of this machine alone.
+        gpus_per_run: the part of a GPU that the executor `ray` reserves for a run.
         timeout_seconds: a run that shows no sign of life for so long is ended as failed; 0 for no
             such limit. A run that is trained in this process has none.
     """
@@ -68,6 +71,8 @@ class RunOptions:
     debug: bool = False
     save_weights: bool = False
     executor: str = ""
+    address: str = ""
+    gpus_per_run: float = 1.0
     timeout_seconds: float = DEFAULT_TIMEOUT_MINUTES * 60
 
     @property

@@ -34,7 +34,7 @@ def test_a_named_executor_is_taken_whatever_the_number_of_jobs(tmp_path):
 def test_an_unknown_executor_is_refused_with_the_known_names(tmp_path):
     names = ", ".join(executors.names())
     message = rf"NLBENCH_EXECUTOR=worker: .*There are: {names}\..*'workers'"
-    assert executors.names() == ["local", "workers"]
+    assert executors.names() == ["local", "ray", "workers"]
     with pytest.raises(SuiteError, match=message):
         executors.choose(options(tmp_path, executor="worker"))
 
