@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nlbench import models, registry
-from nlbench.errors import NlbenchWarning, StoreError, SuiteError, did_you_mean
+from nlbench.errors import NlbenchWarning, StoreError, SuiteError, did_you_mean, printable
 from nlbench.executors import RAY, Choice
 from nlbench.plan import arguments
 from nlbench.plan.arguments import in_python, python_interface
@@ -593,7 +593,7 @@ def _warn(line: str) -> None:
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "nlbench":
         level, frame = level + 1, frame.f_back
-    warnings.warn(in_python(line), NlbenchWarning, stacklevel=level)
+    warnings.warn(printable(in_python(line)), NlbenchWarning, stacklevel=level)
 
 
 def _warn_of_results(sweep: Sweep) -> None:

@@ -114,6 +114,33 @@ class Problem:
         return f"{self.place}: {self.message}" if self.place else self.message
 
 
+# Characters that steer a terminal or reorder the text around them: the control characters but for
+# the tab and the end of a line, other ends of lines, directions of writing, tags that nothing
+# shows, and halves of characters. Joiners stay, because names in Persian and Hindi need them.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+    "\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    """Return a text as it may be printed, with escapes such as \\x1b for what steers a terminal.
+
+    Names of files, classes and rows, and messages of methods, come from other people. Whatever the
+    command line prints goes through this function.
+    """
+    return _UNPRINTABLE.sub(_escaped, text.replace("\r\n", "\n"))
+
+
+def on_one_line(text: str) -> str:
+    """Return a text with a space for ends of lines and for what `printable` escapes."""
+    return re.sub(rf"(?:[\t\n]|{_UNPRINTABLE.pattern})+", " ", text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'elr'?" for a near miss, to append to a message, else ""."""
     near = difflib.get_close_matches(name, list(known), n=1)

@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from nlbench.cli import interrupt
-from nlbench.errors import NlbenchWarning, Terminated, UserError
+from nlbench.errors import NlbenchWarning, Terminated, UserError, printable
 from nlbench.results.formats import WIDTH
 
 P = ParamSpec("P")
@@ -165,14 +165,19 @@ def complete_datasets(incomplete: str) -> list[str]:
 def warn(*lines: str) -> None:
     """Print each of `lines` to standard error, wrapped at words in a terminal."""
     for line in lines:
-        print(_folded(line, sys.stderr), file=sys.stderr, flush=True)
+        print(_folded(printable(line), sys.stderr), file=sys.stderr, flush=True)
 
 
 def say(*lines: str) -> None:
     """Print each of `lines` to standard output, wrapped at words in a terminal."""
     for text in lines:
-        for line in text.split("\n"):
+        for line in printable(text).split("\n"):
             print(_folded(line, sys.stdout), flush=True)
+
+
+def write(text: str) -> None:
+    """Print a text whose lines have their final width, such as a table, to standard output."""
+    print(printable(text), end="")
 
 
 def _folded(line: str, stream: TextIO) -> str:

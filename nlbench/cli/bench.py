@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nlbench.cli.app import app, examples, guarded, warn
+from nlbench.cli.app import app, examples, guarded, warn, write
 from nlbench.errors import SuiteError
 
 
@@ -76,7 +76,7 @@ def bench(
         warn("interrupted; the measurements made so far follow")
 
     if measurements:
-        print(report.render(options, measurements), end="")
+        write(report.render(options, measurements))
     if csv and measurements:
         report.write_csv(csv, options, measurements)
     if plot and measurements:

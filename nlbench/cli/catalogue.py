@@ -20,6 +20,7 @@ from nlbench.cli.app import (
     guarded,
     say,
     width,
+    write,
 )
 from nlbench.errors import DataMissing, Problem, SuiteError
 
@@ -81,7 +82,7 @@ def list_names(
             # Below its own beginning, so that the names stay a column.
             indent = " " * (longest + 2)
             text = textwrap.fill(text, width(), subsequent_indent=indent, break_on_hyphens=False)
-        print(text)
+        write(f"{text}\n")
 
 
 def _described(what: Listed, methods_dir: Path | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nlbench.cli import interrupt
-from nlbench.cli.app import MethodsDir, app, complete_methods, examples, guarded, say
+from nlbench.cli.app import MethodsDir, app, complete_methods, examples, guarded, say, write
 
 
 @app.command(
@@ -74,7 +74,7 @@ def check(
         count[result.status] += 1
 
     skipped = f", {count['skipped']} skipped" if count["skipped"] else ""
-    print(f"{method}: {count['ok']} ok, {count['FAIL']} failed{skipped}")
+    write(f"{method}: {count['ok']} ok, {count['FAIL']} failed{skipped}\n")
     if count["FAIL"]:
         raise typer.Exit(1)
 
@@ -104,8 +104,8 @@ def new_method(
     path = template.write(name, dir_)
     # A suite names a method after its file, with hyphens.
     row = path.stem.replace("_", "-")
-    print(
+    write(
         f"wrote {path}; next:\n"
         f"  nlbench check {path}\n"
-        f"  nlbench run my.yaml --methods-dir {dir_}    # my.yaml: a suite with the row `{row}`"
+        f"  nlbench run my.yaml --methods-dir {dir_}    # my.yaml: a suite with the row `{row}`\n"
     )

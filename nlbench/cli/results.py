@@ -20,6 +20,7 @@ from nlbench.cli.app import (
     say,
     warn,
     width,
+    write,
 )
 from nlbench.errors import SuiteError
 from nlbench.results.metrics import METRICS
@@ -113,7 +114,7 @@ def table(
         only=() if only is None else parse_only(only),
         width=width(),
     )
-    print(text, end="")
+    write(text)
     # The table of a suite that was not asked for by its name is missing.
     if store.damaged_plans:
         raise typer.Exit(2)
@@ -215,7 +216,7 @@ def published_numbers(
     from nlbench.results.published import listing, records
 
     found = records.select(dataset=dataset, method=method, noise=noise, model=model)
-    print(listing.render(found, format_.value, width()), end="")
+    write(listing.render(found, format_.value, width()))
 
 
 # ---- show ----------------------------------------------------------------------------------------
@@ -269,7 +270,7 @@ def show(
     from nlbench.cli import method_page
     from nlbench.conformance.runner import find_method
 
-    print(method_page.page(find_method(name, methods_dir), width()), end="")
+    write(method_page.page(find_method(name, methods_dir), width()))
 
 
 def _show_record(key: str, out: Path) -> None:
@@ -298,18 +299,18 @@ def _show_record(key: str, out: Path) -> None:
         raise StoreError(f"{keys[0]}: its record could not be read; run its suite again")
     values = record.as_json()
     trace = (values["error"] or {}).pop("traceback", "")
-    print(json.dumps(values, indent=2))
+    write(f"{json.dumps(values, indent=2)}\n")
     # A traceback is readable only outside of the JSON text.
     if trace:
-        print(trace, end="")
+        write(trace)
 
 
 def _in_a_line(record: RunRecord) -> str:
     spec = record.spec
-    labels = spec["labels"]
-    if spec["noise"]:
-        labels = f"{spec['noise']['kind']} {spec['noise'].get('rate', '')}".strip()
-    run = f"{spec['method']} · {spec['dataset']} {labels} · seed {spec['seed']}"
+    labels, noise = spec.get("labels", ""), spec.get("noise")
+    if isinstance(noise, dict):
+        labels = f"{noise.get('kind', '')} {noise.get('rate', '')}".strip()
+    run = f"{spec['method']} · {spec.get('dataset', '')} {labels} · seed {spec['seed']}"
     return f"{record.key}  {run} · {record.status}"
 
 

@@ -21,6 +21,7 @@ from nlbench.cli.app import (
     say,
     warn,
     width,
+    write,
 )
 from nlbench.errors import DataMissing, SuiteError, UserError
 
@@ -242,7 +243,7 @@ def run(
     text = tables.render(
         sweep.plan.as_json(), sweep.store, methods=sweep.methods, only=rows, width=width()
     )
-    print(text, end="")
+    write(text)
     if sweep.failures():
         _report_failures(sweep, out)
         raise typer.Exit(1)

@@ -30,7 +30,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from nlbench.errors import DataError
+from nlbench.errors import DataError, printable
 from nlbench.executors.base import At, EpochMetrics, Listener
 from nlbench.plan.spec import RunSpec
 from nlbench.results.record import RunRecord
@@ -242,7 +242,7 @@ class Progress(Listener):
 
     def _print(self, line: str) -> None:
         # rich would read square brackets in names and messages as its markup.
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, soft_wrap=True)
 
 
 class _Pace:
@@ -291,7 +291,8 @@ class _Line(ProgressColumn):
         self._form = form
 
     def render(self, task: Task) -> Text:
-        return Text(self._form.format(task=task), no_wrap=True, overflow="ellipsis")
+        text = printable(self._form.format(task=task))
+        return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _name(spec: RunSpec) -> str:

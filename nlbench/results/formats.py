@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Literal
 
+from nlbench.errors import on_one_line
+
 Format = Literal["md", "csv", "latex"]
 
 # A Markdown table whose lines are no longer than this fits a terminal.
@@ -44,8 +46,12 @@ _LATEX = str.maketrans(
 # The sign of a number, as opposed to a hyphen.
 _MINUS = re.compile(r"(?<![\w.)])-(?=\d)")
 
-# Characters with a meaning in the middle of a Markdown text.
-_MARKDOWN = re.compile(r"[\\|*`<]|(?<!\w)_|_(?!\w)")
+# Characters with a meaning in the middle of a Markdown text, among them those of links, of entities
+# such as &lt; and of what is struck out.
+_MARKDOWN = re.compile(r"[\\|*`<]|(?<!\w)_|_(?!\w)|\](?=[(\[])|&(?=#?\w+;)|~(?=~)")
+
+# The beginnings of tags, links and entities in a note, whose other marks are nlbench's own.
+_MARKDOWN_OF_NOTES = re.compile(r"\\|<(?=[A-Za-z/!?])|\](?=\()|&(?=#?\w+;)")
 
 
 def p_value(p: float) -> str:
@@ -53,11 +59,6 @@ def p_value(p: float) -> str:
     if p < 0.001:
         return "<0.001"
     return f"{p:.3f}"
-
-
-def on_one_line(name: str) -> str:
-    """Return a user's name without line breaks and control characters, which end a table's line."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", name)
 
 
 # ---- Markdown ------------------------------------------------------------------------------------
@@ -151,8 +152,10 @@ def _markdown_table(
 
 
 def _sound_note(note: str) -> str:
+    """Return a note on one line, in which a name cannot be a tag, a link or a list."""
+    note = _MARKDOWN_OF_NOTES.sub(r"\\\g<0>", on_one_line(note))
     # A note that begins with one of these would be a list within the list.
-    return "\\" + note if note.startswith(("*", "- ", "+ ", "#")) else note
+    return f"\\{note}" if note.startswith(("*", "- ", "+ ", "#")) else note
 
 
 def _wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
@@ -223,6 +226,9 @@ def _label(text: str) -> str:
 
 # ---- CSV -----------------------------------------------------------------------------------------
 
+# Spreadsheets in Japanese and Chinese read the wide signs, too.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
 
 def csv_name(name: str) -> str:
     """Return a user's name so that no spreadsheet takes it for a formula.
@@ -230,6 +236,6 @@ def csv_name(name: str) -> str:
     A spreadsheet runs a cell that begins with one of =+-@ or a tab. An apostrophe before it keeps
     it text, as the OWASP page on CSV injection advises.
     """
-    if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+    if name.startswith(_FORMULA):
         return f"'{name}"
     return name
