@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import sys
 import threading
 import urllib.error
@@ -16,7 +17,7 @@ from typing import IO
 from nlbench.data import catalogue
 from nlbench.data.base import Source
 from nlbench.data.missing import megabytes, require
-from nlbench.errors import DataError, DataMissing
+from nlbench.errors import DataError, DataMissing, printable
 from nlbench.files import digest
 
 # A function of the bytes done and the bytes in all, 0 where the server does not give the size.
@@ -29,6 +30,9 @@ CONNECT_SECONDS = 8.0
 STALL_SECONDS = 30.0
 
 _CHUNK_BYTES = 1 << 20
+
+# The limit for a file whose size neither nlbench nor the server says.
+MOST_BYTES = 20 << 30
 
 
 def fetch(
@@ -88,7 +92,7 @@ def fetch(
 
 
 def _print_to_stderr(message: str) -> None:
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
 def _ignore_progress(done: int, total: int) -> None:
@@ -118,15 +122,23 @@ def _download(source: Source, target: Path, progress: Progress) -> None:
             # 206 is a part of the file. Any other server ignored the range and sends all of it.
             if response.status != 206:
                 start = 0
-            total = start + int(response.headers.get("Content-Length") or 0)
+            total = start + _announced(response)
+            most = source.size or total or MOST_BYTES
             with part.open("ab" if start else "wb") as file:
-                done = _copy(response, file, start, total, progress)
+                done = _copy(response, file, start, total, progress, most)
     except urllib.error.HTTPError as error:
         # 416: nothing is left to send, because the part is as long as the file.
         if error.code != 416 or not start:
             raise
-        done = total = start
+        done = total = most = start
 
+    if done > most:
+        # It can never become the file, so the next download must not go on from it.
+        part.unlink()
+        raise DataError(
+            f"{source.url}: sends more than the {most:,} bytes that the file has, so it is another "
+            f"one; it was not kept. Fetch again; if it stays so, see {source.home}"
+        )
     if done < total:
         raise ConnectionError(
             f"broke off after {done} of {total} bytes; fetch again to go on from there"
@@ -137,12 +149,21 @@ def _download(source: Source, target: Path, progress: Progress) -> None:
     os.replace(part, target)
 
 
+def _announced(response: HTTPResponse) -> int:
+    """Return how many bytes the server says that it sends; 0 where it does not say so."""
+    length = response.headers.get("Content-Length") or ""
+    return int(length) if re.fullmatch(r"\d{1,18}", length.strip()) else 0
+
+
 def _copy(
-    response: HTTPResponse, file: IO[bytes], done: int, total: int, progress: Progress
+    response: HTTPResponse, file: IO[bytes], done: int, total: int, progress: Progress, most: int
 ) -> int:
-    """Copy the response to the file. Returns the bytes that the file has then."""
+    """Copy the response to the file, and stop where that has more than `most` bytes.
+
+    Returns: the bytes that the file has then.
+    """
     progress(done, total)
-    while chunk := response.read(_CHUNK_BYTES):
+    while done <= most and (chunk := response.read(_CHUNK_BYTES)):
         file.write(chunk)
         done += len(chunk)
         progress(done, total)
