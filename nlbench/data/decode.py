@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import context
+from multiprocessing import context, forkserver, resource_tracker
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -138,7 +138,7 @@ def open_image(path: str, grey_bits: int = 0) -> Image.Image:
         ) from None
     except PermissionError:
         raise BrokenImage(f"{path}: may not be read by this user; change its permissions") from None
-    except pixels.UnknownWhite as error:
+    except (pixels.UnknownWhite, pixels.IsProgram) as error:
         raise BrokenImage(f"{path}: cannot be decoded ({error})") from None
     # Pillow raises errors of every kind for damaged files.
     except Exception as error:
@@ -264,11 +264,31 @@ def _pool(count: int) -> ProcessPoolExecutor:
     """Return the process pool of this size, which lives as long as this process."""
     workers = _Workers()
     workers.set_forkserver_preload(["nlbench.data.decode", "torchvision.transforms.v2"])
+    _start_server()
 
     # The preloaded server forks a worker in milliseconds instead of seconds.
     pool = ProcessPoolExecutor(count, mp_context=workers, initializer=_initialise_worker)
     atexit.register(pool.shutdown, wait=False, cancel_futures=True)
     return pool
+
+
+def _start_server() -> None:
+    """Start the processes from which workers are forked, without the working directory's modules.
+
+    Python starts them so that a file multiprocessing.py there would be imported, and that may be a
+    folder of somebody else's pictures.
+    """
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        resource_tracker.ensure_running()
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def end_workers() -> None:

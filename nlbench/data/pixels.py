@@ -22,6 +22,16 @@ class UnknownWhite(ValueError):
     """Pixels of a kind that does not say which value is white."""
 
 
+class IsProgram(ValueError):
+    """A file that would have to be run to be shown."""
+
+
+def refuse_program(image: Image.Image) -> None:
+    """Raise IsProgram for an opened EPS file, which Pillow gives to Ghostscript to run."""
+    if image.format == "EPS":
+        raise IsProgram("it is EPS, which is a program and not pixels: save it as PNG")
+
+
 def rgb(image: Image.Image, grey_bits: int = 0) -> Image.Image:
     """Return an image as RGB and upright. Of several frames the first is taken.
 
@@ -31,8 +41,10 @@ def rgb(image: Image.Image, grey_bits: int = 0) -> Image.Image:
     Args:
         grey_bits: how many of 16 bits the pictures of a dataset use, so that all are scaled alike;
             0 for those that this picture uses. More are used if it needs them.
-    Raises: UnknownWhite for pixels whose white is unknown; what Pillow raises for a damaged file.
+    Raises: UnknownWhite for pixels whose white is unknown; IsProgram; what Pillow raises for a
+        damaged file.
     """
+    refuse_program(image)
     # TIFF files are turned by Pillow when it loads them, and say so only afterwards.
     image.load()
     upright = _turned(image, orientation(image))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import tarfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
@@ -22,22 +23,35 @@ def from_folder(paths: Iterable[Path]) -> dict[str, bytes]:
 
 
 def from_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-    """Return the contents of the members `folder/name` by name. Nothing is unpacked.
+    """Return the contents of the members `folder/name` by name. Nothing is written to the disk.
 
-    Raises: DataError when the archive is damaged or a member is not in it.
+    The archive is read to its end, where gzip keeps the checksum of all of it.
+
+    Raises: DataError when the archive is damaged, is no archive of CIFAR, or lacks a member.
     """
     wanted = {f"{folder}/{name}": name for name in names}
-    contents = {}
+    contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(path) as archive:
-            # In the archive's order: to go back in a compressed file means to start again.
-            for member in archive:
-                if not member.isfile() or member.name not in wanted:
-                    continue
-                file = archive.extractfile(member)
-                if file is not None:
-                    contents[wanted[member.name]] = file.read()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        with path.open("rb") as packed, _unpacked(packed) as file:
+            source = _Bounded(file)
+            # "r|" reads on and on, and never goes back.
+            with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|") as archive:
+                for number, member in enumerate(archive):
+                    if number == _MOST_MEMBERS:
+                        raise _NotCifar(f"holds more than {_MOST_MEMBERS} files")
+                    # A link with the name of a member is not followed.
+                    if member.name in wanted and member.isreg() and not member.issparse():
+                        name = wanted[member.name]
+                        if name in contents:
+                            raise _NotCifar(f"holds {member.name} twice")
+                        content = archive.extractfile(member)
+                        contents[name] = content.read() if content is not None else b""
+            while source.read(_CHUNK_BYTES):
+                pass
+    except _NotCifar as error:
+        raise DataError(f"{path}: {error}, which CIFAR's does not; get the file again") from None
+    # The headers of a damaged archive make tarfile raise almost anything.
+    except Exception as error:
         raise DataError(
             f"{path}: cannot be read, truncated or damaged ({error}); get the file again"
         ) from error
@@ -46,6 +60,39 @@ def from_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, byt
     if missing:
         raise DataError(f"{path}: has no {', '.join(missing)} in it; get the file again")
     return contents
+
+
+# CIFAR's archives unpack to 186 MB, and hold about ten files.
+_MOST_BYTES = 1 << 30
+_MOST_MEMBERS = 1000
+_CHUNK_BYTES = 1 << 20
+
+
+class _NotCifar(Exception):
+    """An archive is not one of CIFAR's. The message goes on after the file's name."""
+
+
+class _Bounded:
+    """Reads from a file, and raises _NotCifar once that has given more than CIFAR has."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self._left = file, _MOST_BYTES
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes."""
+        self._left -= size
+        if self._left < 0:
+            raise _NotCifar(f"unpacks to more than {_MOST_BYTES >> 30} GB")
+        content = self._file.read(size)
+        self._left += size - len(content)
+        return content
+
+
+def _unpacked(packed: IO[bytes]) -> IO[bytes]:
+    """Return a file of what is packed by gzip, or the file itself where nothing is."""
+    start = packed.read(2)
+    packed.seek(0)
+    return cast(IO[bytes], gzip.GzipFile(fileobj=packed)) if start == b"\x1f\x8b" else packed
 
 
 # ---- Decoding them -------------------------------------------------------------------------------

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nlbench.data import pixels
+from nlbench.data.formats.bounds import PictureBytes
 from nlbench.data.noise.label_files import as_labels
 from nlbench.errors import DataError
 
 if TYPE_CHECKING:
-    from pyarrow import ChunkedArray
+    from pyarrow import Array
 
 _SHARD = re.compile(r"(?P<part>train|test)-(?P<number>\d+)-of-(?P<count>\d+).*\.parquet")
 _IMAGE_COLUMNS = ("img", "image")
@@ -78,8 +80,8 @@ def decode(
     images, labels, jpeg = [], [], False
     for path in paths:
         encoded, shard_labels = _read(path, label_columns)
-        pixels, lossy = _pixels(encoded, path, shape)
-        images.append(pixels)
+        shard_images, lossy = _pixels(encoded, path, shape)
+        images.append(shard_images)
         labels.append(shard_labels)
         jpeg |= lossy
     return np.concatenate(images), np.concatenate(labels), jpeg
@@ -95,13 +97,20 @@ def _read(path: Path, label_columns: Sequence[str]) -> tuple[list[bytes | None],
             names = file.schema_arrow.names
             image = _choose(names, _IMAGE_COLUMNS, path)
             label = _choose(names, label_columns, path)
-            table = file.read(columns=[image, label])
+            unpacked = PictureBytes(path, file.metadata.num_rows)
+            encoded: list[bytes | None] = []
+            labels: list[object] = []
+            for batch in file.iter_batches(batch_size=1024, columns=[image, label]):
+                pictures = _bytes(batch.column(image), path)
+                for picture in pictures:
+                    unpacked.add(picture)
+                encoded += pictures
+                labels += batch.column(label).to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read, truncated or damaged ({error}); get the file again"
         ) from error
-    labels = as_labels(table.column(label).to_pylist(), f"{path}: {label!r}")
-    return _bytes(table.column(image), path), labels
+    return encoded, as_labels(labels, f"{path}: {label!r}")
 
 
 def _choose(names: Sequence[str], wanted: Sequence[str], path: Path) -> str:
@@ -114,7 +123,7 @@ def _choose(names: Sequence[str], wanted: Sequence[str], path: Path) -> str:
     )
 
 
-def _bytes(column: ChunkedArray, path: Path) -> list[bytes | None]:
+def _bytes(column: Array, path: Path) -> list[bytes | None]:
     """Return the bytes in a column of bytes, or of struct<bytes, path>."""
     import pyarrow as pa
 
@@ -135,7 +144,7 @@ def _pixels(
     from PIL import Image
 
     height, width, channels = shape
-    pixels = np.empty((len(encoded), height, width, channels), np.uint8)
+    decoded = np.empty((len(encoded), height, width, channels), np.uint8)
     jpeg = False
     for i, content in enumerate(encoded):
         if content is None:
@@ -145,17 +154,20 @@ def _pixels(
             )
         try:
             with Image.open(io.BytesIO(content)) as image:
+                pixels.refuse_program(image)
                 # Resizing silently would make another dataset of it.
                 if image.mode != "RGB" or image.size != (width, height):
                     raise DataError(
                         f"{path}: image {i} is {image.mode} {image.width}x{image.height}, it must "
                         f"be RGB {width}x{height}; is this the right dataset?"
                     )
-                pixels[i] = np.asarray(image)
+                decoded[i] = np.asarray(image)
                 jpeg |= image.format == "JPEG"
-        # PIL reports broken PNG files as SyntaxError.
-        except (OSError, ValueError, SyntaxError) as error:
+        except DataError:
+            raise
+        # Pillow raises errors of every kind for damaged pictures, and for those of too many pixels.
+        except Exception as error:
             raise DataError(
                 f"{path}: image {i} cannot be decoded ({error}); get the file again"
             ) from error
-    return pixels, jpeg
+    return decoded, jpeg

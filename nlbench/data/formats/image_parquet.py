@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nlbench.data.formats.bounds import PictureBytes
 from nlbench.data.formats.columns import (
     ChosenColumns,
     LabelColumns,
@@ -161,11 +162,13 @@ def images(files: Sequence[Path], chosen: ChosenColumns) -> Iterator[tuple[bytes
             default = _class_names(schema, columns[0])
             names = [_class_names(schema, label) or default for label in columns]
 
+            unpacked = PictureBytes(file, opened.metadata.num_rows)
             number = 0
             for batch in opened.iter_batches(batch_size=256, columns=[image, *columns]):
                 for cells in batch.to_pylist():
                     where = f"{file}: row {number} (from 0)"
                     content = _bytes(cells[image], image, where)
+                    unpacked.add(content)
                     labels = []
                     for column, known in zip(columns, names, strict=True):
                         # The true label of an image may be unknown.

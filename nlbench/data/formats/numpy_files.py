@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nlbench.data.formats.bounds import ROOM, require_modest_zip
 from nlbench.data.formats.recognise import NUMPY, ZIP, require_kind
 from nlbench.errors import DataError
 
@@ -38,6 +39,10 @@ def read_npy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     archive = path.suffix.lower() == ".npz"
     require_kind(path, ZIP if archive else NUMPY)
     try:
+        if archive:
+            with zipfile.ZipFile(path) as packed:
+                fix = "make it again with numpy.savez, which does not compress"
+                require_modest_zip(packed, path, fix, ROOM)
         # A pickled array could run code. Mapping a file checks its size before memory is asked for.
         content = np.load(path, mmap_mode=None if archive else "r", allow_pickle=False)
         if isinstance(content, np.ndarray):

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from nlbench.data.formats.bounds import require_modest_zip
 from nlbench.data.formats.recognise import PICKLE, ZIP, require_kind
 from nlbench.errors import DataError
 
@@ -40,8 +41,12 @@ _TORCH_STORAGES = {
 # Operations that write to a pickle's memo.
 _MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
 
-# Bytes that a byte of a file of torch.save may become. Labels that were zipped again take up to 50.
-_MOST_UNPACKED = 100
+# What a pickle may have copied, for each of its bytes, by the functions that it names.
+_MOST_COPIED = 4
+
+# No label or pixel needs more. Among larger integers anybody can find thousands of one hash, and a
+# mapping with such keys takes hours.
+_LARGEST_INTEGER = 1 << 64
 
 # The first object in a file of torch.save before version 1.6.
 _OLD_TORCH = 0x1950A86A20F9469CFC6C
@@ -105,7 +110,10 @@ def _number_type(code: str) -> np.dtype:
 
 
 def _array(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
-    """Return a copy of the content as an array in this machine's byte order."""
+    """Return the content as a read-only array in the byte order that it has.
+
+    Nothing is copied, because a pickle of a megabyte may ask for the same array a million times.
+    """
     if not _is_shape(shape):
         raise pickle.UnpicklingError(f"impossible array shape {shape!r}")
 
@@ -113,8 +121,8 @@ def _array(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "
     if math.prod(shape) * dtype.dtype.itemsize != len(content):
         raise pickle.UnpicklingError(f"an array of shape {shape} has {len(content)} bytes")
 
-    values = np.frombuffer(content, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
-    return values.astype(dtype.dtype.newbyteorder("="))
+    values = np.frombuffer(content, dtype.dtype)
+    return values.reshape(shape, order="F" if order == "F" else "C")
 
 
 def _is_shape(shape: object) -> bool:
@@ -140,12 +148,6 @@ def _scalar(dtype: _Dtype, content: bytes) -> int | float | bool:
     return _array(content, dtype, ()).item()
 
 
-def _encode(text: str, encoding: str | bytes = "latin1") -> bytes:
-    if _text(encoding) not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"unexpected encoding {encoding!r}")
-    return text.encode("latin1")
-
-
 def _no_bytes() -> bytes:
     return b""
 
@@ -166,15 +168,14 @@ def _rebuild_tensor(
     return storage[offset : offset + length].reshape(size)
 
 
-# Everything that a pickle may name, by module and name.
+# Everything that a pickle may name, by module and name, but for the two functions that copy, which
+# belong to an unpickler.
 _GLOBALS: dict[tuple[str, str], _Call | str] = {
     # Only ever an argument of _reconstruct.
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): _Call(_Dtype),
-    ("_codecs", "encode"): _Call(_encode),
     # Python 3 writes b"" for Python 2 as a call of bytes().
     ("__builtin__", "bytes"): _Call(_no_bytes),
-    ("collections", "OrderedDict"): _Call(dict),
     ("torch._utils", "_rebuild_tensor_v2"): _Call(_rebuild_tensor),
 }
 # NumPy 1 and 2.
@@ -205,12 +206,33 @@ class _Unpickler(pickle.Unpickler):
         # Pixels in a pickle of Python 2 are its kind of text, which must not be decoded.
         super().__init__(io.BytesIO(content), encoding="bytes")
         self._storages = storages
+        self._left = _MOST_COPIED * len(content) + 1000
+        self._globals = {
+            **_GLOBALS,
+            ("_codecs", "encode"): _Call(self._encode),
+            ("collections", "OrderedDict"): _Call(self._ordered_dict),
+        }
 
     def find_class(self, module: str, name: str) -> _Call | str:
         try:
-            return _GLOBALS[module, name]
+            return self._globals[module, name]
         except KeyError:
             raise _Forbidden(f"{module}.{name}") from None
+
+    def _encode(self, text: str, encoding: str | bytes = "latin1") -> bytes:
+        if _text(encoding) not in ("latin1", "latin-1"):
+            raise pickle.UnpicklingError(f"unexpected encoding {encoding!r}")
+        self._count(len(text))
+        return text.encode("latin1")
+
+    def _ordered_dict(self, items: Any = ()) -> dict[object, object]:
+        self._count(len(items))
+        return dict(items)
+
+    def _count(self, copied: int) -> None:
+        self._left -= copied
+        if self._left < 0:
+            raise pickle.UnpicklingError("it copies far more than its size allows")
 
     def persistent_load(self, reference: Any) -> np.ndarray:
         # torch refers to a storage by its kind, type, key, device and length.
@@ -247,7 +269,7 @@ def read_torch(path: Path) -> object:
         with zipfile.ZipFile(path) as archive:
             root = _root(archive, path)
 
-            _require_modest(archive, path)
+            require_modest_zip(archive, path, "load it with torch and save it again")
 
             # Several tensors may share one storage, and a pickle may name one a million times.
             @functools.cache
@@ -258,17 +280,6 @@ def read_torch(path: Path) -> object:
     # zipfile does not know every version and compression, and refuses encrypted archives.
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); get the file again") from None
-
-
-def _require_modest(archive: zipfile.ZipFile, path: Path) -> None:
-    """Raise DataError for a small file that would fill the memory. torch does not compress."""
-    size = path.stat().st_size
-    unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > _MOST_UNPACKED * size:
-        raise DataError(
-            f"{path}: {size:,} bytes that would become {unpacked:,}; load it with torch and save "
-            f"it again"
-        )
 
 
 def _root(archive: zipfile.ZipFile, path: Path) -> str:
@@ -287,7 +298,7 @@ def _root(archive: zipfile.ZipFile, path: Path) -> str:
 def _read(content: bytes, where: str | Path, storages: Callable[[str], bytes] | None) -> object:
     """Unpickle, with every failure as a DataError."""
     try:
-        _require_small_memo(content)
+        _require_modest_steps(content)
         value = _unpacked(_Unpickler(content, storages).load(), 20 * len(content) + 1000)
     except _Forbidden as error:
         raise DataError(
@@ -309,14 +320,18 @@ def _read(content: bytes, where: str | Path, storages: Callable[[str], bytes] | 
     return value
 
 
-def _require_small_memo(content: bytes) -> None:
-    """Raise UnpicklingError for a place in the memo that no honest pickle needs.
+def _require_modest_steps(content: bytes) -> None:
+    """Raise UnpicklingError for numbers that no honest pickle needs.
 
     The memo is a list as long as its highest place, so that six bytes could claim gigabytes.
     """
     for operation, argument, _ in pickletools.genops(content):
-        if operation.name in _MEMO and isinstance(argument, int) and argument > len(content):
+        if not isinstance(argument, int):
+            continue
+        if operation.name in _MEMO and argument > len(content):
             raise pickle.UnpicklingError("a place in the memo beyond the file")
+        if abs(argument) >= _LARGEST_INTEGER and argument != _OLD_TORCH:
+            raise pickle.UnpicklingError("an integer of more than 64 bits")
 
 
 def _unpacked(value: object, most: int) -> object:
@@ -328,10 +343,23 @@ def _unpacked(value: object, most: int) -> object:
         most: the number of values that the whole may have if all are written out.
     """
     made: dict[int, tuple[object, int]] = {}
+    turned = 0
+
+    def in_own_order(array: np.ndarray) -> np.ndarray:
+        """Return an array in this machine's byte order, which is a copy of one in another order."""
+        nonlocal turned
+        if array.dtype.isnative:
+            return array
+        turned += array.nbytes
+        if turned > most:
+            raise pickle.UnpicklingError("far larger arrays than its size allows")
+        return array.astype(array.dtype.newbyteorder("="))
 
     def plain(value: object) -> tuple[object, int]:
         if isinstance(value, _Array):
-            return value.array, 1
+            value = value.array
+        if isinstance(value, np.ndarray):
+            return in_own_order(value), 1
         if isinstance(value, _Call | _Dtype):
             raise pickle.UnpicklingError("holds a function or a type, not data")
         if not isinstance(value, Mapping | list | tuple):
