@@ -14,6 +14,7 @@ import socket
 import stat
 import sys
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -80,10 +81,32 @@ def without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
-def read_regular(path: Path) -> bytes:
-    """Return the content of a file. Raises OSError as `open_regular`."""
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """Return the content of a file. Raises OSError as `open_regular`.
+
+    Args:
+        most: the bytes that it may have. A larger file is an OSError.
+    """
     with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(errno.EFBIG, f"has {size:,} bytes, and may have {most:,}", str(path))
         return file.read()
+
+
+def refuse_bomb(path: Path) -> None:
+    """Raise ValueError for a file of torch.save that would fill the memory.
+
+    Its zip archive is not compressed, so that the whole is as long as its members. Any other file
+    passes.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    size = path.stat().st_size
+    if unpacked > size:
+        raise ValueError(f"it has {size:,} bytes that would become {unpacked:,}")
 
 
 def crc32(file: IO[bytes], count: int | None = None) -> int:

@@ -100,7 +100,7 @@ MAY = {
     "code_hash": {"models", "_core"},
     "registry": {"method", "contract", "errors"},
     "build": {"method", "contract", "errors"},
-    "models": {"errors"},
+    "models": {"errors", "files"},
     "methods": {"method", "ops"},
     "method": {"contract"},
     "contract": {"errors"},

@@ -1,7 +1,11 @@
 """Models of torchvision and timm under our interface."""
 
+import contextlib
 import http.client
 import importlib
+import os
+import pickle
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -9,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nlbench.errors import SuiteError, did_you_mean
+from nlbench.models._weights import refusal
 
 
 def check(package: str, name: str) -> None:
@@ -40,10 +45,13 @@ def build(
     """
     builder = _torchvision if package == "torchvision" else _timm
     try:
-        model = builder(name, num_classes, in_shape, published)
+        with _weights_only():
+            model = builder(name, num_classes, in_shape, published)
     # URLError and the errors of huggingface_hub are OSErrors.
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(package, name, error) from error
+    except pickle.UnpicklingError as error:
+        raise _unsafe(package, name, error) from error
     _try(model, num_classes, in_shape)
     return model
 
@@ -54,18 +62,45 @@ def fetch(package: str, name: str) -> None:
     Raises: SuiteError where that fails.
     """
     try:
-        if package == "torchvision":
-            _torchvision_weights(name).get_state_dict()
-        else:
-            _import_timm().create_model(name, pretrained=True)
+        with _weights_only():
+            if package == "torchvision":
+                _torchvision_weights(name).get_state_dict(check_hash=True)
+            else:
+                _import_timm().create_model(name, pretrained=True)
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(package, name, error) from error
+    except pickle.UnpicklingError as error:
+        raise _unsafe(package, name, error) from error
     # timm raises RuntimeError for a model without weights.
     except (ValueError, RuntimeError) as error:
         raise SuiteError(f"model {package}/{name}: {error}") from error
 
 
 # ---- Published weights ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _weights_only() -> Iterator[None]:
+    """Have torch.load read tensors alone within the block, whoever calls it.
+
+    torchvision asks for whole pickles, which could run code.
+    """
+    # torch refuses to read anything where both are set.
+    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ[names[0]] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[names[0]]
+        os.environ.update(before)
+
+
+def _unsafe(package: str, name: str, error: pickle.UnpicklingError) -> SuiteError:
+    return SuiteError(
+        f"the ImageNet weights of {package}/{name} in {_cache(package)} {refusal(error)}; remove "
+        "the file there, so that it is downloaded again"
+    )
 
 
 def _unreachable(package: str, name: str, error: Exception) -> SuiteError:

@@ -1,5 +1,7 @@
 """Read the weights of a model from a user's file."""
 
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nlbench.errors import SuiteError
+from nlbench.files import refuse_bomb
 
 # The keys under which training codes store the state dict.
 _INSIDE = ("state_dict", "model", "model_state_dict", "net")
@@ -57,6 +60,20 @@ def load(model: nn.Module, path: Path) -> None:
 # ---- Reading -------------------------------------------------------------------------------------
 
 
+def refusal(error: pickle.UnpicklingError) -> str:
+    """Say why torch.load(weights_only=True) has refused a file.
+
+    torch itself advises to read the file without this protection.
+    """
+    found = re.search(
+        r"GLOBAL (\S+) was not an allowed global|whose module (\S+) is blocked", str(error)
+    )
+    if found is None:
+        return "cannot be read as tensors, truncated or damaged"
+    asked = found[1] or found[2]
+    return f"holds more than tensors: its pickle asks for {asked}, and nothing in it was run"
+
+
 def _tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file by name, without the prefixes of wrappers."""
     try:
@@ -66,10 +83,14 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
             read: Any = load_file(path)
         else:
+            refuse_bomb(path)
             # weights_only, because any other pickle could run code.
             read = torch.load(path, map_location="cpu", weights_only=True)
     except ModuleNotFoundError:
         raise SuiteError(f"{path}: reading it needs safetensors: pip install safetensors") from None
+    except pickle.UnpicklingError as error:
+        fix = "save model.state_dict() with torch.save"
+        raise SuiteError(f"{path}: {refusal(error)}; {fix}") from None
     # The two readers raise many kinds of errors for a file of another format.
     except Exception as error:
         first = str(error).partition("\n")[0] or type(error).__name__

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from nlbench.files import write_atomic
+from nlbench.files import refuse_bomb, write_atomic
 from nlbench.results.record import Metrics, Timing
 from nlbench.results.state_files import damage_of, write_with_checksum
 from nlbench.results.store import Store
@@ -103,6 +103,7 @@ class Checkpoint:
             # A file that somebody made can have a right checksum, and make torch raise almost any
             # exception.
             try:
+                refuse_bomb(self.path)
                 state = torch.load(self.path, map_location="cpu", weights_only=True)
             except Exception as error:
                 reason = f"torch cannot read it, {type(error).__name__}"

@@ -16,7 +16,7 @@ from nlbench import models
 from nlbench.data.base import ImageFiles, Info
 from nlbench.data.decode import Geometry
 from nlbench.errors import StoreError, UserError
-from nlbench.files import write_atomic
+from nlbench.files import refuse_bomb, write_atomic
 from nlbench.plan.spec import RunSpec
 from nlbench.results.store import Store
 from nlbench.training.evaluate import accuracies, predict_all
@@ -135,6 +135,7 @@ def load_trained(store: Store, key: str) -> Trained:
         )
     # A damaged file can make torch raise almost any exception.
     try:
+        refuse_bomb(path)
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         trained_by = content["key"], content["code"]
         networks = [_rebuilt(content, weights) for weights in content["networks"]]
