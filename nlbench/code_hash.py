@@ -191,7 +191,7 @@ def _imported_beside(path: Path) -> set[Path]:
     """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError):
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
         return set()
 
     found = set()

@@ -90,7 +90,7 @@ def _may_hold_a_method(path: Path) -> bool:
     # The error of a file that cannot be read is shown when its method is loaded.
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError):
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
         return True
 
     makes_class = False
@@ -359,7 +359,7 @@ def first_line(path: Path, function: str = "") -> str:
     # ValueError: the file is not UTF-8, or has a null byte.
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError) as error:
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
         return f"(cannot be read: {error})"
 
     node: ast.Module | ast.FunctionDef = tree

@@ -215,10 +215,14 @@ def _spec(results: Results, row: str, condition: int) -> dict[str, Any]:
     return results.records_of(row, condition)[0].spec
 
 
+def _method_and_params(spec: Mapping[str, Any]) -> dict[str, Any]:
+    params = spec.get("params")
+    return {"method": spec["method"], **(params if isinstance(params, dict) else {})}
+
+
 def _differing(spec: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Return in which values two rows of one name differ, as "q 0.7 and 0.5"; else empty."""
-    ours = {"method": spec["method"], **spec["params"]}
-    theirs = {"method": other["method"], **other["params"]}
+    ours, theirs = _method_and_params(spec), _method_and_params(other)
     parts = []
     for key in notes.once([*ours, *theirs]):
         if ours.get(key) != theirs.get(key):

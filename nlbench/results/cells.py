@@ -26,6 +26,9 @@ UNKNOWN_CODE = "°"
 MIXED = "‡"
 SIGN = "§"
 
+# No method file is so long. Reading one that is would take minutes.
+_MOST_BYTES = 10_000_000
+
 # Before the number of records that cannot be used.
 DAMAGED = "?"
 
@@ -338,7 +341,7 @@ class Results:
         None where the method's file is not known, "" where the model does not exist any more.
         """
         spec = record.spec
-        model, dataset = spec["protocol"]["model"], spec["dataset"]
+        model, dataset = spec.get("protocol", {}).get("model", ""), spec.get("dataset", "")
         key = (spec["method"], model, dataset)
         if key not in self._hashes:
             self._hashes[key] = self._hash(*key)
@@ -352,17 +355,30 @@ class Results:
             return code_hash.code_hash(path, model, dataset)
         except SuiteError:
             return ""
-        except (OSError, SyntaxError, ValueError, tokenize.TokenError):
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            tokenize.TokenError,
+            RecursionError,
+            MemoryError,
+        ):
             # The file is there, but is no Python that can be read.
             return None
 
     def _method_file(self, method: str) -> Path | None:
-        """Return the file of a method, as the caller or else the plan names it."""
+        """Return the file of a method, as the caller or else the plan names it.
+
+        A plan may come from somebody else. Its files are compared, and never imported.
+        """
         if method in self._methods:
             return self._methods[method].path
-        if method in self._method_files and Path(self._method_files[method]).is_file():
-            return Path(self._method_files[method])
-        return None
+        path = Path(self._method_files.get(method, ""))
+        try:
+            readable = path.suffix == ".py" and path.is_file()
+            return path if readable and path.stat().st_size <= _MOST_BYTES else None
+        except OSError:
+            return None
 
 
 def hardware_kind(record: RunRecord) -> tuple[str, str]:

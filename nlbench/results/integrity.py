@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -41,6 +42,9 @@ FILES = (HISTORY, PREDICTIONS)
 NEW = ".new"
 
 _CHECKSUMS = "checksums"
+
+# A plan of 100,000 runs has a tenth of it. A file with a hole in it can claim any size.
+_MOST_BYTES = 1 << 28
 
 
 class Kind(StrEnum):
@@ -129,7 +133,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
     Raises: OSError; ValueError for text that is no JSON object, with the reason.
     """
-    content = read_regular(path)
+    content = read_regular(path, _MOST_BYTES)
     try:
         values = json.loads(content, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -244,8 +248,9 @@ def _out_of_range(record: RunRecord) -> Iterator[str]:
     for name, value in record.metrics.items():
         if value is None:
             continue
-        if not math.isfinite(value):
-            yield f"metrics.{name} must be finite, got {value}"
+        # Python has integers that no float can hold.
+        if abs(value) > sys.float_info.max or not math.isfinite(value):
+            yield f"metrics.{name} must be finite, got {shown(value)}"
         elif name in shares and not 0 <= value <= 1:
             yield f"metrics.{name} must be from 0 to 1, got {value:g}"
         elif name.endswith("_epoch") and (value < 0 or value != int(value)):

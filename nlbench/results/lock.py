@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 import threading
@@ -133,14 +134,22 @@ def _open(path: Path) -> IO[bytes]:
     try:
         if os.path.lexists(path):
             require_regular(path)
-            return open(path, "ab+", buffering=0, opener=without_waiting)
+            if path.is_symlink():
+                what = "is a link, and the file that it leads to would be emptied"
+                raise OSError(errno.ELOOP, what)
+            return open(path, "ab+", buffering=0, opener=_without_following)
     except OSError as error:
         raise StoreError(
             f"{path}: the lock cannot be used ({error.strerror}); remove it, if no other process "
             "trains this run"
         ) from None
     with writing(path):
-        return open(path, "ab+", buffering=0, opener=without_waiting)
+        return open(path, "ab+", buffering=0, opener=_without_following)
+
+
+def _without_following(path: str, flags: int) -> int:
+    """Open a file as `without_waiting`, but no link that another process has just put there."""
+    return without_waiting(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def _read(file: IO[bytes]) -> Holder | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -36,6 +36,24 @@ _STRICT = ConfigDict(strict=True)
 # Accuracies and shares in [0, 1], and epochs counted from 0. None for a share of nothing. The keys
 # are open: a dataset may name further test sets. results.metrics lists those that tables know.
 Metrics = dict[str, int | float | None]
+
+
+@with_config(_STRICT)
+class _ProtocolFacts(TypedDict, total=False):
+    name: str
+    model: str
+
+
+@with_config(_STRICT)
+class SpecFacts(TypedDict, total=False):
+    """What tables and other commands read of RunSpec.identity(), which holds more."""
+
+    method: Required[str]
+    dataset: str
+    labels: str
+    protocol: _ProtocolFacts
+    seed: Required[int]
+    told: dict[str, int | float | str]
 
 
 @with_config(_STRICT)
@@ -161,6 +179,12 @@ def _checked(value: Part, check: ValidatorFunctionWrapHandler) -> Part:
 
 _CHECKED = WrapValidator(_checked)
 
+# The further keys of a spec are read, too, so that it has the type of any dictionary.
+if TYPE_CHECKING:
+    _Spec = dict[str, Any]
+else:
+    _Spec = Annotated[SpecFacts, _CHECKED]
+
 
 class RunRecord(BaseModel):
     """One run that ended.
@@ -178,7 +202,7 @@ class RunRecord(BaseModel):
 
     key: str
     status: Literal["done", "diverged", "failed"]
-    spec: dict[str, Any]
+    spec: _Spec
     metrics: Annotated[Metrics, _CHECKED]
     noise: Annotated[NoiseFacts, _CHECKED]
     timing: Annotated[Timing, _CHECKED]
@@ -231,17 +255,18 @@ class RunRecord(BaseModel):
     def columns(self) -> dict[str, Any]:
         """Return the record as one flat line of a data frame; see `nlbench.load`."""
         spec, environment = self.spec, self.environment
+        protocol, noise = spec.get("protocol", {}), spec.get("noise")
         line: dict[str, Any] = {
             "key": self.key,
             "status": self.status,
             "method": spec["method"],
-            "dataset": spec["dataset"],
-            "labels": spec["labels"],
-            "noise": (spec["noise"] or {}).get("kind", ""),
+            "dataset": spec.get("dataset", ""),
+            "labels": spec.get("labels", ""),
+            "noise": noise.get("kind", "") if isinstance(noise, dict) else "",
             "seed": spec["seed"],
-            "protocol": spec["protocol"]["name"],
-            "model": spec["protocol"]["model"],
-            "params": spec["params"],
+            "protocol": protocol.get("name", ""),
+            "model": protocol.get("model", ""),
+            "params": spec.get("params", {}),
         }
         line.update(self.metrics)
         line.update(self.noise)

@@ -171,6 +171,18 @@ class Store:
         if self.place is not None:
             self.place.require()
 
+    def _require_own_folder(self, key: str) -> None:
+        """Raise StoreError for the folder of a run that is a link.
+
+        A store may come from somebody else, and lead to files that are not part of it.
+        """
+        folder = self.run_dir(key)
+        if folder.is_symlink():
+            raise StoreError(
+                f"{folder}: is a link, and no run is written through one, because files outside "
+                "the store could be replaced; put the folder itself there, or remove the link"
+            )
+
     # ---- Runs -----------------------------------------------------------------------------------
 
     def run_dir(self, key: str) -> Path:
@@ -248,6 +260,7 @@ class Store:
             predictions: arrays by name, for predictions.npz.
         """
         self.require_place()
+        self._require_own_folder(record.key)
         folder = self.run_dir(record.key)
         make_folder(folder)
         self._finish_moving(folder)
@@ -308,6 +321,9 @@ class Store:
     def _finish_moving(self, folder: Path) -> None:
         """Move the files of a run that was written again to their places, the record last."""
         new = folder / NEW
+        if new.is_symlink():
+            # What it leads to would be moved here, out of its own place.
+            self.set_aside(new, "a link in the place of a folder")
         if new.is_dir():
             with writing(folder):
                 self._move_all(new, folder)
@@ -460,6 +476,7 @@ class Store:
         and moves the files of a run that was written again to their places.
         """
         self.require_place()
+        self._require_own_folder(key)
         folder = self.run_dir(key)
         with hold(folder / "lock", leftovers=".*.tmp", warn=self.warn) as mine:
             if mine:

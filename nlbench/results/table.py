@@ -310,7 +310,9 @@ def _all_columns(results: Results, condition: int, reference: str | None) -> lis
 
 def _metrics_with_values(results: Results, condition: int) -> list[Metric]:
     # Top-5 accuracy is for the datasets of image files, whose protocols crop.
-    crops = any(record.spec["protocol"].get("crop") for record in results.records_under(condition))
+    crops = any(
+        record.spec.get("protocol", {}).get("crop") for record in results.records_under(condition)
+    )
     found = []
     for metric in DETAILS:
         if results.has(metric.name) and (crops or metric.name != "top5"):

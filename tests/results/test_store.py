@@ -643,7 +643,7 @@ def test_a_record_that_is_no_file_is_named_and_nobody_waits(tmp_path, name):
 def test_a_record_that_may_not_be_read_is_no_damage(tmp_path, monkeypatch):
     store, _ = written(tmp_path, [])
 
-    def refuse(path):
+    def refuse(path, most):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(integrity, "read_regular", refuse)
