@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nlbench import method, ops
-    from nlbench.api import load, load_weights, run, table
+    from nlbench.api import load, load_weights, merge, run, table
     from nlbench.errors import (
         DataError,
         DataMissing,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         SuiteError,
         UserError,
     )
+    from nlbench.reproduction.interface import reproduce
 
     __version__: str
 
@@ -41,13 +42,15 @@ __all__ = [
     "__version__",
     "load",
     "load_weights",
+    "merge",
     "method",
     "ops",
+    "reproduce",
     "run",
     "table",
 ]
 
-_FUNCTIONS = ("load", "load_weights", "run", "table")
+_FUNCTIONS = ("load", "load_weights", "merge", "run", "table")
 _MODULES = ("method", "ops")
 
 
@@ -57,6 +60,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("importlib.metadata").version("nlbench")
     if name in _FUNCTIONS:
         return getattr(importlib.import_module("nlbench.api"), name)
+    if name == "reproduce":
+        return importlib.import_module("nlbench.reproduction.interface").reproduce
     if name in _MODULES:
         return importlib.import_module(f"nlbench.{name}")
     if name in __all__:

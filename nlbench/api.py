@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nlbench import models, registry
-from nlbench.errors import NlbenchWarning, StoreError, SuiteError, did_you_mean, printable
+from nlbench.errors import StoreError, SuiteError, did_you_mean
 from nlbench.executors import RAY, Choice
 from nlbench.plan import arguments
-from nlbench.plan.arguments import in_python, python_interface
+from nlbench.plan.arguments import python_interface
+from nlbench.plan.arguments import warn_caller as _warn
 from nlbench.plan.expand import expand
 from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES
 from nlbench.plan.spec import Plan, RunSpec
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from nlbench.executors.base import Listener, State, Trained
     from nlbench.plan.options import Jobs
+    from nlbench.results.merge import MergeReport
 
 
 @dataclass
@@ -578,6 +578,40 @@ def table(
     )
 
 
+@python_interface
+def merge(
+    other: str | Path,
+    out: str | Path = "results",
+    *,
+    take: Literal["ours", "newer", "theirs"] = "ours",
+    dry_run: bool = False,
+) -> MergeReport:
+    """Take a colleague's records into a folder, and say where the numbers of one run differ.
+
+    Runs that only `other` has are copied, with the suites that they belong to. Damaged ones are
+    left out. `other` is only read.
+
+    Args:
+        other: the colleague's folder of records.
+        out: the folder that the records are copied to.
+        take: what to keep where both have a run with different numbers, or a suite with different
+            rows. What is replaced is kept under another name.
+        dry_run: only say what would be done.
+
+    Returns: the keys by what became of the runs (`added`, `same`, `replaced`, `kept`, `left_out`),
+        likewise for suites, and `lines`, with one about each run and suite to look at.
+    Raises: StoreError for a folder that is no store or cannot be written; SuiteError where both are
+        one folder; TypeError or ValueError for an argument of another type or value.
+    """
+    from nlbench.results import merge as merging
+
+    _check_folders(out=out)
+    arguments.check_path("other", other)
+    arguments.check_choice("take", take, ("ours", "newer", "theirs"))
+    arguments.check_flag("dry_run", dry_run)
+    return merging.merge(other, Store(out, _warn), take=merging.Take(take), dry_run=dry_run)
+
+
 # ---- Warnings ------------------------------------------------------------------------------------
 
 
@@ -586,14 +620,6 @@ def stale_records(count: int) -> str:
     records = "1 record was" if count == 1 else f"{count} records were"
     them = "it" if count == 1 else "them"
     return f"{records} made by an older version of the code. `--stale rerun` trains {them} again."
-
-
-def _warn(line: str) -> None:
-    """Warn at the line of the user's program that called nlbench."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "nlbench":
-        level, frame = level + 1, frame.f_back
-    warnings.warn(printable(in_python(line)), NlbenchWarning, stacklevel=level)
 
 
 def _warn_of_results(sweep: Sweep) -> None:

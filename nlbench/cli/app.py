@@ -39,6 +39,8 @@ ORDER = (
     "noise",
     "published",
     "agreement",
+    "reproduce",
+    "merge",
     "forget",
     "doctor",
     "bench",

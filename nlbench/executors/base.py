@@ -109,7 +109,8 @@ def state(
 
         by_status[record.status].add(key)
         method_file, model = methods[spec.method].path, spec.protocol.model
-        if record.code != code_hash.code_hash(method_file, model, spec.condition.dataset):
+        code = code_hash.code_hash(method_file, model, spec.condition.dataset)
+        if record.code != code and not store.reproduced_under(key, code):
             result.stale.add(key)
         # An error may have a passing cause. A diverged run is a result and is not tried again.
         if record.status == "failed" or (stale == "rerun" and key in result.stale):

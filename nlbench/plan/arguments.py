@@ -12,6 +12,8 @@ import math
 import operator
 import os
 import re
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
@@ -131,6 +133,14 @@ def _check_names(
             f"{name}: the arguments after {known[positional - 1]} are given by name, "
             f"for example {first}={args[positional]!r}; got {len(args)} without a name"
         )
+
+
+def warn_caller(line: str) -> None:
+    """Warn at the line of the user's program that called nlbench."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "nlbench":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(errors.printable(in_python(line)), errors.NlbenchWarning, stacklevel=level)
 
 
 # ---- Arguments -----------------------------------------------------------------------------------
@@ -317,6 +327,19 @@ def check_jobs(value: object) -> Jobs:
     if jobs < 1:
         raise ValueError(f"{allowed}, got {jobs}")
     return jobs
+
+
+def check_count(name: str, value: object) -> int:
+    """Return a number from 1 on. Raises TypeError or ValueError."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer from 1 on, got {_shown(value)}") from None
+    if count < 1:
+        raise ValueError(f"{name} must be an integer from 1 on, got {count}")
+    return count
 
 
 def check_flag(name: str, value: object, *, optional: bool = False) -> None:

@@ -218,6 +218,7 @@ class Results:
         # A correction of p-values covers all rows of the suite, also where a table shows few.
         self._all_rows = self.rows
         self._methods = methods
+        self._store = store
         # Files outside the package, which the plan names so that --methods-dir need not.
         self._method_files: dict[str, str] = plan.get("method_files", {})
 
@@ -234,6 +235,8 @@ class Results:
 
         # The code hash of today by method, model and dataset. None where there is no code.
         self._hashes: dict[tuple[str, str, str], str | None] = {}
+        # By key, of records that other code made: whether today's code has reproduced them.
+        self._reproduced: dict[str, bool] = {}
 
     def select(self, names: Collection[str]) -> Results:
         """Return the same results with these rows alone. Differences and p-values stay the same."""
@@ -324,16 +327,25 @@ class Results:
     def _marks(self, records: Sequence[RunRecord]) -> str:
         """Return what a reader must know about these runs, as marks."""
         marks = ""
-        present = [(record.code, self._code_today(record)) for record in records]
-        if any(today is not None and code != today for code, today in present):
+        today = [self._code_today(record) for record in records]
+        if any(map(self._is_stale, records, today)):
             marks += STALE
-        if any(today is None for _, today in present):
+        if None in today:
             marks += UNKNOWN_CODE
         if len(set(map(hardware_kind, records))) > 1:
             marks += MIXED
         if any(record.method.get("signs") for record in records):
             marks += SIGN
         return marks
+
+    def _is_stale(self, record: RunRecord, today: str | None) -> bool:
+        """Return whether other code made a record, and today's has not reproduced its numbers."""
+        if today is None or record.code == today:
+            return False
+        # The note is read for these records alone: most tables have none.
+        if record.key not in self._reproduced:
+            self._reproduced[record.key] = self._store.reproduced_under(record.key, today)
+        return not self._reproduced[record.key]
 
     def _code_today(self, record: RunRecord) -> str | None:
         """Return the hash of the code that the record's numbers depend on, as it is today.

@@ -60,6 +60,7 @@ class Kind(StrEnum):
     MISSING_FILE = "missing file"
     CHANGED_FILE = "changed file"
     FOREIGN_FILE = "foreign file"
+    FOREIGN_NOTE = "foreign note"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Damage:
             return "it counts as missing, and its run will be trained again"
         if self.path.name == RECORD:
             return "its numbers are still used"
+        if self.kind == Kind.FOREIGN_NOTE:
+            return "it is ignored"
         return "the record beside it is used, but not this file"
 
     @property
@@ -93,11 +96,13 @@ class RunFiles:
         record: None where there is none that can be used.
         damage: everything that is wrong. Without a record the first one is the reason.
         checked: whether the record has checksums. One of nlbench 0.1 has none.
+        checksum: of the record that can be used, also where it does not hold one.
     """
 
     record: RunRecord | None = None
     damage: list[Damage] = field(default_factory=list)
     checked: bool = True
+    checksum: str = ""
 
 
 # ---- Checksums ----------------------------------------------------------------------------------
@@ -191,6 +196,8 @@ def check_run(folder: Path, key: str) -> RunFiles | None:
         reason = _record_is_changed(values, sums)
         if reason:
             return unusable(Kind.CHANGED, reason)
+        # Taken before a record of an earlier version is brought to this one.
+        checksum = checksum_of(values) if sums is None else sums["record"]
         record = RunRecord.from_values(values)
         if record.key != key or key_of(record.spec) != key:
             return unusable(Kind.OTHER_RUN, _whose(record, key))
@@ -207,7 +214,7 @@ def check_run(folder: Path, key: str) -> RunFiles | None:
         damage += _incomplete(record, folder)
     else:
         damage += _wrong_files(folder, sums)
-    return RunFiles(record, damage, checked=sums is not None)
+    return RunFiles(record, damage, checked=sums is not None, checksum=checksum)
 
 
 def _in_words(error: ValidationError) -> str:

@@ -44,6 +44,7 @@ from nlbench.results.integrity import (
     PREDICTIONS,
     RECORD,
     Damage,
+    Kind,
     RunFiles,
     check_run,
     listed_files,
@@ -55,6 +56,7 @@ from nlbench.results.lock import hold, holder_of, release
 from nlbench.results.place import Place
 from nlbench.results.plan_file import check_plan, with_checksum
 from nlbench.results.record import RunRecord
+from nlbench.results.reproduced import NOTE, Note, Outcome, is_about, read_note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +90,7 @@ def _state(folder: Path) -> object:
     return found
 
 
-def _free_name(path: Path, word: str) -> Path:
+def free_name(path: Path, word: str) -> Path:
     """Return another name for a file, with a number, so that an earlier file is kept, too."""
     names = (path.with_name(f"{path.name}.{word}-{number}") for number in itertools.count(1))
     return next(other for other in names if not os.path.lexists(other))
@@ -239,6 +241,28 @@ class Store:
         found = self.check(key)
         return None if found is None else found.record
 
+    def note(self, key: str) -> Note | None:
+        """Return the note that the run's record was reproduced; None where there is none.
+
+        One of an earlier record of the run is void. One that is damaged, or of another run, is
+        reported once and ignored.
+        """
+        folder = self.run_dir(key)
+        try:
+            note = read_note(folder, key)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            self._report(Damage(folder / NOTE, Kind.FOREIGN_NOTE, str(error)))
+            return None
+        files = self.check(key)
+        return note if files is not None and is_about(note, folder, files) else None
+
+    def reproduced_under(self, key: str, code: str) -> bool:
+        """Return whether the run's record was reproduced bit for bit by code of this hash."""
+        note = self.note(key)
+        return note is not None and note.outcome == Outcome.BITS and note.code == code
+
     def _report(self, damage: Damage) -> None:
         if damage in self._reported:
             return
@@ -259,30 +283,41 @@ class Store:
             history: the metrics of each epoch; all have the keys of the first.
             predictions: arrays by name, for predictions.npz.
         """
-        self.require_place()
-        self._require_own_folder(record.key)
         folder = self.run_dir(record.key)
+        with self.replacing_run(record.key) as staged:
+            self._write_files(staged, folder, record, history, predictions)
+
+        # A run that failed, for example because the disk was full, continues from its checkpoint.
+        if record.status != "failed":
+            with writing(folder):
+                (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def replacing_run(self, key: str) -> Iterator[Path]:
+        """Yield an empty folder, whose files become those of the run when the block ends.
+
+        The files in it are fsynced by the caller. A process that is killed meanwhile leaves the old
+        run or the new one, whole. The files of a damaged record are kept under other names.
+        """
+        self.require_place()
+        self._require_own_folder(key)
+        folder = self.run_dir(key)
         make_folder(folder)
         self._finish_moving(folder)
-        self._set_aside_damaged(record.key)
+        self._set_aside_damaged(key)
 
         # Whole under another name first. The rename to NEW decides that this is the run now.
         staged = temporary_name(folder / NEW)
         try:
             with writing(folder):
                 staged.mkdir()
-            self._write_files(staged, folder, record, history, predictions)
+            yield staged
             with writing(folder):
                 sync_folder(staged)
             move(staged, folder / NEW)
         finally:
             remove(staged)
         self._finish_moving(folder)
-
-        # A run that failed, for example because the disk was full, continues from its checkpoint.
-        if record.status != "failed":
-            with writing(folder):
-                (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def _write_files(
         self,
@@ -369,7 +404,7 @@ class Store:
 
     def set_aside(self, path: Path, reason: str) -> None:
         """Rename a file that cannot be used, so that it is kept and its run can be done again."""
-        other = _free_name(path, "corrupt")
+        other = free_name(path, "corrupt")
         move(path, other)
         self.warn(f"{path}: {reason}; set aside as {other.name}")
 
@@ -462,7 +497,7 @@ class Store:
         Its table is no longer printed. Renaming the file again undoes it.
         """
         path = self.plan_path(name)
-        other = _free_name(path, "forgotten")
+        other = free_name(path, "forgotten")
         move(path, other)
         return other
 
