@@ -16,7 +16,7 @@ from nlbench.plan import arguments
 from nlbench.plan.arguments import python_interface
 from nlbench.plan.arguments import warn_caller as _warn
 from nlbench.plan.expand import expand
-from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES
+from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES, command_line
 from nlbench.plan.spec import Plan, RunSpec
 from nlbench.plan.suite_file import Suite, read_suite
 from nlbench.results.formats import WIDTH
@@ -42,6 +42,8 @@ class Sweep:
         looked_at: the keys of the runs whose records were read to prepare the sweep. Of a tuned
             suite they are those of its tries, too.
         executor: the executor that the user named.
+        command: the command that prepares the same sweep, without --out; empty where the suite is
+            in no file.
     """
 
     plan: Plan
@@ -53,6 +55,7 @@ class Sweep:
     devices: Callable[[], tuple[torch.device, ...]]
     looked_at: set[str] = field(default_factory=set)
     executor: Choice = field(default_factory=Choice)
+    command: str = ""
 
     def run(
         self,
@@ -109,7 +112,11 @@ class Sweep:
 
         if save_weights:
             self._warn_of_missing_weights()
-        plan = {**self.plan.as_json(), "method_files": self._method_files()}
+        plan = {
+            **self.plan.as_json(),
+            "method_files": self._method_files(),
+            "command": self.command,
+        }
         self._warn_of_lost_rows(plan)
         self._warn_of_slowness(todo, options.device, options.jobs)
         self.store.write_plan(plan)
@@ -302,7 +309,17 @@ def prepare(
         chosen = [spec for spec in chosen if spec.seed in seeds]
     state = base.state(chosen, store, methods, stale)
     looked_at.update(spec.key for spec in chosen)
-    return Sweep(plan, chosen, state, store, methods, places.data_dir, devices, looked_at, choice)
+    more_seeds = seeds is not None and not plan.tries and not set(seeds) <= set(checked.seeds)
+    command = command_line(
+        None if isinstance(suite, Mapping) else Path(problems.source),
+        settings=overrides or {},
+        seeds=sorted({spec.seed for spec in plan.specs}) if more_seeds else (),
+        methods_dir=methods_dir,
+        data_dir=data_dir,
+    )
+    return Sweep(
+        plan, chosen, state, store, methods, places.data_dir, devices, looked_at, choice, command
+    )
 
 
 def _check_only(only: Sequence[str] | None, suite: Suite) -> None:

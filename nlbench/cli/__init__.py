@@ -8,6 +8,17 @@ interrupt.take_over()
 from nlbench.cli.app import app, main  # isort: skip
 
 # The order of these imports is the order of the commands in `nlbench --help`.
-from nlbench.cli import run, results, reproduce, catalogue, methods, doctor, bench  # isort: skip
+from nlbench.cli import run, results, store, reproduce, catalogue, methods, doctor, bench  # isort: skip
 
-__all__ = ["app", "bench", "catalogue", "doctor", "main", "methods", "reproduce", "results", "run"]
+__all__ = [
+    "app",
+    "bench",
+    "catalogue",
+    "doctor",
+    "main",
+    "methods",
+    "reproduce",
+    "results",
+    "run",
+    "store",
+]

@@ -39,6 +39,8 @@ ORDER = (
     "noise",
     "published",
     "agreement",
+    "verify",
+    "repair",
     "reproduce",
     "merge",
     "forget",

@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
+from nlbench import registry
 from nlbench.errors import SuiteError
 from nlbench.plan.yaml_lines import NotYaml, parse_yaml, plain
 
@@ -131,3 +136,47 @@ def devices_of_gpus(gpus: str, device: str = "auto") -> str:
     if not re.fullmatch(r"\d+(,\d+)*", gpus):
         raise SuiteError(f"--gpus {gpus!r}: write the numbers of GPUs as 0,2")
     return ",".join(f"cuda:{number}" for number in gpus.split(","))
+
+
+# ---- The way back --------------------------------------------------------------------------------
+
+
+def command_line(
+    suite: Path | None,
+    *,
+    settings: Mapping[str, object],
+    seeds: Sequence[int] = (),
+    methods_dir: str | Path | None = None,
+    data_dir: str | Path | None = None,
+) -> str:
+    """Return a command `nlbench run ...` that asks for these runs, from any folder.
+
+    Args:
+        suite: the file; None for a suite that is in none, which no command can name.
+        settings: what `parse_set` returns.
+        seeds: empty for those of the suite.
+    """
+    if suite is None:
+        return ""
+    shipped = {path.resolve(): name for name, path in registry.suite_files().items()}
+    words = ["nlbench", "run", shipped.get(suite.resolve(), str(suite.resolve()))]
+    for key, value in _flat(settings):
+        # Text stays as it is, and everything else is written as JSON, which is YAML, too.
+        words += [
+            "--set",
+            f"{key}={value if isinstance(value, str) else json.dumps(value, default=str)}",
+        ]
+    if seeds:
+        words += ["--seeds", ",".join(map(str, seeds))]
+    for option, folder in (("--methods-dir", methods_dir), ("--data-dir", data_dir)):
+        if folder is not None:
+            words += [option, os.path.realpath(os.path.expanduser(folder))]
+    return shlex.join(words)
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -15,6 +15,7 @@ from nlbench.results import statistics
 from nlbench.results.formats import p_value
 from nlbench.results.integrity import RunFiles
 from nlbench.results.metrics import METRICS
+from nlbench.results.plan_file import Origin, origin_of, wrong_cell
 
 if TYPE_CHECKING:
     from nlbench.results.record import RunRecord
@@ -170,25 +171,16 @@ class SuiteRow:
 
 def _check_cells(plan: Mapping[str, Any], store: Store) -> None:
     """Raise StoreError where the record of a cell is not of its row, seed and condition."""
-    methods = {row["row"]: row["method"] for row in plan["rows"]}
-    data: dict[int, object] = {}
-    for cell in plan["cells"]:
-        record = store.read(cell["key"])
-        if record is None:
-            continue
-        spec = record.spec
-        # All runs under one condition have the same data and labels.
-        own = [spec.get(name) for name in ("dataset", "labels", "noise")]
-        common = data.setdefault(cell["condition"], own)
-        if (spec["method"], spec["seed"]) == (methods[cell["row"]], cell["seed"]) and own == common:
-            continue
 
+    def origin(key: str) -> Origin | None:
+        record = store.read(key)
+        return None if record is None else origin_of(record)
+
+    wrong = wrong_cell(plan, origin)
+    if wrong:
         raise StoreError(
-            f"{store.plan_path(plan['suite'])}: damaged plan: its cell of row {cell['row']!r}, "
-            f"{plan['conditions'][cell['condition']]!r}, seed {cell['seed']} names the run "
-            f"{cell['key']}, which is of method {spec['method']}, {spec.get('dataset')}, seed "
-            f"{spec['seed']}. `nlbench run` of the suite writes the plan again; the records stay "
-            "as they are"
+            f"{store.plan_path(plan['suite'])}: damaged plan: {wrong}. `nlbench run` of the suite "
+            "writes the plan again; the records stay as they are"
         )
 
 

@@ -24,8 +24,8 @@ LOCK = "lock"
 # The state of a helper network in training, beside its result with the ending .pt.
 GOING = ".going.pt"
 
-# A file for a try that nlbench 0.3 and earlier versions made in OUT/runs.
-_PROBE = ".probe"
+# A file that earlier versions made in OUT/runs, to see whether it can be written.
+PROBE = ".probe"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def abandoned(folder: Path) -> Iterator[Leftover]:
     """Yield the temporary files in a folder whose processes have ended."""
     for name in sorted(_names(folder)):
         path = folder / name
-        if (is_temporary(name) or name == _PROBE) and is_abandoned(path):
+        if (is_temporary(name) or name == PROBE) and is_abandoned(path):
             yield Leftover(path, "a temporary file of a process that has ended")
 
 
@@ -123,58 +123,82 @@ def _key_of_fit(name: str) -> str:
 # ---- To remove them ------------------------------------------------------------------------------
 
 
-def tidy(store: Store, keys: Iterable[str], warn: Callable[[Leftover], None] | None = None) -> None:
+Report = Callable[[Leftover], None]
+
+
+def _no_report(leftover: Leftover) -> None:
+    """Say nothing of a leftover."""
+
+
+def tidy(store: Store, keys: Iterable[str]) -> None:
     """Remove what killed processes have left of finished runs, of helper networks and of plans.
 
     Runs that are not finished are tidied when they are trained. What another process holds stays.
 
     Args:
         keys: the runs to look at.
-        warn: called with each leftover before it is removed.
     """
-    report = warn or (lambda leftover: None)
     for key in keys:
-        tidy_run(store, key, report)
-
-    for key, found in of_fits(store.root / "fits").items():
-        with hold(store.root / "fits" / f"{key}.lock", warn=store.warn) as mine:
-            if mine:
-                # Letting go of the lock empties it.
-                _remove_all((one for one in found if not one.path.match("*.lock")), report)
-    for name in ("runs", "suites", "fits"):
-        _remove_all(abandoned(store.root / name), report)
+        if _needs_tidying(store, key):
+            tidy_run(store, key)
+    tidy_rest(store)
 
 
-def tidy_run(store: Store, key: str, report: Callable[[Leftover], None]) -> bool:
-    """Remove the leftovers of a run that has ended; see `tidy`. Returns whether there were any."""
+def _needs_tidying(store: Store, key: str) -> bool:
+    """Tell from the names alone whether a run that has ended may have leftovers."""
+    # Most runs have none. Their records need not be read then, and no lock is taken.
     folder = store.run_dir(key)
     names = _names(folder)
     if RECORD not in names and NEW not in names:
         return False
-    # Most runs have none. Their records need not be read then, and no lock is taken.
-    odd = [n for n in names if n.startswith(".") or n == CHECKPOINT]
-    if not odd and not _names_somebody(folder / LOCK):
-        return False
+    odd = any(name.startswith(".") or name == CHECKPOINT for name in names)
+    return odd or _names_somebody(folder / LOCK)
 
+
+def tidy_run(store: Store, key: str, report: Report = _no_report) -> bool:
+    """Remove the leftovers of a run. Returns False where another process holds it.
+
+    Args:
+        report: called with each leftover before it is removed.
+    """
+    folder = store.run_dir(key)
     if is_held(folder / LOCK):
         return False
-    found = list(of_run(folder, names, store.read(key)))
+    found = list(of_run(folder, _names(folder), store.read(key)))
     if not found:
-        return False
-    for leftover in found:
-        report(leftover)
-    # Taking the lock removes temporary files and moves a run to its place, and letting go empties
-    # it.
+        return True
+    # Taking the lock removes temporary files and moves a run to its place, and letting go of the
+    # lock empties it.
     with store.lock(key) as mine:
-        if mine and is_spent(folder, store.read(key)):
+        if not mine:
+            return False
+        for leftover in found:
+            report(leftover)
+        if is_spent(folder, store.read(key)):
             (folder / CHECKPOINT).unlink(missing_ok=True)
-    return mine
+    return True
 
 
-def _remove_all(found: Iterable[Leftover], report: Callable[[Leftover], None]) -> None:
-    for leftover in found:
-        report(leftover)
-        try:
-            remove(leftover.path)
-        except OSError as error:
-            raise StoreError(f"{leftover.path}: cannot be removed ({error.strerror})") from None
+def tidy_rest(store: Store, report: Report = _no_report) -> None:
+    """Remove the leftovers of helper networks and of plans; see `tidy_run`."""
+    fits = store.root / "fits"
+    for key, found in of_fits(fits).items():
+        with hold(fits / f"{key}.lock", warn=store.warn) as mine:
+            if not mine:
+                continue
+            for leftover in found:
+                report(leftover)
+                # Letting go of the lock empties it.
+                if leftover.path.suffix != ".lock":
+                    _remove(leftover)
+    for name in ("runs", "suites", "fits"):
+        for leftover in abandoned(store.root / name):
+            report(leftover)
+            _remove(leftover)
+
+
+def _remove(leftover: Leftover) -> None:
+    try:
+        remove(leftover.path)
+    except OSError as error:
+        raise StoreError(f"{leftover.path}: cannot be removed ({error.strerror})") from None

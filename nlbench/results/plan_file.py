@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nlbench.errors import shown
-from nlbench.plan.spec import SCHEMA
+from nlbench.plan.spec import SCHEMA as KEY_SCHEMA
 from nlbench.results.integrity import checksum_of
+from nlbench.results.record import RunRecord
+from nlbench.results.schema import Migrations, brought_up
 
 CHECKSUM = "checksum"
+
+# The version of a plan's form. Plans of version 1 do not state it. Their `schema` is the version of
+# what the keys of runs are hashes of.
+VERSION = 1
+MIGRATIONS: Migrations = {}
 
 
 class _Part(BaseModel):
@@ -46,8 +55,9 @@ class _Plan(_Part):
     conditions: list[str]
     seeds: list[int]
     cells: list[_Cell]
-    # Plans of nlbench 0.1 have neither.
+    # Plans of nlbench 0.1 have none of these.
     method_files: dict[str, str] = {}
+    command: str = ""
     checksum: str = ""
 
 
@@ -57,13 +67,17 @@ def with_checksum(plan: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, CHECKSUM: checksum_of(values)}
 
 
-def check_plan(values: Mapping[str, Any], name: str) -> None:
-    """Raise ValueError with the reason where these are not the values of the plan `name`."""
-    schema = values.get("schema", 1)
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise ValueError(f"a later version of nlbench wrote it (schema {schema}); update nlbench")
+def check_plan(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the plan `name` as the present version has it; `values` may be changed.
+
+    Raises: LaterVersion; ValueError with the reason where these are not the values of that plan.
+    """
     if CHECKSUM in values and values != with_checksum(values):
         raise ValueError("it was changed after it was written (its checksum does not fit)")
+    what = f"the plan of the suite {name!r}"
+    # A plan of other keys has another form as well.
+    brought_up(values, what, KEY_SCHEMA, {})
+    values = brought_up(values, what, VERSION, MIGRATIONS, "version")
     try:
         plan = _Plan.model_validate(values)
     except ValidationError as error:
@@ -78,6 +92,55 @@ def check_plan(values: Mapping[str, Any], name: str) -> None:
     reason = next(_disagreements(plan), "")
     if reason:
         raise ValueError(reason)
+    return values
+
+
+def command_of(plan: Mapping[str, Any], out: Path) -> str:
+    """Return the command that trains the runs which a plan still lacks in the store `out`."""
+    # Plans of earlier versions do not say it. Their names begin with that of the suite.
+    suite = plan["suite"].partition("+")[0].removesuffix("#tries")
+    command = plan.get("command") or f"nlbench run {shlex.quote(suite)}"
+    return f"{command} --out {shlex.quote(str(out))}"
+
+
+class Origin(NamedTuple):
+    """What the record of a run says of its method, its seed and its data."""
+
+    method: str
+    seed: object
+    data: list[object]
+
+
+def origin_of(record: RunRecord) -> Origin:
+    """Return what a record says of its run's method, seed and data."""
+    spec = record.spec
+    data = [spec.get(name) for name in ("dataset", "labels", "noise")]
+    return Origin(str(spec.get("method")), spec.get("seed"), data)
+
+
+def wrong_cell(plan: Mapping[str, Any], origin_of: Callable[[str], Origin | None]) -> str:
+    """Return which cell names a run of another row, seed or condition; else an empty string.
+
+    Args:
+        origin_of: returns the origin of the run with a key; None for one without a record.
+    """
+    methods = {row["row"]: row["method"] for row in plan["rows"]}
+    data: dict[int, list[object]] = {}
+    for cell in plan["cells"]:
+        origin = origin_of(cell["key"])
+        if origin is None:
+            continue
+        # All runs under one condition have the same data and labels.
+        common = data.setdefault(cell["condition"], origin.data)
+        own = origin.method, origin.seed, origin.data
+        if own == (methods[cell["row"]], cell["seed"], common):
+            continue
+        return (
+            f"its cell of row {cell['row']!r}, {plan['conditions'][cell['condition']]!r}, seed "
+            f"{cell['seed']} names the run {cell['key']}, which is of method {origin.method}, "
+            f"{origin.data[0]}, seed {origin.seed}"
+        )
+    return ""
 
 
 def _disagreements(plan: _Plan) -> Iterator[str]:
@@ -87,14 +150,14 @@ def _disagreements(plan: _Plan) -> Iterator[str]:
         if len(set(values)) < len(values):
             yield f"{what} has an entry twice"
 
-    found = set()
+    known, seeds, found = set(rows), set(plan.seeds), set()
     for number, cell in enumerate(plan.cells):
         place = cell.row, cell.condition, cell.seed
-        if cell.row not in rows:
+        if cell.row not in known:
             yield f"cells.{number} names the row {cell.row!r}, which the plan does not have"
         if cell.condition >= len(plan.conditions):
             yield f"cells.{number} names condition {cell.condition}, which the plan does not have"
-        if cell.seed not in plan.seeds:
+        if cell.seed not in seeds:
             yield f"cells.{number} names seed {cell.seed}, which the plan does not have"
         if place in found:
             yield f"cells.{number} is the second one of row {cell.row!r} and seed {cell.seed}"

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from nlbench.errors import StoreError
+from nlbench.results.schema import brought_up
 
 # The version of a record's JSON. Version 1 is that of nlbench 0.1, which does not write it down.
 SCHEMA = 1
@@ -229,7 +229,7 @@ class RunRecord(BaseModel):
     def from_json(cls, text: bytes) -> RunRecord:
         """Read a record of this version of nlbench or of an earlier one.
 
-        Raises: ValueError for text that is not a record, StoreError for a later version's record.
+        Raises: ValueError for text that is not a record, LaterVersion.
         """
         values = json.loads(text)
         if not isinstance(values, dict):
@@ -284,18 +284,6 @@ class RunRecord(BaseModel):
 def migrate(values: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON of a record as the present version has it; `values` may be changed.
 
-    Raises: StoreError for a record of a later version, ValueError for a version that is none.
+    Raises: LaterVersion, ValueError for a version that is none.
     """
-    schema = values.get("schema", 1)
-    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise ValueError(f"schema must be a number from 1 on, got {schema!r}")
-    if schema > SCHEMA:
-        raise StoreError(
-            f"the record {values.get('key')} was written by a later version of nlbench "
-            f"(record schema {schema}, this version reads up to {SCHEMA}); update nlbench"
-        )
-
-    while schema < SCHEMA:
-        values = MIGRATIONS[schema](values)
-        schema += 1
-    return values
+    return brought_up(values, f"the record {values.get('key')}", SCHEMA, MIGRATIONS)

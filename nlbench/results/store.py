@@ -57,6 +57,7 @@ from nlbench.results.place import Place
 from nlbench.results.plan_file import check_plan, with_checksum
 from nlbench.results.record import RunRecord
 from nlbench.results.reproduced import NOTE, Note, Outcome, is_about, read_note
+from nlbench.results.schema import LaterVersion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -418,11 +419,15 @@ class Store:
         """Write the plan of a suite, in place of an older one of the same name.
 
         An older one that is damaged is kept under another name.
+
+        Raises: LaterVersion where a later version of nlbench has written that plan.
         """
         self.require_place()
         name = str(plan["suite"])
         try:
             self.plan(name)
+        except LaterVersion:
+            raise
         except StoreError:
             self.set_aside(self.plan_path(name), "damaged plan")
         payload = _json_bytes(with_checksum(plan))
@@ -435,16 +440,15 @@ class Store:
         """
         path = self.plan_path(name)
         try:
-            plan = read_object(path)
-            check_plan(plan, name)
+            return check_plan(read_object(path), name)
         except FileNotFoundError:
             return None
+        except LaterVersion as error:
+            raise LaterVersion(f"{path}: {error}") from None
         except OSError as error:
             reason = f"it cannot be read, {error.strerror}"
         except (ValueError, RecursionError) as error:
             reason = str(error)
-        else:
-            return plan
         raise StoreError(
             f"{path}: damaged plan: {reason}. `nlbench run` of its suite writes it again; the "
             "records stay as they are"

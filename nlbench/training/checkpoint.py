@@ -14,8 +14,13 @@ import torch
 
 from nlbench.files import refuse_bomb, write_atomic
 from nlbench.results.record import Metrics, Timing
+from nlbench.results.schema import LaterVersion, Migrations, brought_up
 from nlbench.results.state_files import damage_of, write_with_checksum
 from nlbench.results.store import Store
+
+# The version of the file's content. Version 1 does not state it.
+SCHEMA = 1
+MIGRATIONS: Migrations = {}
 
 
 def _no_time() -> Timing:
@@ -85,6 +90,8 @@ class Checkpoint:
         self._store.require_place()
         # Written to another name first: a process that is killed here leaves the old checkpoint.
         tagged = {**state, "tag": self.tag}
+        if SCHEMA > 1:
+            tagged["schema"] = SCHEMA
         write_atomic(
             self.path, lambda file: write_with_checksum(file, functools.partial(torch.save, tagged))
         )
@@ -98,22 +105,31 @@ class Checkpoint:
         if not os.path.lexists(self.path):
             return None
 
-        reason = damage_of(self.path)
+        state, reason = self._read()
         if not reason:
-            # A file that somebody made can have a right checksum, and make torch raise almost any
-            # exception.
-            try:
-                refuse_bomb(self.path)
-                state = torch.load(self.path, map_location="cpu", weights_only=True)
-            except Exception as error:
-                reason = f"torch cannot read it, {type(error).__name__}"
-            else:
-                reason = self._other_owner(state)
-                if not reason:
-                    return dict(state)
-
+            return state
         self._store.set_aside(self.path, f"{self._name} cannot be used ({reason})")
         return None
+
+    def _read(self) -> tuple[dict[str, Any], str]:
+        """Return the state in the file, and why it cannot be used; else an empty string."""
+        reason = damage_of(self.path)
+        if reason:
+            return {}, reason
+        # A file that somebody made can have a right checksum, and make torch raise almost any
+        # exception.
+        try:
+            refuse_bomb(self.path)
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            return {}, f"torch cannot read it, {type(error).__name__}"
+        reason = self._other_owner(state)
+        if reason:
+            return {}, reason
+        try:
+            return brought_up(dict(state), self._name, SCHEMA, MIGRATIONS), ""
+        except (LaterVersion, ValueError) as error:
+            return {}, str(error)
 
     @property
     def _name(self) -> str:

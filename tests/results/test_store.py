@@ -262,7 +262,6 @@ PLAIN = {
     "row dropped": lambda plan: plan["rows"].pop(),
     "seed dropped": lambda plan: plan["seeds"].pop(),
     "condition dropped": lambda plan: plan["conditions"].pop(),
-    "later version": lambda plan: plan.update(schema=99),
 }
 
 

@@ -1,0 +1,150 @@
+"""Does a record say the same as its epoch metrics and its predictions?
+
+Checksums show that a file was changed since. What is compared here must agree even where every
+checksum fits.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nlbench.files import open_regular, read_regular
+from nlbench.results.integrity import HISTORY, PREDICTIONS, located
+from nlbench.results.record import Metrics, RunRecord
+from nlbench.results.summary import metric_key, summarise
+
+# An epoch metric of this name belongs to a method's targets, and to no part of the data.
+_TARGETS = metric_key("target", "accuracy")
+
+# The arrays of predictions.npz with one value for each training image.
+_PER_TRAINING_IMAGE = ("train_index", "labels", "train", "train_prob", "train_loss", "names")
+
+
+def disagreements(
+    record: RunRecord, folder: Path, damaged: Collection[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield where the files of a run disagree with its record: a file's name, and in which way.
+
+    Args:
+        damaged: the names of files that are not compared. Neither are those that are missing.
+    """
+    for name, compare in ((HISTORY, _of_history), (PREDICTIONS, _of_predictions)):
+        path = located(folder, name)
+        if name in damaged or not path.exists():
+            continue
+        for reason in compare(record, path):
+            yield name, reason
+
+
+# ---- Epoch metrics -------------------------------------------------------------------------------
+
+
+def read_history(path: Path) -> list[Metrics]:
+    """Return the metrics of each epoch from a history.csv.
+
+    Raises: OSError; ValueError for a file that holds no such table.
+    """
+    reader = csv.reader(io.StringIO(read_regular(path).decode(), newline=""), strict=True)
+    try:
+        names = next(reader, [])
+        lines = list(reader)
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+
+    history = []
+    for number, line in enumerate(lines):
+        if len(line) != len(names):
+            raise ValueError(f"line {number + 2} has {len(line)} cells, and not {len(names)}")
+        values = [None if cell == "" else float(cell) for cell in line]
+        history.append(dict(zip(names, values, strict=True)))
+    return history
+
+
+def _of_history(record: RunRecord, path: Path) -> Iterator[str]:
+    try:
+        history = read_history(path)
+    except (OSError, ValueError) as error:
+        yield f"it cannot be read as epoch metrics ({error})"
+        return
+
+    epochs = record.spec.get("protocol", {}).get("epochs")
+    if record.status == "done" and isinstance(epochs, int) and len(history) != epochs:
+        yield f"it has {len(history)} epochs, and the protocol has {epochs}"
+        return
+    if [metrics.get("epoch") for metrics in history] != list(range(len(history))):
+        yield "its epochs are not numbered from 0 on"
+        return
+    if record.status == "done" and history:
+        yield from _other_metrics(record, history)
+
+
+def _other_metrics(record: RunRecord, history: list[Metrics]) -> Iterator[str]:
+    parts = []
+    for name in history[0]:
+        part = name.removesuffix(metric_key("", "accuracy"))
+        if part != name and name != _TARGETS:
+            parts.append(part)
+    try:
+        expected = summarise(history, parts)
+    except (KeyError, TypeError, AssertionError):
+        yield "it lacks the test accuracy of an epoch"
+        return
+
+    for name, value in expected.items():
+        if name not in record.metrics:
+            continue
+        found = record.metrics[name]
+        if not _same(found, value):
+            yield f"metrics.{name} of the record is {found}, and from the epochs follows {value}"
+
+
+def _same(found: float | None, expected: float | None) -> bool:
+    if found is None or expected is None:
+        return found is expected
+    # Text keeps every bit of a number. Sums of another version of Python may round differently.
+    return math.isclose(found, expected, rel_tol=1e-12, abs_tol=1e-15)
+
+
+# ---- Predictions ---------------------------------------------------------------------------------
+
+
+def _of_predictions(record: RunRecord, path: Path) -> Iterator[str]:
+    # A file that somebody made can make zipfile and NumPy raise almost any exception.
+    try:
+        shapes = _shapes(path)
+    except Exception as error:
+        yield f"it cannot be read as predictions ({type(error).__name__})"
+        return
+
+    noise: Mapping[str, Any] = record.noise
+    expected = {"test": noise.get("num_test")}
+    expected |= dict.fromkeys(_PER_TRAINING_IMAGE, noise.get("num_train"))
+    for name, count in expected.items():
+        if count is not None and name in shapes and shapes[name] != (count,):
+            yield f"{name} has the shape {shapes[name]}, and the record counts {count} images"
+    if noise and "test" not in shapes:
+        yield "it has no predictions of the test images"
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array, from the few bytes before its values."""
+    # Imported here, so that processes can be forked before NumPy starts its threads.
+    import numpy as np
+
+    shapes = {}
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                version = np.lib.format.read_magic(member)
+                if version == (1, 0):
+                    shape, _, _ = np.lib.format.read_array_header_1_0(member)
+                else:
+                    shape, _, _ = np.lib.format.read_array_header_2_0(member)
+            shapes[name.removesuffix(".npy")] = shape
+    return shapes
