@@ -206,7 +206,7 @@ def _free_at(path: Path) -> tuple[int, int]:
 def in_bytes(count: int) -> str:
     """Return a number of bytes in words, for example "1.5 MB"."""
     if count < 1000:
-        return f"{count} bytes"
+        return "1 byte" if count == 1 else f"{count} bytes"
     size, units = count / 1000, ["kB", "MB", "GB", "TB"]
     while size >= 1000 and len(units) > 1:
         size /= 1000

@@ -81,10 +81,13 @@ def cached(
     return _opened(entry, _open, write)
 
 
-def cached_files(entry: Path, write: Callable[[Path], list[list[str]]]) -> list[list[str]]:
+def cached_files(
+    entry: Path, write: Callable[[Path], list[list[str]]], needed: int = 0
+) -> list[list[str]]:
     """Return the list of the files that `write(folder)` writes, which is called once.
 
     Args:
+        needed: about as many bytes as the files have, for the message of a full disk.
         entry: the folder in the cache that holds the files.
         write: returns a line for each file. A line begins with the file's name, which ends in
             "-" and the `short_hash` of its content.
@@ -92,7 +95,7 @@ def cached_files(entry: Path, write: Callable[[Path], list[list[str]]]) -> list[
     """
 
     def write_entry() -> None:
-        with new_folder(entry) as folder:
+        with _named_as(entry, needed), new_folder(entry) as folder:
             write_json(folder / "list.json", write(folder))
 
     return _opened(entry, _open_files, write_entry)
@@ -225,20 +228,24 @@ def _state_of(stat: os.stat_result) -> object:
 
 def _write(entry: Path, arrays: Arrays, facts: Facts) -> None:
     needed = sum(array.nbytes for array in arrays.values())
+    with _named_as(entry, needed), new_folder(entry) as folder:
+        checksums = {}
+        for name, array in arrays.items():
+            path = folder / f"{name}.npy"
+            # On the disk before the folder gets its name, so that no entry looks whole that is not.
+            with replacing(path) as file:
+                np.save(file, array)
+            with open_regular(path) as file:
+                checksums[name] = f"{crc32(file):08x}"
+        write_json(folder / "meta.json", {"arrays": checksums, "facts": facts})
+
+
+@contextmanager
+def _named_as(entry: Path, needed: int) -> Iterator[None]:
+    """Have a NotWritten name the entry, and what all of it needs, and not one of its files."""
     try:
-        with new_folder(entry) as folder:
-            checksums = {}
-            for name, array in arrays.items():
-                path = folder / f"{name}.npy"
-                # On the disk before the folder gets its name, so that no entry looks whole that is
-                # not.
-                with replacing(path) as file:
-                    np.save(file, array)
-                with open_regular(path) as file:
-                    checksums[name] = f"{crc32(file):08x}"
-            write_json(folder / "meta.json", {"arrays": checksums, "facts": facts})
+        yield
     except NotWritten as error:
-        # The entry needs more than the one array that did not fit.
         raise not_written(OSError(error.errno, ""), entry, needed) from None
 
 

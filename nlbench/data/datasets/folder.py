@@ -739,8 +739,9 @@ def _parquet(files: Sequence[Path], chosen: ChosenColumns, cache_dir: Path, name
     require_one_part(image_parquet.splitting_columns(files, chosen), name, files[0])
     part = Part(files[0], entry)
     part.notes.extend(image_parquet.about_columns(files[0], chosen))
+    size = sum(file.stat().st_size for file in files)
     for file, label, *clean in cached_files(
-        entry, lambda folder: _write_out(files, chosen, folder)
+        entry, lambda folder: _write_out(files, chosen, folder), size
     ):
         part.add(file, label, clean[0] if clean else None)
     # A shard without the column has no true labels.
