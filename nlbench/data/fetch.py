@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import re
+import shutil
 import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO
@@ -18,7 +21,7 @@ from nlbench.data import catalogue
 from nlbench.data.base import Source
 from nlbench.data.missing import megabytes, require
 from nlbench.errors import DataError, DataMissing, printable
-from nlbench.files import digest
+from nlbench.files import digest, flock, sync
 
 # A function of the bytes done and the bytes in all, 0 where the server does not give the size.
 Progress = Callable[[int, int], None]
@@ -74,14 +77,17 @@ def fetch(
             report(f"  licence: {source.licence}; see {source.home}")
 
         try:
-            _download(source, data_dir / source.goes_to, progress)
+            _download(source, data_dir / source.goes_to, progress, report)
         # Failures of server and network. Any other OSError comes from writing the file.
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = f"{source.url}: {_reason(error)}"
             raise DataMissing(f"{reason}\n{catalogue.advice(name, data_dir)}") from error
         except OSError as error:
-            place = error.filename or data_dir
-            raise DataError(f"{place}: cannot be written ({error.strerror})") from error
+            place = error.filename or data_dir / source.goes_to
+            again = ""
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                again = "; make room and fetch again: it goes on where it stopped"
+            raise DataError(f"{place}: cannot be written ({error.strerror}){again}") from error
 
     state = catalogue.status(name, data_dir)
     require(state.info, state.sources, state.found, data_dir)
@@ -109,23 +115,43 @@ def _reason(error: Exception) -> str:
 # ---- One file ------------------------------------------------------------------------------------
 
 
-def _download(source: Source, target: Path, progress: Progress) -> None:
+def _download(
+    source: Source, target: Path, progress: Progress, report: Callable[[str], None]
+) -> None:
     """Download to `target`.part, from where an earlier one stopped, and rename it when whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
 
     # The part stays when the download breaks off, and the next fetch continues it.
     part = target.with_name(f"{target.name}.part")
-    start = part.stat().st_size if part.exists() else 0
+    with _alone(part, report) as file:
+        # Another process may have fetched it while this one waited.
+        if target.exists():
+            part.unlink()
+            return
+        _fill(source, part, file, progress)
 
+        # Only a file that is whole and right gets its name.
+        sync(file)
+        _verify(source, part)
+        os.replace(part, target)
+
+
+def _fill(source: Source, part: Path, file: IO[bytes], progress: Progress) -> None:
+    """Append what a partial download lacks to `file`, which is `part` and open.
+
+    Raises: ConnectionError where the server stops too early; DataError where it sends too much.
+    """
+    start = os.fstat(file.fileno()).st_size
     try:
         with _open(source.url, start) as response:
             # 206 is a part of the file. Any other server ignored the range and sends all of it.
             if response.status != 206:
                 start = 0
+                file.truncate(0)
             total = start + _announced(response)
             most = source.size or total or MOST_BYTES
-            with part.open("ab" if start else "wb") as file:
-                done = _copy(response, file, start, total, progress, most)
+            _require_space(part, total - start)
+            done = _copy(response, file, start, total, progress, most)
     except urllib.error.HTTPError as error:
         # 416: nothing is left to send, because the part is as long as the file.
         if error.code != 416 or not start:
@@ -144,9 +170,41 @@ def _download(source: Source, target: Path, progress: Progress) -> None:
             f"broke off after {done} of {total} bytes; fetch again to go on from there"
         )
 
-    # Only a file that is whole and right gets its name.
-    _verify(source, part)
-    os.replace(part, target)
+
+@contextmanager
+def _alone(part: Path, report: Callable[[str], None]) -> Iterator[IO[bytes]]:
+    """Open a partial download to append to it, while no other process does.
+
+    On a file system without locks two processes may write at once. The checksum then finds it.
+    """
+    while True:
+        with part.open("ab") as file:
+            if flock(file, wait=False) == "busy":
+                report(f"another process downloads {part.stem}; waiting for it")
+                flock(file, wait=True)
+            # While this process waited, the other one may have given the file its final name.
+            if not part.exists() or not os.path.samestat(part.stat(), os.fstat(file.fileno())):
+                continue
+            try:
+                yield file
+            finally:
+                # Without a connection nothing has come, and nothing is to be continued.
+                with suppress(OSError):
+                    file.flush()
+                if not os.fstat(file.fileno()).st_size:
+                    part.unlink(missing_ok=True)
+            return
+
+
+def _require_space(part: Path, size: int) -> None:
+    """Raise DataError where the rest of a download does not fit the disk."""
+    free = shutil.disk_usage(part.parent).free
+    if size > free:
+        raise DataError(
+            f"{part.parent}: the rest of {part.stem} needs {megabytes(size)}, and "
+            f"{megabytes(free) or '0 MB'} are free; make room and fetch again, or name another "
+            "folder with --data-dir"
+        )
 
 
 def _announced(response: HTTPResponse) -> int:

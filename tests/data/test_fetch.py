@@ -1,5 +1,7 @@
 """Downloads, from a server on this machine."""
 
+import contextlib
+import errno
 import hashlib
 import http.server
 import re
@@ -28,6 +30,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             start = int(re.findall(r"bytes=(\d+)-", self.headers["Range"])[0])
 
         server.requests.append(start)
+        time.sleep(server.delay)
         if start >= len(CONTENT):
             self.send_error(416)
             return
@@ -47,6 +50,7 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.ranges, server.stop_after, server.requests = True, None, []
+    server.delay = 0.0
     server.url = f"http://127.0.0.1:{server.server_address[1]}/CIFAR-10_human.pt"
     often = {"poll_interval": 0.01}
     threading.Thread(target=server.serve_forever, kwargs=often, daemon=True).start()
@@ -73,6 +77,7 @@ def serve(monkeypatch, url, content=CONTENT):
         sha256=hashlib.sha256(content).hexdigest(),
     )
     monkeypatch.setattr(cifar10n, "SOURCES", (cifar10n.SOURCES[0], source))
+    return source
 
 
 def test_fetch(server, data, monkeypatch):
@@ -180,6 +185,59 @@ def test_a_server_that_never_answers(data, monkeypatch):
         serve(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}/x")
         with pytest.raises(DataMissing, match=r"no answer within 0\.3 seconds"):
             fetch.fetch("cifar10n", data, report=lambda _: None)
+
+
+def test_two_that_fetch_at_once_download_once(server, data, monkeypatch):
+    serve(monkeypatch, server.url)
+    server.delay = 0.3
+    ends, reported = [], []
+
+    def fetch_it():
+        ends.append(fetch.fetch("cifar10n", data, report=reported.append))
+
+    both = [threading.Thread(target=fetch_it) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+
+    target = data / "cifar-n" / "CIFAR-10_human.pt"
+    assert len(ends) == 2
+    assert target.read_bytes() == CONTENT
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert server.requests == [0]
+    assert "another process downloads CIFAR-10_human.pt; waiting for it" in reported
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_download(server, data, monkeypatch):
+    serve(monkeypatch, server.url)
+    usage = fetch.shutil.disk_usage(data)
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: usage._replace(free=500_000))
+    message = r"the rest of CIFAR-10_human\.pt needs 1\.0 MB, and 0\.5 MB are free; make room"
+    with pytest.raises(DataError, match=message):
+        fetch.fetch("cifar10n", data, report=lambda _: None)
+
+
+def test_a_disk_that_fills_up_keeps_the_part_and_says_so(server, data, monkeypatch):
+    serve(monkeypatch, server.url)
+
+    def full(response, file, *rest):
+        file.write(response.read(1000))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetch, "_copy", full)
+    message = (
+        r"CIFAR-10_human\.pt: cannot be written \(No space left on device\); make room and fetch"
+    )
+    with pytest.raises(DataError, match=message):
+        fetch.fetch("cifar10n", data, report=lambda _: None)
+    monkeypatch.undo()
+
+    serve(monkeypatch, server.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    fetch.fetch("cifar10n", data, report=lambda _: None)
+    assert server.requests == [0, 1000]
+    assert (data / "cifar-n" / "CIFAR-10_human.pt").read_bytes() == CONTENT
 
 
 def test_page_that_is_gone(server, data, monkeypatch):
