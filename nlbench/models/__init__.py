@@ -93,6 +93,15 @@ def weights_file(name: str, weights: str) -> str:
     return _external.weights_file(*name.split("/", 1))
 
 
+def cached_weights(name: str, weights: str) -> Path | None:
+    """Return the file of the weights "imagenet" in its package's cache; None if it is not there."""
+    if weights != "imagenet":
+        return None
+    from nlbench.models import _external
+
+    return _external.cached_file(*name.split("/", 1))
+
+
 # ---- Networks ------------------------------------------------------------------------------------
 
 

@@ -6,14 +6,22 @@ import importlib
 import os
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
 from nlbench.errors import SuiteError, did_you_mean
 from nlbench.models._weights import refusal
+
+# The same weights as safetensors, by timm's name of the pickled file.
+_SAFER_FILES = {
+    "pytorch_model.bin": "model.safetensors",
+    "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
+}
 
 
 def check(package: str, name: str) -> None:
@@ -57,7 +65,7 @@ def build(
 
 
 def fetch(package: str, name: str) -> None:
-    """Download the published ImageNet weights into the package's cache.
+    """Download the published ImageNet weights into the package's cache, unless they are there.
 
     Raises: SuiteError where that fails.
     """
@@ -66,7 +74,7 @@ def fetch(package: str, name: str) -> None:
             if package == "torchvision":
                 _torchvision_weights(name).get_state_dict(check_hash=True)
             else:
-                _import_timm().create_model(name, pretrained=True)
+                _published_timm(name)
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(package, name, error) from error
     except pickle.UnpicklingError as error:
@@ -107,8 +115,9 @@ def _unreachable(package: str, name: str, error: Exception) -> SuiteError:
     return SuiteError(
         f"the ImageNet weights of {package}/{name} are not in {_cache(package)} and cannot be "
         f"downloaded: {error}\n"
-        f"on a machine without network get {weights_file(package, name)} elsewhere and put it "
-        f"there, or name the file itself: overrides: {{weights: PATH}}, or --set weights=PATH"
+        f"on a machine with network `nlbench run SUITE --prepare` gets them; or get "
+        f"{weights_file(package, name)} and put it there, or name the file itself: "
+        "overrides: {weights: PATH}, or --set weights=PATH"
     )
 
 
@@ -129,6 +138,34 @@ def weights_file(package: str, name: str) -> str:
     if config.hf_hub_id:
         return f"model.safetensors of https://huggingface.co/{config.hf_hub_id}"
     return str(config.url)
+
+
+def cached_file(package: str, name: str) -> Path | None:
+    """Return the file of the published weights in the package's cache; None if it is not there."""
+    if package == "torchvision":
+        return _in_torch_hub(_torchvision_weights(name).url)
+
+    config = _import_timm().get_pretrained_cfg(name)
+    if config is None or config.custom_load:
+        return None
+    if not config.hf_hub_id:
+        return _in_torch_hub(config.url) if config.url else None
+
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = config.hf_hub_id.partition("@")
+    file = config.hf_hub_filename or "pytorch_model.bin"
+    # timm prefers the form that holds no pickle, where the repository has it.
+    for name_there in (_SAFER_FILES.get(file, file), file):
+        found = try_to_load_from_cache(repository, name_there, revision=revision or None)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _in_torch_hub(url: str) -> Path | None:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    return path if path.is_file() else None
 
 
 def _torchvision_weights(name: str) -> Any:
@@ -183,8 +220,22 @@ def _torchvision(
 
 
 def _timm(name: str, num_classes: int, in_shape: tuple[int, ...], pretrained: bool) -> nn.Module:
+    if pretrained:
+        return _published_timm(name, num_classes=num_classes, in_chans=in_shape[0])
     model: nn.Module = _import_timm().create_model(
-        name, pretrained=pretrained, num_classes=num_classes, in_chans=in_shape[0]
+        name, pretrained=False, num_classes=num_classes, in_chans=in_shape[0]
+    )
+    return model
+
+
+def _published_timm(name: str, **options: int) -> nn.Module:
+    """Build a model of timm with its published weights, and download them on first use."""
+    file = cached_file("timm", name)
+    # Named by its path, a file is read without asking a server whether there is a later one. A node
+    # may have no network.
+    overlay = None if file is None else {"file": str(file)}
+    model: nn.Module = _import_timm().create_model(
+        name, pretrained=True, pretrained_cfg_overlay=overlay, **options
     )
     return model
 
