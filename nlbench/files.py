@@ -435,7 +435,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     temporary = temporary_name(path)
     with writing(path):
-        temporary.mkdir(mode=0o700)
+        # With the permissions that the user's umask gives: several users may share a cache.
+        temporary.mkdir()
     try:
         yield temporary
         with writing(path):

@@ -48,6 +48,9 @@ T = TypeVar("T")
 # is forked from this one need not check them again.
 _checked: dict[Path, object] = {}
 
+# The entries that this process has opened, and whether it has made them.
+_used: dict[Path, bool] = {}
+
 
 class CacheNotWritten(DataError):
     """The disk does not take the decoded data. Other runs would meet the same."""
@@ -103,6 +106,7 @@ def cached_files(
 
 def _opened(entry: Path, read: Callable[[Path], T], write: Callable[[], None]) -> T:
     """Return what `read(entry)` returns, after `write()` where the entry is missing or damaged."""
+    _used.setdefault(entry, False)
     try:
         if entry.is_dir():
             # What is damaged is looked at again below, where no other process makes it anew.
@@ -120,6 +124,7 @@ def _opened(entry: Path, read: Callable[[Path], T], write: Callable[[], None]) -
                     _set_aside(entry, str(error))
             _remove_leftovers(entry.parent)
             write()
+            _used[entry] = True
             try:
                 return read(entry)
             except _Damaged as error:
@@ -133,6 +138,11 @@ def _opened(entry: Path, read: Callable[[Path], T], write: Callable[[], None]) -
             f"{entry.parent}: the decoded data cannot be kept there ({error}); set NLBENCH_CACHE "
             "to a folder that can be written"
         ) from error
+
+
+def used_entries() -> dict[Path, bool]:
+    """Return the entries that this process has opened, and whether it has made each of them."""
+    return dict(_used)
 
 
 def file_state(files: Sequence[Path], version: int | None = None) -> str:
