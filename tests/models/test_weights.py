@@ -315,7 +315,7 @@ def test_without_network_nothing_is_trained(tmp_path, suite):
     for word in (
         "error: the ImageNet weights of torchvision/squeezenet1_1 are not in",
         URL,
-        "on a machine without net",
+        "on a machine with network `nlbench run SUITE --prepare` gets them",
     ):
         assert word in result.stderr
 
