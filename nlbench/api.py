@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nlbench import models, registry
 from nlbench.errors import StoreError, SuiteError, did_you_mean
 from nlbench.executors import RAY, Choice
-from nlbench.plan import arguments
+from nlbench.plan import arguments, shards
 from nlbench.plan.arguments import python_interface
 from nlbench.plan.arguments import warn_caller as _warn
 from nlbench.plan.expand import expand
-from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES, command_line
+from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES, command_line, parse_shard
+from nlbench.plan.shards import Shard
 from nlbench.plan.spec import Plan, RunSpec
 from nlbench.plan.suite_file import Suite, read_suite
 from nlbench.results.formats import WIDTH
@@ -44,6 +45,8 @@ class Sweep:
         executor: the executor that the user named.
         command: the command that prepares the same sweep, without --out; empty where the suite is
             in no file.
+        shard: the part of `specs` that this process begins with; None for all of them.
+        own: the keys of the shard's runs.
     """
 
     plan: Plan
@@ -56,6 +59,8 @@ class Sweep:
     looked_at: set[str] = field(default_factory=set)
     executor: Choice = field(default_factory=Choice)
     command: str = ""
+    shard: Shard | None = None
+    own: frozenset[str] = frozenset()
 
     def run(
         self,
@@ -100,6 +105,7 @@ class Sweep:
             address=self.executor.address,
             gpus_per_run=self.executor.gpus_per_run or 1.0,
             timeout_seconds=60 * timeout,
+            leave_held=self._leaves_held(),
         )
         executor = executors.choose(options)
 
@@ -134,6 +140,14 @@ class Sweep:
             # Ray knows for how many each node has room.
             return jobs if isinstance(jobs, int) else 0
         return workers.count_jobs(jobs or 1, todo, devices)
+
+    def _leaves_held(self) -> bool:
+        """Return whether this process ends while others still train runs of the suite."""
+        if self.shard is None:
+            return False
+        # What the tries of all shards choose is trained next, so it is worth waiting for them. A
+        # shard that leaves the tries of others alone might wait for one that has not begun.
+        return not (self.plan.tries and self.shard.leftovers)
 
     def _warn_of_missing_weights(self) -> None:
         """Warn of runs that are done, whose weights can only be had by training again."""
@@ -221,17 +235,26 @@ class Sweep:
         return about_data(self.plan.conditions, places, folders_only=folders_only)
 
     def failures(self) -> list[RunRecord]:
-        """Return the records of the runs asked for that failed or diverged."""
+        """Return the records of the runs asked for that failed or diverged.
+
+        A shard answers for its own runs, and for those of others that it has trained.
+        """
         failures = []
         for spec in self.specs:
             record = self.store.read(spec.key)
             now = self.store.ended.get(spec.key)
+            if self.shard is not None and now is None and spec.key not in self.own:
+                continue
             # The older record of a run that failed when it was trained again is kept.
             if now is not None and now.status == "failed":
                 record = now
             if record is not None and record.status != "done":
                 failures.append(record)
         return failures
+
+    def missing(self) -> int:
+        """Return how many of the runs asked for have no record."""
+        return sum(self.store.read(key) is None for key in {spec.key for spec in self.specs})
 
 
 def prepare(
@@ -246,6 +269,8 @@ def prepare(
     methods_dir: str | Path | None = None,
     stale: Literal["keep", "rerun"] = "keep",
     executor: Choice | None = None,
+    shard: Shard | None = None,
+    elsewhere: bool = False,
     warn: Warn = lambda line: None,
 ) -> Sweep:
     """Check a whole suite, and find out which of its runs are still to be trained.
@@ -253,8 +278,14 @@ def prepare(
     A tuned suite has two stages. While a try lacks its record, the sweep holds the tries
     (`plan.tries`); after that, it holds the runs with the settings that the tries chose.
 
+    The runs to do of a shard are its own, followed by those of the other shards that have no
+    record, or a stale one that is to be trained again. Who tries a run again that has failed is the
+    shard that it belongs to: otherwise each of them would.
+
     Args: see `run`; `warn` gets each warning as a line of text. `executor` is by default the one
         that NLBENCH_EXECUTOR names.
+        elsewhere: the runs are for another machine, so this one's devices are not asked for what
+            they can. A precision "auto" stays undecided, and with it the keys of such runs.
     Raises: as `run`.
     """
     from nlbench import hardware
@@ -282,7 +313,9 @@ def prepare(
             settings=overrides,
             seeds=None if are_tries else seeds,
             methods_dirs=methods_dirs,
-            auto_precision=lambda: hardware.precision(base.seen_here(devices())),
+            auto_precision=lambda: (
+                "auto" if elsewhere else hardware.precision(base.seen_here(devices()))
+            ),
         )
 
     looked_at: set[str] = set()
@@ -317,9 +350,25 @@ def prepare(
         methods_dir=methods_dir,
         data_dir=data_dir,
     )
-    return Sweep(
+    sweep = Sweep(
         plan, chosen, state, store, methods, places.data_dir, devices, looked_at, choice, command
     )
+    return sweep if shard is None else _sharded(sweep, shard)
+
+
+def _sharded(sweep: Sweep, shard: Shard) -> Sweep:
+    """Return the sweep of one shard."""
+    divided = shards.divide(sweep.specs, shard.count)
+    own = frozenset(spec.key for spec in divided[shard.number - 1])
+
+    state = sweep.state
+    todo = {spec.key: spec for spec in state.todo}
+    turn = [spec for key, spec in todo.items() if key in own]
+    if shard.leftovers:
+        for spec in shards.others(divided, shard.number):
+            if spec.key in todo and spec.key not in state.failed:
+                turn.append(spec)
+    return replace(sweep, state=replace(state, todo=turn), shard=shard, own=own)
 
 
 def _check_only(only: Sequence[str] | None, suite: Suite) -> None:
@@ -352,6 +401,9 @@ def run_stages(
         if not sweep.plan.tries or failed:
             return sweep
         sweep = prepare_again()
+        # Tries are left that belong to other shards, and the settings cannot be chosen yet.
+        if sweep.plan.tries:
+            return sweep
 
 
 @python_interface
@@ -374,6 +426,8 @@ def run(
     executor: str | None = None,
     address: str | None = None,
     gpus_per_run: float | None = None,
+    shard: str | None = None,
+    leftovers: bool = True,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train the runs that a suite still lacks, and return its records, older ones included.
@@ -414,6 +468,10 @@ def run(
             started on this machine for this call.
         gpus_per_run: with the executor "ray", the part of a GPU that it reserves for each run; 1 by
             default.
+        shard: "2/8" trains the second of eight parts of the suite's runs, for eight processes that
+            share `out`. Runs that another process is training are not waited for.
+        leftovers: a shard also trains, after its own runs, those of other shards that nobody has
+            begun.
         progress: show the progress on standard error: live in a terminal or a notebook, else a line
             for each run.
 
@@ -435,6 +493,8 @@ def run(
     arguments.check_text("executor", executor)
     arguments.check_text("address", address)
     arguments.check_number("gpus_per_run", gpus_per_run)
+    arguments.check_flag("leftovers", leftovers)
+    arguments.check_text("shard", shard)
     prepare_again = functools.partial(
         prepare,
         suite,
@@ -447,6 +507,7 @@ def run(
         methods_dir=methods_dir,
         stale=stale,
         executor=Choice.of_user(executor, address, gpus_per_run),
+        shard=None if shard is None else parse_shard(shard, leftovers),
         warn=_warn,
     )
 

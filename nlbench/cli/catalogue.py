@@ -197,33 +197,46 @@ def data_check(
 
 @data_app.command(
     "fetch",
-    epilog=examples("nlbench data fetch cifar10n", "nlbench data fetch cifar10 --data-dir /data"),
+    epilog=examples(
+        "nlbench data fetch cifar10n",
+        "nlbench data fetch cifar10 --data-dir /data",
+        "nlbench data fetch elr-table1-cifar10",
+        "nlbench data fetch my.yaml",
+    ),
 )
 @guarded
 def data_fetch(
     name: Annotated[
         str,
         typer.Argument(
-            help="A dataset of `nlbench list datasets`.", autocompletion=complete_datasets
+            help="A dataset of `nlbench list datasets`, or a suite: its name or its file.",
+            autocompletion=complete_datasets,
         ),
     ],
     data_dir: DataDir = None,
 ) -> None:
-    """Download a dataset into the data directory.
+    """Download a dataset, or all those of a suite, into the data directory.
 
-    A partial download is continued, and checksums are verified.
+    A partial download is continued, and checksums are verified. Of a dataset that its owners hand
+    out themselves it says where, and which file goes where. `nlbench run SUITE --prepare` also
+    fetches published weights.
     """
+    from nlbench import registry
+    from nlbench.cli.prepare import datasets_of, fetch_datasets
     from nlbench.data import catalogue
-    from nlbench.data.fetch import fetch
     from nlbench.data.places import Places
     from nlbench.errors import look_up
-    from nlbench.executors.progress import download_bar
 
-    look_up("dataset", name, catalogue.dataset_files())
+    datasets = catalogue.dataset_files()
+    names = [name]
+    # A suite may have the name of its dataset.
+    if name not in datasets:
+        if name not in registry.suite_files() and not Path(name).exists():
+            look_up("dataset or suite", name, {**datasets, **registry.suite_files()})
+        names = datasets_of(name)
     folder = Places.of_user(data_dir).data_dir
-    with download_bar(name) as update:
-        fetch(name, folder, update)
-    say(catalogue.advice(name, folder))
+    fetch_datasets(names, folder)
+    say(*(catalogue.advice(each, folder) for each in names))
 
 
 # ---- noise export --------------------------------------------------------------------------------

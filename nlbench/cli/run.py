@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +28,7 @@ from nlbench.errors import DataMissing, SuiteError, UserError
 
 if TYPE_CHECKING:
     from nlbench.api import Sweep
+    from nlbench.plan.shards import Shard
 
 
 class Stale(StrEnum):
@@ -102,8 +104,32 @@ SaveWeights = Annotated[
         "record; nlbench.load_weights reads them.",
     ),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Train the I-th of N parts of the runs, I from 1 on: for the tasks of a job array "
+        "that share --out.",
+    ),
+]
+Leftovers = Annotated[
+    bool,
+    typer.Option(
+        "--leftovers/--no-leftovers",
+        help="After a shard's own runs, train those of other shards that nobody has begun.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only count the runs that are done, missing and failed.")
+]
+Prepare = Annotated[
+    bool,
+    typer.Option(
+        "--prepare",
+        help="Only get what the runs need: check the suite, fetch its data and published weights, "
+        "and decode the data. For machines without network; needs no GPU.",
+    ),
 ]
 StaleRecords = Annotated[
     Stale,
@@ -133,6 +159,8 @@ Timeout = Annotated[
         "nlbench run quick --only ce,elr --seeds 0-1 --set epochs=10",
         "nlbench run my.yaml --methods-dir my_methods --out results",
         "nlbench run cifar10n-cpu --dry-run",
+        "nlbench run cifar10n --prepare",
+        "nlbench run quick --shard 2/8 --out /shared/results",
     )
 )
 @guarded
@@ -152,8 +180,11 @@ def run(
     cuda_graphs: CudaGraphs = None,
     save_weights: SaveWeights = False,
     dry_run: DryRun = False,
+    prepare_only: Prepare = False,
     methods_dir: MethodsDir = None,
     stale: StaleRecords = Stale.keep,
+    shard: ShardOption = None,
+    leftovers: Leftovers = True,
     debug: Debug = False,
     checkpoint_seconds: CheckpointSeconds = 10.0,
     timeout: Timeout = 60.0,
@@ -166,21 +197,25 @@ def run(
     from nlbench import api
     from nlbench.executors import Choice
     from nlbench.plan.options import devices_of_gpus, parse_jobs, parse_only, parse_seeds, parse_set
-    from nlbench.results import table as tables
 
     beside_debug = {
         "--dry-run": dry_run,
+        "--prepare": prepare_only,
         "--jobs": jobs not in (None, "1"),
         "--executor": executor is not None,
         "several GPUs": "," in (gpus or device),
+        "--shard": shard is not None,
         "--save-weights": save_weights,
         "--cuda-graphs": cuda_graphs is not None,
         "--checkpoint-seconds": checkpoint_seconds != 10.0,
         "--timeout": timeout != 60.0,
     }
     _refuse_idle_options(debug, beside_debug, bool(cuda_graphs) and device == "cpu")
+    if prepare_only and dry_run:
+        raise SuiteError("--prepare and --dry-run exclude each other: --dry-run fetches nothing")
     if executor == "local":
         _refuse_beside_local({option: beside_debug[option] for option in ("--jobs", "--timeout")})
+    part = _shard(shard, leftovers)
     # Kept as a function, because a tuned suite is prepared once for its tries and once for what
     # they chose.
     prepare = functools.partial(
@@ -195,16 +230,25 @@ def run(
         methods_dir=methods_dir,
         stale=stale.value,
         executor=Choice.of_user(executor, address, gpus_per_run),
+        shard=part,
         warn=warn,
     )
     parallel_jobs = None if jobs is None else parse_jobs(jobs)
+    if prepare_only:
+        from nlbench.cli.prepare import prepare_suite
+
+        prepare_suite(suite, functools.partial(prepare, elsewhere=True), data_dir)
+        return
     try:
         sweep = prepare()
         if not dry_run:
             # A device that is not there is an error even where no run is left to train.
             sweep.devices()
     except DataMissing as error:
-        raise DataMissing(f"the suite's data is not there; nothing was trained\n{error}") from None
+        raise DataMissing(
+            f"the suite's data is not there; nothing was trained\n{error}\n`nlbench run {suite} "
+            "--prepare` gets what can be downloaded, on a machine with network"
+        ) from None
     except SuiteError as error:
         if gpus is None:
             raise
@@ -215,7 +259,7 @@ def run(
         warn(api.stale_records(len(sweep.state.stale)))
     if dry_run:
         lines, warnings = sweep.about_data()
-        say(_counts(sweep), *lines)
+        say(_counts(sweep), *_counts_of_shard(sweep), *lines)
         warn(*(f"warning: {line}" for line in warnings))
         return
     if debug:
@@ -225,6 +269,7 @@ def run(
     from nlbench.executors.progress import Progress
 
     def train(sweep: Sweep) -> None:
+        warn(*_counts_of_shard(sweep))
         # The sweep prints these warnings before it trains.
         told = sweep.about_data(folders_only=True)[1]
         with Progress(len(sweep.state.todo), told=told) as progress:
@@ -240,13 +285,18 @@ def run(
     sweep = api.run_stages(sweep, prepare, train)
     # The tries of a tuned suite have rows of their own.
     rows = parse_only(only) if only is not None and not sweep.plan.tries else ()
-    text = tables.render(
-        sweep.plan.as_json(), sweep.store, methods=sweep.methods, only=rows, width=width()
-    )
-    write(text)
-    if sweep.failures():
-        _report_failures(sweep, out)
-        raise typer.Exit(1)
+    _print_results(sweep, rows, out)
+
+
+def _shard(text: str | None, leftovers: bool) -> Shard | None:
+    """Return the shard that the options name. Raises SuiteError."""
+    from nlbench.plan.options import parse_shard
+
+    if text is not None:
+        return parse_shard(text, leftovers)
+    if not leftovers:
+        raise SuiteError("--no-leftovers is for --shard I/N; without it there is one part alone")
+    return None
 
 
 def _refuse_idle_options(debug: bool, beside_debug: dict[str, bool], no_gpu: bool) -> None:
@@ -259,8 +309,8 @@ def _refuse_idle_options(debug: bool, beside_debug: dict[str, bool], no_gpu: boo
     for option, given in beside_debug.items():
         if debug and given:
             reason = "--debug trains one run in this process, on one device, and keeps no weights"
-            if option == "--dry-run":
-                reason = "--dry-run trains nothing"
+            if option in ("--dry-run", "--prepare"):
+                reason = f"{option} trains nothing"
             raise SuiteError(f"--debug and {option} exclude each other: {reason}")
     if no_gpu:
         raise SuiteError("--cuda-graphs and --device cpu exclude each other: they need a GPU")
@@ -290,6 +340,48 @@ def _counts(sweep: Sweep) -> str:
         f"{missing} missing, {len(state.failed)} failed, {len(state.diverged)} diverged; "
         f"{len(state.todo)} to do"
     )
+
+
+def _counts_of_shard(sweep: Sweep) -> list[str]:
+    """Describe in one line what a shard has to do; in none without a shard."""
+    if sweep.shard is None:
+        return []
+    todo = sum(spec.key in sweep.own for spec in sweep.state.todo)
+    line = f"{sweep.shard}: {todo} of its {len(sweep.own)} runs to do"
+    left = len(sweep.state.todo) - todo
+    if left:
+        line += f"; then those of {left} in other shards that nobody has begun"
+    return [line]
+
+
+def _what_is_left(sweep: Sweep, missing: int, out: Path) -> str:
+    """Say at the end of a shard what the suite still lacks, and how to see and to get it."""
+    count = len({spec.key for spec in sweep.specs})
+    what = f"{missing} of {count} runs of {sweep.plan.name} have no record yet"
+    if sweep.plan.tries:
+        what += ", and the tries choose the settings of all other runs"
+    return (
+        f"{sweep.shard} has ended; {what}. If no process is training them, the same command trains "
+        f"them. `nlbench table {out}` shows what is there"
+    )
+
+
+def _print_results(sweep: Sweep, rows: Sequence[str], out: Path) -> None:
+    """Print the table, and report runs that failed or diverged: with status 1 if there are any."""
+    from nlbench.results import table as tables
+
+    missing = sweep.missing() if sweep.shard is not None else 0
+    if sweep.shard is not None and (missing or sweep.plan.tries):
+        # A table with holes from each task would be in the way. The last task prints the whole one.
+        warn(_what_is_left(sweep, missing, out))
+    else:
+        text = tables.render(
+            sweep.plan.as_json(), sweep.store, methods=sweep.methods, only=rows, width=width()
+        )
+        write(text)
+    if sweep.failures():
+        _report_failures(sweep, out)
+        raise typer.Exit(1)
 
 
 def _report_failures(sweep: Sweep, out: Path) -> None:

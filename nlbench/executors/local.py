@@ -133,8 +133,11 @@ def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: L
                 store.ended[run.spec.key] = record
                 listener.on_finish(run.spec, record)
 
+        # The second round has waited for helper networks. What is still held, others train.
+        if again and options.leave_held:
+            return
         waiting, again = held, True
-        if waiting:
+        if waiting and not options.leave_held:
             listener.on_wait(len(waiting))
             store.warn_of_holders([run.spec.key for run in waiting])
             time.sleep(POLL_SECONDS)

@@ -166,6 +166,7 @@ class Run:
         number: names the run to the fork server.
         device: the device it is trained on.
         link: the connection to the process.
+        waits: whether it waits for a helper network that another process trains.
         trace: a file in which a process that crashes says where its Python code was.
         pid: the id of the process, 0 before it is there.
         silent: seconds since its last sign of life.
@@ -178,6 +179,7 @@ class Run:
     device: torch.device
     link: Link
     trace: IO[bytes]
+    waits: bool
     pid: int = 0
     silent: float = 0.0
     closed: bool = False
@@ -259,7 +261,8 @@ class Runs:
         self._count += 1
         ours, theirs = socket.socketpair()
         trace = tempfile.TemporaryFile()  # noqa: SIM115
-        run = Run(self._count, todo, self.free.popleft(), Link(ours), trace, kills=memory.kills())
+        device = self.free.popleft()
+        run = Run(self._count, todo, device, Link(ours), trace, wait, kills=memory.kills())
         self.going[run.number] = run
         options = replace(self.options, devices=(run.device,))
         # If the server or the process has died, `messages` finds out.
@@ -517,6 +520,8 @@ class _Sweep:
         # Runs that other processes hold, and when they were last tried while nothing else was left.
         self._held: list[Todo] = []
         self._asked = 0.0
+        # Keys of the runs that were held when they were first tried.
+        self._late: set[str] = set()
         # Runs that have lost their process together with the fork server, perhaps by their own
         # doing. Each is tried once more, with no other run beside it.
         self._suspects: collections.deque[Todo] = collections.deque()
@@ -533,7 +538,7 @@ class _Sweep:
             self._begin()
             if not (runs.going or self._held or self._ready or self._suspects):
                 return
-            if not runs.going:
+            if not runs.going and not runs.options.leave_held:
                 self._listener.on_wait(len(self._held))
                 runs.store.warn_of_holders([todo.spec.key for todo in self._held])
             self._handle_messages(POLL_SECONDS)
@@ -551,9 +556,26 @@ class _Sweep:
             self._ready.extend(self._held)
             self._held, self._asked = [], time.monotonic()
         while self._ready and runs.free:
-            # While other runs are left, none need wait for a helper network.
             following = self._ready.popleft()
-            runs.begin(following, wait=not self._ready)
+            if not self._is_done(following):
+                runs.begin(following, wait=self._may_wait())
+
+    def _is_done(self, todo: Todo) -> bool:
+        """Report a run that another process has trained since the work was planned."""
+        store, key = self._runs.store, todo.spec.key
+        # The process of a run looks again, while it holds the run. This saves the process.
+        if age_of(store, key) == todo.age or (record := store.read(key)) is None:
+            return False
+        store.ended[key] = record
+        self._listener.on_finish(todo.spec, record)
+        return True
+
+    def _may_wait(self) -> bool:
+        """Return whether the next run may wait for a helper network."""
+        # While other runs are left, none need wait.
+        if self._runs.options.leave_held:
+            return all(todo.spec.key in self._late for todo in self._ready)
+        return not self._ready
 
     def _handle_messages(self, seconds: float) -> None:
         # With a time limit, because runs that are held have to be tried again.
@@ -582,6 +604,10 @@ class _Sweep:
     def _ended(self, run: Run, record: RunRecord | None) -> None:
         self._runs.finish(run)
         if record is None:
+            # It has waited for its helper network, so another process holds the run itself.
+            if run.waits and self._runs.options.leave_held:
+                return
+            self._late.add(run.todo.spec.key)
             self._held.append(run.todo)
             return
         self._runs.store.ended[run.todo.spec.key] = record

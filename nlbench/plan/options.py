@@ -15,6 +15,7 @@ from typing import Literal
 
 from nlbench import registry
 from nlbench.errors import SuiteError
+from nlbench.plan.shards import Shard
 from nlbench.plan.yaml_lines import NotYaml, parse_yaml, plain
 
 # Runs to train at once on each device. "auto" is as many as the CPU cores allow.
@@ -22,6 +23,9 @@ Jobs = int | Literal["auto"]
 
 # A run without a step, an epoch or another sign of life in this time is taken to hang.
 DEFAULT_TIMEOUT_MINUTES = 60.0
+
+# A job array of Slurm has at most so many tasks, and usually fewer.
+MOST_SHARDS = 10_000
 
 # More seeds than this are a typing mistake, and would fill the memory with runs.
 MOST_SEEDS = 10_000
@@ -98,6 +102,32 @@ def parse_jobs(text: str) -> Jobs:
     if not text.isdecimal() or int(text) == 0:
         raise SuiteError(f"--jobs {text!r}: must be auto or a number from 1 on")
     return int(text)
+
+
+def parse_shard(text: str, leftovers: bool = True) -> Shard:
+    """Return the shard of `--shard`, written as "2/8". Raises SuiteError."""
+    match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", text)
+    if match is None:
+        raise SuiteError(
+            f"--shard {text!r}: write the number of the shard and how many there are, as 2/8"
+        )
+    number, count = int(match[1]), int(match[2])
+    if count > MOST_SHARDS:
+        raise SuiteError(f"--shard {text}: at most {MOST_SHARDS:,} shards are possible")
+    if count == 0:
+        raise SuiteError(f"--shard {text}: there must be at least 1 shard, as in --shard 1/1")
+    if number == 0:
+        raise SuiteError(
+            f"--shard {text}: shards are counted from 1, so the last is {count}/{count}. For Slurm "
+            f"write #SBATCH --array=1-{count}, or add 1 to a number that begins at 0: "
+            f"--shard $((SLURM_ARRAY_TASK_ID + 1))/{count}"
+        )
+    if number > count:
+        raise SuiteError(
+            f"--shard {text}: of {count} shards the last is {count}/{count}; did you mean "
+            f"--shard {count}/{number}?"
+        )
+    return Shard(number, count, leftovers)
 
 
 def parse_devices(text: str) -> tuple[str, ...]:

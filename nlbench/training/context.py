@@ -52,6 +52,7 @@ class RunOptions:
         jobs: number of runs that are trained at the same time on each device. Kept in the records.
             With the executor `ray`: at the same time in all; 0 for as many as there is room for.
         wait: wait for a helper network that another process trains. If false, FitHeld is raised.
+        leave_held: end when only runs are left that other processes hold, and do not wait for them.
         debug: raise the error of a run, instead of recording it.
         save_weights: keep the weights of the final networks beside the record.
         executor: name of a module of `nlbench.executors`; empty for the usual choice.
@@ -68,6 +69,7 @@ class RunOptions:
     cuda_graphs: bool | None = None
     jobs: int = 1
     wait: bool = True
+    leave_held: bool = False
     debug: bool = False
     save_weights: bool = False
     executor: str = ""

@@ -1,6 +1,5 @@
 """Downloads, from a server on this machine."""
 
-import contextlib
 import errno
 import hashlib
 import http.server
