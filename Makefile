@@ -7,7 +7,7 @@ REV ?= origin/main
 CPP_SOURCES = $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test nightly check lint format types fast docs bench same-numbers
+.PHONY: help setup test nightly faults check lint format types fast docs bench same-numbers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ test: ## run the tests that every change must pass
 
 nightly: ## run all tests with large budgets; takes about half an hour on two cores
 	NLBENCH_TEST_PROFILE=nightly $(BIN)pytest -q -m "" --unmarked-limit 5
+
+faults: ## kill runs 200 times at random, then train one suite by 1, 2 and 8 processes; half an hour
+	$(BIN)python tests/faults/kill_runs.py --faults 200 --minutes 45
+	$(BIN)python tests/faults/kill_runs.py --processes 1,2,8
 
 check: lint types fast ## run before every commit: style, types and the quick tests
 
