@@ -129,6 +129,9 @@ class Sweep:
         planned = [base.Todo(spec, self.state.ages[spec.key]) for spec in todo]
         executor.execute(planned, options, self.store, listener or base.Listener())
         self._require_results()
+        # The process of a run may have been killed after its record was written. Where this call
+        # ends the suite, no other would remove what it left.
+        tidy(self.store, sorted(self.store.ended))
 
     def _count_jobs(
         self, jobs: Jobs | None, todo: Sequence[RunSpec], devices: Sequence[torch.device]
