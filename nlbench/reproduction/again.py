@@ -167,7 +167,6 @@ def _judged(store: Store, files: RunFiles, again: Store, new: RunRecord, source:
             store.set_aside(folder / reproduced.NOTE, "the run was not reproduced this time")
         return result(found.verdict, detail)
     note = reproduced.Note(
-        schema=reproduced.SCHEMA,
         key=old.key,
         record=files.checksum,
         files=reproduced.checksums_of_files(folder),
@@ -188,10 +187,8 @@ def _judged(store: Store, files: RunFiles, again: Store, new: RunRecord, source:
 
 def _keep(store: Store, note: reproduced.Note) -> bool:
     """Write a note into the store, and return whether it has one. Warns where it cannot."""
-    older = store.note(note.key)
-    weaker = older is not None and older.code == note.code
-    if weaker and older.outcome == reproduced.Outcome.BITS != note.outcome:
-        # On the hardware of the record the numbers were the same. That says more.
+    # On the hardware of the record the numbers may have been the same. That says more.
+    if note.outcome != reproduced.Outcome.BITS and store.reproduced_under(note.key, note.code):
         return True
 
     folder = store.run_dir(note.key)

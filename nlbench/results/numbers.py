@@ -106,7 +106,12 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         if size > _MOST_BYTES:
             raise ValueError(f"its arrays would take {size:,} bytes")
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
+        for name, array in arrays.items():
+            # NumPy returns the bytes of what is no array.
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{name} is no array")
+        return arrays
     except FileNotFoundError:
         return {}
     # A file that somebody made can make NumPy raise almost any exception.

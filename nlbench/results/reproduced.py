@@ -130,6 +130,8 @@ def read_note(folder: Path, key: str) -> Note:
     except ValidationError as error:
         detail = error.errors()[0]
         place = ".".join(map(str, detail["loc"]))
+        if detail["type"] == "missing":
+            raise ValueError(f"it has no {place}") from None
         raise ValueError(f"{place} cannot be {shown(detail['input'])}") from None
     if note.key != key:
         raise ValueError(f"it is the note of another run, {note.key}")
