@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from nlbench.data import inspect
 from nlbench.data.cache import CacheNotWritten
+from nlbench.data.changes import DataChanged
 from nlbench.data.decode import BrokenImage
 from nlbench.errors import DataError, StoreError
 from nlbench.executors.base import Todo, age_of
@@ -65,7 +66,10 @@ class Trainer:
 
             self._listener.on_start(spec)
             try:
-                return train(spec, self._data_of(spec), options, self._store, self._listener)
+                data = self._data_of(spec)
+                # Nothing of a run may be written that was trained on other data than its key says.
+                with self._store.writing_if(data.watched.require_same):
+                    return train(spec, data, options, self._store, self._listener)
             except FitHeld:
                 self._listener.on_postpone(spec)
                 return None
@@ -76,9 +80,16 @@ class Trainer:
             except self._of_the_run as error:
                 if options.debug:
                     raise
+                if isinstance(error, DataChanged) and not self._sees_all_changes(spec):
+                    self._store.set_checkpoint_aside(spec.key, "its data was changed")
                 record = failed(spec, self._in_full(error, spec), options)
                 keep_or_write(self._store, record)
                 return record
+
+    def _sees_all_changes(self, spec: RunSpec) -> bool:
+        """Return whether a checkpoint of the run cannot hold epochs on data that was changed."""
+        data = self._data.get(self._part(spec))
+        return data is None or data.watched.sees_all
 
     def _in_full(self, error: BaseException, spec: RunSpec) -> BaseException:
         """Return the error of a run. Of broken images it names all, and not only the first."""
@@ -93,10 +104,19 @@ class Trainer:
         heading = f"{len(found)} images cannot be used; mend them or take them out:"
         return DataError("\n  ".join([heading, *found]))
 
-    def _data_of(self, spec: RunSpec) -> RunData:
+    def _part(self, spec: RunSpec) -> tuple[object, ...]:
+        """Return everything that `load_data` depends on."""
         protocol = spec.protocol
-        # Everything that `load_data` depends on.
-        part = spec.condition, spec.seed, protocol.val_fraction, protocol.subset, protocol.stratify
+        return spec.condition, spec.seed, protocol.val_fraction, protocol.subset, protocol.stratify
+
+    def _data_of(self, spec: RunSpec) -> RunData:
+        part = self._part(spec)
+        if part in self._data:
+            # Of an earlier run. A file may have been changed since.
+            try:
+                self._data[part].watched.require_same(final=True)
+            except DataChanged:
+                del self._data[part]
         if part not in self._data:
             # Free the old data before the new are read: both may be large.
             self._data.clear()

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from nlbench.data import catalogue, describe
-from nlbench.data.base import Info
+from nlbench.data.base import Dataset, Info
 from nlbench.data.places import FolderOptions, Places
 from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unknown_name
 from nlbench.plan.problems import Problems
@@ -320,7 +320,7 @@ def read_fingerprints(
     Returns: (dataset, label set) -> fingerprint, and dataset -> info.
     Raises: DataMissing, for all datasets that are not there at once; DataError.
     """
-    from nlbench.data.noise import label_files, resolve
+    from nlbench.data.noise import resolve
     from nlbench.data.noise.examples import Examples
 
     # The folders that a suite names have been read already, to learn their classes.
@@ -345,9 +345,15 @@ def read_fingerprints(
                 noise = {**condition.noise, "path": condition.noise_path}
                 resolve.require_fit(noise, Examples.of(data))
         for labels in dict.fromkeys(c.labels for c in conditions if c.dataset == dataset):
-            # Clean labels are part of the dataset's own fingerprint. Human labels are not.
-            fingerprint = data.fingerprint
-            if labels != "clean":
-                fingerprint += "-" + label_files.labels_hash(data.label_sets[labels])
-            fingerprints[dataset, labels] = fingerprint
+            fingerprints[dataset, labels] = fingerprint_of(data, labels)
     return fingerprints, infos
+
+
+def fingerprint_of(data: Dataset, labels: str) -> str:
+    """Return the fingerprint of a dataset with one of its label sets, as run keys hold it."""
+    from nlbench.data.noise import label_files
+
+    # Clean labels are part of the dataset's own fingerprint. Human labels are not.
+    if labels == "clean" or labels not in data.label_sets:
+        return data.fingerprint
+    return f"{data.fingerprint}-{label_files.labels_hash(data.label_sets[labels])}"

@@ -115,6 +115,7 @@ class Store:
         self.damaged_plans: list[str] = []
         # The folder itself, as far as it was remembered: it must stay the same while runs go on.
         self.place: Place | None = None
+        self._checks: list[Callable[[bool], None]] = []
         self._reported: set[Damage] = set()
         self._named_locks: set[str] = set()
         # By key: the state of the run's files, and what was found.
@@ -169,10 +170,30 @@ class Store:
             ) from None
         self.place = Place.of(self.root)
 
-    def require_place(self) -> None:
-        """Raise StoreError where the folder is not the one any more that was remembered."""
+    def require_ready(self, final: bool = False) -> None:
+        """Raise unless the store may be written: it is the same folder, and the checks pass.
+
+        Args:
+            final: a result is to be written, and not a checkpoint.
+        Raises: StoreError where the folder is not the one any more that was remembered; what a
+            check raises.
+        """
         if self.place is not None:
             self.place.require()
+        for check in self._checks:
+            check(final)
+
+    @contextlib.contextmanager
+    def writing_if(self, check: Callable[[bool], None]) -> Iterator[None]:
+        """Call `check(final)` before anything is written within the block; see `require_ready`.
+
+        What it raises keeps a run from being written.
+        """
+        self._checks.append(check)
+        try:
+            yield
+        finally:
+            self._checks.remove(check)
 
     def _require_own_folder(self, key: str) -> None:
         """Raise StoreError for the folder of a run that is a link.
@@ -300,7 +321,7 @@ class Store:
         The files in it are fsynced by the caller. A process that is killed meanwhile leaves the old
         run or the new one, whole. The files of a damaged record are kept under other names.
         """
-        self.require_place()
+        self.require_ready()
         self._require_own_folder(key)
         folder = self.run_dir(key)
         make_folder(folder)
@@ -403,6 +424,12 @@ class Store:
                 reason = "damaged record" if name == RECORD else "beside the damaged record"
                 self.set_aside(folder / name, reason)
 
+    def set_checkpoint_aside(self, key: str, reason: str) -> None:
+        """Rename the checkpoint of a run, if it has one, so that the run begins anew."""
+        path = self.run_dir(key) / "checkpoint.pt"
+        if os.path.lexists(path):
+            self.set_aside(path, reason)
+
     def set_aside(self, path: Path, reason: str) -> None:
         """Rename a file that cannot be used, so that it is kept and its run can be done again."""
         other = free_name(path, "corrupt")
@@ -422,7 +449,7 @@ class Store:
 
         Raises: LaterVersion where a later version of nlbench has written that plan.
         """
-        self.require_place()
+        self.require_ready()
         name = str(plan["suite"])
         try:
             self.plan(name)
@@ -514,7 +541,7 @@ class Store:
         Tidies up after a process that was killed: removes the temporary files in the run's folder,
         and moves the files of a run that was written again to their places.
         """
-        self.require_place()
+        self.require_ready()
         self._require_own_folder(key)
         folder = self.run_dir(key)
         with hold(folder / "lock", leftovers=".*.tmp", warn=self.warn) as mine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 from nlbench import streams
 from nlbench.data import catalogue, stratified
 from nlbench.data.base import Dataset, ImageFiles, Info
+from nlbench.data.changes import Watched, since_planned
 from nlbench.data.noise import label_files, measure, resolve
 from nlbench.data.noise.examples import Examples
 from nlbench.data.places import Places
 from nlbench.errors import DataError, did_you_mean
+from nlbench.plan.conditions import fingerprint_of
 from nlbench.plan.spec import RunSpec
 
 
@@ -45,6 +47,7 @@ class RunData:
         warnings: about the dataset's files, for the record.
         checksums: of the dataset's files, for the record.
         scored: further images and labels to evaluate on, by name, as in `Dataset`.
+        watched: the files of the images, of data that was read for a run.
     """
 
     info: Info
@@ -66,6 +69,7 @@ class RunData:
     warnings: tuple[str, ...]
     checksums: dict[str, str]
     scored: dict[str, tuple[np.ndarray | ImageFiles, np.ndarray]] = field(default_factory=dict)
+    watched: Watched = field(default_factory=lambda: Watched([]))
 
     @property
     def num_known(self) -> int:
@@ -89,7 +93,10 @@ class RunData:
 
 
 def load_data(spec: RunSpec, data_dir: Path) -> RunData:
-    """Read the dataset of a run, draw its noise and split it, all from the run's seed."""
+    """Read the dataset of a run, draw its noise and split it, all from the run's seed.
+
+    Raises: DataChanged where the data is not that of the run's key any more; DataError.
+    """
     condition, protocol = spec.condition, spec.protocol
     places = Places.of_user(data_dir)
     dataset = catalogue.open_dataset(
@@ -99,8 +106,13 @@ def load_data(spec: RunSpec, data_dir: Path) -> RunData:
         spec.seed,
         condition.folder_options,
     )
+    found = fingerprint_of(dataset, condition.labels)
+    if found != spec.fingerprint:
+        files = catalogue.status(condition.dataset, data_dir).found.paths
+        raise since_planned(dataset, found, spec.fingerprint, files, condition.data_path)
+
     noise = None if condition.noise is None else {**condition.noise, "path": condition.noise_path}
-    return prepare(
+    data = prepare(
         dataset,
         labels=condition.labels,
         noise=noise,
@@ -109,6 +121,9 @@ def load_data(spec: RunSpec, data_dir: Path) -> RunData:
         subset=protocol.subset,
         stratify=protocol.stratify,
     )
+    scored = [images for images, _ in data.scored.values()]
+    watched = Watched([data.train_images, data.val_images, data.test_images, *scored])
+    return replace(data, watched=watched)
 
 
 def prepare(

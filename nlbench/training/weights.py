@@ -59,7 +59,7 @@ def save_weights(
         "networks": [_on_cpu(network.state_dict()) for network in networks],
     }
     path = store.run_dir(spec.key) / FILE
-    store.require_place()
+    store.require_ready()
     write_atomic(path, lambda file: torch.save(content, file))
 
 
