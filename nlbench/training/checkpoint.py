@@ -87,7 +87,7 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`, a dictionary that torch.load reads with weights_only."""
-        self._store.require_ready()
+        self._store.require_ready(final=self.tag.get("state") == "trained")
         # Written to another name first: a process that is killed here leaves the old checkpoint.
         tagged = {**state, "tag": self.tag}
         if SCHEMA > 1:
