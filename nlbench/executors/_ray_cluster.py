@@ -22,15 +22,10 @@ from nlbench.training.context import RunOptions
 # Results are small. Ray's least is 75 MiB.
 _OBJECT_STORE_BYTES = 100 << 20
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 # So long a cluster may take to answer.
 _ANSWER_SECONDS = 5.0
-
-# What Ray reads when it is imported, and what the processes that it starts inherit.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Otherwise Ray announces that a later version will leave CUDA_VISIBLE_DEVICES alone.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 @contextlib.contextmanager
@@ -45,7 +40,7 @@ def connected(options: RunOptions, threads: int) -> Iterator[ModuleType]:
     Raises: UserError if Ray is not installed or does not answer.
     """
     with contextlib.ExitStack() as stack:
-        with _handlers_kept(), _environment(_ENVIRONMENT):
+        with _handlers_kept(), _environment(_settings(options.address)):
             ray = import_ray()
             if not ray.is_initialized():
                 if options.address:
@@ -69,6 +64,27 @@ def import_ray() -> ModuleType:
         ) from None
 
 
+def _settings(address: str) -> dict[str, str]:
+    """Return what Ray reads from the environment, and what processes that it starts inherit."""
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Otherwise Ray announces that a later version will leave CUDA_VISIBLE_DEVICES alone.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    if address:
+        # Tries, of which each takes most of a minute.
+        settings["RAY_gcs_server_port_wait_time_s"] = "1"
+    if not address or _host(address) in _LOOPBACK:
+        # Otherwise Ray replaces the loopback address by one that other machines can reach. The
+        # variable is named after the systems on which Ray does not do so.
+        settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    return settings
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
 def _alone(folder: str, threads: int) -> dict[str, Any]:
     """Return the arguments of `ray.init` for a Ray of this machine."""
     return {
@@ -76,7 +92,7 @@ def _alone(folder: str, threads: int) -> dict[str, Any]:
         "num_cpus": max(hardware.cores(), threads),
         "object_store_memory": _OBJECT_STORE_BYTES,
         "include_dashboard": False,
-        # So no other machine can reach it.
+        # So no other machine can reach it; see `_settings`.
         "_node_ip_address": "127.0.0.1",
         "_temp_dir": folder,
         # When memory is short, the system ends the run that needs it, as it does without Ray.
@@ -107,14 +123,14 @@ def _answering(address: str) -> str:
             f"--address {address}: Ray's client protocol is not supported. Start the command on a "
             "machine of the cluster, with --address auto"
         )
-    host, _, port = address.rpartition(":")
+    host, port = _host(address), address.rpartition(":")[2]
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise UserError(
             f"--address {address}: write HOST:PORT as `ray start --head` prints it, or auto"
         )
     # Ray itself would try for a minute.
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
     except OSError as error:
         raise UserError(
             f"--address {address}: nobody answers there ({error.strerror or error}). Is the head "

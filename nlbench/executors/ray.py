@@ -31,7 +31,7 @@ from nlbench.executors._stopping import StopSignals
 from nlbench.executors.base import Listener, RunOptions, Todo, age_of
 from nlbench.executors.local import POLL_SECONDS, keep_or_write
 from nlbench.executors.workers import STOP_SECONDS, WorkerDied, preloaded
-from nlbench.files import short_hash, write_atomic
+from nlbench.files import flock, short_hash, sync, write_atomic, writing
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
 from nlbench.training.record import code_of, failed
@@ -82,12 +82,27 @@ def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: L
 @contextlib.contextmanager
 def _token(root: Path) -> Iterator[str]:
     """Write a file into the store by which a node knows it, and yield the file's name."""
+    for other in root.glob(".ray-*.tmp"):
+        # Of a process that was killed. One that goes on holds the lock of its file.
+        with contextlib.suppress(OSError), open(other, "rb") as file:
+            if flock(file, wait=False) == "held":
+                other.unlink()
+
     path = root / f".ray-{secrets.token_hex(8)}.tmp"
-    path.write_text("A node that finds this file shares the folder with the sweep.\n")
-    try:
-        yield path.name
-    finally:
-        path.unlink(missing_ok=True)
+    with writing(path):
+        # Closed below.
+        file = open(path, "xb")  # noqa: SIM115
+    with file:
+        flock(file, wait=False)
+        with writing(path):
+            file.write(b"A node that finds this file sees the folder of the sweep.\n")
+            sync(file)
+        try:
+            yield path.name
+        finally:
+            # The folder may be gone, and then the file is, too.
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 # ---- The tasks -----------------------------------------------------------------------------------
