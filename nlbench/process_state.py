@@ -718,6 +718,10 @@ class Guard:
         """Take the settings as they are now for the right ones until the block ends."""
         self._settings = [(part, part.get()) for part in _settings()]
 
+    def is_settled(self) -> bool:
+        """Return whether the settings are those that `settle` would put back."""
+        return all(part.get() == value for part, value in self._settings)
+
     def settle(self, where: str, *, all_parts: bool = False) -> None:
         """Put back the settings that have changed, and note them in `messages`.
 

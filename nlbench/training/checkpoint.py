@@ -69,7 +69,7 @@ class Checkpoint:
         tag: names what the state belongs to, for example {"run": ..., "code": ...}, and is saved
             with it. A file with another tag is not used: a training must not go on from the state
             of another run, or from one that other code has made.
-        every_seconds: age of the last save at which `is_due` becomes true.
+        every_seconds: `age` at which `is_due` becomes true.
     """
 
     def __init__(
@@ -83,7 +83,11 @@ class Checkpoint:
 
     def is_due(self) -> bool:
         """Return whether it is time to save again."""
-        return time.monotonic() - self._saved >= self._every
+        return self.age() >= self._every
+
+    def age(self) -> float:
+        """Return the seconds since the last save, or since this object was made."""
+        return time.monotonic() - self._saved
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`, a dictionary that torch.load reads with weights_only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,9 @@ class RunOptions:
         devices: the devices that runs are spread over. One training uses the first of them.
         data_dir: the folder of data files.
         methods: the method files by name.
-        checkpoint_seconds: a run writes a checkpoint at the end of an epoch, if the last one is at
-            least so old.
+        checkpoint_seconds: a run writes a checkpoint at the end of an epoch, and in a long epoch
+            between two steps, if the last one is at least so old.
+        checkpoint_epochs: a run also writes a checkpoint after so many epochs; 0 for no such rule.
         cuda_graphs: on a GPU, replay default training steps as CUDA graphs. None: for our own
             models, and not for others.
         jobs: number of runs that are trained at the same time on each device. Kept in the records.
@@ -60,6 +62,7 @@ class RunOptions:
         gpus_per_run: the part of a GPU that the executor `ray` reserves for a run.
         timeout_seconds: a run that shows no sign of life for so long is ended as failed; 0 for no
             such limit. A run that is trained in this process has none.
+        ends: when the time that the user gave is over, on the monotonic clock of this machine.
     """
 
     devices: tuple[torch.device, ...]
@@ -76,6 +79,8 @@ class RunOptions:
     address: str = ""
     gpus_per_run: float = 1.0
     timeout_seconds: float = DEFAULT_TIMEOUT_MINUTES * 60
+    checkpoint_epochs: int = 0
+    ends: float = math.inf
 
     @property
     def device(self) -> torch.device:
@@ -89,8 +94,8 @@ class Listener:
     Several runs may be going at the same time. Epochs are counted from 0.
 
     Attributes:
-        stopping: set to true when the sweep is to end. A training then writes a checkpoint at the
-            end of its epoch, and raises `pulse.Stopped`.
+        stopping: set to true when the sweep is to end. A training then ends its step, writes a
+            checkpoint, and raises `pulse.Stopped`.
     """
 
     stopping: bool = False
@@ -112,6 +117,9 @@ class Listener:
 
     def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
         """React to an epoch of a helper network. Its metrics are loss and held_loss."""
+
+    def on_stopped(self, spec: RunSpec, epoch: int, epochs: int, step: int) -> None:
+        """React to a run that has stopped, and will continue after `step` steps of `epoch`."""
 
     def on_postpone(self, spec: RunSpec) -> None:
         """React to a run that is put off: another process trains its helper network."""

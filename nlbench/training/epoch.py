@@ -11,8 +11,10 @@ from nlbench.contract import returned
 from nlbench.method import Batch, Method
 from nlbench.training.examples import Counter
 from nlbench.training.run_state import RunState
+from nlbench.training.saver import Saver
 from nlbench.training.seeding import seeded
 from nlbench.training.step_rules import EpochRules
+from nlbench.training.within import EpochPlace
 
 Item = TypeVar("Item")
 
@@ -22,6 +24,7 @@ def train_epoch(
     method: Method,
     epoch: int,
     counters: Sequence[Counter] = (),
+    saver: Saver | None = None,
 ) -> float:
     """Train one epoch by the method's own plan, and return the mean loss of its steps.
 
@@ -30,13 +33,13 @@ def train_epoch(
 
     Args:
         counters: look at the logits that training steps return.
+        saver: writes checkpoints; the epoch goes on from one that was written within it.
     Raises: whatever the method raises, MethodError for a hook that returns something else than it
         must and for a training past `run.backward_step`, TypeError for a step that returns logits
-        of no Batch, and what `Pulse.step` raises.
+        of no Batch, and what `Pulse.step` and `saver` raise.
     """
     state.begin_epoch(epoch)
     state.pulse.begin_epoch(epoch, state.task.steps_per_epoch)
-    steps = 0
     with seeded(state.seed, "epoch", epoch):
         method.train()
         for network in state.networks:
@@ -47,7 +50,11 @@ def train_epoch(
         method.on_epoch_start(state, epoch)
         state.settle("on_epoch_start")
         plan = returned.plan_of(method.batches(state, epoch))
-        for item in drawn_ahead(iter(plan), state.images.ahead):
+        items = drawn_ahead(iter(plan), state.images.ahead)
+        place = EpochPlace(state, method, counters, items)
+        if saver is not None:
+            saver.go_on(place)
+        for item in items:
             arguments = item if isinstance(item, tuple) else (item,)
             result = method.training_step(state, *arguments)
             if result is not None and counters:
@@ -56,8 +63,12 @@ def train_epoch(
                 for counter in counters:
                     counter.add(logits.detach(), batch)
             state.step += 1
-            steps += 1
-            state.pulse.step(steps)
+            place.stepped(arguments)
+            state.pulse.step(place.done)
+            if saver is not None:
+                saver.after_step(place)
+        if saver is not None:
+            saver.after_steps(place)
         state.settle("a training step")
         method.on_epoch_end(state, epoch)
         state.settle("on_epoch_end")

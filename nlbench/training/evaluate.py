@@ -148,6 +148,14 @@ class Memorisation:
         kind = self._wrong[index] + 2 * true + given
         self._counts.index_add_(0, kind, self._one.expand(len(index)))
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a checkpoint within an epoch holds of it."""
+        return {"counts": self._counts}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        self._counts.copy_(state["counts"])
+
     def take(self) -> dict[str, float | None]:
         """Return `summary.SHARES` since the last call; None for a share of no example."""
         counts = self._counts.tolist()

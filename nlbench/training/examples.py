@@ -20,6 +20,12 @@ class Counter(Protocol):
     def add(self, logits: Tensor, batch: Batch) -> None:
         """Count logits (B, C) of a batch, without waiting for the GPU."""
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds of it."""
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+
 
 class GivenLosses:
     """Sums up the cross entropy of each example's given label over the training steps.

@@ -23,8 +23,9 @@ from nlbench.training.epoch import train_epoch
 from nlbench.training.evaluate import Diverged, predict_all
 from nlbench.training.images import TrainingImages
 from nlbench.training.network import Passes
-from nlbench.training.pulse import Pulse, Stopped
+from nlbench.training.pulse import Pulse, current
 from nlbench.training.run_state import RunState
+from nlbench.training.saver import Saver
 from nlbench.training.setup import make_network, sgd
 
 POLL_SECONDS = 0.5
@@ -140,35 +141,31 @@ class HelperNetworks:
             {**result.tag, "state": "in training"},
             self._options.checkpoint_seconds,
         )
-        if (saved := going.load()) is not None:
+        saver = Saver(going, self._options, self._listener, own.pulse)
+        if (saved := saver.load()) is not None:
             method.load_state_dict(saved["method"])
             own.load_state_dict(saved)
             best, seconds, first = saved["best"], saved["seconds"], saved["epoch"]
 
         # ---- Epochs ----------------------------------------------------------------------------
-        for epoch in range(first, epochs):
-            began = time.perf_counter()
-            mean = train_epoch(own, method, epoch)
-            held_loss = validation_loss(network, loss_of, held_images, held_labels)
-            # A loss that is not a number is never lower, so weights that diverged are never kept.
-            if held_loss < best["loss"]:
-                best = {"loss": held_loss, "network": _copy_of_weights(network)}
-            seconds += time.perf_counter() - began
+        with current(own.pulse), saver:
+            for epoch in range(first, epochs):
+                kept = {"method": method.state_dict(), **own.state_dict()}
+                kept |= {"best": best, "seconds": seconds, "epoch": epoch}
+                saver.begin_epoch(epoch, kept)
 
-            metrics = {"epoch": epoch, "loss": mean, "held_loss": held_loss}
-            self._listener.on_fit(self._spec, epoch, epochs, metrics)
-            if going.is_due() or self._listener.stopping:
-                going.save(
-                    {
-                        "method": method.state_dict(),
-                        **own.state_dict(),
-                        "best": best,
-                        "seconds": seconds,
-                        "epoch": epoch + 1,
-                    }
-                )
-            if self._listener.stopping:
-                raise Stopped
+                began = time.perf_counter()
+                mean = train_epoch(own, method, epoch, saver=saver)
+                held_loss = validation_loss(network, loss_of, held_images, held_labels)
+                # A loss that is not a number is never lower, so weights that diverged are never
+                # kept.
+                if held_loss < best["loss"]:
+                    best = {"loss": held_loss, "network": _copy_of_weights(network)}
+                seconds += time.perf_counter() - began + saver.take_earlier_seconds()
+
+                metrics = {"epoch": epoch, "loss": mean, "held_loss": held_loss}
+                self._listener.on_fit(self._spec, epoch, epochs, metrics)
+            saver.close()
 
         # ---- Result ----------------------------------------------------------------------------
         # No epoch had a finite loss on the held-out labels.

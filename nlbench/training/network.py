@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nlbench.training.held import NotHeld
+
 # ---- The network of a run -----------------------------------------------------------------------
 
 
-class Passes:
+class Passes(NotHeld):
     """Counts the images that networks see while `active`."""
 
     def __init__(self) -> None:
@@ -117,7 +119,7 @@ class Network(nn.Module):
 # ---- What a captured step depends on ------------------------------------------------------------
 
 
-class _Graph:
+class _Graph(NotHeld):
     """A captured step. It belongs to the weights of one network, so a copy of that has none.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Signs of life of a training: which step it is at, and whether it is to stop."""
+"""Signs of life of a training: which step it is at."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from nlbench.training.context import At, Listener
 
 # Between two reports of a run.
 INTERVAL_SECONDS = 0.5
-
-# A run that is to stop first ends its epoch, if that will not take longer than this.
-STOP_SECONDS = 4.0
 
 # An epoch with so many times the steps of the default plan does not end, and so many may be had
 # whatever the default plan is.
@@ -52,6 +49,10 @@ class Stopped(BaseException):
 class Pulse:
     """Reports the steps of a training, at most twice a second.
 
+    Attributes:
+        stop: called between two parts of a prediction if the training is to stop. Does nothing
+            until it is replaced.
+
     Args:
         part: what is trained; see `At`.
         report: gets the reports.
@@ -73,6 +74,7 @@ class Pulse:
         self._epoch = 0
         self._steps = 0
         self._began = self._next = 0.0
+        self.stop: Callable[[], None] = lambda: None
 
     def __deepcopy__(self, memo: dict[int, object]) -> Pulse:
         # A copy of a network, whose hooks may know the run, belongs to the same training.
@@ -86,8 +88,7 @@ class Pulse:
     def step(self, done: int) -> None:
         """Report that so many steps of the epoch are done, if the last report is old enough.
 
-        Raises: Stopped if the run is to stop and the epoch will take longer; RuntimeError for an
-            epoch that does not seem to end.
+        Raises: RuntimeError for an epoch that does not seem to end.
         """
         now = time.monotonic()
         if now < self._next:
@@ -99,11 +100,11 @@ class Pulse:
                 f"batches() has yielded {done:,} batches in one epoch, and the default plan has "
                 f"{self._steps:,}: does it ever end?"
             )
-        if self._listener.stopping:
-            left = (now - self._began) / done * (self._steps - done)
-            if left > STOP_SECONDS:
-                raise Stopped
         self._report(At(self._part, self._epoch, self._epochs, done, self._steps))
+
+    def seconds_left(self, done: int) -> float:
+        """Estimate how long the epoch takes from here, where so many of its steps are done."""
+        return (time.monotonic() - self._began) / done * (self._steps - done)
 
     def predicted(self, done: int, images: int) -> None:
         """Report that so many images are predicted, if the last report is old enough."""
@@ -111,3 +112,5 @@ class Pulse:
         if now >= self._next:
             self._next = now + INTERVAL_SECONDS
             self._report(At("predicting", self._epoch, self._epochs, done, images))
+        if self._listener.stopping:
+            self.stop()

@@ -43,6 +43,9 @@ class RunState(Run):
         bad_step: the first step whose loss was not finite, or NO_BAD_STEP. Set by `take_loss`.
         steps_taken: the number of steps of each optimiser in this epoch, by name.
         stepping: whether `backward_step` is stepping optimisers at this moment.
+        losses: (step, loss (1,)) of each `backward_step` since the last call of `take_loss`.
+        settled: returns whether the process has the settings that `settle` would put back.
+        skipping: whether batches are drawn that no step will use, so that none is decoded.
 
     Args:
         schedule: the protocol's factor on the learning rate.
@@ -62,6 +65,9 @@ class RunState(Run):
     bad_step: int
     steps_taken: dict[str, int]
     stepping: bool
+    losses: list[tuple[int, Tensor]]
+    settled: Callable[[], bool]
+    skipping: bool
 
     def __init__(
         self,
@@ -92,6 +98,8 @@ class RunState(Run):
         self.passes = passes or Passes()
         self.pulse = Pulse()
         self.settle = lambda hook: None
+        self.settled = lambda: True
+        self.skipping = False
         self.bad_step = NO_BAD_STEP
         self._fit = fit
 
@@ -108,8 +116,7 @@ class RunState(Run):
         self._draws: dict[int | str, Tensor] = {}
         self._draws_epoch = -1
 
-        # (step, loss (1,)) of each backward_step since the last call of take_loss.
-        self._losses: list[tuple[int, Tensor]] = []
+        self.losses = []
 
     # ---- Examples -------------------------------------------------------------------------------
 
@@ -129,7 +136,9 @@ class RunState(Run):
     def batch(self, index: Tensor, *views: int) -> Batch:
         # Image files are decoded from here on, while earlier batches are trained on. Views that the
         # method does not name are decoded only if it looks at them.
-        requested = {k: self.images.request(index, self.draws(k)) for k in views or (0,)}
+        requested = {}
+        if not self.skipping:
+            requested = {k: self.images.request(index, self.draws(k)) for k in views or (0,)}
 
         def view(index: Tensor, k: int) -> Tensor:
             if k in requested:
@@ -215,7 +224,7 @@ class RunState(Run):
             self.stepping = False
 
         # Read back once per epoch. Reading it here would make every step wait for the GPU.
-        self._losses.append((self.step, loss.detach().reshape(1)))
+        self.losses.append((self.step, loss.detach().reshape(1)))
 
     def _set_learning_rate(self, name: str) -> None:
         """Set the learning rates for the next step of an optimiser, and count that step."""
@@ -265,11 +274,11 @@ class RunState(Run):
 
         Sets `bad_step` if one of the losses was not finite.
         """
-        if not self._losses:
+        if not self.losses:
             return 0.0
 
-        steps, losses = zip(*self._losses, strict=True)
-        self._losses = []
+        steps, losses = zip(*self.losses, strict=True)
+        self.losses = []
         values = torch.cat(losses).tolist()
 
         # Add one by one: since Python 3.12 sum() compensates rounding, so recorded losses would

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from nlbench.training.phases import unreached
 from nlbench.training.pulse import Pulse, Stopped, current
 from nlbench.training.run_data import RunData
 from nlbench.training.run_state import NO_BAD_STEP, RunState
+from nlbench.training.saver import BeginAgain, Saver
 from nlbench.training.seeding import seeded
 from nlbench.training.setup import (
     Scored,
@@ -56,6 +57,16 @@ def train(
         process; FitHeld if the run needs a helper network that another process trains and the
         options say not to wait; Stopped if the listener says to stop.
     """
+    while True:
+        # After that, the checkpoint holds the beginning of the epoch alone.
+        with contextlib.suppress(BeginAgain):
+            return _train(spec, data, options, store, listener)
+
+
+def _train(
+    spec: RunSpec, data: RunData, options: RunOptions, store: Store, listener: Listener
+) -> RunRecord:
+    """Do what `train` does. Raises BeginAgain."""
     protocol, device = spec.protocol, options.device
     with (
         machine_settings(protocol, device),
@@ -94,34 +105,38 @@ def train(
         report = functools.partial(listener.on_step, spec)
         state.pulse = Pulse("run", report, listener, protocol.epochs)
         rules.enter_context(current(state.pulse))
-        state.settle = guard.settle
+        state.settle, state.settled = guard.settle, guard.is_settled
 
+        path = store.run_dir(spec.key) / "checkpoint.pt"
+        tag = {"seed": spec.seed, "run": spec.key, "code": progress.code}
+        checkpoint = Checkpoint(store, path, tag, options.checkpoint_seconds)
+        saver = Saver(checkpoint, options, listener, state.pulse)
         try:
             # ---- Before epoch 0 -----------------------------------------------------------------
             # A resumed run prepares again. So everything drawn here comes from its own stream.
             prepare(method, state, helpers, progress)
             guard.settle("prepare")
-            path = store.run_dir(spec.key) / "checkpoint.pt"
-            tag: dict[str, str | int] = {
-                "seed": spec.seed,
-                "run": spec.key,
-                "code": progress.code,
-            }
-            checkpoint = Checkpoint(store, path, tag, options.checkpoint_seconds)
-            if (saved := checkpoint.load()) is not None:
+            if (saved := saver.load()) is not None:
                 method.load_state_dict(saved["method"])
                 state.load_state_dict(saved)
                 progress.load_state_dict(saved)
                 losses.load_state_dict(saved["losses"])
                 listener.on_resume(spec, len(progress.history), protocol.epochs)
+            rules.enter_context(reporting_a_stop(saver, spec, listener))
+            rules.enter_context(saver)
 
             # ---- Epochs -------------------------------------------------------------------------
             for epoch in range(len(progress.history), protocol.epochs):
+                kept = {"method": method.state_dict(), **state.state_dict()}
+                kept["losses"] = losses.state_dict()
+                saver.begin_epoch(epoch, {**kept, **progress.state_dict()})
+
                 began = time.perf_counter()
                 # The passes of an evaluation are not part of what a method costs.
                 state.passes.active = True
-                loss = train_epoch(state, method, epoch, counters)
+                loss = train_epoch(state, method, epoch, counters, saver)
                 state.passes.active = False
+                began -= saver.take_earlier_seconds()
                 if state.bad_step != NO_BAD_STEP:
                     raise evaluate.Diverged("the loss is not finite", epoch, state.bad_step)
 
@@ -139,14 +154,6 @@ def train(
                 progress.add(metrics, trained - began, time.perf_counter() - trained)
                 progress.one_class.append(is_one_class(predicted, scored["test"].labels))
                 listener.on_epoch(spec, epoch, protocol.epochs, metrics)
-
-                # After the last epoch the record follows at once.
-                if epoch + 1 < protocol.epochs and (checkpoint.is_due() or listener.stopping):
-                    kept = {"method": method.state_dict(), **state.state_dict()}
-                    kept["losses"] = losses.state_dict()
-                    checkpoint.save({**kept, **progress.state_dict()})
-                if epoch + 1 < protocol.epochs and listener.stopping:
-                    raise Stopped
             guard.settle("training", all_parts=True)
 
         # ---- Record -----------------------------------------------------------------------------
@@ -171,8 +178,20 @@ def train(
         guard.require_unchanged()
         if options.save_weights and ended.status == "done":
             save_weights(store, spec, data, progress.code, state, scored["test"])
+        saver.close()
         store.write(ended, progress.history, predictions)
         return ended
+
+
+@contextlib.contextmanager
+def reporting_a_stop(saver: Saver, spec: RunSpec, listener: Listener) -> Iterator[None]:
+    """Tell the listener where a training goes on that is stopped within a `with` block."""
+    try:
+        yield
+    except Stopped:
+        epoch, step = saver.reached
+        listener.on_stopped(spec, epoch, spec.protocol.epochs, step)
+        raise
 
 
 def _arrays(data: RunData) -> dict[str, object]:
