@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nlbench import models, registry
-from nlbench.errors import StoreError, SuiteError, did_you_mean
+from nlbench.errors import BudgetSpent, StoreError, SuiteError, did_you_mean
 from nlbench.executors import RAY, Choice
 from nlbench.plan import arguments, shards
 from nlbench.plan.arguments import python_interface
@@ -67,20 +69,25 @@ class Sweep:
         listener: Listener | None = None,
         *,
         checkpoint_seconds: float = 10.0,
+        checkpoint_epochs: int = 0,
         debug: bool = False,
         jobs: Jobs | None = None,
         cuda_graphs: bool | None = None,
         save_weights: bool = False,
         timeout: float = DEFAULT_TIMEOUT_MINUTES,
+        ends: float = math.inf,
     ) -> None:
         """Write the plan, and train the runs of `state.todo`.
 
         Args:
             listener: gets reports on the runs.
             debug: train only the first run, in this process, and raise its error.
-            checkpoint_seconds, jobs, cuda_graphs, save_weights, timeout: see `nlbench.run`.
+            checkpoint_seconds, checkpoint_epochs, jobs, cuda_graphs, save_weights, timeout: see
+                `nlbench.run`.
+            ends: when the time that the user gave is over, on the monotonic clock.
         Raises: StoreError for a store that cannot be written; SuiteError for published weights that
-            cannot be had and for devices that do not exist.
+            cannot be had and for devices that do not exist; BudgetSpent if runs are left at the
+            end of the time.
         """
         from nlbench import executors
         from nlbench.executors import base
@@ -106,6 +113,8 @@ class Sweep:
             gpus_per_run=self.executor.gpus_per_run or 1.0,
             timeout_seconds=60 * timeout,
             leave_held=self._leaves_held(),
+            checkpoint_epochs=checkpoint_epochs,
+            ends=ends,
         )
         executor = executors.choose(options)
 
@@ -432,6 +441,8 @@ def run(
     shard: str | None = None,
     leftovers: bool = True,
     progress: bool = True,
+    checkpoint_epochs: int = 0,
+    budget: str | float | None = None,
 ) -> pd.DataFrame:
     """Train the runs that a suite still lacks, and return its records, older ones included.
 
@@ -451,8 +462,8 @@ def run(
         device: "auto", "cpu", "cuda", "cuda:1", or several GPUs as "cuda:0,cuda:2".
         methods_dir: a folder with more method files.
         stale: keep or train again the records made by an older version of the code.
-        checkpoint_seconds: a run writes a checkpoint at the end of an epoch, if the last one is at
-            least so old.
+        checkpoint_seconds: a run writes a checkpoint at the end of an epoch, and in a long epoch
+            between two steps, if the last one is at least so old.
         jobs: number of runs to train in parallel on each device, each in a process of its own; 1
             by default. "auto" is as many as the CPU cores allow, and one on a GPU. With the
             executor "ray": the largest number in parallel in all, by default as many as there is
@@ -477,6 +488,10 @@ def run(
             begun.
         progress: show the progress on standard error: live in a terminal or a notebook, else a line
             for each run.
+        checkpoint_epochs: a run also writes a checkpoint after so many epochs; 0 for no such rule.
+        budget: the time for this call, as seconds or as a text such as "6h", "90m" or "1:30:00".
+            Before its end the runs that go on write checkpoints and stop, and a warning says how
+            many are left.
 
     Returns: as `load`, for the runs asked for: a line for each row, condition and seed.
     Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError;
@@ -489,6 +504,8 @@ def run(
     arguments.check_choice("stale", stale, ("keep", "rerun"))
     arguments.check_seconds("checkpoint_seconds", checkpoint_seconds)
     arguments.check_seconds("timeout", timeout, "minutes")
+    arguments.check_epochs("checkpoint_epochs", checkpoint_epochs)
+    ends = time.monotonic() + arguments.check_budget(budget)
     arguments.check_flag("cuda_graphs", cuda_graphs, optional=True)
     arguments.check_flag("save_weights", save_weights)
     arguments.check_flag("progress", progress)
@@ -526,10 +543,12 @@ def run(
             sweep.run(
                 listener,
                 checkpoint_seconds=checkpoint_seconds,
+                checkpoint_epochs=checkpoint_epochs,
                 jobs=parallel_jobs,
                 cuda_graphs=cuda_graphs,
                 save_weights=save_weights,
                 timeout=timeout,
+                ends=ends,
             )
 
     sweep = prepare_again()
@@ -537,7 +556,11 @@ def run(
     sweep.devices()
     if sweep.state.stale and stale == "keep":
         _warn(stale_records(len(sweep.state.stale)))
-    sweep = run_stages(sweep, prepare_again, train)
+    try:
+        sweep = run_stages(sweep, prepare_again, train)
+    except BudgetSpent as spent:
+        _warn(f"{spent}; the same call continues from here")
+        sweep = prepare_again()
     _warn_of_results(sweep)
 
     lines = []

@@ -78,12 +78,26 @@ class Terminated(KeyboardInterrupt):
     """A signal has asked nlbench to end, as Ctrl-C does.
 
     Attributes:
-        signal: SIGTERM or SIGHUP.
+        signal: SIGTERM, SIGUSR1 or SIGHUP.
     """
 
     def __init__(self, number: signal.Signals):
         super().__init__(number.name)
         self.signal = number
+
+
+class BudgetSpent(Exception):
+    """The time that the user gave is over, and runs are left.
+
+    Attributes:
+        left: the number of these runs.
+        was_of_use: whether any run has ended in this time or has come further.
+    """
+
+    def __init__(self, left: int, was_of_use: bool):
+        runs = "1 run is" if left == 1 else f"{left} runs are"
+        super().__init__(f"the time of --budget is over and {runs} left")
+        self.left, self.was_of_use = left, was_of_use
 
 
 @dataclass(frozen=True)

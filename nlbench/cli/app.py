@@ -232,7 +232,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             number = error.signal if isinstance(error, Terminated) else signal.SIGINT
             warn(interrupt.line_for(number))
             interrupt.leave(number)
-            raise typer.Exit(128 + number) from None
+            raise typer.Exit(interrupt.status_of(number)) from None
         except BrokenPipeError:
             # Whatever is still buffered must not raise again when Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in the command `nlbench`: one line, the right exit status, no traceback.
+"""Signals that end the command `nlbench`: one line, the right exit status, no traceback.
 
 This module imports little, because it has to be there before everything else is imported.
 """
@@ -43,7 +43,7 @@ def take_over() -> None:
     if Path(sys.argv[0]).name not in ("nlbench", "nlbench.exe"):
         return
     _Command.taken = True
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         # What was started to ignore a signal, for example by nohup, goes on to ignore it.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
@@ -72,6 +72,14 @@ def line_for(number: int) -> str:
     return line.replace("interrupted", f"ended by {signal.Signals(number).name}", 1)
 
 
+def status_of(number: int) -> int:
+    """Return the exit status of a command that a signal has ended.
+
+    SIGUSR1 announces SIGTERM, as Slurm uses it, so a job script need not tell the two apart.
+    """
+    return 128 + (signal.SIGTERM if number == signal.SIGUSR1 else number)
+
+
 def leave(number: int) -> None:
     """End the process with the exit status of a signal, if it is that of the command.
 
@@ -85,7 +93,7 @@ def leave(number: int) -> None:
             stream.flush()
         except (OSError, ValueError):
             continue
-    os._exit(128 + number)
+    os._exit(status_of(number))
 
 
 def _handle(number: int, frame: types.FrameType | None) -> None:
@@ -118,4 +126,4 @@ def _end_now(number: int, *, say: bool) -> NoReturn:
     try:
         os.write(2, text.encode())
     finally:
-        os._exit(128 + number)
+        os._exit(status_of(number))

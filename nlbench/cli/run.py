@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,11 +25,16 @@ from nlbench.cli.app import (
     width,
     write,
 )
-from nlbench.errors import DataMissing, SuiteError, UserError
+from nlbench.cli.started import started
+from nlbench.errors import BudgetSpent, DataMissing, SuiteError, UserError
 
 if TYPE_CHECKING:
     from nlbench.api import Sweep
     from nlbench.plan.shards import Shard
+
+
+# The exit status that says there is more to do. sysexits.h calls it EX_TEMPFAIL.
+LEFT = 75
 
 
 class Stale(StrEnum):
@@ -139,7 +145,26 @@ Debug = Annotated[
     bool, typer.Option("--debug", help="Train one run only; open pdb where it fails.")
 ]
 CheckpointSeconds = Annotated[
-    float, typer.Option(min=0, help="Seconds between two checkpoints of a run.")
+    float,
+    typer.Option(
+        min=0,
+        help="A run writes a checkpoint at the end of an epoch, and in a long epoch between two "
+        "steps, if the last one is so old.",
+    ),
+]
+CheckpointEpochs = Annotated[
+    int,
+    typer.Option(
+        min=0, help="A run also writes a checkpoint after so many epochs; 0 for no such rule."
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Stop in time before 6h, 90m, 3600s or 1:30:00 have passed since the command's "
+        "start. Runs that are left then have checkpoints, and the exit status is 75.",
+    ),
 ]
 Timeout = Annotated[
     float,
@@ -161,6 +186,7 @@ Timeout = Annotated[
         "nlbench run cifar10n-cpu --dry-run",
         "nlbench run cifar10n --prepare",
         "nlbench run quick --shard 2/8 --out /shared/results",
+        "nlbench run cifar10n --budget 23h     # in a job of 24 hours",
     )
 )
 @guarded
@@ -188,15 +214,24 @@ def run(
     debug: Debug = False,
     checkpoint_seconds: CheckpointSeconds = 10.0,
     timeout: Timeout = 60.0,
+    checkpoint_epochs: CheckpointEpochs = 0,
+    budget: Budget = None,
 ) -> None:
     """Train the runs that a suite still lacks, then print its table.
 
     Exit status: 0 all runs are done; 1 a run failed or diverged; 2 the suite or its data is
-    wrong and nothing ran; 130 interrupted (143 by SIGTERM), with everything finished kept.
+    wrong and nothing ran; 75 the time of --budget is over and runs are left; 130 interrupted by
+    Ctrl-C, 143 by SIGTERM or SIGUSR1. After 75, 130 and 143 the same command continues.
     """
     from nlbench import api
     from nlbench.executors import Choice
-    from nlbench.plan.options import devices_of_gpus, parse_jobs, parse_only, parse_seeds, parse_set
+    from nlbench.plan.options import (
+        devices_of_gpus,
+        parse_jobs,
+        parse_only,
+        parse_seeds,
+        parse_set,
+    )
 
     beside_debug = {
         "--dry-run": dry_run,
@@ -208,7 +243,9 @@ def run(
         "--save-weights": save_weights,
         "--cuda-graphs": cuda_graphs is not None,
         "--checkpoint-seconds": checkpoint_seconds != 10.0,
+        "--checkpoint-epochs": checkpoint_epochs != 0,
         "--timeout": timeout != 60.0,
+        "--budget": budget is not None,
     }
     _refuse_idle_options(debug, beside_debug, bool(cuda_graphs) and device == "cpu")
     if prepare_only and dry_run:
@@ -234,6 +271,7 @@ def run(
         warn=warn,
     )
     parallel_jobs = None if jobs is None else parse_jobs(jobs)
+    ends = _end_of(budget)
     if prepare_only:
         from nlbench.cli.prepare import prepare_suite
 
@@ -276,13 +314,15 @@ def run(
             sweep.run(
                 progress,
                 checkpoint_seconds=checkpoint_seconds,
+                checkpoint_epochs=checkpoint_epochs,
                 jobs=parallel_jobs,
                 cuda_graphs=cuda_graphs,
                 save_weights=save_weights,
                 timeout=timeout,
+                ends=ends,
             )
 
-    sweep = api.run_stages(sweep, prepare, train)
+    sweep = _train_stages(sweep, prepare, train)
     # The tries of a tuned suite have rows of their own.
     rows = parse_only(only) if only is not None and not sweep.plan.tries else ()
     _print_results(sweep, rows, out)
@@ -382,6 +422,32 @@ def _print_results(sweep: Sweep, rows: Sequence[str], out: Path) -> None:
     if sweep.failures():
         _report_failures(sweep, out)
         raise typer.Exit(1)
+
+
+def _end_of(budget: str | None) -> float:
+    """Return when the time of --budget is over, on the monotonic clock."""
+    from nlbench.plan.options import parse_budget
+
+    return math.inf if budget is None else started() + parse_budget(budget)
+
+
+def _train_stages(
+    sweep: Sweep, prepare: Callable[[], Sweep], train: Callable[[Sweep], None]
+) -> Sweep:
+    """Train all stages, see `api.run_stages`. Exits with status 75 if the time ends before."""
+    from nlbench import api
+
+    try:
+        return api.run_stages(sweep, prepare, train)
+    except BudgetSpent as spent:
+        # A job script that submits itself again would otherwise never end.
+        if not spent.was_of_use:
+            raise UserError(
+                f"{spent}; no run has got as far as a checkpoint, so the same command would not "
+                "get further: give --budget more time"
+            ) from None
+        warn(f"{spent}; everything finished is kept, and the same command continues from here")
+        raise typer.Exit(LEFT) from None
 
 
 def _report_failures(sweep: Sweep, out: Path) -> None:

@@ -323,7 +323,7 @@ class _Workers(context.ForkServerContext):
 
 
 def _initialise_worker() -> None:
-    """Use one thread, leave Ctrl-C to the main process, and end when that is gone."""
+    """Use one thread, leave signals to the main process, and end when that is gone."""
     import signal
 
     import torch
@@ -331,6 +331,8 @@ def _initialise_worker() -> None:
     # Several threads in each worker would compete for the same cores.
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Slurm sends it to all processes of a job. SIGTERM still ends a worker, as the pool needs it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

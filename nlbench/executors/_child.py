@@ -7,15 +7,19 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
+import types
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nlbench.child import end_with_parent, note_places
+from nlbench.child import end_with_parent, is_importing, note_places
 from nlbench.data import decode
 from nlbench.errors import UserError
 from nlbench.executors._messages import Ended, Link, Message, Order, Raised, Reported, Warned
 from nlbench.executors.local import Trainer
 from nlbench.plan.spec import RunSpec
+from nlbench.training import saver
 from nlbench.training.context import At, EpochMetrics, Listener
 from nlbench.training.pulse import Stopped
 
@@ -50,12 +54,13 @@ def train_one(link_handle: int, trace_handle: int, server: int) -> NoReturn:
     # Ctrl-C goes to the process of the sweep, which sends SIGTERM. SIGINT can only come from the
     # method, and is its error.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, reporter.stop)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-    order: Order = link.receive_one()
-    store = order.open_store(lambda line: reporter.send(Warned(line)))
-    trainer = Trainer(order.options, store, reporter, alone=True)
     try:
+        signal.signal(signal.SIGTERM, reporter.stop)
+        order: Order = link.receive_one()
+        store = order.open_store(lambda line: reporter.send(Warned(line)))
+        trainer = Trainer(order.options, store, reporter, alone=True)
         reporter.send(Ended(trainer.attempt(order.todo, order.wait)))
     except Stopped:
         # End by the signal that has asked for it. The process of the sweep waits for no message.
@@ -82,6 +87,12 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def _rescue() -> None:
+    """Write what there is, if the run does not end its step in time."""
+    time.sleep(saver.RESCUE_SECONDS)
+    saver.rescue()
+
+
 class _Reporter(Listener):
     """Sends the reports of a training to the process of the sweep."""
 
@@ -89,9 +100,19 @@ class _Reporter(Listener):
         self._link = link
         self._pid = os.getpid()
 
-    def stop(self, number: int, frame: object) -> None:
+    def stop(self, number: int, frame: types.FrameType | None) -> None:
         """Handle the signal that asks the run to stop."""
-        self.stopping = True
+        again, self.stopping = self.stopping, True
+        if again:
+            return
+        if saver.is_saving():
+            threading.Thread(target=_rescue, daemon=True).start()
+        # There is nothing to save. An exception must not go through the import of a compiled
+        # module, which may abort.
+        elif is_importing(frame):
+            leave(128 + number)
+        else:
+            raise Stopped
 
     def send(self, message: Message) -> None:
         """Send a message."""
@@ -125,6 +146,9 @@ class _Reporter(Listener):
 
     def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
         self._report("on_fit", epoch, epochs, metrics)
+
+    def on_stopped(self, spec: RunSpec, epoch: int, epochs: int, step: int) -> None:
+        self._report("on_stopped", epoch, epochs, step)
 
     def on_postpone(self, spec: RunSpec) -> None:
         self._report("on_postpone")

@@ -31,18 +31,14 @@ from nlbench.data import decode, places
 from nlbench.data.cache import CacheNotWritten
 from nlbench.data.places import Places
 from nlbench.errors import UserError
+from nlbench.executors._deaths import WorkerDied, is_of_the_store
 from nlbench.executors._messages import Ended, Raised, Reported, Warned
+from nlbench.executors._processes import Runs, ServerDied
 from nlbench.executors._sent_files import SentFiles
 from nlbench.executors._stopping import StopSignals
+from nlbench.executors._sweep import STOP_SECONDS
 from nlbench.executors.base import Listener, RunOptions, Todo
-from nlbench.executors.workers import (
-    POLL_SECONDS,
-    STOP_SECONDS,
-    Runs,
-    ServerDied,
-    WorkerDied,
-    is_of_the_store,
-)
+from nlbench.executors.local import POLL_SECONDS
 from nlbench.files import flock, write_atomic
 from nlbench.plan.conditions import read_fingerprints
 from nlbench.plan.spec import Condition, RunSpec
@@ -303,18 +299,18 @@ def _attempt(
                 runs.finish(run)
             lost_before = True
             runs.begin(todo, wait)
-    return _stop(runs, signals)
+    return _stop(runs, listener, signals)
 
 
-def _stop(runs: Runs, signals: StopSignals) -> RunRecord:
+def _stop(runs: Runs, listener: Listener, signals: StopSignals) -> RunRecord:
     """Let the run write a checkpoint. Raises KeyboardInterrupt, unless it ends with a record."""
-    runs.stopping = True
-    for run in runs.going.values():
-        run.signal(signal.SIGTERM)
+    runs.stop()
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline and any(run.pid for run in runs.going.values()):
         try:
             for run, message in runs.messages(signals.wake, 0.1):
+                if isinstance(message, Reported) and message.hook == "on_stopped":
+                    getattr(listener, message.hook)(run.todo.spec, *message.values)
                 if isinstance(message, Ended):
                     runs.finish(run)
                     # A run that was ended by the signal has not failed.
@@ -329,7 +325,7 @@ class _Reporting(Listener):
     """Passes on the reports of a run."""
 
     def __init__(self, report: Report):
-        for hook in ("start", "resume", "phase", "step", "epoch", "fit", "postpone"):
+        for hook in ("start", "resume", "phase", "step", "epoch", "fit", "stopped", "postpone"):
             setattr(self, f"on_{hook}", functools.partial(self._pass_on, report, f"on_{hook}"))
 
     @staticmethod

@@ -24,6 +24,8 @@ from nlbench.child import end_with_parent, watch_exits
 from nlbench.executors import _child
 from nlbench.training import memory
 
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
 # A request holds the number of a run; with it come its connection and its file for traces.
 REQUEST = struct.Struct("q")
 
@@ -49,6 +51,10 @@ def serve(handle: int, parent: int, modules: Sequence[str]) -> None:
         modules: what methods and datasets import, to import it once.
     """
     end_with_parent(parent)
+    # A batch system may send its signals to all processes of a job. This one must outlive them,
+    # because the runs end with it. It ends when its parent does.
+    for ignored in IGNORED:
+        signal.signal(ignored, signal.SIG_IGN)
     watch_exits()
     _preload(modules)
     _Server(socket.socket(fileno=handle)).serve()

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and Ctrl-Z in the process of a sweep, while others train its runs."""
+"""Ctrl-C, SIGTERM, SIGUSR1 and Ctrl-Z in the process of a sweep, while its runs are trained."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from nlbench.errors import Terminated
 
-# The signals that ask a sweep to stop.
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# The signals that ask a sweep to stop. Slurm sends SIGUSR1 with `--signal=USR1@60`.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class StopSignals:
@@ -28,12 +28,21 @@ class StopSignals:
 
     Args:
         pause, resume: called when the terminal suspends the sweep (Ctrl-Z), and when it goes on.
+        stop: called after the first signal.
+        insist: whether a second signal raises at once what `raise_if_asked` would.
     """
 
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]):
+    def __init__(
+        self,
+        pause: Callable[[], None] = lambda: None,
+        resume: Callable[[], None] = lambda: None,
+        stop: Callable[[], None] = lambda: None,
+        insist: bool = False,
+    ):
         self.asked: signal.Signals | None = None
         self.again = False
-        self._pause, self._resume = pause, resume
+        self._pause, self._resume, self._stop = pause, resume, stop
+        self._insist = insist
         self.wake, self._woken = os.pipe()
         self._before: dict[signal.Signals, object] = {}
 
@@ -68,11 +77,14 @@ class StopSignals:
     def _note(self, number: int, frame: types.FrameType | None) -> None:
         if self.asked is None:
             self.asked = signal.Signals(number)
+            self._stop()
         else:
             self.again = True
         # The byte ends the wait for messages. If the pipe is full, the wait has ended.
         with contextlib.suppress(OSError):
             os.write(self._woken, b".")
+        if self.again and self._insist:
+            self.raise_if_asked()
 
     def _suspend(self, number: int, frame: types.FrameType | None) -> None:
         # The processes of the runs are no part of the terminal's group, so they are told here.

@@ -10,7 +10,9 @@ from nlbench.data import inspect
 from nlbench.data.cache import CacheNotWritten
 from nlbench.data.changes import DataChanged
 from nlbench.data.decode import BrokenImage
-from nlbench.errors import DataError, StoreError
+from nlbench.errors import BudgetSpent, DataError, StoreError
+from nlbench.executors._budget import Budget
+from nlbench.executors._stopping import StopSignals
 from nlbench.executors.base import Todo, age_of
 from nlbench.files import NotWritten
 from nlbench.plan.spec import RunSpec
@@ -80,6 +82,9 @@ class Trainer:
             except self._of_the_run as error:
                 if options.debug:
                     raise
+                # While a sweep stops, the processes that decode images may be ended as well.
+                if self._listener.stopping:
+                    raise Stopped from error
                 if isinstance(error, DataChanged) and not self._sees_all_changes(spec):
                     self._store.set_checkpoint_aside(spec.key, "its data was changed")
                 record = failed(spec, self._in_full(error, spec), options)
@@ -137,7 +142,33 @@ def keep_or_write(store: Store, record: RunRecord) -> None:
 
 
 def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: Listener) -> None:
-    """Train every run of `todo`, last those that another process holds. See `base.Executor`."""
+    """Train every run of `todo`, last those that another process holds. See `base.Executor`.
+
+    Raises: KeyboardInterrupt after Ctrl-C, Terminated after another signal, BudgetSpent at the end
+        of the time. The run has then ended a step and written a checkpoint. A second signal does
+        not wait for that.
+    """
+    # A debugger wants Ctrl-C for itself.
+    if options.debug:
+        _train_all(todo, options, store, listener)
+        return
+
+    def stop() -> None:
+        listener.stopping = True
+
+    budget = Budget(options.ends)
+    with StopSignals(stop=stop, insist=True) as signals, budget.calling(stop):
+        try:
+            _train_all(todo, options, store, listener)
+        except Stopped:
+            signals.raise_if_asked()
+            if not budget.must_stop():
+                raise
+            left = sum(run.spec.key not in store.ended for run in todo)
+            raise BudgetSpent(left, was_of_use=True) from None
+
+
+def _train_all(todo: Sequence[Todo], options: RunOptions, store: Store, listener: Listener) -> None:
     # In the first round no time is spent on waiting for a helper network, because other runs are
     # left. Later rounds have only runs that have to wait for something.
     trainer = Trainer(options, store, listener)
@@ -146,6 +177,8 @@ def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: L
     while waiting:
         held = []
         for run in waiting:
+            if listener.stopping:
+                raise Stopped
             record = trainer.attempt(run, wait=again)
             if record is None:
                 held.append(run)

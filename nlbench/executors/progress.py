@@ -146,6 +146,10 @@ class Progress(Listener):
         # What an earlier process has trained tells nothing about the time that is left.
         self._paces[spec.key] = _Pace(epoch / epochs)
 
+    def on_stopped(self, spec: RunSpec, epoch: int, epochs: int, step: int) -> None:
+        after = f", after step {step}" if step else ""
+        self._print(f"{_name(spec)}: continues in epoch {epoch + 1} of {epochs}{after}")
+
     def on_postpone(self, spec: RunSpec) -> None:
         # The run needs what another one is training. It starts again later, with a new bar.
         self._remove(spec)

@@ -26,11 +26,13 @@ import torch
 
 from nlbench.errors import UserError
 from nlbench.executors import _node, _ray_cluster, _ray_task
+from nlbench.executors._deaths import WorkerDied
 from nlbench.executors._sent_files import SentFiles
 from nlbench.executors._stopping import StopSignals
+from nlbench.executors._sweep import STOP_SECONDS
 from nlbench.executors.base import Listener, RunOptions, Todo, age_of
 from nlbench.executors.local import POLL_SECONDS, keep_or_write
-from nlbench.executors.workers import STOP_SECONDS, WorkerDied, preloaded
+from nlbench.executors.workers import preloaded
 from nlbench.files import flock, short_hash, sync, write_atomic, writing
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store

@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from nlbench import errors
 from nlbench.errors import SuiteError, UserError, did_you_mean
-from nlbench.plan.options import MOST_SEEDS, Jobs
+from nlbench.plan.options import MOST_SEEDS, Jobs, parse_budget
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -309,6 +309,30 @@ def check_number(name: str, value: object) -> None:
     """Raise TypeError for what is neither a number nor None."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
         raise TypeError(f"{name} must be a number, got {_shown(value)}")
+
+
+def check_epochs(name: str, value: object) -> None:
+    """Raise TypeError for what is no integer, ValueError for a negative one."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer from 0 on, got {_shown(value)}")
+    if value < 0:
+        raise ValueError(f"{name} must be an integer from 0 on, got {value}")
+
+
+def check_budget(value: object) -> float:
+    """Return a time in seconds, infinite for None. Raises TypeError, ValueError or SuiteError."""
+    if value is None:
+        return math.inf
+    if isinstance(value, str):
+        return parse_budget(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            'budget must be a text such as "6h" or a number of seconds, got ' + _shown(value)
+        )
+    seconds = float(value)
+    if not seconds > 0:
+        raise ValueError(f"budget must be a number of seconds above 0, got {_shown(value)}")
+    return seconds
 
 
 def check_jobs(value: object) -> Jobs:

@@ -130,6 +130,30 @@ def parse_shard(text: str, leftovers: bool = True) -> Shard:
     return Shard(number, count, leftovers)
 
 
+# What a time is written in, in seconds.
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+def parse_budget(text: str) -> float:
+    """Return the seconds of `--budget`: "6h", "1h30m", "90m", "3600s", "1:30:00", "1-12:00:00".
+
+    Raises: SuiteError.
+    """
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text.strip())
+    found = clock or parts
+    seconds = 0.0
+    if found is not None:
+        for number, unit in zip(found.groups(), _UNITS.values(), strict=True):
+            seconds += unit * int(number or 0)
+    if seconds == 0:
+        raise SuiteError(
+            f"--budget {text!r}: write a time above 0 as 6h, 90m, 3600s, 1h30m or, with hours, "
+            "minutes and seconds, as 1:30:00"
+        )
+    return seconds
+
+
 def parse_devices(text: str) -> tuple[str, ...]:
     """Return the names of `--device`: one of auto, cpu, cuda and cuda:1, or "cuda:0,cuda:2" as two.
 

@@ -120,9 +120,12 @@ _ITERATORS: tuple[Any, ...] = (
     *(zip, map, filter, enumerate, reversed),
     *(itertools.chain, itertools.cycle, itertools.islice, itertools.repeat, itertools.count),
     *(itertools.accumulate, itertools.starmap, itertools.zip_longest, itertools.product),
-    *(type(iter(value)) for value in ([], (), {}, range(0), set(), "", b"")),
-    *(type(iter(value)) for value in ({}.values(), {}.items(), range(2**70), collections.deque())),
+    *(type(iter([])), type(iter(())), type(iter(range(0))), type(iter(range(2**70)))),
+    *(type(iter({})), type(iter({}.values())), type(iter({}.items()))),
 )
+
+# Of these the first object is what they go through, and another one is their last result.
+_WITH_A_RESULT = (zip, enumerate, itertools.zip_longest, itertools.product)
 
 # What every module holds besides its parameters, buffers and modules.
 _OF_EACH_MODULE = frozenset(vars(nn.Module()))
@@ -143,24 +146,6 @@ class _Walk:
         self._numbers: dict[object, int] = {}
         # An object that is freed could give its identity to another one.
         self._kept: list[object] = []
-        self._kinds: tuple[tuple[Any, Callable[[Any, str, Put | None], None]], ...] = (
-            (Tensor, self._tensor),
-            (np.ndarray, self._array),
-            (_GENERATORS, self._generator),
-            (nn.Module, self._module),
-            (dict, self._dict),
-            ((list, collections.deque), self._list),
-            (tuple, self._tuple),
-            ((set, frozenset), self._set),
-            (types.FunctionType, self._function),
-            (types.BuiltinFunctionType, self._builtin),
-            (types.MethodType, self._bound_method),
-            (functools.partial, self._partial),
-            (weakref.ref, self._weak),
-            (types.CellType, self._cell),
-            (Batch, self._batch),
-            (_ITERATORS, self._iterator),
-        )
 
     def add(self, value: Any, path: str, put: Put | None) -> None:
         """Walk through a value, which `put` can replace."""
@@ -175,9 +160,9 @@ class _Walk:
             if known:
                 self.held.add(path, f"is #{number}")
                 return
-            for kind, visit in self._kinds:
+            for kind, visit in _VISITS:
                 if isinstance(value, kind):
-                    visit(value, path, put)
+                    visit(self, value, path, put)
                     return
             self._object(value, path)
 
@@ -376,8 +361,32 @@ class _Walk:
             raise Unseen(f"{path} is a {_type_name(value)}, whose position cannot be seen")
         self.held.add(path, _type_name(value))
         # These are the variables of a generator, and what an iterator goes through.
-        for i, part in enumerate(gc.get_referents(value)):
+        parts = gc.get_referents(value)
+        if isinstance(value, _WITH_A_RESULT):
+            # Whether the tuple of the last result is used again depends on who else holds it.
+            parts = parts[:1]
+        for i, part in enumerate(parts):
             self.add(part, f"{path}.{i}", None)
+
+
+_VISITS: tuple[tuple[Any, Callable[[_Walk, Any, str, Put | None], None]], ...] = (
+    (Tensor, _Walk._tensor),
+    (np.ndarray, _Walk._array),
+    (_GENERATORS, _Walk._generator),
+    (nn.Module, _Walk._module),
+    (dict, _Walk._dict),
+    ((list, collections.deque), _Walk._list),
+    (tuple, _Walk._tuple),
+    ((set, frozenset), _Walk._set),
+    (types.FunctionType, _Walk._function),
+    (types.BuiltinFunctionType, _Walk._builtin),
+    (types.MethodType, _Walk._bound_method),
+    (functools.partial, _Walk._partial),
+    (weakref.ref, _Walk._weak),
+    (types.CellType, _Walk._cell),
+    (Batch, _Walk._batch),
+    (_ITERATORS, _Walk._iterator),
+)
 
 
 def _type_name(value: object) -> str:
@@ -403,7 +412,7 @@ def _slots(value: object) -> list[str]:
 
 def _sum(on_host: Tensor) -> str:
     content = on_host.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return f"{zlib.crc32(content):08x}"
+    return f"{zlib.crc32(content.data):08x}"
 
 
 # ---- Random generators ---------------------------------------------------------------------------

@@ -150,9 +150,9 @@ class HelperNetworks:
         # ---- Epochs ----------------------------------------------------------------------------
         with current(own.pulse), saver:
             for epoch in range(first, epochs):
-                kept = {"method": method.state_dict(), **own.state_dict()}
-                kept |= {"best": best, "seconds": seconds, "epoch": epoch}
-                saver.begin_epoch(epoch, kept)
+                parts = {"method": method.state_dict(), **own.state_dict()}
+                parts |= {"best": best, "seconds": seconds, "epoch": epoch}
+                saver.begin_epoch(epoch, parts)
 
                 began = time.perf_counter()
                 mean = train_epoch(own, method, epoch, saver=saver)

@@ -108,7 +108,7 @@ def _train(
         state.settle, state.settled = guard.settle, guard.is_settled
 
         path = store.run_dir(spec.key) / "checkpoint.pt"
-        tag = {"seed": spec.seed, "run": spec.key, "code": progress.code}
+        tag: dict[str, str | int] = {"seed": spec.seed, "run": spec.key, "code": progress.code}
         checkpoint = Checkpoint(store, path, tag, options.checkpoint_seconds)
         saver = Saver(checkpoint, options, listener, state.pulse)
         try:

@@ -1,11 +1,11 @@
-"""The steps of a training are reported, and a training that is to stop stops."""
+"""The steps of a training are reported, and an epoch without end is refused."""
 
 import pytest
 from clocks import Clock
 
 from nlbench.training import pulse
 from nlbench.training.context import At, Listener
-from nlbench.training.pulse import Pulse, Stopped
+from nlbench.training.pulse import Pulse
 
 
 @pytest.fixture
@@ -27,19 +27,25 @@ def test_steps_are_reported_at_most_twice_a_second(clock):
     assert len(seen) == 10
 
 
-def test_a_run_that_is_to_stop_ends_an_epoch_that_is_nearly_done(clock):
-    listener = Listener()
-    listener.stopping = True
-    made = Pulse(listener=listener)
+def test_the_rest_of_an_epoch_is_estimated_from_its_steps(clock):
+    made = Pulse()
     made.begin_epoch(0, 100)
     # 96 steps took 96 seconds, so four more seconds are left.
     clock.now += 96
-    made.step(96)
+    assert made.seconds_left(96) == 4
 
-    made.begin_epoch(1, 100)
-    clock.now += 50
-    with pytest.raises(Stopped):
-        made.step(50)
+
+def test_a_prediction_asks_whether_to_stop(clock):
+    listener = Listener()
+    made = Pulse(listener=listener)
+    asked = []
+    made.stop = lambda: asked.append(True)
+    with pulse.current(made):
+        pulse.predicted(500, 1000)
+        assert asked == []
+        listener.stopping = True
+        pulse.predicted(1000, 1000)
+    assert asked == [True]
 
 
 def test_predicting_many_images_is_a_sign_of_life(clock):

@@ -1,8 +1,8 @@
 """A training that is stopped within an epoch ends bit for bit as one that was not."""
 
 import pytest
-from stops import Stopper, train_in_pieces
-from sweeps import method_file, outcome
+from stops import train_in_pieces
+from sweeps import outcome
 from sweeps import sweep as sweep_in
 
 from nlbench import registry
