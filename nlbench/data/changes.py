@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,24 +21,26 @@ class DataChanged(DataError):
     """The data of a run is not that of its key any more."""
 
 
+@dataclass
 class Watched:
-    """The files of a run's images, with their states when it began.
+    """The files of a run's images, with their states when it began."""
 
-    Args:
-        parts: images as a dataset has them. What is in memory alone cannot change.
-    """
+    _mapped: dict[str, object] = field(default_factory=dict)
+    _files: dict[str, object] = field(default_factory=dict)
+    _next: float = field(default=0.0, compare=False)
 
-    def __init__(self, parts: Iterable[object]):
-        self._mapped: dict[str, object] = {}
-        self._files: dict[str, object] = {}
-        self._next = 0.0
+    @classmethod
+    def of(cls, parts: Iterable[object]) -> Watched:
+        """Watch images as a dataset has them. What is in memory alone cannot change."""
+        self = cls()
         for part in parts:
             if isinstance(part, ImageFiles):
                 for i in range(len(part)):
                     path = part.path(i)
                     self._files[path] = _state(path)
-            elif (path := _file_of(part)) is not None:
-                self._mapped[path] = _state(path)
+            elif (mapped := _file_of(part)) is not None:
+                self._mapped[mapped] = _state(mapped)
+        return self
 
     @property
     def sees_all(self) -> bool:

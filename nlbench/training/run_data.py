@@ -69,7 +69,7 @@ class RunData:
     warnings: tuple[str, ...]
     checksums: dict[str, str]
     scored: dict[str, tuple[np.ndarray | ImageFiles, np.ndarray]] = field(default_factory=dict)
-    watched: Watched = field(default_factory=lambda: Watched([]))
+    watched: Watched = field(default_factory=Watched)
 
     @property
     def num_known(self) -> int:
@@ -122,7 +122,7 @@ def load_data(spec: RunSpec, data_dir: Path) -> RunData:
         stratify=protocol.stratify,
     )
     scored = [images for images, _ in data.scored.values()]
-    watched = Watched([data.train_images, data.val_images, data.test_images, *scored])
+    watched = Watched.of([data.train_images, data.val_images, data.test_images, *scored])
     return replace(data, watched=watched)
 
 
