@@ -20,7 +20,7 @@ from pathlib import Path
 
 from nlbench.errors import StoreError, SuiteError
 from nlbench.files import move, sync_folder, write_atomic
-from nlbench.results import merge_plans
+from nlbench.results import merge_plans, state_files
 from nlbench.results.integrity import (
     FILES,
     NEW,
@@ -395,19 +395,17 @@ def _shown(folder: Path) -> str:
 
 
 def _merge_fits(folder: Path, store: Store, report: MergeReport) -> None:
-    """Copy the helper networks that only the other store has.
-
-    Whoever uses one checks it, and trains it again where it is damaged.
-    """
+    """Copy the helper networks that only the other store has, and that are not damaged."""
     for path in _fits(folder):
         target = store.root / "fits" / path.name
-        if os.path.lexists(target) or path.is_symlink():
+        # A damaged one is not needed: a run that uses it trains it again.
+        if os.path.lexists(target) or path.is_symlink() or state_files.damage_of(path):
             continue
         if not report.dry_run:
             try:
                 _copy(path, target)
             except _LeftOut:
-                # It is not needed: a run that uses it trains it again.
+                # It was replaced since it was looked at.
                 continue
         report.fits += 1
 

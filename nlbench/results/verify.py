@@ -46,14 +46,15 @@ from nlbench.results.leftovers import (
 from nlbench.results.lock import is_held
 from nlbench.results.plan_file import Origin, command_of, origin_of, wrong_cell
 from nlbench.results.record import RunRecord
+from nlbench.results.reproduced import NOTE, read_note
 from nlbench.results.schema import LaterVersion
 from nlbench.results.store import Store
 
 WEIGHTS = "weights.pt"
-NOTE = "reproduced.json"
 
 _KEY = re.compile("[0-9a-f]{16}")
-_SET_ASIDE = re.compile(r".+\.corrupt-\d+")
+# Damaged files, and those in whose place `nlbench merge` has put others.
+_SET_ASIDE = re.compile(r".+\.(corrupt|replaced)-\d+")
 _FORGOTTEN = re.compile(r".+\.json\.forgotten-\d+")
 
 # Names in the folder of a run, and in the store itself.
@@ -174,7 +175,7 @@ def _remedy(kind: Kind) -> Remedy:
 def _of_states(
     folder: Path, key: str, names: Sequence[str], record: RunRecord | None
 ) -> Iterator[Finding]:
-    """Yield damage of the checkpoint and of the weights."""
+    """Yield damage of the checkpoint, of the weights, and of the note of a reproduction."""
     if CHECKPOINT in names and not is_spent(folder, record):
         reason = state_files.damage_of(folder / CHECKPOINT)
         if reason:
@@ -183,6 +184,11 @@ def _of_states(
         reason = _damage_of_weights(folder / WEIGHTS)
         if reason:
             yield _damage(folder / WEIGHTS, reason, key)
+    if NOTE in names:
+        try:
+            read_note(folder, key)
+        except (FileNotFoundError, ValueError) as error:
+            yield _damage(folder / NOTE, str(error), key)
 
 
 def _damage_of_weights(path: Path) -> str:

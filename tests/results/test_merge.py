@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+import zipfile
 
 import pytest
 from made_up import EPOCHS, plan_of, rewrite, write_run
@@ -11,9 +12,11 @@ from made_up import EPOCHS, plan_of, rewrite, write_run
 import nlbench
 from nlbench.errors import StoreError, SuiteError
 from nlbench.results import merge as merging
-from nlbench.results import reproduced
+from nlbench.results import reproduced, state_files
+from nlbench.results.findings import Trouble
 from nlbench.results.merge import Take
 from nlbench.results.store import Store
+from nlbench.results.verify import verify
 
 OTHER_EPOCHS = [EPOCHS[0], {**EPOCHS[1], "loss": 1.25}]
 
@@ -220,6 +223,9 @@ def test_the_run_that_is_wanted_is_taken_and_the_other_one_kept(ours, theirs, ta
     assert "weights.pt" not in after
     assert ours.check(key).damage == []
     assert "ours is kept as record.json.replaced-1" in report.lines[0]
+    found = verify(ours)
+    assert found.unknown == []
+    assert len(found.set_aside) == 4
 
     # Nothing is replaced twice under one name.
     write_run(theirs, history=EPOCHS[:1])
@@ -501,18 +507,32 @@ def test_our_damaged_plan_is_replaced(ours, theirs):
     assert ours.plan_path("s").with_name("s.json.corrupt-1").read_text() == "{"
 
 
+def write_fit(path, content):
+    """Write a file with the checksum of a helper network."""
+
+    def save(file):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("data", content)
+
+    with path.open("xb") as file:
+        state_files.write_with_checksum(file, save)
+
+
 def test_helper_networks_are_copied_where_ours_has_none(ours, theirs, tmp_path):
     (tmp_path / "secret").write_text("secret")
     for name in ("0" * 16, "1" * 16, "not-a-key"):
-        (theirs.root / "fits" / f"{name}.pt").write_text("theirs")
+        write_fit(theirs.root / "fits" / f"{name}.pt", b"theirs")
+    (theirs.root / "fits" / f"{'4' * 16}.pt").write_text("damaged")
     (theirs.root / "fits" / f"{'2' * 16}.pt").symlink_to(tmp_path / "secret")
-    (theirs.root / "fits" / f"{'3' * 16}.going.pt").write_text("theirs")
-    (ours.root / "fits" / f"{'1' * 16}.pt").write_text("ours")
+    write_fit(theirs.root / "fits" / f"{'3' * 16}.going.pt", b"theirs")
+    write_fit(ours.root / "fits" / f"{'1' * 16}.pt", b"ours")
     report = merge(ours, theirs)
 
     assert report.fits == 1
-    found = {path.name[0]: path.read_text() for path in (ours.root / "fits").iterdir()}
-    assert found == {"0": "theirs", "1": "ours"}
+    found = {path.name[0]: path.read_bytes() for path in (ours.root / "fits").iterdir()}
+    assert sorted(found) == ["0", "1"]
+    assert b"theirs" in found["0"]
+    assert b"ours" in found["1"]
 
 
 def test_a_table_of_merged_stores_is_that_of_one_store(ours, theirs, tmp_path):
@@ -528,6 +548,9 @@ def test_a_table_of_merged_stores_is_that_of_one_store(ours, theirs, tmp_path):
     report = nlbench.merge(theirs.root, ours.root)
 
     assert report.complete
+    # The made-up epochs and accuracies disagree in both stores.
+    assert {found.trouble for found in verify(ours).findings} == {Trouble.DISAGREEMENT}
+    assert verify(ours).unknown == []
     assert nlbench.table(ours.root) == nlbench.table(whole.root)
     assert ours.plan("s") == whole.plan("s")
 

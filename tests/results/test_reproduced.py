@@ -13,6 +13,7 @@ from nlbench.plan.spec import Condition, RunSpec
 from nlbench.results import reproduced
 from nlbench.results.cells import Results
 from nlbench.results.store import Store
+from nlbench.results.verify import verify
 
 METHODS = registry.method_files()
 TODAY = code_hash.code_hash(METHODS["ce"].path, "digits_cnn", "digits")
@@ -170,6 +171,8 @@ def test_a_note_that_cannot_be_used_is_named_and_ignored(store, damage, reason):
     assert warning.startswith(f"{path}: ")
     assert reason in warning
     assert warning.endswith("; it is ignored")
+    (finding,) = [found for found in verify(store).findings if found.path == path]
+    assert reason in finding.reason
 
 
 def test_a_note_that_was_copied_to_another_run_does_not_count(store):
