@@ -169,11 +169,11 @@ class SuiteRow:
         return f"{self.name} [told {', '.join(self.told)}]"
 
 
-def _check_cells(plan: Mapping[str, Any], store: Store) -> None:
+def _check_cells(plan: Mapping[str, Any], files: Mapping[str, RunFiles], store: Store) -> None:
     """Raise StoreError where the record of a cell is not of its row, seed and condition."""
 
     def origin(key: str) -> Origin | None:
-        record = store.read(key)
+        record = files[key].record
         return None if record is None else origin_of(record)
 
     wrong = wrong_cell(plan, origin)
@@ -214,12 +214,15 @@ class Results:
         # Files outside the package, which the plan names so that --methods-dir need not.
         self._method_files: dict[str, str] = plan.get("method_files", {})
 
-        _check_cells(plan, store)
+        # Two rows may be the same run.
+        keys = dict.fromkeys(cell["key"] for cell in plan["cells"])
+        files_of = {key: store.check(key) or RunFiles() for key in keys}
+        _check_cells(plan, files_of, store)
         # In the order of the plan: (row, condition, record), and the files of each cell by seed.
         self._records: list[tuple[str, int, RunRecord]] = []
         self._cells: dict[tuple[str, int], dict[int, RunFiles]] = {}
         for cell in plan["cells"]:
-            files = store.check(cell["key"]) or RunFiles()
+            files = files_of[cell["key"]]
             by_seed = self._cells.setdefault((cell["row"], cell["condition"]), {})
             by_seed[cell["seed"]] = files
             if files.record is not None:

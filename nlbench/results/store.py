@@ -253,6 +253,10 @@ class Store:
             self._report(damage)
         return found
 
+    def forget_read(self) -> None:
+        """Forget the records that were read. They are read again when they are asked for."""
+        self._checked.clear()
+
     def read(self, key: str) -> RunRecord | None:
         """Return a record; None for one that is missing or damaged.
 

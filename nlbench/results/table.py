@@ -117,6 +117,8 @@ def render_suites(
             # All tables share the header of the first one.
             block = block.partition("\n")[2]
         blocks.append(block)
+        # A store may have more records than the memory has room for.
+        store.forget_read()
 
     # The tables of several suites are one CSV, in which an empty line would be a line too many.
     separator = "" if view.fmt == "csv" else "\n"

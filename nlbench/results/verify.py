@@ -160,6 +160,8 @@ def check_files(root: Path, key: str) -> RunReport:
             place = folder / name
             found.append(Finding(Trouble.DISAGREEMENT, place, reason, Remedy.AGAIN, key))
 
+    if NOTE in names:
+        found += _of_note(folder, key)
     found += _of_states(folder, key, names, record)
     found += [_leftover(one, key) for one in of_run(folder, names, record)]
     return report
@@ -170,6 +172,14 @@ def _remedy(kind: Kind) -> Remedy:
     if kind in (Kind.MISSING_FILE, Kind.INCOMPLETE):
         return Remedy.AGAIN
     return Remedy.FILE if kind is Kind.FOREIGN_FILE else Remedy.FILE_OR_RUN
+
+
+def _of_note(folder: Path, key: str) -> Iterator[Finding]:
+    """Yield damage of the note that the run was reproduced."""
+    try:
+        read_note(folder, key)
+    except ValueError as error:
+        yield _damage(folder / NOTE, str(error), key)
 
 
 def _of_states(
