@@ -16,6 +16,7 @@ from nlbench.files import is_abandoned, is_temporary, remove
 from nlbench.results.integrity import NEW, RECORD, located
 from nlbench.results.lock import hold, is_held
 from nlbench.results.record import RunRecord
+from nlbench.results.schema import LaterVersion
 from nlbench.results.store import Store
 
 CHECKPOINT = "checkpoint.pt"
@@ -164,7 +165,7 @@ def tidy_run(store: Store, key: str, report: Report = _no_report) -> bool:
     folder = store.run_dir(key)
     if is_held(folder / LOCK):
         return False
-    found = list(of_run(folder, _names(folder), store.read(key)))
+    found = list(of_run(folder, _names(folder), _record(store, key)))
     if not found:
         return True
     # Taking the lock removes temporary files and moves a run to its place, and letting go of the
@@ -174,9 +175,17 @@ def tidy_run(store: Store, key: str, report: Report = _no_report) -> bool:
             return False
         for leftover in found:
             report(leftover)
-        if is_spent(folder, store.read(key)):
+        if is_spent(folder, _record(store, key)):
             (folder / CHECKPOINT).unlink(missing_ok=True)
     return True
+
+
+def _record(store: Store, key: str) -> RunRecord | None:
+    """Return the record of a run; None for one that this version cannot use."""
+    try:
+        return store.read(key)
+    except LaterVersion:
+        return None
 
 
 def tidy_rest(store: Store, report: Report = _no_report) -> None:
