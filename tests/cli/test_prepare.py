@@ -17,7 +17,8 @@ protocol: clothing1m
 datasets: [{name: clothing1m}]
 methods: {ce: {}}
 seeds: [0]
-overrides: {model: cnn3, weights: "", resize: 18, crop: 16, precision: auto}
+overrides: {model: cnn3, weights: "", resize: 18, crop: 16, precision: auto, batches_per_epoch: 2,
+  batch_size: 8}
 """
 
 

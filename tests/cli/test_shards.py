@@ -129,6 +129,7 @@ def test_shards_of_a_tuned_suite_share_the_tries_and_then_the_runs(shard, place)
         (["--shard", "0/2"], "shards are counted from 1"),
         (["--shard", "3/2"], "of 2 shards the last is 2/2"),
         (["--shard", "1/2", "--debug"], "--debug and --shard exclude each other"),
+        (["--shard", "1/2", "--executor", "ray"], "--shard and --executor ray exclude each other"),
         (["--no-leftovers"], "--no-leftovers is for --shard"),
     ],
 )
