@@ -134,6 +134,21 @@ def how_it_ended(status: int) -> str:
     return f"was ended by {name}"
 
 
+def goes_on(pid: int) -> bool:
+    """Tell whether a process goes on. One that has ended and is still listed does not."""
+    try:
+        listed = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        # Not on Linux, or there is no such process.
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return False
+        return True
+    # The state follows the name, which stands in brackets and may hold some itself.
+    return listed.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
 def wait_for_stack(trace: IO[bytes], seconds: float = 5.0) -> None:
     """Wait until faulthandler has written to a file, which takes longer on a busy machine."""
     deadline = time.monotonic() + seconds

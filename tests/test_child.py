@@ -97,3 +97,20 @@ def test_chosen_errors_are_passed_on():
 
     with pytest.raises(SuiteError, match="no such thing"):
         list(child.stream_apart(refuse, passed=(SuiteError,)))
+
+
+def test_a_process_that_has_ended_does_not_go_on():
+    assert child.goes_on(os.getpid())
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+
+    # Until its parent has asked for the status, it is still listed.
+    deadline = time.monotonic() + 30
+    while child.goes_on(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(pid, 0)
+    assert not child.goes_on(pid)
+
+    os.waitpid(pid, 0)
+    assert not child.goes_on(pid)

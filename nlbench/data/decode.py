@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import context, forkserver, resource_tracker
 from typing import TYPE_CHECKING, TypeVar
@@ -273,22 +274,41 @@ def _pool(count: int) -> ProcessPoolExecutor:
 
 
 def _start_server() -> None:
-    """Start the processes from which workers are forked, without the working directory's modules.
-
-    Python starts them so that a file multiprocessing.py there would be imported, and that may be a
-    folder of somebody else's pictures.
-    """
-    name = "PYTHONSAFEPATH"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        resource_tracker.ensure_running()
+    """Start the processes from which workers are forked."""
+    start_tracker()
+    with _environment(PYTHONSAFEPATH="1"):
         forkserver.ensure_running()
+
+
+def start_tracker() -> None:
+    """Start Python's process that removes the semaphores of a pool whose processes were killed.
+
+    Processes that are forked from this one share it. Where it is running, nothing happens.
+    """
+    # A killed run is reported already. That its semaphores were removed is no news for the user.
+    quiet = "ignore:resource_tracker:UserWarning"
+    given = os.environ.get("PYTHONWARNINGS")
+    with _environment(PYTHONSAFEPATH="1", PYTHONWARNINGS=f"{given},{quiet}" if given else quiet):
+        resource_tracker.ensure_running()
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set variables for processes that are started within a `with` block.
+
+    With PYTHONSAFEPATH they do without the working directory's modules. Python would import a file
+    multiprocessing.py there, and that may be a folder of somebody else's pictures.
+    """
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def end_workers() -> None:

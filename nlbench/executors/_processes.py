@@ -279,7 +279,8 @@ class Runs:
         if run.number not in self.going or not run.pid or self.stopping:
             return
         timeout = self.options.timeout_seconds
-        if run.closed and run.silent > CLOSED_SECONDS:
+        # Of a process that has ended the server tells how, on a busy machine after a while.
+        if run.closed and run.silent > CLOSED_SECONDS and child.goes_on(run.pid):
             run.signal(signal.SIGKILL)
             error: Exception = WorkerDied("the method has closed the connection of its process")
         elif not run.closed and timeout and run.silent > timeout:

@@ -21,6 +21,7 @@ import torch
 
 from nlbench import process_state
 from nlbench.child import end_with_parent, watch_exits
+from nlbench.data import decode
 from nlbench.executors import _child
 from nlbench.training import memory
 
@@ -41,6 +42,9 @@ ENDED = 2
 # The first value is the errno for which no process could be made.
 REFUSED = 3
 
+# The module that is named to a server whose runs may decode images.
+DECODES = "nlbench.data.decode"
+
 
 def serve(handle: int, parent: int, modules: Sequence[str]) -> None:
     """Make a process for each request, until the parent ends.
@@ -57,6 +61,10 @@ def serve(handle: int, parent: int, modules: Sequence[str]) -> None:
         signal.signal(ignored, signal.SIG_IGN)
     watch_exits()
     _preload(modules)
+    if DECODES in modules:
+        # One for all runs, and in the group of this process: it has to outlive a run that is
+        # killed together with its group, or the semaphores of that run would stay for good.
+        decode.start_tracker()
     _Server(socket.socket(fileno=handle)).serve()
 
 

@@ -15,6 +15,7 @@ import torch
 
 from nlbench import hardware
 from nlbench.errors import SuiteError
+from nlbench.executors import _server
 from nlbench.executors._budget import Budget
 from nlbench.executors._processes import Runs
 from nlbench.executors._stopping import StopSignals
@@ -78,9 +79,13 @@ def preloaded(todo: Sequence[Todo], options: RunOptions) -> list[str]:
     found = {"nlbench.training.train"}
     for name in {run.spec.method for run in todo}:
         found |= set(_imports(options.methods[name].path))
-    # These two datasets are made by scikit-learn.
-    if {run.spec.condition.dataset for run in todo} & {"digits", "gaussians"}:
+    datasets = {run.spec.condition.dataset for run in todo}
+    # These two are made by scikit-learn. Others may be image files.
+    made = {"digits", "gaussians"}
+    if datasets & made:
         found.add("sklearn.datasets")
+    if datasets - made:
+        found.add(_server.DECODES)
     return sorted(found)
 
 
