@@ -12,6 +12,7 @@ from sweeps import sweep
 
 from nlbench.results import metrics, record
 from nlbench.results.plan_file import _Plan
+from nlbench.results.reproduced import Note
 
 PAGE = Path(__file__).parents[2] / "docs" / "records.md"
 
@@ -64,6 +65,11 @@ def test_every_key_of_a_plan_is_there(runs):
 
     assert named == set(json.loads(path.read_text()))
     assert set(_Plan.model_fields) <= named
+
+
+def test_every_key_of_a_note_is_there():
+    fields = [field.alias or name for name, field in Note.model_fields.items()]
+    assert sorted(names_under("reproduced.json")) == sorted([*fields, "checksum"])
 
 
 def test_every_key_of_a_record_on_disk_is_there(runs):
