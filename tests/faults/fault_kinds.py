@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from small_suite import RUNS, Call
+from small_suite import Call
 
 KILL, TERM, INT, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
 
@@ -135,16 +135,16 @@ def _last(rng: random.Random, runs: float, pace: Pace) -> Fault:
 # ---- Delivering ----------------------------------------------------------------------------------
 
 
-def deliver(call: Call, fault: Fault, finished: Callable[[], int]) -> float | None:
+def deliver(call: Call, fault: Fault, is_done: Callable[[], bool]) -> float | None:
     """Send the signal of a fault whose moment is timed.
 
     Args:
-        finished: counts the finished runs of the store.
+        is_done: tells whether every run is finished.
     Returns: when it was sent, by the system's clock; None if the call had ended before.
     """
     if fault.moment == TRAINING and not _wait(call, lambda: _trains(call)):
         return None
-    if fault.moment == END and not _wait(call, lambda: finished() == RUNS):
+    if fault.moment == END and not _wait(call, is_done):
         return None
     time.sleep(fault.seconds)
     return time.time() if call.send(fault.signal) else None

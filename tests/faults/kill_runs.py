@@ -28,6 +28,7 @@ import many_processes
 from fault_kinds import SmallDisk
 from fault_report import Session
 from passes import Pass, Undisturbed
+from small_suite import Suite
 
 # Helper processes of decoding and of torch share memory there.
 _SHARED_MEMORY = Path("/dev/shm")
@@ -74,7 +75,16 @@ class Lane:
         return self.passes[-1]
 
 
-def kill(folder: Path, faults: int, minutes: float, seed: int, lanes: int, first: int) -> Session:
+def kill(
+    folder: Path,
+    *,
+    faults: int,
+    minutes: float,
+    seed: int,
+    suite: Suite,
+    lanes: int = 1,
+    first: int = 0,
+) -> Session:
     """Disturb passes until so many signals were sent, or so many minutes are over.
 
     Args:
@@ -85,7 +95,7 @@ def kill(folder: Path, faults: int, minutes: float, seed: int, lanes: int, first
     """
     began = time.monotonic()
     session = Session(seed)
-    undisturbed = Undisturbed(folder / "undisturbed")
+    undisturbed = Undisturbed(folder / "undisturbed", suite)
     pace = undisturbed.pace
     print(f"undisturbed: {pace.start:.1f} s to the first run, {pace.run:.1f} s a run", flush=True)
     made = []
@@ -137,7 +147,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text, problems = many_processes.compare(folder, numbers)
     else:
         print(f"seed {seed}, in {folder}", flush=True)
-        session = kill(folder, options.faults, options.minutes, seed, options.lanes, options.first)
+        shared = set(_SHARED_MEMORY.iterdir())
+        session = kill(
+            folder,
+            faults=options.faults,
+            minutes=options.minutes,
+            seed=seed,
+            suite=Suite(),
+            lanes=options.lanes,
+            first=options.first,
+        )
+        # Also those of other programs: nothing else should run beside this script.
+        session.note_shared_memory(set(_SHARED_MEMORY.iterdir()) - shared)
         text, problems = session.text(), session.problems
     print(text)
     if not problems and options.keep is None:

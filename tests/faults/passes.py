@@ -13,7 +13,7 @@ import fault_kinds
 from bookkeeping import Books, finished, results
 from fault_kinds import START, TRAINING, Pace, Plan, SmallDisk
 from fault_report import Done
-from small_suite import RUNS, Call, Laboratory
+from small_suite import Call, Laboratory, Suite
 
 from nlbench.results.integrity import FILES
 
@@ -22,21 +22,23 @@ class Undisturbed:
     """The table and the results of the suite where nothing happens.
 
     Attributes:
+        suite: the suite.
         table: what the command prints.
         results: as `bookkeeping.results`.
         pace: how long that took.
     """
 
-    def __init__(self, folder: Path) -> None:
-        lab = Laboratory(folder, folder / "store")
+    def __init__(self, folder: Path, suite: Suite) -> None:
+        self.suite = suite
+        lab = Laboratory(folder, folder / "store", suite.text)
         call = lab.start()
         call.finish()
         if call.status:
             raise SystemExit(f"the undisturbed suite ended with {call.status}:\n{call.err}")
         first = call.first_run() or 0.0
-        self.table, self.pace = call.out, Pace(first, (call.seconds - first) / RUNS)
+        self.table, self.pace = call.out, Pace(first, (call.seconds - first) / suite.runs)
         self.results = results(lab.store, set(finished(lab.store)))
-        assert len(self.results) == RUNS, f"{len(self.results)} of {RUNS} runs are done"
+        assert len(self.results) == suite.runs, f"{len(self.results)} runs are done"
 
 
 class Pass:
@@ -56,7 +58,8 @@ class Pass:
     def __init__(self, folder: Path, undisturbed: Undisturbed, disk: SmallDisk | None) -> None:
         self._disk = disk
         store = folder / "store" if disk is None else disk.folder / folder.name
-        self.lab = Laboratory(folder, store)
+        self._suite = undisturbed.suite
+        self.lab = Laboratory(folder, store, self._suite.text)
         self.books = Books(store, undisturbed.results)
         self.faults: list[Done] = []
         self.statuses: list[int] = []
@@ -129,7 +132,7 @@ class Pass:
 
         last, sent = plan.faults[-1], None
         if last.trigger is None:
-            sent = fault_kinds.deliver(call, last, lambda: len(finished(self.lab.store)))
+            sent = fault_kinds.deliver(call, last, self._is_trained)
         for each in calls:
             each.finish()
 
@@ -146,6 +149,9 @@ class Pass:
                 ends = fault.to == "command"
                 self._note(fault.kind, fault.moment, plan.jobs, seconds if ends else None)
         return calls
+
+    def _is_trained(self) -> bool:
+        return len(finished(self.lab.store)) == self._suite.runs
 
     def _note(self, kind: str, moment: str, jobs: int, seconds: float | None) -> None:
         self.faults.append(Done(self._number, kind, moment, jobs, seconds))
@@ -184,7 +190,7 @@ class Pass:
             return [f"verify: status {found.returncode}: {found.stderr.strip()}"]
         lines = [f"verify: {json.dumps(finding)}" for finding in report["findings"]]
         lines += [f"verify: unknown {name}" for name in report["unknown"]]
-        if (found.returncode or report["runs"]["done"] != RUNS) and not lines:
+        if (found.returncode or report["runs"]["done"] != self._suite.runs) and not lines:
             lines.append(f"verify: status {found.returncode}: {report['runs']}")
         return lines
 

@@ -1,4 +1,4 @@
-"""A suite of 30 short runs, and calls of the command that trains it."""
+"""A suite of short runs, and calls of the command that trains it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WATCHED = Path(__file__).parent / "watched"
 # Helper networks (forward, backward, volminnet), two networks (co-teaching, dividemix, elr-plus),
 # memories of targets (elr, elr-plus), optimisers and layers of a method's own (sop, pes). A run of
 # four epochs on 200 images takes less than a second.
-SUITE = """\
+_SUITE = """\
 name: faults
 protocol: digits
 datasets:
@@ -35,13 +35,30 @@ methods:
   sop: {}
   pes: {}
   ce: {}
-seeds: [0, 1, 2]
+seeds: SEEDS
 overrides: {epochs: 4, subset: 200}
 """
-RUNS = 30
+_ROWS = 10
 
 # A call that takes longer than this hangs.
 CALL_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite to disturb: ten methods on so many seeds."""
+
+    seeds: int = 3
+
+    @property
+    def text(self) -> str:
+        """The text of the suite's file."""
+        return _SUITE.replace("SEEDS", str(list(range(self.seeds))))
+
+    @property
+    def runs(self) -> int:
+        """The number of its runs."""
+        return _ROWS * self.seeds
 
 
 @dataclass
@@ -127,7 +144,7 @@ class Laboratory:
     """
 
     def __init__(
-        self, folder: Path, store: Path, text: str = SUITE, env: Mapping[str, str] | None = None
+        self, folder: Path, store: Path, text: str, env: Mapping[str, str] | None = None
     ) -> None:
         self.folder, self.store = folder.resolve(), store.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import kill_runs
 import many_processes
 import pytest
 from bookkeeping import Books, finished, results
-from small_suite import Call
+from small_suite import Call, Suite
 
 from nlbench.plan.spec import key_of
 from nlbench.results.record import RunRecord
@@ -16,7 +16,7 @@ KEYS = [key_of(spec) for spec in SPECS]
 
 @pytest.mark.story
 def test_a_suite_survives_some_kills(tmp_path):
-    session = kill_runs.kill(tmp_path, faults=10, minutes=1.0, seed=15, lanes=1, first=0)
+    session = kill_runs.kill(tmp_path, faults=10, minutes=1.0, seed=15, suite=Suite(seeds=1))
 
     print(session.text())
     assert session.problems == []
