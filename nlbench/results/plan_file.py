@@ -61,6 +61,11 @@ class _Plan(_Part):
     checksum: str = ""
 
 
+def stated(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plan that states the version of its form, except version 1."""
+    return {**plan, "version": VERSION} if VERSION > 1 else dict(plan)
+
+
 def with_checksum(plan: Mapping[str, Any]) -> dict[str, Any]:
     """Return a plan with its checksum."""
     values = {key: value for key, value in plan.items() if key != CHECKSUM}

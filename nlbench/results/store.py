@@ -54,7 +54,7 @@ from nlbench.results.integrity import (
 )
 from nlbench.results.lock import hold, holder_of, release
 from nlbench.results.place import Place
-from nlbench.results.plan_file import check_plan, with_checksum
+from nlbench.results.plan_file import check_plan, stated, with_checksum
 from nlbench.results.record import RunRecord
 from nlbench.results.reproduced import NOTE, Note, Outcome, is_about, read_note
 from nlbench.results.schema import LaterVersion
@@ -461,7 +461,7 @@ class Store:
             raise
         except StoreError:
             self.set_aside(self.plan_path(name), "damaged plan")
-        payload = _json_bytes(with_checksum(plan))
+        payload = _json_bytes(with_checksum(stated(plan)))
         write_atomic(self.plan_path(name), lambda file: file.write(payload))
 
     def plan(self, name: str) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from nlbench.data.decode import Geometry
 from nlbench.errors import StoreError, UserError
 from nlbench.files import refuse_bomb, write_atomic
 from nlbench.plan.spec import RunSpec
+from nlbench.results.schema import Migrations, brought_up
 from nlbench.results.store import Store
 from nlbench.training.evaluate import accuracies, predict_all
 from nlbench.training.images import TrainingImages, images_of
@@ -27,6 +28,10 @@ from nlbench.training.run_state import RunState
 from nlbench.training.setup import Scored
 
 FILE = "weights.pt"
+
+# The version of its content.
+VERSION = 1
+MIGRATIONS: Migrations = {}
 
 
 def save_weights(
@@ -43,7 +48,7 @@ def save_weights(
     info, protocol, files = data.info, spec.protocol, data.train_images
     probs = mean_probabilities(state.networks, test.images)
     content = {
-        "version": 1,
+        "version": VERSION,
         "key": spec.key,
         "code": code,
         "model": protocol.model,
@@ -137,6 +142,7 @@ def load_trained(store: Store, key: str) -> Trained:
     try:
         refuse_bomb(path)
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = brought_up(content, str(path), VERSION, MIGRATIONS, "version")
         trained_by = content["key"], content["code"]
         networks = [_rebuilt(content, weights) for weights in content["networks"]]
     except UserError:
