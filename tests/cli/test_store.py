@@ -1,9 +1,11 @@
 """The commands `verify` and `repair`: what they print, and their exit statuses."""
 
 import json
+import os
+import socket
 
 import pytest
-from made_stores import made_store, plan_of, spec_of
+from made_stores import dead_process, made_store, plan_of, spec_of, temporary_of
 
 from nlbench.plan.spec import key_of
 
@@ -114,3 +116,27 @@ def test_a_long_list_is_cut(cli, store):
         (store.root / "suites" / f"x-{number:02}.json").write_text("{}")
     result = cli("verify", "results")
     assert "and 10 more; --format json lists all" in result.stdout
+
+
+def test_the_next_run_of_a_suite_removes_what_a_killed_process_left(cli, place):
+    """Also where nothing is left to train, which is when nobody takes the locks of the runs."""
+    cli("run", "trial.yaml")
+    out = place / "results"
+    pid = dead_process()
+    for folder in out.glob("runs/*"):
+        (folder / "checkpoint.pt").write_bytes(b"state")
+        os.utime(folder / "checkpoint.pt", (1, 1))
+        (folder / "lock").write_text(f"{socket.gethostname()} {pid}\n")
+        temporary_of(folder / "checkpoint.pt", pid).touch()
+    temporary_of(out / "suites" / "trial.json", pid).touch()
+    temporary_of(out / "fits" / f"{'0' * 16}.pt", pid).touch()
+
+    found = json.loads(cli("verify", "results", "--format", "json").stdout)["found"]
+    assert found == {"damage": 0, "disagreement": 0, "leftover": 8}
+    # To count the runs changes nothing.
+    assert cli("run", "trial.yaml", "--dry-run").exit_code == 0
+    assert cli("verify", "results").exit_code == 1
+
+    assert cli("run", "trial.yaml").exit_code == 0
+    result = cli("verify", "results")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "found: nothing wrong")

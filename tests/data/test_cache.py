@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from made_stores import dead_process, temporary_of
 
 from nlbench.data import cache
 from nlbench.errors import DataError, NlbenchWarning
@@ -215,3 +216,20 @@ def test_a_damaged_file_of_an_entry_is_named_and_all_are_written_again(files, tm
     with pytest.warns(NlbenchWarning, match="x-1: damaged entry of the cache"):
         assert files() == 1
     assert files() == 0
+
+
+def test_what_killed_processes_had_half_written_is_removed_with_the_next_entry(load, tmp_path):
+    """They may have 185 MB each. What a living process writes stays, and so does anything else."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    dead = temporary_of(folder / "y", dead_process())
+    alive = temporary_of(folder / "y", os.getpid())
+    other_host = folder / ".y.12-ffffffff-01234567.tmp"
+    for path in (dead, alive, other_host):
+        path.mkdir()
+        (path / "images.npy").write_bytes(b"half")
+    (folder / ".git").mkdir()
+
+    assert load() == 1
+    assert not dead.exists()
+    assert all(path.exists() for path in (alive, other_host, folder / ".git"))
