@@ -17,6 +17,10 @@ from nlbench.errors import DataError
 _SHARE = 0.02
 
 
+# Number, size and time of a file.
+State = tuple[int, int, int]
+
+
 class DataChanged(DataError):
     """The data of a run is not that of its key any more."""
 
@@ -25,8 +29,8 @@ class DataChanged(DataError):
 class Watched:
     """The files of a run's images, with their states when it began."""
 
-    _mapped: dict[str, object] = field(default_factory=dict)
-    _files: dict[str, object] = field(default_factory=dict)
+    _mapped: dict[str, State | None] = field(default_factory=dict)
+    _files: dict[str, State | None] = field(default_factory=dict)
     _next: float = field(default=0.0, compare=False)
 
     @classmethod
@@ -53,26 +57,29 @@ class Watched:
         Args:
             final: look at all files. Else a million image files are not looked at each time.
         """
-        _compare(self._mapped)
+        for path, state in self._mapped.items():
+            # What was mapped stays as it was if its name is gone, or names another file by now.
+            found = _state(path)
+            if found is not None and state is not None and found[0] == state[0]:
+                _require(path, state, found)
         now = time.monotonic()
         if self._files and (final or now >= self._next):
-            _compare(self._files)
+            for path, state in self._files.items():
+                _require(path, state, _state(path))
             self._next = time.monotonic() + (time.monotonic() - now) / _SHARE
 
 
-def _compare(states: dict[str, object]) -> None:
-    for path, state in states.items():
-        now = _state(path)
-        if now == state:
-            continue
-        what = "was changed" if now else "is not there any more: it was removed or renamed"
-        raise DataChanged(
-            f"{path}: {what} while a run was trained on it, so the run is not kept. Put the file "
-            "back, or leave it as it is now; then the same command goes on"
-        )
+def _require(path: str, state: State | None, now: State | None) -> None:
+    if now == state:
+        return
+    what = "was changed" if now else "is not there any more: it was removed or renamed"
+    raise DataChanged(
+        f"{path}: {what} while a run was trained on it, so the run is not kept. Put the file "
+        "back, or leave it as it is now; then the same command goes on"
+    )
 
 
-def _state(path: str) -> object:
+def _state(path: str) -> State | None:
     """Return what changes when a file is changed or replaced; None for one that is not there."""
     try:
         found = os.stat(path)

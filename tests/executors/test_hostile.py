@@ -11,7 +11,16 @@ from sweeps import sweep as sweep_in
 HONEST = ("ce", "gce", "elr")
 
 # A few of them are tried by default, and all of them among the stories.
-SOME = ("os-exit-0", "ctrl-c", "closes-streams", "replaces-step", "flag", "prints")
+SOME = (
+    "os-exit-0",
+    "ctrl-c",
+    "closes-streams",
+    "replaces-step",
+    "flag",
+    "prints",
+    "killed",
+    "memory",
+)
 
 
 def sweep(out, methods, **more):
@@ -70,6 +79,14 @@ def check(trained):
 
 def test_some_hostile_methods_fail_alone_or_are_named(some):
     check(some)
+
+
+@pytest.mark.parametrize("name", ["killed", "memory"])
+def test_a_run_that_memory_has_ended_is_recorded_with_its_peak(some, name):
+    record = some.record(name)
+
+    # torch alone has more, and this machine has less.
+    assert 50e6 < record.error["peak_memory"] < 1e12
 
 
 def test_what_a_method_prints_does_not_reach_standard_output(some, capfd):

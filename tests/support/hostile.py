@@ -58,6 +58,9 @@ class Hostile(NamedTuple):
         return f"{HEADER}{CLASS}{hook}{textwrap.indent(body, ' ' * 8)}\n"
 
 
+# What is said of a run that memory has ended.
+PEAK = r"its process had [\d.]+ [MG]B of memory at most\. Fewer --jobs"
+
 METHODS = {
     # ---- Ends the process, or raises what is no Exception ----------------------------------------
     "exit-0": Hostile("sys.exit(0)", failed=r"SystemExit: the method ended .* status 0"),
@@ -65,7 +68,9 @@ METHODS = {
     "os-exit-7": Hostile("os._exit(7)", hook="prepare", failed="with status 7.* in prepare"),
     "abort": Hostile("os.abort()", failed="ended by SIGABRT, last seen in .*abort.py"),
     "segfault": Hostile("ctypes.string_at(0)", failed="ended by SIGSEGV, last seen in"),
-    "killed": Hostile("os.kill(os.getpid(), signal.SIGKILL)", failed="SIGKILL.*memory is short"),
+    "killed": Hostile(
+        "os.kill(os.getpid(), signal.SIGKILL)", failed=f"SIGKILL.*memory is short.*{PEAK}"
+    ),
     "base": Hostile("class B(BaseException): pass\nraise B('bare')", failed="B: bare"),
     "generator-exit": Hostile("raise GeneratorExit", failed="GeneratorExit"),
     "ctrl-c": Hostile("signal.raise_signal(signal.SIGINT)", failed="KeyboardInterrupt"),
@@ -79,7 +84,7 @@ METHODS = {
     "memory": Hostile(
         "import resource\nresource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
         "torch.zeros(1 << 32)",
-        failed="allocate memory|MemoryError",
+        failed=f"(allocate memory|MemoryError).*{PEAK}",
     ),
     # ---- Attacks other processes -----------------------------------------------------------------
     "parent": Hostile("os.kill(os.getppid(), signal.SIGKILL)", failed="twice ended the process"),
