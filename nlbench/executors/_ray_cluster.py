@@ -183,14 +183,14 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 # ---- What Ray has lost ---------------------------------------------------------------------------
 
 
-def reason_of_loss(error: Exception, node: str) -> tuple[str, bool, bool]:
+def reason_of_loss(errors: Any, error: Exception, node: str) -> tuple[str, bool, bool]:
     """Say why a task of Ray has ended without a reply.
 
     Args:
+        errors: the module `ray.exceptions`.
         node: the name of the machine that it was on, or an empty text.
     Returns: the reason in words, whether the whole node is gone, and whether to try again.
     """
-    errors = import_ray().exceptions
     where = f"the node {node}" if node else "its node"
     if isinstance(error, errors.OutOfMemoryError):
         reason = (

@@ -284,6 +284,10 @@ class _Tasks:
             return []
         return found
 
+    def reason_of_loss(self, error: Exception, node: str) -> tuple[str, bool, bool]:
+        """Say why a task has ended without a reply, see `_ray_cluster.reason_of_loss`."""
+        return _ray_cluster.reason_of_loss(self._ray.exceptions, error, node)
+
     def refuse(self, node: str, reason: str) -> bool:
         """Give no more runs to a node. Returns False if that is known already.
 
@@ -474,7 +478,7 @@ class _Sweep:
     def _handle_loss(self, ref: Any, flight: _Flight, error: Exception) -> None:
         """Try a run again whose task has not ended by itself, or record it as failed."""
         spec = flight.todo.spec
-        reason, of_node, again = _ray_cluster.reason_of_loss(error, flight.node)
+        reason, of_node, again = self._tasks.reason_of_loss(error, flight.node)
         self._lost[spec.key, of_node] += 1
         most = _MOST_NODES_LOST if of_node else _MOST_PROCESSES_LOST
         if again and self._lost[spec.key, of_node] < most:
