@@ -117,16 +117,16 @@ def train(task: Task, fetch: Callable[[str], bytes], report: Report) -> Result |
     shared = (task.root / task.token).is_file()
     with contextlib.ExitStack() as stack:
         try:
-            scratch = stack.enter_context(_scratch(task.owner))
-            _clear(scratch)
-            todo, options = _on_this_node(task, scratch, fetch)
+            own = stack.enter_context(scratch(task.owner))
+            _clear(own)
+            todo, options = _on_this_node(task, own, fetch)
             _require_same(todo.spec, task.code, options)
-            outbox = Path(tempfile.mkdtemp(prefix="result-", dir=scratch))
+            outbox = Path(tempfile.mkdtemp(prefix="result-", dir=own))
             stack.callback(shutil.rmtree, outbox, ignore_errors=True)
         except (OSError, UserError) as error:
             raise Refused(str(error)) from None
 
-        root = task.root if shared else scratch
+        root = task.root if shared else own
         open_store = functools.partial(NodeStore, root, outbox, Place.of(root))
         store = open_store(lambda line: report("warn", (line,)))
         try:
@@ -337,7 +337,7 @@ class _Reporting(Listener):
 
 
 @contextlib.contextmanager
-def _scratch(owner: str) -> Iterator[Path]:
+def scratch(owner: str) -> Iterator[Path]:
     """Yield the folder for what stays on this node. `forget` leaves it alone meanwhile."""
     folder = _own_folder()
     with open(folder / f"{owner}.lock", "ab") as lock:
