@@ -434,6 +434,7 @@ def test_the_lock_of_another_host_counts_while_its_heartbeat_is_fresh(store, run
 def test_files_that_were_set_aside_and_those_of_others_are_named_and_no_fault(store, run):
     aside = [
         run / "record.json.corrupt-1",
+        run / "record.json.replaced-1",
         store.root / "suites" / "s.json.corrupt-2",
         store.root / "fits" / f"{HELPER}.pt.corrupt-1",
     ]
