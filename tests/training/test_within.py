@@ -2,7 +2,7 @@
 
 import pytest
 from stops import train_in_pieces
-from sweeps import outcome
+from sweeps import method_file, outcome
 from sweeps import sweep as sweep_in
 
 from nlbench import registry
@@ -47,3 +47,106 @@ def test_a_run_that_stops_every_five_steps_equals_one_that_does_not(tmp_path, na
     # No step was taken twice, so each resume went on within its epoch.
     assert stopper.steps == steps
     assert len({step for _, step in stopper.stopped}) > 2
+
+
+# ---- What a method may keep from step to step ----------------------------------------------------
+
+# Values that steps change and no checkpoint of an epoch's end holds. All of them are seen.
+KEEPS = """
+    import random
+
+    import numpy as np
+
+    class Keeps(Method):
+        def on_epoch_start(self, run, epoch):
+            self.count = 0
+            self.recent = []
+            self.by_name = {"seen": torch.zeros(run.task.num_train)}
+            self.array = np.zeros(3)
+            self.rng = np.random.default_rng(epoch)
+            self.twister = random.Random(epoch)
+            self.generator = run.generator("steps")
+
+        def batches(self, run, epoch):
+            shared = np.random.Generator(np.random.MT19937(epoch))
+            for index in run.order().split(run.task.batch_size):
+                yield run.batch(index), shared
+
+        def training_step(self, run, batch, shared):
+            self.count += 1
+            self.array += self.count
+            self.by_name["seen"][batch.index] += 1
+            draws = [self.rng.random(), self.twister.random(), shared.random()]
+            draws += [random.random(), np.random.rand(), torch.rand(()).item()]
+            draws += [torch.rand((), generator=self.generator).item()]
+            weight = sum(draws) / len(draws) + self.count / 100 + self.array.sum() / 1000
+            weight += self.by_name["seen"].mean().item()
+            logits = run.networks[0](batch.images)
+            run.backward_step(weight * F.cross_entropy(logits, batch.labels))
+            return logits
+"""
+
+# What cannot be seen, and a list that cannot be restored. So a resume begins an epoch.
+HIDES = {
+    "iterator": '''
+        def on_epoch_start(self, run, epoch):
+            self.weights = iter([0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 1.7, 1.9])
+
+        def weight(self, run):
+            return next(self.weights)
+    ''',
+    "list": '''
+        def on_epoch_start(self, run, epoch):
+            self.weights = []
+
+        def weight(self, run):
+            self.weights.append(len(self.weights))
+            return 0.5 + sum(self.weights) / 10
+    ''',
+    "gradient": '''
+        def weight(self, run):
+            grads = [w.grad for w in run.networks[0].parameters()]
+            return 1.0 if grads[0] is None else 1.0 + grads[0].abs().mean().item()
+    ''',
+    "file": '''
+        def on_epoch_start(self, run, epoch):
+            self.draws = open("/dev/zero", "rb")
+
+        def weight(self, run):
+            return 1.0 + len(self.draws.read(3)) / 10
+    ''',
+}  # fmt: skip
+
+WEIGHTED = """
+    class Hides(Method):
+        {body}
+
+        def training_step(self, run, batch):
+            logits = run.networks[0](batch.images)
+            weight = self.weight(run) if run.step % 7 else 1.0
+            run.backward_step(weight * F.cross_entropy(logits, batch.labels))
+            return logits
+"""
+
+
+def test_what_a_method_keeps_from_step_to_step_is_restored(tmp_path):
+    folder = method_file(tmp_path / "methods", "keeps", KEEPS)
+    whole, pieces, steps, stopper = both(tmp_path, {"keeps": {}}, 3, methods_dir=folder, epochs=2)
+
+    assert outcome(pieces) == outcome(whole)
+    assert stopper.steps == steps
+
+
+@pytest.mark.parametrize("kind", HIDES)
+def test_an_epoch_begins_again_where_its_state_cannot_be_had(tmp_path, kind):
+    body = HIDES[kind].strip("\n").replace("    ", "", 1).lstrip()
+    folder = method_file(tmp_path / "methods", "hides", WEIGHTED.format(body=body))
+    whole, pieces, steps, stopper = both(tmp_path, {"hides": {}}, 9, methods_dir=folder)
+
+    assert outcome(pieces) == outcome(whole)
+    if kind == "list":
+        # Only the resume finds that the list is not the same again.
+        assert stopper.steps > steps
+    else:
+        # The stop waits for the end of the epoch, which is near.
+        assert {step for _, step in stopper.stopped} == {0}
