@@ -139,8 +139,10 @@ def parse_budget(text: str) -> float:
 
     Raises: SuiteError.
     """
-    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
-    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text.strip())
+    parts = re.fullmatch(
+        r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text.strip()
+    )
+    clock = re.fullmatch(r"(?:(\d{1,9})-)?(\d{1,9}):([0-5]\d):([0-5]\d)", text.strip())
     found = clock or parts
     seconds = 0.0
     if found is not None:

@@ -5,6 +5,7 @@ import pytest
 from nlbench.errors import SuiteError
 from nlbench.plan.options import (
     devices_of_gpus,
+    parse_budget,
     parse_devices,
     parse_jobs,
     parse_only,
@@ -113,3 +114,26 @@ def test_gpus_are_devices():
         devices_of_gpus("0;2")
     with pytest.raises(SuiteError, match="--gpus 0 and --device cpu exclude each other"):
         devices_of_gpus("0", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("6h", 21600),
+        ("90m", 5400),
+        ("3600s", 3600),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("1:30:00", 5400),
+        ("1-12:00:00", 129600),
+        (" 23h30m ", 84600),
+    ],
+)
+def test_a_budget_is_a_time(text, seconds):
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "6", "6 h", "90:00", "1:60:00", "0h", "-1h", "1.5h", "30m1h"])
+def test_what_is_no_time_is_refused_with_an_example(text):
+    with pytest.raises(SuiteError, match=r"--budget .*write a time above 0 as 6h, 90m"):
+        parse_budget(text)
