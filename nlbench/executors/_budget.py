@@ -75,7 +75,11 @@ class Budget:
 
     def note(self, spec: RunSpec, hook: str, values: tuple[Any, ...]) -> None:
         """Note what a run has reported by a hook of its listener."""
-        if hook == "on_epoch":
+        if hook == "on_start":
+            # Where runs wait in a queue, they begin later than they were given to it.
+            self._has_begun = True
+            self._began.setdefault(spec.key, time.monotonic())
+        elif hook == "on_epoch":
             self.was_of_use = True
             if (began := self._began.pop(spec.key, None)) is not None:
                 seconds = time.monotonic() - began

@@ -183,7 +183,7 @@ class Sweep:
         if asked is None:
             seconds = min(seconds, self._budget.seconds_left())
         if asked is not None or self._runs.going:
-            self._listener.on_stop(_announced(asked))
+            self._listener.on_stop(announced(asked))
 
         self._runs.stop()
         deadline = time.monotonic() + seconds
@@ -218,7 +218,7 @@ class Sweep:
         self._listener.on_finish(run.todo.spec, message.record)
 
 
-def _announced(asked: signal.Signals | None) -> str:
+def announced(asked: signal.Signals | None) -> str:
     """Return what is said when the runs are to stop."""
     line = "stopping; finished runs are kept."
     if asked is signal.SIGINT:

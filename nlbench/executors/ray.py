@@ -12,7 +12,6 @@ import contextlib
 import pickle
 import secrets
 import select
-import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -24,12 +23,13 @@ from typing import Any
 
 import torch
 
-from nlbench.errors import UserError
+from nlbench.errors import BudgetSpent, UserError
 from nlbench.executors import _node, _ray_cluster, _ray_task
+from nlbench.executors._budget import Budget
 from nlbench.executors._deaths import WorkerDied
 from nlbench.executors._sent_files import SentFiles
 from nlbench.executors._stopping import StopSignals
-from nlbench.executors._sweep import STOP_SECONDS
+from nlbench.executors._sweep import STOP_SECONDS, announced
 from nlbench.executors.base import Listener, RunOptions, Todo, age_of
 from nlbench.executors.local import POLL_SECONDS, keep_or_write
 from nlbench.executors.workers import preloaded
@@ -51,7 +51,7 @@ _MOST_NODES_LOST = 10
 _MOST_PROCESSES_LOST = 3
 
 # A task hears of Ctrl-C within a second, and then stops as a run of `workers` does.
-_CANCEL_SECONDS = STOP_SECONDS + 3.0
+_CANCEL_SECONDS = STOP_SECONDS + 1.0
 
 
 def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: Listener) -> None:
@@ -74,8 +74,9 @@ def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: L
         tasks = _Tasks(ray, options, todo, _Home(store.root.absolute(), token, owner))
         try:
             # A sweep that the terminal suspends leaves its tasks alone: they are not its children.
-            with StopSignals(lambda: None, lambda: None) as signals:
-                _Sweep(todo, tasks, store, signals, listener).share_out()
+            with StopSignals() as signals:
+                budget = Budget(options.ends)
+                _Sweep(todo, tasks, store, signals, budget, listener).share_out()
             tasks.forget()
         finally:
             tasks.end()
@@ -348,6 +349,7 @@ class _Sweep:
         tasks: _Tasks,
         store: Store,
         signals: StopSignals,
+        budget: Budget,
         listener: Listener,
     ):
         self._ready = collections.deque(todo)
@@ -360,17 +362,26 @@ class _Sweep:
 
         self._tasks, self._store = tasks, store
         self._signals, self._listener = signals, listener
+        self._budget = budget
+        # Number of runs that have ended because all are to stop.
+        self._stopped = 0
 
     def share_out(self) -> None:
-        """Have the runs trained until all have ended or a signal came."""
+        """Have the runs trained until all have ended.
+
+        Raises: KeyboardInterrupt, Terminated or BudgetSpent, when the runs have stopped.
+        """
         tasks = self._tasks
         tasks.count()
         if lacking := tasks.lacking():
             self._store.warn(f"no node of the Ray cluster has {lacking}; the runs wait for one")
-        while self._signals.asked is None:
+        while self._signals.asked is None and not self._budget.must_stop():
             self._begin()
             if not (tasks.going or self._held or self._ready):
                 return
+            if self._ready and not tasks.going and not self._budget.allows(self._ready[0].spec):
+                # There are nodes, and too little time.
+                break
             if not tasks.going and not self._ready:
                 self._listener.on_wait(len(self._held))
                 self._store.warn_of_holders([todo.spec.key for todo in self._held])
@@ -383,7 +394,7 @@ class _Sweep:
             self._ready.extend(self._held)
             self._held, self._asked = [], time.monotonic()
         for _ in range(self._tasks.room()):
-            if not self._ready:
+            if not self._ready or not self._budget.allows(self._ready[0].spec):
                 return
             self._begin_one(self._ready.popleft())
 
@@ -423,6 +434,7 @@ class _Sweep:
             elif hook == "warn":
                 self._store.warn(f"node {flight.node}: {values[0]}")
             else:
+                self._budget.note(flight.todo.spec, hook, values)
                 # By name, because the caller's listener overrides the hook that the run named.
                 getattr(self._listener, hook)(flight.todo.spec, *values)
 
@@ -468,6 +480,7 @@ class _Sweep:
 
     def _report(self, todo: Todo, record: RunRecord) -> None:
         self._store.ended[todo.spec.key] = record
+        self._budget.ended(todo.spec)
         self._listener.on_finish(todo.spec, record)
         # The runs that are held may have waited for what this one has made.
         self._ready.extendleft(reversed(self._held))
@@ -504,20 +517,24 @@ class _Sweep:
     def _stop(self) -> None:
         """Let the runs write a checkpoint, as far as the time allows, and raise what was asked."""
         asked = self._signals.asked
-        assert asked is not None
-        line = "stopping; finished runs are kept."
-        if asked is signal.SIGINT:
-            line += " Press Ctrl-C again to stop at once."
-        else:
-            line = f"{asked.name} received: {line}"
-        self._listener.on_stop(line)
+        seconds = _CANCEL_SECONDS
+        if asked is None:
+            seconds = min(seconds, self._budget.seconds_left())
+        if asked is not None or self._tasks.going:
+            self._listener.on_stop(announced(asked))
 
         self._tasks.cancel()
-        deadline = time.monotonic() + _CANCEL_SECONDS
+        deadline = time.monotonic() + seconds
         while self._tasks.going and not self._signals.again and time.monotonic() < deadline:
-            for ref in self._tasks.ready(0.1):
+            done = self._tasks.ready(0.1)
+            self._pass_on()
+            for ref in done:
                 self._handle_last(ref)
         self._signals.raise_if_asked()
+
+        left = len(self._held) + len(self._ready) + len(self._tasks.going) + self._stopped
+        if left:
+            raise BudgetSpent(left, self._budget.was_of_use)
 
     def _handle_last(self, ref: Any) -> None:
         flight = self._tasks.going[ref]
@@ -530,5 +547,8 @@ class _Sweep:
         if kind == "ended" and value is not None and value.record.status != "failed":
             record = self._write(value, host)
             self._store.ended[flight.todo.spec.key] = record
+            self._budget.ended(flight.todo.spec)
             self._listener.on_finish(flight.todo.spec, record)
+        else:
+            self._stopped += 1
         self._give_back(ref)
