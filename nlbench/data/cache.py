@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from nlbench.data.formats.numpy_files import DAMAGE
 from nlbench.errors import DataError, NlbenchWarning
 from nlbench.files import (
     NotWritten,
@@ -206,14 +207,22 @@ def _checksum(value: object) -> str:
 def _open(entry: Path) -> tuple[Arrays, Facts]:
     """Map an entry into memory. Raises _Damaged where it is not the one that was written."""
     meta = _read_json(entry / "meta.json")
+    try:
+        checksums, facts = dict(meta["arrays"]), dict(meta["facts"])
+    except DAMAGE:
+        raise _Damaged("meta.json is not the text that was written") from None
+
     arrays = {}
-    for name, checksum in meta["arrays"].items():
+    for name, checksum in checksums.items():
         path = entry / f"{name}.npy"
         _check_array(path, checksum)
-
-        # Mapped, so that runs on one machine share the memory, and start at once.
-        arrays[name] = np.load(path, mmap_mode="r")
-    return arrays, meta["facts"]
+        try:
+            # Mapped, so that runs on one machine share the memory, and start at once.
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        # The checksum is right where somebody has made the file so.
+        except DAMAGE as error:
+            raise _Damaged(f"{path.name} is no array that NumPy reads ({error})") from None
+    return arrays, facts
 
 
 def _check_array(path: Path, checksum: str) -> None:

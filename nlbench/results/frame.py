@@ -48,7 +48,20 @@ def of_records(lines: Sequence[Mapping[str, Any]]) -> Records:
     """Return a frame of these lines, each of which has a `key`."""
     if not lines:
         return Records(columns=list(FIRST_COLUMNS), index=pd.Index([], name="key"))
-    return Records(list(lines)).set_index("key")
+    texts = [
+        {_encodable(name): _encodable(value) for name, value in line.items()} for line in lines
+    ]
+    return Records(texts).set_index("key")
+
+
+def _encodable(value: Any) -> Any:
+    """Return a text as UTF-8 can hold it, which pandas asks for.
+
+    The name of a file need not be UTF-8, and stands in messages.
+    """
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _as_text(value: object) -> object:

@@ -51,7 +51,7 @@ def of_condition(results: Results, condition: int) -> list[str]:
     facts = [record.noise for record in records]
     notes = [f"{results.conditions[condition]}: {_noise_rate(facts)}; {_sizes(facts)}."]
 
-    classes = {_classes(record.classes) for record in records if record.classes.get("names")}
+    classes = {_classes(record.classes) for record in records if _are_counted(record.classes)}
     notes += sorted(f"{results.conditions[condition]}: {text}." for text in classes)
     odd = [text for record in records for text in record.classes.get("data_warnings", [])]
     notes += once(f"data: {text}." for text in odd)
@@ -117,6 +117,11 @@ def _told_by_suite(records: Sequence[RunRecord]) -> list[str]:
             "not the measured one."
         )
     return notes
+
+
+def _are_counted(facts: ClassFacts) -> bool:
+    """Tell whether classes have names and counts. Those of another version may lack some."""
+    return all(facts.get(name) for name in ("names", "num_classes", "train", "test"))
 
 
 def _classes(facts: ClassFacts) -> str:

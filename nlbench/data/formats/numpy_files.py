@@ -14,7 +14,7 @@ from nlbench.data.formats.recognise import NUMPY, ZIP, require_kind
 from nlbench.errors import DataError
 
 # What a damaged header or archive makes NumPy raise.
-_DAMAGE = (
+DAMAGE = (
     ValueError,
     TypeError,
     EOFError,
@@ -51,7 +51,7 @@ def read_npy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
             return {name: content[name] for name in content.files}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         words = " ".join(str(error).split())
         if "Object arrays" in words or "Python objects" in words or "object_" in words:
             raise DataError(
