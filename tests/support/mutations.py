@@ -29,7 +29,8 @@ TOKENS = [
     b"\0", b"\xff", b"\x80\x04", b"\x1b[31m", b"\r", b"\n", b"\t", b",", b";", b'"', b"'", b"{",
     b"}", b"[", b"]", b":", b"-1", b"nan", b"1e999", b"9" * 30, b"null", b"../../x", b"/etc/x",
     b"|", b"PK\x03\x04", b"\x93NUMPY", b"PAR1", b"\x1f\x8b", b"<html", b"\xef\xbb\xbf",
-    b"\xff\xfe", b"q\x00", b"h\x00", b"R", b"b", b"0", b".", b"(", b"\x8a\xff", b"Q", b"c", b"\xe2\x80\xae",
+    b"\xff\xfe", b"q\x00", b"h\x00", b"R", b"b", b"0", b".", b"(", b"\x8a\xff", b"Q", b"c",
+    b"\xe2\x80\xae",
     b"[" * 3000, b"x" * 5000,
 ]  # fmt: skip
 
