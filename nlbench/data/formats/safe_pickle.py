@@ -277,8 +277,11 @@ def read_torch(path: Path) -> object:
                 return archive.read(f"{root}/data/{key}")
 
             return _read(archive.read(f"{root}/data.pkl"), path, storage)
-    # zipfile does not know every version and compression, and refuses encrypted archives.
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except DataError:
+        raise
+    # A damaged archive makes zipfile raise almost anything, and so does one of a version,
+    # compression or encryption that it does not know.
+    except Exception as error:
         raise DataError(f"{path}: cannot be read ({error}); get the file again") from None
 
 
