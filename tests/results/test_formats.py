@@ -2,6 +2,7 @@
 
 import pytest
 
+from nlbench.errors import printable
 from nlbench.results import formats
 
 HEADINGS = ["method", "last"]
@@ -86,6 +87,12 @@ def test_latex_has_true_minus_signs_in_numbers():
         ("back\\slash", r"back\\slash"),
         ("two\r\nlines", "two lines"),
         ("my_loss [told T] (p 0.5)", "my_loss [told T] (p 0.5)"),
+        ("[x](http://a)", r"[x\](http://a)"),
+        ("![x][y]", r"![x\][y]"),
+        ("&lt;i&#62;", r"\&lt;i\&#62;"),
+        ("R&D; x", r"R\&D; x"),
+        ("~~x~~ ~1", r"\~~x\~~ ~1"),
+        ("\x1b[31mred\x07\u202e", " [31mred "),
     ],
 )
 def test_markdown_shows_names_as_they_are(name, safe):
@@ -95,7 +102,49 @@ def test_markdown_shows_names_as_they_are(name, safe):
 
 
 @pytest.mark.parametrize(
-    "name", ["=1+1", "+1", "-1+cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\r=1", "\n=1"]
+    ("note", "safe"),
+    [
+        ("<img src=x onerror=alert(1)>", r"\<img src=x onerror=alert(1)>"),
+        ("classes (</li>, <!--, <?x)", r"classes (\</li>, \<!--, \<?x)"),
+        (r"a\<b>", r"a\\\<b>"),
+        ("[x](javascript:1)", r"[x\](javascript:1)"),
+        ("&lt;b&gt;", r"\&lt;b\&gt;"),
+        ("one\n\n# Title\r- two", "one # Title - two"),
+        ("\x1b]8;;http://a\x07x\u2067y\u2028z", " ]8;;http://a x y z"),
+        # nlbench's own notes stay as they are.
+        ("`nlbench run --stale rerun` trains it; p <0.001, 3 < 4, R&D", None),
+        ("told T: elr got the suite's own matrix (sha256:0123), and [1] (x)", None),
+    ],
+)
+@pytest.mark.parametrize("width", [None, 80])
+def test_a_name_in_a_note_is_no_tag_and_no_link(note, safe, width):
+    text = formats.markdown("t", HEADINGS, LINES, [note], width=width)
+    assert text.splitlines()[-1] == f"- {note if safe is None else safe}"
+
+
+def test_control_characters_of_a_name_are_in_no_format():
+    name = "a\x1b[2Jb\u202ec\r\nd"
+    latex = formats.latex(name, [name, name], [[name, "1"]], [name])
+    markdown = formats.markdown(name, [name, name], [[name, "1"]], [name])
+    for text in (latex, markdown):
+        assert text == printable(text)
+        assert "\r" not in text
+        assert all("d" in line for line in text.splitlines() if "[2Jb" in line)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "=1+1",
+        "+1",
+        "-1+cmd|' /C calc'!A0",
+        "@SUM(1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\uff1d1+1",
+        "\uff20x",
+    ],
 )
 def test_no_name_in_a_csv_file_is_a_formula(name):
     assert formats.csv_name(name) == f"'{name}"
