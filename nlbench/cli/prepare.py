@@ -108,9 +108,9 @@ def _places(sweep: Sweep, weights: dict[str, Path | None]) -> list[str]:
     for model, path in weights.items():
         size = "" if path is None else f", {_in_words(path.stat().st_size)}"
         lines.append(f"weights: {model}: {path or 'in the cache of its package'}{size}")
-    for path in dict.fromkeys(spec.weights_path for spec in sweep.plan.specs):
-        if path:
-            lines.append(f"weights: {path}: there, {_in_words(Path(path).stat().st_size)}")
+    for file in dict.fromkeys(spec.weights_path for spec in sweep.plan.specs):
+        if file:
+            lines.append(f"weights: {file}: there, {_in_words(Path(file).stat().st_size)}")
     return lines
 
 

@@ -422,6 +422,9 @@ def _print_results(sweep: Sweep, rows: Sequence[str], out: Path) -> None:
     if sweep.failures():
         _report_failures(sweep, out)
         raise typer.Exit(1)
+    if sweep.plan.tries:
+        # All other runs of the suite are still to be trained.
+        raise typer.Exit(LEFT)
 
 
 def _end_of(budget: str | None) -> float:

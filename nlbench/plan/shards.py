@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -48,18 +48,20 @@ def divide(specs: Sequence[RunSpec], count: int) -> list[list[RunSpec]]:
         spec = distinct[key]
         return row_places[spec.row], condition_places[spec.condition]
 
-    given: list[Counter[Hashable]] = [Counter() for _ in range(count)]
+    # Of each trait, how many runs of it each shard has been given.
+    given: dict[Hashable, list[int]] = defaultdict(lambda: [0] * count)
     chosen: dict[str, int] = {}
     free: list[int] = []
     # sorted() keeps the plan's order of seeds within a row and condition.
     for key in sorted(distinct, key=lambda key: _turn(*place_of(key))):
         row, condition = place_of(key)
-        traits = _traits(row, condition, distinct[key].seed)
+        counts = [given[trait] for trait in _traits(row, condition, distinct[key].seed)]
         # As when cards are dealt, each shard gets one run before any of them gets another.
         free = free or list(range(count))
-        number = min(free, key=lambda i: _claims(given[i], traits))
+        number = _least(free, *counts)
         free.remove(number)
-        given[number].update(traits)
+        for of_shards in counts:
+            of_shards[number] += 1
         chosen[key] = number
 
     divided: list[list[RunSpec]] = [[] for _ in range(count)]
@@ -87,12 +89,22 @@ def _traits(row: int, condition: int, seed: int) -> tuple[Hashable, ...]:
     )
 
 
-def _claims(given: Counter[Hashable], traits: tuple[Hashable, ...]) -> tuple[int, ...]:
-    """Return what is compared between shards. The one with the least of it gets the run."""
-    *spread, together = (given[trait] for trait in traits)
+def _least(
+    free: Sequence[int],
+    both: Sequence[int],
+    condition: Sequence[int],
+    row: Sequence[int],
+    together: Sequence[int],
+) -> int:
+    """Return the shard that has the least of a run's traits, of several the first.
+
+    Args:
+        free: the shards to choose from.
+        both, condition, row, together: the numbers of runs with each of `_traits`, by shard.
+    """
     # Rows of one condition and seed may share a helper network. Where nothing else decides they
     # come together, so that none has to wait for another shard.
-    return *spread, -together
+    return min(free, key=lambda i: (both[i], condition[i], row[i], -together[i]))
 
 
 def others(shards: Sequence[Sequence[RunSpec]], number: int) -> list[RunSpec]:

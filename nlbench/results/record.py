@@ -130,7 +130,7 @@ class Environment(TypedDict, total=False):
     mkldnn: bool
     # Which file of published weights the network began with, or empty.
     weights: str
-    # The machine that trained the run, where the executor sends runs to several.
+    # The machine that trained the run, in a job of Slurm or on Ray.
     node: str
 
 

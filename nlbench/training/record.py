@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import traceback
 from importlib.metadata import version
@@ -213,7 +214,7 @@ def class_facts(data: RunData) -> ClassFacts:
 def environment(options: RunOptions, protocol: Protocol) -> Environment:
     """Return versions, hardware and the code that runs."""
     device = options.device
-    return {
+    found: Environment = {
         "nlbench": version("nlbench"),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -230,6 +231,11 @@ def environment(options: RunOptions, protocol: Protocol) -> Environment:
         "ops": ops.backend(device),
         **instructions(),
     }
+    # The nodes of a cluster may differ, and one of them may be faulty. Elsewhere the name of the
+    # machine is nobody's business.
+    if node := os.environ.get("SLURMD_NODENAME"):
+        found["node"] = node
+    return found
 
 
 def instructions() -> Environment:

@@ -112,7 +112,8 @@ def test_a_failed_run_is_tried_again_by_its_own_shard_alone(shard, place):
 def test_shards_of_a_tuned_suite_share_the_tries_and_then_the_runs(shard, place):
     (place / "tuned.yaml").write_text(TUNED)
     first = shard("1/2", "--no-leftovers", suite="tuned.yaml")
-    assert first.exit_code == 0, first.stderr
+    # There is more to do for the same command.
+    assert first.exit_code == 75, first.stderr
     assert "[1/1] ce#" in first.stderr
     assert first.stdout == ""
     assert "1 of 2 runs of tuned#tries have no record yet, and the tries choose" in first.stderr
