@@ -7,7 +7,7 @@ import stat
 import zipfile
 
 import pytest
-from made_up import EPOCHS, plan_of, rewrite, write_run
+from made_up import EPOCHS, plan_of, record_of, rewrite, write_run
 
 import nlbench
 from nlbench.errors import StoreError, SuiteError
@@ -92,6 +92,21 @@ def test_a_run_that_was_not_moved_to_its_place_yet_is_copied(ours, theirs):
 
     assert ours.check(key).damage == []
     assert ours.read(key).status == "done"
+
+
+def test_a_file_of_the_run_before_is_not_copied_with_the_one_that_replaces_it(ours, theirs):
+    key = write_run(theirs)
+    folder = theirs.run_dir(key)
+    (folder / "predictions.npz").rename(folder / "kept")
+    diverged = {"status": "diverged", "metrics": {}, "error": {"epoch": 1, "step": 3}}
+    theirs.write(record_of(**diverged), list(EPOCHS))
+    (folder / ".new").mkdir()
+    for name in ("record.json", "history.csv"):
+        (folder / name).rename(folder / ".new" / name)
+    (folder / "kept").rename(folder / "predictions.npz")
+
+    assert merge(ours, theirs).added == [key]
+    assert ours.check(key).damage == []
 
 
 def test_a_dry_run_writes_nothing(ours, theirs, tmp_path):
@@ -486,7 +501,8 @@ def test_plans_that_cannot_be_used_are_named(ours, theirs, tmp_path):
     folder = theirs.root / "suites"
     text = (folder / "s.json").read_text()
     (folder / "damaged.json").write_text(text.replace('"seeds"', '"seed"'))
-    (tmp_path / "elsewhere").write_text(text)
+    theirs.write_plan({**plan, "suite": "linked"})
+    (folder / "linked.json").rename(tmp_path / "elsewhere")
     (folder / "linked.json").symlink_to(tmp_path / "elsewhere")
     (folder / "a\x1b[31m.json").write_text(text)
     report = merge(ours, theirs)

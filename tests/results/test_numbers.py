@@ -201,6 +201,11 @@ def test_an_environment_that_was_not_recorded_is_not_the_same():
     assert found.verdict is Verdict.WITHIN
     assert "not recorded -> avx2" in found.detail
 
+    # What neither has may differ, too.
+    new = numbers(OTHER_LOSS)
+    new.record.environment.pop("kernels")
+    assert "not recorded -> not recorded" in compare(old, new).detail
+
 
 @pytest.mark.parametrize(
     ("other", "why"),
