@@ -185,7 +185,7 @@ def _of_note(folder: Path, key: str) -> Iterator[Finding]:
 def _of_states(
     folder: Path, key: str, names: Sequence[str], record: RunRecord | None
 ) -> Iterator[Finding]:
-    """Yield damage of the checkpoint, of the weights, and of the note of a reproduction."""
+    """Yield damage of the checkpoint and of the weights."""
     if CHECKPOINT in names and not is_spent(folder, record):
         reason = state_files.damage_of(folder / CHECKPOINT)
         if reason:
@@ -194,11 +194,6 @@ def _of_states(
         reason = _damage_of_weights(folder / WEIGHTS)
         if reason:
             yield _damage(folder / WEIGHTS, reason, key)
-    if NOTE in names:
-        try:
-            read_note(folder, key)
-        except (FileNotFoundError, ValueError) as error:
-            yield _damage(folder / NOTE, str(error), key)
 
 
 def _damage_of_weights(path: Path) -> str:
