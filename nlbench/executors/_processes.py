@@ -259,7 +259,8 @@ class Runs:
                 # The run has ended before its process did.
                 continue
             elif kind == _server.STARTED:
-                run.pid = value
+                # What passed before was the start of the server, and no sign of the run.
+                run.pid, run.silent = value, 0.0
             else:
                 yield from self._remaining(run)
                 if run.number not in self.going:
