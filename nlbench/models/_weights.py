@@ -65,13 +65,10 @@ def refusal(error: pickle.UnpicklingError) -> str:
 
     torch itself advises to read the file without this protection.
     """
-    found = re.search(
-        r"GLOBAL (\S+) was not an allowed global|whose module (\S+) is blocked", str(error)
-    )
+    found = re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module)", str(error))
     if found is None:
-        return "cannot be read as tensors, truncated or damaged"
-    asked = found[1] or found[2]
-    return f"holds more than tensors: its pickle asks for {asked}, and nothing in it was run"
+        return "cannot be read as weights (it is truncated, damaged or no file of torch.save)"
+    return f"holds more than tensors: its pickle asks for {found[1]}, and nothing in it was run"
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

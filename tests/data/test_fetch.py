@@ -1,5 +1,6 @@
 """Downloads, from a server on this machine."""
 
+import contextlib
 import errno
 import hashlib
 import http.server
@@ -269,3 +270,52 @@ def test_every_source_says_where_it_comes_from_and_goes_to():
         assert source.goes_to.endswith(source.file)
         assert len(source.md5) == 32
     assert all("CC BY-NC" in s.licence for s in (cifar10n.SOURCES[1], cifar100n.SOURCES[1]))
+
+
+class Endless(Handler):
+    """Send more than the file has, without saying how much."""
+
+    def do_GET(self):
+        self.server.requests.append(0)
+        self.send_response(200)
+        if self.server.announced:
+            self.send_header("Content-Length", str(self.server.announced))
+        self.end_headers()
+        # The client leaves when it has enough.
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                self.wfile.write(CONTENT)
+
+
+@pytest.mark.parametrize("announced", [0, 1 << 50])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_download_that_never_ends_stops_at_the_files_size(
+    server, data, monkeypatch, announced, known
+):
+    server.RequestHandlerClass, server.announced = Endless, announced
+    serve(monkeypatch, server.url)
+    size = len(CONTENT) if known else 0
+    source = replace(cifar10n.SOURCES[1], size=size)
+    monkeypatch.setattr(cifar10n, "SOURCES", (cifar10n.SOURCES[0], source))
+    monkeypatch.setattr(fetch, "MOST_BYTES", 5_000_000)
+
+    what = rf"sends more than the {size or 5_000_000:,} bytes that the file has"
+    if announced:
+        # Nothing is written for a file that no disk can hold.
+        what = "bytes that the file has|needs .*, and .* are free"
+    with pytest.raises(DataError, match=what):
+        fetch.fetch("cifar10n", data, report=lambda _: None)
+    folder = data / "cifar-n"
+    assert not folder.exists() or list(folder.iterdir()) == []
+
+
+def test_a_header_of_the_server_that_is_no_number_is_no_size():
+    for text in ("", "x", "-5", "1e9", "9" * 40):
+        response = type("Response", (), {"headers": {"Content-Length": text}})
+        assert fetch._announced(response) == 0
+    assert fetch._announced(type("Response", (), {"headers": {}})) == 0
+
+
+def test_what_the_server_says_is_shown_without_control_characters(capsys):
+    fetch._print_to_stderr("x\x1b[2J")
+    assert capsys.readouterr().err == "x\\x1b[2J\n"

@@ -12,6 +12,7 @@ import json
 import shutil
 import zlib
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -31,12 +32,12 @@ import nlbench
 from nlbench import code_hash, registry
 from nlbench.cli import results as commands
 from nlbench.data import cache
-from nlbench.errors import UserError
+from nlbench.errors import StoreError, UserError
 from nlbench.plan.spec import key_of
-from nlbench.results import agreement, lock, state_files
+from nlbench.results import agreement, lock, merge, numbers, reproduced, state_files, verify
 from nlbench.results import table as tables
 from nlbench.results.cells import Results
-from nlbench.results.integrity import with_checksums
+from nlbench.results.integrity import checksum_of, with_checksums
 from nlbench.results.plan_file import with_checksum
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
@@ -146,6 +147,8 @@ def use(out):
         lambda: _table(store, fmt="csv", published=True),
         lambda: _table(store, "s", fmt="latex"),
         lambda: nlbench.load(out),
+        lambda: verify.verify(store),
+        lambda: merge.merge(out, Store(out.parent / "empty"), dry_run=True),
         lambda: _agreement(store),
         lambda: _show(out),
     ]
@@ -202,7 +205,7 @@ def test_a_record_with_odd_values_is_read_or_refused_with_a_message(tmp_path):
     shutil.rmtree(out / "runs" / first)
     sound = sound_record("ce", 0)
 
-    @settings(max_examples=EXAMPLES * 3 // 4, **QUICKLY)
+    @settings(max_examples=EXAMPLES // 2, **QUICKLY)
     @given(value_changes(), changes(2))
     def check(made, of_bytes):
         if made[0][1] % 4 == 0:
@@ -223,7 +226,7 @@ def test_a_plan_with_odd_values_is_read_or_refused_with_a_message(tmp_path):
     path = out / "suites" / "s.json"
     whole = path.read_bytes()
 
-    @settings(max_examples=EXAMPLES * 3 // 4, **QUICKLY)
+    @settings(max_examples=EXAMPLES // 2, **QUICKLY)
     @given(value_changes(), changes(2))
     def check(made, of_bytes):
         if made[0][1] % 4 == 0:
@@ -251,6 +254,69 @@ def test_a_lock_with_any_content_is_held_by_somebody_or_nobody(tmp_path):
             lock.holder_of(path)
             with lock.hold(path):
                 pass
+
+        outcome(read)
+
+    check()
+
+
+def test_a_history_and_predictions_that_fit_their_checksums(tmp_path):
+    """Verify and compare a run whose files somebody has changed together with its record."""
+    store = Store(tmp_path)
+    record = RunRecord.from_values(sound_record("ce", 0))
+    history = [{"epoch": i, "loss": 1.5, "test_accuracy": 0.5, "seconds": 1.0} for i in range(2)]
+    arrays = {"test": np.array([0, 1]), "labels": np.array([1, 1]), "test_prob": np.ones((2, 3))}
+    store.write(record, history, arrays)
+    folder = store.run_dir(record.key)
+    whole = {name: (folder / name).read_bytes() for name in ("history.csv", "predictions.npz")}
+
+    @settings(max_examples=EXAMPLES, **QUICKLY)
+    @given(changes())
+    def check(made):
+        name = list(whole)[made[0][2] % 2]
+        members = name == "predictions.npz" and made[0][2] % 3
+        content = (changed_members if members else changed)(whole[name], made)
+        for other, unchanged in whole.items():
+            (folder / other).write_bytes(content if other == name else unchanged)
+        paths = {other: folder / other for other in whole}
+        values = with_checksums(sound_record("ce", 0), paths)
+        (folder / "record.json").write_bytes(as_json(values))
+
+        def read():
+            verify.check_one(tmp_path, record.key)
+            try:
+                numbers.read_numbers(folder, record)
+            except ValueError as error:
+                # Its callers make messages of it.
+                raise StoreError(str(error)) from error
+
+        outcome(read)
+
+    check()
+
+
+def test_a_note_of_a_reproduction_with_odd_values(tmp_path):
+    [key, *_] = fresh(tmp_path)
+    path = tmp_path / "runs" / key / reproduced.NOTE
+    sound = {
+        "schema": 1, "key": key, "record": "sha256:0", "files": {"history.csv": "sha256:0"},
+        "code": "c", "outcome": "bit for bit", "date": "2026-01-01T00:00:00Z",
+        "compared": {"epochs": 2, "columns": ["loss"], "arrays": ["test"], "metrics": ["last"]},
+        "accuracies": {"recorded": 0.5, "again": 0.5, "at_most": 0.1},
+        "environment": {"device": "cpu"},
+    }  # fmt: skip
+    store = Store(tmp_path)
+
+    @settings(max_examples=EXAMPLES, **QUICKLY)
+    @given(value_changes(), changes(2))
+    def check(made, of_bytes):
+        values = changed_value(sound, made)
+        content = as_json({**values, "checksum": checksum_of(values)})
+        path.write_bytes(changed(content, of_bytes) if made[0][1] % 4 == 0 else content)
+
+        def read():
+            _table(store, "s")
+            verify.check_one(tmp_path, key)
 
         outcome(read)
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import urllib.error
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -144,11 +145,11 @@ def contents(tmp_path):
     yield "text", b"weights", r"cannot be read as weights \(.+\)"
     yield "empty", b"", r"cannot be read as weights \(.+\)"
     yield "cut", whole[:1000], r"cannot be read as weights \(.+\)"
-    yield "bomb", pickle.dumps(Bomb(tmp_path / "exploded"), protocol=2), "cannot be read as weights"
+    yield "bomb", pickle.dumps(Bomb(tmp_path / "exploded"), protocol=2), "holds more than tensors"
     yield (
         "new bomb",
         {"state_dict": {"0.weight": Bomb(tmp_path / "exploded")}},
-        "cannot be read as weights",
+        "holds more than tensors",
     )
     yield "list", [1, 2], "holds no tensors by name"
     yield "numbers", {"a": 1}, "holds no tensors by name"
@@ -331,3 +332,68 @@ def test_a_record_says_which_file_imagenet_stands_for():
     name = models.weights_file("torchvision/resnet50", "imagenet")
     # This is IMAGENET1K_V1, named by the first digits of its sha256.
     assert name.endswith("/resnet50-0676ba61.pth")
+
+
+# ---- Weights of a stranger ----------------------------------------------------------------------
+
+
+class Runs:
+    """Make a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("form", ["zip", "old", "pickle"])
+def test_weights_that_want_to_run_something(tmp_path, form):
+    path = tmp_path / "w.pth"
+    content = {"fc.weight": torch.zeros(2), "x": Runs(tmp_path / "ran")}
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+
+    with pytest.raises(SuiteError, match=r"w\.pth: ") as refused:
+        models.build("cnn3", 7, SHAPE, weights=str(path))
+    message = str(refused.value)
+    if form != "pickle":
+        assert "its pickle asks for posix.system, and nothing in it was run" in message
+    # torch itself advises to read the file without protection.
+    assert "weights_only" not in message
+    assert "\x1b" not in message
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("call", ["fetch", "build"])
+def test_published_weights_that_want_to_run_something(tmp_path, call, monkeypatch):
+    """Refuse a file in the place of torchvision's, which torchvision would unpickle."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    place = tmp_path / "torch" / "hub" / "checkpoints"
+    place.mkdir(parents=True)
+    torch.save({"x": Runs(tmp_path / "ran")}, place / URL)
+
+    calls = {
+        "fetch": lambda: _external.fetch("torchvision", "squeezenet1_1"),
+        "build": lambda: models.build("torchvision/squeezenet1_1", 7, SHAPE, weights="imagenet"),
+    }
+    with pytest.raises(SuiteError, match=r"holds more than tensors.*remove the file there"):
+        calls[call]()
+    assert not (tmp_path / "ran").exists()
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+def test_a_small_file_of_weights_that_would_fill_the_memory(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"fc.weight": torch.zeros(2_000_000)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(SuiteError, match=r"w\.pth: .*bytes that would become 8,"):
+        models.build("cnn3", 7, SHAPE, weights=str(path))

@@ -106,7 +106,10 @@ def _read(path: Path, label_columns: Sequence[str]) -> tuple[list[bytes | None],
                     unpacked.add(picture)
                 encoded += pictures
                 labels += batch.column(label).to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except DataError:
+        raise
+    # A damaged file makes pyarrow raise almost anything.
+    except Exception as error:
         raise DataError(
             f"{path}: cannot be read, truncated or damaged ({error}); get the file again"
         ) from error

@@ -142,7 +142,6 @@ def images(files: Sequence[Path], chosen: ChosenColumns) -> Iterator[tuple[bytes
 
     Raises: DataError, naming file and row.
     """
-    import pyarrow
     from pyarrow import parquet
 
     first = ""
@@ -181,9 +180,16 @@ def images(files: Sequence[Path], chosen: ChosenColumns) -> Iterator[tuple[bytes
                             labels.append(_label(cells[column], known, column, where, more))
                     yield content, labels
                     number += 1
-        except (pyarrow.ArrowException, OSError) as error:
-            first_line = str(error).splitlines()[0]
-            raise DataError(f"{file}: cannot be read as parquet ({first_line})") from error
+        except DataError:
+            raise
+        # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
+        except Exception as error:
+            raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    first_line = str(error).partition("\n")[0] or type(error).__name__
+    return DataError(f"{file}: cannot be read as parquet ({first_line})")
 
 
 def _how_many_unknown(opened: ParquetFile, column: str) -> str:
@@ -210,7 +216,6 @@ def splitting_columns(files: Sequence[Path], chosen: ChosenColumns) -> dict[str,
     They are known by their names, or by a first row that names a part.
     Raises: DataError, naming the file.
     """
-    import pyarrow
     from pyarrow import parquet
 
     found: dict[str, list[object]] = {}
@@ -223,9 +228,11 @@ def splitting_columns(files: Sequence[Path], chosen: ChosenColumns) -> dict[str,
                 if column not in (image, labels.given, labels.clean):
                     cells = _split_cells(opened, column)
                     found.setdefault(column, []).extend(cells)
-        except (pyarrow.ArrowException, OSError) as error:
-            first_line = str(error).splitlines()[0]
-            raise DataError(f"{file}: cannot be read as parquet ({first_line})") from error
+        except DataError:
+            raise
+        # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
+        except Exception as error:
+            raise _unreadable(file, error) from error
     return found
 
 
