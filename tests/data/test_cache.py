@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -233,3 +235,32 @@ def test_what_killed_processes_had_half_written_is_removed_with_the_next_entry(l
     assert load() == 1
     assert not dead.exists()
     assert all(path.exists() for path in (alive, other_host, folder / ".git"))
+
+
+FILL = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from nlbench.data import cache
+folder = Path(sys.argv[1])
+
+def decode():
+    with open(folder / "decoded", "a") as file:
+        file.write("once\\n")
+    time.sleep(1)
+    return {"images": np.arange(100_000)}, {}
+
+arrays, _ = cache.cached(folder / "cache", "x", [folder / "source"], decode)
+print(int(arrays["images"].sum()))
+"""
+
+
+def test_eight_processes_that_find_the_cache_cold_decode_once(tmp_path):
+    (tmp_path / "source").touch()
+    command = [sys.executable, "-c", FILL, tmp_path]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    printed = {process.communicate()[0] for process in processes}
+
+    assert printed == {f"{sum(range(100_000))}\n"}
+    assert (tmp_path / "decoded").read_text() == "once\n"
+    assert not [path.name for path in (tmp_path / "cache").iterdir() if path.suffix == ".tmp"]

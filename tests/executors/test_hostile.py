@@ -23,6 +23,15 @@ SOME = (
 )
 
 
+# A hostile method in the process of the tests would end it, without a failure. So the executor is
+# named before a sweep is prepared, which looks for it.
+@pytest.fixture(autouse=True, scope="module")
+def _in_a_process_of_their_own():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NLBENCH_EXECUTOR", "workers")
+        yield
+
+
 def sweep(out, methods, **more):
     """Return a prepared sweep of these rows on 200 noisy digits."""
     return sweep_in(out, methods, subset=200, **more)
@@ -38,10 +47,8 @@ class Trained:
         self.together = sweep(
             folder / "together", hostile.rows(HONEST, names), methods_dir=methods_dir
         )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("NLBENCH_EXECUTOR", "workers")
-            self.alone.run()
-            self.together.run(jobs=jobs)
+        self.alone.run()
+        self.together.run(jobs=jobs)
 
     def record(self, row):
         """Return the record of a row."""
@@ -92,9 +99,7 @@ def test_a_run_that_memory_has_ended_is_recorded_with_its_peak(some, name):
 def test_what_a_method_prints_does_not_reach_standard_output(some, capfd):
     folder = some.together.store.root.parent
     again = sweep(folder / "again", {"prints": {}}, methods_dir=folder / "methods")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NLBENCH_EXECUTOR", "workers")
-        again.run()
+    again.run()
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "JUNK" in printed.err
@@ -113,10 +118,8 @@ def test_a_run_that_hangs_is_ended_and_the_hook_is_named(tmp_path):
     stuck = hostile.Hostile("signal.signal(15, signal.SIG_IGN)\nwhile True: pass", "on_epoch_end")
     (folder / "stuck.py").write_text(stuck.source())
     sw = sweep(tmp_path / "out", {"stuck": {}, "ce": {}}, methods_dir=folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NLBENCH_EXECUTOR", "workers")
-        # It counts from the order on, so it has to be longer than the server takes to start.
-        sw.run(timeout=0.5)
+    # It has to be longer than the process takes to read its data, also on a busy machine.
+    sw.run(timeout=0.5)
 
     (failed,) = sw.failures()
     assert re.search(
