@@ -82,7 +82,13 @@ def reproduce(
         ),
     ] = None,
     data_dir: DataDir = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda, cuda:1, or auto: the CPU for a run that was trained on one, else the "
+            "first GPU."
+        ),
+    ] = "auto",
     jobs: Annotated[
         str, typer.Option(help="Number of runs to train in parallel on each device, or `auto`.")
     ] = "1",

@@ -11,7 +11,7 @@ import datetime
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nlbench.errors import StoreError, UserError
 from nlbench.plan.spec import RunSpec
@@ -23,6 +23,8 @@ from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
 
 if TYPE_CHECKING:
+    import torch
+
     from nlbench.executors.base import Listener
 
 # Nothing goes on from these checkpoints but a run whose process was lost.
@@ -68,14 +70,15 @@ def reproduce(
     from nlbench.executors import base
 
     source = source_of(store, options)
-    devices = base.pick_devices(options.device)
+    # A device that is not there is an error before anything is read.
+    base.pick_devices(options.device)
     results: dict[str, Result] = {}
 
     def tell(result: Result) -> None:
         results[result.key] = result
         report(result)
 
-    todo: dict[str, RunSpec] = {}
+    todo: dict[str, list[RunSpec]] = {}
     compared: dict[str, RunFiles] = {}
     for key in keys:
         files = store.check(key) or RunFiles()
@@ -84,20 +87,23 @@ def reproduce(
             tell(Result(key, None, key, Verdict.UNTRIED, why or "there is no record"))
             continue
         try:
-            todo[key] = spec_of(files, files.record, source)
+            spec = spec_of(files, files.record, source)
         except UserError as error:
             name = name_of(files.record, source)
             tell(Result(key, files.record, name, Verdict.UNTRIED, str(error)))
         else:
             compared[key] = files
+            todo.setdefault(_device_for(files.record, options), []).append(spec)
 
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nlbench-reproduce-"))
         again = Store(folder, store.warn)
         ended = False
         try:
-            with listener(len(todo)) as listening:
-                _train(list(todo.values()), options, devices, source, again, listening)
+            with listener(len(compared)) as listening:
+                for device, specs in todo.items():
+                    devices = base.pick_devices(device)
+                    _train(specs, options, devices, source, again, listening)
             ended = True
         finally:
             # After an interruption, too: what was trained by then has its result.
@@ -110,10 +116,19 @@ def reproduce(
     return [results[key] for key in keys]
 
 
+def _device_for(record: RunRecord, options: Options) -> str:
+    """Return the names of the devices to train a run on.
+
+    "auto" is the CPU for a run that was trained on one: only there its numbers are the same.
+    """
+    on_cpu = record.environment.get("device") == "cpu"
+    return "cpu" if options.device == "auto" and on_cpu else options.device
+
+
 def _train(
     specs: Sequence[RunSpec],
     options: Options,
-    devices: Sequence[Any],
+    devices: tuple[torch.device, ...],
     source: Source,
     again: Store,
     listener: Listener,
@@ -122,7 +137,7 @@ def _train(
     from nlbench.executors import base, workers
 
     run_options = base.RunOptions(
-        devices=tuple(devices),
+        devices=devices,
         data_dir=source.places.data_dir,
         methods=source.methods,
         checkpoint_seconds=_CHECKPOINT_SECONDS,
@@ -131,8 +146,7 @@ def _train(
     )
     again.require_writable()
     todo = [base.Todo(spec, None) for spec in specs]
-    if todo:
-        executors.choose(run_options).execute(todo, run_options, again, listener)
+    executors.choose(run_options).execute(todo, run_options, again, listener)
 
 
 def _judged(store: Store, files: RunFiles, again: Store, new: RunRecord, source: Source) -> Result:

@@ -38,12 +38,12 @@ def sw(trained, tmp_path):
     return copy
 
 
-def reproduce(store, *keys, report=lambda result: None, **options):
-    """Reproduce these runs on the CPU."""
+def reproduce(store, *keys, report=lambda result: None, device="cpu", **options):
+    """Reproduce these runs."""
     return again.reproduce(
         store,
         keys or store.run_keys(),
-        Options(device="cpu", **options),
+        Options(device=device, **options),
         listener=lambda total: contextlib.nullcontext(Listener()),
         report=report,
     )
@@ -101,6 +101,20 @@ def test_a_run_of_older_code_is_no_longer_stale(sw):
     assert "made by another version of the code" in result.detail
     assert base.state(sw.specs, sw.store, sw.methods, "rerun").todo == []
     assert "*" not in nlbench.table(sw.store.root).replace("**", "")
+
+
+def test_a_run_of_a_cpu_is_trained_on_a_cpu_where_there_is_a_gpu(sw, monkeypatch):
+    asked = []
+    monkeypatch.setattr(base, "pick_devices", lambda names: asked.append(names) or ("device",))
+    monkeypatch.setattr(again, "_train", lambda specs, options, devices, *more: None)
+    key = key_of(sw)
+    environment = {**sw.store.read(key).environment, "device": "cuda"}
+    rewrite(sw.store, key, environment=environment)
+
+    for options, expected in (("auto", ["auto", "cpu"]), ("cuda:1", ["cuda:1"])):
+        asked.clear()
+        reproduce(sw.store, device=options)
+        assert sorted(set(asked)) == expected
 
 
 def test_a_store_that_cannot_be_written_is_only_read(sw, monkeypatch):
