@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlbench.cli import interrupt
 from nlbench.cli.app import (
     DataDir,
     MethodsDir,
@@ -111,6 +112,8 @@ def reproduce(
 
     Exit status: 0 all are reproduced; 1 one is not; 2 one could not be tried.
     """
+    # The results until then are printed, and the same command would train all runs again.
+    interrupt.keep_nothing()
     from nlbench.executors.progress import Progress
     from nlbench.plan.options import parse_jobs
     from nlbench.reproduction import again, draw
