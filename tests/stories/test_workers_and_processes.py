@@ -133,3 +133,39 @@ def test_no_worker_outlives_the_command(tmp_path, number):
     assert running(tmp_path) == []
     assert not list(tmp_path.glob("out/runs/*/record.json"))
     assert len(list(tmp_path.glob("out/runs/*/checkpoint.pt"))) == 2
+
+
+def children(pid):
+    """Return the ids of the processes that a process has started."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of processes")
+@pytest.mark.parametrize("victim", ["the fork server", "a run"])
+def test_a_process_of_the_sweep_is_killed_from_outside(tmp_path, victim):
+    def command(out):
+        name = [NLBENCH, "run", "quick", "--jobs", "2", "--out", tmp_path / out]
+        name += ["--only", "ce,elr", "--seeds", "0"]
+        return [*name, "--set", "epochs=40", "--checkpoint-seconds", "0"]
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    whole = subprocess.run(command("whole"), check=True, **pipes)
+    process = subprocess.Popen(command("out"), **pipes)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("out/runs/*/checkpoint.pt"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (server,) = children(process.pid)
+    os.kill(server if victim == "the fork server" else children(server)[0], signal.SIGKILL)
+    out, errors = process.communicate(timeout=200)
+
+    assert "Traceback" not in errors
+    if victim == "the fork server":
+        # The runs are tried once more within the same command.
+        assert "the process that starts the runs was ended; each run that was going on" in errors
+        assert (process.returncode, out) == (0, whole.stdout)
+        return
+    assert process.returncode == 1
+    assert "was ended by SIGKILL; the system does that when memory is short" in errors
+    again = subprocess.run(command("out"), check=True, **pipes)
+    assert "continues" in again.stderr
+    assert again.stdout == whole.stdout
