@@ -123,7 +123,7 @@ def test_a_signal_to_the_script_reaches_the_runs(place, script, number):
 
 @pytest.mark.story
 def test_a_job_whose_time_is_over_puts_itself_back_into_the_queue(place):
-    job = submit(REQUEUE, place, 1, suite=ENDLESS, **{"/8": "/1", "5h45m": "15s"})
+    job = submit(REQUEUE, place, 1, suite=ENDLESS, **{"/8": "/1", "5h45m": "40s"})
     _, err = job.communicate(timeout=120)
 
     assert job.returncode == 75, err

@@ -79,15 +79,15 @@ def published(name, tmp_path):
     state = models.build(name, 1000, (3, 32, 32)).state_dict()
     if name.startswith("torchvision/"):
         path = tmp_path / "torch" / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, path)
         return
 
     safetensors = pytest.importorskip("safetensors.torch")
     repository = tmp_path / "hf" / "hub" / "models--timm--test_resnet.r160_in1k"
     snapshot = repository / "snapshots" / REVISION
-    snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
+    snapshot.mkdir(parents=True, exist_ok=True)
+    (repository / "refs").mkdir(exist_ok=True)
     (repository / "refs" / "main").write_text(REVISION)
     safetensors.save_file(state, snapshot / "model.safetensors")
 
@@ -133,9 +133,9 @@ def decode():
     return {"images": np.ones(1 << 20, np.uint8)}, {}
 
 if len(sys.argv) > 3:
-    # Killed in the middle of writing, at the second file that is brought to the disk.
-    sync = cache.sync
-    cache.sync = lambda file: (sync(file), print("writing", flush=True), time.sleep(60))
+    # To be killed in the middle of writing.
+    save = np.save
+    np.save = lambda *args: (save(*args), print("writing", flush=True), time.sleep(60))
 arrays, _ = cache.cached(place / "cache", "x", [place / "source"], decode)
 print(int(arrays["images"].sum()))
 """
