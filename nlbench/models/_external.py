@@ -106,7 +106,8 @@ def _weights_only() -> Iterator[None]:
 
 def _unsafe(package: str, name: str, error: pickle.UnpicklingError) -> SuiteError:
     return SuiteError(
-        f"the ImageNet weights of {package}/{name} in {_cache(package)} {refusal(error)}; remove "
+        f"the file of the ImageNet weights of {package}/{name} in {_cache(package)} "
+        f"{refusal(error)}; remove "
         "the file there, so that it is downloaded again"
     )
 

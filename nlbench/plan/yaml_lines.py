@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, Event, ScalarEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
@@ -32,6 +33,7 @@ class NotYaml(Exception):
 _MOST_CHARACTERS = 300_000
 _MOST_VALUES = 100_000
 _MOST_LEVELS = 50
+_MOST_MERGES = 1000
 
 
 def parse_yaml(text: str) -> object:
@@ -39,6 +41,7 @@ def parse_yaml(text: str) -> object:
     if len(text) > _MOST_CHARACTERS:
         raise NotYaml(f"too long for a suite: {len(text):,} characters")
     try:
+        _check_steps(text)
         _check_size(YAML(typ="rt").compose(text))
         return YAML(typ="rt").load(text)
     except NotYaml:
@@ -63,6 +66,23 @@ def parse_yaml(text: str) -> object:
         hint = f"; the tag {tag[0]!r} may not fit its value: leave it out" if tag else ""
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise NotYaml(f"not valid YAML: {reason}{hint}") from None
+
+
+def _check_steps(text: str) -> None:
+    """Refuse what ruamel would take minutes for, while it is scanned. Raises NotYaml."""
+    levels = merges = 0
+    for event in YAML(typ="rt").parse(text):
+        if isinstance(event, CollectionStartEvent) and event.flow_style:
+            levels += 1
+        elif isinstance(event, CollectionEndEvent):
+            levels = max(0, levels - 1)
+        elif isinstance(event, ScalarEvent) and event.value == "<<":
+            merges += 1
+        # Each word between brackets is looked at once for each level.
+        if levels > _MOST_LEVELS:
+            raise _at(event, f"lists or mappings are nested more than {_MOST_LEVELS} levels deep")
+        if merges > _MOST_MERGES:
+            raise _at(event, f"more than {_MOST_MERGES:,} merges (<<)")
 
 
 def _check_size(root: Node | None) -> None:
@@ -113,7 +133,7 @@ def _children(node: Node) -> list[Node]:
     return found
 
 
-def _at(node: Node, message: str) -> NotYaml:
+def _at(node: Node | Event, message: str) -> NotYaml:
     return NotYaml(message, node.start_mark.line + 1, node.start_mark.column + 1)
 
 

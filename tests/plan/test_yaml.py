@@ -51,6 +51,9 @@ def of_aliases(first, again):
         ("[1, 2]: x", "a key is a list or a mapping"),
         ("? &a [*a]\n: 1", "a key is a list or a mapping"),
         ("x" * 400_000, "too long for a suite: 400,000 characters"),
+        # With 300,000 characters these would take a minute and more.
+        ("[" * 200 + "a," * 2000 + "]" * 200, "nested more than 50 levels"),
+        ("b: &b {a: 1}\n" + "k: {<<: *b}\n" * 1100, r"more than 1,000 merges \(<<\)"),
         ("a: !!int", "the tag '!!int' may not fit its value"),
         ("a: !!float ''", "the tag '!!float' may not fit its value"),
         ("a: !!bool networks", "the tag '!!bool' may not fit its value"),
