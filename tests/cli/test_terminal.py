@@ -137,7 +137,8 @@ overrides: {{"{0}": "{0}"}}
     plain(cli("run", "trial.yaml", "--only", EVIL))
 
 
-def test_folders_of_pictures(cli, place):
+def test_folders_of_pictures(cli, place, monkeypatch):
+    monkeypatch.setenv("NLBENCH_WORKERS", "0")
     evil = EVIL.replace("\0", "")
     for number in range(2):
         write_image(place / "data" / evil / f"{number}.png", number=number)
