@@ -123,8 +123,10 @@ def state(
 
 def age_of(store: Store, key: str) -> int | None:
     """Return when the run's record was written, in nanoseconds, or None if it has none."""
-    path = store.record_path(key)
-    return path.stat().st_mtime_ns if path.exists() else None
+    try:
+        return store.record_path(key).stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 # ---- Devices ------------------------------------------------------------------------------------

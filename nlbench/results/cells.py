@@ -216,6 +216,7 @@ class Results:
 
         # Two rows may be the same run.
         keys = dict.fromkeys(cell["key"] for cell in plan["cells"])
+        store.read_ahead(keys)
         files_of = {key: store.check(key) or RunFiles() for key in keys}
         _check_cells(plan, files_of, store)
         # In the order of the plan: (row, condition, record), and the files of each cell by seed.

@@ -164,6 +164,15 @@ def located(folder: Path, name: str) -> Path:
     return waiting if waiting.exists() else folder / name
 
 
+def places(folder: Path) -> dict[str, Path]:
+    """Return the places of a run's files by name; see `located`."""
+    names = (RECORD, *FILES)
+    # Seldom there. One look for all files counts where the folder is on another machine.
+    if not (folder / NEW).exists():
+        return {name: folder / name for name in names}
+    return {name: located(folder, name) for name in names}
+
+
 def check_run(folder: Path, key: str) -> RunFiles | None:
     """Check the files of a run; see `RunFiles`.
 
@@ -174,13 +183,13 @@ def check_run(folder: Path, key: str) -> RunFiles | None:
     Raises: StoreError for a record of a later version of nlbench; PermissionError for one that this
         user may not read.
     """
-    path = located(folder, RECORD)
+    place = places(folder)
 
     def unusable(kind: Kind, reason: str) -> RunFiles:
         return RunFiles(None, [Damage(folder / RECORD, kind, reason)])
 
     try:
-        values = read_object(path)
+        values = read_object(place[RECORD])
     except FileNotFoundError:
         return None
     except PermissionError:
@@ -213,7 +222,7 @@ def check_run(folder: Path, key: str) -> RunFiles | None:
     if sums is None:
         damage += _incomplete(record, folder)
     else:
-        damage += _wrong_files(folder, sums)
+        damage += _wrong_files(folder, place, sums)
     return RunFiles(record, damage, checked=sums is not None, checksum=checksum)
 
 
@@ -279,25 +288,27 @@ def _incomplete(record: RunRecord, folder: Path) -> Iterator[Damage]:
         yield Damage(folder / RECORD, Kind.INCOMPLETE, reason)
 
 
-def _wrong_files(folder: Path, sums: Mapping[str, Any]) -> Iterator[Damage]:
+def _wrong_files(
+    folder: Path, place: Mapping[str, Path], sums: Mapping[str, Any]
+) -> Iterator[Damage]:
     """Yield history.csv and predictions.npz where they are not those that the record names."""
     for name in FILES:
-        path, place = located(folder, name), folder / name
+        path, own = place[name], folder / name
         if name not in sums:
             # While a run is written again, a file of the old one may still lie there.
             if path.exists() and not (folder / NEW).exists():
                 reason = "the run has no such file, so it belongs to another run"
-                yield Damage(place, Kind.FOREIGN_FILE, reason)
+                yield Damage(own, Kind.FOREIGN_FILE, reason)
             continue
 
         try:
             found = _checksum_of_file(path)
         except FileNotFoundError:
-            yield Damage(place, Kind.MISSING_FILE, "it is missing")
+            yield Damage(own, Kind.MISSING_FILE, "it is missing")
         except OSError as error:
             reason = f"it cannot be read ({error.strerror})"
-            yield Damage(place, Kind.CHANGED_FILE, reason)
+            yield Damage(own, Kind.CHANGED_FILE, reason)
         else:
             if found != sums[name]:
                 reason = "it was changed after it was written (its checksum does not fit)"
-                yield Damage(place, Kind.CHANGED_FILE, reason)
+                yield Damage(own, Kind.CHANGED_FILE, reason)

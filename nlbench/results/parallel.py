@@ -19,6 +19,9 @@ _WORTHWHILE = 2000
 
 _CHUNK = 200
 
+# A disk is not faster with more of them.
+_MOST_WORKERS = 8
+
 
 def over(
     keys: Sequence[str],
@@ -34,9 +37,8 @@ def over(
     """
     chunks = [keys[first : first + _CHUNK] for first in range(0, len(keys), _CHUNK)]
     work = functools.partial(_look_at, root, look)
-    workers = min(_cores(), 8)
     done = 0
-    if len(keys) < _WORTHWHILE or workers < 2 or not _can_fork():
+    if not is_faster(len(keys)):
         for chunk in chunks:
             yield from work(chunk)
             done += len(chunk)
@@ -44,11 +46,16 @@ def over(
         return
 
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(min(_cores(), _MOST_WORKERS), mp_context=context) as pool:
         for found in pool.map(work, chunks):
             yield from found
             done += len(found)
             progress(done, len(keys))
+
+
+def is_faster(count: int) -> bool:
+    """Tell whether `over` so many keys takes several processes."""
+    return count >= _WORTHWHILE and _cores() > 1 and _can_fork()
 
 
 def _look_at(root: Path, look: Callable[[Path, str], T], keys: Sequence[str]) -> list[T]:
@@ -62,5 +69,6 @@ def _cores() -> int:
 
 
 def _can_fork() -> bool:
-    # Forking is safe on Linux, and in a process without other threads.
-    return sys.platform == "linux" and threading.active_count() == 1
+    # Forking is safe on Linux, and in a process without other threads. torch has some of its own.
+    alone = threading.active_count() == 1 and "torch" not in sys.modules
+    return sys.platform == "linux" and alone

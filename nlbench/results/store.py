@@ -21,7 +21,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from nlbench.files import (
     write_new,
     writing,
 )
+from nlbench.results import parallel
 from nlbench.results.integrity import (
     FILES,
     HISTORY,
@@ -49,6 +50,7 @@ from nlbench.results.integrity import (
     check_run,
     listed_files,
     located,
+    places,
     read_object,
     with_checksums,
 )
@@ -81,9 +83,9 @@ def _json_bytes(value: Mapping[str, object]) -> bytes:
 def _state(folder: Path) -> object:
     """Return a value that changes when a file of a run is changed or replaced."""
     found: list[object] = []
-    for name in (RECORD, *FILES):
+    for path in places(folder).values():
         try:
-            stat = located(folder, name).stat()
+            stat = path.stat()
         except OSError as error:
             found.append(error.errno)
         else:
@@ -95,6 +97,16 @@ def free_name(path: Path, word: str) -> Path:
     """Return another name for a file, with a number, so that an earlier file is kept, too."""
     names = (path.with_name(f"{path.name}.{word}-{number}") for number in itertools.count(1))
     return next(other for other in names if not os.path.lexists(other))
+
+
+def _seen(root: Path, key: str) -> tuple[object, RunFiles | None] | None:
+    """Return the state of a run's files, and what was found; None where something is wrong."""
+    folder = root / "runs" / key
+    try:
+        state, found = _state(folder), check_run(folder, key)
+    except (OSError, StoreError):
+        return None
+    return None if found is not None and found.damage else (state, found)
 
 
 class Store:
@@ -252,6 +264,18 @@ class Store:
         for damage in found.damage if found is not None else ():
             self._report(damage)
         return found
+
+    def read_ahead(self, keys: Iterable[str]) -> None:
+        """Check many runs at once, in several processes where that is faster. `check` knows them.
+
+        What is damaged is left to `check`, and so is what cannot be read.
+        """
+        unknown = [key for key in keys if key not in self._checked]
+        if not parallel.is_faster(len(unknown)):
+            return
+        for key, seen in zip(unknown, parallel.over(unknown, _seen, self.root), strict=True):
+            if seen is not None:
+                self._checked[key] = seen
 
     def forget_read(self) -> None:
         """Forget the records that were read. They are read again when they are asked for."""

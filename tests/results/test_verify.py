@@ -485,3 +485,21 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
         verify(Store(tmp_path / "nowhere"))
     with pytest.raises(StoreError, match="holds no records"):
         verify(Store(tmp_path))
+
+
+def test_records_that_were_read_ahead_are_the_same_and_damage_is_reported_once(
+    store, run, monkeypatch
+):
+    monkeypatch.setattr(parallel, "_WORTHWHILE", 1)
+    monkeypatch.setattr(parallel, "_CHUNK", 1)
+    monkeypatch.setattr(parallel, "_can_fork", lambda: True)
+    monkeypatch.setattr(parallel, "_cores", lambda: 2)
+    edited(run / "record.json", '"last": 0.375', '"last": 0.875')
+    keys = [*store.run_keys(), "f" * 16]
+    one_by_one = {key: Store(store.root).check(key) for key in keys}
+
+    warnings = []
+    ahead = Store(store.root, warnings.append)
+    ahead.read_ahead(keys)
+    assert {key: ahead.check(key) for key in keys} == one_by_one
+    assert len(warnings) == 1
