@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import pickle
 import secrets
 import select
+import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +31,7 @@ from nlbench.executors._budget import Budget
 from nlbench.executors._deaths import WorkerDied
 from nlbench.executors._sent_files import SentFiles
 from nlbench.executors._stopping import StopSignals
-from nlbench.executors._sweep import STOP_SECONDS, announced
+from nlbench.executors._sweep import CTRL_C_SECONDS, STOP_SECONDS, announced
 from nlbench.executors.base import Listener, RunOptions, Todo, age_of
 from nlbench.executors.local import POLL_SECONDS, keep_or_write
 from nlbench.executors.workers import preloaded
@@ -50,9 +52,6 @@ _COUNT_SECONDS = 5.0
 _MOST_NODES_LOST = 10
 _MOST_PROCESSES_LOST = 3
 
-# A task hears of Ctrl-C within a second, and then stops as a run of `workers` does.
-_CANCEL_SECONDS = STOP_SECONDS + 1.0
-
 
 def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: Listener) -> None:
     """Train `todo` on Ray, begun in this order. See `base.Executor`.
@@ -62,8 +61,8 @@ def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: L
     as there is room for if it is 0.
 
     Raises: UserError if Ray is not installed or does not answer, or if no node can train the runs;
-        KeyboardInterrupt after Ctrl-C, Terminated after SIGTERM. The runs have then had some
-        seconds to write a checkpoint.
+        KeyboardInterrupt after Ctrl-C, Terminated after another signal, BudgetSpent at the end of
+        the time. The runs have then had some seconds to write a checkpoint.
     """
     if not todo:
         return
@@ -75,8 +74,7 @@ def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: L
         try:
             # A sweep that the terminal suspends leaves its tasks alone: they are not its children.
             with StopSignals() as signals:
-                budget = Budget(options.ends)
-                _Sweep(todo, tasks, store, signals, budget, listener).share_out()
+                _Sweep(todo, tasks, store, signals, Budget(options.ends), listener).share_out()
             tasks.forget()
         finally:
             tasks.end()
@@ -226,6 +224,8 @@ class _Tasks:
                 options,
                 data_dir=options.data_dir.absolute(),
                 methods={spec.method: method},
+                # By the clock of this machine.
+                ends=math.inf,
             ),
             root=self._home.root,
             token=self._home.token,
@@ -361,13 +361,12 @@ class _Sweep:
         self._lost: dict[tuple[str, bool], int] = collections.defaultdict(int)
 
         self._tasks, self._store = tasks, store
-        self._signals, self._listener = signals, listener
-        self._budget = budget
+        self._signals, self._budget, self._listener = signals, budget, listener
         # Number of runs that have ended because all are to stop.
         self._stopped = 0
 
     def share_out(self) -> None:
-        """Have the runs trained until all have ended.
+        """Have the runs trained, and pass on their reports, until all have ended.
 
         Raises: KeyboardInterrupt, Terminated or BudgetSpent, when the runs have stopped.
         """
@@ -379,13 +378,13 @@ class _Sweep:
             self._begin()
             if not (tasks.going or self._held or self._ready):
                 return
-            if self._ready and not tasks.going and not self._budget.allows(self._ready[0].spec):
-                # There are nodes, and too little time.
+            if not tasks.going and self._ready and not self._budget.allows(self._ready[0].spec):
+                # There is too little time.
                 break
             if not tasks.going and not self._ready:
                 self._listener.on_wait(len(self._held))
                 self._store.warn_of_holders([todo.spec.key for todo in self._held])
-            self._handle(_LOOK_SECONDS)
+            self._handle(min(_LOOK_SECONDS, self._budget.seconds_left()))
         self._stop()
 
     def _begin(self) -> None:
@@ -421,8 +420,12 @@ class _Sweep:
         for ref in done:
             self._handle_end(ref)
 
-    def _pass_on(self) -> None:
-        """Pass on what the tasks have reported."""
+    def _pass_on(self, only: str = "") -> None:
+        """Pass on what the tasks have reported.
+
+        Args:
+            only: the one hook that still matters.
+        """
         flights = {flight.number: flight for flight in self._tasks.going.values()}
         for number, hook, values in self._tasks.letters():
             flight = flights.get(number)
@@ -433,7 +436,7 @@ class _Sweep:
                 (flight.node,) = values
             elif hook == "warn":
                 self._store.warn(f"node {flight.node}: {values[0]}")
-            else:
+            elif not only or hook == only:
                 self._budget.note(flight.todo.spec, hook, values)
                 # By name, because the caller's listener overrides the hook that the run named.
                 getattr(self._listener, hook)(flight.todo.spec, *values)
@@ -479,8 +482,8 @@ class _Sweep:
         return record
 
     def _report(self, todo: Todo, record: RunRecord) -> None:
-        self._store.ended[todo.spec.key] = record
         self._budget.ended(todo.spec)
+        self._store.ended[todo.spec.key] = record
         self._listener.on_finish(todo.spec, record)
         # The runs that are held may have waited for what this one has made.
         self._ready.extendleft(reversed(self._held))
@@ -517,7 +520,7 @@ class _Sweep:
     def _stop(self) -> None:
         """Let the runs write a checkpoint, as far as the time allows, and raise what was asked."""
         asked = self._signals.asked
-        seconds = _CANCEL_SECONDS
+        seconds = CTRL_C_SECONDS if asked is signal.SIGINT else STOP_SECONDS
         if asked is None:
             seconds = min(seconds, self._budget.seconds_left())
         if asked is not None or self._tasks.going:
@@ -527,12 +530,13 @@ class _Sweep:
         deadline = time.monotonic() + seconds
         while self._tasks.going and not self._signals.again and time.monotonic() < deadline:
             done = self._tasks.ready(0.1)
-            self._pass_on()
+            self._pass_on(only="on_stopped")
             for ref in done:
                 self._handle_last(ref)
         self._signals.raise_if_asked()
 
-        left = len(self._held) + len(self._ready) + len(self._tasks.going) + self._stopped
+        waiting = len(self._held) + len(self._ready)
+        left = waiting + len(self._tasks.going) + self._stopped
         if left:
             raise BudgetSpent(left, self._budget.was_of_use)
 
@@ -545,10 +549,7 @@ class _Sweep:
             kind, value = "", None
         # A run that was ended by the signal has not failed.
         if kind == "ended" and value is not None and value.record.status != "failed":
-            record = self._write(value, host)
-            self._store.ended[flight.todo.spec.key] = record
-            self._budget.ended(flight.todo.spec)
-            self._listener.on_finish(flight.todo.spec, record)
+            self._report(flight.todo, self._write(value, host))
         else:
             self._stopped += 1
         self._give_back(ref)

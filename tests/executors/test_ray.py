@@ -15,7 +15,7 @@ import pytest
 from fake_ray import FakeRay, RayTaskError
 from sweeps import listener, sweep
 
-from nlbench.errors import StoreError, SuiteError, UserError
+from nlbench.errors import BudgetSpent, StoreError, SuiteError, UserError
 from nlbench.executors import Choice, _node, _ray_cluster, ray
 from nlbench.executors.base import RunOptions, Todo, pick_devices
 from nlbench.results.record import RunRecord
@@ -317,6 +317,17 @@ def test_a_record_that_comes_while_stopping_is_kept(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         played.run()
     assert played.statuses() == {"ce": "done"}
+
+
+def test_the_sweep_stops_in_time_and_counts_what_is_left(tmp_path, monkeypatch):
+    played = Ray(tmp_path, monkeypatch, lambda call: None, ends=time.monotonic() + 4)
+    said, began = [], time.monotonic()
+    with pytest.raises(BudgetSpent) as spent:
+        played.run(on_stop=said.append)
+    assert time.monotonic() - began < 8
+    assert spent.value.left == 2
+    assert "--budget is nearly over" in said[0]
+    assert all(call.cancelled for call in played.ray.calls)
 
 
 # ---- Options -------------------------------------------------------------------------------------
