@@ -4,6 +4,7 @@ Ray itself is played here. tests/stories/test_ray_cluster.py has a real cluster.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import pickle
@@ -320,8 +321,9 @@ def test_a_record_that_comes_while_stopping_is_kept(tmp_path, monkeypatch):
 
 
 def test_the_sweep_stops_in_time_and_counts_what_is_left(tmp_path, monkeypatch):
-    played = Ray(tmp_path, monkeypatch, lambda call: None, ends=time.monotonic() + 4)
-    said, began = [], time.monotonic()
+    played, said = Ray(tmp_path, monkeypatch, lambda call: None), []
+    began = time.monotonic()
+    played.options = dataclasses.replace(played.options, ends=began + 4)
     with pytest.raises(BudgetSpent) as spent:
         played.run(on_stop=said.append)
     assert time.monotonic() - began < 8

@@ -1,6 +1,7 @@
 """What the executor uses of the package ray, with tasks that end as a test says."""
 
 import itertools
+import time
 from types import SimpleNamespace
 
 
@@ -110,6 +111,8 @@ class FakeRay:
                 reply = self._answer(call)
                 if reply is not None:
                     self._replies[call] = reply
+        if not self._replies:
+            time.sleep(0.01)
         done = [call for call in refs if call in self._replies or call.name != "nlbench_run"]
         return list(itertools.islice(done, num_returns)), []
 
