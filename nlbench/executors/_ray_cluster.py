@@ -12,6 +12,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -145,11 +146,29 @@ def _short_folder() -> Iterator[str]:
     # The name of a socket has at most 107 characters, and Ray adds some 75 to the folder's.
     usual, short = tempfile.gettempdir(), "/tmp"
     base = short if len(usual) > len("/var/tmp") and os.access(short, os.W_OK) else usual
-    folder = tempfile.mkdtemp(prefix="nlb-", dir=base)
+    for other in Path(base).glob("nlb-*-*"):
+        # Of a process that was killed.
+        if _is_left(other):
+            shutil.rmtree(other, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=f"nlb-{os.getpid()}-", dir=base)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left(folder: Path) -> bool:
+    """Tell whether the process is gone that has made a folder, which its name holds."""
+    number = folder.name.split("-")[1]
+    try:
+        return (
+            number.isdecimal()
+            and folder.lstat().st_uid == os.getuid()
+            and not Path(f"/proc/{number}").exists()
+            and Path("/proc/self").exists()
+        )
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -13,9 +13,7 @@ from typing import Any
 def make_function() -> Callable[..., Any]:
     """Return the function of a run's task. All that it uses is imported within it."""
 
-    def nlbench_run(  # type: ignore[no-untyped-def]
-        wanted, packed, shares, contents, mailbox, number
-    ):
+    def nlbench_run(wanted, packed, shares, contents, mailbox, number):
         import contextlib
         import importlib.metadata
         import pickle
@@ -27,7 +25,7 @@ def make_function() -> Callable[..., Any]:
         node = ray.get_runtime_context().get_node_id()
         place = (node, socket.gethostname())
 
-        def report(hook, values):  # type: ignore[no-untyped-def]
+        def report(hook, values):
             # Nobody waits for it: a display that lags behind must not hold up a training.
             return mailbox.put.remote((number, hook, values))
 

@@ -92,12 +92,12 @@ def _token(root: Path) -> Iterator[str]:
     path = root / f".ray-{secrets.token_hex(8)}.tmp"
     with writing(path):
         # Closed below.
-        file = open(path, "xb")  # noqa: SIM115
-    with file:
-        flock(file, wait=False)
+        own = open(path, "xb")  # noqa: SIM115
+    with own:
+        flock(own, wait=False)
         with writing(path):
-            file.write(b"A node that finds this file sees the folder of the sweep.\n")
-            sync(file)
+            own.write(b"A node that finds this file sees the folder of the sweep.\n")
+            sync(own)
         try:
             yield path.name
         finally:
@@ -212,7 +212,7 @@ class _Tasks:
     # ---- Beginning and ending -------------------------------------------------------------------
 
     def begin(self, todo: Todo, wait: bool, hold: contextlib.ExitStack) -> None:
-        """Give a run to Ray."""
+        """Give a run to Ray, and take over what holds its lock."""
         self._count += 1
         options, spec = self._options, todo.spec
         method = options.methods[spec.method]
@@ -251,7 +251,7 @@ class _Tasks:
             self._mailbox,
             self._count,
         )
-        self.going[ref] = _Flight(todo, self._count, hold)
+        self.going[ref] = _Flight(todo, self._count, hold.pop_all())
 
     def _sent(self, path: str) -> Any:
         """Return a reference to the content of a file, which a node that lacks it asks for."""
@@ -408,7 +408,7 @@ class _Sweep:
                 self._report(todo, record)
                 return
             # While other runs are left, none need wait for a helper network.
-            self._tasks.begin(todo, not self._ready, stack.pop_all())
+            self._tasks.begin(todo, not self._ready, stack)
 
     def _handle(self, seconds: float) -> None:
         """Wait up to `seconds` for the end of a task, and handle what has come."""

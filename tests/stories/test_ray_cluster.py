@@ -108,10 +108,14 @@ def test_a_node_dies_and_then_the_driver(tmp_path):
     print(log.read_text(), second.stderr, sep="\n--- again\n")
     assert second.returncode == 0, second.stderr
     assert second.stdout == whole.stdout
-    # No finished run was trained again, and each was reported once.
+    # No finished run was trained again. The second call trained what the first one had not, and the
+    # first may have been killed between the record of a run and its line.
     assert {path: records(out)[path] for path in kept} == kept
-    both = finished(log.read_text()) + finished(second.stderr)
-    assert sorted(both) == sorted(finished(whole.stderr))
+    cells, before, after = map(finished, (whole.stderr, log.read_text(), second.stderr))
+    assert len(after) == len(cells) - len(kept)
+    assert len(kept) - 1 <= len(before) <= len(kept)
+    assert len({*before, *after}) == len(before) + len(after)
+    assert {*before, *after} <= set(cells)
     # What the nodes did not finish went on from a checkpoint, and nothing is left of it.
     assert "continues at epoch" in second.stderr
     assert not list(out.glob("runs/*/checkpoint.pt"))
