@@ -84,6 +84,7 @@ def numbers(history):
     ]
 
 
+@pytest.mark.story
 @pytest.mark.parametrize("sees", [True, False])
 def test_a_node_trains_as_the_sweeps_own_machine_and_writes_no_record(tmp_path, monkeypatch, sees):
     node = Node(tmp_path, monkeypatch, {"forward": {}}, sees=sees, save_weights=True)
@@ -179,7 +180,7 @@ def test_a_node_without_the_data_refuses_and_says_what_it_lacks(tmp_path, monkey
     task = dataclasses.replace(
         task, options=dataclasses.replace(node.options, data_dir=tmp_path / "no-such-folder")
     )
-    with pytest.raises(_node.Refused, match=r"CIFAR-10: missing in .*nowhere"):
+    with pytest.raises(_node.Refused, match=r"cifar10: missing in .*nowhere"):
         node.train(task)
 
 
