@@ -103,7 +103,7 @@ def _told_by_suite(records: Sequence[RunRecord]) -> list[str]:
             rates.setdefault(source, []).append(rate)
             methods.setdefault(source, []).append(method)
         if "T" in told:
-            matrices.setdefault(told["T"], []).append(method)
+            matrices.setdefault(str(told["T"]), []).append(method)
 
     notes = []
     for source, values in rates.items():
