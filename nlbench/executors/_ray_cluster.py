@@ -48,6 +48,7 @@ def connected(options: RunOptions, threads: int) -> Iterator[ModuleType]:
                     given = {"address": _answering(options.address)}
                 else:
                     given = _alone(stack.enter_context(_short_folder()), threads)
+                stack.enter_context(_silent(ray))
                 stack.callback(ray.shutdown)
                 _init(ray, given)
         yield ray
@@ -169,6 +170,22 @@ def _is_left(folder: Path) -> bool:
         )
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def _silent(ray: ModuleType) -> Iterator[None]:
+    """Keep Ray from printing to standard output, which is for the table.
+
+    Without `log_to_driver`, too, it prints that a node is gone. There is no public switch for this,
+    so the one is used that Ray's debugger uses.
+    """
+    worker = ray._private.worker
+    before = getattr(worker, "_worker_logs_enabled", True)
+    worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        worker._worker_logs_enabled = before
 
 
 @contextlib.contextmanager
