@@ -82,11 +82,11 @@ class Trainer:
             except self._of_the_run as error:
                 if options.debug:
                     raise
+                if isinstance(error, DataChanged) and not self._sees_all_changes(spec):
+                    self._store.set_checkpoint_aside(spec.key, "its data was changed")
                 # While a sweep stops, the processes that decode images may be ended as well.
                 if self._listener.stopping:
                     raise Stopped from error
-                if isinstance(error, DataChanged) and not self._sees_all_changes(spec):
-                    self._store.set_checkpoint_aside(spec.key, "its data was changed")
                 record = failed(spec, self._in_full(error, spec), options)
                 keep_or_write(self._store, record)
                 return record

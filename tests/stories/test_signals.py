@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end the command with one line and the right status, whenever they come."""
+"""Signals end the command with one line and the right status, whenever they come."""
 
 import signal
 import subprocess
@@ -11,6 +11,7 @@ pytestmark = pytest.mark.story
 
 KEPT = "everything finished is kept, and the same command continues from here\n"
 STOPPING = "stopping; finished runs are kept."
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
 
 @pytest.fixture
@@ -42,21 +43,21 @@ def wait_for(seen, seconds=120):
 
 # The first tenth of a second belongs to Python itself, which may print a traceback.
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0, 3.0, 5.0])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STATUS)
 def test_a_signal_during_the_start_ends_it_at_once(start, seconds, number):
     process = start()
     time.sleep(seconds)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
 
-    assert process.returncode == 128 + number
+    assert process.returncode == STATUS[number]
     assert out == ""
     assert err.endswith(KEPT)
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_training_leaves_a_checkpoint_of_the_last_epoch(start, tmp_path, number):
+@pytest.mark.parametrize("number", STATUS)
+def test_a_signal_in_training_leaves_a_checkpoint_of_the_last_step(start, tmp_path, number):
     # Without the signal there would be no checkpoint for an hour.
     process = start("--checkpoint-seconds", "3600")
     wait_for(lambda: list(tmp_path.glob("store/runs/*/lock")))
@@ -65,9 +66,10 @@ def test_a_signal_in_training_leaves_a_checkpoint_of_the_last_epoch(start, tmp_p
     began = time.monotonic()
     err = process.communicate(timeout=60)[1]
 
-    assert process.returncode == 128 + number
+    assert process.returncode == STATUS[number]
     assert time.monotonic() - began < 10
     assert STOPPING in err
+    assert "continues in epoch" in err
     assert err.endswith(KEPT)
     assert list(tmp_path.glob("store/runs/*/checkpoint.pt"))
     assert not list(tmp_path.glob("store/runs/*/record.json"))
