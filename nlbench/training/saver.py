@@ -63,8 +63,8 @@ def rescue() -> None:
     """Write what the trainings of this process could go on from, from any thread."""
     saver = _Current.saver
     while saver is not None:
-        # A full disk is reported by the training itself, which writes again when it stops.
-        with contextlib.suppress(OSError):
+        # The training itself reports a full disk, when it writes again at its end.
+        with contextlib.suppress(Exception):
             saver.write()
         saver = saver.outer
 
