@@ -118,6 +118,9 @@ class RunState(Run):
 
         self.losses = []
 
+        # What a method has added to these later is its own.
+        self._names = {id(owner): frozenset(vars(owner)) for owner in (self, task)}
+
     # ---- Examples -------------------------------------------------------------------------------
 
     def order(self) -> Tensor:
@@ -263,6 +266,20 @@ class RunState(Run):
     def examples_per_epoch(self) -> int:
         """The number of training examples in this run's epochs."""
         return self.epoch_size or self.task.num_train
+
+    def unsaved(self) -> dict[str, Any]:
+        """Return what steps may depend on and `state_dict` does not hold."""
+        found: dict[str, Any] = {
+            "replaced": sorted(self.replaced),
+            "rates": self._base_rates,
+            "schedules": self._schedules,
+        }
+        for owner in (self, self.task):
+            known = self._names[id(owner)]
+            for name, value in vars(owner).items():
+                if name not in known and name != "_names":
+                    found[f"{type(owner).__name__}.{name}"] = value
+        return found
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the epoch. The schedules go on at its beginning."""

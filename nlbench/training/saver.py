@@ -185,8 +185,11 @@ class Saver:
         if self._listener.stopping:
             if not self._is_ending:
                 self._stop_at(place)
-        elif not self._refused and self._is_due_within() and self._take(place):
-            self.write()
+        elif not self._refused and self._is_due_within():
+            began = time.monotonic()
+            if self._take(place):
+                self.write()
+                self._write_seconds = time.monotonic() - began
 
     def after_steps(self, place: EpochPlace) -> None:
         """Keep the state after the last step of a long epoch, before its evaluation."""
@@ -245,9 +248,7 @@ class Saver:
             # Before the first step of a training nothing is lost.
             if self._epoch == 0 and self._within is None:
                 return
-            began = time.monotonic()
             self._checkpoint.save({**self._begin, "within": self._within})
-            self._write_seconds = time.monotonic() - began
             self._is_written, self._epochs_since = True, 0
             self._note_reached()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import io
 import random
 import re
 import sys
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nlbench import ops
 from nlbench.method import Batch, Method
 from nlbench.training import held
 from nlbench.training.examples import Counter
@@ -70,6 +72,8 @@ class EpochPlace:
     def take(self) -> dict[str, Any]:
         """Return the state after the last step, on the CPU. Raises held.Unseen."""
         state, method = self.state, self.method
+        # Marks on a GPU, which no checkpoint holds. An epoch's end looks at them, too.
+        ops.check_faults(state.task.device)
         if not state.settled():
             raise held.Unseen("a setting of the process, which the steps have changed")
         if _reads_gradients(method):
@@ -90,6 +94,7 @@ class EpochPlace:
             "texts": seen.texts,
             "values": seen.values,
         }
+        _require_readable(taken)
         return on_host(taken)
 
     def _look(self) -> held.Held:
@@ -106,7 +111,7 @@ class EpochPlace:
             "networks": state.networks,
             "method": method,
             "optimisers": {name: one.state_dict() for name, one in state.optimisers.items()},
-            "replaced": sorted(state.replaced),
+            "run": state.unsaved(),
             "shared": _shared(method),
             "item": self.item,
         }
@@ -174,17 +179,36 @@ def _registered(modules: Sequence[nn.Module]) -> set[int]:
 
 
 def _shared(method: Method) -> dict[str, Any]:
-    """Return the data that a method's module and its classes hold."""
+    """Return the data that a method's classes, its module and those beside it hold."""
     cls = type(method)
-    module = sys.modules.get(cls.__module__, types.ModuleType(cls.__module__))
-    owners: list[Any] = [module, *cls.__mro__[: cls.__mro__.index(Method)]]
+    owners: list[Any] = [*_modules_of(cls), *cls.__mro__[: cls.__mro__.index(Method)]]
     found = {}
     for owner in owners:
+        module = owner.__name__ if isinstance(owner, types.ModuleType) else owner.__module__
         for name, value in vars(owner).items():
-            own = type(value).__module__ == module.__name__
-            if not name.startswith(("__", "_abc_")) and (own or isinstance(value, _DATA)):
+            # The default values of a function may hold something, too.
+            own = module in (type(value).__module__, getattr(value, "__module__", ""))
+            is_data = isinstance(value, _DATA) or (own and not isinstance(value, type))
+            if is_data and not name.startswith(("__", "_abc_")):
                 found[f"{owner.__name__}.{name}"] = value
     return found
+
+
+def _modules_of(cls: type[Method]) -> list[types.ModuleType]:
+    """Return the module of a method and the modules that lie in the same folder."""
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None)
+    if module is None or file is None:
+        return []
+    # nlbench's own modules keep no state of a run. The methods that come with it import no other.
+    if module.__name__.startswith("nlbench."):
+        return [module]
+    beside = []
+    for name, other in sorted(sys.modules.items()):
+        other_file = getattr(other, "__file__", None)
+        if other_file and Path(other_file).parent == Path(file).parent:
+            beside.append(sys.modules[name])
+    return beside
 
 
 def _reads_gradients(method: Method) -> bool:
@@ -197,6 +221,28 @@ def _reads_gradients(method: Method) -> bool:
         return bool(_READS_GRADIENTS.search(Path(file).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return True
+
+
+def _require_readable(taken: dict[str, Any]) -> None:
+    """Raise held.Unseen for a state that could be written, and not be read again."""
+    file = io.BytesIO()
+    try:
+        torch.save(_without_numbers(taken), file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception as error:
+        raise held.Unseen(f"a value that no checkpoint can hold, {error}") from None
+
+
+def _without_numbers(value: Any) -> Any:
+    """Return a copy with empty tensors, which says as much about what can be read."""
+    if isinstance(value, Tensor):
+        return torch.empty(0, dtype=value.dtype)
+    if isinstance(value, dict):
+        return {name: _without_numbers(part) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_without_numbers(part) for part in value)
+    return value
 
 
 # ---- Random generators of the process ------------------------------------------------------------
