@@ -77,7 +77,7 @@ REFUSED = [
     ({"jobs": "x"}, ValueError, "jobs must be an integer from 1 on, or \"auto\", got 'x'"),
     ({"jobs": 0}, ValueError, "jobs must be an integer from 1 on"),
     ({"jobs": 1.5}, TypeError, "jobs must be an integer from 1 on"),
-    ({"jobs": None}, TypeError, "jobs must be .*got None"),
+    ({"jobs": [2]}, TypeError, r"jobs must be .*got \[2\]"),
     ({"stale": "foo"}, ValueError, 'stale must be "keep" or "rerun"'),
     ({"stale": "reruns"}, ValueError, "Did you mean 'rerun'"),
     ({"stale": None}, TypeError, "stale must be"),

@@ -116,7 +116,7 @@ def _check_names(
     known = list(signature.parameters)
     for given in kwargs:
         if given not in known:
-            near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(given, known, n=1, cutoff=0.55)
             hint = ""
             if near:
                 hint = f" Did you mean {near[0]}?"

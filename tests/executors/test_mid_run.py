@@ -203,7 +203,7 @@ def test_files_of_the_future_are_read(tmp_path, undisturbed):
     """A store is copied from a machine whose clock goes ahead, in the middle of a run."""
     out = tmp_path / "out"
 
-    class Stop(Exception):
+    class Stop(BaseException):
         pass
 
     def stop():

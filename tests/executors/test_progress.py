@@ -49,7 +49,7 @@ def test_the_traceback_of_a_failed_run_is_printed_unless_its_message_says_where(
     record = RunRecord(
         key=spec.key,
         status="failed",
-        spec={},
+        spec={"method": "ce", "seed": 0},
         metrics={},
         noise={},
         timing={},
