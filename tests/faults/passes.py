@@ -17,6 +17,10 @@ from small_suite import Call, Laboratory, Suite
 
 from nlbench.results.integrity import FILES
 
+# Done; a run has failed; the disk is full or no process can be had; SIGKILL; 128 and the number of
+# the signal that asked the command to end. Before Python handles signals, it ends by them.
+_STATUSES = {0, 1, 2, -9, 130, 138, 143, -2, -10, -15}
+
 
 class Undisturbed:
     """The table and the results of the suite where nothing happens.
@@ -151,7 +155,9 @@ class Pass:
         return calls
 
     def _is_trained(self) -> bool:
-        return len(finished(self.lab.store)) == self._suite.runs
+        # Counted first, because reading all records takes a tenth of a second.
+        records = len(list(self.lab.store.glob("runs/*/record.json")))
+        return records == self._suite.runs == len(finished(self.lab.store))
 
     def _note(self, kind: str, moment: str, jobs: int, seconds: float | None) -> None:
         self.faults.append(Done(self._number, kind, moment, jobs, seconds))
@@ -199,6 +205,8 @@ class Pass:
         self.statuses.append(call.status)
         if call.hung:
             self._problem(f"hangs: see {call.log}")
+        if call.status not in _STATUSES:
+            self._problem(f"exit status {call.status}: see {call.log / 'err'}")
         # The first moments belong to Python itself.
         if "Traceback" in call.err and call.seconds > 0.5:
             self._problem(f"a traceback: see {call.log / 'err'}")

@@ -1,9 +1,13 @@
 """A short form of `kill_runs.py`, and the bookkeeping that it relies on."""
 
+import random
+from collections import Counter
+
 import kill_runs
 import many_processes
 import pytest
 from bookkeeping import Books, finished, results
+from fault_kinds import END, RECORD, START, TRAINING, WRITING, Pace, draw
 from small_suite import Call, Suite
 
 from nlbench.plan.spec import key_of
@@ -31,6 +35,18 @@ def test_processes_at_once_train_each_run_once(tmp_path):
 
     print(report)
     assert problems == []
+
+
+def test_a_seed_and_a_number_decide_what_happens_to_a_call():
+    pace = Pace(start=4.0, run=0.5)
+    plans = [draw(random.Random(f"1 {n}"), n, small_disk=True, pace=pace) for n in range(100)]
+    again = [draw(random.Random(f"1 {n}"), n, small_disk=True, pace=pace) for n in range(100)]
+
+    assert plans == again
+    assert sum(plan.jobs == 2 for plan in plans) == 50
+    moments = Counter(fault.moment for plan in plans for fault in plan.faults)
+    assert set(moments) == {START, TRAINING, RECORD, WRITING, END}
+    assert moments[RECORD] > 20
 
 
 # ---- The bookkeeping -----------------------------------------------------------------------------
