@@ -25,6 +25,7 @@ nightly: ## run all tests with large budgets; takes about half an hour on two co
 
 faults: ## kill runs 200 times at random, then train one suite by 1, 2 and 8 processes; half an hour
 	$(BIN)python tests/faults/kill_runs.py --faults 200 --minutes 45
+	$(BIN)python tests/faults/kill_runs.py --every
 	$(BIN)python tests/faults/kill_runs.py --processes 1,2,8
 
 check: lint types fast ## run before every commit: style, types and the quick tests

@@ -34,7 +34,8 @@ class Fault:
     """A signal to one of the processes of a call.
 
     Attributes:
-        to: "command", "run" (the process that trains a run) or "server" (the fork server).
+        to: "command", "run" (the process that trains a run), "server" (the fork server) or
+            "writer" (whichever process makes the change).
         count: before which change of the store it comes, where the moment is one of writing.
         seconds: how long after the moment has begun it comes, otherwise.
     """
@@ -48,7 +49,12 @@ class Fault:
     @property
     def kind(self) -> str:
         """Name the fault for the report."""
-        who = {"command": "the command", "run": "a run's process", "server": "the fork server"}
+        who = {
+            "command": "the command",
+            "run": "a run's process",
+            "server": "the fork server",
+            "writer": "who writes",
+        }
         name = "kill -9" if self.signal == KILL else self.signal.name
         return f"{name} of {who[self.to]}" if self.signal == KILL else f"{name} to {who[self.to]}"
 

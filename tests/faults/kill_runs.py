@@ -1,6 +1,7 @@
 """Train a suite of 30 short runs under random faults, and count what is lost, doubled or left.
 
     python tests/faults/kill_runs.py --faults 200 --minutes 20 --seed 1
+    python tests/faults/kill_runs.py --every
     python tests/faults/kill_runs.py --processes 1,2,8
 
 A pass is the suite in an empty store. Its calls are disturbed, one after the other, and the same
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,7 +27,7 @@ from pathlib import Path
 
 import fault_kinds
 import many_processes
-from fault_kinds import SmallDisk
+from fault_kinds import WRITING, Fault, Plan, SmallDisk
 from fault_report import Session
 from passes import Pass, Undisturbed
 from small_suite import Suite
@@ -122,6 +124,30 @@ def kill(
     return session
 
 
+def kill_at_every_change(folder: Path, lanes: int, suite: Suite) -> Session:
+    """Kill the process that changes the store just before each change, once for each of them.
+
+    Returns: the figures. Every pass is one kill, and the calls that end the suite.
+    """
+    began = time.monotonic()
+    undisturbed = Undisturbed(folder / "undisturbed", suite)
+    print(f"undisturbed: {undisturbed.changes} changes of the store", flush=True)
+
+    def survive(number: int) -> Pass:
+        made = Pass(folder / f"change-{number}", undisturbed, None)
+        fault = Fault("writer", signal.SIGKILL, WRITING, count=number)
+        made.disturb(number, Plan(jobs=1, faults=[fault]), random.Random(number))
+        made.finish()
+        return made
+
+    session = Session(0)
+    with ThreadPoolExecutor(lanes) as pool:
+        for made in pool.map(survive, range(1, undisturbed.changes + 1)):
+            session.add(made)
+    session.seconds = time.monotonic() - began
+    return session
+
+
 # ---- The command ---------------------------------------------------------------------------------
 
 
@@ -136,6 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first call (0)")
     parser.add_argument("--lanes", type=int, default=2, help="passes at the same time (2)")
     parser.add_argument("--processes", help="instead: train one suite by 1,2,8 processes at once")
+    parser.add_argument(
+        "--every", action="store_true", help="instead: kill before each change of two runs' files"
+    )
     parser.add_argument("--keep", type=Path, help="work in this folder, which stays")
     options = parser.parse_args(arguments)
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
@@ -145,6 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.processes:
         numbers = [int(number) for number in options.processes.split(",")]
         text, problems = many_processes.compare(folder, numbers)
+    elif options.every:
+        session = kill_at_every_change(folder, options.lanes, Suite(1, ("forward", "co-teaching")))
+        text, problems = session.text(), session.problems
     else:
         print(f"seed {seed}, in {folder}", flush=True)
         shared = set(_SHARED_MEMORY.iterdir())

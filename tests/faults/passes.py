@@ -30,6 +30,7 @@ class Undisturbed:
         table: what the command prints.
         results: as `bookkeeping.results`.
         pace: how long that took.
+        changes: how often it has changed the store.
     """
 
     def __init__(self, folder: Path, suite: Suite) -> None:
@@ -41,6 +42,7 @@ class Undisturbed:
             raise SystemExit(f"the undisturbed suite ended with {call.status}:\n{call.err}")
         first = call.first_run() or 0.0
         self.table, self.pace = call.out, Pace(first, (call.seconds - first) / suite.runs)
+        self.changes = len(call.changes())
         self.results = results(lab.store, set(finished(lab.store)))
         assert len(self.results) == suite.runs, f"{len(self.results)} runs are done"
 

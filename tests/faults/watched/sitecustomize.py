@@ -75,14 +75,15 @@ class _Watch:
         for number, trigger in enumerate(self._triggers):
             due = trigger["change"] == kind and count >= trigger["count"]
             is_run = os.getpid() != self._first
-            if not due or (trigger["to"] != "command" and not is_run):
+            # The fork server changes nothing itself, so that only its children can tell its id.
+            if not due or (trigger["to"] in ("run", "server") and not is_run):
                 continue
             # Once only, whichever process comes first.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(f"{self._log}/sent.{number}", os.O_CREAT | os.O_EXCL))
-                target = {"command": self._command, "run": os.getpid(), "server": os.getppid()}
+                targets = {"command": self._command, "server": os.getppid()}
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(target[trigger["to"]], trigger["signal"])
+                    os.kill(targets.get(trigger["to"], os.getpid()), trigger["signal"])
 
     def _note_end(self, staged: str, folder: str) -> None:
         """Note that the record of a run is about to be in place, and whether there was one."""
