@@ -53,9 +53,9 @@ def over(
             progress(done, len(keys))
 
 
-def is_faster(count: int) -> bool:
-    """Tell whether `over` so many keys takes several processes."""
-    return count >= _WORTHWHILE and _cores() > 1 and _can_fork()
+def is_faster(count: int, cores: int = 2) -> bool:
+    """Tell whether `over` so many keys takes several processes, on so many cores at least."""
+    return count >= _WORTHWHILE and _cores() >= cores and _can_fork()
 
 
 def _look_at(root: Path, look: Callable[[Path, str], T], keys: Sequence[str]) -> list[T]:

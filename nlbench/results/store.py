@@ -271,7 +271,8 @@ class Store:
         What is damaged is left to `check`, and so is what cannot be read.
         """
         unknown = [key for key in keys if key not in self._checked]
-        if not parallel.is_faster(len(unknown)):
+        # To send the records costs a fifth of the time that it takes to read them.
+        if not parallel.is_faster(len(unknown), cores=4):
             return
         for key, seen in zip(unknown, parallel.over(unknown, _seen, self.root), strict=True):
             if seen is not None:

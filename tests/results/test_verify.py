@@ -493,7 +493,7 @@ def test_records_that_were_read_ahead_are_the_same_and_damage_is_reported_once(
     monkeypatch.setattr(parallel, "_WORTHWHILE", 1)
     monkeypatch.setattr(parallel, "_CHUNK", 1)
     monkeypatch.setattr(parallel, "_can_fork", lambda: True)
-    monkeypatch.setattr(parallel, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "_cores", lambda: 4)
     edited(run / "record.json", '"last": 0.375', '"last": 0.875')
     keys = [*store.run_keys(), "f" * 16]
     one_by_one = {key: Store(store.root).check(key) for key in keys}
