@@ -89,6 +89,8 @@ def kill(
 ) -> Session:
     """Disturb passes until so many signals were sent, or so many minutes are over.
 
+    The time of the undisturbed suite, and of the last pass after these minutes, comes on top.
+
     Args:
         folder: an empty one, in which everything happens.
         lanes: how many passes go on at the same time.
@@ -105,7 +107,7 @@ def kill(
         numbers = range(first + lane, first + 100_000, lanes)
         made.append(Lane(folder / f"lane-{lane}", numbers, undisturbed, seed))
 
-    deadline = began + 60 * minutes
+    deadline = time.monotonic() + 60 * minutes
     wanted = -(-faults // lanes)
     try:
         with ThreadPoolExecutor(lanes) as pool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -43,14 +42,14 @@ class Together:
 
     Attributes:
         trained: how often each run was trained to its end, as number of times -> runs.
-        starts: how many runs each process has trained.
+        shares: how many runs each process has trained.
         problems: one line for everything that must not be.
     """
 
     processes: int
     seconds: float
     trained: Counter[int]
-    starts: list[int]
+    shares: list[int]
     table: str
     cache: list[str]
     problems: list[str] = field(default_factory=list)
@@ -92,9 +91,9 @@ def train_together(folder: Path, pictures: Path, processes: int) -> Together:
 
     ends = [end for call in calls for end in call.ends()]
     counts = Counter(key for key, status, _ in ends if status == "done")
-    starts = [len(re.findall(r"^\[\d+/\d+\]", call.err, re.MULTILINE)) for call in calls]
+    shares = [len(call.ends()) for call in calls]
     cache = sorted(path.name for path in (folder / "cache").rglob("*") if path.is_dir())
-    found = Together(processes, seconds, Counter(counts.values()), starts, calls[0].out, cache)
+    found = Together(processes, seconds, Counter(counts.values()), shares, calls[0].out, cache)
 
     problem = found.problems.append
     if found.trained != {1: RUNS}:
@@ -116,7 +115,7 @@ def train_together(folder: Path, pictures: Path, processes: int) -> Together:
 def compare(folder: Path, numbers: Sequence[int]) -> tuple[str, list[str]]:
     """Train the suite by each of these numbers of processes. Returns a report, and problems."""
     pictures = write_pictures(folder / "pictures")
-    lines = [f"{'processes':>9} {'seconds':>8} {'trained once':>13} {'table':>6}  reported by each"]
+    lines = [f"{'processes':>9} {'seconds':>8} {'trained once':>13} {'table':>6}  trained by each"]
     problems: list[str] = []
     first: tuple[str, object] | None = None
     for number in numbers:
@@ -129,6 +128,6 @@ def compare(folder: Path, numbers: Sequence[int]) -> tuple[str, list[str]]:
         problems += found.problems
         lines.append(
             f"{number:>9} {found.seconds:>8.1f} {found.trained[1]:>6} of {RUNS:<3} "
-            f"{'equal' if outcome == first else 'other':>6}  {found.starts}"
+            f"{'equal' if outcome == first else 'other':>6}  {found.shares}"
         )
     return "\n".join([*lines, *(f"PROBLEM: {line}" for line in problems)]), problems

@@ -25,8 +25,8 @@ def test_a_suite_survives_some_kills(tmp_path):
     print(session.text())
     assert session.problems == []
     assert all(session.passes)
-    # On a slow machine there may be fewer, but without any nothing was tested.
-    assert sum(fault.is_signal for fault in session.faults) >= 3
+    # On a slow machine there are fewer than ten, but without any nothing was tested.
+    assert any(fault.is_signal for fault in session.faults)
 
 
 @pytest.mark.nightly
