@@ -183,7 +183,7 @@ class _Walk:
         memory = self._number(("memory", data.untyped_storage().data_ptr()))
         on_host = data.cpu()
         facts = (
-            *(type(value).__name__, tuple(data.shape), data.dtype, data.stride(), data.device),
+            *(type(value).__name__, tuple(data.shape), data.dtype, data.stride(), data.device.type),
             *(value.requires_grad, memory, data.storage_offset()),
         )
         saved: Any = COMPARED

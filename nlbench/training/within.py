@@ -71,17 +71,25 @@ class EpochPlace:
 
     def take(self) -> dict[str, Any]:
         """Return the state after the last step, on the CPU. Raises held.Unseen."""
-        state, method = self.state, self.method
         # Marks on a GPU, which no checkpoint holds. An epoch's end looks at them, too.
-        ops.check_faults(state.task.device)
-        if not state.settled():
+        ops.check_faults(self.state.task.device)
+        if not self.state.settled():
             raise held.Unseen("a setting of the process, which the steps have changed")
-        if _reads_gradients(method):
+        if _reads_gradients(self.method):
             raise held.Unseen("the gradients of the last step, which the method may read")
+        # An object of a method may raise anything when it is looked at.
+        try:
+            taken = on_host(self._parts())
+            _require_readable(taken)
+        except Exception as error:
+            raise held.Unseen(f"{type(error).__name__}: {error}") from error
+        return taken
 
+    def _parts(self) -> dict[str, Any]:
+        state, method = self.state, self.method
         seen = self._look()
         losses = [loss for _, loss in state.losses]
-        taken = {
+        return {
             "done": self.done,
             "ended": self.ended,
             **state.state_dict(),
@@ -94,8 +102,6 @@ class EpochPlace:
             "texts": seen.texts,
             "values": seen.values,
         }
-        _require_readable(taken)
-        return on_host(taken)
 
     def _look(self) -> held.Held:
         state, method = self.state, self.method

@@ -1,7 +1,7 @@
 """A run that a signal or a budget stops ends within seconds, and goes on to the same result.
 
-`pytest tests/stories/test_stopping.py -m "" -n 0` prints a table of the seconds, statuses and
-places of each stop at its end.
+`pytest tests/stories/test_stopping.py -m "" -n 0 -s` prints a table of the seconds, statuses and
+places of the stops, for every method and signal.
 """
 
 import random
@@ -96,14 +96,20 @@ def stop(process, number):
     return time.monotonic() - began, err
 
 
+class Table:
+    """Prints a line for each stop, as soon as it is known."""
+
+    def __init__(self):
+        print("\n| method | stopped by | seconds | status | continues in | same result |")
+        print("| --- | --- | ---: | ---: | --- | --- |", flush=True)
+
+    def add(self, *cells):
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
 @pytest.fixture(scope="module")
 def table():
-    """Collect a line for each stop, and print them at the end."""
-    lines = []
-    yield lines
-    print("\n| method | stopped by | seconds | status | continues | same result |")
-    print("| --- | --- | ---: | ---: | --- | --- |")
-    print("\n".join(lines))
+    return Table()
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +148,7 @@ def test_a_signal_within_an_epoch_loses_nothing(tmp_path, whole, table, method, 
     assert seconds < SECONDS[number]
     finish(folder)
     same = results(folder) == whole(method)
-    table.append(
-        f"| {method} | {number.name} | {seconds:.1f} | {process.returncode} | {place} | {same} |"
-    )
+    table.add(method, number.name, f"{seconds:.1f}", process.returncode, place, same)
     assert same
 
 
@@ -162,8 +166,8 @@ def test_a_signal_while_a_helper_network_trains(tmp_path, whole, table, number):
     assert not list(folder.glob("store/runs/*/checkpoint.pt"))
     finish(folder)
     same = results(folder) == whole("forward")
-    line = f"| forward, its helper network | {number.name} | {seconds:.1f} |"
-    table.append(f"{line} {process.returncode} | in its epoch | {same} |")
+    name = "forward, its helper network"
+    table.add(name, number.name, f"{seconds:.1f}", process.returncode, "its own epoch", same)
     assert same
     assert not list(folder.glob("store/fits/*.going.pt"))
 

@@ -150,3 +150,23 @@ def test_an_epoch_begins_again_where_its_state_cannot_be_had(tmp_path, kind):
     else:
         # The stop waits for the end of the epoch, which is near.
         assert {step for _, step in stopper.stopped} == {0}
+
+
+def test_an_object_that_raises_when_it_is_looked_at_fails_no_run(tmp_path):
+    body = """
+    class Shy(dict):
+        def items(self):
+            raise RuntimeError("go away")
+
+    class Hides(Method):
+        def on_epoch_start(self, run, epoch):
+            self.shy = Shy()
+
+        def loss(self, logits, batch):
+            return F.cross_entropy(logits, batch.labels)
+    """
+    folder = method_file(tmp_path / "methods", "hides", body)
+    whole, pieces, _, stopper = both(tmp_path, {"hides": {}}, 9, methods_dir=folder, epochs=2)
+
+    assert outcome(pieces) == outcome(whole)
+    assert {step for _, step in stopper.stopped} <= {0}
