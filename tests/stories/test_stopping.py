@@ -10,7 +10,8 @@ import subprocess
 import time
 
 import pytest
-from sweeps import history, predictions
+import torch
+from sweeps import history, method_file, predictions
 from trial import NLBENCH
 
 from nlbench.results.store import Store
@@ -170,6 +171,38 @@ def test_a_signal_while_a_helper_network_trains(tmp_path, whole, table, number):
     table.add(name, number.name, f"{seconds:.1f}", process.returncode, "its own epoch", same)
     assert same
     assert not list(folder.glob("store/fits/*.going.pt"))
+
+
+SLEEPS = """
+    import time
+
+    class Sleeps(Method):
+        def loss(self, logits, batch):
+            return F.cross_entropy(logits, batch.labels)
+
+        def training_step(self, run, batch):
+            if run.step == 100:
+                (Path(__file__).parent / "asleep").touch()
+                time.sleep(60)
+            return super().training_step(run, batch)
+"""
+
+
+def test_a_step_that_does_not_end_in_time_loses_its_epoch_alone(tmp_path):
+    folder = tmp_path / "stopped"
+    write_suite(folder, "sleeps")
+    method_file(folder / "methods", "sleeps", SLEEPS)
+    process = start(folder, "--methods-dir", "methods", "--checkpoint-seconds", "3600")
+    wait_for(process, lambda: (folder / "methods/asleep").exists())
+    seconds, _ = stop(process, signal.SIGTERM)
+
+    assert process.returncode == 143
+    assert seconds < 10
+    # The first epoch has 88 steps.
+    (path,) = folder.glob("store/runs/*/checkpoint.pt")
+    saved = torch.load(path, weights_only=True)
+    assert len(saved["history"]) == 1
+    assert saved["within"] is None
 
 
 def test_both_of_two_runs_stop(tmp_path):
