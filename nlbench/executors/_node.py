@@ -258,8 +258,11 @@ def _kept_runs(
 
 def _in_its_process(runs: Runs, todo: Todo, wait: bool, listener: Listener) -> RunRecord | None:
     """Train a run, and pass on its reports. See `train`."""
+    # Whoever stops the run calls Python's handler of Ctrl-C, or sends SIGTERM. If the command was
+    # started to ignore Ctrl-C, as in the background of a script, Ray's processes ignore it, too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        # Whoever stops the run calls Python's handler of Ctrl-C, or sends SIGTERM.
         with StopSignals(runs.pause, runs.resume) as signals:
             return _attempt(runs, todo, wait, listener, signals)
     finally:

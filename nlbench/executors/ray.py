@@ -44,6 +44,9 @@ from nlbench.training.weights import FILE as WEIGHTS
 # Between two looks at what the tasks have sent.
 _LOOK_SECONDS = 0.25
 
+# Between two requests to stop.
+_ASK_SECONDS = 1.0
+
 # Nodes come and go. So long a count of them is used.
 _COUNT_SECONDS = 5.0
 
@@ -526,9 +529,13 @@ class _Sweep:
         if asked is not None or self._tasks.going:
             self._listener.on_stop(announced(asked))
 
-        self._tasks.cancel()
         deadline = time.monotonic() + seconds
+        asked_at = -math.inf
         while self._tasks.going and not self._signals.again and time.monotonic() < deadline:
+            # A task that is only being started does not hear it.
+            if time.monotonic() - asked_at > _ASK_SECONDS:
+                self._tasks.cancel()
+                asked_at = time.monotonic()
             done = self._tasks.ready(0.1)
             self._pass_on(only="on_stopped")
             for ref in done:
