@@ -171,10 +171,11 @@ class Progress(Listener):
             self._print_trace(record)
 
     def _print_trace(self, record: RunRecord) -> None:
-        # The message of a DataError says everything, and so does one that names the method's line.
+        # The message of a DataError says everything, and so does one that names the method's line
+        # or the fix.
         # `nlbench show` has their tracebacks, too.
         trace = record.error.get("traceback", "") if record.error else ""
-        said = record.error_type == DataError.__name__ or _names_a_line(record)
+        said = record.error_type == DataError.__name__ or _says_enough(record)
         if trace and not said:
             self._print(trace)
 
@@ -303,9 +304,9 @@ def _name(spec: RunSpec) -> str:
     return f"{spec.row} · {spec.condition.title} · seed {spec.seed}"
 
 
-def _names_a_line(record: RunRecord) -> bool:
-    """Return whether the message of a failed run names the line of the method's file."""
-    return re.search(r"\.py:\d+", record.error_message) is not None
+def _says_enough(record: RunRecord) -> bool:
+    """Return whether the message of a failed run names the line of the method's file, or a fix."""
+    return re.search(r"\.py:\d+|; fix: ", record.error_message) is not None
 
 
 def _result(record: RunRecord) -> str:

@@ -38,6 +38,7 @@ def test_a_warning_of_the_data_is_reported_once(capsys):
     [
         (DataError("a.jpg: torn"), False),
         (SystemExit("1 (mine.py:17: sys.exit(1))"), False),
+        (RuntimeError("backward twice; fix: store it detached"), False),
         (KeyError(1), True),
     ],
 )

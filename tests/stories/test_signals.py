@@ -43,7 +43,7 @@ def wait_for(seen, seconds=120):
 
 # The first tenth of a second belongs to Python itself, which may print a traceback.
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0, 3.0, 5.0])
-@pytest.mark.parametrize("number", STATUS)
+@pytest.mark.parametrize("number", list(STATUS))
 def test_a_signal_during_the_start_ends_it_at_once(start, seconds, number):
     process = start()
     time.sleep(seconds)
@@ -56,7 +56,7 @@ def test_a_signal_during_the_start_ends_it_at_once(start, seconds, number):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("number", STATUS)
+@pytest.mark.parametrize("number", list(STATUS))
 def test_a_signal_in_training_leaves_a_checkpoint_of_the_last_step(start, tmp_path, number):
     # Without the signal there would be no checkpoint for an hour.
     process = start("--checkpoint-seconds", "3600")

@@ -135,7 +135,7 @@ def place_of(err):
     return line.partition("continues in ")[2]
 
 
-@pytest.mark.parametrize(("method", "number"), cases())
+@pytest.mark.parametrize(("method", "number"), list(cases()))
 def test_a_signal_within_an_epoch_loses_nothing(tmp_path, whole, table, method, number):
     folder = tmp_path / "stopped"
     write_suite(folder, method)
