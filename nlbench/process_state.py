@@ -21,6 +21,7 @@ import ctypes
 import fcntl
 import functools
 import gc
+import inspect
 import os
 import random
 import resource
@@ -536,6 +537,8 @@ def _put_innards(function: types.FunctionType, innards: tuple[Any, ...]) -> None
 
 def _wraps(found: Any, value: Any) -> bool:
     """Return whether torch itself has wrapped the function, as it does with an optimiser's step."""
+    # A wrapper is itself wrapped anew around the innermost function.
+    originals = [value, inspect.unwrap(value)] if callable(value) else [value]
     waiting, seen = [found], set()
     while waiting:
         one = waiting.pop()
@@ -546,7 +549,7 @@ def _wraps(found: Any, value: Any) -> bool:
         # torch.compile wraps Module.__init__ without a mark, and some functions twice.
         seen.add(id(one))
         inner = [getattr(one, "__wrapped__", None), *_closed_over(one)]
-        if any(part is value for part in inner):
+        if any(part is original for part in inner for original in originals):
             return True
         waiting += inner
     return False

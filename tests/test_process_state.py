@@ -224,9 +224,12 @@ def test_what_torch_does_on_its_own_is_no_change():
     assert found.messages == []
 
 
-def test_the_wrappers_of_torch_compile_are_no_change():
-    # AdamW inherits this function.
+@pytest.mark.parametrize("wrapped_before", [False, True])
+def test_the_wrappers_of_torch_compile_are_no_change(monkeypatch, wrapped_before):
+    # AdamW inherits this function of Adam.
     own = torch.optim.AdamW
+    if wrapped_before:
+        monkeypatch.setattr(torch.optim.Adam, "_init_group", disable(own._init_group))
     try:
         change_and_check(lambda: setattr(own, "_init_group", disable(own._init_group)))
     finally:

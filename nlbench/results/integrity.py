@@ -110,7 +110,7 @@ class RunFiles:
 
 def checksum_of(value: Mapping[str, object]) -> str:
     """Return the checksum of a JSON object: of its values, and not of the layout of its text."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 

@@ -894,7 +894,7 @@ def test_a_method_that_is_told_more_says_so(plan, own):
         ("", "trial.yaml: a suite is a mapping with .*the file is empty"),
         ("- a\n- b\n", r"trial.yaml: a suite is a mapping with .*this is \['a', 'b'\]"),
         ("hello\n", "this is 'hello'"),
-        ("[" * 1000, "trial.yaml: not valid YAML"),
+        ("[" * 1000, "trial.yaml:1:51: lists or mappings are nested more than 50 levels deep"),
         (
             "name: trial\ndescription: größe\n".encode("latin-1"),
             "trial.yaml:2: not UTF-8 text .*save it as UTF-8",

@@ -69,5 +69,5 @@ def test_a_folder_that_is_removed_in_mid_run_is_an_error(tmp_path):
         if spec.row == "ce":
             shutil.rmtree(tmp_path / "out")
 
-    with pytest.raises(StoreError, match=r"1 run has ended and left no record"):
+    with pytest.raises(StoreError, match=r"was removed or renamed while runs were going on"):
         sw.run(listener(on_finish=remove))

@@ -24,10 +24,10 @@
 #define MOST_FILES 65536
 
 static char root[PATH_MAX];
-static long fail_at;    /* the first one is 1; 0 for none */
+static long fail_at; /* the first one is 1; 0 for none */
 static long counted;
 static int failing_errno = ENOSPC;
-static int stays;       /* the disk stays full */
+static int stays; /* the disk stays full */
 static char watched[MOST_FILES];
 
 void disk_arm(const char* folder, long at, int number, int stay) {
@@ -75,24 +75,24 @@ static int needs_space(int flags) {
   return (flags & (O_WRONLY | O_RDWR | O_CREAT)) != 0 || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
-#define OPENING(name)                                             \
-  int name(const char* path, int flags, ...) {                    \
-    va_list more;                                                 \
-    va_start(more, flags);                                        \
-    mode_t mode = va_arg(more, mode_t);                           \
-    va_end(more);                                                 \
+#define OPENING(name)                                               \
+  int name(const char* path, int flags, ...) {                      \
+    va_list more;                                                   \
+    va_start(more, flags);                                          \
+    mode_t mode = va_arg(more, mode_t);                             \
+    va_end(more);                                                   \
     if (is_below(path) && needs_space(flags) && fails()) return -1; \
-    return note(REAL(name)(path, flags, mode), path);             \
+    return note(REAL(name)(path, flags, mode), path);               \
   }
 
-#define OPENING_AT(name)                                          \
-  int name(int folder, const char* path, int flags, ...) {        \
-    va_list more;                                                 \
-    va_start(more, flags);                                        \
-    mode_t mode = va_arg(more, mode_t);                           \
-    va_end(more);                                                 \
+#define OPENING_AT(name)                                            \
+  int name(int folder, const char* path, int flags, ...) {          \
+    va_list more;                                                   \
+    va_start(more, flags);                                          \
+    mode_t mode = va_arg(more, mode_t);                             \
+    va_end(more);                                                   \
     if (is_below(path) && needs_space(flags) && fails()) return -1; \
-    return note(REAL(name)(folder, path, flags, mode), path);     \
+    return note(REAL(name)(folder, path, flags, mode), path);       \
   }
 
 OPENING(open)

@@ -44,7 +44,7 @@ def test_a_real_shortage_is_recorded_with_the_peak_and_a_hint(tmp_path):
     (failed,) = sw.failures()
 
     assert failed.error["peak_memory"] == pytest.approx(memory.peak_bytes(), rel=0.5)
-    assert "MB of memory at most. Fewer --jobs, a smaller network" in failed.error_message
+    assert "B of memory at most. Fewer --jobs, a smaller network" in failed.error_message
     # It is text of one line, as tables and lists show it.
     assert failed.error_message.startswith("RuntimeError: ")
 
