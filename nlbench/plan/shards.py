@@ -71,7 +71,7 @@ def divide(specs: Sequence[RunSpec], count: int) -> list[list[RunSpec]]:
 
 
 def _turn(row: int, condition: int) -> tuple[int, int]:
-    """Return when the runs of a row and condition are dealt: row by row, to and fro.
+    """Return when the runs of a row and condition are dealt: row by row, every other row backwards.
 
     The last shard of a round has no choice. In one direction that would always be the same
     condition.
