@@ -111,7 +111,7 @@ class _Server:
         while True:
             for key, _ in selector.select():
                 if key.fileobj is self._control:
-                    request, handles, *_ = socket.recv_fds(self._control, REQUEST.size, 2)
+                    request, handles = self._receive()
                     if not request:
                         self._end_all()
                         return
@@ -120,6 +120,15 @@ class _Server:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake, 4096)
             self._collect()
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        """Return a request with its files. It is empty if the other end is closed."""
+        try:
+            request, handles, *_ = socket.recv_fds(self._control, REQUEST.size, 2)
+        except ConnectionResetError:
+            # The sweep was killed, and has not read all replies.
+            return b"", []
+        return request, handles
 
     def _start(self, number: int, link: int, trace: int) -> None:
         """Make the process of a run."""
