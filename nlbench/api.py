@@ -306,12 +306,7 @@ def prepare(
     from nlbench.plan import tuning
 
     choice = Choice.of_user() if executor is None else executor
-    choice.check_device(device)
-    if shard is not None and choice.name == RAY:
-        raise SuiteError(
-            "--shard and --executor ray exclude each other: Ray divides the runs among its nodes; "
-            "start the command once"
-        )
+    choice.check(device, sharded=shard is not None)
     checked, problems = read_suite(suite)
     _check_only(only, checked)
     methods_dirs = [Path(methods_dir)] if methods_dir is not None else []

@@ -43,8 +43,7 @@ class Choice:
     ) -> Choice:
         """Return what was asked for, by options or by the environment variable NLBENCH_EXECUTOR.
 
-        Raises: SuiteError for a name that is no executor, and for options of another executor;
-            UserError for an executor whose package is not installed.
+        Raises: SuiteError for a name that is no executor, and for options of another executor.
         """
         chosen = name or os.environ.get("NLBENCH_EXECUTOR", "")
         if chosen:
@@ -57,16 +56,24 @@ class Choice:
                 f"--gpus-per-run {gpus_per_run:g}: must be above 0 and at most 1, because a run "
                 "trains on one GPU; 0.25 lets four runs share one"
             )
-        if chosen == RAY and importlib.util.find_spec(RAY) is None:
-            raise UserError(
-                f"--executor {RAY}: the package ray is not installed: pip install 'nlbench[ray]'"
-            )
         return cls(chosen, address or "", gpus_per_run)
 
-    def check_device(self, device: str) -> None:
-        """Raise SuiteError for devices that the executor cannot use."""
+    def check(self, device: str, sharded: bool = False) -> None:
+        """Check that the executor can train this sweep.
+
+        Args:
+            device: as the user names it.
+            sharded: the sweep is one shard of a suite.
+        Raises: SuiteError for what the executor cannot do; UserError if its package is not
+            installed.
+        """
         if self.name != RAY:
             return
+        if sharded:
+            raise SuiteError(
+                "--shard and --executor ray exclude each other: Ray divides the runs among its "
+                "nodes; start the command once"
+            )
         if ":" in device:
             raise SuiteError(
                 f"--device {device}: Ray assigns the GPUs of each node to runs; write --device "
@@ -74,6 +81,11 @@ class Choice:
             )
         if device == "cpu" and self.gpus_per_run is not None:
             raise SuiteError("--gpus-per-run and --device cpu exclude each other")
+        # Whoever has to change the command anyway need not install Ray for it.
+        if importlib.util.find_spec(RAY) is None:
+            raise UserError(
+                f"--executor {RAY}: the package ray is not installed: pip install 'nlbench[ray]'"
+            )
 
     @property
     def remote(self) -> bool:

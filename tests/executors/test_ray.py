@@ -336,12 +336,12 @@ def test_the_sweep_stops_in_time_and_counts_what_is_left(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def installed(monkeypatch):
-    """Let ray look installed."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+def without_ray(monkeypatch):
+    """Let ray look as if it were not installed: no message asks for it in vain."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
 
-def test_options_of_ray_are_refused_without_it(installed):
+def test_options_of_ray_are_refused_without_it(without_ray):
     with pytest.raises(SuiteError, match="--address a:1: is an option of --executor ray"):
         Choice.of_user(None, "a:1")
     with pytest.raises(SuiteError, match=r"--gpus-per-run 0\.5: is an option of --executor ray"):
@@ -351,22 +351,23 @@ def test_options_of_ray_are_refused_without_it(installed):
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.5])
-def test_a_run_has_at_most_one_gpu(installed, share):
+def test_a_run_has_at_most_one_gpu(without_ray, share):
     with pytest.raises(SuiteError, match="must be above 0 and at most 1"):
         Choice.of_user("ray", None, share)
 
 
-def test_ray_assigns_the_gpus(installed):
+def test_ray_assigns_the_gpus(without_ray):
     with pytest.raises(SuiteError, match="--device cuda:1: Ray assigns the GPUs"):
-        Choice.of_user("ray").check_device("cuda:1")
+        Choice.of_user("ray").check("cuda:1")
     with pytest.raises(SuiteError, match="exclude each other"):
-        Choice.of_user("ray", None, 0.5).check_device("cpu")
+        Choice.of_user("ray", None, 0.5).check("cpu")
+    with pytest.raises(SuiteError, match="Ray divides the runs among its nodes"):
+        Choice.of_user("ray").check("cpu", sharded=True)
 
 
-def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+def test_without_the_package_the_message_says_how_to_install_it(without_ray):
     with pytest.raises(UserError, match=r"pip install 'nlbench\[ray\]'"):
-        Choice.of_user("ray")
+        Choice.of_user("ray").check("cpu")
 
 
 @pytest.mark.parametrize(
