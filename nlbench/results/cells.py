@@ -240,6 +240,11 @@ class Results:
         selected.rows = [row for row in self.rows if row.name in names]
         return selected
 
+    @property
+    def all_rows(self) -> list[SuiteRow]:
+        """The rows of the suite, also those that were not selected."""
+        return self._all_rows
+
     # ---- Records --------------------------------------------------------------------------------
 
     def records_of(self, row: str, condition: int) -> list[RunRecord]:

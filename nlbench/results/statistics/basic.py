@@ -1,4 +1,4 @@
-"""The statistics of tables and reports, on plain numbers."""
+"""Means, tests of one difference, and agreement of orders."""
 
 from __future__ import annotations
 
@@ -103,6 +103,102 @@ def welch(first: Sample, second: Sample) -> Welch:
     se = math.sqrt(a + b)
     df = (a + b) ** 2 / (a**2 / (first.n - 1) + b**2 / (second.n - 1))
     return Welch(difference, se, df, _student_p(difference / se, df))
+
+
+# ---- Intervals of one difference -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference with its interval.
+
+    Attributes:
+        mean: the difference; None of its numbers is rounded.
+        low: the lower end, at the level that was asked for, for this difference on its own.
+        high: the upper end.
+        p: the two-sided p-value. Where a difference is one of several, it is the adjusted one.
+        n: how many seeds there are: pairs of runs, or, not paired, those of the smaller sample.
+        correlation: of the two rows over their seeds; None where they are not paired or constant.
+        kind: "paired" or "welch"; "hsu" for differences to the best of the others.
+        p_alone: the p-value before any adjustment, to which `low` and `high` belong.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+    correlation: float | None
+    kind: str
+    p_alone: float | None = None
+
+
+def student_critical(df: float, level: float) -> float:
+    """Return the value that Student's |t| exceeds with probability 1 - level."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, 1 - (1 - level) / 2))
+
+
+def correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Return Pearson's correlation, None of fewer than three pairs or where a side is constant."""
+    # Two points always lie on a line.
+    if len(x) < 3 or len(set(x)) == 1 or len(set(y)) == 1:
+        return None
+    return statistics.correlation(x, y)
+
+
+def paired_interval(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval | None:
+    """Return the mean of x - y with the paired t interval: d +- t(n - 1) s_d / sqrt(n).
+
+    None of no pairs. One pair has no interval. Where all differences are equal the interval has no
+    width. Coverage in 10,000 simulated tables of five seeds at 95%: see docs/statistics.md.
+    Source: Student, Biometrika 6(1), 1908.
+    """
+    deltas = [a - b for a, b in zip(x, y, strict=True)]
+    middle = mean(deltas)
+    if middle is None:
+        return None
+    std = sample_std(deltas)
+    n = len(deltas)
+    if std is None:
+        return Interval(middle, None, None, None, n, None, "paired")
+
+    margin = student_critical(n - 1, level) * std / math.sqrt(n) if std else 0.0
+    p = paired_p(middle, std, n)
+    return Interval(
+        middle, middle - margin, middle + margin, p, n, correlation(x, y), "paired", p_alone=p
+    )
+
+
+def welch_interval(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval | None:
+    """Return the difference of two means with Welch's t interval, as if no runs belonged together.
+
+    None where a side is empty. Without two values on both sides, or without any spread, there is
+    no interval.
+    Source: Welch, Biometrika 34(1/2), 1947.
+    """
+    if not x or not y:
+        return None
+    samples = []
+    for values in (x, y):
+        samples.append(Sample(statistics.fmean(values), sample_std(values), len(values)))
+    n = min(len(x), len(y))
+    found = welch(*samples)
+    if found.se is None or found.df is None:
+        return Interval(found.difference, None, None, None, n, None, "welch")
+    margin = student_critical(found.df, level) * found.se
+    low, high = found.difference - margin, found.difference + margin
+    return Interval(found.difference, low, high, found.p, n, None, "welch", p_alone=found.p)
+
+
+def share_error(share: float, n: int) -> float:
+    """Return the standard error of a share of `n` examples, by Wilson's interval with z = 1.
+
+    It is close to sqrt(p (1 - p) / n), and above 0 also for shares of 0 and 1.
+    Source: Wilson, Journal of the American Statistical Association 22(158), 1927.
+    """
+    return math.sqrt(share * (1 - share) / n + 1 / (4 * n * n)) / (1 + 1 / n)
 
 
 # ---- The order of methods -----------------------------------------------------------------------

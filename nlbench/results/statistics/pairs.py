@@ -1,0 +1,250 @@
+"""All pairs of rows at once: which differences are more than chance, and how large they may be.
+
+Two ways. *Tukey*: one spread for the whole table, from the model value = row + seed + rest, in
+which a seed is a block, because runs of one seed share data, weights and order. It is powerful,
+and wrong where some rows spread much more than others. *Holm*: a paired t test for each pair, with
+the spread of that pair, and Holm's correction over the pairs. It is right for any spreads, and
+with five seeds it needs large differences.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from nlbench.results.statistics import basic, ranges
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Adjust = Literal["tukey", "holm"]
+# Values by seed.
+BySeed = Mapping[int, float]
+
+# A spread below this share of the values is rounding: floats of equal differences are not equal.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row minus another one.
+
+    Attributes:
+        mean: the difference a - b.
+        low: the lower end of an interval that holds for all pairs at once; None without a test.
+        high: the upper end.
+        p: the adjusted two-sided p-value; None without a test.
+    """
+
+    a: str
+    b: str
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+
+    def differ(self, level: float = 0.95) -> bool:
+        """Tell whether the difference is more than chance at this level."""
+        return self.p is not None and self.p < 1 - level
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The model value = row + seed + rest, fitted by least squares.
+
+    Attributes:
+        rows: float64 (rows,), the effects of the rows, of which only differences mean something.
+        covariance: float64 (rows, rows), of the effects, in units of std ** 2.
+        std: the standard deviation of the rest, with `df` in its denominator.
+        rest: float64 (values,), what row and seed do not explain.
+        df: the degrees of freedom of the rest.
+    """
+
+    rows: np.ndarray
+    covariance: np.ndarray
+    std: float
+    rest: np.ndarray
+    df: int
+
+    def difference(self, i: int, j: int) -> tuple[float, float]:
+        """Return row i minus row j, and its standard error."""
+        variance = self.covariance[i, i] + self.covariance[j, j] - 2 * self.covariance[i, j]
+        return float(self.rows[i] - self.rows[j]), self.std * math.sqrt(max(0.0, float(variance)))
+
+
+def fit(row: Sequence[int], seed: Sequence[int], value: Sequence[float]) -> Fit | None:
+    """Fit row and seed effects to values, given as three lists of one length.
+
+    None where nothing is left to measure the spread with, or where some rows share no seed with
+    the others, directly or through other rows, so that they cannot be compared.
+
+    Args:
+        row: numbers from 0 on, each of them at least once.
+        seed: likewise. With one seed for all values there are no blocks: the one-way layout.
+    """
+    import numpy as np
+
+    rows, seeds = max(row) + 1, max(seed) + 1
+    y = np.asarray(value, dtype=float)
+    x = np.zeros((len(y), rows + seeds - 1))
+    x[np.arange(len(y)), row] = 1
+    # The first seed is the one that the others differ from.
+    for place, number in enumerate(seed):
+        if number:
+            x[place, rows + number - 1] = 1
+
+    df = len(y) - (rows + seeds - 1)
+    if df < 1 or np.linalg.matrix_rank(x) < x.shape[1]:
+        return None
+    inverse = np.linalg.inv(x.T @ x)
+    effects = inverse @ x.T @ y
+    rest = y - x @ effects
+    std = math.sqrt(float(rest @ rest) / df)
+    if std <= _ROUNDING * float(np.abs(y).max()):
+        std = 0.0
+    return Fit(effects[:rows], inverse[:rows, :rows], std, rest, df)
+
+
+def fit_table(values: Mapping[str, BySeed]) -> Fit | None:
+    """Fit the model to the values of rows by seed, in the order of the rows."""
+    seeds = sorted(set().union(*values.values()))
+    row, seed, value = [], [], []
+    for place, by_seed in enumerate(values.values()):
+        for number, one in by_seed.items():
+            row.append(place)
+            seed.append(seeds.index(number))
+            value.append(one)
+    return fit(row, seed, value)
+
+
+def is_complete(values: Mapping[str, BySeed]) -> bool:
+    """Tell whether all rows have the same seeds."""
+    return len({frozenset(by_seed) for by_seed in values.values()}) == 1
+
+
+# ---- Equal spreads ------------------------------------------------------------------------------
+
+
+def spread_p(values: Mapping[str, BySeed], fitted: Fit) -> float | None:
+    """Return the p-value of Bartlett's test that all rows spread alike around the model.
+
+    None for fewer than three rows: two rows have the same rest with opposite signs. The degrees of
+    freedom of a row are its share of those of the whole table.
+    Source: Bartlett, Proceedings of the Royal Society A 160, 1937.
+    """
+    if len(values) < 3 or fitted.std == 0:
+        return None
+    from scipy.special import chdtrc
+
+    shares = fitted.df / len(fitted.rest)
+    start, variances, dfs = 0, [], []
+    for by_seed in values.values():
+        rest = fitted.rest[start : start + len(by_seed)]
+        start += len(by_seed)
+        dfs.append(shares * len(by_seed))
+        variances.append(float(rest @ rest) / dfs[-1])
+    # A row that never varies is beyond any test, and differs from those that do.
+    if min(variances) <= (_ROUNDING * fitted.std) ** 2:
+        return 0.0
+
+    pooled = fitted.std**2
+    total, groups = sum(dfs), len(dfs)
+    logs = sum(df * math.log(variance) for df, variance in zip(dfs, variances, strict=True))
+    correction = 1 + (sum(1 / df for df in dfs) - 1 / total) / (3 * (groups - 1))
+    return float(chdtrc(groups - 1, max(0.0, (total * math.log(pooled) - logs) / correction)))
+
+
+# ---- Pairs --------------------------------------------------------------------------------------
+
+
+def tukey(values: Mapping[str, BySeed], level: float = 0.95) -> list[Pair] | None:
+    """Compare all pairs by Tukey's studentized range, in the order of itertools.combinations.
+
+    The model is value = row + seed + rest with one spread. Where all rows have all seeds this is
+    Tukey's test in a randomised complete block design, with (rows - 1)(seeds - 1) degrees of
+    freedom. With missing seeds each pair has its own standard error from the same fit, which is
+    the method of Tukey and Kramer; it holds its level or is a little too careful.
+    None where the model cannot be fitted.
+    Sources: Tukey 1953; Kramer, Biometrics 12(3), 1956; Hayter, Annals of Statistics 12(1), 1984.
+    """
+    fitted = fit_table(values)
+    if fitted is None:
+        return None
+    names = list(values)
+    places = list(itertools.combinations(range(len(names)), 2))
+    found = [fitted.difference(i, j) for i, j in places]
+
+    # All differences are exact, so there is nothing that a test could doubt.
+    if fitted.std == 0:
+        return [_exact(names[i], names[j], d) for (i, j), (d, _) in zip(places, found, strict=True)]
+
+    root = math.sqrt(2)
+    ps = ranges.tukey_p([root * abs(d) / se for d, se in found], len(names), fitted.df)
+    critical = ranges.tukey_critical(len(names), fitted.df, level) / root
+    pairs = []
+    for (i, j), (d, se), p in zip(places, found, ps, strict=True):
+        pairs.append(Pair(names[i], names[j], d, d - critical * se, d + critical * se, p))
+    return pairs
+
+
+def holm(values: Mapping[str, BySeed], level: float = 0.95) -> list[Pair]:
+    """Compare each pair by a t test, with Holm's correction over all pairs that have a test.
+
+    The test is the paired one over the seeds that both rows have, and Welch's where they share
+    fewer than two. The intervals are Bonferroni's, which all hold at once; Holm's test may find a
+    difference whose interval still contains 0 by a little.
+    Source: Holm, Scandinavian Journal of Statistics 6(2), 1979.
+    """
+    couples = list(itertools.combinations(values, 2))
+    # Known before any interval is computed, as it decides the level of each.
+    tested = sum(_tested(values[a], values[b]) for a, b in couples)
+    alone = 1 - (1 - level) / max(1, tested)
+    intervals = [between(values[a], values[b], alone) for a, b in couples]
+
+    known = [i for i, found in enumerate(intervals) if found and found.p is not None]
+    raw = [found.p for found in intervals if found is not None and found.p is not None]
+    adjusted = dict(zip(known, basic.holm(raw), strict=True))
+    pairs = []
+    for i, ((a, b), found) in enumerate(zip(couples, intervals, strict=True)):
+        if found is not None:
+            pairs.append(Pair(a, b, found.mean, found.low, found.high, adjusted.get(i)))
+    return pairs
+
+
+def between(x: BySeed, y: BySeed, level: float = 0.95) -> basic.Interval | None:
+    """Return x - y over the seeds that both have, or by Welch where these are fewer than two."""
+    common = sorted(set(x) & set(y))
+    paired = basic.paired_interval([x[s] for s in common], [y[s] for s in common], level)
+    if len(common) > 1:
+        return paired
+    unpaired = basic.welch_interval(list(x.values()), list(y.values()), level)
+    if paired is None or (unpaired is not None and unpaired.p is not None):
+        return unpaired
+    return paired
+
+
+def deviations(values: Mapping[str, BySeed]) -> list[float]:
+    """Return the sample standard deviation of the differences of each pair that shares two seeds.
+
+    In the order of itertools.combinations.
+    """
+    found = []
+    for a, b in itertools.combinations(values.values(), 2):
+        std = basic.sample_std([a[seed] - b[seed] for seed in sorted(set(a) & set(b))])
+        if std is not None:
+            found.append(std)
+    return found
+
+
+def _tested(x: BySeed, y: BySeed) -> bool:
+    found = between(x, y)
+    return found is not None and found.p is not None
+
+
+def _exact(a: str, b: str, difference: float) -> Pair:
+    if abs(difference) <= _ROUNDING:
+        return Pair(a, b, 0.0, 0.0, 0.0, 1.0)
+    return Pair(a, b, difference, difference, difference, 0.0)

@@ -1,0 +1,201 @@
+"""The comparison of a table in words: one sentence, and the notes that its numbers need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nlbench.results.metrics import METRICS
+from nlbench.results.statistics import power
+
+if TYPE_CHECKING:
+    from nlbench.results.analysis import Analysis, RowAnalysis
+
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+# More names than this do not help a reader.
+_MOST_NAMES = 6
+
+
+def number(count: int) -> str:
+    """Return a count as a word up to ten, else in digits."""
+    return _NUMBERS[count] if count < len(_NUMBERS) else f"{count}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, as "one seed" or "five seeds"."""
+    return f"{number(count)} {noun}{'s' * (count != 1)}"
+
+
+def names(rows: Sequence[str]) -> str:
+    """Return names with commas and "and"; of many the first ones, and how many there are more."""
+    if len(rows) > _MOST_NAMES:
+        shown = list(rows[: _MOST_NAMES - 1])
+        return f"{', '.join(shown)} and {number(len(rows) - len(shown))} more"
+    if len(rows) < 2:
+        return "".join(rows)
+    return f"{', '.join(rows[:-1])} and {rows[-1]}"
+
+
+def points(difference: float, metric: str) -> str:
+    """Return a difference in percentage points with two digits that count, or in its own unit."""
+    scale = getattr(METRICS[metric], "scale", 100.0)
+    size = abs(scale * difference)
+    digits = 2 if size < 1 else 1
+    text = f"{scale * difference:.{digits}f}"
+    return f"{text} points" if scale == 100 else text
+
+
+def with_words(analysis: Analysis, better: Sequence[tuple[str, str]], why: str) -> Analysis:
+    """Return the analysis with its sentence and notes.
+
+    Args:
+        better: the pairs (a, b) where a is more than chance better than b.
+        why: the reason for the adjustment, where the caller did not choose it.
+    """
+    parts = [_ties(analysis, better)]
+    seen = _seen(analysis)
+    if seen:
+        parts.append(seen)
+    sentence = "; ".join(parts) + "."
+    left_out = _left_out(analysis)
+    if left_out:
+        sentence += f" {left_out}"
+    notes = [*analysis.notes, *_notes(analysis, why)]
+    return replace(analysis, sentence=sentence, notes=notes)
+
+
+# ---- The sentence -------------------------------------------------------------------------------
+
+
+def _ties(analysis: Analysis, better: Sequence[tuple[str, str]]) -> str:
+    """Say which rows are best, and which of them cannot be told apart."""
+    rows = [row.row for row in analysis.rows if row.ranked]
+    if not rows:
+        return "no row can be ranked"
+    if len(rows) == 1:
+        return f"{rows[0]} is the only row that can be ranked"
+    if not analysis.pairs:
+        return "the rows are not compared"
+    if all(pair.p is None for pair in analysis.pairs):
+        return f"{rows[0]} has the best value; with one seed it is unknown whether that is chance"
+
+    beaten = set(better)
+    if not beaten:
+        return f"no two of the {number(len(rows))} rows can be told apart"
+    first = rows[0]
+    tied = [row for row in rows if row == first or (first, row) not in beaten]
+    others = [row for row in rows if row not in tied]
+    rest = _the_others(others)
+    if len(tied) == 1:
+        return f"{first} is better than {rest}"
+
+    together = not any((a, b) in beaten for a in tied for b in tied)
+    ahead = all((a, b) in beaten for a in tied for b in others)
+    if together and ahead:
+        both = "both are" if len(tied) == 2 else "each is"
+        return f"{names(tied)} cannot be told apart; {both} better than {rest}"
+    text = f"{first} has the best mean and cannot be told apart from {names(tied[1:])}"
+    if others:
+        return f"{text}; it is better than {rest}"
+    total = len(rows) * (len(rows) - 1) // 2
+    return f"{text}; {len(beaten)} of all {total} pairs can be told apart"
+
+
+def _the_others(rows: Sequence[str]) -> str:
+    if len(rows) <= 2:
+        return names(rows)
+    return f"the other {number(len(rows))}"
+
+
+def _seen(analysis: Analysis) -> str:
+    smallest = analysis.smallest_difference
+    if smallest is None or analysis.seeds < 2:
+        return ""
+    seeds = counted(analysis.seeds, "seed")
+    scale = getattr(METRICS[analysis.metric], "scale", 100.0)
+    if scale == 100 and smallest >= 1:
+        return f"{seeds} are too few to see any difference"
+    if smallest == 0:
+        return f"the {seeds} do not differ"
+    return f"{seeds} see differences of {points(smallest, analysis.metric)}"
+
+
+def _left_out(analysis: Analysis) -> str:
+    """Name the rows that are not ranked, each with the reason."""
+    diverged, empty = [], []
+    for row in analysis.rows:
+        if row.diverged:
+            diverged.append(f"{row.row} ({row.diverged} of {row.planned} seeds diverged)")
+        elif not row.n:
+            empty.append(row.row)
+    sentences = []
+    if diverged:
+        sentences.append(f"Not ranked: {names(diverged)}.")
+    if empty:
+        sentences.append(f"Without a value: {names(empty)}.")
+    return " ".join(sentences)
+
+
+# ---- Notes --------------------------------------------------------------------------------------
+
+
+def _notes(analysis: Analysis, why: str) -> list[str]:
+    notes = []
+    tested = sum(pair.p is not None for pair in analysis.pairs)
+    if tested:
+        notes.append(_of_letters(analysis, tested, why))
+        missing = _incomplete(analysis.rows)
+        if missing:
+            notes.append(missing)
+    if analysis.smallest_difference and analysis.seeds > 1:
+        notes.append(_of_power(analysis))
+    if analysis.test_error is not None and analysis.num_test is not None:
+        error = points(analysis.test_error, analysis.metric)
+        notes.append(
+            f"Sampling error of the test set: {error} for the best row (one standard error over "
+            f"{analysis.num_test:,} test examples; it says nothing about seeds)."
+        )
+    return notes
+
+
+def _of_letters(analysis: Analysis, tested: int, why: str) -> str:
+    chance = f"{100 * (1 - analysis.level):g}%"
+    if analysis.adjust == "tukey":
+        test = "Tukey's test with one spread for all rows and seeds as blocks"
+        doubt = ""
+        if why == "unequal":
+            doubt = " The spreads of the rows differ, so this test may be wrong; Holm's is not."
+    else:
+        test = "a paired t test of each pair, with Holm's correction"
+        doubt = ""
+        if why == "unequal":
+            doubt = " The rows spread too differently for Tukey's test."
+        elif why:
+            doubt = f" Tukey's test is not used: {why}."
+    return (
+        f"ties: rows that share a letter cannot be told apart ({test}; {chance} for all "
+        f"{tested} pair{'s' * (tested != 1)} together).{doubt}"
+    )
+
+
+def _incomplete(rows: Sequence[RowAnalysis]) -> str:
+    ranked = [row for row in rows if row.ranked]
+    fewer = [f"{row.row} ({row.n} of {row.planned})" for row in ranked if row.n < row.planned]
+    if not fewer or len({frozenset(row.values) for row in ranked}) == 1:
+        return ""
+    return (
+        f"Not all seeds of {names(fewer)} are done. Rows are compared over the seeds that they "
+        "have in common, so that a difference may not be that of the printed means."
+    )
+
+
+def _of_power(analysis: Analysis) -> str:
+    spread = ""
+    if analysis.adjust == "holm":
+        spread = " of median spread"
+    return (
+        f"{counted(analysis.seeds, 'seed')} see a difference if a true difference of that size is "
+        f"found with probability {power.POWER:g} in a pair{spread}."
+    ).capitalize()
