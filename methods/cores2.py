@@ -89,6 +89,10 @@ class CORES2(Method):
         counts = torch.bincount(labels[kept], minlength=self.task.num_classes).double()
         self.prior.copy_(torch.where(counts.sum() > 0, counts / counts.sum(), self.prior))
 
+    def own_labels(self) -> Tensor:
+        """Return which examples the sieve has kept at their last visit, (N,) of 0 and 1."""
+        return self.kept.double()
+
     # `weight` and `sieving` are saved as extra state, not as buffers: reading a buffer that lies
     # on a GPU would make every step wait for the device.
     def get_extra_state(self) -> Tensor:

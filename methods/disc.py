@@ -177,6 +177,14 @@ class DISC(Method):
         other_loss = F.cross_entropy(logits, labels[other])
         return share * own_loss + (1 - share) * other_loss
 
+    def own_labels(self) -> Tensor:
+        """Return how far the label is above the threshold, (N,), on average over the views.
+
+        It is 1/2 where the probability of the label is at the threshold of the next epoch.
+        """
+        above = (1 + (self.of_label - self.thresholds).mean(1)) / 2
+        return torch.where(self.confidence[:, 0] > 0, above, torch.nan)
+
     def on_epoch_end(self, run: Run, epoch: int) -> None:
         """Select the examples of the next epoch, then move the thresholds."""
         above = self.of_label > self.thresholds

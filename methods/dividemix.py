@@ -166,6 +166,10 @@ class DivideMix(Method):
         negative_entropy = (log_p.exp() * log_p).sum(1).mean()
         return F.nll_loss(log_p, labels) + (negative_entropy if self.penalty else 0.0)
 
+    def own_labels(self) -> Tensor:
+        """Return w, (N,), on average over the networks."""
+        return self.clean.mean(0)
+
     def predict(self, run: Run, images: Tensor) -> Tensor:
         return run.networks[0](images) + run.networks[1](images)
 

@@ -160,6 +160,11 @@ class ELRPlus(Method):
             torch._foreach_lerp_(average, weights, 1 - self.decay(step))
         return taught
 
+    def own_labels(self) -> Tensor:
+        """Return the targets, (N, C), on average over the networks."""
+        names = ("targets", "targets1")[: self.num_networks]
+        return torch.stack([self.get_buffer(name) for name in names]).mean(0)
+
     def decay(self, step: int) -> float:
         """Return the weight of the past in the averaged weights after `step`, counted from 0."""
         # The authors count steps from 1, and add 1 to the count here.

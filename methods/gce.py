@@ -86,6 +86,10 @@ class GCE(Method):
         if kept.any():
             self.weights.copy_(kept)
 
+    def own_labels(self) -> Tensor | None:
+        """Return the weights (N,) of the last refresh, 0 for an example that is pruned."""
+        return self.weights if self.truncate else None
+
     def on_epoch_end(self, run: Run, epoch: int) -> None:
         """Keep the network if it is the best so far on the validation part."""
         if hasattr(self, "best"):

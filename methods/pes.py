@@ -135,6 +135,10 @@ class PES(Method):
         weights = torch.where(counts > 0, balanced.clamp(max=self.max_weight), 0.0)
         self.class_weights.copy_(weights)
 
+    def own_labels(self) -> Tensor:
+        """Return which examples the last split has kept, (N,) of 0 and 1."""
+        return self.kept.double()
+
     def _refines(self, epoch: int) -> bool:
         return self.t1 <= epoch < self.start
 

@@ -53,3 +53,7 @@ class SOP(Method):
         v = F.embedding(batch.index, self.v, sparse=True)
         losses, _ = sop_loss(logits, batch.labels, u, v)
         return losses
+
+    def own_labels(self) -> Tensor:
+        """Return 1 - u^2, (N,): how far the label is no noise, as far as u has learnt it."""
+        return 1 - self.u.detach().squeeze(1).square().clamp(0, 1)

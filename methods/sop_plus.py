@@ -71,3 +71,7 @@ class SOPPlus(Method):
         loss = losses + followed + self.lam_balance * class_balance(q)
         run.backward_step(loss.mean())
         return logits
+
+    def own_labels(self) -> Tensor:
+        """Return 1 - u^2, (N,): how far the label is no noise, as far as u has learnt it."""
+        return 1 - self.u.detach().squeeze(1).square().clamp(0, 1)

@@ -302,7 +302,8 @@ class Method(nn.Module):
 
     State is kept in buffers, which checkpoints save. State with one entry per training example is a
     buffer with N rows, indexed by `batch.index`. A buffer `targets` (N, C) is compared with the
-    clean labels after each epoch. A buffer `T` (C, C) is stored with the predictions.
+    clean labels after each epoch, and stored by `own_labels`. A buffer `T` (C, C) is stored with
+    the predictions.
 
     Order of the calls:
 
@@ -312,6 +313,7 @@ class Method(nn.Module):
             for each item of batches: training_step  which calls loss or loss_and_grad
             on_epoch_end
             predict                                  on the test images, in evaluation mode
+        own_labels                                   once, after the last epoch
 
     Attributes:
         told: privileged information that the method uses: "noise_rate", "T". Tables mark it. A
@@ -409,3 +411,21 @@ class Method(nn.Module):
             name = type(self).__name__
             raise TypeError(f"{name} has {len(run.networks)} networks: define predict()")
         return run.networks[0](images)
+
+    def own_labels(self) -> Tensor | None:
+        """Return what the method has come to think of the given labels. It changes no number.
+
+        Kept as `own_score` and `own_label` in predictions.npz, so that suspect labels can be listed
+        by it.
+
+        Returns: (N, C), a soft label for each example, whose rows need not sum to 1; or (N,), how
+            far each given label is trusted, from 0 to 1; or None, if the method keeps no such
+            thing. Of an example with a row of zeros, or with NaN, nothing is known.
+            Default: the buffer `targets`, if it is (N, C).
+        """
+        targets = getattr(self, "targets", None)
+        if not isinstance(targets, Tensor):
+            return None
+        # A buffer of this name may be something else, and then it has another shape.
+        shape = self.task.num_train, self.task.num_classes
+        return targets if targets.shape == shape else None

@@ -30,6 +30,7 @@ HOOKS: dict[str, tuple[str, ...]] = {
     "training_step": ("run", "batch"),
     "on_epoch_end": ("run", "epoch"),
     "predict": ("run", "images"),
+    "own_labels": (),
 }
 
 # What nlbench and torch call on every method besides its hooks.

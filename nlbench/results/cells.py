@@ -43,9 +43,10 @@ class Cell:
 
     Attributes:
         planned: how many seeds the plan has.
-        values: the value of each seed that is done, in [0, 1].
+        values: the value of each seed that is done: a share in [0, 1], or in the metric's unit.
         failed: how many seeds failed or diverged.
         damaged: how many seeds have a record that cannot be used.
+        scale: the factor of the printed numbers, as `Metric.scale`.
     """
 
     planned: int
@@ -53,6 +54,7 @@ class Cell:
     failed: int = 0
     marks: str = ""
     damaged: int = 0
+    scale: float = 100.0
 
     @property
     def mean(self) -> float | None:
@@ -65,10 +67,10 @@ class Cell:
         return statistics.sample_std(list(self.values.values()))
 
     def text(self) -> str:
-        """Return mean±std in percent, followed by what is missing and by the marks.
+        """Return mean±std, followed by what is missing and by the marks.
 
-        "(2/5)" means that 2 of 5 seeds are done, "!1" that one failed, "?1" that the record of one
-        is damaged, "-" that there is none.
+        Shares are in percent, and other metrics in their unit. "(2/5)" means that 2 of 5 seeds are
+        done, "!1" that one failed, "?1" that the record of one is damaged, "-" that there is none.
         """
         unusable = []
         if self.failed:
@@ -83,7 +85,7 @@ class Cell:
             missing.append(f"{len(self.values)}/{self.planned}")
         missing += unusable
 
-        text = _percent(self.mean, self.std)
+        text = _scaled(self.mean, self.std, self.scale)
         if missing:
             text += f" ({', '.join(missing)})"
         return text + self.marks
@@ -102,6 +104,7 @@ class Difference:
         mean: over the `n` seeds that both rows have.
         std: the sample standard deviation; None for one seed.
         p: the two-sided p-value of the paired t test; None for one seed.
+        scale: as in Cell.
     """
 
     mean: float
@@ -109,21 +112,22 @@ class Difference:
     n: int
     p: float | None
     marks: str = ""
+    scale: float = 100.0
 
     def text(self) -> str:
-        """Return the difference in percentage points, with its p-value and marks."""
-        text = _percent(self.mean, self.std, signed=True)
+        """Return the difference, of shares in percentage points, with its p-value and marks."""
+        text = _scaled(self.mean, self.std, self.scale, signed=True)
         if self.p is not None:
             text += f" (p {p_value(self.p)})"
         return text + self.marks
 
 
-def _percent(mean: float, std: float | None, signed: bool = False) -> str:
-    text = f"{100 * mean:.2f}"
+def _scaled(mean: float, std: float | None, scale: float, signed: bool = False) -> str:
+    text = f"{scale * mean:.2f}"
     if signed:
-        text = f"{100 * mean:+.2f}"
+        text = f"{scale * mean:+.2f}"
     if std is not None:
-        text += f"±{100 * std:.2f}"
+        text += f"±{scale * std:.2f}"
     return text
 
 
@@ -140,8 +144,9 @@ def difference(cell: Cell, reference: Cell) -> Difference | None:
         return None
     std = statistics.sample_std(deltas)
     if std is None:
-        return Difference(mean, None, len(deltas), None)
-    return Difference(mean, std, len(deltas), statistics.paired_p(mean, std, len(deltas)))
+        return Difference(mean, None, len(deltas), None, scale=cell.scale)
+    p = statistics.paired_p(mean, std, len(deltas))
+    return Difference(mean, std, len(deltas), p, scale=cell.scale)
 
 
 # ---- A plan and its records ---------------------------------------------------------------------
@@ -296,7 +301,7 @@ class Results:
                 values[seed] = value
 
         marks = self._marks(self.records_of(row, condition))
-        return Cell(len(by_seed), values, failed, marks, damaged)
+        return Cell(len(by_seed), values, failed, marks, damaged, METRICS[metric].scale)
 
     def difference(
         self, row: str, reference: str, condition: int, metric: str = "last"

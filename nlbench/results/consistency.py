@@ -25,7 +25,10 @@ from nlbench.results.summary import metric_key, summarise
 _TARGETS = metric_key("target", "accuracy")
 
 # The arrays of predictions.npz with one value for each training image.
-_PER_TRAINING_IMAGE = ("train_index", "labels", "train", "train_prob", "train_loss", "names")
+_PER_TRAINING_IMAGE = (
+    *("train_index", "labels", "train", "train_prob", "train_loss", "names"),
+    *("margin", "own_score", "own_label"),
+)
 
 # NumPy reads no longer header of an array either.
 _LONGEST_HEADER = 10_000
@@ -128,11 +131,21 @@ def _of_predictions(record: RunRecord, path: Path) -> Iterator[str]:
         return
 
     noise: Mapping[str, Any] = record.noise
-    expected = {"test": noise.get("num_test")}
-    expected |= dict.fromkeys(_PER_TRAINING_IMAGE, noise.get("num_train"))
+    counts = {part: noise.get(f"num_{part}") for part in ("test", "train", "val")}
+    expected = {"test": counts["test"], "test_labels": counts["test"], "val_index": counts["val"]}
+    expected |= dict.fromkeys(_PER_TRAINING_IMAGE, counts["train"])
     for name, count in expected.items():
         if count is not None and name in shapes and shapes[name] != (count,):
             yield f"{name} has the shape {shapes[name]}, and the record counts {count} images"
+
+    classes = record.classes.get("num_classes")
+    for part, count in counts.items():
+        name = f"{part}_probs"
+        if None not in (count, classes) and shapes.get(name, (count, classes)) != (count, classes):
+            yield (
+                f"{name} has the shape {shapes[name]}, and the record counts {count} images and "
+                f"{classes} classes"
+            )
     if noise and "test" not in shapes:
         yield "it has no predictions of the test images"
 

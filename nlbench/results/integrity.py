@@ -260,7 +260,7 @@ def _whose(record: RunRecord, key: str) -> str:
 
 def _out_of_range(record: RunRecord) -> Iterator[str]:
     """Yield what is wrong with the values of a record."""
-    shares = {metric.key for metric in METRICS.values()}
+    shares = {metric.key for metric in METRICS.values() if metric.is_share}
     for name, value in record.metrics.items():
         if value is None:
             continue

@@ -1,14 +1,15 @@
 """The one list of metrics: names, headings, and the published number each can be compared with.
 
-To add a metric, compute it in `results.summary.summarise`, which puts it into every record under
-a key, and add one entry with that key to METRICS. The tables, `--metric`, the CSV file and
-`nlbench.load` then have it.
+To add a metric, compute it in `results.summary.summarise`, from the metrics of the epochs, or in
+`training.measures`, from the outputs of the last epoch. Both put it into every record under a key.
+Then add one entry with that key to METRICS. The tables, `--metric`, the CSV file and `nlbench.load`
+then have it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from nlbench.errors import SuiteError, did_you_mean
 
@@ -37,6 +38,8 @@ class Metric:
         heading: the heading of its column in a table.
         meaning: what it measures, as the title of its table says it.
         details: its place among the columns of the table of one condition; 0 leaves it out there.
+        unit: "%" for a share in [0, 1], which tables print in percent; "nats"; "epochs".
+        lower_is_better: whether a smaller value is the better one. None where neither is.
         reported_as: the published numbers that may be shown beside it; None if there are none.
     """
 
@@ -45,7 +48,19 @@ class Metric:
     heading: str
     meaning: str
     details: int = 0
+    unit: Literal["%", "nats", "epochs"] = "%"
+    lower_is_better: bool | None = False
     reported_as: Reported | None = None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its values are shares in [0, 1]."""
+        return self.unit == "%"
+
+    @property
+    def scale(self) -> float:
+        """The factor between a value of a record and the number that a table prints."""
+        return 100.0 if self.is_share else 1.0
 
 
 # In the order of the lines of the CSV file.
@@ -96,6 +111,7 @@ _LIST = (
         heading="memorised",
         meaning="wrongly labelled training examples predicted as labelled",
         details=11,
+        lower_is_better=True,
     ),
     Metric(
         "clean-right",
@@ -141,6 +157,53 @@ _LIST = (
         heading="single network",
         meaning="test accuracy of the networks one by one, their mean",
         details=9,
+    ),
+    Metric(
+        "labelwave",
+        key="labelwave",
+        heading="LabelWave",
+        meaning="test accuracy at the epoch that LabelWave selects, without any label",
+        details=12,
+    ),
+    Metric(
+        "labelwave-epoch",
+        key="labelwave_epoch",
+        heading="LabelWave epoch",
+        meaning="the epoch that LabelWave selects, counted from 0",
+        details=13,
+        unit="epochs",
+        lower_is_better=None,
+    ),
+    Metric(
+        "balanced",
+        key="balanced_accuracy",
+        heading="balanced",
+        meaning="balanced test accuracy after the last epoch, the mean over classes of the recall",
+        details=14,
+    ),
+    Metric(
+        "macro-f1",
+        key="macro_f1",
+        heading="macro F1",
+        meaning="macro F1 on the test images after the last epoch",
+        details=15,
+    ),
+    Metric(
+        "ece",
+        key="ece",
+        heading="ECE",
+        meaning="expected calibration error on the test images, 15 bins of equal width",
+        details=16,
+        lower_is_better=True,
+    ),
+    Metric(
+        "nll",
+        key="nll",
+        heading="NLL",
+        meaning="negative log-likelihood of the test labels after the last epoch",
+        details=17,
+        unit="nats",
+        lower_is_better=True,
     ),
 )
 

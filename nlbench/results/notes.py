@@ -31,6 +31,17 @@ _OF_COLUMNS = {
     "passes": "passes: forward passes for each training example and epoch, not counting helper "
     "networks.",
     "best": BEST,
+    "labelwave": "LabelWave: test accuracy at the first epoch after which the number of changed "
+    "predictions for training images rises, as a moving average over three epochs. It uses no "
+    "label.",
+    "labelwave-epoch": "LabelWave epoch: counted from 0, and no percentage.",
+    "balanced": "balanced: mean over the classes of the share of their test images that is "
+    "predicted right.",
+    "macro-f1": "macro F1: mean of F1 over the classes of the test images.",
+    "ece": "ECE: expected calibration error on the test images, with 15 bins of equal width; lower "
+    "is better.",
+    "nll": "NLL: mean negative log-likelihood of the true test labels, in nats and not in percent; "
+    "lower is better.",
 }
 
 

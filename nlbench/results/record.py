@@ -33,7 +33,8 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 # A number written as text is no number: whoever computes with it would fail.
 _STRICT = ConfigDict(strict=True)
 
-# Accuracies and shares in [0, 1], and epochs counted from 0. None for a share of nothing. The keys
+# Accuracies and shares in [0, 1], epochs counted from 0, and numbers of images. None for a share of
+# nothing. The keys
 # are open: a dataset may name further test sets. results.metrics lists those that tables know.
 Metrics = dict[str, int | float | None]
 
@@ -91,6 +92,9 @@ class ClassFacts(TypedDict, total=False):
     names: list[str]
     train: list[int]
     test: list[int]
+    # Of the test images of each class, the share that is predicted right after the last epoch. None
+    # for a class without test images.
+    recall: list[float | None]
     # Of a folder: what was left out of it, and what is odd in it. `warnings` has it as well.
     data_warnings: list[str]
 

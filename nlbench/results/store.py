@@ -331,7 +331,7 @@ class Store:
         A process that is killed meanwhile leaves the old run or the new one, whole.
 
         Args:
-            history: the metrics of each epoch; all have the keys of the first.
+            history: the metrics of each epoch.
             predictions: arrays by name, for predictions.npz.
         """
         folder = self.run_dir(record.key)
@@ -381,7 +381,9 @@ class Store:
         files: dict[str, Path] = {}
         if history:
             text = io.StringIO()
-            writer = csv.DictWriter(text, fieldnames=list(history[0]))
+            # An epoch may lack a column: what is recorded on request may be asked for later.
+            names = dict.fromkeys(itertools.chain.from_iterable(history))
+            writer = csv.DictWriter(text, fieldnames=list(names))
             writer.writeheader()
             writer.writerows(history)
             files[HISTORY] = staged / HISTORY

@@ -182,6 +182,7 @@ class _Block:
 
     Attributes:
         split: whether columns that do not fit the terminal go into further tables.
+        unit: that of the numbers, as `Metric.unit`.
     """
 
     subject: str
@@ -189,10 +190,11 @@ class _Block:
     lines: Lines
     notes: list[str]
     split: bool = False
+    unit: str = "%"
 
 
 def _written(block: _Block, results: Results, view: View) -> str:
-    title = _title(results, block.subject)
+    title = _title(results, block.subject, block.unit)
     if view.fmt == "latex":
         label = f"{results.suite} {block.subject}"
         return formats.latex(title, block.headings, block.lines, block.notes, label=label)
@@ -201,12 +203,12 @@ def _written(block: _Block, results: Results, view: View) -> str:
     )
 
 
-def _title(results: Results, subject: str) -> str:
+def _title(results: Results, subject: str, unit: str) -> str:
     seeds = f"{results.seeds} seeds"
     if results.seeds == 1:
         seeds = "1 seed"
     return (
-        f"{results.suite}: {subject} in %, mean±sample std over {seeds}; "
+        f"{results.suite}: {subject} in {unit}, mean±sample std over {seeds}; "
         f"protocol {results.protocol}, track {results.track}"
     )
 
@@ -222,7 +224,8 @@ def _of_all_conditions(results: Results, reference: str | None, view: View) -> l
         # The numbers of networks alone are not worth a table.
         if len(last) == 2 and len(headings) > 2:
             headings, lines = headings[:-1], [line[:-1] for line in lines]
-    blocks = [_Block(shown.meaning, headings, lines, _notes(results, shown), split=True)]
+    below = _notes(results, shown)
+    blocks = [_Block(shown.meaning, headings, lines, below, split=True, unit=shown.unit)]
 
     # Differences are taken of the headline, the last epoch, and of no other metric.
     if view.metric is None and reference is not None and len(results.rows) > 1:

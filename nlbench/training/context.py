@@ -57,6 +57,8 @@ class RunOptions:
         leave_held: end when only runs are left that other processes hold, and do not wait for them.
         debug: raise the error of a run, instead of recording it.
         save_weights: keep the weights of the final networks beside the record.
+        save_probabilities: keep the predicted probabilities of all examples, also where they are
+            many.
         executor: name of a module of `nlbench.executors`; empty for the usual choice.
         address: the cluster of the executor `ray`; empty for a Ray of this machine alone.
         gpus_per_run: the part of a GPU that the executor `ray` reserves for a run.
@@ -75,6 +77,7 @@ class RunOptions:
     leave_held: bool = False
     debug: bool = False
     save_weights: bool = False
+    save_probabilities: bool = False
     executor: str = ""
     address: str = ""
     gpus_per_run: float = 1.0

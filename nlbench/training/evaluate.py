@@ -30,25 +30,25 @@ class Diverged(Exception):
 
 def evaluate_epoch(
     method: Method, run: Run, scored: Mapping[str, tuple[TrainingImages, Tensor]]
-) -> tuple[Metrics, Tensor]:
+) -> tuple[Metrics, dict[str, Tensor]]:
     """Evaluate the method on all parts, in evaluation mode.
 
     Args:
         scored: images and labels (n,) int64 by the part's name; "test" is one of them.
-    Returns: the accuracies, and the predicted classes (n,) int64 of the test images.
+    Returns: the accuracies, and the logits (n, C) of each part by its name.
     Raises: Diverged for outputs that are not finite.
     """
     predict = predictor(method, run)
     metrics: Metrics = {}
-    predicted = {}
+    logits = {}
     try:
         for name, (part_images, true) in scored.items():
-            part_accuracies, predicted[name] = score(predict, part_images, true)
+            part_accuracies, logits[name] = score(predict, part_images, true)
             metrics |= keyed(name, part_accuracies)
     except ArithmeticError as error:
         # The last step that was taken is the one that made the weights.
         raise Diverged(str(error), run.epoch, run.step - 1) from None
-    return metrics, predicted["test"]
+    return metrics, logits
 
 
 def predictor(method: Method, run: Run) -> Callable[[Tensor], Tensor]:
@@ -68,7 +68,7 @@ def predictor(method: Method, run: Run) -> Callable[[Tensor], Tensor]:
 def score(
     predict: Callable[[Tensor], Tensor], images: TrainingImages, labels: Tensor
 ) -> tuple[dict[str, float], Tensor]:
-    """Return the accuracies of `predict` on plain images, and its classes (n,) int64.
+    """Return the accuracies of `predict` on plain images, and its logits (n, C).
 
     Raises: ArithmeticError if an output is not finite.
     """
@@ -76,7 +76,7 @@ def score(
     # The argmax of NaN is a class like any other, so the accuracy would not show it.
     if not logits.isfinite().all():
         raise ArithmeticError("the network's output is not finite")
-    return accuracies(logits, labels), logits.argmax(1)
+    return accuracies(logits, labels), logits
 
 
 def predict_all(

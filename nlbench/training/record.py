@@ -55,12 +55,14 @@ def ended(
     facts: MethodFacts,
     metrics: Metrics,
     error: Diverged | None = None,
+    recall: list[float | None] | None = None,
 ) -> RunRecord:
     """Return the record of a run that was trained to its end, or until it diverged.
 
     Args:
         metrics: empty for a run that diverged.
         error: says where a run diverged.
+        recall: of each class of the test images.
     """
     protocol = spec.protocol
     weights = models.weights_file(protocol.model, protocol.weights)
@@ -78,7 +80,7 @@ def ended(
         environment={**environment(options, protocol), "weights": weights},
         method=facts,
         code=progress.code,
-        classes=class_facts(data),
+        classes=class_facts(data, recall),
         warnings=progress.warnings,
         error=diverged,
     )
@@ -197,8 +199,8 @@ def noise_facts(spec: RunSpec, data: RunData) -> NoiseFacts:
     return facts
 
 
-def class_facts(data: RunData) -> ClassFacts:
-    """Return the classes, and the images of each."""
+def class_facts(data: RunData, recall: list[float | None] | None) -> ClassFacts:
+    """Return the classes, the images of each and, of a run that is done, the recall of each."""
     count = data.info.num_classes
     facts: ClassFacts = {
         "num_classes": count,
@@ -206,6 +208,8 @@ def class_facts(data: RunData) -> ClassFacts:
         "train": describe.class_counts(data.labels, count),
         "test": describe.class_counts(data.test_labels, count),
     }
+    if recall is not None:
+        facts["recall"] = recall
     if data.info.located_by == "suite":
         facts["data_warnings"] = list(data.warnings)
     return facts

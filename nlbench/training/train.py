@@ -15,16 +15,19 @@ from torch import Tensor
 from nlbench.method import Method
 from nlbench.plan.spec import RunSpec
 from nlbench.process_state import Guard
-from nlbench.results.record import Metrics, RunRecord
+from nlbench.results.record import MethodFacts, Metrics, RunRecord
 from nlbench.results.store import Store
 from nlbench.results.summary import summarise
 from nlbench.training import evaluate, record
 from nlbench.training.checkpoint import Checkpoint, Progress
 from nlbench.training.context import Listener, RunOptions
+from nlbench.training.counters import Counters
 from nlbench.training.epoch import train_epoch
 from nlbench.training.estimate import estimated_noise_rate, needs_estimate
-from nlbench.training.examples import Counter, GivenLosses, example_arrays
+from nlbench.training.examples import example_arrays
 from nlbench.training.helper import HelperNetworks
+from nlbench.training.measures import test_measures, test_recall
+from nlbench.training.opinions import own_arrays, probability_arrays
 from nlbench.training.phases import unreached
 from nlbench.training.pulse import Pulse, Stopped, current
 from nlbench.training.run_data import RunData
@@ -76,9 +79,7 @@ def _train(
         # ---- What the run consists of -----------------------------------------------------------
         labels = own_tensor(data.labels, device)
         clean_labels = None if data.clean_labels is None else own_tensor(data.clean_labels, device)
-        memorisation = None if clean_labels is None else evaluate.Memorisation(labels, clean_labels)
-        losses = GivenLosses(labels)
-        counters: list[Counter] = [losses] if memorisation is None else [memorisation, losses]
+        counters = Counters.of(labels, clean_labels)
 
         guard.messages += dict.fromkeys(data.warnings)
         progress = Progress(record.code_of(spec, options), guard.messages)
@@ -120,7 +121,7 @@ def _train(
                 method.load_state_dict(saved["method"])
                 state.load_state_dict(saved)
                 progress.load_state_dict(saved)
-                losses.load_state_dict(saved["losses"])
+                counters.load_state_dict(saved["counters"])
                 listener.on_resume(spec, len(progress.history), protocol.epochs)
             rules.enter_context(reporting_a_stop(saver, spec, listener))
             rules.enter_context(saver)
@@ -128,30 +129,31 @@ def _train(
             # ---- Epochs -------------------------------------------------------------------------
             for epoch in range(len(progress.history), protocol.epochs):
                 kept = {"method": method.state_dict(), **state.state_dict()}
-                kept["losses"] = losses.state_dict()
+                kept["counters"] = counters.state_dict()
                 saver.begin_epoch(epoch, {**kept, **progress.state_dict()})
 
                 began = time.perf_counter()
                 # The passes of an evaluation are not part of what a method costs.
                 state.passes.active = True
-                loss = train_epoch(state, method, epoch, counters, saver)
+                loss = train_epoch(state, method, epoch, counters.active(), saver)
                 state.passes.active = False
                 began -= saver.take_earlier_seconds()
                 if state.bad_step != NO_BAD_STEP:
                     raise evaluate.Diverged("the loss is not finite", epoch, state.bad_step)
 
                 trained = clock(device)
-                accuracies, predicted = evaluate.evaluate_epoch(method, state, scored)
+                accuracies, logits = evaluate.evaluate_epoch(method, state, scored)
                 metrics: Metrics = {
                     "epoch": epoch,
                     "loss": loss,
                     **accuracies,
-                    **evaluate.shares("online", memorisation),
+                    **counters.take(),
                     **evaluate.target_metrics(method, clean_labels),
                     "seconds": trained - began,
                     "images_per_second": state.examples_per_epoch / (trained - began),
                 }
                 progress.add(metrics, trained - began, time.perf_counter() - trained)
+                predicted = logits["test"].argmax(1)
                 progress.one_class.append(is_one_class(predicted, scored["test"].labels))
                 listener.on_epoch(spec, epoch, protocol.epochs, metrics)
             guard.settle("training", all_parts=True)
@@ -171,9 +173,8 @@ def _train(
                 method,
                 state,
                 scored,
-                predicted,
-                memorisation,
-                losses,
+                logits,
+                counters,
             )
         guard.require_unchanged()
         if options.save_weights and ended.status == "done":
@@ -241,14 +242,13 @@ def finish(
     method: Method,
     state: RunState,
     scored: Mapping[str, Scored],
-    predicted: Tensor,
-    memorisation: evaluate.Memorisation | None,
-    losses: GivenLosses,
+    logits: Mapping[str, Tensor],
+    counters: Counters,
 ) -> tuple[RunRecord, dict[str, np.ndarray]]:
     """Return the record of a run that was trained to its end, and the arrays of predictions.npz.
 
     Args:
-        predicted: (n,) int64, the last epoch's classes of the test images.
+        logits: (n, C) of each scored part, after the last epoch.
     Raises: RuntimeError for a method that wrote to the given labels.
     """
     labels = state.task.labels
@@ -257,9 +257,12 @@ def finish(
             "the method wrote to task.labels, which is read only: keep corrected labels in a buffer"
         )
 
+    test_labels = scored["test"].labels
     metrics = summarise(progress.history, scored)
+    metrics |= test_measures(logits["test"], test_labels)
     predictions = {
-        "test": _classes(predicted),
+        "test": _classes(logits["test"].argmax(1)),
+        "test_labels": data.test_labels.astype("int16"),
         "train_index": data.train_index.astype("int32"),
         "labels": data.labels.astype("int16"),
     }
@@ -276,34 +279,52 @@ def finish(
         metrics["single_mean"] = sum(singles) / len(singles)
         metrics["single_best"] = max(singles)
 
+    kept = {part: logits[part] for part in ("test", "val") if part in logits}
     train_logits = None
     # A pass over all training images costs less than an epoch, so it is always made, except where
     # an epoch is a small part of them: predicting a million images is expensive.
-    if memorisation is not None or not state.epoch_size:
+    memorisation = counters.memorisation
+    if memorisation is not None or not state.epoch_size or options.save_probabilities:
         predict = evaluate.predictor(method, state)
         train_logits = evaluate.predict_all(predict, state.images)
-        predictions |= example_arrays(train_logits, labels, losses, data)
+        predictions |= example_arrays(train_logits, labels, counters.losses, data)
+        kept["train"] = train_logits
     if memorisation is not None and train_logits is not None:
         everything = torch.arange(len(train_logits), device=train_logits.device)
         memorisation.count(train_logits.argmax(1), everything)
         metrics |= evaluate.shares("final", memorisation)
 
-    test_labels = scored["test"].labels
     signs = signs_of(progress.history, progress.one_class, test_labels, labels, train_logits)
     if signs:
         facts["signs"] = list(signs)
         progress.warnings += [f"training: {words}" for words in signs.values()]
 
-    # A method that estimates the transition matrix keeps it in a buffer of this name.
+    predictions |= _estimated_matrix(method, data, facts)
+    predictions |= probability_arrays(kept, options.save_probabilities)
+    if "val_probs" in predictions:
+        predictions["val_index"] = data.val_index.astype("int32")
+    own, problem = own_arrays(method)
+    predictions |= own
+    if problem:
+        progress.warnings.append(f"method: {problem}")
+
+    recalls = test_recall(logits["test"], test_labels)
+    ended = record.ended(spec, data, options, progress, facts, metrics, recall=recalls)
+    return ended, predictions
+
+
+def _estimated_matrix(method: Method, data: RunData, facts: MethodFacts) -> dict[str, np.ndarray]:
+    """Return the method's estimate of the transition matrix, if any, and state its error."""
+    # A method that estimates it keeps it in a buffer of this name.
     C = data.info.num_classes
     estimate = getattr(method, "T", None)
-    if isinstance(estimate, Tensor) and estimate.shape == (C, C):
-        predictions["T"] = estimate.detach().double().cpu().numpy()
-        if data.T is not None:
-            error = abs(predictions["T"] - data.T).mean()
-            facts["T_mean_absolute_error"] = float(error)
+    if not isinstance(estimate, Tensor) or estimate.shape != (C, C):
+        return {}
 
-    return record.ended(spec, data, options, progress, facts, metrics), predictions
+    matrix = estimate.detach().double().cpu().numpy()
+    if data.T is not None:
+        facts["T_mean_absolute_error"] = float(abs(matrix - data.T).mean())
+    return {"T": matrix}
 
 
 def _classes(predicted: Tensor) -> np.ndarray:

@@ -1,0 +1,109 @@
+"""What is counted of the logits that training steps return, besides memorisation and losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlbench.method import Batch
+from nlbench.results.record import Metrics
+from nlbench.results.summary import CHANGES, COMPARED
+from nlbench.training import evaluate
+from nlbench.training.evaluate import Memorisation
+from nlbench.training.examples import Counter, GivenLosses
+
+
+class PredictionChanges:
+    """Counts the examples whose predicted class has changed since the epoch before.
+
+    An example is compared if both epochs have seen it in a step that returned logits. Where a
+    method goes through the examples once for each of its networks, the last pass counts.
+
+    Args:
+        labels: (N,) int64, the given labels, whose number and device alone are used.
+    """
+
+    def __init__(self, labels: Tensor):
+        # The predicted classes in this epoch and in the one before, -1 for an example not seen.
+        # Written on the device, so that a step does not wait for it.
+        self._now = torch.full_like(labels, -1)
+        self._before = torch.full_like(labels, -1)
+
+    def add(self, logits: Tensor, batch: Batch) -> None:
+        """Keep the classes that logits (B, C) predict for a batch."""
+        self._now.index_copy_(0, batch.index, logits.argmax(1))
+
+    def take(self) -> Metrics:
+        """Return how many examples have changed, and of how many, and begin the next epoch.
+
+        Both are None if no example was compared, as in the first epoch.
+        """
+        compared = (self._now >= 0) & (self._before >= 0)
+        changed = compared & (self._now != self._before)
+        number, changes = int(compared.sum()), int(changed.sum())
+
+        self._before.copy_(self._now)
+        self._now.fill_(-1)
+        if not number:
+            return {CHANGES: None, COMPARED: None}
+        return {CHANGES: changes, COMPARED: number}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds of it."""
+        return {"now": self._now, "before": self._before}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        self._now.copy_(state["now"])
+        self._before.copy_(state["before"])
+
+
+@dataclass
+class Counters:
+    """All that is counted in the steps of a run.
+
+    Attributes:
+        memorisation: None where no true label is known.
+    """
+
+    losses: GivenLosses
+    changes: PredictionChanges
+    memorisation: Memorisation | None
+
+    @classmethod
+    def of(cls, labels: Tensor, clean_labels: Tensor | None) -> Counters:
+        """Make the counters of a run.
+
+        Args:
+            labels, clean_labels: (N,) int64, as `Memorisation` takes them; None if no true label is
+                known.
+        """
+        memorisation = None if clean_labels is None else Memorisation(labels, clean_labels)
+        return cls(GivenLosses(labels), PredictionChanges(labels), memorisation)
+
+    def by_name(self) -> dict[str, Counter]:
+        """Return the counters that look at the steps."""
+        found: dict[str, Counter] = {"losses": self.losses, "changes": self.changes}
+        if self.memorisation is not None:
+            found["memorisation"] = self.memorisation
+        return found
+
+    def active(self) -> list[Counter]:
+        """Return the counters, for the steps of an epoch."""
+        return list(self.by_name().values())
+
+    def take(self) -> Metrics:
+        """Return the metrics of the epoch that has ended, and begin the next one."""
+        return {**evaluate.shares("online", self.memorisation), **self.changes.take()}
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Return what a checkpoint holds of them."""
+        return {name: counter.state_dict() for name, counter in self.by_name().items()}
+
+    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Restore what `state_dict` returned."""
+        for name, counter in self.by_name().items():
+            if name in state:
+                counter.load_state_dict(state[name])
