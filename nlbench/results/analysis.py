@@ -139,7 +139,7 @@ def analyse(
     check_metric(metric)
     baseline = baseline_of(results, against)
     rows = [_row(results, row, condition, metric) for row in results.all_rows]
-    lower = bool(getattr(METRICS[metric], "lower_is_better", metric == "memorised"))
+    lower = bool(METRICS[metric].lower_is_better)
     rows.sort(key=lambda row: _order(row, lower))
 
     # In the analysis below higher is better. Differences are turned back before they are returned.

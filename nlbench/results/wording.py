@@ -40,7 +40,7 @@ def names(rows: Sequence[str]) -> str:
 
 def points(difference: float, metric: str) -> str:
     """Return a difference in percentage points with two digits that count, or in its own unit."""
-    scale = getattr(METRICS[metric], "scale", 100.0)
+    scale = METRICS[metric].scale
     size = abs(scale * difference)
     digits = 2 if size < 1 else 1
     text = f"{scale * difference:.{digits}f}"
@@ -114,7 +114,7 @@ def _seen(analysis: Analysis) -> str:
     if smallest is None or analysis.seeds < 2:
         return ""
     seeds = counted(analysis.seeds, "seed")
-    scale = getattr(METRICS[analysis.metric], "scale", 100.0)
+    scale = METRICS[analysis.metric].scale
     if scale == 100 and smallest >= 1:
         return f"{seeds} are too few to see any difference"
     if smallest == 0:
