@@ -630,7 +630,7 @@ def table(
     out: str | Path = "results",
     *,
     suite: str | None = None,
-    fmt: Literal["md", "csv", "latex"] = "md",
+    fmt: Literal["md", "csv", "latex", "html"] = "md",
     metric: str | None = None,
     against: str | None = None,
     only: Sequence[str] | None = None,
@@ -644,7 +644,7 @@ def table(
     Args:
         out: the folder that holds the records.
         suite: one of the suites in that folder. The default is all of them.
-        fmt: "md" for Markdown, "csv" or "latex".
+        fmt: "md" for Markdown, "csv", "latex" or "html".
         metric: shows this metric alone, for example "best".
         against: the row that differences are taken to. The default is "ce".
         only: rows to show, and the one that differences are taken to.
@@ -662,7 +662,7 @@ def table(
     _check_folders(out=out, methods_dir=methods_dir)
     for name, value in (("suite", suite), ("metric", metric), ("against", against)):
         arguments.check_text(name, value)
-    arguments.check_choice("fmt", fmt, ("md", "csv", "latex"))
+    arguments.check_choice("fmt", fmt, ("md", "csv", "latex", "html"))
     arguments.check_flag("details", details)
     arguments.check_flag("published", published)
     rows = arguments.check_texts("only", only, "row names", '["ce", "elr"]')

@@ -42,6 +42,7 @@ class TableFormat(StrEnum):
     md = "md"
     csv = "csv"
     latex = "latex"
+    html = "html"
 
 
 @app.command(
@@ -63,7 +64,7 @@ def table(
     ] = None,
     format_: Annotated[
         TableFormat,
-        typer.Option("--format", help="Markdown, CSV with all conditions and metrics, or LaTeX."),
+        typer.Option("--format", help="Markdown, CSV with all conditions and metrics, LaTeX or HTML."),
     ] = TableFormat.md,
     only: Annotated[
         str | None,

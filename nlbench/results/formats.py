@@ -1,4 +1,4 @@
-"""Tables as Markdown and LaTeX: a title, headings, lines of cells, and notes below them."""
+"""Tables as Markdown, LaTeX and HTML: a title, headings, lines of cells, and notes below them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from nlbench.errors import on_one_line
+from nlbench.results.html_table import html as html
 
-Format = Literal["md", "csv", "latex"]
+Format = Literal["md", "csv", "latex", "html"]
 
 # A Markdown table whose lines are no longer than this fits a terminal.
 WIDTH = 80

@@ -198,6 +198,8 @@ def _written(block: _Block, results: Results, view: View) -> str:
     if view.fmt == "latex":
         label = f"{results.suite} {block.subject}"
         return formats.latex(title, block.headings, block.lines, block.notes, label=label)
+    if view.fmt == "html":
+        return formats.html(title, block.headings, block.lines, block.notes)
     return formats.markdown(
         title, block.headings, block.lines, block.notes, width=view.width, split=block.split
     )
