@@ -64,7 +64,9 @@ def table(
     ] = None,
     format_: Annotated[
         TableFormat,
-        typer.Option("--format", help="Markdown, CSV with all conditions and metrics, LaTeX or HTML."),
+        typer.Option(
+            "--format", help="Markdown, CSV with every condition and metric, LaTeX or HTML."
+        ),
     ] = TableFormat.md,
     only: Annotated[
         str | None,
