@@ -8,7 +8,7 @@ interrupt.take_over()
 from nlbench.cli.app import app, main  # isort: skip
 
 # The order of these imports is the order of the commands in `nlbench --help`.
-from nlbench.cli import run, results, store, reproduce, catalogue, methods, doctor, bench  # isort: skip
+from nlbench.cli import run, results, report, store, reproduce, catalogue, methods, doctor, bench  # isort: skip
 
 __all__ = [
     "app",
@@ -17,6 +17,7 @@ __all__ = [
     "doctor",
     "main",
     "methods",
+    "report",
     "reproduce",
     "results",
     "run",

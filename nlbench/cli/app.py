@@ -31,6 +31,8 @@ P = ParamSpec("P")
 ORDER = (
     "run",
     "table",
+    "report",
+    "publish",
     "list",
     "show",
     "data",
