@@ -85,13 +85,14 @@ MAY = {
     # nlbench/__init__.py imports them inside a function, when a name is asked for.
     "": {"api", "reproduction", "errors"},
     "cli": {"api", "reproduction", "executors", "conformance", "bench", "results", "plan", "data"}
-    | {"registry", "build", "models", "ops", "errors", "hardware", "child"},
+    | {"report", "registry", "build", "models", "ops", "errors", "hardware", "child"},
     "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"},
     "reproduction": {"executors", "results", "plan", "data", "registry", "models", "errors"},
     "executors": {"training", "results", "plan", "data", "code_hash", "registry"}
     | {"models", "errors", "files", "hardware", "process_state", "child"},
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}
     | {"contract", "child", "errors"},
+    "report": {"results", "registry", "errors", "files"},
     "bench": {"results", "ops", "errors", "hardware"},
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}
     | {"method", "contract", "ops", "errors", "files", "hardware", "streams", "process_state"},
@@ -195,6 +196,7 @@ def test_a_method_file_imports_little(path):
         "results.store",
         "results.table",
         "results.agreement",
+        "report.page",
     ],
 )
 def test_lists_and_tables_do_without_torch(module):

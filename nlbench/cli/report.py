@@ -27,9 +27,9 @@ SuiteOption = Annotated[
 @guarded
 def report(
     results: Results = Path("results"),
-    to: Annotated[
-        Path, typer.Option("--to", metavar="FILE", help="The file to write.")
-    ] = Path("report.html"),
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write.")] = Path(
+        "report.html"
+    ),
     suite: SuiteOption = None,
     methods_dir: MethodsDir = None,
 ) -> None:

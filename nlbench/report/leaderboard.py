@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nlbench.results import analysis, statistics
@@ -21,7 +21,7 @@ NETS, PASSES, SECONDS = "nets", "passes", "seconds"
 # What is shown before a reader chooses anything else.
 _FIRST = ("last", TIES, RANK, MINUS, "best", "memorised", NETS)
 
-# What a metric's columns are, when a reader chooses one. The statistics are those of the last epoch.
+# The columns beside the last epoch: statistics are those of this metric.
 _WITH_LAST = (TIES, RANK, MINUS, BEST_MINUS)
 
 
@@ -226,6 +226,9 @@ def _cells(
 def _of_metric(cell: Cell, name: str) -> Entry:
     """Return a mean with its standard deviation, and the rest of what a table prints of a cell."""
     linked = name == "last" or bool(cell.values)
+    # The marks of a cell are the same for every metric, so they stand beside the first one alone.
+    if name != "last":
+        cell = replace(cell, marks="")
     if cell.mean is None:
         return Entry(cell.text(), linked=linked)
     text = f"{100 * cell.mean:.2f}"

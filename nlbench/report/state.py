@@ -121,16 +121,18 @@ def _condition(store: Store, key: str) -> tuple[str, str]:
 def _marked(results: Results, mark: str) -> list[str]:
     """Return the cells with a mark, in words. A row with it everywhere is named once."""
     found = []
+    every = 0
     for row in results.rows:
         places = []
         for condition, title in enumerate(results.conditions):
             if mark in results.cell(row.name, condition, "last").marks:
                 places.append(title)
-        if len(places) == len(results.conditions) > 1:
-            found.append(f"{row.name} everywhere")
+        if len(places) == len(results.conditions):
+            found.append(row.name)
+            every += 1
         elif places:
             found.append(f"{row.name} on {', '.join(places)}")
-    return found
+    return ["all rows"] if every == len(results.rows) > 1 else found
 
 
 def _notes(results: Results) -> list[str]:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nlbench.results import notes, table, with_published
-from nlbench.results.cells import Results
-
 from nlbench.report import pictures, protocol, state
 from nlbench.report.leaderboard import Entry, Leaderboard, leaderboard
 from nlbench.report.pictures import Pictures
 from nlbench.report.state import State
+from nlbench.results import notes, table, with_published
+from nlbench.results.cells import Results
 
 if TYPE_CHECKING:
     from nlbench.registry import MethodFile
@@ -211,7 +210,11 @@ def _run_cells(plan: Mapping[str, Any], store: Store, found: State, runs: Runs) 
     without = {(run.row, run.condition, run.seed): run.what for run in found.not_done}
     cells: dict[tuple[int, int], RunCell] = {}
     for cell in plan["cells"]:
-        row, condition, title = cell["row"], cell["condition"], plan["conditions"][cell["condition"]]
+        row, condition, title = (
+            cell["row"],
+            cell["condition"],
+            plan["conditions"][cell["condition"]],
+        )
         place = rows[row], condition
         if place not in cells:
             cells[place] = RunCell(*place, row, title, [])
