@@ -7,9 +7,11 @@ is in nlbench.ops.elr_loss.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nlbench import ops
 from nlbench.method import Batch, Method, Task
@@ -40,3 +42,12 @@ class ELR(Method):
     def loss_and_grad(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         labels, index = batch.labels, batch.index
         return ops.elr_step(logits, labels, index, self.targets, beta=self.beta, lam=self.lam)
+
+    def gradient_parts(self, logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the gradients of cross entropy and regulariser, as in Figure 2 of the paper."""
+        t = self.targets[batch.index]
+        # Without a label, cross entropy has no gradient. The targets hold this batch already, and
+        # are not updated again.
+        _, of_mean = ops.elr_step_soft(logits, torch.zeros_like(t), t, lam=self.lam)
+        one_hot = F.one_hot(batch.labels, t.shape[1])
+        return {"ce": logits.softmax(1) - one_hot, "regulariser": len(batch) * of_mean}

@@ -25,6 +25,7 @@ from nlbench.plan.suite_file import Suite, read_suite
 from nlbench.results.formats import WIDTH
 from nlbench.results.leftovers import tidy
 from nlbench.results.record import RunRecord
+from nlbench.results.requested import has_probabilities
 from nlbench.results.store import Store, Warn
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Sweep:
         jobs: Jobs | None = None,
         cuda_graphs: bool | None = None,
         save_weights: bool = False,
+        save_probabilities: bool = False,
+        record_gradients: bool = False,
         timeout: float = DEFAULT_TIMEOUT_MINUTES,
         ends: float = math.inf,
     ) -> None:
@@ -82,8 +85,8 @@ class Sweep:
         Args:
             listener: gets reports on the runs.
             debug: train only the first run, in this process, and raise its error.
-            checkpoint_seconds, checkpoint_epochs, jobs, cuda_graphs, save_weights, timeout: see
-                `nlbench.run`.
+            checkpoint_seconds, checkpoint_epochs, jobs, cuda_graphs, save_weights,
+                save_probabilities, record_gradients, timeout: see `nlbench.run`.
             ends: when the time that the user gave is over, on the monotonic clock.
         Raises: StoreError for a store that cannot be written; SuiteError for published weights that
             cannot be had and for devices that do not exist; BudgetSpent if runs are left at the
@@ -108,6 +111,8 @@ class Sweep:
             jobs=self._count_jobs(jobs, todo, devices),
             debug=debug,
             save_weights=save_weights,
+            save_probabilities=save_probabilities,
+            record_gradients=record_gradients,
             executor=self.executor.name,
             address=self.executor.address,
             gpus_per_run=self.executor.gpus_per_run or 1.0,
@@ -126,7 +131,9 @@ class Sweep:
             self.store.warn(f"warning: {line}")
 
         if save_weights:
-            self._warn_of_missing_weights()
+            self._warn_of_missing("--save-weights", "weights", _has_weights)
+        if save_probabilities:
+            self._warn_of_missing("--save-probabilities", "probabilities", has_probabilities)
         plan = {
             **self.plan.as_json(),
             "method_files": self._method_files(),
@@ -161,15 +168,20 @@ class Sweep:
         # shard that leaves the tries of others alone might wait for one that has not begun.
         return not (self.plan.tries and self.shard.leftovers)
 
-    def _warn_of_missing_weights(self) -> None:
-        """Warn of runs that are done, whose weights can only be had by training again."""
+    def _warn_of_missing(self, option: str, what: str, has: Callable[[Path], bool]) -> None:
+        """Warn of runs that are done and lack what an option keeps: it is had by training again.
+
+        Args:
+            what: that, as a word of the message.
+            has: returns whether the folder of a run has it.
+        """
         todo = {spec.key for spec in self.state.todo}
         done = {spec.key for spec in self.specs if spec.key in self.state.done} - todo
-        lost = [key for key in done if not (self.store.run_dir(key) / "weights.pt").is_file()]
+        lost = [key for key in done if not has(self.store.run_dir(key))]
         if lost:
             runs = "1 run was" if len(lost) == 1 else f"{len(lost)} runs were"
             self.store.warn(
-                f"{runs} trained before without --save-weights, so their weights are not there. "
+                f"{runs} trained before without {option}, so their {what} are not there. "
                 "Another --out trains them again."
             )
 
@@ -443,6 +455,8 @@ def run(
     progress: bool = True,
     checkpoint_epochs: int = 0,
     budget: str | float | None = None,
+    save_probabilities: bool = False,
+    record_gradients: bool = False,
 ) -> pd.DataFrame:
     """Train the runs that a suite still lacks, and return its records, older ones included.
 
@@ -492,6 +506,12 @@ def run(
         budget: the time for this call, as seconds or as a text such as "6h", "90m" or "1:30:00".
             Before its end the runs that go on write checkpoints and stop, and a warning says how
             many are left.
+        save_probabilities: keep the predicted probabilities of all training, validation and test
+            images of each run that is trained now, as float16 in predictions.npz. Where they are at
+            most 20,000 numbers they are always kept.
+        record_gradients: keep, for each epoch of each run that is trained now, the mean gradient at
+            the true class, for right and for wrong labels and each term of the loss apart. For
+            methods that have the hook `gradient_parts`, such as ce and elr.
 
     Returns: as `load`, for the runs asked for: a line for each row, condition and seed.
     Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError;
@@ -508,6 +528,8 @@ def run(
     ends = time.monotonic() + arguments.check_budget(budget)
     arguments.check_flag("cuda_graphs", cuda_graphs, optional=True)
     arguments.check_flag("save_weights", save_weights)
+    arguments.check_flag("save_probabilities", save_probabilities)
+    arguments.check_flag("record_gradients", record_gradients)
     arguments.check_flag("progress", progress)
     parallel_jobs = None if jobs is None else arguments.check_jobs(jobs)
     arguments.check_text("executor", executor)
@@ -547,6 +569,8 @@ def run(
                 jobs=parallel_jobs,
                 cuda_graphs=cuda_graphs,
                 save_weights=save_weights,
+                save_probabilities=save_probabilities,
+                record_gradients=record_gradients,
                 timeout=timeout,
                 ends=ends,
             )
@@ -762,6 +786,10 @@ def _row_names(store: Store) -> dict[str, list[str]]:
             if cell["row"] not in rows:
                 rows.append(cell["row"])
     return names
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / "weights.pt").is_file()
 
 
 def _check_folders(**folders: object) -> None:

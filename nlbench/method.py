@@ -315,6 +315,8 @@ class Method(nn.Module):
             predict                                  on the test images, in evaluation mode
         own_labels                                   once, after the last epoch
 
+    With `--record-gradients`, gradient_parts is called after each step that returned logits.
+
     Attributes:
         told: privileged information that the method uses: "noise_rate", "T". Tables mark it. A
             constructor may set it on the instance, if it depends on a hyperparameter.
@@ -411,6 +413,22 @@ class Method(nn.Module):
             name = type(self).__name__
             raise TypeError(f"{name} has {len(run.networks)} networks: define predict()")
         return run.networks[0](images)
+
+    def gradient_parts(self, logits: Tensor, batch: Batch) -> Mapping[str, Tensor] | None:
+        """Return the terms of the last step's gradient, each apart. It changes no number.
+
+        Called with `--record-gradients`, after each training step that returned logits, without
+        gradient. history.csv then has, for each term, the mean of its entry at the true class, over
+        the correctly labelled examples and over the wrongly labelled ones.
+
+        Args:
+            logits: (B, C), what the step returned, computed before it changed the network.
+            batch: the item's first Batch. The method's own state is that after the step.
+        Returns: (B, C) by a short name, such as "ce" and "regulariser": the derivative of that term
+            of each example's loss by the logits, not divided by B. None, if the method does not
+            tell them apart; that is the default.
+        """
+        return None
 
     def own_labels(self) -> Tensor | None:
         """Return what the method has come to think of the given labels. It changes no number.

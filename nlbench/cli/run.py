@@ -110,6 +110,22 @@ SaveWeights = Annotated[
         "record; nlbench.load_weights reads them.",
     ),
 ]
+SaveProbabilities = Annotated[
+    bool,
+    typer.Option(
+        "--save-probabilities",
+        help="Keep the predicted probabilities of all training, validation and test images of each "
+        "run that is trained now, as float16. Those of few images are always kept.",
+    ),
+]
+RecordGradients = Annotated[
+    bool,
+    typer.Option(
+        "--record-gradients",
+        help="Keep, for each epoch, the mean gradient at the true class for right and for wrong "
+        "labels, each term of the loss apart. For methods that tell them apart: ce and elr.",
+    ),
+]
 ShardOption = Annotated[
     str | None,
     typer.Option(
@@ -205,6 +221,8 @@ def run(
     gpus_per_run: GpusPerRun = None,
     cuda_graphs: CudaGraphs = None,
     save_weights: SaveWeights = False,
+    save_probabilities: SaveProbabilities = False,
+    record_gradients: RecordGradients = False,
     dry_run: DryRun = False,
     prepare_only: Prepare = False,
     methods_dir: MethodsDir = None,
@@ -241,6 +259,8 @@ def run(
         "several GPUs": "," in (gpus or device),
         "--shard": shard is not None,
         "--save-weights": save_weights,
+        "--save-probabilities": save_probabilities,
+        "--record-gradients": record_gradients,
         "--cuda-graphs": cuda_graphs is not None,
         "--checkpoint-seconds": checkpoint_seconds != 10.0,
         "--checkpoint-epochs": checkpoint_epochs != 0,
@@ -318,6 +338,8 @@ def run(
                 jobs=parallel_jobs,
                 cuda_graphs=cuda_graphs,
                 save_weights=save_weights,
+                save_probabilities=save_probabilities,
+                record_gradients=record_gradients,
                 timeout=timeout,
                 ends=ends,
             )

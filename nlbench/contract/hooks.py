@@ -31,6 +31,7 @@ HOOKS: dict[str, tuple[str, ...]] = {
     "on_epoch_end": ("run", "epoch"),
     "predict": ("run", "images"),
     "own_labels": (),
+    "gradient_parts": ("logits", "batch"),
 }
 
 # What nlbench and torch call on every method besides its hooks.

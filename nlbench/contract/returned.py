@@ -6,7 +6,7 @@ that no step waits for a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -161,6 +161,26 @@ def predicted_logits(logits: object, rows: int, classes: int) -> Tensor:
         fix = "return the scores of the classes as floating point"
         raise MethodError(f"{wanted}, and returned {described(logits)}", fix)
     return logits
+
+
+def gradient_parts(parts: object, rows: int, classes: int) -> Mapping[str, Tensor]:
+    """Return what the hook `gradient_parts` returned for logits (rows, classes); {} for None.
+
+    Raises: MethodError for anything but names with tensors (rows, classes).
+    """
+    if parts is None:
+        return {}
+    fix = f'return {{"ce": ..., "regulariser": ...}} with a tensor ({rows}, {classes}) for each'
+    if not isinstance(parts, Mapping):
+        raise MethodError(f"gradient_parts returned {described(parts)}, which names no parts", fix)
+    for name, part in parts.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise MethodError(f"gradient_parts has a part {name!r}; names are single words", fix)
+        if not isinstance(part, Tensor) or part.shape != (rows, classes):
+            raise MethodError(f"gradient_parts[{name!r}] is {described(part)}", fix)
+        if not part.is_floating_point():
+            raise MethodError(f"gradient_parts[{name!r}] is no floating point, {part.dtype}", fix)
+    return parts
 
 
 def plan_of(items: object) -> Iterable[Any]:

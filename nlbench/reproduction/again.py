@@ -11,7 +11,7 @@ import datetime
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nlbench.errors import StoreError, UserError
 from nlbench.plan.spec import RunSpec
@@ -20,11 +20,10 @@ from nlbench.results import numbers, reproduced
 from nlbench.results.comparison import Verdict, compare
 from nlbench.results.integrity import RunFiles
 from nlbench.results.record import RunRecord
+from nlbench.results.requested import kept_on_request
 from nlbench.results.store import Store
 
 if TYPE_CHECKING:
-    import torch
-
     from nlbench.executors.base import Listener
 
 # Nothing goes on from these checkpoints but a run whose process was lost.
@@ -78,7 +77,7 @@ def reproduce(
         results[result.key] = result
         report(result)
 
-    todo: dict[str, list[RunSpec]] = {}
+    todo: dict[_How, list[RunSpec]] = {}
     compared: dict[str, RunFiles] = {}
     for key in keys:
         files = store.check(key) or RunFiles()
@@ -93,7 +92,9 @@ def reproduce(
             tell(Result(key, files.record, name, Verdict.UNTRIED, str(error)))
         else:
             compared[key] = files
-            todo.setdefault(_device_for(files.record, options), []).append(spec)
+            device = _device_for(files.record, options)
+            how = _How(device, *kept_on_request(store.run_dir(key)))
+            todo.setdefault(how, []).append(spec)
 
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nlbench-reproduce-"))
@@ -101,9 +102,8 @@ def reproduce(
         ended = False
         try:
             with listener(len(compared)) as listening:
-                for device, specs in todo.items():
-                    devices = base.pick_devices(device)
-                    _train(specs, options, devices, source, again, listening)
+                for how, specs in todo.items():
+                    _train(specs, options, how, source, again, listening)
             ended = True
         finally:
             # After an interruption, too: what was trained by then has its result.
@@ -125,10 +125,18 @@ def _device_for(record: RunRecord, options: Options) -> str:
     return "cpu" if options.device == "auto" and on_cpu else options.device
 
 
+class _How(NamedTuple):
+    """How some of the runs are trained again: the names of the devices, and what they keep."""
+
+    device: str
+    probabilities: bool
+    gradients: bool
+
+
 def _train(
     specs: Sequence[RunSpec],
     options: Options,
-    devices: tuple[torch.device, ...],
+    how: _How,
     source: Source,
     again: Store,
     listener: Listener,
@@ -136,6 +144,7 @@ def _train(
     from nlbench import executors
     from nlbench.executors import base, workers
 
+    devices = base.pick_devices(how.device)
     run_options = base.RunOptions(
         devices=devices,
         data_dir=source.places.data_dir,
@@ -143,6 +152,8 @@ def _train(
         checkpoint_seconds=_CHECKPOINT_SECONDS,
         jobs=workers.count_jobs(options.jobs, specs, devices),
         timeout_seconds=60 * options.timeout,
+        save_probabilities=how.probabilities,
+        record_gradients=how.gradients,
     )
     again.require_writable()
     todo = [base.Todo(spec, None) for spec in specs]

@@ -53,7 +53,8 @@ def compare(was: RunNumbers, now: RunNumbers) -> Comparison:
     found = first_difference(was, now, complete=True)
     apart = differing(was.record.environment, now.record.environment)
     if found is None:
-        return Comparison(Verdict.BITS, _what_was_compared(was), not apart)
+        detail = _what_was_compared(was) + _what_is_new(was, now)
+        return Comparison(Verdict.BITS, detail, not apart)
     if not apart:
         detail = f"{_in_words(found)}; hardware and versions are the same"
         return Comparison(Verdict.DIFFERS, detail, True)
@@ -66,6 +67,14 @@ def _what_was_compared(run: RunNumbers) -> str:
         f"{epochs} with {len(run.columns)} columns each, {len(run.arrays)} arrays of predictions, "
         f"{len(run.record.metrics)} metrics"
     )
+
+
+def _what_is_new(was: RunNumbers, now: RunNumbers) -> str:
+    """Name what only the second training has, because today's code measures more."""
+    new = [name for name in now.columns if name not in was.columns]
+    new += [name for name in now.arrays if name not in was.arrays]
+    new += [name for name in now.record.metrics if name not in was.record.metrics]
+    return f"; measured only now: {', '.join(dict.fromkeys(new))}" if new else ""
 
 
 def _in_words(found: Difference) -> str:

@@ -59,6 +59,8 @@ class RunOptions:
         save_weights: keep the weights of the final networks beside the record.
         save_probabilities: keep the predicted probabilities of all examples, also where they are
             many.
+        record_gradients: let methods that can tell the terms of their gradient apart do so after
+            each step.
         executor: name of a module of `nlbench.executors`; empty for the usual choice.
         address: the cluster of the executor `ray`; empty for a Ray of this machine alone.
         gpus_per_run: the part of a GPU that the executor `ray` reserves for a run.
@@ -78,6 +80,7 @@ class RunOptions:
     debug: bool = False
     save_weights: bool = False
     save_probabilities: bool = False
+    record_gradients: bool = False
     executor: str = ""
     address: str = ""
     gpus_per_run: float = 1.0

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nlbench.method import Batch
+from nlbench.contract import returned
+from nlbench.method import Batch, Method
 from nlbench.results.record import Metrics
 from nlbench.results.summary import CHANGES, COMPARED
 from nlbench.training import evaluate
@@ -60,34 +61,93 @@ class PredictionChanges:
         self._before.copy_(state["before"])
 
 
+class GradientEntries:
+    """Takes the mean of the gradient's entry at the true class, apart for each part of a loss.
+
+    Args:
+        method: its `gradient_parts` names the parts.
+        labels, clean_labels: (N,) int64, as `Memorisation` takes them.
+    """
+
+    def __init__(self, method: Method, labels: Tensor, clean_labels: Tensor):
+        self._method, self._labels, self._clean = method, labels, clean_labels
+        # By part: sum and number of the entries of correctly and of wrongly labelled examples.
+        self._sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, logits: Tensor, batch: Batch) -> None:
+        """Add the entries of a batch, after its step."""
+        parts = self._method.gradient_parts(logits, batch)
+        clean = self._clean[batch.index]
+        right, known = self._labels[batch.index] == clean, clean >= 0
+        groups = torch.stack([known & right, known & ~right]).double()  # (2, B)
+
+        for name, part in returned.gradient_parts(parts, *logits.shape).items():
+            entries = part.double().gather(1, clean.clamp(min=0)[:, None]).squeeze(1)
+            # A sum with its own order, so that a GPU gives the same bits again.
+            sums = torch.stack([(groups * entries).sum(1), groups.sum(1)], 1)
+            self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+
+    def take(self) -> Metrics:
+        """Return the means since the last call; None for a mean of no example.
+
+        gradient_PART_clean, gradient_PART_wrong   of correctly, of wrongly labelled examples
+        """
+        metrics: Metrics = {}
+        for name, sums in self._sums.items():
+            for group, (total, number) in zip(("clean", "wrong"), sums.tolist(), strict=True):
+                metrics[f"gradient_{name}_{group}"] = total / number if number else None
+            sums.zero_()
+        return metrics
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds of it."""
+        return self._sums
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        self._sums = {name: sums.to(self._labels.device) for name, sums in state.items()}
+
+
 @dataclass
 class Counters:
     """All that is counted in the steps of a run.
 
     Attributes:
         memorisation: None where no true label is known.
+        gradients: None where they are not recorded.
     """
 
     losses: GivenLosses
     changes: PredictionChanges
-    memorisation: Memorisation | None
+    memorisation: Memorisation | None = None
+    gradients: GradientEntries | None = None
 
     @classmethod
-    def of(cls, labels: Tensor, clean_labels: Tensor | None) -> Counters:
+    def of(
+        cls, method: Method, labels: Tensor, clean_labels: Tensor | None, record_gradients: bool
+    ) -> Counters:
         """Make the counters of a run.
 
         Args:
             labels, clean_labels: (N,) int64, as `Memorisation` takes them; None if no true label is
                 known.
+            record_gradients: as in `RunOptions`.
         """
-        memorisation = None if clean_labels is None else Memorisation(labels, clean_labels)
-        return cls(GivenLosses(labels), PredictionChanges(labels), memorisation)
+        made = cls(GivenLosses(labels), PredictionChanges(labels))
+        if clean_labels is not None:
+            made.memorisation = Memorisation(labels, clean_labels)
+            if record_gradients:
+                made.gradients = GradientEntries(method, labels, clean_labels)
+        return made
 
     def by_name(self) -> dict[str, Counter]:
         """Return the counters that look at the steps."""
         found: dict[str, Counter] = {"losses": self.losses, "changes": self.changes}
         if self.memorisation is not None:
             found["memorisation"] = self.memorisation
+        if self.gradients is not None:
+            found["gradients"] = self.gradients
         return found
 
     def active(self) -> list[Counter]:
@@ -96,7 +156,8 @@ class Counters:
 
     def take(self) -> Metrics:
         """Return the metrics of the epoch that has ended, and begin the next one."""
-        return {**evaluate.shares("online", self.memorisation), **self.changes.take()}
+        metrics = {**evaluate.shares("online", self.memorisation), **self.changes.take()}
+        return metrics if self.gradients is None else {**metrics, **self.gradients.take()}
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Return what a checkpoint holds of them."""

@@ -79,7 +79,6 @@ def _train(
         # ---- What the run consists of -----------------------------------------------------------
         labels = own_tensor(data.labels, device)
         clean_labels = None if data.clean_labels is None else own_tensor(data.clean_labels, device)
-        counters = Counters.of(labels, clean_labels)
 
         guard.messages += dict.fromkeys(data.warnings)
         progress = Progress(record.code_of(spec, options), guard.messages)
@@ -98,6 +97,7 @@ def _train(
 
         method = make_method(spec, options, task)
         guard.settle("its file or constructor", all_parts=True)
+        counters = Counters.of(method, labels, clean_labels, options.record_gradients)
         steps = task.steps_per_epoch
         progress.warnings += unreached(method, spec.params, protocol.epochs, steps)
         state = make_state(spec, data, options, task, method.num_networks, scored, helpers.fit)
