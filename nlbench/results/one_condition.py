@@ -1,0 +1,137 @@
+"""The table of one condition: a column for each metric."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from nlbench.errors import SuiteError
+from nlbench.results import formats, notes, statistics
+from nlbench.results.block import Block
+from nlbench.results.cells import Results
+from nlbench.results.metrics import DETAILS, METRICS, Metric
+from nlbench.results.view import (
+    DEFAULT_COLUMNS,
+    LEFT_OUT_FIRST,
+    MINUS,
+    NETS,
+    PASSES,
+    View,
+)
+
+
+def block(results: Results, condition: int, name: str, reference: str | None, view: View) -> Block:
+    """Return the table of one condition, as wide as a terminal where nobody chose its columns.
+
+    Args:
+        name: the condition's title.
+    """
+    every = _all_columns(results, condition, reference)
+    if view.columns:
+        if MINUS in view.columns and reference is None:
+            rows = ", ".join(row.name for row in results.rows)
+            raise SuiteError(
+                "--columns minus: the suite has no row `ce` to take differences to; "
+                f"choose one with --against: {rows}"
+            )
+        shown = list(view.columns)
+    elif view.details:
+        shown = every
+    else:
+        shown = [column for column in DEFAULT_COLUMNS if column in every] or ["last"]
+
+    cells = {}
+    for column in shown:
+        cells[column] = column_of(results, condition, column, reference)
+    names = ["method", *(row.label for row in results.rows)]
+    if not view.columns and not view.details:
+        _fit(names, cells, max(formats.WIDTH, view.width or 0))
+
+    below = _notes_of_columns(results, condition, reference, list(cells))
+    missing = [_heading(column, reference) for column in every if column not in cells]
+    if missing and not view.columns:
+        below.append(f"`nlbench table --details` also shows: {', '.join(missing)}.")
+    headings, *lines = (list(line) for line in zip(names, *cells.values(), strict=True))
+    return Block(f"{name}; test accuracy", headings, lines, below)
+
+
+def _all_columns(results: Results, condition: int, reference: str | None) -> list[str]:
+    """Return the names of all columns that the table of one condition can have, in their order."""
+    columns = [metric.name for metric in _metrics_with_values(results, condition)]
+    if reference is not None:
+        columns.append(MINUS)
+    return [*columns, NETS, PASSES]
+
+
+def _metrics_with_values(results: Results, condition: int) -> list[Metric]:
+    # Top-5 accuracy is for the datasets of image files, whose protocols crop.
+    crops = any(
+        record.spec.get("protocol", {}).get("crop") for record in results.records_under(condition)
+    )
+    found = []
+    for metric in DETAILS:
+        if results.has(metric.name) and (crops or metric.name != "top5"):
+            found.append(metric)
+    # Before the first run is done no metric has a value. Then the headline has the only column.
+    return found or [METRICS["last"]]
+
+
+def _fit(names: list[str], cells: dict[str, list[str]], width: int) -> None:
+    """Remove the less important columns while the table is wider than a terminal."""
+    for column in LEFT_OUT_FIRST:
+        lines = zip(names, *cells.values(), strict=True)
+        headings, *rest = (list(line) for line in lines)
+        if formats.table_width(headings, rest) <= width:
+            return
+        cells.pop(column, None)
+
+
+def _heading(column: str, reference: str | None) -> str:
+    if column == MINUS:
+        return f"last, minus {reference}"
+    return METRICS[column].heading if column in METRICS else column
+
+
+def column_of(results: Results, condition: int, column: str, reference: str | None) -> list[str]:
+    """Return one column of the table of one condition, with its heading."""
+    differences = {}
+    if column == MINUS and reference is not None:
+        differences = results.differences(reference, condition)
+
+    cells = [_heading(column, reference)]
+    for row in results.rows:
+        if column == MINUS:
+            found = differences.get(row.name)
+            cells.append("" if found is None else found.text())
+        elif column == NETS:
+            cells.append(str(row.networks))
+        elif column == PASSES:
+            cells.append(_passes(results, row.name, condition))
+        else:
+            cells.append(results.cell(row.name, condition, column).text())
+    return cells
+
+
+def _passes(results: Results, row: str, condition: int) -> str:
+    # Only a run that was trained to its end has counted them.
+    passes = []
+    for record in results.records_of(row, condition):
+        if record.status == "done" and "forward_passes" in record.method:
+            passes.append(record.method["forward_passes"])
+
+    mean = statistics.mean(passes)
+    if mean is None:
+        return "-"
+    return f"{mean:.3g}"
+
+
+def _notes_of_columns(
+    results: Results, condition: int, reference: str | None, columns: Collection[str]
+) -> list[str]:
+    found = notes.of_condition(results, condition)
+    found += notes.of_columns(columns)
+    if MINUS in columns:
+        found.append(
+            f"last, minus {reference}: difference to {reference} seed by seed (mean±std), with "
+            "the Holm-corrected p-value of a paired t test."
+        )
+    return notes.once([*found, *results.plan_notes, *notes.of_marks(results)])
