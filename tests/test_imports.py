@@ -85,7 +85,7 @@ MAY = {
     # nlbench/__init__.py imports them inside a function, when a name is asked for.
     "": {"api", "reproduction", "errors"},
     "cli": {"api", "reproduction", "executors", "conformance", "bench", "results", "plan", "data"}
-    | {"report", "registry", "build", "models", "ops", "errors", "hardware", "child"},
+    | {"figures", "report", "registry", "build", "models", "ops", "errors", "hardware", "child"},
     "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"},
     "reproduction": {"executors", "results", "plan", "data", "registry", "models", "errors"},
     "executors": {"training", "results", "plan", "data", "code_hash", "registry"}
@@ -93,6 +93,7 @@ MAY = {
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}
     | {"contract", "child", "errors"},
     "report": {"results", "registry", "errors", "files"},
+    "figures": {"results", "plan", "errors"},
     "bench": {"results", "ops", "errors", "hardware"},
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}
     | {"method", "contract", "ops", "errors", "files", "hardware", "streams", "process_state"},

@@ -252,6 +252,15 @@ class Results:
 
     # ---- Records --------------------------------------------------------------------------------
 
+    @property
+    def store(self) -> Store:
+        """The store that holds the runs' other files."""
+        return self._store
+
+    def files_of(self, row: str, condition: int) -> Mapping[int, RunFiles]:
+        """Return what was found of each planned run of one cell, by seed."""
+        return self._cells.get((row, condition), {})
+
     def records_of(self, row: str, condition: int) -> list[RunRecord]:
         """Return the records of one cell, in the order of the plan."""
         by_seed = self._cells.get((row, condition), {})

@@ -71,7 +71,7 @@ def read_numbers(folder: Path, record: RunRecord) -> RunNumbers:
     return RunNumbers(
         record,
         _history(located(folder, HISTORY)),
-        _arrays(located(folder, PREDICTIONS)),
+        read_arrays(located(folder, PREDICTIONS)),
     )
 
 
@@ -94,8 +94,11 @@ def _history(path: Path) -> list[dict[str, str]]:
     return epochs
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a predictions.npz; none where the run has no such file."""
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a predictions.npz; none where the run has no such file.
+
+    Raises: ValueError with the file and the reason where it cannot be read.
+    """
     # Imported here, because tables read records and do without NumPy.
     import numpy as np
 
