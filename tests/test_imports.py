@@ -93,7 +93,7 @@ MAY = {
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}
     | {"contract", "child", "errors"},
     "report": {"results", "registry", "errors", "files"},
-    "figures": {"results", "plan", "errors"},
+    "figures": {"results", "errors"},
     "bench": {"results", "ops", "errors", "hardware"},
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}
     | {"method", "contract", "ops", "errors", "files", "hardware", "streams", "process_state"},

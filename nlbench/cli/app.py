@@ -31,6 +31,7 @@ P = ParamSpec("P")
 ORDER = (
     "run",
     "table",
+    "plot",
     "report",
     "publish",
     "list",

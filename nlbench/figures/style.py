@@ -113,7 +113,9 @@ _SETTINGS: dict[str, Any] = {
 
 def context() -> AbstractContextManager[None]:
     """Return a context in which figures are made and written, whatever the user's matplotlibrc."""
-    settings: dict[str, Any] = {**dict(matplotlib.rcParamsDefault), **_SETTINGS}
+    # matplotlib's own stubs list every key by name.
+    defaults: Any = matplotlib.rcParamsDefault
+    settings: Any = {**defaults, **_SETTINGS}
     # The caller's backend stays: setting one would close the figures of a notebook.
     settings.pop("backend", None)
     return matplotlib.rc_context(settings)
