@@ -83,6 +83,8 @@ def listed(names: Iterable[str]) -> str:
     """Return the end of an option's help, which lists names and breaks none of them."""
     text = ", ".join(names) + "."
     lines = textwrap.wrap(text, 46, break_on_hyphens=False, break_long_words=False)
+    # The default value follows on the last line.
+    lines[-1:] = textwrap.wrap(lines[-1], 34, break_on_hyphens=False, break_long_words=False)
     return "\n\n\b\n" + "\n".join(lines)
 
 

@@ -24,6 +24,8 @@ from nlbench.results.requested import kept_on_request
 from nlbench.results.store import Store
 
 if TYPE_CHECKING:
+    import torch
+
     from nlbench.executors.base import Listener
 
 # Nothing goes on from these checkpoints but a run whose process was lost.
@@ -103,7 +105,8 @@ def reproduce(
         try:
             with listener(len(compared)) as listening:
                 for how, specs in todo.items():
-                    _train(specs, options, how, source, again, listening)
+                    devices = base.pick_devices(how.device)
+                    _train(specs, options, devices, how, source, again, listening)
             ended = True
         finally:
             # After an interruption, too: what was trained by then has its result.
@@ -136,6 +139,7 @@ class _How(NamedTuple):
 def _train(
     specs: Sequence[RunSpec],
     options: Options,
+    devices: tuple[torch.device, ...],
     how: _How,
     source: Source,
     again: Store,
@@ -144,7 +148,6 @@ def _train(
     from nlbench import executors
     from nlbench.executors import base, workers
 
-    devices = base.pick_devices(how.device)
     run_options = base.RunOptions(
         devices=devices,
         data_dir=source.places.data_dir,
