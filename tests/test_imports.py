@@ -85,7 +85,8 @@ MAY = {
     # nlbench/__init__.py imports them inside a function, when a name is asked for.
     "": {"api", "reproduction", "errors"},
     "cli": {"api", "reproduction", "executors", "conformance", "bench", "results", "plan", "data"}
-    | {"figures", "report", "registry", "build", "models", "ops", "errors", "hardware", "child"},
+    | {"figures", "report", "suspects", "registry", "build", "models", "ops", "errors", "hardware"}
+    | {"child"},
     "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"},
     "reproduction": {"executors", "results", "plan", "data", "registry", "models", "errors"},
     "executors": {"training", "results", "plan", "data", "code_hash", "registry"}
@@ -95,6 +96,7 @@ MAY = {
     "report": {"results", "registry", "errors", "files"},
     "figures": {"results", "errors"},
     "bench": {"results", "ops", "errors", "hardware"},
+    "suspects": {"results", "plan", "data", "errors", "files"},
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}
     | {"method", "contract", "ops", "errors", "files", "hardware", "streams", "process_state"},
     "results": {"plan", "code_hash", "registry", "errors", "files"},

@@ -8,7 +8,7 @@ interrupt.take_over()
 from nlbench.cli.app import app, main  # isort: skip
 
 # The order of these imports is the order of the commands in `nlbench --help`.
-from nlbench.cli import run, results, figures, report, store, reproduce  # isort: skip
+from nlbench.cli import run, results, figures, report, suspects, store, reproduce  # isort: skip
 from nlbench.cli import catalogue, methods, doctor, bench  # isort: skip
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "results",
     "run",
     "store",
+    "suspects",
 ]

@@ -42,6 +42,8 @@ ORDER = (
     "noise",
     "published",
     "agreement",
+    "suspects",
+    "relabel",
     "verify",
     "repair",
     "reproduce",
