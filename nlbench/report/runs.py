@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nlbench.report.curves import read_curves
+from nlbench.report import curves
 
 if TYPE_CHECKING:
     from nlbench.results.record import RunRecord
@@ -64,6 +64,7 @@ class Runs:
     pool: Pool = field(default_factory=Pool)
     by_key: dict[str, dict[str, Any]] = field(default_factory=dict)
     listed: set[str] = field(default_factory=set)
+    _curves: dict[str, dict[str, curves.Curve]] = field(default_factory=dict)
 
     def add(self, record: RunRecord) -> None:
         """Add a run, unless it was added for another suite."""
@@ -94,11 +95,19 @@ class Runs:
         recall = dict(record.classes).get("recall")
         if isinstance(recall, list) and len(recall) <= _MOST_CLASSES:
             shown["recall"] = _recalls(record, recall)
-        curves = read_curves(self.store.run_dir(record.key))
-        if curves:
+        found = curves.read_curves(self.store.run_dir(record.key))
+        if found:
             # Runs of one length have the same epochs.
-            shown["curves"] = {**curves, "epoch": self.pool.number(curves["epoch"])}
+            epochs = self.pool.number([int(place or 0) for place in found["epoch"]])
+            shown["curves"] = {"epoch": epochs, **curves.of_one_run(found)}
+            self._curves[record.key] = found
         self.by_key[record.key] = shown
+
+    def memorisation(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the mean curves of these runs; empty where they have none in common."""
+        found = [self._curves[key] for key in keys if key in self._curves]
+        means: dict[str, Any] = curves.mean_of(found)
+        return {**means, "epoch": self.pool.number(means["epoch"])} if means else {}
 
     def data(self) -> dict[str, Any]:
         """Return everything as plain data."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nlbench.report import pictures, protocol, state
@@ -78,13 +78,19 @@ class RunLine:
 
 @dataclass(frozen=True)
 class RunCell:
-    """The runs of one cell; `row` and `condition` are places in the suite."""
+    """The runs of one cell.
+
+    Attributes:
+        row, condition: places in the suite.
+        curves: the mean curves of what was memorised.
+    """
 
     row: int
     condition: int
     label: str
     title: str
-    runs: list[RunLine]
+    runs: list[RunLine] = field(default_factory=list)
+    curves: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,8 @@ class SuitePage:
         cells = []
         for cell in self.run_cells:
             found = [[run.seed, run.key, run.what] for run in cell.runs]
-            cells.append({"row": cell.row, "condition": cell.condition, "runs": found})
+            one = {"row": cell.row, "condition": cell.condition, "runs": found}
+            cells.append({**one, "curves": cell.curves} if cell.curves else one)
         titles = {cell.condition: cell.title for cell in self.run_cells}
         return {
             "name": self.name,
@@ -217,7 +224,7 @@ def _run_cells(plan: Mapping[str, Any], store: Store, found: State, runs: Runs) 
         )
         place = rows[row], condition
         if place not in cells:
-            cells[place] = RunCell(*place, row, title, [])
+            cells[place] = RunCell(*place, row, title)
 
         key = cell["key"]
         first = key not in runs.listed
@@ -237,7 +244,8 @@ def _run_cells(plan: Mapping[str, Any], store: Store, found: State, runs: Runs) 
             first=first,
         )
         cells[place].runs.append(line)
-    return [cells[place] for place in sorted(cells)]
+    ordered = [cells[place] for place in sorted(cells)]
+    return [replace(c, curves=runs.memorisation(run.key for run in c.runs)) for c in ordered]
 
 
 def _percent(value: float | None) -> str:

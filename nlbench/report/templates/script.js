@@ -164,16 +164,7 @@
     ["online_wrong_other", "wrong labels, other class"],
   ];
 
-  const mean = (runs, column) => {
-    const lists = runs.map((run) => run.curves[column]).filter(Boolean);
-    return lists[0].map((_, i) => {
-      const known = lists.map((list) => list[i] ?? null).filter((value) => value !== null);
-      if (known.length === 0) return null;
-      return Number((known.reduce((sum, value) => sum + value, 0) / known.length).toFixed(1));
-    });
-  };
-
-  const charts = (runs) => {
+  const charts = (runs, means) => {
     const found = runs.filter((run) => run.curves);
     if (found.length === 0) return make("p", { class: "quiet" }, "There are no epoch metrics.");
     const box = make("div", { class: "charts" });
@@ -189,16 +180,14 @@
     const accuracy = bySeed("test_accuracy", 10);
     if (accuracy.length) box.append(chart("Test accuracy", accuracy, "%"));
 
-    // Means are taken over runs of one length only.
-    const equal = found.every((run) => run.curves.epoch === found[0].curves.epoch);
-    const kinds = MEMORISATION.filter(([column]) => found.some((run) => run.curves[column]));
-    if (equal && kinds.length) {
+    const kinds = MEMORISATION.filter(([column]) => means?.[column]);
+    if (kinds.length) {
       const series = kinds.map(([column, name]) => ({
         name,
-        epochs: epochs(found[0]),
-        values: mean(found, column).map((value) => (value === null ? null : value / 10)),
+        epochs: pooled(means.epoch),
+        values: means[column].map((value) => (value === null ? null : value / 10)),
       }));
-      box.append(chart("Training images, mean over seeds", series, "%"));
+      box.append(chart("Training images, all seeds", series, "%"));
     }
     const loss = bySeed("loss", 1);
     if (loss.length) box.append(chart("Training loss", loss, ""));
@@ -283,7 +272,7 @@
     return box.children.length ? [make("h3", {}, "Errors and warnings"), box] : [];
   };
 
-  const show = (suite, condition, row, entries) => {
+  const show = (suite, { condition, row, curves: means }, entries) => {
     const runs = entries.filter((entry) => entry.run).map((entry) => entry.run);
     const name = suite.rows[row];
     find("#detail-title").textContent = `${name} on ${suite.conditions[condition]}`;
@@ -292,7 +281,7 @@
     if (runs.length) {
       body.append(
         make("h3", {}, "Curves"),
-        charts(runs),
+        charts(runs, means),
         make("h3", {}, "Everything that the runs were made with"),
         ...facts("Parameters of the method", runs, (run) => ({
           method: pooled(run.method),
@@ -330,7 +319,7 @@
         const same = cell && [s, found.condition, found.row].join() === cell.slice(1).join();
         const entries = entriesOf(found).filter((entry) => same || entry.key === run?.[1]);
         if (entries.length && (same || run)) {
-          show(suite, found.condition, found.row, entries);
+          show(suite, found, entries);
           return;
         }
       }
