@@ -23,9 +23,6 @@ __all__ = ["LEVEL", "Analysis", "Interval", "Pair", "RowAnalysis", "analyse", "b
 Adjust = Literal["auto", "tukey", "holm"]
 LEVEL = 0.95
 
-# Where a test of equal spreads is below this, one spread for the whole table is not used.
-EQUAL_SPREADS = 0.05
-
 
 @dataclass(frozen=True)
 class RowAnalysis:
@@ -86,6 +83,7 @@ class Analysis:
             nothing to do with seeds; None where the metric is no share of the test examples.
         num_test: how many test examples there are.
         sentence: the comparison in words.
+        test: how pairs are compared, one of the notes; "" where no pair has a test.
         notes: what a reader of the numbers must know.
     """
 
@@ -102,6 +100,7 @@ class Analysis:
     test_error: float | None
     num_test: int | None
     sentence: str
+    test: str = ""
     notes: list[str] = field(default_factory=list)
 
     def of(self, row: str) -> RowAnalysis:
@@ -262,11 +261,11 @@ def _adjustment(
     if fitted is None:
         return "holm", "the rows do not share enough seeds for one spread"
     p = pairs.spread_p(values, fitted)
-    if p is None or p >= EQUAL_SPREADS:
+    if p is None or p >= pairs.EQUAL_SPREADS:
         return "tukey", ""
     if adjust == "tukey":
-        return "tukey", "unequal"
-    return "holm", "unequal"
+        return "tukey", "the rows spread differently"
+    return "holm", "the rows spread differently"
 
 
 def _pairs(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from nlbench.errors import SuiteError
-from nlbench.results import formats, notes, statistics
+from nlbench.results import formats, notes, statistics, ties
+from nlbench.results.analysis import analyse
 from nlbench.results.block import Block
 from nlbench.results.cells import Results
 from nlbench.results.metrics import DETAILS, METRICS, Metric
@@ -15,6 +16,8 @@ from nlbench.results.view import (
     MINUS,
     NETS,
     PASSES,
+    RANK,
+    TIES,
     View,
 )
 
@@ -25,7 +28,9 @@ def block(results: Results, condition: int, name: str, reference: str | None, vi
     Args:
         name: the condition's title.
     """
-    every = _all_columns(results, condition, reference)
+    analysis = analyse(results, condition, against=reference)
+    letters = ties.columns(results, analysis)
+    every = _all_columns(results, condition, reference, letters)
     if view.columns:
         if MINUS in view.columns and reference is None:
             rows = ", ".join(row.name for row in results.rows)
@@ -41,12 +46,16 @@ def block(results: Results, condition: int, name: str, reference: str | None, vi
 
     cells = {}
     for column in shown:
-        cells[column] = column_of(results, condition, column, reference)
+        if column in (TIES, RANK):
+            cells[column] = [column, *letters.get(column, ["-"] * len(results.rows))]
+        else:
+            cells[column] = column_of(results, condition, column, reference)
     names = ["method", *(row.label for row in results.rows)]
     if not view.columns and not view.details:
         _fit(names, cells, max(formats.WIDTH, view.width or 0))
 
-    below = _notes_of_columns(results, condition, reference, list(cells))
+    below = ties.notes(analysis, with_letters=not {TIES, RANK}.isdisjoint(cells))
+    below += _notes_of_columns(results, condition, reference, list(cells))
     missing = [_heading(column, reference) for column in every if column not in cells]
     if missing and not view.columns:
         below.append(f"`nlbench table --details` also shows: {', '.join(missing)}.")
@@ -54,12 +63,14 @@ def block(results: Results, condition: int, name: str, reference: str | None, vi
     return Block(f"{name}; test accuracy", headings, lines, below)
 
 
-def _all_columns(results: Results, condition: int, reference: str | None) -> list[str]:
+def _all_columns(
+    results: Results, condition: int, reference: str | None, letters: Collection[str]
+) -> list[str]:
     """Return the names of all columns that the table of one condition can have, in their order."""
     columns = [metric.name for metric in _metrics_with_values(results, condition)]
     if reference is not None:
         columns.append(MINUS)
-    return [*columns, NETS, PASSES]
+    return [*columns, *letters, NETS, PASSES]
 
 
 def _metrics_with_values(results: Results, condition: int) -> list[Metric]:

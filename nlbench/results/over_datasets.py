@@ -130,7 +130,7 @@ def _one_for_each_dataset(results: Results, conditions: Sequence[int] | None) ->
 def _dataset(results: Results, place: int) -> str:
     """Return which images a condition has; empty before its first run is done."""
     for record in results.records_under(place):
-        name = record.spec.get("dataset", "")
+        name = str(record.spec.get("dataset", ""))
         # Folders of users share a name. Their fingerprints tell them apart.
         if name == "folder":
             return f"folder {record.spec.get('fingerprint', '')}"

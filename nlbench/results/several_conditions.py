@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nlbench.results import formats, notes
+from nlbench.results import formats, notes, ties
+from nlbench.results.analysis import analyse
 from nlbench.results.block import Block, Lines
 from nlbench.results.cells import Results
 from nlbench.results.metrics import METRICS, Metric
@@ -58,7 +59,12 @@ def _differences_by_condition(results: Results, reference: str) -> tuple[list[st
 
 
 def _notes(results: Results, shown: Metric) -> list[str]:
-    found = notes.never_measured(results, shown)
+    found = []
+    for condition, title in enumerate(results.conditions):
+        analysis = analyse(results, condition, shown.name)
+        if sum(row.n > 0 for row in analysis.rows) > 1:
+            found.append(ties.in_words(analysis, title))
+    found += notes.never_measured(results, shown)
     for condition in range(len(results.conditions)):
         found += notes.of_condition(results, condition)
     return notes.once([*found, *results.plan_notes, *notes.of_marks(results)])

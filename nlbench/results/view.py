@@ -10,12 +10,12 @@ from nlbench.results.formats import Format
 from nlbench.results.metrics import METRICS, check_metric
 
 # Columns that are no metrics.
-MINUS, NETS, PASSES = "minus", "nets", "passes"
-COLUMNS = (*METRICS, MINUS, NETS, PASSES)
+MINUS, TIES, RANK, NETS, PASSES = "minus", "ties", "rank", "nets", "passes"
+COLUMNS = (*METRICS, MINUS, TIES, RANK, NETS, PASSES)
 
 # The columns of a table that nobody chose, and the order in which those are left out that do not
 # fit a terminal.
-DEFAULT_COLUMNS = ("last", "best", MINUS, NETS)
+DEFAULT_COLUMNS = ("last", "best", MINUS, TIES, NETS)
 LEFT_OUT_FIRST = (NETS, "best")
 
 # Options of which one has no effect beside the other, and why.

@@ -62,8 +62,9 @@ def with_words(analysis: Analysis, better: Sequence[tuple[str, str]], why: str) 
     left_out = _left_out(analysis)
     if left_out:
         sentence += f" {left_out}"
-    notes = [*analysis.notes, *_notes(analysis, why)]
-    return replace(analysis, sentence=sentence, notes=notes)
+    test = _of_test(analysis, why)
+    notes = [*analysis.notes, *([test] if test else []), *_of_limits(analysis)]
+    return replace(analysis, sentence=sentence, test=test, notes=notes)
 
 
 # ---- The sentence -------------------------------------------------------------------------------
@@ -79,8 +80,11 @@ def _ties(analysis: Analysis, better: Sequence[tuple[str, str]]) -> str:
     if not analysis.pairs:
         return "the rows are not compared"
     if all(pair.p is None for pair in analysis.pairs):
-        return f"{rows[0]} has the best value; with one seed it is unknown whether that is chance"
+        return f"{rows[0]} comes first; with one seed it is unknown whether that is chance"
 
+    # A metric of which neither end is the better one is only higher or lower.
+    neither = METRICS[analysis.metric].lower_is_better is None
+    best, better_than = ("highest", "higher than") if neither else ("best", "better than")
     beaten = set(better)
     if not beaten:
         return f"no two of the {number(len(rows))} rows can be told apart"
@@ -89,16 +93,16 @@ def _ties(analysis: Analysis, better: Sequence[tuple[str, str]]) -> str:
     others = [row for row in rows if row not in tied]
     rest = _the_others(others)
     if len(tied) == 1:
-        return f"{first} is better than {rest}"
+        return f"{first} is {better_than} {rest}"
 
     together = not any((a, b) in beaten for a in tied for b in tied)
     ahead = all((a, b) in beaten for a in tied for b in others)
     if together and ahead:
         both = "both are" if len(tied) == 2 else "each is"
-        return f"{names(tied)} cannot be told apart; {both} better than {rest}"
-    text = f"{first} has the best mean and cannot be told apart from {names(tied[1:])}"
+        return f"{names(tied)} cannot be told apart; {both} {better_than} {rest}"
+    text = f"{first} has the {best} mean and cannot be told apart from {names(tied[1:])}"
     if others:
-        return f"{text}; it is better than {rest}"
+        return f"{text}; it is {better_than} {rest}"
     total = len(rows) * (len(rows) - 1) // 2
     return f"{text}; {len(beaten)} of all {total} pairs can be told apart"
 
@@ -119,7 +123,9 @@ def _seen(analysis: Analysis) -> str:
         return f"{seeds} are too few to see any difference"
     if smallest == 0:
         return f"the {seeds} do not differ"
-    return f"{seeds} see differences of {points(smallest, analysis.metric)}"
+    # With a spread of its own for each pair, the number is that of the median pair.
+    where = " in half of the pairs" if analysis.adjust == "holm" and len(analysis.pairs) > 1 else ""
+    return f"{seeds} see differences of {points(smallest, analysis.metric)}{where}"
 
 
 def _left_out(analysis: Analysis) -> str:
@@ -141,14 +147,29 @@ def _left_out(analysis: Analysis) -> str:
 # ---- Notes --------------------------------------------------------------------------------------
 
 
-def _notes(analysis: Analysis, why: str) -> list[str]:
-    notes = []
+def _of_test(analysis: Analysis, why: str) -> str:
+    """Say how pairs are compared; "" where none has a test."""
     tested = sum(pair.p is not None for pair in analysis.pairs)
-    if tested:
-        notes.append(_of_letters(analysis, tested, why))
-        missing = _incomplete(analysis.rows)
-        if missing:
-            notes.append(missing)
+    if not tested:
+        return ""
+    test = "a paired t test of each pair, with Holm's correction"
+    doubt = f" Tukey's test is not used: {why}." if why else ""
+    if analysis.adjust == "tukey":
+        test = "Tukey's test with one spread for all rows and seeds as blocks"
+        doubt = " Holm's test may be the better one: the rows spread differently." if why else ""
+    return (
+        f"ties: rows that share a letter cannot be told apart ({test}; "
+        f"{100 * (1 - analysis.level):g}% for all {tested} pair{'s' * (tested != 1)} "
+        f"together).{doubt}"
+    )
+
+
+def _of_limits(analysis: Analysis) -> list[str]:
+    """Say what the seeds and the test set can show, and which rows lack seeds."""
+    notes = []
+    missing = _incomplete(analysis.rows)
+    if missing and analysis.pairs:
+        notes.append(missing)
     if analysis.smallest_difference and analysis.seeds > 1:
         notes.append(_of_power(analysis))
     if analysis.test_error is not None and analysis.num_test is not None:
@@ -158,26 +179,6 @@ def _notes(analysis: Analysis, why: str) -> list[str]:
             f"{analysis.num_test:,} test examples; it says nothing about seeds)."
         )
     return notes
-
-
-def _of_letters(analysis: Analysis, tested: int, why: str) -> str:
-    chance = f"{100 * (1 - analysis.level):g}%"
-    if analysis.adjust == "tukey":
-        test = "Tukey's test with one spread for all rows and seeds as blocks"
-        doubt = ""
-        if why == "unequal":
-            doubt = " The spreads of the rows differ, so this test may be wrong; Holm's is not."
-    else:
-        test = "a paired t test of each pair, with Holm's correction"
-        doubt = ""
-        if why == "unequal":
-            doubt = " The rows spread too differently for Tukey's test."
-        elif why:
-            doubt = f" Tukey's test is not used: {why}."
-    return (
-        f"ties: rows that share a letter cannot be told apart ({test}; {chance} for all "
-        f"{tested} pair{'s' * (tested != 1)} together).{doubt}"
-    )
 
 
 def _incomplete(rows: Sequence[RowAnalysis]) -> str:
@@ -192,10 +193,8 @@ def _incomplete(rows: Sequence[RowAnalysis]) -> str:
 
 
 def _of_power(analysis: Analysis) -> str:
-    spread = ""
-    if analysis.adjust == "holm":
-        spread = " of median spread"
+    seeds = number(analysis.seeds).capitalize()
     return (
-        f"{counted(analysis.seeds, 'seed')} see a difference if a true difference of that size is "
-        f"found with probability {power.POWER:g} in a pair{spread}."
-    ).capitalize()
+        f"{seeds} seeds see a difference if the test finds a true difference of that size with "
+        f"probability {power.POWER:g}; `nlbench compare` says how many seeds another one needs."
+    )

@@ -585,6 +585,7 @@ def test_the_table_fits_80_columns_and_details_has_every_cell(store, full):
         "last epoch",
         "best (oracle)",
         "last, minus ce",
+        "ties",
         "nets",
     ]
     assert "memorised" in narrow.split("`nlbench table --details` also shows: ")[1]
@@ -603,7 +604,7 @@ def test_with_long_names_less_important_columns_are_left_out(store, full):
     text = tables.render(full, store, width=80)
 
     assert max(map(len, text.splitlines())) <= 80
-    assert cells(lines(text)["method"]) == ["method", "last epoch", "last, minus ce"]
+    assert cells(lines(text)["method"]) == ["method", "last epoch", "last, minus ce", "ties"]
     assert "also shows: last 10 epochs, best (oracle)," in " ".join(text.split())
     # A wider terminal has room for them.
     assert "| nets |" in tables.render(full, store, width=120)

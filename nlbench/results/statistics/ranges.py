@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-# Nodes of the two integrals: over the standard deviation, and over a normal variable. Twice as many
-# change no p-value by more than 1e-8 where rows - 1 is at most `df`, as in every table.
-_OF_S, _OF_Z = 64, 112
+# Nodes of the two integrals: over a normal variable, and over the standard deviation, which needs
+# more of them where it has few degrees of freedom. Twice as many change no p-value by more than
+# 1e-8 where `df` is at least rows - 1, as in every table.
+_OF_Z = 112
+_OF_S, _OF_S_FEW, _FEW = 32, 64, 4
 # Between these, standard normal variables have all their probability but 1e-18.
 _Z = 9.0
 # Of the distribution of the standard deviation, less than this is left out at each end.
@@ -34,7 +36,7 @@ def _nodes(low: float, high: float, count: int) -> tuple[np.ndarray, np.ndarray]
 
 @functools.lru_cache(maxsize=64)
 def _deviations(df: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return values of s / sigma and their probabilities, each float64 (_OF_S,).
+    """Return values of s / sigma and their probabilities, each float64 (nodes,).
 
     s is a sample standard deviation with `df` degrees of freedom, so that df (s / sigma)^2 has
     the chi-squared distribution.
@@ -44,7 +46,7 @@ def _deviations(df: float) -> tuple[np.ndarray, np.ndarray]:
 
     low = math.sqrt(special.chdtri(df, 1 - _TAIL) / df)
     high = math.sqrt(special.chdtri(df, _TAIL) / df)
-    s, weights = _nodes(low, high, _OF_S)
+    s, weights = _nodes(low, high, _OF_S if df >= _FEW else _OF_S_FEW)
     log_density = (
         math.log(2)
         + df / 2 * math.log(df / 2)
