@@ -93,7 +93,7 @@ MAY = {
     | {"models", "errors", "files", "hardware", "process_state", "child"},
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}
     | {"contract", "child", "errors"},
-    "report": {"results", "registry", "errors", "files"},
+    "report": {"figures", "results", "registry", "errors", "files"},
     "figures": {"results", "errors"},
     "bench": {"results", "ops", "errors", "hardware"},
     "suspects": {"results", "plan", "data", "errors", "files"},

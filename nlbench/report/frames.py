@@ -34,12 +34,20 @@ def records(
         if record is not None:
             place = places.get(key, {"suite": [], "row": [record.spec["method"]], "condition": []})
             texts = {name: ", ".join(values) for name, values in place.items()}
-            lines.append({**texts, **record.columns()})
+            lines.append({**texts, **_plain(record.columns())})
     found = frame.of_records(lines).reset_index()
     for name in found.columns:
         # A column without any value would have no type.
         if found[name].isna().all():
             found[name] = pd.to_numeric(found[name]).astype("float64")
+    return found
+
+
+def _plain(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line with lists as text. An empty list in each line would have no type."""
+    found = {}
+    for name, value in line.items():
+        found[name] = ", ".join(map(str, value)) if isinstance(value, list) else value
     return found
 
 

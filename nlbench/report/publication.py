@@ -2,12 +2,12 @@
 
 Nothing is uploaded.
 
-records.parquet    a line for each record
-epochs.parquet     a line for each epoch of each run
-README.md          the card, with the tables
-index.html         the page of `nlbench report`
-.nojekyll          keeps GitHub Pages from leaving files out
-publication.json   what nlbench has written here, so that it can be written again
+    records.parquet    a line for each record
+    epochs.parquet     a line for each epoch of each run
+    README.md          the card, with the tables
+    index.html         the page of `nlbench report`
+    .nojekyll          keeps GitHub Pages from leaving files out
+    publication.json   what nlbench has written here, so that it can be written again
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def of_plan(
         methods=[row.method for row in results.rows],
         caption=_caption(results),
         data_notes=_data_notes(results),
-        notes=notes.once([*_notes(results), *results.plan_notes, *notes.of_marks(results)]),
+        notes=notes.once([notes.BEST, *results.plan_notes, *notes.of_marks(results)]),
         board=board,
         glance=_glance(results, board),
         figures=pictures.of_suite(results),
@@ -185,10 +185,6 @@ def _data_notes(results: Results) -> list[str]:
     for condition in range(len(results.conditions)):
         found += notes.of_condition(results, condition)
     return notes.once(found)
-
-
-def _notes(results: Results) -> list[str]:
-    return notes.of_columns(["best", "memorised", "clean-right"])
 
 
 def _glance(results: Results, board: Leaderboard) -> list[GlanceLine]:

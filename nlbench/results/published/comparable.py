@@ -6,6 +6,7 @@ does not say counts as unknown, never as equal.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -113,6 +114,16 @@ def definition(record: Published) -> str:
     return record.noise_definition
 
 
+@functools.cache
+def _by_names() -> dict[tuple[str, str, str], list[Published]]:
+    """Return the published numbers by nlbench's names of the method and dataset, and by noise."""
+    found: dict[tuple[str, str, str], list[Published]] = {}
+    for record in load():
+        names = (record.name("method"), record.name("dataset"), record.noise)
+        found.setdefault(names, []).append(record)
+    return found
+
+
 # ---- Comparing ----------------------------------------------------------------------------------
 
 
@@ -205,9 +216,8 @@ class MeasuredSetting:
         form_here = self.form
 
         found = []
-        for record in load():
-            names = (record.name("method"), record.name("dataset"), record.noise)
-            if names == wanted and (form_here is None or form(record) in (None, form_here)):
+        for record in _by_names().get(wanted, ()):
+            if form_here is None or form(record) in (None, form_here):
                 found.append(record)
         return found
 
