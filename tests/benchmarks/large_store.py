@@ -130,18 +130,38 @@ def made_up_record(spec, code, history, rng):
     )
 
 
-def write_run(store, spec, code, rng, predictions):
-    """Write the files of a run as the store has them, without waiting for the disk."""
-    folder = store.run_dir(spec.key)
+def write_files(store, record, history, predictions):
+    """Write the files of a run as the store has them, without waiting for the disk.
+
+    Args:
+        record: a RunRecord.
+        history: its epoch metrics; of a run that is not done, none.
+        predictions: the bytes of its predictions.npz.
+    """
+    folder = store.run_dir(record.key)
     folder.mkdir()
-    history = made_up_history(rng)
-    lines = [",".join(history[0]), *(",".join(map(repr, line.values())) for line in history), ""]
-    files = {"history.csv": folder / "history.csv", "predictions.npz": folder / "predictions.npz"}
-    files["history.csv"].write_bytes("\r\n".join(lines).encode())
-    files["predictions.npz"].write_bytes(predictions)
-    values = with_checksums(made_up_record(spec, code, history, rng).as_json(), files)
+    files = {}
+    if history:
+        files = {
+            "history.csv": folder / "history.csv",
+            "predictions.npz": folder / "predictions.npz",
+        }
+        lines = [
+            ",".join(history[0]),
+            *(",".join(map(repr, line.values())) for line in history),
+            "",
+        ]
+        files["history.csv"].write_bytes("\r\n".join(lines).encode())
+        files["predictions.npz"].write_bytes(predictions)
+    values = with_checksums(record.as_json(), files)
     (folder / "record.json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
     (folder / "lock").touch()
+
+
+def write_run(store, spec, code, rng, predictions):
+    """Write a run that is done."""
+    history = made_up_history(rng)
+    write_files(store, made_up_record(spec, code, history, rng), history, predictions)
 
 
 def write_store(folder, runs, suites, damaged=0):

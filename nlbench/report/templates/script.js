@@ -101,7 +101,7 @@
   const ticks = (low, high) => {
     const rough = (high - low) / 4 || 1;
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((times) => times * power).find((size) => size >= rough);
+    const step = [1, 2, 2.5, 5, 10].map((times) => times * power).find((size) => size >= rough);
     const found = [];
     for (let value = Math.ceil(low / step) * step; value <= high + step / 1e6; value += step) {
       found.push(Number(value.toPrecision(6)));
