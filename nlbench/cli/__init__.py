@@ -8,13 +8,14 @@ interrupt.take_over()
 from nlbench.cli.app import app, main  # isort: skip
 
 # The order of these imports is the order of the commands in `nlbench --help`.
-from nlbench.cli import run, results, figures, report, suspects, store, reproduce  # isort: skip
+from nlbench.cli import run, results, compare, figures, report, suspects, store, reproduce  # isort: skip
 from nlbench.cli import catalogue, methods, doctor, bench  # isort: skip
 
 __all__ = [
     "app",
     "bench",
     "catalogue",
+    "compare",
     "doctor",
     "figures",
     "main",

@@ -41,6 +41,7 @@ ORDER = (
     "check",
     "noise",
     "published",
+    "compare",
     "agreement",
     "suspects",
     "relabel",

@@ -88,7 +88,7 @@ def test_the_commands_are_in_the_order_of_a_beginner(monkeypatch):
     assert set(shown) == set(ROOT.commands)
 
 
-@pytest.mark.parametrize("words", ["table", "agreement"])
+@pytest.mark.parametrize("words", ["table", "agreement", "compare"])
 def test_metric_lists_all_its_values(words, monkeypatch):
     text = help_of(words, monkeypatch).split("--metric")[1]
     named = re.findall(r"[\w-]+", text.split("--")[0])

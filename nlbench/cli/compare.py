@@ -1,0 +1,131 @@
+"""The command `compare`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nlbench.cli.app import MethodsDir, Out, app, examples, guarded, listed, warn, width, write
+from nlbench.errors import SuiteError
+from nlbench.results.metrics import METRICS
+
+if TYPE_CHECKING:
+    from nlbench.results.store import Store
+
+
+class CompareFormat(StrEnum):
+    md = "md"
+    json = "json"
+
+
+@app.command(
+    epilog=examples(
+        "nlbench compare elr gce --suite quick",
+        "nlbench compare elr gce --suite quick --power 0.5",
+        "nlbench compare elr elr --suite quick --suite-b trial --across-protocols",
+    )
+)
+@guarded
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A row of a suite.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The row that it is compared with.")],
+    out: Out = Path("results"),
+    suite: Annotated[
+        str | None,
+        typer.Option(help="The suite of A. The default is the only one that has both rows."),
+    ] = None,
+    suite_b: Annotated[
+        str | None, typer.Option(help="The suite of B, where it is another one.")
+    ] = None,
+    out_b: Annotated[
+        Path | None, typer.Option(help="The folder with the records of B. The default is --out.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="The metric to compare:" + listed(METRICS))] = "last",
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='A dataset with its labels as tables print it, for example "CIFAR-10N worst". '
+            "The default is all that both share."
+        ),
+    ] = None,
+    power: Annotated[
+        float | None,
+        typer.Option(
+            help="Say how many seeds find this difference, in the points or the unit that the "
+            "table prints: 0.5"
+        ),
+    ] = None,
+    across_protocols: Annotated[
+        bool,
+        typer.Option(
+            "--across-protocols",
+            help="Compare rows of two suites also if their protocols differ, and say in what.",
+        ),
+    ] = False,
+    format_: Annotated[
+        CompareFormat, typer.Option("--format", help="Markdown, or JSON for programs.")
+    ] = CompareFormat.md,
+    methods_dir: MethodsDir = None,
+) -> None:
+    """Compare two rows seed by seed: difference, interval, and what the seeds can show."""
+    from nlbench import registry
+    from nlbench.results import two_rows, two_rows_text
+    from nlbench.results.cells import Results
+    from nlbench.results.metrics import check_metric
+    from nlbench.results.store import Store
+
+    check_metric(metric)
+    if power is not None and not 0 < abs(power) < float("inf"):
+        raise SuiteError(f"--power {power:g}: give a difference above 0, such as 0.5")
+    if out_b is not None and suite_b is None:
+        suite_b = suite
+
+    methods = registry.method_files([methods_dir] if methods_dir else [])
+    store = Store(out, warn)
+    name = suite or _suite_with(store, (a,) if suite_b is not None else (a, b))
+    first = second = Results(_plan(store, name), store, methods)
+    if (suite_b is not None and suite_b != name) or out_b is not None:
+        other = Store(out_b or out, warn)
+        second = Results(_plan(other, suite_b or name), other, methods)
+
+    difference = None if power is None else abs(power) / METRICS[metric].scale
+    options = two_rows.Options(metric, condition or (), difference, across_protocols)
+    found = two_rows.compare(first, a, second, b, options)
+    if format_ is CompareFormat.json:
+        write(two_rows_text.as_json(found) + "\n")
+    else:
+        write(two_rows_text.as_markdown(found, width()))
+
+
+def _plan(store: Store, suite: str) -> dict[str, object]:
+    from nlbench.errors import look_up
+
+    return store.plan(suite) or look_up(f"suite of {store.root}", suite, store.plans())
+
+
+def _suite_with(store: Store, rows: tuple[str, ...]) -> str:
+    """Return the only suite that has these rows. Raises SuiteError for none and for several."""
+    from nlbench.errors import did_you_mean
+
+    found, known = [], set()
+    for name, plan in store.plans().items():
+        names = {row["row"] for row in plan["rows"]}
+        known |= names
+        if names.issuperset(rows) and not plan["tries"]:
+            found.append(name)
+    if len(found) == 1:
+        return found[0]
+    wanted = " and ".join(rows)
+    if found:
+        raise SuiteError(
+            f"{wanted}: several suites have them; choose with --suite {'|'.join(found)}"
+        )
+
+    hints = "".join(did_you_mean(row, sorted(known)) for row in rows if row not in known)
+    raise SuiteError(
+        f"{wanted}: no suite of {store.root} has {'them' if len(rows) > 1 else 'it'}. Rows there "
+        f"are: {', '.join(sorted(known)) or 'none'}.{hints}"
+    )
