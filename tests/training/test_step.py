@@ -4,6 +4,7 @@ import contextlib
 import copy
 import gc
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nlbench import api, hardware, models, registry
 from nlbench.data.datasets import digits
+from nlbench.method import Batch, Task
 from nlbench.plan import protocol as protocols
 from nlbench.training import images as loader
 from nlbench.training import network, setup, train
 from nlbench.training.context import RunOptions
+from nlbench.training.counters import Counters
 from nlbench.training.network import Network, Passes
 
 SMALL = {
@@ -139,6 +142,25 @@ def test_a_step_does_not_wait_for_the_device(name, tmp_path, monkeypatch):
     for record in failures:
         message = record.error["message"]
         assert ours in message or torchs in message
+
+
+def test_counting_what_a_step_returned_does_not_wait_for_the_device():
+    labels = torch.tensor([0, 2, 1, 1])
+    task = Task(4, 3, labels, epochs=1, steps_per_epoch=1, batch_size=4)
+    method = registry.load_method(registry.method_files()["elr"])(task)
+    counters = Counters.of(method, labels, labels.roll(1), record_gradients=True).active()
+    assert len(counters) == 4
+
+    index = torch.tensor([3, 0, 2, 1])
+    batch = Batch(torch.empty(0), labels[index], index, lambda index, k: index)
+    logits = torch.randn(4, 3)
+
+    def count(run):
+        for counter in counters:
+            counter.add(logits, batch)
+
+    watched = types.SimpleNamespace(training_step=count)
+    without_reading(watched).training_step(None)
 
 
 def test_a_loss_that_is_not_finite_is_found_with_its_step(tmp_path, monkeypatch):
