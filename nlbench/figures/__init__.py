@@ -58,6 +58,26 @@ _LIST = (
         "What is predicted for correctly and wrongly labelled training examples, over the epochs.",
         "memorisation",
     ),
+    Kind(
+        "gradient",
+        "The gradient at the true class, over the epochs, of runs with --record-gradients.",
+        "gradient",
+    ),
+    Kind(
+        "noise-rate",
+        "A metric against the noise rate, of one dataset and kind of noise.",
+        "noise_rate",
+        one_condition=False,
+    ),
+    Kind("transition", "The estimated transition matrix beside the true one.", "transition"),
+    Kind("cost", "Seconds or forward passes against a metric.", "cost"),
+    Kind("differences", "Each row minus one of them, with intervals.", "differences"),
+    Kind(
+        "ranks",
+        "Average ranks over distinct datasets, with the critical difference.",
+        "ranks",
+        one_condition=False,
+    ),
 )
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _LIST}

@@ -97,13 +97,15 @@ def _read(
 ) -> tuple[int, list[Course]]:
     """Return the first condition that has something to draw, and the courses of its rows."""
     seen = []
+    known: dict[str, None] = {}
     for condition in conditions_to_try(results, options):
         courses = [course(results, row, condition, [column]) for row in rows]
         if any(found.seeds.used for found in courses):
             return condition, courses
         seen += [found.seeds for found in courses]
+        for row in rows:
+            known.update(dict.fromkeys(columns_of(results, row, condition)))
 
-    known = columns_of(results)
     if known and column not in known:
         raise SuiteError(f"--metric: {unknown_name('column of history.csv', column, known)}")
     raise nothing_to_draw(seen, f"{column} in history.csv", "`nlbench run` trains what is missing.")

@@ -24,6 +24,7 @@ class Options:
     Attributes:
         condition: the place of the condition to draw; None draws the first one that can be drawn,
             and all where a figure shows several.
+        conditions: for `ranks`, one for each dataset; all by default.
         metric: the accuracy, a name of METRICS; for `epochs` a column of history.csv. None is the
             test accuracy after the last epoch, or after each.
         only: the rows to draw; all of them by default.
@@ -34,6 +35,7 @@ class Options:
     """
 
     condition: int | None = None
+    conditions: Sequence[int] = ()
     metric: str | None = None
     only: Collection[str] = ()
     highlight: Collection[str] = ()

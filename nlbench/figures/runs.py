@@ -161,6 +161,16 @@ def cell_seeds(results: Results, row: str, condition: int, used: Iterable[int]) 
     return Seeds(len(files_by_seed), have, left_out)
 
 
+def together(cells: Sequence[Seeds]) -> Seeds:
+    """Return the seeds of several cells of one row, for its label."""
+    left_out: Counter[str] = Counter()
+    used: list[int] = []
+    for cell in cells:
+        left_out += cell.left_out
+        used += cell.used
+    return Seeds(sum(cell.planned for cell in cells), tuple(used), left_out)
+
+
 def labels_of(results: Results, seeds: dict[str, Seeds]) -> dict[str, str]:
     """Return the label of each row: its name, what it is told, and how many seeds are drawn."""
     by_name = {row.name: row.label for row in results.rows}
@@ -184,7 +194,7 @@ def notes_on_seeds(seeds: dict[str, Seeds]) -> list[str]:
         if counts:
             parts.append(f"{reason}: {_listed(counts)}")
     words = "; ".join(parts)
-    return [f"(a/b): drawn from a of b planned seeds. Left out, {words}."]
+    return [f"(a/b): drawn from a of b planned runs. Left out, {words}."]
 
 
 def _listed(counts: Sequence[str], most: int = 8) -> str:
@@ -212,14 +222,15 @@ def nothing_to_draw(seeds: Sequence[Seeds], what: str, advice: str) -> NothingTo
     return NothingToDraw(f"nothing to draw, of {runs}: {', '.join(parts)}. {advice}")
 
 
-def columns_of(results: Results) -> list[str]:
-    """Return the columns of the history.csv of the first run that has one."""
-    for record in results.all_records():
+def columns_of(results: Results, row: str, condition: int) -> list[str]:
+    """Return every column of history.csv that a run of this cell has, in their order."""
+    found: dict[str, None] = {}
+    for record in results.records_of(row, condition):
         path = located(results.store.run_dir(record.key), HISTORY)
         try:
             history = read_history(path)
         except (OSError, ValueError):
             continue
         if history:
-            return list(history[0])
-    return []
+            found.update(dict.fromkeys(history[0]))
+    return list(found)

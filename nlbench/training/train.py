@@ -322,9 +322,10 @@ def _estimated_matrix(method: Method, data: RunData, facts: MethodFacts) -> dict
         return {}
 
     matrix = estimate.detach().double().cpu().numpy()
-    if data.T is not None:
-        facts["T_mean_absolute_error"] = float(abs(matrix - data.T).mean())
-    return {"T": matrix}
+    if data.T is None:
+        return {"T": matrix}
+    facts["T_mean_absolute_error"] = float(abs(matrix - data.T).mean())
+    return {"T": matrix, "T_true": data.T}
 
 
 def _classes(predicted: Tensor) -> np.ndarray:

@@ -1,0 +1,363 @@
+"""What a method costs against what it achieves, a point for each row."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from nlbench.figures import lines as drawing
+from nlbench.figures import style, values
+from nlbench.figures.options import Options, baseline_of, conditions_to_try, rows_of
+from nlbench.figures.picture import Picture, drawn
+from nlbench.figures.runs import Seeds, labels_of, notes_on_seeds, nothing_to_draw
+from nlbench.figures.style import PLAIN, Look
+from nlbench.figures.values import Value
+from nlbench.results.cells import Results
+from nlbench.results.record import RunRecord
+
+_AXIS = {
+    "seconds": "seconds of a run, without evaluation",
+    "passes": "forward passes per training example and epoch",
+}
+# From this factor between the cheapest and the dearest on, costs are on a logarithmic axis.
+_WIDE_RANGE = 4.0
+
+# Left, bottom, right and top, in millimetres.
+Box = tuple[float, float, float, float]
+
+# Millimetres.
+_BODY = 64.0
+_LINE = style.height_of(style.SMALL)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The cost and the value of one row, each a mean over the seeds that are done."""
+
+    row: str
+    label: str
+    cost: float
+    value: Value
+
+
+@drawn
+def draw(results: Results, options: Options) -> Picture:
+    """Draw the cost of each row against a metric.
+
+    Raises: NothingToDraw where no run under a condition is done.
+    """
+    metric = values.metric_of(options)
+    rows = rows_of(results, options)
+    condition, found = _read(results, options, rows, metric)
+    seeds = {row: value.seeds for row, (_, value) in found.items()}
+    labels = labels_of(results, seeds)
+    points = [
+        Point(row, labels[row], cost, value)
+        for row, (cost, value) in found.items()
+        if value.seeds.used
+    ]
+
+    baseline = baseline_of(rows, options)
+    names = [point.row for point in points]
+    best = values.best_of({point.row: point.value.mean for point in points}, metric)
+    chosen = drawing.coloured(names, baseline, best, options.highlight)
+    looks = style.looks(names, baseline, chosen)
+    title = results.conditions[condition]
+    figure = Picture(
+        title,
+        [*_notes(results, condition, options, metric), *notes_on_seeds(seeds)],
+        _in_words(points, metric, options, title),
+        options.width,
+        _BODY + 0.8 * max(0, len(points) - 15),
+    )
+    axes = figure.panels()[0][0]
+    axes.grid(True, axis="both")
+    for point in points:
+        _draw_point(axes, point, looks[point.row])
+    _cost_axis(axes, [point.cost for point in points], _AXIS[options.cost])
+    values.write_axis(axes, metric, _BODY - 10)
+    _draw_front(axes, points, bool(metric.lower_is_better))
+    _name_points(figure, axes, points, looks)
+    return figure
+
+
+def _read(
+    results: Results, options: Options, rows: Sequence[str], metric: values.Metric
+) -> tuple[int, dict[str, tuple[float, Value]]]:
+    """Return the first condition with runs that are done: cost and value of each row."""
+    seen: list[Seeds] = []
+    for condition in conditions_to_try(results, options):
+        found = {}
+        for row in rows:
+            value = values.value_of(results, row, condition, metric)
+            costs = [
+                _cost(record, options.cost)
+                for record in results.records_of(row, condition)
+                if record.spec["seed"] in value.seeds.used and record.status == "done"
+            ]
+            found[row] = (float(np.mean(costs)) if costs else math.nan, value)
+            seen.append(value.seeds)
+        if any(value.seeds.used for _, value in found.values()):
+            return condition, found
+    raise nothing_to_draw(seen, f"a value of {metric.name}", "--metric names another one.")
+
+
+def _cost(record: RunRecord, kind: str) -> float:
+    """Return what a run has cost: preparation, helper networks and training, or passes."""
+    if kind == "passes":
+        return float(record.method.get("forward_passes", math.nan))
+    timing = record.timing
+    return float(timing.get("prepare", 0) + timing.get("fits", 0) + timing.get("train", 0))
+
+
+def _draw_point(axes: Axes, point: Point, look: Look) -> None:
+    """Draw the mean, and the lowest and highest seed as a bar."""
+    front = look is not PLAIN
+    axes.plot(
+        [point.cost],
+        [point.value.mean],
+        marker=look.marker or "o",
+        markersize=4.0 if front else 3.0,
+        color=look.colour,
+        markeredgewidth=1.0 if look.marker == "x" else 0.0,
+        linestyle="none",
+        zorder=3 + front,
+        label=point.label,
+    )
+    if point.value.low < point.value.high:
+        axes.vlines(
+            point.cost,
+            point.value.low,
+            point.value.high,
+            color=look.colour,
+            linewidth=0.8,
+            zorder=2 + front,
+        )
+
+
+def _cost_axis(axes: Axes, costs: Sequence[float], name: str) -> None:
+    """Write the axis of costs; on a logarithmic one, ticks are plain numbers."""
+    known = [cost for cost in costs if cost > 0]
+    axes.set_xlabel(name)
+    if not known or max(known) / min(known) < _WIDE_RANGE or len(known) < len(costs):
+        axes.margins(x=0.08)
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.08)
+
+
+def _draw_front(axes: Axes, points: Sequence[Point], lower: bool) -> None:
+    """Join the rows of which no other is both cheaper and better."""
+    sign = -1 if lower else 1
+    front: list[Point] = []
+    known = [point for point in points if not math.isnan(point.cost)]
+    for point in sorted(known, key=lambda p: (p.cost, -sign * p.value.mean)):
+        if not front or sign * point.value.mean > sign * front[-1].value.mean:
+            front.append(point)
+    axes.plot(
+        [point.cost for point in front],
+        [point.value.mean for point in front],
+        color=style.GREY,
+        linewidth=0.7,
+        linestyle=(0, (1, 1.5)),
+        drawstyle="steps-post",
+        zorder=1.5,
+        gid="front",
+    )
+
+
+# ---- Names beside points ------------------------------------------------------------------------
+
+
+def _name_points(
+    figure: Picture, axes: Axes, points: Sequence[Point], looks: dict[str, Look]
+) -> None:
+    """Write each row's name near its point, where it covers no other name and no point."""
+    figure.settle()
+    box = axes.get_position()
+    width = box.width * figure.get_figwidth() * 25.4
+    height = box.height * figure.get_figheight() * 25.4
+    to_axes = axes.transData + axes.transAxes.inverted()
+
+    places = {}
+    for point in points:
+        if not math.isnan(point.cost):
+            x, y = to_axes.transform((point.cost, point.value.mean))
+            places[point.row] = (float(x) * width, float(y) * height)
+    sizes = {
+        point.row: (style.width_of(point.label, style.SMALL), _LINE)
+        for point in points
+        if point.row in places
+    }
+    bars = []
+    for point in points:
+        if point.row in places:
+            low, high = (
+                float(to_axes.transform((point.cost, end))[1]) * height
+                for end in (point.value.low, point.value.high)
+            )
+            x = places[point.row][0]
+            bars.append((x - 0.3, low, x + 0.3, high))
+    found = labels_apart(places, sizes, bars, width, height)
+    for point in points:
+        if point.row not in found:
+            continue
+        look = looks[point.row]
+        (x, y), (left, bottom) = places[point.row], found[point.row]
+        middle = bottom + _LINE / 2
+        text = axes.text(
+            left / width,
+            middle / height,
+            point.label,
+            transform=axes.transAxes,
+            size=style.SMALL,
+            color=style.FAINT if look is PLAIN else style.INK,
+            va="center_baseline",
+            zorder=6,
+        )
+        text.set_in_layout(False)
+        # From the nearest end of a name that stands far away, a thin line leads to the point.
+        near = min(max(x, left), left + sizes[point.row][0])
+        if math.hypot(near - x, middle - y) > _LINE:
+            axes.plot(
+                [x / width, near / width],
+                [y / height, (middle + math.copysign(_LINE / 2, y - middle)) / height],
+                transform=axes.transAxes,
+                color=look.colour,
+                linewidth=0.4,
+                zorder=2,
+                gid="leader",
+            )[0].set_in_layout(False)
+
+
+def labels_apart(
+    points: dict[str, tuple[float, float]],
+    sizes: dict[str, tuple[float, float]],
+    bars: Sequence[Box],
+    width: float,
+    height: float,
+) -> dict[str, tuple[float, float]]:
+    """Return a place for the label of each point, its lower left corner, in millimetres.
+
+    Labels are placed one after the other, those with the most neighbours first, each at the
+    place that covers least and is nearest to its point.
+    """
+    taken: list[Box] = list(bars)
+    for x, y in points.values():
+        taken.append((x - 0.9, y - 0.9, x + 0.9, y + 0.9))
+
+    def neighbours(name: str) -> int:
+        x, y = points[name]
+        return sum(math.hypot(x - a, y - b) < 12 for a, b in points.values())
+
+    found = {}
+    for name in sorted(points, key=lambda name: (-neighbours(name), name)):
+        best = min(
+            _candidates(points[name], sizes[name], width, height),
+            key=lambda place: (
+                _covered(place, sizes[name], taken) * 100
+                + _nearer_to_others(place, sizes[name], name, points) * 8
+                + place[2]
+            ),
+        )
+        left, bottom, _ = best
+        w, h = sizes[name]
+        taken.append((left, bottom, left + w, bottom + h))
+        found[name] = (left, bottom)
+    return found
+
+
+def _candidates(
+    point: tuple[float, float], size: tuple[float, float], width: float, height: float
+) -> list[tuple[float, float, float]]:
+    """Return lower left corners around a point that are in the panel, with their distances."""
+    (x, y), (w, h) = point, size
+    found = []
+    for distance, turn in itertools.product((0.0, 2.0, 4.0, 7.0, 10.0, 14.0, 19.0), range(16)):
+        angle = turn * math.pi / 8
+        across, up = math.cos(angle), math.sin(angle)
+        left = x + across * (distance + 1.3) - w * (1 - across) / 2
+        bottom = y + up * (distance + 1.3) - h * (1 - up) / 2
+        left = min(max(left, 0.3), max(0.3, width - w))
+        bottom = min(max(bottom, 0.2), height - h)
+        # Right of its point a name is read most easily.
+        found.append((left, bottom, distance + 0.3 * (1 - across)))
+    return found
+
+
+def _covered(
+    place: tuple[float, float, float],
+    size: tuple[float, float],
+    taken: Sequence[Box],
+) -> float:
+    """Return the area that a label has in common with others, in square millimetres."""
+    left, bottom, _ = place
+    right, top = left + size[0], bottom + size[1]
+    total = 0.0
+    for a, b, c, d in taken:
+        total += max(0.0, min(right, c) - max(left, a)) * max(0.0, min(top, d) - max(bottom, b))
+    return total
+
+
+def _nearer_to_others(
+    place: tuple[float, float, float],
+    size: tuple[float, float],
+    name: str,
+    points: dict[str, tuple[float, float]],
+) -> bool:
+    """Tell whether a label would stand nearer to another point than to its own."""
+    left, bottom, _ = place
+
+    def away(other: str) -> float:
+        x, y = points[other]
+        across = max(left - x, 0.0, x - left - size[0])
+        return math.hypot(across, max(bottom - y, 0.0, y - bottom - size[1]))
+
+    return any(away(other) < away(name) + 0.3 for other in points if other != name)
+
+
+# ---- Words ---------------------------------------------------------------------------------------
+
+
+def _notes(results: Results, condition: int, options: Options, metric: values.Metric) -> list[str]:
+    notes = ["Points: mean over seeds. Bars: lowest and highest seed."]
+    if metric.lower_is_better is not None:
+        notes.append("On the dotted line nothing is both cheaper and better.")
+    if options.cost == "passes":
+        notes.append("Passes of helper networks are not counted.")
+        return [" ".join(notes)]
+
+    machines = set()
+    for record in results.records_under(condition):
+        if record.status == "done":
+            facts = record.environment
+            jobs = facts.get("jobs", 1)
+            name, threads = facts.get("device_name", "unknown"), facts.get("threads", 1)
+            words = "1 thread" if threads == 1 else f"{threads} threads"
+            runs = "1 run" if jobs == 1 else f"{jobs} runs"
+            machines.add(f"{name}, {words}, {runs} at a time")
+    if len(machines) > 1:
+        notes.append(
+            f"Not comparable: seconds of different machines or settings: "
+            f"{'; '.join(sorted(machines))}. `--cost passes` is the same everywhere."
+        )
+    else:
+        notes += [f"Measured on {machine}." for machine in machines]
+    return [" ".join(notes)]
+
+
+def _in_words(points: Sequence[Point], metric: values.Metric, options: Options, title: str) -> str:
+    """Describe the figure for those who cannot see it."""
+    ordered = sorted(points, key=lambda point: point.cost)
+    parts = [f"{p.label}: {p.cost:.3g}, {values.shown(p.value.mean, metric)}" for p in ordered]
+    return f"{_AXIS[options.cost]} against {metric.meaning}, {title}. {'; '.join(parts)}."
