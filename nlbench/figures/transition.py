@@ -82,7 +82,7 @@ def draw(results: Results, options: Options) -> Picture:
         line[0].set_ylabel("\n".join([*words, "true class"]))
         line[0].yaxis.label.set_visible(True)
 
-    names = ("true T", "estimated T", "absolute difference")
+    names = ("true T (%)", "estimated T (%)", "difference (points)")
     for axes, name in zip(panels[0], names[-columns:] if columns == 3 else names[1:2], strict=True):
         axes.set_title(name)
     for axes in panels[-1]:
@@ -107,7 +107,7 @@ def _write_scales(
         bar.ax.grid(False)
         highest = mesh.get_clim()[1] or 1.0
         bar.ax.xaxis.set_major_locator(FixedLocator([0, highest / 2, highest]))
-        bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+        bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
 
 
 def _read(results: Results, options: Options, rows: Sequence[str]) -> tuple[int, list[Matrices]]:
@@ -241,7 +241,8 @@ def _notes(shown: Sequence[Matrices], others: int, labels: dict[str, str]) -> li
             span = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
             errors.append(f"{labels[one.row]} {span}")
     if errors:
-        notes.append(f"Mean absolute difference of the entries, by run: {', '.join(errors)}.")
+        notes.append("Differences without their sign.")
+        notes.append(f"Their mean in a run, as a fraction: {', '.join(errors)}.")
 
     told = [labels[one.row] for one in shown if one.told]
     if told:

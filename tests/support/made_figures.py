@@ -20,33 +20,17 @@ from nlbench.results.summary import summarise
 ROWS = ("ce", "elr", "gce", "mae", "forward")
 # Title, dataset, noise rate.
 CONDITIONS = (("Digits symmetric 0.4", "digits", 0.4),)
-NAMES = [
-    "ce",
-    "elr",
-    "gce",
-    "mae",
-    "forward",
-    "backward",
-    "bootstrap-hard",
-    "bootstrap-soft",
-    "sl",
-    "alr",
-    "nce-rce",
-    "mixup",
-    "sop",
-    "co-teaching",
-    "dividemix",
-    "elr-plus",
-    "disc",
-    "ema",
-    "gls",
-    "cores2",
-    "jocor",
-    "volminnet",
-    "peer",
-    "agce",
-    "selc",
-]
+_WORDS = (
+    "ce elr gce mae forward backward bootstrap-hard bootstrap-soft sl alr nce-rce mixup sop "
+    "co-teaching dividemix elr-plus disc ema gls cores2 jocor volminnet peer agce selc"
+)
+NAMES = tuple(_WORDS.split())
+GRADIENTS = (
+    "gradient_ce_clean",
+    "gradient_ce_wrong",
+    "gradient_regulariser_clean",
+    "gradient_regulariser_wrong",
+)
 
 
 def history_of(place, seed, epochs, rate=0.4, columns=()):
