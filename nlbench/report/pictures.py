@@ -20,7 +20,10 @@ WIDTH = 110.0
 
 # A figure of one condition is drawn for so many conditions of a suite. A page of forty conditions
 # would otherwise have hundreds of figures, which nobody would look through.
-MOST_CONDITIONS = 4
+MOST_CONDITIONS = 3
+
+# Bytes of the figures of a suite. A page of more than 10 MB opens slowly.
+MOST_BYTES = 3_000_000
 
 # What stands above a figure. The help of `nlbench plot` also names what its options would draw.
 _CAPTIONS = {
@@ -41,6 +44,11 @@ class Pictures:
     drawn: dict[str, list[Markup]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
+    @property
+    def bytes(self) -> int:
+        """The size of the figures that were drawn."""
+        return sum(len(one) for several in self.drawn.values() for one in several)
+
 
 def of_suite(results: Results) -> Pictures:
     """Draw every figure for which a suite has the data, and say what the others lack."""
@@ -54,27 +62,41 @@ def of_suite(results: Results) -> Pictures:
 
 
 def _of_conditions(kind: Kind, results: Results, found: Pictures) -> None:
-    for condition in range(min(len(results.conditions), MOST_CONDITIONS)):
+    """Draw a figure for each of the first conditions that have results."""
+    known = [place for place in range(len(results.conditions)) if results.records_under(place)]
+    for condition in known[:MOST_CONDITIONS]:
         _draw(kind, results, Options(condition=condition, width=WIDTH), found)
-    more = len(results.conditions) - MOST_CONDITIONS
-    if more > 0:
-        last = shlex.quote(results.conditions[-1])
-        found.left_out.append(
-            f"{kind.name}: {more} more conditions. `nlbench plot {kind.name} {FOLDER} --suite "
-            f"{shlex.quote(results.suite)} --condition {last}` draws the last one."
-        )
+    if len(known) > MOST_CONDITIONS:
+        command = _command(kind, results, known[-1])
+        more = len(known) - MOST_CONDITIONS
+        conditions = "1 more condition" if more == 1 else f"{more} more conditions"
+        found.left_out.append(f"{kind.name}: {conditions}; {command} draws the last one.")
 
 
 def _draw(kind: Kind, results: Results, options: Options, found: Pictures) -> None:
     from markupsafe import Markup
 
+    if found.bytes > MOST_BYTES:
+        command = _command(kind, results, options.condition)
+        _leave_out(found, f"{kind.name}: to keep the page small; {command} draws it.")
+        return
     try:
         drawn = svg(kind.draw(results, options))
     # What the results lack, or what is wrong with a file of a run.
     except UserError as error:
-        line = f"{kind.name}: {error}"
-        if line not in found.left_out:
-            found.left_out.append(line)
+        _leave_out(found, f"{kind.name}: {error}")
         return
     caption = _CAPTIONS.get(kind.name, kind.help.rstrip("."))
     found.drawn.setdefault(caption, []).append(Markup(drawn))
+
+
+def _command(kind: Kind, results: Results, condition: int | None) -> str:
+    words = ["nlbench", "plot", kind.name, str(FOLDER), "--suite", results.suite]
+    if condition is not None:
+        words += ["--condition", results.conditions[condition]]
+    return f"`{shlex.join(words)}`"
+
+
+def _leave_out(found: Pictures, line: str) -> None:
+    if line not in found.left_out:
+        found.left_out.append(line)

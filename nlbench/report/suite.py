@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from nlbench.errors import SuiteError
 from nlbench.report import pictures, protocol, state
 from nlbench.report.leaderboard import Entry, Leaderboard, leaderboard
 from nlbench.report.pictures import Pictures
 from nlbench.report.state import State
 from nlbench.results import notes, table, with_published
 from nlbench.results.cells import Results
+from nlbench.results.over_datasets import OverDatasets, over_datasets
 
 if TYPE_CHECKING:
     from nlbench.registry import MethodFile
@@ -95,7 +97,11 @@ class RunCell:
 
 @dataclass(frozen=True)
 class SuitePage:
-    """Everything that a page shows of one suite."""
+    """Everything that a page shows of one suite.
+
+    Attributes:
+        over: the average ranks over datasets, where the conditions allow them.
+    """
 
     name: str
     protocol: str
@@ -110,6 +116,7 @@ class SuitePage:
     notes: list[str]
     board: Leaderboard
     glance: list[GlanceLine]
+    over: OverDatasets | None
     figures: Pictures
     published: PublishedNumbers
     state: State
@@ -158,6 +165,7 @@ def of_plan(
         notes=notes.once([notes.BEST, *results.plan_notes, *notes.of_marks(results)]),
         board=board,
         glance=_glance(results, board),
+        over=_over_datasets(results),
         figures=pictures.of_suite(results),
         published=_published(results),
         state=found,
@@ -194,6 +202,17 @@ def _glance(results: Results, board: Leaderboard) -> list[GlanceLine]:
         for line in group.lines:
             by_row[line.place][group.place] = GlanceCell(line.cells["last"], line.best)
     return [GlanceLine(row, place, by_row[place]) for place, row in enumerate(results.rows)]
+
+
+def _over_datasets(results: Results) -> OverDatasets | None:
+    """Return the average ranks, where there is one condition of each of several datasets."""
+    if len(results.conditions) < 2:
+        return None
+    try:
+        return over_datasets(results)
+    # The message says which condition to choose, and a page has no options for that.
+    except SuiteError:
+        return None
 
 
 def _published(results: Results) -> PublishedNumbers:
