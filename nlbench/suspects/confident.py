@@ -35,6 +35,11 @@ class Probabilities:
     given: np.ndarray
     probs: np.ndarray
 
+    def among(self, index: np.ndarray) -> Probabilities:
+        """Return those of the examples that are in `index`, too."""
+        there = np.isin(self.index, index)
+        return Probabilities(self.index[there], self.given[there], self.probs[there])
+
 
 @dataclass(frozen=True)
 class Issues:

@@ -65,7 +65,7 @@ def _folder(name: str, labelling: Labelling, where: Whereabouts) -> tuple[str, F
             raise SuiteError(f"--from {where.suite_file}: names no folder of {name}, only {known}")
         return folders[name]
 
-    # The plan says how the command was called, which need not have been in this folder.
+    # The plan names the file of the suite, which may have been moved since.
     words = shlex.split(labelling.command)
     path = Path(words[2]) if len(words) > 2 else Path()
     if path.suffix in (".yaml", ".yml") and path.is_file():

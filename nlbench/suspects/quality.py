@@ -297,15 +297,17 @@ def _of_held_out(
     notes: list[str],
 ) -> Iterator[tuple[Key, Measured]]:
     """Yield what cleanlab finds among held-out examples, and what the row's scores find there."""
+    # What one seed holds out, another one was trained on. All are compared on these alone.
+    among = np.isin(examples.index, held.index)
+    if among.any():
+        held = held.among(examples.index)
     measured = _by_cleanlab(held, truth, notes)
     if measured is not None:
         yield (title, row, CLEANLAB, HELD_OUT, "out-of-sample"), measured
 
-    # Another seed was trained on what one holds out.
-    among = np.isin(examples.index, held.index)
     clean = truth.clean[examples.index]
     for (name, score), ranking in rankings.items():
-        if name != row or among.sum() < len(held.index):
+        if name != row or not among.any():
             continue
         measured = _of_ranking(ranking, clean, among)
         if measured is not None:
