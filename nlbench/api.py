@@ -654,7 +654,7 @@ def table(
     out: str | Path = "results",
     *,
     suite: str | None = None,
-    fmt: Literal["md", "csv", "latex", "html"] = "md",
+    fmt: Literal["md", "csv", "latex", "html", "json"] = "md",
     metric: str | None = None,
     against: str | None = None,
     only: Sequence[str] | None = None,
@@ -662,13 +662,17 @@ def table(
     details: bool = False,
     published: bool = False,
     methods_dir: str | Path | None = None,
+    sort: str | None = None,
+    ascending: bool | None = None,
+    group_by: Literal["dataset", "noise", "dataset,noise"] | None = None,
+    purpose: Literal["paper"] | None = None,
 ) -> str:
     """Return the tables of the suites in a folder of records, as `nlbench table` prints them.
 
     Args:
         out: the folder that holds the records.
         suite: one of the suites in that folder. The default is all of them.
-        fmt: "md" for Markdown, "csv", "latex" or "html".
+        fmt: "md" for Markdown, "csv", "latex", "html" or "json".
         metric: shows this metric alone, for example "best".
         against: the row that differences are taken to. The default is "ce".
         only: rows to show, and the one that differences are taken to.
@@ -676,6 +680,13 @@ def table(
         details: shows every metric.
         published: shows published numbers beside the measured ones.
         methods_dir: the folder with the method files that the suite was trained with.
+        sort: sorts the rows by this column, the best first: "method", a column as in `columns`, or
+            a dataset with its noise as tables print it. Rows with runs that are missing or failed
+            come after the others.
+        ascending: with `sort`, whether the lowest value is first.
+        group_by: prints a table for each dataset, each noise, or both.
+        purpose: "paper" prints what a paper prints: the best tie group bold, and protocol, seeds
+            and test in the caption.
 
     Raises: StoreError for a folder without results; SuiteError for an unknown suite, metric, column
         or row, and for arguments that exclude each other; TypeError or ValueError for an argument
@@ -684,9 +695,20 @@ def table(
     from nlbench.results import table as tables
 
     _check_folders(out=out, methods_dir=methods_dir)
-    for name, value in (("suite", suite), ("metric", metric), ("against", against)):
+    for name, value in (
+        ("suite", suite),
+        ("metric", metric),
+        ("against", against),
+        ("sort", sort),
+    ):
         arguments.check_text(name, value)
-    arguments.check_choice("fmt", fmt, ("md", "csv", "latex", "html"))
+    if group_by is not None:
+        arguments.check_choice("group_by", group_by, ("dataset", "noise", "dataset,noise"))
+    if purpose is not None:
+        arguments.check_choice("purpose", purpose, ("paper",))
+    if ascending is not None:
+        arguments.check_flag("ascending", ascending)
+    arguments.check_choice("fmt", fmt, ("md", "csv", "latex", "html", "json"))
     arguments.check_flag("details", details)
     arguments.check_flag("published", published)
     rows = arguments.check_texts("only", only, "row names", '["ce", "elr"]')
@@ -703,6 +725,10 @@ def table(
         columns=tuple(shown or ()),
         only=tuple(rows or ()),
         width=WIDTH,
+        sort=sort,
+        ascending=ascending,
+        group_by=group_by,
+        purpose=purpose,
     )
 
 

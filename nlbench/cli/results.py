@@ -24,7 +24,7 @@ from nlbench.cli.app import (
 )
 from nlbench.errors import SuiteError
 from nlbench.results.metrics import METRICS
-from nlbench.results.view import COLUMNS
+from nlbench.results.view import COLUMNS, GROUPS
 
 if TYPE_CHECKING:
     from nlbench.results.cells import Results
@@ -43,6 +43,11 @@ class TableFormat(StrEnum):
     csv = "csv"
     latex = "latex"
     html = "html"
+    json = "json"
+
+
+class Purpose(StrEnum):
+    paper = "paper"
 
 
 @app.command(
@@ -50,7 +55,8 @@ class TableFormat(StrEnum):
         "nlbench table results",
         "nlbench table results --suite quick --only elr,gce --details",
         "nlbench table results --columns last,memorised,minus --against elr",
-        "nlbench table results --format latex > table.tex",
+        "nlbench table results --sort last --group-by dataset,noise",
+        "nlbench table results --for paper --format latex > table.tex",
     )
 )
 @guarded
@@ -65,7 +71,8 @@ def table(
     format_: Annotated[
         TableFormat,
         typer.Option(
-            "--format", help="Markdown, CSV with every condition and metric, LaTeX or HTML."
+            "--format",
+            help="Markdown, LaTeX or HTML; CSV and JSON have every condition and metric.",
         ),
     ] = TableFormat.md,
     only: Annotated[
@@ -95,6 +102,29 @@ def table(
             "noise.",
         ),
     ] = False,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            help="Sort the rows by this column, the best first: method, a column of --columns, or "
+            'a dataset with its noise as tables print it, such as "CIFAR-10N worst".'
+        ),
+    ] = None,
+    ascending: Annotated[
+        bool | None,
+        typer.Option("--ascending/--descending", help="With --sort: the lowest or highest first."),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="A table for each dataset, each noise or both:" + listed(GROUPS)),
+    ] = None,
+    purpose: Annotated[
+        Purpose | None,
+        typer.Option(
+            "--for",
+            help="The table that a paper prints: the best tie group bold, and protocol, seeds and "
+            "test in the caption.",
+        ),
+    ] = None,
     methods_dir: MethodsDir = None,
 ) -> None:
     """Print the tables of the suites in a folder of records."""
@@ -116,6 +146,10 @@ def table(
         columns=() if columns is None else parse_list("--columns", columns, "columns as last,best"),
         only=() if only is None else parse_only(only),
         width=width(),
+        sort=sort,
+        ascending=ascending,
+        group_by=group_by,
+        purpose=None if purpose is None else purpose.value,
     )
     write(text)
     # The table of a suite that was not asked for by its name is missing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Lines = list[list[str]]
 
@@ -14,6 +14,10 @@ class Block:
     Attributes:
         split: whether columns that do not fit the terminal go into further tables.
         unit: that of the numbers, as `Metric.unit`.
+        bold: cells to print bold, as (line, column).
+        groups: headings above the headings, each with its number of columns; for HTML and LaTeX.
+        title: the title itself; "" for the usual one, which is made of the subject.
+        text: further sentences of the caption.
     """
 
     subject: str
@@ -22,3 +26,7 @@ class Block:
     notes: list[str]
     split: bool = False
     unit: str = "%"
+    bold: set[tuple[int, int]] = field(default_factory=set)
+    groups: list[tuple[str, int]] = field(default_factory=list)
+    title: str = ""
+    text: str = ""

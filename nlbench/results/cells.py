@@ -245,6 +245,12 @@ class Results:
         selected.rows = [row for row in self.rows if row.name in names]
         return selected
 
+    def in_order(self, names: Sequence[str]) -> Results:
+        """Return the same results with the rows in the order of these names."""
+        ordered = copy.copy(self)
+        ordered.rows = sorted(self.rows, key=lambda row: names.index(row.name))
+        return ordered
+
     @property
     def all_rows(self) -> list[SuiteRow]:
         """The rows of the suite, also those that were not selected."""

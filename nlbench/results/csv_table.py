@@ -7,7 +7,9 @@ import io
 
 from nlbench.results.cells import Results, SuiteRow
 from nlbench.results.formats import csv_name
-from nlbench.results.metrics import MEASURES, METRICS, Reported
+from nlbench.results.metrics import MEASURES, Reported
+from nlbench.results.order import ordered
+from nlbench.results.view import View
 from nlbench.results.with_published import nearest_published
 
 _COLUMNS = (
@@ -50,17 +52,17 @@ _UNSTATED = "unstated"
 def render(
     results: Results,
     reference: str | None,
-    published: bool = False,
-    metric: str | None = None,
+    view: View,
 ) -> str:
     """Return the CSV text. Numbers are fractions in [0, 1], unrounded; p-values are not corrected.
 
     Args:
         reference: the row that differences are taken to.
-        metric: writes the lines of this metric alone.
-        published: adds the nearest published number to each line, and lines of the metric
-            `unstated` for numbers whose source names no rule.
+        view: its metric or columns choose the lines. With `published` each line has the nearest
+            published number, and there are lines of the metric `unstated` for numbers whose source
+            names no rule.
     """
+    published = view.published
     columns: tuple[str, ...] = _COLUMNS
     if published:
         columns += _PUBLISHED_COLUMNS
@@ -69,10 +71,11 @@ def render(
     writer.writerow(columns)
 
     # Lines of a metric that no run has would be empty.
-    metrics = [name for name in METRICS if results.has(name) and metric in (None, name)]
+    metrics = [name for name in view.chosen_metrics() if results.has(name)]
     for condition in range(len(results.conditions)):
+        shown, _ = ordered(results, condition, reference, view)
         for name in metrics:
-            for row in results.rows:
+            for row in shown.rows:
                 line = _first_columns(results, row, condition, name)
                 line += _measured(results, row, condition, name, reference)
                 if published:
@@ -81,9 +84,9 @@ def render(
 
         # Numbers whose source names no rule belong beside no measured metric, so they have lines of
         # their own.
-        if not published or metric is not None:
+        if not published or view.metric is not None or view.columns:
             continue
-        for row in results.rows:
+        for row in shown.rows:
             numbers = _published(results, row, condition, Reported("top1", ""))
             if any(numbers):
                 line = _first_columns(results, row, condition, _UNSTATED)

@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from nlbench.errors import on_one_line
 from nlbench.results.html_table import html as html
+from nlbench.results.latex_table import latex as latex
+from nlbench.results.latex_table import latex_text as latex_text
+from nlbench.results.numbers_in_cells import number_and_marks
 
-Format = Literal["md", "csv", "latex", "html"]
+Format = Literal["md", "csv", "latex", "html", "json"]
 
 # A Markdown table whose lines are no longer than this fits a terminal.
 WIDTH = 80
 # Longer lines of text are hard to read, however wide the terminal is.
 _TEXT_WIDTH = 100
-
-# Characters that LaTeX reads as commands, or that its standard fonts lack. They are replaced in one
-# pass, because what replaces them contains some of them.
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\$",
-        "^": r"\textasciicircum{}",
-        "~": r"\textasciitilde{}",
-        "_": r"\_",
-        "%": r"\%",
-        "&": r"\&",
-        "#": r"\#",
-        "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
-        "<": "$<$",
-        ">": "$>$",
-        "‡": r"$\ddagger$",
-        "†": r"$\dagger$",
-        "±": r"$\pm$",
-        "°": r"$^\circ$",
-        "\N{MULTIPLICATION SIGN}": r"$\times$",
-        "·": r"$\cdot$",
-        "\N{MINUS SIGN}": "$-$",
-    }
-)
-# The sign of a number, as opposed to a hyphen.
-_MINUS = re.compile(r"(?<![\w.)])-(?=\d)")
 
 # Characters with a meaning in the middle of a Markdown text, among them those of links, of entities
 # such as &lt; and of what is struck out.
@@ -73,28 +46,38 @@ def markdown(
     *,
     width: int | None = None,
     split: bool = False,
+    text: str = "",
+    bold: Collection[tuple[int, int]] = (),
 ) -> str:
     """Return a Markdown table. The first column is aligned to the left, the others to the right.
 
     Args:
+        text: further sentences of the title, which are not bold.
+        bold: the cells whose number is bold, as (line, column).
         width: wraps the title and the notes at words. None keeps each on one line.
         split: puts columns that do not fit the width into further tables, which repeat the first
             column.
     """
     headings = [markdown_name(heading) for heading in headings]
     lines = [[markdown_name(first), *rest] for first, *rest in lines]
+    for line, column in bold:
+        lines[line][column] = _markdown_bold(lines[line][column])
 
     parts = [list(range(len(headings)))]
     if split and width is not None:
         parts = parts_that_fit(headings, lines, width)
 
-    text = [*_wrapped(f"**{markdown_name(title)}**", width), ""]
+    caption = f"**{markdown_name(title)}**"
+    if text:
+        # An asterisk at the beginning of a wrapped line would begin a list.
+        caption += " " + re.sub(r"(?<!\S)([*+-])(?=\s)", r"\\\1", _sound_note(text))
+    written = [*_wrapped(caption, width), ""]
     for part in parts:
-        text += _markdown_table(headings, lines, part)
-        text.append("")
+        written += _markdown_table(headings, lines, part)
+        written.append("")
     for note in notes:
-        text += _wrapped(f"- {_sound_note(note)}", width, "  ")
-    return "\n".join([*text, ""])
+        written += _wrapped(f"- {_sound_note(note)}", width, "  ")
+    return "\n".join([*written, ""])
 
 
 def table_width(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
@@ -152,6 +135,12 @@ def _markdown_table(
     return text
 
 
+def _markdown_bold(cell: str) -> str:
+    number, marks = number_and_marks(cell)
+    # An asterisk that is a mark would end the bold text.
+    return f"**{number}**{marks}".replace("***", "**\\*")
+
+
 def _sound_note(note: str) -> str:
     """Return a note on one line, in which a name cannot be a tag, a link or a list."""
     note = _MARKDOWN_OF_NOTES.sub(r"\\\g<0>", on_one_line(note))
@@ -169,60 +158,6 @@ def _wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-# ---- LaTeX ---------------------------------------------------------------------------------------
-
-
-def latex(
-    title: str,
-    headings: list[str],
-    lines: Sequence[list[str]],
-    notes: Sequence[str],
-    *,
-    label: str = "",
-) -> str:
-    """Return a table for the package booktabs, captioned with the title, and notes as comments.
-
-    Args:
-        label: the name by which \\ref finds the table, without its prefix "tab:".
-    """
-    text = [
-        r"% The preamble needs \usepackage{booktabs}.",
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{latex_text(title)}}}",
-        rf"  \label{{tab:{_label(label or title)}}}",
-        rf"  \begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
-        r"    \toprule",
-        _latex_line(headings),
-        r"    \midrule",
-    ]
-    text += [_latex_line(line, numbers=True) for line in lines]
-    text += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
-
-    # A note can be copied into a caption, so what LaTeX would not print there is escaped.
-    text += [f"% {latex_text(note)}" for note in notes]
-    return "\n".join([*text, ""])
-
-
-def latex_text(text: str) -> str:
-    """Return a text so that LaTeX prints it as it is."""
-    return on_one_line(text).translate(_LATEX)
-
-
-def _latex_line(cells: Sequence[str], *, numbers: bool = False) -> str:
-    escaped = [latex_text(cells[0])]
-    for cell in cells[1:]:
-        # A heading may be a name with a hyphen, so only the signs of numbers become minus signs.
-        signed = _MINUS.sub("\N{MINUS SIGN}", cell) if numbers else cell
-        escaped.append(latex_text(signed))
-    return "    " + " & ".join(escaped) + r" \\"
-
-
-def _label(text: str) -> str:
-    """Return a text as a name that LaTeX's \\label accepts."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()
 
 
 # ---- CSV -----------------------------------------------------------------------------------------

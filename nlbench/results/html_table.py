@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from nlbench.errors import on_one_line
+from nlbench.results.numbers_in_cells import number_and_marks
 
 # Numbers end at the same place in every line, and no line of a table is broken inside a number.
 _NUMBER = "text-align: right; white-space: nowrap; padding: 0.2em 0.6em"
@@ -25,6 +26,7 @@ def html(
     lines: Sequence[Sequence[str]],
     notes: Sequence[str] = (),
     *,
+    text: str = "",
     bold: Collection[tuple[int, int]] = (),
     groups: Sequence[tuple[str, int]] = (),
     inline_styles: bool = True,
@@ -34,44 +36,47 @@ def html(
     Every text is escaped, and the result is ASCII: it means the same in a page of any encoding.
 
     Args:
+        text: further sentences of the caption.
         notes: a list below the table; no list where there are none.
-        bold: the cells to print bold, as (line, column).
+        bold: the cells whose number is bold, as (line, column).
         groups: headings above the headings, each with its number of columns; together they have
             as many columns as `headings`. "" leaves a place empty.
         inline_styles: writes alignment into each cell, so that nothing around the table changes.
             False leaves the table to the style sheet of its page.
     """
     style = _styles if inline_styles else _no_styles
-    text = [
-        "<table>",
-        f"  <caption{style(_CAPTION)}>{html_text(title)}</caption>",
-    ]
+    caption = html_text(title)
+    if text:
+        caption += f" {_with_code(text)}"
+    written = ["<table>", f"  <caption{style(_CAPTION)}>{caption}</caption>"]
     # A heading of several columns belongs to a group of columns.
-    text += [f'  <colgroup span="{columns}"></colgroup>' for _, columns in groups]
-    text.append("  <thead>")
+    written += [f'  <colgroup span="{columns}"></colgroup>' for _, columns in groups]
+    written.append("  <thead>")
     if groups:
-        text += ["    <tr>", *_group_cells(groups, style(_GROUP)), "    </tr>"]
-    text.append("    <tr>")
+        written += ["    <tr>", *_group_cells(groups, style(_GROUP)), "    </tr>"]
+    written.append("    <tr>")
     for column, heading in enumerate(headings):
         alignment = style(_HEADING if column else _NAME)
-        text.append(f'      <th scope="col"{alignment}>{html_text(heading)}</th>')
-    text += ["    </tr>", "  </thead>", "  <tbody>"]
+        written.append(f'      <th scope="col"{alignment}>{html_text(heading)}</th>')
+    written += ["    </tr>", "  </thead>", "  <tbody>"]
 
     for number, (name, *cells) in enumerate(lines):
-        text.append("    <tr>")
-        shown = _strong(html_text(name), (number, 0) in bold)
-        text.append(f'      <th scope="row"{style(_NAME)}>{shown}</th>')
+        written.append("    <tr>")
+        written.append(f'      <th scope="row"{style(_NAME)}>{html_text(name)}</th>')
         for column, cell in enumerate(cells, 1):
-            shown = _strong(html_text(cell), (number, column) in bold)
-            text.append(f"      <td{style(_NUMBER)}>{shown}</td>")
-        text.append("    </tr>")
-    text += ["  </tbody>", "</table>"]
+            shown = html_text(cell)
+            if (number, column) in bold:
+                strong, marks = number_and_marks(cell)
+                shown = f"<strong>{html_text(strong)}</strong>{html_text(marks)}"
+            written.append(f"      <td{style(_NUMBER)}>{shown}</td>")
+        written.append("    </tr>")
+    written += ["  </tbody>", "</table>"]
 
     if notes:
-        text.append("<ul>")
-        text += [f"  <li>{_CODE.sub(_as_code, html_text(note))}</li>" for note in notes]
-        text.append("</ul>")
-    return "\n".join([*text, ""])
+        written.append("<ul>")
+        written += [f"  <li>{_with_code(note)}</li>" for note in notes]
+        written.append("</ul>")
+    return "\n".join([*written, ""])
 
 
 def html_text(text: str) -> str:
@@ -92,12 +97,8 @@ def _group_cells(groups: Sequence[tuple[str, int]], style: str) -> list[str]:
     return cells
 
 
-def _strong(text: str, bold: bool) -> str:
-    return f"<strong>{text}</strong>" if bold else text
-
-
-def _as_code(match: re.Match[str]) -> str:
-    return f"<code>{match[1]}</code>"
+def _with_code(text: str) -> str:
+    return _CODE.sub(r"<code>\1</code>", html_text(text))
 
 
 def _styles(style: str) -> str:

@@ -28,16 +28,11 @@ def block(results: Results, condition: int, name: str, reference: str | None, vi
     Args:
         name: the condition's title.
     """
+    require_reference(results, reference, view.columns)
     analysis = analyse(results, condition, against=reference)
     letters = ties.columns(results, analysis)
     every = _all_columns(results, condition, reference, letters)
     if view.columns:
-        if MINUS in view.columns and reference is None:
-            rows = ", ".join(row.name for row in results.rows)
-            raise SuiteError(
-                "--columns minus: the suite has no row `ce` to take differences to; "
-                f"choose one with --against: {rows}"
-            )
         shown = list(view.columns)
     elif view.details:
         shown = every
@@ -51,16 +46,27 @@ def block(results: Results, condition: int, name: str, reference: str | None, vi
         else:
             cells[column] = column_of(results, condition, column, reference)
     names = ["method", *(row.label for row in results.rows)]
-    if not view.columns and not view.details:
+    # A page is as wide as its reader makes it.
+    if not view.columns and not view.details and view.fmt != "html":
         _fit(names, cells, max(formats.WIDTH, view.width or 0))
 
     below = ties.notes(analysis, with_letters=not {TIES, RANK}.isdisjoint(cells))
     below += _notes_of_columns(results, condition, reference, list(cells))
-    missing = [_heading(column, reference) for column in every if column not in cells]
+    missing = [heading_of(column, reference) for column in every if column not in cells]
     if missing and not view.columns:
         below.append(f"`nlbench table --details` also shows: {', '.join(missing)}.")
     headings, *lines = (list(line) for line in zip(names, *cells.values(), strict=True))
     return Block(f"{name}; test accuracy", headings, lines, below)
+
+
+def require_reference(results: Results, reference: str | None, columns: Collection[str]) -> None:
+    """Raise SuiteError where one of the columns takes differences to a row that there is not."""
+    if MINUS in columns and reference is None:
+        rows = ", ".join(row.name for row in results.rows)
+        raise SuiteError(
+            "--columns minus: the suite has no row `ce` to take differences to; "
+            f"choose one with --against: {rows}"
+        )
 
 
 def _all_columns(
@@ -96,7 +102,8 @@ def _fit(names: list[str], cells: dict[str, list[str]], width: int) -> None:
         cells.pop(column, None)
 
 
-def _heading(column: str, reference: str | None) -> str:
+def heading_of(column: str, reference: str | None) -> str:
+    """Return the heading of a column of COLUMNS."""
     if column == MINUS:
         return f"last, minus {reference}"
     return METRICS[column].heading if column in METRICS else column
@@ -108,7 +115,7 @@ def column_of(results: Results, condition: int, column: str, reference: str | No
     if column == MINUS and reference is not None:
         differences = results.differences(reference, condition)
 
-    cells = [_heading(column, reference)]
+    cells = [heading_of(column, reference)]
     for row in results.rows:
         if column == MINUS:
             found = differences.get(row.name)
@@ -122,17 +129,19 @@ def column_of(results: Results, condition: int, column: str, reference: str | No
     return cells
 
 
-def _passes(results: Results, row: str, condition: int) -> str:
+def mean_passes(results: Results, row: str, condition: int) -> float | None:
+    """Return the mean number of forward passes for each training example and epoch."""
     # Only a run that was trained to its end has counted them.
     passes = []
     for record in results.records_of(row, condition):
         if record.status == "done" and "forward_passes" in record.method:
             passes.append(record.method["forward_passes"])
+    return statistics.mean(passes)
 
-    mean = statistics.mean(passes)
-    if mean is None:
-        return "-"
-    return f"{mean:.3g}"
+
+def _passes(results: Results, row: str, condition: int) -> str:
+    mean = mean_passes(results, row, condition)
+    return "-" if mean is None else f"{mean:.3g}"
 
 
 def _notes_of_columns(

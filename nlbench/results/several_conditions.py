@@ -6,44 +6,92 @@ from nlbench.results import formats, notes, ties
 from nlbench.results.analysis import analyse
 from nlbench.results.block import Block, Lines
 from nlbench.results.cells import Results
+from nlbench.results.groups import Group, by_dataset
 from nlbench.results.metrics import METRICS, Metric
+from nlbench.results.order import ordered
 from nlbench.results.view import View
 
 
-def blocks(results: Results, reference: str | None, view: View) -> list[Block]:
-    """Return the table of one metric, and that of the differences of the headline."""
+def blocks(
+    results: Results, reference: str | None, view: View, group: Group | None = None
+) -> list[Block]:
+    """Return the table of one metric, and that of the differences of the headline.
+
+    Args:
+        group: the conditions of these tables; None for all.
+    """
     shown = METRICS[view.metric or "last"]
-    headings, lines = _by_condition(results, shown)
+    about = "" if group is None else f"{group.name}; "
+    spans: list[tuple[str, int]] = []
+    if group is None:
+        group = Group("", list(range(len(results.conditions))), list(results.conditions))
+        if view.fmt == "html":
+            group, spans = under_datasets(results, group)
+
+    # A table of one column can be sorted by any metric.
+    alone = group.conditions[0] if len(group.conditions) == 1 else None
+    results, order = ordered(results, alone, reference, view)
+    headings, lines = _by_condition(results, group, shown)
     if view.fmt == "md" and view.width is not None:
         *_, last = formats.parts_that_fit(headings, lines, view.width)
         # The numbers of networks alone are not worth a table.
         if len(last) == 2 and len(headings) > 2:
             headings, lines = headings[:-1], [line[:-1] for line in lines]
-    below = _notes(results, shown)
-    found = [Block(shown.meaning, headings, lines, below, split=True, unit=shown.unit)]
+    found = [
+        Block(
+            about + shown.meaning,
+            headings,
+            lines,
+            [*order, *_notes(results, group, shown)],
+            split=True,
+            unit=shown.unit,
+            groups=[*spans, ("", 1)] if spans else [],
+        )
+    ]
 
     # Differences are taken of the headline, the last epoch, and of no other metric.
     if view.metric is None and reference is not None and len(results.rows) > 1:
-        headings, lines = _differences_by_condition(results, reference)
+        headings, lines = _differences_by_condition(results, group, reference)
         below = ["p: paired t test over seeds, Holm-corrected within each column."]
-        subject = f"last epoch, minus {reference}, paired over seeds"
-        found.append(Block(subject, headings, lines, below, split=True))
+        subject = f"{about}last epoch, minus {reference}, paired over seeds"
+        found.append(Block(subject, headings, lines, below, split=True, groups=spans))
     return found
 
 
-def _by_condition(results: Results, metric: Metric) -> tuple[list[str], Lines]:
+def under_datasets(results: Results, group: Group) -> tuple[Group, list[tuple[str, int]]]:
+    """Return the group with the conditions of one dataset beside each other, and their headings.
+
+    Returns the group as it is, and no headings, where it has one dataset.
+    """
+    conditions, headings = [], []
+    spans = [("", 1)]
+    for dataset in by_dataset(results):
+        pairs = zip(dataset.conditions, dataset.headings, strict=True)
+        inside = [pair for pair in pairs if pair[0] in group.conditions]
+        if inside:
+            spans.append((dataset.name, len(inside)))
+            conditions += [condition for condition, _ in inside]
+            headings += [heading for _, heading in inside]
+    if len(spans) <= 2:
+        return group, []
+    return Group(group.name, conditions, headings), spans
+
+
+def _by_condition(results: Results, group: Group, metric: Metric) -> tuple[list[str], Lines]:
     lines = []
     for row in results.rows:
         line = [row.label]
-        for condition in range(len(results.conditions)):
+        for condition in group.conditions:
             line.append(results.cell(row.name, condition, metric.name).text())
         lines.append([*line, str(row.networks)])
-    return ["method", *results.conditions, "nets"], lines
+    return ["method", *group.headings, "nets"], lines
 
 
-def _differences_by_condition(results: Results, reference: str) -> tuple[list[str], Lines]:
+def _differences_by_condition(
+    results: Results, group: Group, reference: str
+) -> tuple[list[str], Lines]:
     columns = []
-    for condition in range(len(results.conditions)):
+    for condition in group.conditions:
         columns.append(results.differences(reference, condition))
 
     lines = []
@@ -55,16 +103,16 @@ def _differences_by_condition(results: Results, reference: str) -> tuple[list[st
             found = differences.get(row.name)
             line.append("-" if found is None else found.text())
         lines.append(line)
-    return ["method", *results.conditions], lines
+    return ["method", *group.headings], lines
 
 
-def _notes(results: Results, shown: Metric) -> list[str]:
+def _notes(results: Results, group: Group, shown: Metric) -> list[str]:
     found = []
-    for condition, title in enumerate(results.conditions):
+    for condition in group.conditions:
         analysis = analyse(results, condition, shown.name)
         if sum(row.n > 0 for row in analysis.rows) > 1:
-            found.append(ties.in_words(analysis, title))
+            found.append(ties.in_words(analysis, results.conditions[condition]))
     found += notes.never_measured(results, shown)
-    for condition in range(len(results.conditions)):
+    for condition in group.conditions:
         found += notes.of_condition(results, condition)
     return notes.once([*found, *results.plan_notes, *notes.of_marks(results)])

@@ -1,4 +1,4 @@
-"""`nlbench table`: the records of a suite as Markdown, LaTeX or CSV.
+"""`nlbench table`: the records of a suite as Markdown, LaTeX, HTML, CSV or JSON.
 
 Reads the plan and the records only. Needs no torch and no data.
 """
@@ -6,7 +6,8 @@ Reads the plan and the records only. Needs no torch and no data.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nlbench import registry
@@ -14,14 +15,18 @@ from nlbench.errors import SuiteError, did_you_mean, look_up
 from nlbench.results import (
     csv_table,
     formats,
+    json_table,
     notes,
     one_condition,
+    paper,
     several_conditions,
     with_published,
 )
 from nlbench.results.block import Block
 from nlbench.results.cells import Results
-from nlbench.results.view import View, check_rows
+from nlbench.results.groups import Group, by_dataset, by_noise
+from nlbench.results.order import ordered
+from nlbench.results.view import DATA_FORMATS, MINUS, View, check_rows
 
 if TYPE_CHECKING:
     from nlbench.results.store import Store
@@ -50,34 +55,78 @@ def render(
     view = View(**options)
     if methods is None:
         methods = registry.method_files()
+    if view.fmt == "json":
+        return json_table.document([_as_json(plan, store, methods, view)])
 
     results = Results(plan, store, methods)
     reference = choose_reference(results, view.against)
     results, left_out = _selected(results, reference, view)
-    # A program can choose for itself, so the CSV file has all conditions and metrics.
+    # A program can choose for itself, so a CSV file has all conditions and metrics.
     if view.fmt == "csv":
-        return csv_table.render(results, reference, view.published, view.metric)
+        return csv_table.render(results, reference, view)
 
-    blocks = []
-    alone = view.metric is None and len(results.conditions) == 1
-    if view.published:
-        for condition, name in enumerate(results.conditions):
-            headings, lines, below = with_published.render(
-                results, condition, view.metric, view.details
-            )
-            subject = f"{name}; test accuracy beside published numbers"
-            blocks.append(Block(subject, headings, lines, below))
-
-    # With one condition there is room for a column of each metric.
-    elif view.details or view.columns or alone:
-        for condition, name in enumerate(results.conditions):
-            blocks.append(one_condition.block(results, condition, name, reference, view))
-    else:
-        blocks += several_conditions.blocks(results, reference, view)
-
+    blocks = _blocks(results, reference, view)
     # One note about the rows is enough for the tables of a suite.
     blocks[-1].notes.extend(left_out)
     return "\n".join(_written(block, results, view) for block in blocks)
+
+
+def _as_json(
+    plan: Mapping[str, Any],
+    store: Store,
+    methods: Mapping[str, registry.MethodFile],
+    view: View,
+) -> dict[str, Any]:
+    results = Results(plan, store, methods)
+    reference = choose_reference(results, view.against)
+    results, left_out = _selected(results, reference, view)
+    return json_table.of_suite(results, reference, view, left_out)
+
+
+def _blocks(results: Results, reference: str | None, view: View) -> list[Block]:
+    """Return the tables of a suite."""
+    if view.purpose == "paper":
+        return [paper.block(results, reference, view, group) for group in _groups(results, view)]
+
+    # With one condition there is room for a column of each metric.
+    alone = len(results.conditions) == 1 or view.group_by == "dataset,noise"
+    of_each = view.details or view.columns or (alone and view.metric is None)
+    if view.published or of_each:
+        blocks = []
+        for condition in range(len(results.conditions)):
+            blocks.append(_of_one_condition(results, condition, reference, view))
+        return blocks
+
+    blocks = []
+    for group in _groups(results, view):
+        blocks += several_conditions.blocks(results, reference, view, group)
+    return blocks
+
+
+def _groups(results: Results, view: View) -> Sequence[Group | None]:
+    """Return the conditions of each table; None for one table of all."""
+    if view.group_by is None or len(results.conditions) == 1:
+        return [None]
+    if view.group_by == "dataset":
+        return by_dataset(results)
+    if view.group_by == "noise":
+        return by_noise(results)
+    groups = []
+    for condition, title in enumerate(results.conditions):
+        groups.append(Group(title, [condition], [title]))
+    return groups
+
+
+def _of_one_condition(results: Results, condition: int, reference: str | None, view: View) -> Block:
+    name = results.conditions[condition]
+    results, order = ordered(results, condition, reference, view)
+    if view.published:
+        found = with_published.render(results, condition, view.metric, view.details)
+        block = Block(f"{name}; test accuracy beside published numbers", *found)
+    else:
+        block = one_condition.block(results, condition, name, reference, view)
+    block.notes[:0] = order
+    return block
 
 
 def render_suites(
@@ -105,9 +154,14 @@ def render_suites(
     plans = _with_rows(plans, view.only)
 
     blocks: list[str] = []
+    documents = []
     for plan in plans.values():
         names = [row["row"] for row in plan["rows"]]
         only = [row for row in view.only if row in names]
+        if view.fmt == "json":
+            documents.append(_as_json(plan, store, methods, replace(view, only=only)))
+            store.forget_read()
+            continue
         block = render(plan, store, methods=methods, **{**options, "only": only})
         if view.fmt == "csv" and blocks:
             # All tables share the header of the first one.
@@ -116,6 +170,8 @@ def render_suites(
         # A store may have more records than the memory has room for.
         store.forget_read()
 
+    if view.fmt == "json":
+        return json_table.document(documents)
     # The tables of several suites are one CSV, in which an empty line would be a line too many.
     separator = "" if view.fmt == "csv" else "\n"
     return separator.join(blocks)
@@ -139,7 +195,9 @@ def _selected(results: Results, reference: str | None, view: View) -> tuple[Resu
         return results, []
     rows = [row.name for row in results.rows]
     check_rows(view.only, rows)
-    differences = view.metric is None and not view.published and view.fmt != "csv"
+    differences = view.metric is None and not view.published and view.fmt not in DATA_FORMATS
+    if view.purpose == "paper":
+        differences = MINUS in view.columns
     shown = set(view.only)
     if reference is not None and differences:
         shown.add(reference)
@@ -173,14 +231,37 @@ def choose_reference(results: Results, against: str | None) -> str | None:
 
 
 def _written(block: Block, results: Results, view: View) -> str:
-    title = _title(results, block.subject, block.unit)
+    title = block.title or _title(results, block.subject, block.unit)
     if view.fmt == "latex":
-        label = f"{results.suite} {block.subject}"
-        return formats.latex(title, block.headings, block.lines, block.notes, label=label)
+        return formats.latex(
+            title,
+            block.headings,
+            block.lines,
+            block.notes,
+            label=f"{results.suite} {block.subject}",
+            text=block.text,
+            bold=block.bold,
+            groups=block.groups,
+        )
     if view.fmt == "html":
-        return formats.html(title, block.headings, block.lines, block.notes)
+        return formats.html(
+            title,
+            block.headings,
+            block.lines,
+            block.notes,
+            text=block.text,
+            bold=block.bold,
+            groups=block.groups,
+        )
     return formats.markdown(
-        title, block.headings, block.lines, block.notes, width=view.width, split=block.split
+        title,
+        block.headings,
+        block.lines,
+        block.notes,
+        width=view.width,
+        split=block.split,
+        text=block.text,
+        bold=block.bold,
     )
 
 
