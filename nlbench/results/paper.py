@@ -179,7 +179,8 @@ def _of_bold(results: Results, analyses: Sequence[tuple[int, Analysis]]) -> list
         )
     hidden = len(results.all_rows) - len(results.rows)
     if used and hidden:
-        sentences.append(f"The tests also cover {hidden} rows that are not shown.")
+        rows = "1 row that is" if hidden == 1 else f"{hidden} rows that are"
+        sentences.append(f"The tests also cover {rows} not shown.")
     return sentences
 
 
