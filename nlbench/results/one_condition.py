@@ -150,8 +150,13 @@ def _notes_of_columns(
     found = notes.of_condition(results, condition)
     found += notes.of_columns(columns)
     if MINUS in columns:
-        found.append(
-            f"last, minus {reference}: difference to {reference} seed by seed (mean±std), with "
-            "the Holm-corrected p-value of a paired t test."
-        )
+        found.append(about_minus(reference))
     return notes.once([*found, *results.plan_notes, *notes.of_marks(results)])
+
+
+def about_minus(reference: str | None) -> str:
+    """Explain the column of differences."""
+    return (
+        f"last, minus {reference}: difference to {reference} seed by seed (mean±std), with "
+        "the Holm-corrected p-value of a paired t test."
+    )

@@ -10,10 +10,10 @@ from nlbench.results.block import Block, Lines
 from nlbench.results.cells import DAMAGED, MIXED, SIGN, STALE, UNKNOWN_CODE, Results
 from nlbench.results.groups import Group
 from nlbench.results.metrics import METRICS
-from nlbench.results.one_condition import column_of, heading_of, require_reference
+from nlbench.results.one_condition import about_minus, column_of, heading_of, require_reference
 from nlbench.results.order import is_complete, ordered
 from nlbench.results.several_conditions import under_datasets
-from nlbench.results.view import NETS, RANK, TIES, View
+from nlbench.results.view import MINUS, NETS, RANK, TIES, View
 
 # Notes that begin with one of these explain what stands in cells, so a caption needs them.
 _MARKS = (STALE, UNKNOWN_CODE, MIXED, SIGN, DAMAGED, "!", "(n/m)")
@@ -43,6 +43,8 @@ def block(results: Results, reference: str | None, view: View, group: Group | No
         spans += [("", 1)] if spans else []
 
     below = [*order, *notes.of_columns([*columns, *headings])]
+    if MINUS in columns:
+        below.append(about_minus(reference))
     for condition in group.conditions:
         below += notes.of_condition(results, condition)
     of_marks = notes.of_marks(results)
