@@ -172,7 +172,7 @@ def _draw_front(axes: Axes, points: Sequence[Point], lower: bool) -> None:
         linestyle=(0, (1, 1.5)),
         drawstyle="steps-post",
         zorder=1.5,
-        gid="front",
+        label="_front",
     )
 
 
@@ -236,7 +236,7 @@ def _name_points(
                 color=look.colour,
                 linewidth=0.4,
                 zorder=2,
-                gid="leader",
+                label="_leader",
             )[0].set_in_layout(False)
 
 

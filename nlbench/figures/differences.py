@@ -117,8 +117,10 @@ def _lines(
     labels = labels_of(results, seeds)
     lines = []
     for row in shown:
-        words = _numbers(row.minus_baseline, metric) if row.minus_baseline else _why(row)
-        lines.append(_Line(labels[row.row], row.minus_baseline, words))
+        # Of a row of which a seed diverged, the others are no fair sample.
+        found = row.minus_baseline if row.ranked else None
+        words = _numbers(found, metric) if found is not None else _why(row)
+        lines.append(_Line(labels[row.row], found, words))
     return lines
 
 

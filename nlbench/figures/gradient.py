@@ -139,8 +139,7 @@ def _draw_panel(axes: Axes, found: Course, group: str, looks: dict[str, Look]) -
             markevery=max(1, len(epochs) // 4),
             markersize=2.6,
             markeredgewidth=0,
-            label=_name(column, group),
-            gid=column,
+            label=column,
         )
         if len(values) > 1:
             low, high = values.min(0), values.max(0)

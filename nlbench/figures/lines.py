@@ -94,7 +94,6 @@ def draw(
             linewidth=1.1 if front else 0.6,
             zorder=order,
             label=line.label,
-            gid=None,
         )
         if line.low is None or line.high is None or not front:
             continue
@@ -160,7 +159,7 @@ def name_ends(
         )
         # It is no data, and must not widen the panel.
         leader[0].set_in_layout(False)
-        leader[0].set_gid("leader")
+        leader[0].set_label("_leader")
 
 
 def spread(wanted: Sequence[float], step: float, low: float, high: float) -> list[float]:

@@ -145,7 +145,7 @@ def _draw_panel(axes: Axes, found: Course, columns: Sequence[str]) -> None:
             markevery=(place * every // len(columns) % every, every),
             markersize=2.6,
             markeredgewidth=0,
-            gid=column,
+            label=column,
         )
         if len(values) > 1:
             low, high = values.min(0), values.max(0)

@@ -87,6 +87,20 @@ class Picture(Figure):
         with style.context(), _quiet():
             self.draw_without_rendering()
 
+    def _freeze(self) -> None:
+        """Keep the places of the axes, rounded.
+
+        The layout is the solution of equations, which differs in its last bits from one time to the
+        next. Equal figures have equal files.
+        """
+        if not isinstance(self.get_layout_engine(), ConstrainedLayoutEngine):
+            return
+        self.settle()
+        self.set_layout_engine("none")
+        for axes in self.axes:
+            bounds = np.round(axes.get_position(original=True).bounds, 6)
+            axes.set_position(tuple(bounds.tolist()))
+
     def write(self, file: Path | IO[bytes], ending: str, *, transparent: bool = False) -> None:
         """Write the figure.
 
@@ -94,6 +108,7 @@ class Picture(Figure):
             ending: a key of FORMATS.
         Raises: UserError if the file cannot be written.
         """
+        self._freeze()
         content = io.BytesIO()
         face = "none" if transparent else "white"
         with style.context(), _quiet():

@@ -74,7 +74,7 @@ def draw(results: Results, options: Options) -> Picture:
 
 def _draw_axis(axes: Axes, count: int) -> None:
     """Draw the scale of ranks, 1 being the best, from the left."""
-    axes.plot([1, count], [_ABOVE, _ABOVE], color=INK, linewidth=0.8, gid="axis")
+    axes.plot([1, count], [_ABOVE, _ABOVE], color=INK, linewidth=0.8, label="_axis")
     step = 1 if count <= 12 else 2 if count <= 24 else 5
     ranks = [1, *range(1 + step if step == 1 else step, count + 1, step)]
     for rank in ranks:
@@ -89,7 +89,7 @@ def _draw_difference(axes: Axes, found: OverDatasets) -> None:
         return
     # It may be longer than the scale, where no two rows differ.
     end = min(1 + length, axes.get_xlim()[1])
-    axes.plot([1, end], [2.6, 2.6], color=INK, linewidth=0.8, gid="critical difference")
+    axes.plot([1, end], [2.6, 2.6], color=INK, linewidth=0.8, label="_critical difference")
     for x in (1, end):
         axes.plot([x, x], [2.0, 3.2], color=INK, linewidth=0.8)
     words = f"critical difference {length:.2f}"
@@ -109,7 +109,7 @@ def _draw_bars(axes: Axes, found: OverDatasets, groups: Sequence[Sequence[str]])
             linewidth=2.2,
             solid_capstyle="butt",
             zorder=3,
-            gid="group",
+            label="_group",
         )
 
 
@@ -134,7 +134,7 @@ def _draw_names(
             color=INK,
             linewidth=0.6,
             zorder=2,
-            gid="rank",
+            label="_rank",
         )
         axes.text(
             end - 0.04 * margin if left else end + 0.04 * margin,

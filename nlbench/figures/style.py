@@ -103,6 +103,9 @@ _SETTINGS: dict[str, Any] = {
     # A name such as "a$b$" is no formula.
     "text.parse_math": False,
     "text.usetex": False,
+    # Text is as wide at every resolution, so that what fits on a screen fits in a file.
+    "text.hinting": "no_hinting",
+    "text.hinting_factor": 1,
     # The same figure has the same bytes.
     "svg.hashsalt": "nlbench",
     # Text stays text: it can be searched and read out, and the file is small.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -219,17 +220,25 @@ def _draw_matrix(
 def _write_ticks(panels: Sequence[Sequence[Axes]], classes: Sequence[str], size: float) -> None:
     """Name the classes, or every so many of them."""
     count = len(classes)
-    step = 1
-    while size / count * step < _ROOM_FOR_TICK:
-        step *= 2 if step % 5 else 1
-        step += 0 if step % 2 == 0 else 4
-    places = list(range(0, count, step))
     numbers = all(name.isdigit() for name in classes)
-    # Names fit beside rows. Below columns they stand upright.
+    # Names fit beside rows. Below columns they stand upright, and numbers beside each other.
+    widest = max(style.width_of(name, style.SMALL) for name in classes)
+    across = _step(size / count, widest + 0.8 if numbers else _ROOM_FOR_TICK)
+    down = _step(size / count, _ROOM_FOR_TICK)
     for axes in panels[-1]:
-        axes.set_xticks(places, [classes[place] for place in places], rotation=0 if numbers else 90)
+        axes.set_xticks(range(0, count, across), classes[::across], rotation=0 if numbers else 90)
     for line in panels:
-        line[0].set_yticks(places, [classes[place] for place in places])
+        line[0].set_yticks(range(0, count, down), classes[::down])
+
+
+def _step(cell: float, room: float) -> int:
+    """Return the first of 1, 2, 5, 10, ... cells that have room for a tick."""
+    step = 1
+    for factor in itertools.cycle((2, 2.5, 2)):
+        if cell * step >= room:
+            break
+        step = round(step * factor)
+    return step
 
 
 def _notes(shown: Sequence[Matrices], others: int, labels: dict[str, str]) -> list[str]:

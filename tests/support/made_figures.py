@@ -84,6 +84,9 @@ def write_results(
     columns=(),
     arrays=None,
     labels=None,
+    without=(),
+    devices=None,
+    fingerprints=None,
     suite="s",
 ):
     """Write a store, and return its Results.
@@ -94,6 +97,8 @@ def write_results(
         columns: further columns of history.csv.
         arrays: (place of the row, seed) -> arrays for predictions.npz.
         labels: row -> the name that the plan gives it, for names that no method has.
+        devices, fingerprints: row -> the name of the machine, the hash of the data.
+        without: beginnings of the columns that history.csv lacks.
     """
     store = Store(folder)
     store.require_writable()
@@ -105,6 +110,7 @@ def write_results(
                 spec = spec_of("m" + str(place), seed)
                 noise = {"kind": "symmetric", "rate": rate} if rate else None
                 spec |= {"dataset": dataset, "noise": noise}
+                spec["fingerprint"] = (fingerprints or {}).get(row, "f")
                 spec["protocol"] = {**spec["protocol"], "epochs": epochs}
                 key = key_of(spec)
                 name = named.get(row, row)
@@ -113,6 +119,14 @@ def write_results(
                     continue
                 status = (statuses or {}).get((row, seed), "done")
                 history = history_of(place, seed + 100 * number, epochs, rate, columns)
+                history = [
+                    {
+                        name: value
+                        for name, value in epoch.items()
+                        if not name.startswith(tuple(without))
+                    }
+                    for epoch in history
+                ]
                 record = record_of(
                     seed=seed,
                     key=key,
@@ -120,6 +134,7 @@ def write_results(
                     status=status,
                     metrics={} if status != "done" else summarise(history, ("test",)),
                     noise={"noise_rate_train": rate, "num_test": 400, "asked_rate": rate},
+                    environment={"device_name": (devices or {}).get(row, "A")},
                     timing={"train": (3.0 + seed / 10) * (1 + place), "prepare": 0.5, "fits": 0},
                     method={"told": [], "networks": 1, "forward_passes": 1.0 + place % 3},
                 )

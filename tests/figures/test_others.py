@@ -1,0 +1,206 @@
+"""Figures of matrices, costs, differences and ranks: what is drawn equals what is computed."""
+
+import itertools
+
+import numpy as np
+import pytest
+from made_figures import matrices_of, write_results
+
+from nlbench.errors import SuiteError
+from nlbench.figures import KINDS, NothingToDraw, Options
+from nlbench.figures.cost import labels_apart
+from nlbench.figures.lines import spread
+from nlbench.results.analysis import analyse
+from nlbench.results.over_datasets import over_datasets
+
+DATASETS = [("Digits", "digits", 0.0), ("Cars", "cars", 0.0), ("Birds", "birds", 0.0)]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return write_results(
+        tmp_path_factory.mktemp("store"),
+        statuses={("gce", 1): "diverged"},
+        missing=[("elr", 2)],
+        arrays=matrices_of,
+    )
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    return write_results(tmp_path_factory.mktemp("store"), conditions=DATASETS)
+
+
+# ---- Transition matrices -------------------------------------------------------------------------
+
+
+def test_matrices_are_means_over_seeds(results):
+    figure = KINDS["transition"].draw(results, Options(only=("forward",)))
+    drawn = [axes.collections[0].get_array().reshape(10, 10) for axes in figure.axes[:3]]
+    found = [matrices_of(4, seed) for seed in (0, 1, 2)]
+    estimated = np.mean([one["T"] for one in found], axis=0)
+    true = np.mean([one["T_true"] for one in found], axis=0)
+    for matrix, expected in zip(drawn, (true, estimated, abs(estimated - true)), strict=True):
+        np.testing.assert_allclose(matrix, expected, rtol=1e-12)
+    errors = [abs(one["T"] - one["T_true"]).mean() for one in found]
+    assert f"forward {min(errors):.3f} to {max(errors):.3f}" in figure.notes[0]
+
+
+def test_a_matrix_without_the_true_one(tmp_path):
+    results = write_results(
+        tmp_path, rows=("ce",), arrays=lambda place, seed: {"T": matrices_of(place, seed)["T"]}
+    )
+    figure = KINDS["transition"].draw(results)
+    assert figure.axes[0].get_title("left") == "estimated T (%)"
+    assert "ce: predictions.npz has no true T" in figure.notes[0]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 30, 100])
+def test_matrices_of_few_and_of_many_classes(tmp_path, classes):
+    results = write_results(
+        tmp_path, rows=("ce",), arrays=lambda place, seed: matrices_of(place, seed, classes)
+    )
+    figure = KINDS["transition"].draw(results)
+    figure.settle()
+    # Ticks of neighbours do not touch.
+    boxes = [tick.get_window_extent() for tick in figure.axes[0].get_xticklabels()]
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 < right.x0
+
+
+def test_a_store_without_matrices(datasets):
+    with pytest.raises(NothingToDraw, match=r"45 without T in predictions.npz.*volminnet"):
+        KINDS["transition"].draw(datasets)
+
+
+# ---- Costs ---------------------------------------------------------------------------------------
+
+
+def test_points_are_means_of_the_seeds_that_are_done(results):
+    figure = KINDS["cost"].draw(results)
+    points = {}
+    for line in figure.axes[0].lines:
+        if not line.get_label().startswith("_"):
+            points[line.get_label()] = line.get_xdata()[0], line.get_ydata()[0]
+    assert set(points) == {"ce", "elr (2/3)", "gce (2/3)", "mae", "forward"}
+    for label, (x, y) in points.items():
+        row = label.split()[0]
+        cell = results.cell(row, 0, "last")
+        seconds = []
+        for record in results.records_of(row, 0):
+            if record.spec["seed"] in cell.values:
+                seconds.append(record.timing["train"] + record.timing["prepare"])
+        assert x == pytest.approx(np.mean(seconds))
+        assert y == pytest.approx(cell.mean)
+    assert "1 thread, 1 run at a time" in figure.notes[0]
+
+
+def test_passes_do_without_a_note_on_the_machine(results):
+    figure = KINDS["cost"].draw(results, Options(cost="passes"))
+    assert "thread" not in figure.notes[0]
+    assert "Passes of helper networks are not counted." in figure.notes[0]
+
+
+def test_seconds_of_different_machines_are_marked(tmp_path):
+    results = write_results(tmp_path, rows=("ce", "elr"), devices={"elr": "B"})
+    note = KINDS["cost"].draw(results).notes[0]
+    assert "Not comparable" in note
+    assert "A, 1 thread, 1 run at a time; B, 1 thread" in note
+
+
+def test_labels_of_points_do_not_cover_each_other():
+    rng = np.random.default_rng(0)
+    points = {f"p{i}": tuple(rng.uniform(5, 55, 2)) for i in range(15)}
+    sizes = dict.fromkeys(points, (11.0, 2.9))
+    found = labels_apart(points, sizes, [], 70, 60)
+    assert set(found) == set(points)
+    for (a, b), (c, d) in itertools.combinations(found.values(), 2):
+        assert abs(a - c) >= 11.0 or abs(b - d) >= 2.9
+
+
+# ---- Differences ---------------------------------------------------------------------------------
+
+
+def test_differences_are_those_of_the_analysis(results):
+    figure = KINDS["differences"].draw(results)
+    axes = figure.axes[0]
+    analysis = analyse(results, 0)
+    expected = [row for row in analysis.rows if row.row != "ce"]
+    names = [label.get_text().split()[0] for label in axes.get_yticklabels()]
+    assert names == [row.row for row in expected]
+    words = [text.get_text() for text in axes.texts]
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    with_interval = [row for row in expected if row.ranked]
+    assert len(points) == len(axes.collections) == len(with_interval) == 3
+    for row, point, bar in zip(with_interval, points, axes.collections, strict=True):
+        found = row.minus_baseline
+        assert point.get_xdata()[0] == found.mean
+        (segment,) = bar.get_segments()
+        assert segment[:, 0].tolist() == [found.low, found.high]
+        filled = point.get_markerfacecolor() != "white"
+        assert filled == (not found.low <= 0 <= found.high)
+    # A row of which a seed diverged has no mean to compare.
+    assert words[names.index("gce")] == "1 of 3 diverged"
+
+
+def test_a_suite_without_the_baseline(tmp_path):
+    results = write_results(tmp_path, rows=("elr", "gce"))
+    with pytest.raises(NothingToDraw, match=r"has no row `ce`.*--against names one of elr, gce"):
+        KINDS["differences"].draw(results)
+    figure = KINDS["differences"].draw(results, Options(against="gce"))
+    assert figure.axes[0].get_xlabel().startswith("last epoch, minus gce")
+
+
+def test_rows_on_other_data_are_not_compared(tmp_path):
+    results = write_results(tmp_path, rows=("ce", "elr"), fingerprints={"elr": "other"})
+    with pytest.raises(NothingToDraw, match="their runs read different data"):
+        KINDS["differences"].draw(results)
+
+
+# ---- Ranks ---------------------------------------------------------------------------------------
+
+
+def test_ranks_are_those_over_datasets(datasets):
+    figure = KINDS["ranks"].draw(datasets)
+    found = over_datasets(datasets)
+    axes = figure.axes[0]
+    drawn = sorted(line.get_xdata()[0] for line in axes.lines if line.get_label() == "_rank")
+    assert drawn == sorted(row.mean for row in found.rows)
+    (difference,) = [line for line in axes.lines if line.get_label() == "_critical difference"]
+    right = axes.get_xlim()[1]
+    assert difference.get_xdata()[1] == min(1 + found.critical_difference, right)
+    groups = [line for line in axes.lines if line.get_label() == "_group"]
+    assert len(groups) == len([group for group in found.groups if len(group) > 1]) > 0
+    assert figure.description.startswith(found.sentence)
+
+
+def test_label_sets_of_one_dataset_are_not_ranked(tmp_path):
+    sets = [("Digits symmetric 0.2", "digits", 0.2), ("Digits symmetric 0.4", "digits", 0.4)]
+    results = write_results(tmp_path, rows=("ce", "elr"), conditions=sets)
+    with pytest.raises(NothingToDraw, match="each dataset once"):
+        KINDS["ranks"].draw(results)
+
+
+def test_no_row_is_left_out_of_ranks(datasets):
+    with pytest.raises(SuiteError, match="a rank is among all rows"):
+        KINDS["ranks"].draw(datasets, Options(only=("elr",)))
+
+
+# ---- Places of names -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_names_are_spread_in_their_order_and_within_bounds(seed):
+    rng = np.random.default_rng(seed)
+    wanted = rng.uniform(-5, 60, 15).tolist()
+    places = spread(wanted, 3.0, 0.0, 50.0)
+    order = np.argsort(wanted, kind="stable")
+    ordered = [places[i] for i in order]
+    assert all(b - a >= 3.0 - 1e-9 for a, b in itertools.pairwise(ordered))
+    assert ordered[0] >= 0
+    assert ordered[-1] <= 50 + 1e-9
+
+
+def test_names_that_are_apart_stay_where_they_are():
+    assert spread([10.0, 0.0, 20.0], 3.0, -1.0, 30.0) == [10.0, 0.0, 20.0]
+    assert spread([10.0, 11.0], 3.0, 0.0, 30.0) == [9.0, 12.0]
