@@ -46,11 +46,12 @@ class SeenRun:
     def suggestions(self) -> np.ndarray | None:
         """Return the class that the run prefers for each example, (N,); None where it has none.
 
-        The method's own targets count more than the last prediction.
+        The method's own targets count more than the last prediction, where they say anything.
         """
-        if "own_label" in self.arrays:
-            return self.arrays["own_label"]
-        return self.arrays.get("train")
+        own, predicted = self.arrays.get("own_label"), self.arrays.get("train")
+        if own is None or predicted is None:
+            return predicted if own is None else own
+        return np.where(own >= 0, own, predicted)
 
 
 @dataclass(frozen=True)

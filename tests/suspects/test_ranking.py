@@ -56,6 +56,17 @@ def test_own_targets_count_more_than_the_last_prediction(tmp_path):
     assert list(found.suggested[WRONG]) == list(TRUE[WRONG])
 
 
+def test_where_own_targets_say_nothing_the_last_prediction_counts(tmp_path):
+    own = {"own_score": np.full(8, 0.5, "float32"), "own_label": np.full(8, -1, "int16")}
+    own["own_score"][3] = np.nan
+
+    found = ranked(tmp_path, {("elr", 0): arrays_of(range(8)) | own}, ["elr"], "own")
+
+    assert list(found.suggested[WRONG]) == list(TRUE[WRONG])
+    # Nothing is known of it, so it comes last.
+    assert found.order[-1] == 3
+
+
 def test_examples_are_merged_by_their_position_in_the_dataset(tmp_path):
     """Seed 0 holds out the last two examples, and seed 1 the first two."""
     one, other = arrays_of(range(6)), arrays_of(range(2, 8))
