@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nlbench.executors.base import Listener, State, Trained
     from nlbench.plan.options import Jobs
     from nlbench.results.merge import MergeReport
+    from nlbench.watching import Logger
 
 
 @dataclass
@@ -457,6 +458,7 @@ def run(
     budget: str | float | None = None,
     save_probabilities: bool = False,
     record_gradients: bool = False,
+    loggers: Sequence[str | Logger] = (),
 ) -> pd.DataFrame:
     """Train the runs that a suite still lacks, and return its records, older ones included.
 
@@ -512,12 +514,18 @@ def run(
         record_gradients: keep, for each epoch of each run that is trained now, the mean gradient at
             the true class, for right and for wrong labels and each term of the loss apart. For
             methods that have the hook `gradient_parts`, such as ce and elr.
+        loggers: show the runs that are trained now elsewhere, epoch by epoch: "tensorboard",
+            "tensorboard:FOLDER", "wandb:PROJECT", "mlflow:ADDRESS", "mlflow:EXPERIMENT", a file
+            such as "my_logger.py", or an object with the methods of `nlbench.watching.Logger`.
+            They change no result, and one that fails is switched off with a warning.
 
     Returns: as `load`, for the runs asked for: a line for each row, condition and seed.
     Raises: SuiteError with every problem of the suite; DataMissing, DataError; StoreError;
         TypeError or ValueError for an argument of another type or value. A run that fails or
         diverges raises nothing: its record says so in `status`.
     """
+    from nlbench.watching.feed import watching
+
     arguments.check_suite(suite)
     _check_folders(out=out, data_dir=data_dir, methods_dir=methods_dir)
     arguments.check_device(device)
@@ -531,6 +539,8 @@ def run(
     arguments.check_flag("save_probabilities", save_probabilities)
     arguments.check_flag("record_gradients", record_gradients)
     arguments.check_flag("progress", progress)
+    if isinstance(loggers, str):
+        raise TypeError(f'loggers must be a list, got {loggers!r}; for one: ["{loggers}"]')
     parallel_jobs = None if jobs is None else arguments.check_jobs(jobs)
     arguments.check_text("executor", executor)
     arguments.check_text("address", address)
@@ -557,13 +567,13 @@ def run(
         from nlbench.executors.progress import Progress
 
         with contextlib.ExitStack() as stack:
-            listener = None
+            listener: Listener | None = None
             if progress:
                 # The records' warnings follow as warnings of Python.
                 progress_of_sweep = Progress(len(sweep.state.todo), warnings=False)
                 listener = stack.enter_context(progress_of_sweep)
             sweep.run(
-                listener,
+                watch.listener(sweep.plan, sweep.store, listener),
                 checkpoint_seconds=checkpoint_seconds,
                 checkpoint_epochs=checkpoint_epochs,
                 jobs=parallel_jobs,
@@ -581,7 +591,8 @@ def run(
     if sweep.state.stale and stale == "keep":
         _warn(stale_records(len(sweep.state.stale)))
     try:
-        sweep = run_stages(sweep, prepare_again, train)
+        with watching(loggers if sweep.state.todo else (), out, _warn) as watch:
+            sweep = run_stages(sweep, prepare_again, train)
     except BudgetSpent as spent:
         _warn(f"{spent}; the same call continues from here")
         sweep = prepare_again()

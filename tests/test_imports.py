@@ -86,9 +86,11 @@ MAY = {
     "": {"api", "reproduction", "errors"},
     "cli": {"api", "reproduction", "executors", "conformance", "bench", "results", "plan", "data"}
     | {"figures", "report", "suspects", "registry", "build", "models", "ops", "errors", "hardware"}
-    | {"child"},
-    "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"},
+    | {"child", "watching"},
+    "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"}
+    | {"watching"},
     "reproduction": {"executors", "results", "plan", "data", "registry", "models", "errors"},
+    "watching": {"training", "results", "plan", "errors", "files"},
     "executors": {"training", "results", "plan", "data", "code_hash", "registry"}
     | {"models", "errors", "files", "hardware", "process_state", "child"},
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}

@@ -142,6 +142,40 @@ Leftovers = Annotated[
         help="After a shard's own runs, train those of other shards that nobody has begun.",
     ),
 ]
+TensorBoard = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard",
+        help="Write the metrics of each epoch for TensorBoard, to OUT/tensorboard.",
+    ),
+]
+TensorBoardDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The same, to this folder instead."),
+]
+Wandb = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PROJECT", help="Send the metrics of each epoch to a project of Weights & Biases."
+    ),
+]
+MLflow = Annotated[
+    str | None,
+    typer.Option(
+        "--mlflow",
+        metavar="URI|EXPERIMENT",
+        help="Send the metrics of each epoch to the MLflow at this address, or to an experiment of "
+        "the MLflow that $MLFLOW_TRACKING_URI names.",
+    ),
+]
+LoggerFile = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--logger",
+        metavar="FILE[:VALUE]",
+        help="Send the metrics of each epoch to a logger of your own: a Python file. Repeatable.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only count the runs that are done, missing and failed.")
 ]
@@ -203,6 +237,7 @@ Timeout = Annotated[
         "nlbench run cifar10n --prepare",
         "nlbench run quick --shard 2/8 --out /shared/results",
         "nlbench run cifar10n --budget 23h     # in a job of 24 hours",
+        "nlbench run quick --tensorboard",
     )
 )
 @guarded
@@ -234,6 +269,11 @@ def run(
     timeout: Timeout = 60.0,
     checkpoint_epochs: CheckpointEpochs = 0,
     budget: Budget = None,
+    tensorboard: TensorBoard = False,
+    tensorboard_dir: TensorBoardDir = None,
+    wandb: Wandb = None,
+    mlflow: MLflow = None,
+    logger: LoggerFile = None,
 ) -> None:
     """Train the runs that a suite still lacks, then print its table.
 
@@ -266,6 +306,10 @@ def run(
         "--checkpoint-epochs": checkpoint_epochs != 0,
         "--timeout": timeout != 60.0,
         "--budget": budget is not None,
+        "--tensorboard": tensorboard or tensorboard_dir is not None,
+        "--wandb": wandb is not None,
+        "--mlflow": mlflow is not None,
+        "--logger": bool(logger),
     }
     _refuse_idle_options(debug, beside_debug, bool(cuda_graphs) and device == "cpu")
     if prepare_only and dry_run:
@@ -291,6 +335,7 @@ def run(
         warn=warn,
     )
     parallel_jobs = None if jobs is None else parse_jobs(jobs)
+    loggers = _loggers(tensorboard, tensorboard_dir, wandb, mlflow, logger or ())
     ends = _end_of(budget)
     if prepare_only:
         from nlbench.cli.prepare import prepare_suite
@@ -325,6 +370,7 @@ def run(
         return
 
     from nlbench.executors.progress import Progress
+    from nlbench.watching.feed import watching
 
     def train(sweep: Sweep) -> None:
         warn(*_counts_of_shard(sweep))
@@ -332,7 +378,7 @@ def run(
         told = sweep.about_data(folders_only=True)[1]
         with Progress(len(sweep.state.todo), told=told) as progress:
             sweep.run(
-                progress,
+                watch.listener(sweep.plan, sweep.store, progress),
                 checkpoint_seconds=checkpoint_seconds,
                 checkpoint_epochs=checkpoint_epochs,
                 jobs=parallel_jobs,
@@ -344,7 +390,8 @@ def run(
                 ends=ends,
             )
 
-    sweep = _train_stages(sweep, prepare, train)
+    with watching(loggers if sweep.state.todo else (), out, warn) as watch:
+        sweep = _train_stages(sweep, prepare, train)
     # The tries of a tuned suite have rows of their own.
     rows = parse_only(only) if only is not None and not sweep.plan.tries else ()
     _print_results(sweep, rows, out)
@@ -359,6 +406,31 @@ def _shard(text: str | None, leftovers: bool) -> Shard | None:
     if not leftovers:
         raise SuiteError("--no-leftovers is for --shard I/N; without it there is one part alone")
     return None
+
+
+def _loggers(
+    tensorboard: bool,
+    folder: Path | None,
+    project: str | None,
+    mlflow: str | None,
+    files: Sequence[str],
+) -> list[str]:
+    """Return the loggers that the options name. Raises UserError for one that cannot be used."""
+    from nlbench.watching.choice import parse
+
+    found = list(files)
+    if folder is not None:
+        found.append(f"tensorboard:{folder}")
+    elif tensorboard:
+        found.append("tensorboard")
+    if project is not None:
+        found.append(f"wandb:{project}")
+    if mlflow is not None:
+        found.append(f"mlflow:{mlflow}")
+    # Before the suite's data is read, which may take long.
+    for text in found:
+        parse(text)
+    return found
 
 
 def _refuse_idle_options(debug: bool, beside_debug: dict[str, bool], no_gpu: bool) -> None:

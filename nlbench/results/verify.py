@@ -59,7 +59,8 @@ _FORGOTTEN = re.compile(r".+\.json\.forgotten-\d+")
 
 # Names in the folder of a run, and in the store itself.
 _OF_A_RUN = {RECORD, *FILES, CHECKPOINT, LOCK, NEW, WEIGHTS, NOTE}
-_OF_A_STORE = {"runs", "suites", "fits"}
+# The last two are of `nlbench run --tensorboard` and `--wandb`.
+_OF_A_STORE = {"runs", "suites", "fits", "tensorboard", "wandb"}
 
 
 Progress = Callable[[int, int], None]
