@@ -23,7 +23,8 @@ _LATEX = str.maketrans(
         "&": r"\&",
         "#": r"\#",
         "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
+        # \textquotedbl is in no font that a document has without fontenc.
+        '"': r"{\ttfamily\char34}",
         "<": "$<$",
         ">": "$>$",
         "‡": r"$\ddagger$",
@@ -47,8 +48,12 @@ _CODE = re.compile("`([^`]+)`")
 # After the end of a line, LaTeX reads these as arguments of that end.
 _ARGUMENTS = ("[", "*")
 
-# Letters up to here have signs in the fonts of pdflatex. Others are defined by the table itself.
-_LAST_LETTER = "\u017f"
+# The usual fonts of pdflatex have some of these, and those of T1 all.
+_ACCENTED = re.compile("[\u00ab\u00bb\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f]")
+
+# pdflatex stops at signs that its fonts lack, most beyond the letters of Europe. It prints their
+# numbers instead; lualatex and xelatex, which know \Umathchar, take the signs from a font.
+_LACKING = re.compile("[\u0180-\U0010ffff]")
 
 
 def latex(
@@ -71,11 +76,8 @@ def latex(
         groups: headings above the headings, each with its number of columns; together they have
             as many columns as `headings`. "" leaves a place empty.
     """
-    printed = [title, text, *headings, *(cell for line in lines for cell in line)]
-    printed += [name for name, _ in groups]
     written = [
-        r"% The preamble needs \usepackage{booktabs}.",
-        *_definitions(printed),
+        _preamble([title, text, *headings, *(cell for line in lines for cell in line)]),
         r"\begin{table}",
         r"  \centering",
         _caption(title, text),
@@ -102,13 +104,29 @@ def _caption(title: str, text: str) -> str:
     return rf"  \caption[{{{_name(title)}}}]{{{_name(title)} {sentences}}}"
 
 
+def _preamble(texts: Iterable[str]) -> str:
+    """Return a comment that says which packages the table needs."""
+    if any(map(_ACCENTED.search, texts)):
+        return r"% The preamble needs \usepackage{booktabs} and \usepackage[T1]{fontenc}."
+    return r"% The preamble needs \usepackage{booktabs}."
+
+
 def latex_text(text: str) -> str:
     """Return a text so that LaTeX prints it as it is."""
     return on_one_line(text).translate(_LATEX)
 
 
 def _name(text: str) -> str:
-    return _HYPHENS.sub("-{}", latex_text(text))
+    return _printable(_HYPHENS.sub("-{}", latex_text(text)))
+
+
+def _printable(escaped: str) -> str:
+    return _LACKING.sub(_sign_or_number, escaped)
+
+
+def _sign_or_number(match: re.Match[str]) -> str:
+    sign = match[0]
+    return rf"{{\ifdefined\Umathchar {sign}\else[U+{ord(sign):04X}]\fi}}"
 
 
 def _cells(line: Sequence[str], bold: Collection[int]) -> list[str]:
@@ -121,7 +139,7 @@ def _cells(line: Sequence[str], bold: Collection[int]) -> list[str]:
             number = _MINUS.sub("\N{MINUS SIGN}", number)
             cells.append(rf"\textbf{{{latex_text(number)}}}{latex_text(marks)}")
         else:
-            cells.append(latex_text(signed))
+            cells.append(_printable(latex_text(signed)))
     return cells
 
 
@@ -145,27 +163,6 @@ def _group_lines(groups: Sequence[tuple[str, int]]) -> list[str]:
             rules.append(rf"\cmidrule(lr){{{first}-{last}}}")
         first = last + 1
     return [_line(cells), "    " + " ".join(rules)]
-
-
-def _definitions(texts: Iterable[str]) -> list[str]:
-    """Return what pdflatex prints for signs that its fonts lack: their numbers.
-
-    lualatex and xelatex take the signs from the font of the document.
-    """
-    signs: set[str] = set()
-    for text in texts:
-        signs |= {sign for sign in latex_text(text) if sign > _LAST_LETTER}
-    if not signs:
-        return []
-
-    found = [
-        "% pdflatex prints these signs as numbers; lualatex and xelatex take them from a font."
-    ]
-    for sign in sorted(signs):
-        name = rf"u8:\detokenize{{{sign}}}"
-        define = rf"\expandafter\gdef\csname {name}\endcsname{{[U+{ord(sign):04X}]}}"
-        found.append(rf"\ifcsname {name}\endcsname\else{define}\fi")
-    return found
 
 
 def _label(text: str) -> str:

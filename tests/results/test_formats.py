@@ -53,7 +53,7 @@ def test_latex_is_a_table_with_caption_and_label():
         ("$5", r"\$5"),
         ("x^2~y", r"x\textasciicircum{}2\textasciitilde{}y"),
         ("a_b%&#", r"a\_b\%\&\#"),
-        ('a|b"c', r"a\textbar{}b\textquotedbl{}c"),
+        ('a|b"c', r"a\textbar{}b{\ttfamily\char34}c"),
         ("p < 1 > 0", r"p $<$ 1 $>$ 0"),
         ("two\nlines", "two lines"),
         # A hyphen in a name is no minus sign.
