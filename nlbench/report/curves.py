@@ -53,7 +53,7 @@ def of_one_run(curves: dict[str, Curve]) -> dict[str, list[float | int | None]]:
     """Return the accuracies of a run in tenths of a percent, and its losses with three digits."""
     shown: dict[str, list[float | int | None]] = {}
     if ACCURACY in curves:
-        shown[ACCURACY] = _thousandths(curves[ACCURACY])
+        shown[ACCURACY] = [*_thousandths(curves[ACCURACY])]
     if LOSS in curves:
         shown[LOSS] = [None if x is None else float(f"{x:.3g}") for x in curves[LOSS]]
     return shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,9 @@ def _printable(value: object) -> Any:
         return {printable(str(key)): _printable(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_printable(entry) for entry in value]
+    # JSON has no such numbers. nlbench writes none either, but a store may come from anywhere.
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value
 
 

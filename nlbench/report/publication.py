@@ -18,8 +18,9 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from nlbench import registry
 from nlbench.errors import UserError
@@ -135,10 +136,14 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write the files, the first one first: without it the others would be somebody else's."""
     for name, content in files.items():
         try:
-            write_atomic(folder / name, lambda file, content=content: file.write(content))
+            write_atomic(folder / name, partial(_copy, content))
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise UserError(f"{folder / name}: cannot be written ({reason})") from None
+
+
+def _copy(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 # ---- Bytes ---------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class Runs:
             return
         spec = record.spec
         data = {name: spec.get(name) for name in ("dataset", "labels", "noise", "fingerprint")}
-        labels = {name: record.noise[name] for name in _LABELS if record.noise.get(name)}
+        labels = {name: value for name, value in record.noise.items() if name in _LABELS and value}
         shown: dict[str, Any] = {
             "status": record.status,
             "seed": spec["seed"],
@@ -85,7 +85,7 @@ class Runs:
             "environment": self.pool.number(dict(record.environment)),
             "facts": self.pool.number(_facts(record)),
             "metrics": _rounded(record.metrics),
-            "seconds": {name: round(seconds, 1) for name, seconds in record.timing.items()},
+            "seconds": _rounded(record.timing, 1),
             "code": self.pool.number(record.code),
         }
         if record.error_message:
@@ -133,8 +133,8 @@ def _recalls(record: RunRecord, recall: list[Any]) -> dict[str, Any]:
     return _rounded(dict(zip(names, recall, strict=False)))
 
 
-def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+def _rounded(values: Mapping[str, Any], digits: int = _DIGITS) -> dict[str, Any]:
     found = {}
     for name, value in values.items():
-        found[name] = round(value, _DIGITS) if isinstance(value, float) else value
+        found[name] = round(value, digits) if isinstance(value, float) else value
     return found
