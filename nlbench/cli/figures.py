@@ -79,10 +79,11 @@ def plot(
         ),
     ] = None,
     condition: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help='A dataset with its labels as tables print it, or a part of that: "worst". The '
-            "default is the first one that has something to draw."
+            "default is the first one that has something to draw. For ranks, give one for each "
+            "dataset."
         ),
     ] = None,
     against: Annotated[
@@ -111,8 +112,12 @@ def plot(
     millimetres = _width(width)
 
     results = _results(out, suite, methods_dir)
+    conditions = [condition_of(results, name) for name in condition or ()]
+    if len(conditions) > 1 and kind != "ranks":
+        raise SuiteError(f"--condition: {kind} shows one condition; give one")
     options = Options(
-        condition=None if condition is None else condition_of(results, condition),
+        condition=conditions[0] if len(conditions) == 1 else None,
+        conditions=conditions,
         metric=metric,
         only=() if only is None else parse_only(only),
         highlight=()
@@ -129,7 +134,7 @@ def plot(
     say(f"{path}: {figure.heading}, {size[0]:.0f} x {size[1]:.0f} mm")
     for line in figure.notes:
         say(f"  {line}")
-    if chosen.one_condition and condition is None and len(results.conditions) > 1:
+    if chosen.one_condition and not conditions and len(results.conditions) > 1:
         others = [title for title in results.conditions if title != figure.heading]
         say(f"  Other conditions, for --condition: {'; '.join(others)}.")
 

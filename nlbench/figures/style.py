@@ -6,10 +6,10 @@ on a grey print and by people who do not tell all colours apart.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -105,7 +105,6 @@ _SETTINGS: dict[str, Any] = {
     "text.usetex": False,
     # Text is as wide at every resolution, so that what fits on a screen fits in a file.
     "text.hinting": "no_hinting",
-    "text.hinting_factor": 1,
     # The same figure has the same bytes.
     "svg.hashsalt": "nlbench",
     # Text stays text: it can be searched and read out, and the file is small.
@@ -114,14 +113,16 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def context() -> AbstractContextManager[None]:
-    """Return a context in which figures are made and written, whatever the user's matplotlibrc."""
-    # matplotlib's own stubs list every key by name.
-    defaults: Any = matplotlib.rcParamsDefault
-    settings: Any = {**defaults, **_SETTINGS}
-    # The caller's backend stays: setting one would close the figures of a notebook.
-    settings.pop("backend", None)
-    return matplotlib.rc_context(settings)
+@contextlib.contextmanager
+def context() -> Iterator[None]:
+    """Let figures be made and written in our style, whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        # The backend stays, because another one would close the figures of a notebook.
+        matplotlib.rcdefaults()
+        # matplotlib's own stubs list every key by name.
+        settings: Any = _SETTINGS
+        matplotlib.rcParams.update(settings)
+        yield
 
 
 def looks(
