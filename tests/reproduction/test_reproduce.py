@@ -16,6 +16,7 @@ from nlbench.plan.spec import key_of as spec_key
 from nlbench.reproduction import again, draw
 from nlbench.reproduction.source import Options
 from nlbench.results.comparison import Verdict
+from nlbench.training import opinions
 
 QUICK = {"epochs": 2, "subset": 200}
 
@@ -88,6 +89,31 @@ def test_runs_are_reproduced_bit_for_bit(sw):
     assert note.compared.epochs == 2
     assert "test_accuracy" in note.compared.columns
     assert "seconds" not in note.compared.columns
+
+
+def test_what_a_run_has_kept_on_request_is_kept_again(tmp_path, monkeypatch):
+    # Otherwise the probabilities of so few are kept in any case.
+    monkeypatch.setattr(opinions, "FEW", 0)
+    asked = sweep(tmp_path / "out", {"ce": {}}, **QUICK)
+    asked.run(save_probabilities=True, record_gradients=True)
+
+    (result,) = reproduce(asked.store)
+    assert result.verdict is Verdict.BITS
+    assert "measured only now" not in result.detail
+    note = asked.store.note(key_of(asked))
+    assert "gradient_ce_wrong" in note.compared.columns
+    assert "train_probs" in note.compared.arrays
+
+
+def test_what_only_todays_code_measures_is_named(sw):
+    metrics = dict(sw.store.read(key_of(sw)).metrics)
+    for name in ("nll", "ece"):
+        del metrics[name]
+    rewrite(sw.store, key_of(sw), metrics=metrics)
+
+    (result,) = reproduce(sw.store, key_of(sw))
+    assert result.verdict is Verdict.BITS
+    assert result.detail.endswith("measured only now: ece, nll")
 
 
 def test_a_run_of_older_code_is_no_longer_stale(sw):

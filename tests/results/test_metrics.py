@@ -90,3 +90,32 @@ def test_one_entry_brings_a_metric_into_table_csv_and_data_frame(tmp_path, monke
     assert "6.25" in table.render(plan, store, metric="calibration")
     assert ",calibration,0.0625," in table.render(plan, store, fmt="csv")
     assert nlbench.load(tmp_path)["expected_calibration_error"].tolist() == [0.0625]
+
+
+def test_a_metric_that_is_no_share_is_printed_in_its_unit(tmp_path):
+    values = json.loads(DONE.read_bytes())
+    values["metrics"] |= {"nll": 1.5, "labelwave_epoch": 3, "ece": 0.25}
+    run = RunRecord.model_validate(values)
+    store = Store(tmp_path)
+    store.write(run, [])
+    cell = {"row": "co-teaching", "condition": 0, "seed": 0, "key": run.key}
+    plan = {
+        "suite": "s",
+        "track": "identical",
+        "protocol": "digits",
+        "conditions": ["Digits"],
+        "seeds": [0],
+        "rows": [{"row": "co-teaching", "method": "co-teaching", "told": [], "networks": 2}],
+        "cells": [cell],
+    }
+
+    for metric, unit, value in (
+        ("nll", "nats", "1.50"),
+        ("labelwave-epoch", "epochs", "3.00"),
+        ("ece", "%", "25.00"),
+    ):
+        text = table.render(plan, store, metric=metric)
+        assert f" in {unit}, mean" in text
+        (line,) = [line for line in text.splitlines() if line.startswith("| co-teaching")]
+        assert line.split("|")[2].strip(" *°") == value
+    assert ",nll,1.5," in table.render(plan, store, fmt="csv")

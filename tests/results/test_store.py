@@ -521,6 +521,8 @@ def test_another_layout_of_the_same_values_is_no_damage(tmp_path):
         ('{"last": 0.5}, "noise": {"noise_rate_train": 4.0}', "noise_rate_train must be from 0"),
         ('{"last": 17.5}', "from 0 to 1"),
         ('{"last": -0.1}', "from 0 to 1"),
+        ('{"last": 0.5, "balanced_accuracy": 1.5}', "from 0 to 1"),
+        ('{"last": 0.5, "labelwave_epoch": 2.5}', "must be an epoch"),
         ('{"last": NaN}', "NaN"),
         ('{"last": 1e999}', "finite"),
         ('{"last": "0.5"}', "metrics.last cannot be"),

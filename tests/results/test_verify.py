@@ -294,6 +294,32 @@ def test_files_that_disagree_with_the_record_are_found(store, run):
     assert words == "test has the shape (5,), and the record counts 4 images"
 
 
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"test_labels": np.zeros(3)}, "test_labels has the shape (3,), and the record counts 4"),
+        ({"margin": np.zeros(7)}, "margin has the shape (7,)"),
+        ({"own_score": np.zeros((6, 2))}, "own_score has the shape (6, 2)"),
+        ({"val_index": np.zeros(5)}, "val_index has the shape (5,)"),
+        ({"test_probs": np.zeros((4, 3))}, "counts 4 images and 2 classes"),
+        ({"val_probs": np.zeros((3, 2))}, "counts 2 images and 2 classes"),
+        ({"test_probs": np.zeros((4, 2)), "margin": np.zeros(6), "val_index": np.zeros(2)}, ""),
+    ],
+)
+def test_arrays_of_another_shape_than_the_record_counts_are_found(store, run, arrays, words):
+    np.savez_compressed(run / "predictions.npz", test=np.zeros(4, "int16"), **arrays)
+    counts = {"num_test": 4, "num_train": 6, "num_val": 2}
+
+    def change(values):
+        values["noise"].update(counts)
+        values["classes"] = {"num_classes": 2}
+
+    rewritten(run, change)
+    reasons = [reason for _, reason in found(store, Trouble.DISAGREEMENT)]
+    assert len(reasons) == bool(words)
+    assert all(words in reason for reason in reasons)
+
+
 def test_a_plan_whose_keys_are_of_other_rows_is_found_although_its_checksum_fits(store):
     plan = store.plan("s")
     first, *_, last = plan["cells"]
