@@ -219,15 +219,13 @@ def _require_new(option: str, path: Path | None) -> None:
 def _read(out: Path, suite: str | None, condition: str | None) -> tuple[Results, Found]:
     from nlbench import registry
     from nlbench.results.cells import Results
-    from nlbench.results.plan_file import command_of
     from nlbench.results.store import Store
     from nlbench.suspects import labelling
 
     store = Store(out, warn)
     plan = labelling.choose_plan(store, suite)
     results = Results(plan, store, registry.method_files([]))
-    command = command_of(plan, out)
-    return results, labelling.read(results, store, condition=condition, command=command)
+    return results, labelling.read(results, store, plan, condition=condition)
 
 
 def _rows(method: str | None, results: Results) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from nlbench.errors import StoreError, SuiteError, unknown_name
 from nlbench.results.cells import Results
 from nlbench.results.integrity import PREDICTIONS, located
 from nlbench.results.numbers import read_arrays
+from nlbench.results.plan_file import command_of
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
 
@@ -139,11 +140,12 @@ def choose_plan(store: Store, suite: str | None) -> dict[str, Any]:
 
 
 def read(
-    results: Results, store: Store, *, condition: str | None = None, command: str = ""
+    results: Results, store: Store, plan: Mapping[str, Any], *, condition: str | None = None
 ) -> Found:
     """Return the labellings of a suite's finished runs.
 
     Args:
+        plan: that of the results.
         condition: reads the runs of this one alone, by its title.
     Raises: StoreError where no run says anything of its training labels; SuiteError for an unknown
         condition.
@@ -153,8 +155,19 @@ def read(
     found = Found()
     reasons: list[str] = []
     for place, title in enumerate(results.conditions):
-        if condition in (None, title):
-            found.labellings += _of_condition(results, store, place, command, reasons)
+        if condition not in (None, title):
+            continue
+        parts = _of_condition(results, store, place, reasons)
+        command = command_of(plan, store.root)
+        found.labellings += [replace(part, command=command) for part in parts]
+
+        planned = {cell["key"] for cell in plan["cells"] if cell["condition"] == place}
+        there = {record.key for record in results.records_under(place)}
+        if planned - there:
+            found.notes.append(
+                f"{title}: {len(there)} of {len(planned)} runs are there; the others may change "
+                "this"
+            )
 
     if not found.labellings:
         why = "; ".join(dict.fromkeys(reasons)) or "no run is finished"
@@ -164,7 +177,7 @@ def read(
 
 
 def _of_condition(
-    results: Results, store: Store, condition: int, command: str, reasons: list[str]
+    results: Results, store: Store, condition: int, reasons: list[str]
 ) -> list[Labelling]:
     """Return the labellings under one condition. Adds to `reasons` why runs are left out."""
     groups: dict[tuple[object, ...], list[SeenRun]] = {}
@@ -189,9 +202,7 @@ def _of_condition(
 
     title = results.conditions[condition]
     several = len(groups) > 1
-    return [
-        Labelling(results.suite, title, runs, command, alone=several) for runs in groups.values()
-    ]
+    return [Labelling(results.suite, title, runs, alone=several) for runs in groups.values()]
 
 
 def _require_one_length(run: SeenRun, store: Store) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _TEMPLATE = "page.html.j2"
 
 # Pictures of more examples would make a page of over 10 MB.
-MOST_ON_PAGE = 500
+MOST_ON_PAGE = 300
 
 
 @dataclass(frozen=True)

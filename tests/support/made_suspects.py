@@ -13,9 +13,9 @@ GIVEN = np.array([0, 2, 2, 0, 0, 2, 1, 1])
 SUITE = "made"
 
 
-def spec(method, seed, **more):
-    """Return the spec of a run whose labels do not depend on the seed."""
-    return {**spec_of(method, seed), "dataset": "cifar10", "fingerprint": "f", **more}
+def spec(method, seed, dataset):
+    """Return the spec of a run."""
+    return {**spec_of(method, seed), "dataset": dataset, "fingerprint": "f"}
 
 
 def arrays_of(index, noise=0.0, seed=0):
@@ -41,7 +41,7 @@ def arrays_of(index, noise=0.0, seed=0):
     }
 
 
-def made_store(root, runs, **noise):
+def made_store(root, runs, dataset="cifar10", **noise):
     """Write a store with a plan of these runs, and return it.
 
     Args:
@@ -58,7 +58,7 @@ def made_store(root, runs, **noise):
     plan["conditions"] = ["CIFAR-10"]
     plan["cells"] = []
     for (row, seed), arrays in runs.items():
-        values = spec(row, seed)
+        values = spec(row, seed, dataset)
         own = {name: fact(seed) if callable(fact) else fact for name, fact in facts.items()}
         own = {name: fact for name, fact in own.items() if fact is not None}
         store.write(record_of(values, noise=own), history_of(values), arrays)

@@ -19,8 +19,9 @@ HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=1>', "a\x1b[2Jb", 
 def ranked(tmp_path):
     def rank(**arrays):
         store = made_store(tmp_path / "store", {("ce", 0): arrays_of(range(8)) | arrays})
-        results = Results(labelling.choose_plan(store, None), store, {})
-        return ranking.rank(labelling.read(results, store).labellings[0], ["ce"], None)
+        plan = labelling.choose_plan(store, None)
+        results = Results(plan, store, {})
+        return ranking.rank(labelling.read(results, store, plan).labellings[0], ["ce"], None)
 
     return rank
 

@@ -15,8 +15,8 @@ WRONG = [1, 4, 6]
 
 
 def found_in(store, **options):
-    results = Results(labelling.choose_plan(store, None), store, {})
-    return labelling.read(results, store, **options)
+    plan = labelling.choose_plan(store, None)
+    return labelling.read(Results(plan, store, {}), store, plan, **options)
 
 
 def ranked(tmp_path, runs, rows=("ce",), score=None, **noise):
@@ -102,6 +102,25 @@ def test_records_that_do_not_say_their_labels_are_never_merged(tmp_path):
     store = made_store(tmp_path, runs, labels_hash=None)
 
     assert [part.seeds for part in found_in(store).labellings] == [[0], [1]]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "of-a-later-version"])
+def test_a_dataset_that_may_be_drawn_for_each_seed_is_never_merged(tmp_path, dataset):
+    """Another image has the same position there, and may have the same label."""
+    runs = {("ce", seed): arrays_of(range(8)) for seed in (0, 1)}
+
+    store = made_store(tmp_path, runs, dataset=dataset)
+
+    assert [part.seeds for part in found_in(store).labellings] == [[0], [1]]
+
+
+def test_runs_that_are_not_there_yet_are_counted(tmp_path):
+    store = made_store(tmp_path, {("ce", 0): arrays_of(range(8))})
+    plan = store.plan(SUITE)
+    missing = {"row": "ce", "condition": 0, "seed": 1, "key": "0" * 16}
+    store.write_plan({**plan, "seeds": [0, 1], "cells": [*plan["cells"], missing]})
+
+    assert found_in(store).notes == ["CIFAR-10: 1 of 2 runs are there; the others may change this"]
 
 
 def test_two_labels_of_one_example_are_an_error(tmp_path):

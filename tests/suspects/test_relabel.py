@@ -141,8 +141,9 @@ def test_an_image_twice_is_no_matter_where_one_line_is_undecided(place):
 
 
 def suspects_of(store, **noise):
-    results = Results(labelling.choose_plan(store, None), store, {})
-    found = labelling.read(results, store).labellings
+    plan = labelling.choose_plan(store, None)
+    results = Results(plan, store, {})
+    found = labelling.read(results, store, plan).labellings
     return listing.as_csv([ranking.rank(part, ["ce"], None) for part in found], None)
 
 
