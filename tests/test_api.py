@@ -139,7 +139,7 @@ def test_numbers_of_numpy_make_the_same_runs(trained):
     [
         ({"suite": "tria"}, nlbench.SuiteError, "'tria'.*Did you mean 'trial'"),
         ({"suite": 3}, TypeError, "suite must be a text"),
-        ({"fmt": "html"}, ValueError, "fmt must be"),
+        ({"fmt": "pdf"}, ValueError, "fmt must be"),
         ({"format": "md"}, TypeError, "no argument format.*Did you mean fmt"),
         ({"metric": "lst"}, nlbench.SuiteError, "^metric lst: unknown"),
         ({"against": "c"}, nlbench.SuiteError, "^against c: no such row"),

@@ -38,11 +38,11 @@ def block(results: Results, reference: str | None, view: View, group: Group | No
     places, headings, spans = _layout(results, group, columns, reference, view)
     lines, bold, analyses = _cells(results, places, reference)
     if NETS not in columns and len({row.networks for row in results.rows}) > 1:
-        headings.append(NETS)
+        headings.append("networks")
         lines = [[*line, str(row.networks)] for line, row in zip(lines, results.rows, strict=True)]
         spans += [("", 1)] if spans else []
 
-    below = [*order, *notes.of_columns([*columns, *headings])]
+    below = [*order, *notes.of_columns(columns)]
     if MINUS in columns:
         below.append(about_minus(reference))
     for condition in group.conditions:

@@ -103,6 +103,11 @@ class View:
             raise SuiteError(f"--group-by: {unknown_name('grouping', self.group_by, GROUPS)}")
 
         self._check_together()
+        if self.purpose and self.against is not None and MINUS not in self.columns:
+            raise SuiteError(
+                "--for and --against exclude each other: a paper's table has differences where "
+                "--columns names them, as in --columns last,minus"
+            )
         if self.ascending is not None and self.sort is None:
             name = "ascending" if self.ascending else "descending"
             raise SuiteError(f"--{name}: there is nothing to order; give --sort COLUMN, too")

@@ -223,6 +223,7 @@ def test_a_condition_without_runs_is_found_by_its_name(store):
         {"purpose": "paper", "fmt": "json"},
         {"purpose": "paper", "details": True},
         {"purpose": "paper", "published": True},
+        {"purpose": "paper", "against": "elr"},
         {"details": True, "fmt": "json"},
     ],
 )
@@ -324,7 +325,9 @@ def test_a_paper_has_the_columns_of_each_dataset_under_one_heading(store):
 
     assert r"& \multicolumn{2}{c}{Digits} & \multicolumn{2}{c}{CIFAR-10} &  \\" in latex
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in latex
-    assert "method & symmetric 0.2 & symmetric 0.4 & symmetric 0.2 & symmetric 0.4 & nets" in latex
+    assert (
+        "method & symmetric 0.2 & symmetric 0.4 & symmetric 0.2 & symmetric 0.4 & networks" in latex
+    )
     assert latex.count(r"\textbf{90.62$\pm$0.48}") == 4
     assert latex.count(r"\begin{table}") == 1
     grouped = render(store, plan, purpose="paper", fmt="latex", group_by="dataset")
