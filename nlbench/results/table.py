@@ -20,6 +20,7 @@ from nlbench.results import (
     one_condition,
     paper,
     several_conditions,
+    unfinished,
     with_published,
 )
 from nlbench.results.block import Block
@@ -61,6 +62,8 @@ def render(
     results = Results(plan, store, methods)
     reference = choose_reference(results, view.against)
     results, left_out = _selected(results, reference, view)
+    if view.purpose != "paper":
+        left_out += unfinished.note(plan, store)
     # A program can choose for itself, so a CSV file has all conditions and metrics.
     if view.fmt == "csv":
         return csv_table.render(results, reference, view)
@@ -80,6 +83,7 @@ def _as_json(
     results = Results(plan, store, methods)
     reference = choose_reference(results, view.against)
     results, left_out = _selected(results, reference, view)
+    left_out += unfinished.note(plan, store)
     return json_table.of_suite(results, reference, view, left_out)
 
 
