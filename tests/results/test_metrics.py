@@ -8,7 +8,7 @@ import pytest
 
 import nlbench
 from nlbench.errors import SuiteError
-from nlbench.results import metrics, record, table
+from nlbench.results import metrics, one_condition, record, table
 from nlbench.results.metrics import DETAILS, MEASURES, METRICS, Metric, check_metric
 from nlbench.results.published import records as published
 from nlbench.results.record import RunRecord
@@ -70,7 +70,7 @@ def test_one_entry_brings_a_metric_into_table_csv_and_data_frame(tmp_path, monke
         details=len(DETAILS) + 1,
     )
     monkeypatch.setitem(metrics.METRICS, "calibration", entry)
-    monkeypatch.setattr(table, "DETAILS", (*DETAILS, entry))
+    monkeypatch.setattr(one_condition, "DETAILS", (*DETAILS, entry))
     values = json.loads(DONE.read_bytes())
     values["metrics"]["expected_calibration_error"] = 0.0625
     run = RunRecord.model_validate(values)
