@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from nlbench.results.record import RunRecord
     from nlbench.results.store import Store
 
-# A record has more digits than anybody reads, and they would be a third of the page.
-_DIGITS = 5
+# A record has more digits than anybody reads. With fewer than these, a share that is rounded again
+# to two digits of a percentage could differ from the one in a table.
+_DIGITS = 8
 
 # Recalls of this many classes are shown. Of hundreds nobody reads a list.
 _MOST_CLASSES = 20

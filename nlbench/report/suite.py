@@ -10,7 +10,7 @@ from nlbench.errors import SuiteError
 from nlbench.report import pictures, protocol, state
 from nlbench.report.leaderboard import Entry, Leaderboard, leaderboard
 from nlbench.report.pictures import Pictures
-from nlbench.report.state import State
+from nlbench.report.state import FOLDER, State
 from nlbench.results import notes, table, with_published
 from nlbench.results.cells import Results
 from nlbench.results.over_datasets import OverDatasets, over_datasets
@@ -132,7 +132,8 @@ class SuitePage:
         titles = {cell.condition: cell.title for cell in self.run_cells}
         return {
             "name": self.name,
-            "command": self.state.command,
+            # The script adds the folder for the runs that are trained again.
+            "command": self.state.command.removesuffix(f" --out {FOLDER}"),
             "rows": self.rows,
             "conditions": [titles[place] for place in sorted(titles)],
             "cells": cells,

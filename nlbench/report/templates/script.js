@@ -250,7 +250,7 @@
     const ended = entries.filter((entry) => entry.run).map((entry) => entry.key);
     const box = document.createDocumentFragment();
     const add = (words, command) => {
-      box.append(make("p", {}, words), make("pre", { tabindex: "0", "aria-label": words }, command));
+      box.append(make("p", {}, words), make("pre", { tabindex: "0", role: "group", "aria-label": words }, command));
     };
     const again = `${suite.command} --only ${quoted(row)} --seeds ${seeds} --out again`;
     add("Train these runs anew, in the folder again:", again);
