@@ -32,6 +32,7 @@ class Column:
     Attributes:
         first: whether it is shown before a reader chooses.
         words: whether its cells are words, which are aligned to the left.
+        low_first: whether the smallest value is the first one when a reader sorts.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Column:
     meaning: str
     first: bool = False
     words: bool = False
+    low_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,15 +136,22 @@ def _columns(results: Results, reference: str | None) -> list[Column]:
     columns = []
     for name, metric in METRICS.items():
         if name == "last" or results.has(name):
-            columns.append(Column(name, metric.heading, metric.meaning, name in _FIRST))
+            meaning = metric.meaning if metric.is_share else f"{metric.meaning}, in {metric.unit}"
+            low = bool(metric.lower_is_better)
+            columns.append(Column(name, metric.heading, meaning, name in _FIRST, low_first=low))
             if name == "last":
                 columns += _statistics(reference)
     meaning = "forward passes for each training example and epoch, without helper networks"
     return [
         *columns,
-        Column(NETS, "nets", "number of networks that the method trains", True),
-        Column(PASSES, "passes", meaning),
-        Column(SECONDS, "seconds", "mean seconds of training; they depend on the machine"),
+        Column(NETS, "nets", "number of networks that the method trains", True, low_first=True),
+        Column(PASSES, "passes", meaning, low_first=True),
+        Column(
+            SECONDS,
+            "seconds",
+            "mean seconds of training; they depend on the machine",
+            low_first=True,
+        ),
     ]
 
 
@@ -151,8 +160,8 @@ def _statistics(reference: str | None) -> list[Column]:
     ties = "rows of one condition that share a letter cannot be told apart"
     rank = "the interval of the row's rank: which ranks its seeds leave possible"
     columns = [
-        Column(TIES, "ties", ties, True, words=True),
-        Column(RANK, "rank", rank, True),
+        Column(TIES, "ties", ties, True, words=True, low_first=True),
+        Column(RANK, "rank", rank, True, low_first=True),
     ]
     if reference is not None:
         meaning = (
@@ -231,8 +240,9 @@ def _of_metric(cell: Cell, name: str) -> Entry:
         cell = replace(cell, marks="")
     if cell.mean is None:
         return Entry(cell.text(), linked=linked)
-    text = f"{100 * cell.mean:.2f}"
-    spread = "" if cell.std is None else f"±{100 * cell.std:.2f}"
+    # Shares are in percent, and other metrics in their unit.
+    text = f"{cell.scale * cell.mean:.2f}"
+    spread = "" if cell.std is None else f"±{cell.scale * cell.std:.2f}"
     rest = cell.text().removeprefix(f"{text}{spread}")
     return Entry(text, spread, rest, round(cell.mean, 8), linked)
 

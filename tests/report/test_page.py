@@ -193,6 +193,19 @@ def test_a_cell_leads_to_its_runs_with_everything_about_them(store, plain):
     assert found["suites"][0]["command"] == "nlbench run s.yaml --out results"
 
 
+def test_a_metric_that_is_no_share_is_in_its_unit(store):
+    for seed, nats in ((0, 1.0), (1, 2.0), (2, 3.0)):
+        folder = store.run_dir(key_of(spec_of("ce", seed)))
+        rewritten(folder, lambda values, nats=nats: values["metrics"].update(nll=nats))
+
+    read = Reader(page.render(Store(store.root)))
+
+    assert "2.00±1.00" in read.text
+    assert "200.00±100.00" not in read.text
+    nll = [e for tag, e in read.elements if tag == "td" and e.get("data-c") == "nll"]
+    assert {e.get("data-v") for e in nll} == {"2.0", None}
+
+
 def test_the_sentence_counts_what_a_running_suite_lacks(tmp_path):
     store = made_store(tmp_path, seeds=(0, 1))
     store.write_plan(plan_of("s", ("ce", "elr"), (0, 1, 2)))

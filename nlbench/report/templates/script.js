@@ -28,9 +28,9 @@
   const sort = (button) => {
     const heading = button.closest("th");
     const table = button.closest("table");
-    const words = "words" in button.dataset;
-    const first = words ? "ascending" : "descending";
-    const other = words ? "descending" : "ascending";
+    const up = "up" in button.dataset;
+    const first = up ? "ascending" : "descending";
+    const other = up ? "descending" : "ascending";
     const order = heading.getAttribute("aria-sort") === first ? other : first;
     for (const th of all("thead th", table)) th.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", order);
