@@ -201,6 +201,10 @@ def test_a_method_file_imports_little(path):
         "results.store",
         "results.table",
         "results.agreement",
+        "suspects.dataset",
+        "suspects.page",
+        "suspects.quality",
+        "suspects.relabel",
         "report.page",
     ],
 )

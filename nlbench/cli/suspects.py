@@ -138,11 +138,10 @@ def suspects(
     True labels are not needed. Fill in the column `confirmed` of the CSV list, and `nlbench
     relabel` writes your list of labels anew.
     """
-    from nlbench.suspects import listing, pictures, ranking
+    from nlbench.suspects import pictures, ranking
     from nlbench.suspects.dataset import Whereabouts
 
-    form = _format(format_, to)
-    count = _count(top)
+    form, count = _format(format_, to), _count(top)
     if quality and grid is not None:
         raise SuiteError("--quality and --grid exclude each other: a grid shows no numbers")
     _require_new("--to", to)
@@ -154,29 +153,37 @@ def suspects(
     labellings = _of_seed(found.labellings, seed)
     rows = _rows(method, results)
     where = Whereabouts(from_, data_dir)
-    warn(*_about_seeds(labellings, seed))
-    warn(*found.notes)
+    warn(*_about_seeds(labellings, seed), *found.notes)
 
-    table = None
-    if quality:
-        table = _quality(results.suite, labellings, rows, score, where)
-        if form is not ListFormat.html:
-            text = table.as_csv() if form is ListFormat.csv else table.as_markdown(width())
-            _put(text, to)
-            return
+    table = _quality(results.suite, labellings, rows, score, where) if quality else None
+    if table is not None and form is not ListFormat.html:
+        _put(table.as_csv() if form is ListFormat.csv else table.as_markdown(width()), to)
+        return
+
     name = None if score is None else score.value
     rankings = [ranking.rank(one, rows, name) for one in labellings]
-    if form is ListFormat.csv:
-        warn(*(note for one in rankings for note in one.notes))
-        text = listing.as_csv(rankings, count)
-    elif form is ListFormat.html:
-        text = _page(rankings, count, where, table)
-    else:
-        text = listing.as_markdown(rankings, count, width())
-
     if grid is not None:
         _draw(rankings, count, where, grid)
-    _put(text, to)
+    _put(_text(rankings, count, form, where, table), to)
+
+
+def _text(
+    rankings: list[Ranking],
+    top: int | None,
+    form: ListFormat,
+    where: Whereabouts,
+    table: QualityTable | None,
+) -> str:
+    from nlbench.suspects import listing
+
+    if form is ListFormat.html:
+        return _page(rankings, top, where, table)
+    if form is ListFormat.md:
+        return listing.as_markdown(rankings, top, width())
+    # A CSV has no place for notes.
+    notes = dict.fromkeys(note for one in rankings for note in one.notes)
+    warn(*notes)
+    return listing.as_csv(rankings, top)
 
 
 def _format(given: ListFormat | None, to: Path | None) -> ListFormat:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nlbench.data import decode
 from nlbench.data.base import Dataset, ImageFiles
 from nlbench.errors import DataError, SuiteError, printable
 from nlbench.files import write_new
@@ -60,6 +59,9 @@ def picture(data: Dataset, index: int, size: int = SIZE) -> Image.Image:
     Raises: DataError for a file that cannot be decoded.
     """
     from PIL import Image
+
+    # Lists without pictures do without torch.
+    from nlbench.data import decode
 
     images = data.train_images
     if isinstance(images, ImageFiles):
