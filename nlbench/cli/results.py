@@ -24,7 +24,7 @@ from nlbench.cli.app import (
 )
 from nlbench.errors import SuiteError
 from nlbench.results.metrics import METRICS
-from nlbench.results.view import COLUMNS, GROUPS
+from nlbench.results.view import COLUMNS
 
 if TYPE_CHECKING:
     from nlbench.results.cells import Results
@@ -115,7 +115,10 @@ def table(
     ] = None,
     group_by: Annotated[
         str | None,
-        typer.Option(help="A table for each dataset, each noise or both:" + listed(GROUPS)),
+        typer.Option(
+            help='A table for each "dataset", for each "noise", or for each pair of them, '
+            '"dataset,noise".'
+        ),
     ] = None,
     purpose: Annotated[
         Purpose | None,

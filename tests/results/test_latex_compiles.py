@@ -29,7 +29,7 @@ HOSTILE = [
     "\\input{x}",
     "\\end{tabular}",
     "%",
-    "[10pt]",
+    "[no length]",
     "*",
     "\"quoted\" 'x' `y`",
     "a--b---c !`?`<<>>,,",
