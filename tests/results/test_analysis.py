@@ -4,6 +4,7 @@ import dataclasses
 
 import made_up
 import pytest
+from in_memory import Memory, results_of
 
 from nlbench.errors import SuiteError
 from nlbench.plan.spec import key_of
@@ -11,7 +12,6 @@ from nlbench.results import table as tables
 from nlbench.results.analysis import analyse
 from nlbench.results.cells import Results
 from nlbench.results.over_datasets import over_datasets
-from nlbench.results.store import Store
 
 GOOD = [0.90, 0.91, 0.92, 0.90, 0.91]
 # As good as GOOD, with its own ups and downs.
@@ -20,33 +20,8 @@ BAD = [0.70, 0.71, 0.70, 0.69, 0.71]
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
-
-
-def results_of(store, values, *, seeds=5, statuses=None, parts=None, metric="last", **plan):
-    """Write runs and return the results of a suite that has them.
-
-    Args:
-        values: row -> the metric by seed; None for a run that is missing.
-        statuses: (row, seed) -> the status of a run without metrics.
-        parts: row -> further parts of its records.
-    """
-    keys = {}
-    for row, by_seed in values.items():
-        for seed in range(seeds):
-            keys[row, seed] = "0" * 16
-            more = (parts or {}).get(row, {})
-            status = (statuses or {}).get((row, seed))
-            if status:
-                keys[row, seed] = made_up.write_run(
-                    store, row, seed, status=status, metrics={}, error={"message": "x"}, **more
-                )
-            elif seed < len(by_seed) and by_seed[seed] is not None:
-                metrics = {"last": 0.5, metric: by_seed[seed]}
-                keys[row, seed] = made_up.write_run(store, row, seed, metrics=metrics, **more)
-    plan = made_up.plan_of(keys, rows=list(values), seeds=list(range(seeds)), **plan)
-    return Results(plan, store, {})
+def store():
+    return Memory()
 
 
 # ---- The sentence and the letters ---------------------------------------------------------------
@@ -317,7 +292,7 @@ def several(store, datasets, values):
             spec = {**made_up.spec_of(row, condition), "dataset": dataset}
             record = made_up.record_of(row, condition, metrics={"last": means[condition]})
             record = record.model_copy(update={"spec": spec, "key": key_of(spec)})
-            store.write(record, [])
+            store.write(record)
             cells.append({"row": row, "condition": condition, "seed": condition, "key": record.key})
     keys = dict.fromkeys([(row, 0) for row in values], "0" * 16)
     plan = made_up.plan_of(keys, rows=list(values))

@@ -63,7 +63,8 @@ def rank_intervals(
 
     A row is behind every row that is certainly better, and ahead of every row that is certainly
     worse. Where all pairs together are right with probability 95%, so are all ranks together. A
-    percentile bootstrap over five seeds is not: docs/statistics.md has its coverage.
+    percentile bootstrap over five seeds is not: in 10,000 simulated tables of six different rows
+    all its intervals held in 66.1%, and these in 99.0%.
     Source: Mohamad, Goeman, van Zwet, "Simultaneous confidence intervals for ranks with
     application to ranking institutions", Biometrics 78(1), 2022; also Klein, Wright, Wieczorek,
     Journal of the Royal Statistical Society A 183(3), 2020.

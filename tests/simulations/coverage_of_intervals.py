@@ -1,6 +1,6 @@
 """Count how often the intervals of `nlbench.results.statistics` contain the truth.
 
-    python tests/simulations/coverage.py --tables 10000
+    python tests/simulations/coverage_of_intervals.py --tables 10000
 
 draws tables of five seeds from normal distributions whose true means are known, and prints for
 each scenario the share of tables in which a statement about the table is right. docs/statistics.md

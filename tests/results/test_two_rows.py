@@ -1,0 +1,149 @@
+"""`nlbench compare`: what is compared, what is refused, and what it says."""
+
+import json
+
+import pytest
+from in_memory import Memory, results_of
+from scipy import stats
+
+from nlbench.errors import SuiteError
+from nlbench.results import two_rows_text
+from nlbench.results.analysis import analyse
+from nlbench.results.two_rows import Options, compare
+
+ELR = [0.90, 0.93, 0.92, 0.90, 0.91]
+GCE = [0.89, 0.90, 0.90, 0.88, 0.90]
+
+
+@pytest.fixture
+def results():
+    return results_of(Memory(), {"ce": [0.7, 0.71, 0.7, 0.69, 0.71], "elr": ELR, "gce": GCE})
+
+
+def other_suite(**options):
+    """Return a second suite, in which elr has other values."""
+    return results_of(Memory(), {"elr": [v - 0.01 for v in ELR]}, name="t", **options)
+
+
+def test_the_intervals_are_scipys(results):
+    (found,) = compare(results, "elr", results, "gce", Options())
+    expected = stats.ttest_rel(ELR, GCE)
+    ends = expected.confidence_interval()
+    assert (found.paired.low, found.paired.high, found.paired.p) == pytest.approx(
+        (ends.low, ends.high, expected.pvalue)
+    )
+    assert found.paired.correlation == pytest.approx(stats.pearsonr(ELR, GCE).statistic)
+    assert found.welch.p == pytest.approx(stats.ttest_ind(ELR, GCE, equal_var=False).pvalue)
+    # Of the whole table: Tukey's p, with the spread of all three rows.
+    assert (found.adjust, found.pairs) == ("tukey", 3)
+    assert found.adjusted_p == pytest.approx(analyse(results, 0).pairs[0].p)
+
+
+def test_what_it_prints(results):
+    text = two_rows_text.as_markdown(
+        compare(results, "elr", results, "gce", Options(difference=0.005))
+    )
+    assert (
+        "**elr minus gce: Digits; test accuracy after the last epoch, in points; suite s**" in text
+    )
+    assert "| paired t   |      +1.80 | +0.76 to +2.84 | 0.009 |     5 |" in text
+    assert "elr is better than gce by 1.80 points (95% interval of elr minus gce: +0.76" in text
+    assert "elr: 91.20±1.30; gce: 89.40±0.89 (mean±sample std)." in text
+    assert "two rows that were chosen before anybody saw results" in text
+    assert "As one of the 3 pairs of the table" in text
+    # statsmodels: TTestPower().solve_power(0.5 / 0.83666, power=0.8) is 23.9 seeds.
+    assert "For 0.50 points it needs 24 seeds." in text
+
+
+def test_the_same_as_json(results):
+    (found,) = json.loads(two_rows_text.as_json(compare(results, "gce", results, "elr", Options())))
+    assert found["paired"]["mean"] == pytest.approx(-0.018)
+    assert found["sentence"].startswith("gce is worse than elr by 1.80 points")
+    assert found["a"]["values"] == {str(seed): value for seed, value in enumerate(GCE)}
+
+
+def test_rows_that_cannot_be_told_apart():
+    near = [v + 0.001 * (-1) ** i for i, v in enumerate(ELR)]
+    results = results_of(Memory(), {"elr": ELR, "gce": near})
+    (found,) = compare(results, "elr", results, "gce", Options())
+    assert found.sentence.startswith("elr and gce cannot be told apart: elr minus gce is between")
+
+
+def test_one_seed_is_said_to_be_too_few():
+    results = results_of(Memory(), {"elr": [0.9], "gce": [0.8]}, seeds=1)
+    (found,) = compare(results, "elr", results, "gce", Options())
+    assert found.sentence == "with one seed it cannot be told whether elr and gce differ."
+    assert found.power is None
+    assert "| paired t   |     +10.00 |" in two_rows_text.as_markdown([found])
+
+
+def test_diverged_and_missing_seeds_are_counted():
+    statuses = {("elr", 1): "diverged", ("gce", 2): "failed"}
+    results = results_of(Memory(), {"elr": ELR, "gce": GCE}, statuses=statuses)
+    (found,) = compare(results, "elr", results, "gce", Options())
+    text = two_rows_text.as_markdown([found])
+
+    assert found.paired.n == 3
+    assert "elr: 1 of 5 seeds diverged. The difference is over the others alone" in text
+    assert "gce: 1 of 5 seeds have no result." in text
+    assert found.adjusted_p is None
+    assert "(4/5, !1)" in text
+
+
+def test_two_suites_with_one_protocol_are_compared_seed_by_seed(results):
+    (found,) = compare(results, "elr", other_suite(), "elr", Options())
+    assert found.paired.mean == pytest.approx(0.01)
+    assert found.names == ("elr of s", "elr of t")
+    assert found.adjusted_p is None
+
+
+def test_other_labels_of_the_same_seed_are_not_paired(results):
+    parts = {"elr": {"noise": {"labels_hash": "other", "num_test": 400}}}
+    (found,) = compare(results, "elr", other_suite(parts=parts), "elr", Options())
+    assert found.paired is None
+    assert found.welch.mean == pytest.approx(0.01)
+    assert any("not compared seed by seed" in note for note in found.notes)
+
+
+def test_other_protocols_are_refused_and_compared_on_request(results):
+    other = other_suite()
+    for record in other.records_of("elr", 0):
+        record.spec["protocol"] = {"name": "digits", "model": "digits_cnn", "epochs": 3}
+    with pytest.raises(SuiteError, match="protocols differ: epochs None and 3"):
+        compare(results, "elr", other, "elr", Options())
+
+    (found,) = compare(results, "elr", other, "elr", Options(across_protocols=True))
+    assert found.paired is None
+    assert any("The protocols differ, and so may be what decides" in n for n in found.notes)
+
+
+@pytest.mark.parametrize("key", ["fingerprint", "labels", "noise"])
+def test_other_data_is_always_refused(results, key):
+    other = other_suite()
+    for record in other.records_of("elr", 0):
+        record.spec[key] = "other"
+    with pytest.raises(SuiteError, match=f"{key} is .* and other, so they had other data"):
+        compare(results, "elr", other, "elr", Options(across_protocols=True))
+
+
+def test_parameters_that_differ_are_named(results):
+    other = other_suite()
+    for record in other.records_of("elr", 0):
+        record.spec["params"] = {"lam": 7.0}
+    (found,) = compare(results, "elr", other, "elr", Options())
+    assert "Parameters that differ: lam None and 7.0." in found.notes
+
+
+def test_mistakes_are_named(results):
+    with pytest.raises(SuiteError, match=r"elrr: s has no such row.*Did you mean 'elr'"):
+        compare(results, "elrr", results, "ce", Options())
+    with pytest.raises(SuiteError, match="compared with itself"):
+        compare(results, "elr", results, "elr", Options())
+    with pytest.raises(SuiteError, match=r"has no such condition\. It has: Digits"):
+        compare(results, "elr", results, "ce", Options(conditions=["Digit"]))
+    empty = results_of(Memory(), {"elr": ELR, "gce": []})
+    with pytest.raises(SuiteError, match="gce has no finished run yet"):
+        compare(empty, "elr", empty, "gce", Options())
+    lost = results_of(Memory(), {"elr": ELR, "gce": []}, statuses={("gce", 0): "diverged"})
+    with pytest.raises(SuiteError, match="gce has no value of last epoch: all its 1 runs failed"):
+        compare(lost, "elr", lost, "gce", Options())

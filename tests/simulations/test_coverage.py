@@ -1,0 +1,51 @@
+"""Coverage by simulation, on a few tables: finds gross mistakes in a few seconds."""
+
+import coverage_of_intervals as coverage
+import pytest
+
+TABLES = 250
+# Of 250 tables in which a statement is right with probability 0.95, fewer than 90% or more than
+# 99% are right once in 1,000 times.
+LOWEST = 0.90
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return coverage.simulate(coverage.SCENARIOS["different means"], TABLES)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "paired t interval",
+        "all pair intervals, Tukey",
+        "all pair intervals, Holm",
+        "all of Hsu's intervals, Tukey",
+        "all of Hsu's intervals, Holm",
+    ],
+)
+def test_intervals_hold_as_often_as_they_say(counts, statement):
+    assert LOWEST <= counts.share(statement) <= 0.99
+
+
+# These are right more often: they fail only where equal rows are told apart or an order is wrong.
+@pytest.mark.parametrize("adjust", ["Tukey", "Holm", "chosen"])
+def test_letters_and_ranks_are_seldom_wrong(counts, adjust):
+    assert counts.share(f"no false difference (letters), {adjust}") >= 0.95
+    assert counts.share(f"all rank intervals, {adjust}") >= 0.95
+
+
+def test_ranks_by_the_bootstrap_would_be_too_narrow(counts):
+    assert counts.share("all ranks, bootstrap (not used)") < 0.8
+
+
+def test_missing_seeds_and_equal_rows(counts):
+    found = coverage.simulate(coverage.SCENARIOS["missing seeds"], TABLES)
+    assert LOWEST <= found.share("all pair intervals, Tukey") <= 0.99
+    assert LOWEST <= found.share("no false difference (letters), Holm") <= 0.99
+
+
+def test_the_smallest_difference_is_found_as_often_as_it_says():
+    shares = coverage.simulate_power(TABLES)
+    assert shares["tukey"] == pytest.approx(0.8, abs=0.08)
+    assert shares["holm"] == pytest.approx(0.8, abs=0.08)
