@@ -127,7 +127,10 @@ def test_forward_trains_with_the_suite_s_own_matrix(tmp_path):
 
     with np.load(sweep.store.run_dir(found["forward"].key) / "predictions.npz") as file:
         assert file["T"] == pytest.approx(own)
-    assert found["forward"].method["T_mean_absolute_error"] > 0
+        error = abs(file["T"] - file["T_true"]).mean()
+        # The true one has shares of labels: each row adds up to 1.
+        assert file["T_true"].sum(1) == pytest.approx(np.ones(10))
+    assert found["forward"].method["T_mean_absolute_error"] == error > 0
     text = table.render(sweep.plan.as_json(), sweep.store)
     assert "| forward [told T] |" in text.replace("  ", " ")
     assert "- told T: forward got the suite's own matrix (sha256:" in text
