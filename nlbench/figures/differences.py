@@ -133,7 +133,9 @@ def _numbers(found: Interval, metric: values.Metric) -> str:
 
 def _signed(value: float, metric: values.Metric, digits: str = ".2f") -> str:
     """Return a difference in the unit of its metric, with a true minus sign."""
-    return format(metric.scale * value, f"+{digits}").replace("-", "\N{MINUS SIGN}")
+    number = metric.scale * value
+    sign = "+" if round(number, 9) else ""
+    return format(number, f"{sign}{digits}").replace("-", "\N{MINUS SIGN}")
 
 
 def _why(row: RowAnalysis) -> str:
