@@ -14,12 +14,13 @@ HAS_COMPILER = bool(shutil.which("cmake") and shutil.which("c++"))
 
 # The pages that a test of this file follows, and the page that has a test file of its own.
 IN_A_COPY = ["dataset", "noise", "model", "protocol", "metric", "executor"]
-FOLLOWED = {*IN_A_COPY, "suite", "kernel", "method"}
+FOLLOWED = {*IN_A_COPY, "suite", "logger", "kernel", "method"}
 
 
 @pytest.mark.story
-def test_a_suite_can_be_added_as_its_page_says(tmp_path):
-    follow(ADDING / "suite.md", tmp_path, shell(tmp_path))
+@pytest.mark.parametrize("name", ["suite", "logger"])
+def test_what_needs_no_change_of_nlbench_can_be_added_as_a_page_says(name, tmp_path):
+    follow(ADDING / f"{name}.md", tmp_path, shell(tmp_path))
 
 
 @pytest.mark.story
