@@ -154,9 +154,10 @@ def test_what_the_user_can_mend_is_said_before_anything_is_trained(
         sw = sweep(tmp_path / "store", {"ce": {}})
         with pytest.raises(UserError, match=message):
             watched(sw, [text])
+    sw = sweep(tmp_path / "store", {"ce": {}})
     monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install"):
-        watched(sweep(tmp_path / "store", {"ce": {}}), ["tensorboard"])
+        watched(sw, ["tensorboard"])
     assert not (tmp_path / "store").exists()
 
 

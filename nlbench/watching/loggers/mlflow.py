@@ -34,6 +34,8 @@ def open_logger(value: str, out: Path) -> Logger:
     # MLflow asks a server that does not answer for many minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    # Only what is logged is sent, unless the user wants otherwise.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if re.match(r"[a-z][a-z0-9+.-]*:", value):
         return MLflow(value, os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
     return MLflow(None, value or EXPERIMENT)

@@ -27,6 +27,8 @@ def open_logger(value: str, out: Path) -> Logger:
     """
     if not value:
         raise UserError("the logger wandb needs the name of a project: wandb:PROJECT")
+    # Only what is logged is sent, unless the user wants otherwise.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     return Wandb(value, Path(os.environ.get("WANDB_DIR") or out))
 
 
