@@ -3,6 +3,7 @@
 import numpy as np
 from made_stores import history_of, plan_of, record_of, spec_of
 
+from nlbench.data.base import Dataset, Info
 from nlbench.plan.spec import key_of
 from nlbench.results.store import Store
 
@@ -11,6 +12,9 @@ CLASSES = ("=cat", "dog", "<b>owl</b>")
 TRUE = np.array([0, 1, 2, 0, 1, 2, 0, 1])
 GIVEN = np.array([0, 2, 2, 0, 0, 2, 1, 1])
 SUITE = "made"
+
+# Names that must stay text wherever they are shown.
+HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=1>', "a\x1b[2Jb", "$x$", "{{ 7*7 }}"]
 
 
 def spec(method, seed, dataset):
@@ -65,3 +69,14 @@ def made_store(root, runs, dataset="cifar10", **noise):
         plan["cells"].append({"row": row, "condition": 0, "seed": seed, "key": key_of(values)})
     store.write_plan(plan)
     return store
+
+
+def dataset(images, shape=(4, 4, 3)):
+    """Return the dataset of these training images."""
+    info = Info("cifar10", "CIFAR-10", 3, 8, 4, shape)
+    return Dataset(info, images, images, np.zeros(4, np.int64), {}, "f")
+
+
+def memory():
+    """Return eight images of 4x4 pixels."""
+    return dataset(np.arange(8 * 48, dtype=np.uint8).reshape(8, 4, 4, 3))

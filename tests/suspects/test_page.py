@@ -4,15 +4,13 @@ import re
 
 import numpy as np
 import pytest
-from made_suspects import arrays_of, made_store
+from made_suspects import HOSTILE, arrays_of, dataset, made_store, memory
 from PIL import Image
 
-from nlbench.data.base import Dataset, ImageFiles, Info
+from nlbench.data.base import ImageFiles
 from nlbench.errors import DataError, SuiteError
 from nlbench.results.cells import Results
 from nlbench.suspects import labelling, page, pictures, ranking
-
-HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=1>', "a\x1b[2Jb", "$x$", "{{ 7*7 }}"]
 
 
 @pytest.fixture
@@ -24,15 +22,6 @@ def ranked(tmp_path):
         return ranking.rank(labelling.read(results, store, plan).labellings[0], ["ce"], None)
 
     return rank
-
-
-def dataset(images, shape=(4, 4, 3)):
-    info = Info("cifar10", "CIFAR-10", 3, 8, 4, shape)
-    return Dataset(info, images, images, np.zeros(4, np.int64), {}, "f")
-
-
-def memory():
-    return dataset(np.arange(8 * 48, dtype=np.uint8).reshape(8, 4, 4, 3))
 
 
 def test_the_page_holds_its_pictures_and_asks_for_nothing(ranked):
