@@ -8,7 +8,7 @@ from made_figures import matrices_of, write_results
 
 from nlbench.errors import SuiteError
 from nlbench.figures import KINDS, NothingToDraw, Options
-from nlbench.figures.cost import labels_apart
+from nlbench.figures.apart import labels_apart
 from nlbench.figures.lines import spread
 from nlbench.results.analysis import analyse
 from nlbench.results.over_datasets import over_datasets
