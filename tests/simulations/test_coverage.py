@@ -48,4 +48,5 @@ def test_missing_seeds_and_equal_rows(counts):
 def test_the_smallest_difference_is_found_as_often_as_it_says():
     shares = coverage.simulate_power(TABLES)
     assert shares["tukey"] == pytest.approx(0.8, abs=0.08)
-    assert shares["holm"] == pytest.approx(0.8, abs=0.08)
+    # The later steps of Holm's test are less strict than the first, which the number is for.
+    assert 0.74 <= shares["holm"] <= 0.94
