@@ -400,9 +400,13 @@ def _what_is_left(sweep: Sweep, missing: int, out: Path) -> str:
     what = f"{missing} of {count} runs of {sweep.plan.name} have no record yet"
     if sweep.plan.tries:
         what += ", and the tries choose the settings of all other runs"
+    how = "the same command trains them"
+    # A tuned suite has more to do for this very command, once the tries of others are done.
+    if sweep.shard is not None and not sweep.shard.leftovers and not sweep.plan.tries:
+        how = "the commands of their shards train them, or this one without --no-leftovers"
     return (
-        f"{sweep.shard} has ended; {what}. If no process is training them, the same command trains "
-        f"them. `nlbench table {out}` shows what is there"
+        f"{sweep.shard} has ended; {what}. If no process is training them, {how}. "
+        f"`nlbench table {out}` shows what is there"
     )
 
 
