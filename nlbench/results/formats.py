@@ -47,8 +47,8 @@ _LATEX = str.maketrans(
 _MINUS = re.compile(r"(?<![\w.)])-(?=\d)")
 
 # Characters with a meaning in the middle of a Markdown text, among them those of links, of entities
-# such as &lt; and of what is struck out.
-_MARKDOWN = re.compile(r"[\\|*`<]|(?<!\w)_|_(?!\w)|\](?=[(\[])|&(?=#?\w+;)|~(?=~)")
+# such as &lt;, of formulas and of what is struck out.
+_MARKDOWN = re.compile(r"[\\|*`<$]|(?<!\w)_|_(?!\w)|\](?=[(\[])|&(?=#?\w+;)|~(?=~)")
 
 # The beginnings of tags, links and entities in a note, whose other marks are nlbench's own.
 _MARKDOWN_OF_NOTES = re.compile(r"\\|<(?=[A-Za-z/!?])|\](?=\()|&(?=#?\w+;)")
@@ -211,7 +211,8 @@ def latex_text(text: str) -> str:
 
 
 def _latex_line(cells: Sequence[str], *, numbers: bool = False) -> str:
-    escaped = [latex_text(cells[0])]
+    # The end of the line before takes a star or a bracket that follows for an argument of its own.
+    escaped = [re.sub(r"^\s*([*\[])", r"{\1}", latex_text(cells[0]))]
     for cell in cells[1:]:
         # A heading may be a name with a hyphen, so only the signs of numbers become minus signs.
         signed = _MINUS.sub("\N{MINUS SIGN}", cell) if numbers else cell
