@@ -291,7 +291,7 @@ def run(
         if gpus is None:
             raise
         # The option that was typed, and not the one that it stands for.
-        raise SuiteError(re.sub(r"--device cuda:(?=\d)", "--gpus ", str(error))) from None
+        raise SuiteError(_as_gpus(str(error))) from None
 
     if sweep.state.stale and stale is Stale.keep:
         warn(api.stale_records(len(sweep.state.stale)))
@@ -364,6 +364,15 @@ def _refuse_beside_local(given: dict[str, bool]) -> None:
                 f"--executor local and {option} exclude each other: it trains one run after the "
                 "other in this process, and cannot end one that hangs"
             )
+
+
+def _as_gpus(message: str) -> str:
+    """Return a message about `--device cuda:0,cuda:1` as one about `--gpus 0,1`."""
+    return re.sub(
+        r"--device (cuda:\d+(?:,cuda:\d+)*)",
+        lambda found: "--gpus " + found[1].replace("cuda:", ""),
+        message,
+    )
 
 
 # ---- Messages ------------------------------------------------------------------------------------
