@@ -91,7 +91,8 @@ class BudgetSpent(Exception):
 
     Attributes:
         left: the number of these runs.
-        was_of_use: whether any run has ended in this time or has come further.
+        was_of_use: whether any run has ended in this time or has come further, or other processes
+            have held all that were left.
     """
 
     def __init__(self, left: int, was_of_use: bool):

@@ -6,10 +6,12 @@ import signal
 # Two workers share the machine. Set before torch is imported, because OpenMP reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell without job control lets the commands that it starts in the background ignore Ctrl-C. They
-# would pass that on to the processes in which tests interrupt nlbench.
+# A shell without job control lets the commands that it starts in the background ignore Ctrl-C, and
+# nohup lets them ignore SIGHUP. They would pass that on to the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import hypothesis
 import pytest

@@ -356,7 +356,7 @@ def run(
         if gpus is None:
             raise
         # The option that was typed, and not the one that it stands for.
-        raise SuiteError(re.sub(r"--device cuda:(?=\d)", "--gpus ", str(error))) from None
+        raise SuiteError(_as_gpus(str(error))) from None
 
     if sweep.state.stale and stale is Stale.keep:
         warn(api.stale_records(len(sweep.state.stale)))
@@ -460,6 +460,15 @@ def _refuse_beside_local(given: dict[str, bool]) -> None:
             )
 
 
+def _as_gpus(message: str) -> str:
+    """Return a message about `--device cuda:0,cuda:1` as one about `--gpus 0,1`."""
+    return re.sub(
+        r"--device (cuda:\d+(?:,cuda:\d+)*)",
+        lambda found: "--gpus " + found[1].replace("cuda:", ""),
+        message,
+    )
+
+
 # ---- Messages ------------------------------------------------------------------------------------
 
 
@@ -494,9 +503,13 @@ def _what_is_left(sweep: Sweep, missing: int, out: Path) -> str:
     what = f"{missing} of {count} runs of {sweep.plan.name} have no record yet"
     if sweep.plan.tries:
         what += ", and the tries choose the settings of all other runs"
+    how = "the same command trains them"
+    # A tuned suite has more to do for this very command, once the tries of others are done.
+    if sweep.shard is not None and not sweep.shard.leftovers and not sweep.plan.tries:
+        how = "the commands of their shards train them, or this one without --no-leftovers"
     return (
-        f"{sweep.shard} has ended; {what}. If no process is training them, the same command trains "
-        f"them. `nlbench table {out}` shows what is there"
+        f"{sweep.shard} has ended; {what}. If no process is training them, {how}. "
+        f"`nlbench table {out}` shows what is there"
     )
 
 

@@ -24,7 +24,8 @@ class Budget:
     known from the runs before it: from a run's start to the end of its first epoch.
 
     Attributes:
-        was_of_use: whether a run has ended since, or has got further.
+        was_of_use: whether a run has ended since, or has got further, or other processes have held
+            all that were left.
     """
 
     def __init__(self, ends: float):
@@ -72,6 +73,10 @@ class Budget:
         """Note that a run is begun."""
         self._has_begun = True
         self._began[spec.key] = time.monotonic()
+
+    def waited(self) -> None:
+        """Note that nothing could be done but wait for other processes, which get further."""
+        self.was_of_use = True
 
     def note(self, spec: RunSpec, hook: str, values: tuple[Any, ...]) -> None:
         """Note what a run has reported by a hook of its listener."""

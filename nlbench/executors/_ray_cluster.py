@@ -28,6 +28,9 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # So long a cluster may take to answer.
 _ANSWER_SECONDS = 5.0
 
+# The folder in which this process has found nlbench.
+_IMPORTED_FROM = Path(hardware.__file__).parents[1]
+
 
 @contextlib.contextmanager
 def connected(options: RunOptions, threads: int) -> Iterator[ModuleType]:
@@ -105,7 +108,10 @@ def _alone(folder: str, threads: int) -> dict[str, Any]:
 def _init(ray: ModuleType, given: dict[str, Any]) -> None:
     where = f"--address {given['address']}"
     try:
-        ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
+        # Ray's processes import first from the folder that is the current one here. In a checkout
+        # of nlbench they would take its sources in place of the installed package.
+        with contextlib.chdir(_IMPORTED_FROM):
+            ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
     # Ray raises many kinds of errors here, of which no list is documented.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -66,6 +66,7 @@ class Sweep:
                 # There are free places, and too little time.
                 break
             if not runs.going and not runs.options.leave_held:
+                self._budget.waited()
                 self._listener.on_wait(len(self._held))
                 runs.store.warn_of_holders([todo.spec.key for todo in self._held])
             self._handle_messages(min(POLL_SECONDS, self._budget.seconds_left()))

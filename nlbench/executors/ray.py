@@ -385,6 +385,7 @@ class _Sweep:
                 # There is too little time.
                 break
             if not tasks.going and not self._ready:
+                self._budget.waited()
                 self._listener.on_wait(len(self._held))
                 self._store.warn_of_holders([todo.spec.key for todo in self._held])
             self._handle(min(_LOOK_SECONDS, self._budget.seconds_left()))

@@ -74,7 +74,10 @@ def check_row(
 
     # The option --only splits names at commas, and tables use "|".
     if not row.strip() or not row.isprintable() or set(row) & set(",|"):
-        message = f"{row!r} cannot be a row's name: it must be text without ',' and '|'"
+        message = (
+            f"{row!r} cannot be a row's name: it must be text without ',', '|' and characters that "
+            "cannot be printed"
+        )
         problems.add(where, message)
     _check_track(row, suite, problems)
 

@@ -69,4 +69,6 @@ def _key_of(text: str, known: Sequence[str], store: Store) -> str:
     if found:
         listed = ", ".join(found[:_MOST_LISTED])
         what = f"begins {len(found)} runs, {listed}{', ...' * (len(found) > _MOST_LISTED)}"
-    raise StoreError(f"key {text!r} {what} in {store.root}; nlbench.load or `show` lists the keys")
+    raise StoreError(
+        f"key {text!r} {what} in {store.root}; nlbench.load({str(store.root)!r}) lists the keys"
+    )

@@ -21,8 +21,8 @@ WIDTH = 80
 _TEXT_WIDTH = 100
 
 # Characters with a meaning in the middle of a Markdown text, among them those of links, of entities
-# such as &lt; and of what is struck out.
-_MARKDOWN = re.compile(r"[\\|*`<]|(?<!\w)_|_(?!\w)|\](?=[(\[])|&(?=#?\w+;)|~(?=~)")
+# such as &lt;, of formulas and of what is struck out.
+_MARKDOWN = re.compile(r"[\\|*`<$]|(?<!\w)_|_(?!\w)|\](?=[(\[])|&(?=#?\w+;)|~(?=~)")
 
 # The beginnings of tags, links and entities in a note, whose other marks are nlbench's own.
 _MARKDOWN_OF_NOTES = re.compile(r"\\|<(?=[A-Za-z/!?])|\](?=\()|&(?=#?\w+;)")

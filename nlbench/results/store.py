@@ -138,9 +138,9 @@ class Store:
         if (self.root / "runs").is_dir():
             return
         if not self.root.exists():
-            raise StoreError(f"{self.root}: there is no such folder; out is the folder of records")
+            raise StoreError(f"{self.root}: there is no such folder; name the folder of records")
         if not self.root.is_dir():
-            raise StoreError(f"{self.root}: is a file; out is the folder of records")
+            raise StoreError(f"{self.root}: is a file; name the folder of records")
 
         raise StoreError(
             f"{self.root}: holds no records, because it has no folder `runs`.{self._near_miss()}"

@@ -136,6 +136,11 @@ def test_stale_records_are_reported_and_trained_again_on_request(cli, place):
         (["trial.yaml", "--jobs", "0"], "--jobs '0': must be auto or a number from 1 on"),
         (["trial.yaml", "--jobs", "many"], "--jobs 'many': must be auto or a number from 1 on"),
         (["trial.yaml", "--gpus", "0;2"], "--gpus '0;2': write the numbers of GPUs as 0,2"),
+        (["trial.yaml", "--gpus", "96,97"], r"^error: --gpus 96(,97)?: torch sees .* here"),
+        (
+            ["trial.yaml", "--gpus", "0,1", "--executor", "ray"],
+            "--gpus 0,1: Ray assigns the GPUs",
+        ),
         (["trial.yaml", "--gpus", "97"], "--gpus 97: torch sees .* here; use cpu"),
         (
             ["trial.yaml", "--gpus", "0", "--device", "cpu"],

@@ -47,6 +47,9 @@ def test_shards_train_the_suite_and_the_last_one_prints_the_table(shard, cli):
     assert "shard 1/2: 2 of its 2 runs to do\n" in first.stderr
     assert "shard 1/2 has ended; 2 of 4 runs of four have no record yet." in first.stderr
     assert "`nlbench table store` shows what is there" in first.stderr
+    # This very command would leave them again.
+    assert "the same command trains them" not in first.stderr
+    assert "or this one without --no-leftovers" in first.stderr
 
     second = shard("2/2", "--no-leftovers")
     assert second.exit_code == 0

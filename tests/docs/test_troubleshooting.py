@@ -14,9 +14,11 @@ from pages import DOCS, blocks, plain
 from sweeps import sweep
 
 from nlbench import files
+from nlbench.cli import interrupt
 from nlbench.data import cache, changes
 from nlbench.errors import StoreError
-from nlbench.executors import _deaths, _server
+from nlbench.executors import _deaths, _server, _stopping
+from nlbench.executors._sweep import announced
 from nlbench.plan.spec import key_of
 from nlbench.results import lock
 from nlbench.results.record import RunRecord
@@ -282,3 +284,13 @@ def test_a_quote_is_what_is_said(tmp_path, monkeypatch, name):
     said = CASES[name](tmp_path, monkeypatch)
 
     assert told(said, tmp_path) == told(BLOCKS[name].text.strip(), "/nowhere")
+
+
+@pytest.mark.parametrize("number", _stopping.STOPPING)
+def test_the_lines_and_the_status_of_every_signal_are_stated(number):
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    (row,) = [line for line in PAGE.read_text().splitlines() if line.startswith(f"| {name}")]
+
+    assert f"`{announced(number)}`" in row
+    assert f"`{interrupt.line_for(number)}`" in row
+    assert row.endswith(f"| {interrupt.status_of(number)} |")

@@ -94,6 +94,12 @@ def test_time_in_which_no_run_gets_further_was_of_no_use(clock, hook, values, wa
     assert budget.was_of_use is was_of_use
 
 
+def test_time_that_was_spent_on_waiting_for_others_is_no_reason_to_give_more(clock):
+    budget = Budget(clock.now + 10)
+    budget.waited()
+    assert budget.was_of_use
+
+
 def test_another_thread_calls_when_the_time_is_over():
     called = []
     with Budget(time.monotonic() + 1.05).calling(lambda: called.append(True)):

@@ -332,6 +332,17 @@ def test_the_sweep_stops_in_time_and_counts_what_is_left(tmp_path, monkeypatch):
     assert all(call.cancelled for call in played.ray.calls)
 
 
+def test_a_sweep_that_has_only_waited_for_others_may_be_called_again(tmp_path, monkeypatch):
+    played = Ray(tmp_path, monkeypatch)
+    played.options = dataclasses.replace(played.options, ends=time.monotonic() + 2)
+    with contextlib.ExitStack() as others:
+        for run in played.sweep.specs:
+            others.enter_context(played.store.lock(run.key))
+        with pytest.raises(BudgetSpent) as spent:
+            played.run()
+    assert (spent.value.left, spent.value.was_of_use) == (2, True)
+
+
 # ---- Options -------------------------------------------------------------------------------------
 
 

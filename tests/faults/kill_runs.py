@@ -170,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, help="work in this folder, which stays")
     options = parser.parse_args(arguments)
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
+    # A shell that puts this script into the background lets it, and its commands, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     folder = options.keep or Path(tempfile.mkdtemp(prefix="nlbench-faults-"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -605,6 +605,7 @@ NOISE = "{kind: symmetric, rate: 0.4}"
         (("ce: {}", "ce: 3"), "6: methods.ce", "must be a mapping, got 3"),
         (("ce: {}", "3: {method: ce}"), "6: methods.3", "must be text; put it in quotes"),
         (("ce: {}", "'a|b': {method: ce}"), "6: methods.a|b", "cannot be a row's name"),
+        (("ce: {}", '"a\\x1b": {method: ce}'), "6: methods.a\x1b", "cannot be printed"),
         (("ce: {}", "'': {method: ce}"), "6: methods.", "cannot be a row's name"),
         (
             (ELR, "{lamda: 3}"),

@@ -66,6 +66,15 @@ def test_latex_prints_names_as_they_are(name, safe):
     assert f"    {safe} & 1 \\\\" in formats.latex("t", HEADINGS, [[name, "1"]], [])
 
 
+@pytest.mark.parametrize(("name", "safe"), [("[1em]", "{[}1em]"), (" *a*", "{*}a*")])
+def test_the_beginning_of_a_row_is_no_argument_of_the_row_before(name, safe):
+    assert f"    {safe} & 1 \\\\" in formats.latex("t", HEADINGS, [[name, "1"]], [])
+
+
+def test_a_name_in_markdown_is_no_formula():
+    assert formats.markdown_name("$x_y$") == r"\$x_y\$"
+
+
 def test_latex_has_true_minus_signs_in_numbers():
     lines = [["gls-0.4", "-20.75±15.56 (p 0.006)"], ["b", "-"], ["c", "1.00 (-0.5; top-5)"]]
     text = formats.latex("t", ["method", "-0.4"], lines, [])

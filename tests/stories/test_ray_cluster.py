@@ -83,11 +83,16 @@ def test_a_node_dies_and_then_the_driver(tmp_path):
     )
     assert whole.returncode == 0, whole.stderr
     out, log = tmp_path / "cut", tmp_path / "first.txt"
+    # The command is called beside other sources of nlbench, which nobody may import.
+    sources = tmp_path / "checkout" / "nlbench"
+    sources.mkdir(parents=True)
+    (sources / "__init__.py").write_text("raise ImportError('these are not installed')")
+    beside = {"cwd": sources.parent, "text": True}
 
     with ray_cluster.cluster(3) as cluster:
         on_ray = command(tmp_path, "cut", "--executor", "ray", "--address", cluster.address)
         with log.open("w") as stderr:
-            first = subprocess.Popen(on_ray, stdout=subprocess.DEVNULL, stderr=stderr)
+            first = subprocess.Popen(on_ray, stdout=subprocess.DEVNULL, stderr=stderr, **beside)
         try:
             # All three nodes train.
             wait_for(lambda: len(list(out.glob("runs/*/checkpoint.pt"))) >= 3, first)
@@ -103,7 +108,7 @@ def test_a_node_dies_and_then_the_driver(tmp_path):
         kept = records(out)
         assert 2 <= len(kept) < 8
 
-        second = subprocess.run(on_ray, capture_output=True, text=True, timeout=600)
+        second = subprocess.run(on_ray, capture_output=True, timeout=600, **beside)
 
     print(log.read_text(), second.stderr, sep="\n--- again\n")
     assert second.returncode == 0, second.stderr

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.story
 
 KEPT = "everything finished is kept, and the same command continues from here\n"
 STOPPING = "stopping; finished runs are kept."
-STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 129}
 
 
 @pytest.fixture
