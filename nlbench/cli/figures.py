@@ -45,7 +45,7 @@ def _kinds_in_words() -> str:
         "nlbench plot epochs results --only ce,elr,gce --to epochs.pdf",
         "nlbench plot epochs results --metric val_accuracy",
         "nlbench plot memorisation results --only ce,elr --to memorisation.svg",
-        'nlbench plot differences results --suite cifar10n --condition "worst" --against ce',
+        'nlbench plot differences results --condition "worst" --against ce',
         "nlbench plot cost results --cost passes --width wide",
     )
 )
