@@ -116,7 +116,7 @@ def _described(what: Listed, methods_dir: Path | None) -> dict[str, str]:
     if what is Listed.protocols:
         from nlbench.plan.presets import PRESETS
 
-        return {name: f"v{p.values['version']}: {p.description}" for name, p in PRESETS.items()}
+        return {name: preset.line for name, preset in PRESETS.items()}
 
     from nlbench.plan.suite_file import read_suite
 

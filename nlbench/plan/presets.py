@@ -13,14 +13,22 @@ class Preset:
 
     Attributes:
         description: one line for `nlbench list`.
+        hardware: on which its precision is meant to run, as `nlbench list` says it.
         values: those of `Protocol` but the name. Raise `version` when a value changes, because a
             run's key has the version in it.
         per_dataset: dataset -> the values that differ on it.
     """
 
     description: str
+    hardware: str
     values: Mapping[str, object]
     per_dataset: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """Return version, description, precision and hardware in one line."""
+        version, precision = self.values["version"], self.values["precision"]
+        return f"v{version}: {self.description} ({precision}: for {self.hardware})"
 
     def on(self, dataset: str) -> dict[str, Any]:
         """Return the preset's values on a dataset."""
@@ -29,6 +37,12 @@ class Preset:
 
 # --- Values that several presets share ---------------------------------------------------------
 # Sections and tables of the papers' codes are gathered in docs/protocols.md.
+
+# All CPUs compute in float32 at the speed of their vector instructions.
+_ANY_CPU = "any CPU"
+# Without instructions for bfloat16 it is emulated, at a tenth of float32's speed on AVX2.
+# `hardware.has_bfloat16` knows which hardware has them.
+_GPU = "GPUs that have it"
 
 _ONE_CYCLE = {"kind": "one-cycle"}
 
@@ -110,6 +124,7 @@ PRESETS: dict[str, Preset] = {
     # a core is busy.
     "digits": Preset(
         "scikit-learn's digits, small CNN, 40 epochs: seconds a run",
+        _ANY_CPU,
         {
             "version": 1,
             "model": "digits_cnn",
@@ -130,6 +145,7 @@ PRESETS: dict[str, Preset] = {
     "linear": Preset(
         "full-batch gradient descent on a linear classifier, 500 steps on gaussians: a second a "
         "run",
+        _ANY_CPU,
         {
             "version": 1,
             "model": "linear",
@@ -147,12 +163,14 @@ PRESETS: dict[str, Preset] = {
     # shengliu66/ELR: 120 epochs on CIFAR-10, 150 on CIFAR-100.
     "cifar": Preset(
         "ELR's split and schedule: ResNet-34, 45,000 / 5,000, x0.01 twice",
+        _GPU,
         {**_CIFAR, **_ELR_10},
         _ON_100_CLASSES,
     ),
     # shengliu66/ELR, config_cifar10.json.
     "cifar-cosine": Preset(
         "cifar with ELR's cosine schedule: warm restarts every 10 epochs, 150 epochs",
+        _GPU,
         {
             **_CIFAR,
             "epochs": 150,
@@ -162,23 +180,27 @@ PRESETS: dict[str, Preset] = {
     # UCSC-REAL/cifar-10-100n.
     "cifarn": Preset(
         "the CIFAR-N leaderboard's: ResNet-34, lr 0.1, 100 epochs, no validation part",
+        _GPU,
         _CIFARN,
     ),
     # Our own, for methods that were tuned at 0.02: a learning rate of 0.1 hurts them.
     "cifarn-02": Preset(
         "cifarn with lr 0.02 and the schedule of cifar",
+        _GPU,
         {**_CIFARN, "lr": 0.02, **_ELR_10},
         _ON_100_CLASSES,
     ),
     # The split of the 2022 challenge on CIFAR-N.
     "cifarn-val": Preset(
         "cifarn with 10% held out by noisy label",
+        _GPU,
         {**_CIFARN, "val_fraction": 0.1},
     ),
     # Our own. Chosen so that cross entropy memorises, see docs/protocols.md.
     "cifar-cpu": Preset(
         "for machines without a GPU: cnn3, 20,000 images, 20 epochs, in the regime where CE "
         "memorises",
+        "CPUs that have it",
         {
             **_SGD,
             "version": 1,
@@ -195,6 +217,7 @@ PRESETS: dict[str, Preset] = {
     # Our own: a tenth of the work of cifarn. How it was chosen is in docs/protocols.md.
     "cifar-fast": Preset(
         "for a GPU in a hurry: resnet9, all 50,000 images, 30 epochs",
+        _GPU,
         {
             **_SGD,
             "version": 1,
@@ -211,6 +234,7 @@ PRESETS: dict[str, Preset] = {
     "clothing1m": Preset(
         "ELR+'s recipe: ResNet-50 from ImageNet weights, 15 epochs of 3,000 batches balanced by "
         "given label",
+        _GPU,
         {
             **_SGD,
             "version": 1,
@@ -230,16 +254,19 @@ PRESETS: dict[str, Preset] = {
     # shengliu66/ELR, ELR_plus/config_webvision.json.
     "webvision-mini": Preset(
         "ELR+'s recipe: InceptionResNetV2 from scratch, 227 pixels, 100 epochs",
+        _GPU,
         {**_WEBVISION, "model": "timm/inception_resnet_v2"},
     ),
     # The same recipe with the network of later papers.
     "webvision-mini-r50": Preset(
         "webvision-mini with a ResNet-50, as later papers use it",
+        _GPU,
         {**_WEBVISION, "model": "torchvision/resnet50"},
     ),
     # pxiangwu/PLC: SGD without momentum, weight decay 1e-3, batch 128, divided by 5 at 50 and 75.
     "animal10n": Preset(
         "PLC's recipe: VGG-19 with batch norm from scratch, flips only, 100 epochs",
+        _GPU,
         {
             **_SGD,
             "version": 1,
@@ -255,6 +282,7 @@ PRESETS: dict[str, Preset] = {
     # Our own. The weights were trained on images of 224 pixels.
     "images-224": Preset(
         "a folder of your own: ResNet-50 from ImageNet weights, 224 pixels, 30 epochs",
+        _GPU,
         {
             **_IMAGES,
             "model": "torchvision/resnet50",
@@ -268,6 +296,7 @@ PRESETS: dict[str, Preset] = {
     "images-32": Preset(
         "a folder of your own, shrunk to 32 pixels: ResNet-18 in its CIFAR form from scratch, 30 "
         "epochs",
+        _GPU,
         {**_IMAGES, "model": "resnet18", "resize": 36, "crop": 32, "lr": 0.05},
     ),
 }

@@ -23,7 +23,7 @@ from nlbench.plan.yaml_lines import parse_yaml
         ("methods", ["elr ", "bootstrap "]),
         ("datasets", ["cifar10n ", "worst", "1,397 training, 400 test"]),
         ("models", ["resnet34 ", "torchvision/NAME"]),
-        ("protocols", ["cifar-cpu ", "v1"]),
+        ("protocols", ["cifar-cpu ", "v1", "(float32: for any CPU)", "(bfloat16: for GPUs"]),
         ("noises", ["pair-flip: Flip", "{kind: matrix, path: FILE}", "source: Xia et al."]),
         ("suites", ["quick ", "cifar10n-cpu "]),
     ],

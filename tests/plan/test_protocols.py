@@ -184,6 +184,14 @@ def test_every_preset_is_complete_and_fixes_precision_and_threads():
         assert resolve(name, "digits").threads >= 1
 
 
+def test_every_preset_says_on_which_hardware_its_precision_is_meant_to_run():
+    expected = {"float32": "any CPU", "bfloat16": "GPUs that have it"}
+    for name, preset in presets.PRESETS.items():
+        precision = resolve(name, "digits").precision
+        hardware = "CPUs that have it" if name == "cifar-cpu" else expected[precision]
+        assert preset.line.endswith(f"({precision}: for {hardware})"), name
+
+
 def test_linear_is_full_batch_gradient_descent():
     from nlbench.data.datasets import gaussians
 
