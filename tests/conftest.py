@@ -1,5 +1,6 @@
 """Settings of all tests: one thread per process, hypothesis profiles, a limit of time."""
 
+import contextlib
 import os
 import signal
 
@@ -86,6 +87,8 @@ def _runs_in_this_process():
             "usual",
             lambda options: "local" if options.jobs * len(options.devices) == 1 else "workers",
         )
+        # Most sweeps of tests would not take the server that is started ahead.
+        patch.setattr(executors, "started_ahead", lambda choice: contextlib.nullcontext())
         yield
 
 

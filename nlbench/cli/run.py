@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
@@ -317,20 +318,24 @@ def run(
     if executor == "local":
         _refuse_beside_local({option: beside_debug[option] for option in ("--jobs", "--timeout")})
     part = _shard(shard, leftovers)
+    rows = None if only is None else parse_only(only)
+    only_seeds = None if seeds is None else parse_seeds(seeds)
+    overrides = parse_set(set_ or [])
+    choice = Choice.of_user(executor, address, gpus_per_run)
     # Kept as a function, because a tuned suite is prepared once for its tries and once for what
     # they chose.
     prepare = functools.partial(
         api.prepare,
         suite,
         out=out,
-        only=None if only is None else parse_only(only),
-        seeds=None if seeds is None else parse_seeds(seeds),
-        overrides=parse_set(set_ or []),
+        only=rows,
+        seeds=only_seeds,
+        overrides=overrides,
         data_dir=data_dir,
         device=device if gpus is None else devices_of_gpus(gpus, device),
         methods_dir=methods_dir,
         stale=stale.value,
-        executor=Choice.of_user(executor, address, gpus_per_run),
+        executor=choice,
         shard=part,
         warn=warn,
     )
@@ -342,10 +347,68 @@ def run(
 
         prepare_suite(suite, functools.partial(prepare, elsewhere=True), data_dir)
         return
+    ahead: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if not dry_run and not debug:
+        ahead = api.started_ahead(
+            suite,
+            out=out,
+            only=rows,
+            seeds=only_seeds,
+            overrides=overrides,
+            stale=stale.value,
+            executor=choice,
+        )
+    with ahead:
+        sweep = _checked(prepare, suite, gpus, needs_devices=not dry_run)
+        if sweep.state.stale and stale is Stale.keep:
+            warn(api.stale_records(len(sweep.state.stale)))
+        if dry_run:
+            lines, warnings = sweep.about_data()
+            say(_counts(sweep), *_counts_of_shard(sweep), *lines)
+            warn(*(f"warning: {line}" for line in warnings))
+            return
+        if debug:
+            _debug(sweep)
+            return
+
+        from nlbench.executors.progress import Progress
+        from nlbench.watching.feed import watching
+
+        def train(sweep: Sweep) -> None:
+            warn(*_counts_of_shard(sweep))
+            # The sweep prints these warnings before it trains.
+            told = sweep.about_data(folders_only=True)[1]
+            with Progress(len(sweep.state.todo), told=told) as progress:
+                sweep.run(
+                    watch.listener(sweep.plan, sweep.store, progress),
+                    checkpoint_seconds=checkpoint_seconds,
+                    checkpoint_epochs=checkpoint_epochs,
+                    jobs=parallel_jobs,
+                    cuda_graphs=cuda_graphs,
+                    save_weights=save_weights,
+                    save_probabilities=save_probabilities,
+                    record_gradients=record_gradients,
+                    timeout=timeout,
+                    ends=ends,
+                )
+
+        with watching(loggers if sweep.state.todo else (), out, warn) as watch:
+            sweep = _train_stages(sweep, prepare, train)
+    # The tries of a tuned suite have rows of their own.
+    _print_results(sweep, rows if rows is not None and not sweep.plan.tries else (), out)
+
+
+def _checked(
+    prepare: Callable[[], Sweep], suite: str, gpus: str | None, *, needs_devices: bool
+) -> Sweep:
+    """Prepare the sweep. Raises UserError in the words of the options that were typed.
+
+    Args:
+        needs_devices: a device that is not there is an error even where no run is left to train.
+    """
     try:
         sweep = prepare()
-        if not dry_run:
-            # A device that is not there is an error even where no run is left to train.
+        if needs_devices:
             sweep.devices()
     except DataMissing as error:
         raise DataMissing(
@@ -357,44 +420,7 @@ def run(
             raise
         # The option that was typed, and not the one that it stands for.
         raise SuiteError(_as_gpus(str(error))) from None
-
-    if sweep.state.stale and stale is Stale.keep:
-        warn(api.stale_records(len(sweep.state.stale)))
-    if dry_run:
-        lines, warnings = sweep.about_data()
-        say(_counts(sweep), *_counts_of_shard(sweep), *lines)
-        warn(*(f"warning: {line}" for line in warnings))
-        return
-    if debug:
-        _debug(sweep)
-        return
-
-    from nlbench.executors.progress import Progress
-    from nlbench.watching.feed import watching
-
-    def train(sweep: Sweep) -> None:
-        warn(*_counts_of_shard(sweep))
-        # The sweep prints these warnings before it trains.
-        told = sweep.about_data(folders_only=True)[1]
-        with Progress(len(sweep.state.todo), told=told) as progress:
-            sweep.run(
-                watch.listener(sweep.plan, sweep.store, progress),
-                checkpoint_seconds=checkpoint_seconds,
-                checkpoint_epochs=checkpoint_epochs,
-                jobs=parallel_jobs,
-                cuda_graphs=cuda_graphs,
-                save_weights=save_weights,
-                save_probabilities=save_probabilities,
-                record_gradients=record_gradients,
-                timeout=timeout,
-                ends=ends,
-            )
-
-    with watching(loggers if sweep.state.todo else (), out, warn) as watch:
-        sweep = _train_stages(sweep, prepare, train)
-    # The tries of a tuned suite have rows of their own.
-    rows = parse_only(only) if only is not None and not sweep.plan.tries else ()
-    _print_results(sweep, rows, out)
+    return sweep
 
 
 def _shard(text: str | None, leftovers: bool) -> Shard | None:

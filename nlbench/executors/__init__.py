@@ -6,6 +6,7 @@ An executor is a module of this folder with a function `execute`, see `base.Exec
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -120,6 +121,26 @@ def choose(options: RunOptions) -> Executor:
     # without it.
     executor: Executor = importlib.import_module(f"nlbench.executors.{name}")
     return executor
+
+
+def started_ahead(choice: Choice) -> contextlib.AbstractContextManager[None]:
+    """Start the process that makes those of runs, to let it import torch while a suite is checked.
+
+    The next sweep takes it. At the end of the `with` block none is left. An executor that has no
+    such process starts none.
+    """
+    if choice.name not in ("", "workers"):
+        return contextlib.nullcontext()
+    from nlbench.executors import _fork_server
+
+    return _fork_server.started_ahead()
+
+
+def end_ahead() -> None:
+    """End the process that `started_ahead` has started, where no run needs it."""
+    from nlbench.executors import _fork_server
+
+    _fork_server.end_ahead()
 
 
 def _require_known(name: str, given: str) -> None:

@@ -12,8 +12,6 @@ import functools
 import os
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +25,7 @@ import torch
 from nlbench import child
 from nlbench.data import decode
 from nlbench.errors import UserError
-from nlbench.executors import _server
+from nlbench.executors import _fork_server, _server
 from nlbench.executors._deaths import TimedOut, WorkerDied, died, hang
 from nlbench.executors._messages import Ended, Link, Message, OpenStore, Order
 from nlbench.executors.base import Todo, age_of
@@ -120,29 +118,13 @@ class Runs:
         self.stopping = False
 
     def _start_server(self) -> None:
-        self._control, theirs = socket.socketpair()
+        # Runs share the machine, so each of them has a part of the processes that decode images.
+        decoders = max(1, decode.workers() // self._places)
+        self._server = _fork_server.take()
+        self._control = self._server.control
         self._ready = False
         self._unread = b""
-        ignored = tuple(map(int, _server.IGNORED))
-        code = (
-            # As early as possible, see `_server.serve`.
-            f"import signal; [signal.signal(n, signal.SIG_IGN) for n in {ignored}]; "
-            f"import sys; sys.path[:] = {sys.path!r}; from nlbench.executors import _server; "
-            f"_server.serve({theirs.fileno()}, {os.getpid()}, {self._modules!r})"
-        )
-        # Runs share the machine, so each of them has a part of the processes that decode images.
-        decoders = str(max(1, decode.workers() // self._places))
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.DEVNULL,
-            # The parent's standard output is for its table, so runs write to standard error.
-            stdout=2,
-            pass_fds=[theirs.fileno()],
-            env={"NLBENCH_WORKERS": decoders, **os.environ},
-            # Ctrl-C in a terminal must not reach the runs: this process tells them to stop.
-            start_new_session=True,
-        )
-        theirs.close()
+        self._server.prepare(self._modules, decoders)
 
     def begin(self, todo: Todo, wait: bool) -> None:
         """Have a process train a run, see `Trainer.attempt`. There must be a free place."""
@@ -175,9 +157,8 @@ class Runs:
             if run.pid:
                 self.store.release(run.todo.spec.key, run.pid)
             self.finish(run)
-        # With the server the processes end that it has made. It ignores other signals.
-        self._server.kill()
-        self._server.wait()
+        # With the server the processes end that it has made.
+        self._server.end()
 
     def stop(self) -> None:
         """Ask all runs to write a checkpoint and to end."""

@@ -23,9 +23,8 @@ from nlbench import process_state
 from nlbench.child import end_with_parent, watch_exits
 from nlbench.data import decode
 from nlbench.executors import _child
+from nlbench.executors._fork_server import IGNORED, told_to_prepare
 from nlbench.training import memory
-
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 # A request holds the number of a run; with it come its connection and its file for traces.
 REQUEST = struct.Struct("q")
@@ -46,13 +45,12 @@ REFUSED = 3
 DECODES = "nlbench.data.decode"
 
 
-def serve(handle: int, parent: int, modules: Sequence[str]) -> None:
+def serve(handle: int, parent: int) -> None:
     """Make a process for each request, until the parent ends.
 
     Args:
         handle: the socket of requests and replies.
         parent: the id of the process that has started this one.
-        modules: what methods and datasets import, to import it once.
     """
     end_with_parent(parent)
     # A batch system may send its signals to all processes of a job. This one must outlive them,
@@ -60,25 +58,31 @@ def serve(handle: int, parent: int, modules: Sequence[str]) -> None:
     for ignored in IGNORED:
         signal.signal(ignored, signal.SIG_IGN)
     watch_exits()
+    # torch imports some 900 modules when the first optimiser is made.
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, fused=True)
+
+    control = socket.socket(fileno=handle)
+    modules, decoders = told_to_prepare(control)
+    os.environ.setdefault("NLBENCH_WORKERS", str(decoders))
     _preload(modules)
     if DECODES in modules:
         # One for all runs, and in the group of this process: it has to outlive a run that is
         # killed together with its group, or the semaphores of that run would stay for good.
         decode.start_tracker()
-    _Server(socket.socket(fileno=handle)).serve()
+    _Server(control).serve()
 
 
 def _preload(modules: Sequence[str]) -> None:
-    # torch imports some 900 modules when the first optimiser is made.
-    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, fused=True)
+    """Import what methods and datasets import, once for all runs."""
     for name in modules:
         # A module that is missing or broken is an error only of the run that needs it.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     process_state.remember_code()
-    # The garbage collector would write to the pages that all processes share.
-    gc.collect()
+    # The garbage collector would write to the pages that all processes share. As the documentation
+    # of `gc.freeze` advises, nothing is collected before: that would leave holes in those pages.
     gc.freeze()
+    gc.enable()
     # OpenBLAS has threads from its import on, and knows how to go through a fork with them.
     warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
 

@@ -3,6 +3,8 @@
 UCI "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998), its 1,797 test examples.
 """
 
+import gzip
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +36,9 @@ def load(places: Places, seed: int) -> Dataset:
 
     The test part is stratified and drawn anew for each seed.
     """
-    from sklearn.datasets import load_digits
-
+    grey_levels, labels = _of_scikit_learn()
     # Grey levels 0 to 16 are exact in float32.
-    bunch = load_digits()
-    images = (bunch.images / 16).astype(np.float32)[:, None]
-    labels = bunch.target.astype(np.int64)
+    images = (grey_levels / 16).astype(np.float32)[:, None]
 
     sizes = (INFO.num_test, INFO.num_train)
     test, train = stratified.split(labels, sizes, streams.rng(seed, "split-test"))
@@ -59,3 +58,31 @@ def load(places: Places, seed: int) -> Dataset:
         # Of all examples, before they are split: a run's key holds the seed as well.
         fingerprint=fingerprint(images, labels),
     )
+
+
+def _of_scikit_learn() -> tuple[np.ndarray, np.ndarray]:
+    """Return the grey levels (1797, 8, 8), float64 from 0 to 16, and the labels (1797,) int64."""
+    path = _file_of_scikit_learn()
+    if path is None:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        return bunch.images, bunch.target.astype(np.int64)
+
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+
+
+def _file_of_scikit_learn() -> Path | None:
+    """Return the file that `sklearn.datasets.load_digits` reads; None where it lies elsewhere.
+
+    Importing sklearn.datasets takes over a second of processor time, because it imports pandas and
+    scipy.stats. Every command that knows a run's key reads the digits, and most need neither.
+    """
+    package = importlib.util.find_spec("sklearn")
+    for folder in (package.submodule_search_locations or ()) if package is not None else ():
+        path = Path(folder, "datasets", "data", "digits.csv.gz")
+        if path.is_file():
+            return path
+    return None
