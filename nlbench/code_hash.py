@@ -10,6 +10,7 @@ import ast
 import functools
 import hashlib
 import io
+import sys
 import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -72,6 +73,20 @@ def hashed_files(method_file: Path | None, model: str, dataset: str) -> list[Pat
     if method_file is not None:
         files += [method_file, *_helpers_of(method_file)]
     return [*files, *_used_ops(files)]
+
+
+def remember_loaded() -> None:
+    """Hash those files that count for every run and are imported in this process.
+
+    Processes that are forked afterwards run what is imported here, and need not hash it again. A
+    file that they import themselves may have changed by then, so it is not remembered.
+    """
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    for pattern in (*HARNESS, "ops/*.py"):
+        for path in _PACKAGE.glob(pattern):
+            if str(path) in files:
+                file_hash(path)
+                _imported_names(path)
 
 
 def kernels_hash() -> str:
@@ -228,9 +243,17 @@ def _ops_file(name: str) -> Path | None:
 
 @functools.cache
 def _imported_names(path: Path) -> frozenset[str]:
-    """Return the modules that a file imports, the names from them, and what it reads from `ops`."""
+    """Return the modules that a file imports, the names from them, and what it reads from `ops`.
+
+    A file that does not mention `ops` has none, because only modules of `ops` are looked for.
+    """
+    text = path.read_text(encoding="utf-8")
+    # Most files do not, and parsing takes as long as all else here.
+    if "ops" not in text:
+        return frozenset()
+
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:

@@ -324,3 +324,31 @@ def test_shipped_methods_have_no_helper_beside_them():
     for file in METHODS.values():
         files = code_hash.hashed_files(file.path, "digits_cnn", "digits")
         assert [path for path in files if path.parent == file.path.parent] == [file.path]
+
+
+def test_a_process_remembers_the_hashes_of_those_files_that_it_has_imported():
+    code = """
+import nlbench.data.stratified
+from nlbench import code_hash, registry
+
+def hashed():
+    return code_hash.code_hash(registry.method_files()["elr"].path, "digits_cnn", "digits")
+
+read = []
+tokens_of = code_hash.code_tokens
+code_hash.code_tokens = lambda path: read.append(str(path)) or tokens_of(path)
+code_hash.remember_loaded()
+print([path.rpartition("/")[2] for path in read])
+remembered = hashed()
+print(len(read), len(set(read)))
+code_hash.file_hash.cache_clear()
+code_hash._imported_names.cache_clear()
+print(remembered == hashed())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, counts, same = done.stdout.splitlines()
+    # Method files and what runs import by themselves are read when they are trained.
+    assert first == "['stratified.py']"
+    count, different = map(int, counts.split())
+    assert count == different > 50
+    assert same == "True"

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import torch
 
-from nlbench import process_state
+from nlbench import code_hash, process_state
 from nlbench.child import end_with_parent, watch_exits
 from nlbench.data import decode
 from nlbench.executors import _child
@@ -112,8 +112,16 @@ class _Server:
         selector.register(self._control, selectors.EVENT_READ)
         selector.register(self._wake, selectors.EVENT_READ)
         self._reply(READY)
+        remembered = False
         while True:
-            for key, _ in selector.select():
+            events = selector.select(None if remembered else 0)
+            if not events:
+                # The first runs have been started. Each later one is spared a quarter of a second. A
+                # file that cannot be read is an error only of the run that needs it.
+                with contextlib.suppress(Exception):
+                    code_hash.remember_loaded()
+                remembered = True
+            for key, _ in events:
                 if key.fileobj is self._control:
                     request, handles = self._receive()
                     if not request:
