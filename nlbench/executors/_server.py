@@ -116,8 +116,8 @@ class _Server:
         while True:
             events = selector.select(None if remembered else 0)
             if not events:
-                # The first runs have been started. Each later one is spared a quarter of a second. A
-                # file that cannot be read is an error only of the run that needs it.
+                # The first runs have been started. Each later one is spared a quarter of a second.
+                # A file that cannot be read is an error only of the run that needs it.
                 with contextlib.suppress(Exception):
                     code_hash.remember_loaded()
                 remembered = True
