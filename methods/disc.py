@@ -37,6 +37,8 @@ On data that are not images both views are alike, and no example is hard.
 """
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +46,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
+from nlbench.ops.mixmatch import on_device, permutation
 
 # Authors' code. An example is purified above min(threshold + MARGIN, CAP).
 MARGIN, CAP = 0.5, 0.99
@@ -116,45 +119,96 @@ class DISC(Method):
         seed = int(torch.randint(2**62, (), generator=run.generator("mixup")))
         self.rng = np.random.default_rng(seed)
 
-    def training_step(self, run: Run, batch: Batch) -> Tensor:
-        """Train on both views of the batch; return the (B, C) logits of the weak view."""
+    def batches(self, run: Run, epoch: int) -> Iterator[tuple[Any, ...]]:
+        """Yield (batch,) in the warm-up, and then (batch, selected, draws), see `select`."""
+        order, size = run.order(), run.task.batch_size
+        if epoch < self.warmup:
+            for index in order.split(size):
+                yield (run.batch(index),)
+            return
+
+        # The sets stay the same until the epoch ends, so they are read from the device once.
+        # Reading them in the steps would make each step wait for it.
+        flags = self.is_selected(order).cpu()
+        for index, chosen in zip(order.split(size), flags.split(size), strict=True):
+            selected = chosen.nonzero().squeeze(1)
+            draws = self.mixup_draws(len(selected), order.device)
+            yield run.batch(index), on_device(selected, order.device), draws
+
+    def is_selected(self, index: Tensor) -> Tensor:
+        """Return which of the examples at `index` (B,) are selected in this epoch, (B,) bool."""
+        return (self.clean | self.hard | self.purified)[index]
+
+    def mixup_draws(self, count: int, device: torch.device) -> list[tuple[float, Tensor]]:
+        """Draw (share, permutation) for `count` selected examples: of weak, then of strong views.
+
+        Without an example nothing is drawn. For one there is a permutation of two, see
+        `selective_step`.
+        """
+        draws = []
+        for _ in range(2 if count else 0):
+            # The authors take max(share, 1 - share). With a random permutation that makes no
+            # difference.
+            share = float(self.rng.beta(self.alpha, self.alpha))
+            draws.append((share, permutation(max(count, 2), self.rng, device)))
+        return draws
+
+    def training_step(
+        self,
+        run: Run,
+        batch: Batch,
+        selected: Tensor | None = None,
+        draws: list[tuple[float, Tensor]] | None = None,
+    ) -> Tensor:
+        """Train on both views of the batch; return the (B, C) logits of the weak view.
+
+        Args:
+            selected: positions in the batch, (M,) int64, of the selected examples; None in the
+                warm-up.
+            draws: see `mixup_draws`.
+        """
         views = batch.images, batch.strong(0)
         logits = run.networks[0](torch.cat(views))
         ce = F.cross_entropy(logits, batch.labels.repeat(2), reduction="none").view(2, -1)
 
-        if run.epoch < self.warmup:
+        if selected is None or draws is None:
             run.backward_step(ce.mean())
-        else:
-            self.selective_step(run, batch, views, ce)
+        elif draws:
+            run.backward_step(self.selective_loss(run, batch, views, ce, selected, draws))
 
         # Last, because the step reads the guesses of the epoch before.
         self.remember(logits.detach(), batch)
         return logits[: len(batch)]
 
-    def selective_step(
-        self, run: Run, batch: Batch, views: tuple[Tensor, Tensor], ce: Tensor
-    ) -> None:
-        """Train on the selected examples of the batch.
+    def selective_loss(
+        self,
+        run: Run,
+        batch: Batch,
+        views: tuple[Tensor, Tensor],
+        ce: Tensor,
+        selected: Tensor,
+        draws: list[tuple[float, Tensor]],
+    ) -> Tensor:
+        """Return the loss, 0-d, of the selected examples of the batch, of which there is one.
 
         Args:
             views: the weak and the strong view, each (B, ...).
             ce: (2, B), the cross entropy of each view.
+            selected, draws: as in `training_step`.
         """
         flags = (self.clean, self.hard, self.purified)
         clean, hard, purified = (flag[batch.index] for flag in flags)
-        # nonzero() waits for the device, since the number of examples depends on the data.
-        selected = (clean | hard | purified).nonzero().squeeze(1)
-        if len(selected) == 0:
-            return
-
         gce = -torch.expm1(-self.q * ce) / self.q
         loss = (clean * ce + hard * (self.lam_h * gce)).mean()
 
         labels = torch.where(purified, self.guess[batch.index], batch.labels)
         if len(selected) == 1:
             selected = selected.repeat(2)
-        weak, strong = (self.mixup_loss(run, view[selected], labels[selected]) for view in views)
-        run.backward_step(loss + (weak + strong) / 2)
+        mixed = []
+        for view, draw in zip(views, draws, strict=True):
+            mixed.append(self.mixup_loss(run, view[selected], labels[selected], draw))
+        weak, strong = mixed
+        return loss + (weak + strong) / 2
 
     def remember(self, logits: Tensor, batch: Batch) -> None:
         """Store what the selection reads of `logits` (2B, C), the weak views before the strong."""
@@ -165,13 +219,11 @@ class DISC(Method):
         self.sureness[batch.index], self.guess[batch.index] = probs.mean(0).max(1)
         self.seen[batch.index] = True
 
-    def mixup_loss(self, run: Run, images: Tensor, labels: Tensor) -> Tensor:
+    def mixup_loss(
+        self, run: Run, images: Tensor, labels: Tensor, draw: tuple[float, Tensor]
+    ) -> Tensor:
         """Return the mixup loss, 0-d, of `images` (M, ...) with `labels` (M,) int64."""
-        # The authors take max(share, 1 - share). With a random permutation that makes no
-        # difference.
-        share = float(self.rng.beta(self.alpha, self.alpha))
-        other = torch.from_numpy(self.rng.permutation(len(images))).to(images.device)
-
+        share, other = draw
         logits = run.networks[0](share * images + (1 - share) * images[other])
         own_loss = F.cross_entropy(logits, labels)
         other_loss = F.cross_entropy(logits, labels[other])

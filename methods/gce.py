@@ -83,8 +83,8 @@ class GCE(Method):
         logits = run.predict_train(self.best if hasattr(self, "best") else run.networks[0])
         p = logits.softmax(1).gather(1, self.task.labels[:, None]).squeeze(1)
         kept = p > self.k
-        if kept.any():
-            self.weights.copy_(kept)
+        # A condition in Python would make the host wait for the device.
+        self.weights.copy_(torch.where(kept.any(), kept, self.weights))
 
     def own_labels(self) -> Tensor | None:
         """Return the weights (N,) of the last refresh, 0 for an example that is pruned."""

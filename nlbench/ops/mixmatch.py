@@ -104,11 +104,15 @@ def permutation(n: int, rng: np.random.Generator, device: torch.device) -> Tenso
 
     The host does not wait for a GPU.
     """
-    order = torch.from_numpy(rng.permutation(n))
+    return on_device(torch.from_numpy(rng.permutation(n)), device)
+
+
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """Return values of the host on `device`, without waiting for a GPU."""
     # Only a copy from pinned memory lets the host continue.
     if device.type == "cuda":
-        return order.pin_memory().to(device, non_blocking=True)
-    return order.to(device)
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def numpy_rng(generator: torch.Generator) -> np.random.Generator:

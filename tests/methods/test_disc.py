@@ -119,12 +119,21 @@ class Recorder(SimpleNamespace):
         self.loss = loss
 
 
+def step(method, run, batch):
+    """Take a step on a batch, as an item of the method's plan."""
+    if run.epoch < method.warmup:
+        return method.training_step(run, batch)
+    selected = method.is_selected(batch.index).nonzero().squeeze(1)
+    draws = method.mixup_draws(len(selected), torch.device("cpu"))
+    return method.training_step(run, batch, selected, draws)
+
+
 def an_epoch(method, weak, strong, labels, epoch=0, size=None):
     """Run an epoch in batches of `size`, with the examples in reverse."""
     run = Recorder(epoch)
     method.on_epoch_start(run, epoch)
     for index in torch.arange(len(labels)).flip(0).split(size or len(labels)):
-        method.training_step(run, make_batch(weak[index], strong[index], labels[index], index))
+        step(method, run, make_batch(weak[index], strong[index], labels[index], index))
     method.on_epoch_end(run, epoch)
 
 
@@ -304,7 +313,7 @@ def test_loss_and_gradients_match_the_formula(kinds, C, stage, dtype, tolerance)
     run = Recorder(epoch=3)
     method.on_epoch_start(run, 3)
     mine = [weak.clone().requires_grad_(), strong.clone().requires_grad_()]
-    logits = method.training_step(run, make_batch(*mine, labels))
+    logits = step(method, run, make_batch(*mine, labels))
 
     # A step returns the logits of the weak views alone: the online accuracy counts those.
     assert torch.equal(logits, weak)
@@ -345,7 +354,7 @@ def test_mixup_is_not_scaled_by_how_many_are_selected():
         put_sets(method, ["purified"] * 2 + ["none"] * (B - 2), labels + 1)
         run = Recorder(epoch=1)
         method.on_epoch_start(run, 1)
-        method.training_step(run, make_batch(logits, logits, labels))
+        step(method, run, make_batch(logits, logits, labels))
         values.append(float(run.loss))
 
     # Each view has this cross entropy, and the sum over the two views is halved.
@@ -363,7 +372,7 @@ def test_weak_mixes_with_weak_and_strong_with_strong_each_with_its_own_draw():
     method.on_epoch_start(run, 1)
     # With unit vectors as images, the entries of a mixed image are the shares of its parts.
     weak = torch.eye(B, dtype=torch.float64)
-    method.training_step(run, make_batch(weak, -weak, labels))
+    step(method, run, make_batch(weak, -weak, labels))
 
     assert torch.equal(passed[0], torch.cat([weak, -weak]))
     draws = []
@@ -403,7 +412,7 @@ def test_warmup_is_cross_entropy_on_both_views_and_moves_the_thresholds(epochs, 
         run = Recorder(epoch, lambda images, seen=seen: (seen.append(len(images)), images)[1])
         method.on_epoch_start(run, epoch)
         selected = 12 - sets_of(method).count("none")
-        method.training_step(run, make_batch(weak, strong, labels))
+        step(method, run, make_batch(weak, strong, labels))
         method.on_epoch_end(run, epoch)
         if epoch < warmup:
             assert float(run.loss) == pytest.approx(ce, rel=1e-12)
@@ -529,7 +538,7 @@ def test_a_single_selected_example_is_enough(kind):
     network = copy.deepcopy(run.networks[0]).train()
     batch = run.batch(torch.arange(6))
     method.on_epoch_start(run, 0)
-    method.training_step(run, batch)
+    step(method, run, batch)
     views = batch.images, batch.strong(0)
     # A purified example has the guess as its label, which is the class after its own.
     targets = (task.labels + (kind == "purified")) % 4
