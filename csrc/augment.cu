@@ -7,10 +7,6 @@
 namespace nlbench {
 namespace {
 
-// The threads of a block, which writes values of only one image.
-constexpr uint32_t kThreads = 256;
-constexpr int64_t kMost = 0x7FFFFFFF;
-
 // The place of a value in its image, counted in the order of the output in memory.
 template <bool planar>
 struct Place {

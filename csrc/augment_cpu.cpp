@@ -126,21 +126,15 @@ constexpr int64_t kValuesPerThread = 32768;
 }  // namespace
 
 Outcome augment_cpu(const AugmentBatch& batch, int threads) {
-  for (int64_t b = 0; b < batch.B; ++b) {
-    if (!within(batch.index[b], batch.N)) return {Fault::index_range, b};
-    if (batch.draws == nullptr) continue;
-    const int64_t* draw = batch.draws + batch.index[b] * 3;
-    const int64_t shifts = 2 * batch.padding + 1;
-    if (!within(draw[0], shifts) || !within(draw[1], shifts) || !within(draw[2], 2))
-      return {Fault::draw_range, b};
-  }
+  const Outcome outcome = check_images(batch.index, batch.draws, batch.B, batch.N, batch.padding);
+  if (outcome.fault != Fault::none) return outcome;
 
   const int64_t paying = 3 * batch.B * batch.H * batch.W / kValuesPerThread;
   const int used = paying < threads ? int(paying) : threads;
   if (batch.pixel_bytes == 2) write_batch<uint16_t>(batch, used);
   if (batch.pixel_bytes == 4) write_batch<uint32_t>(batch, used);
   if (batch.pixel_bytes == 8) write_batch<uint64_t>(batch, used);
-  return {Fault::none, 0};
+  return outcome;
 }
 
 }  // namespace nlbench

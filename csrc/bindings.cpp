@@ -107,6 +107,59 @@ std::string augment_cuda(Address images, Address index, Address draws, Address t
   return nlbench::augment_cuda(batch, at<int32_t>(flags), device, at<void>(stream));
 }
 
+nlbench::StrongBatch strong_batch(Address images, Address index, Address examples, Address draws,
+                                  Address policy, Address table, Address out, Address scratch,
+                                  int64_t B, int64_t N, int64_t H, int64_t W, int64_t padding,
+                                  uint64_t seed, int rounds, int entries, int slots, int strengths,
+                                  int pixel_bytes, bool planar, bool crop_first, bool reflect) {
+  return {at<const uint8_t>(images),
+          at<const int64_t>(index),
+          at<const int64_t>(examples),
+          at<const int64_t>(draws),
+          at<const double>(policy),
+          at<const void>(table),
+          at<void>(out),
+          at<uint8_t>(scratch),
+          B,
+          N,
+          H,
+          W,
+          padding,
+          seed,
+          rounds,
+          entries,
+          slots,
+          strengths,
+          pixel_bytes,
+          planar,
+          crop_first,
+          reflect};
+}
+
+int64_t strong_cpu(Address images, Address index, Address examples, Address draws, Address policy,
+                   Address table, Address out, Address scratch, int64_t B, int64_t N, int64_t H,
+                   int64_t W, int64_t padding, uint64_t seed, int rounds, int entries, int slots,
+                   int strengths, int pixel_bytes, bool planar, bool crop_first, bool reflect,
+                   int threads) {
+  const nlbench::StrongBatch batch = strong_batch(
+      images, index, examples, draws, policy, table, out, scratch, B, N, H, W, padding, seed,
+      rounds, entries, slots, strengths, pixel_bytes, planar, crop_first, reflect);
+  py::gil_scoped_release unlocked;
+  return packed(nlbench::strong_cpu(batch, threads));
+}
+
+std::string strong_cuda(Address images, Address index, Address examples, Address draws,
+                        Address policy, Address table, Address out, Address scratch, int64_t B,
+                        int64_t N, int64_t H, int64_t W, int64_t padding, uint64_t seed, int rounds,
+                        int entries, int slots, int strengths, int pixel_bytes, bool planar,
+                        bool crop_first, bool reflect, Address flags, int device, Address stream) {
+  const nlbench::StrongBatch batch = strong_batch(
+      images, index, examples, draws, policy, table, out, scratch, B, N, H, W, padding, seed,
+      rounds, entries, slots, strengths, pixel_bytes, planar, crop_first, reflect);
+  py::gil_scoped_release unlocked;
+  return nlbench::strong_cuda(batch, at<int32_t>(flags), device, at<void>(stream));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
@@ -126,6 +179,9 @@ PYBIND11_MODULE(_core, m) {
 
   m.def("augment_cpu", augment_cpu);
   m.def("augment_cuda", augment_cuda);
+  m.def("strong_cpu", strong_cpu);
+  m.def("strong_cuda", strong_cuda);
+  m.attr("SHARED_VALUES") = nlbench::kSharedValues;
 
   m.attr("LABEL_RANGE") = static_cast<int>(nlbench::Fault::label_range);
   m.attr("INDEX_RANGE") = static_cast<int>(nlbench::Fault::index_range);

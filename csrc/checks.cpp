@@ -44,4 +44,17 @@ int64_t first_repeat(const int64_t* index, int64_t B) {
   return -1;
 }
 
+Outcome check_images(const int64_t* index, const int64_t* draws, int64_t B, int64_t N,
+                     int64_t padding) {
+  const int64_t shifts = 2 * padding + 1;
+  for (int64_t b = 0; b < B; ++b) {
+    if (!within(index[b], N)) return {Fault::index_range, b};
+    if (draws == nullptr) continue;
+    const int64_t* draw = draws + index[b] * 3;
+    if (!within(draw[0], shifts) || !within(draw[1], shifts) || !within(draw[2], 2))
+      return {Fault::draw_range, b};
+  }
+  return {Fault::none, 0};
+}
+
 }  // namespace nlbench

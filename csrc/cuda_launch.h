@@ -15,6 +15,11 @@
 
 namespace nlbench {
 
+// The threads of a block that works on an image, and on no other image.
+constexpr uint32_t kThreads = 256;
+// The most that 31 bits hold: blocks of a launch, values of an image.
+constexpr int64_t kMost = 0x7FFFFFFF;
+
 inline bool aligned(const void* pointer, size_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
 }

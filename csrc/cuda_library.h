@@ -21,6 +21,9 @@ std::string loss_cuda(const LossBatch& batch, int32_t* flags, int device, void* 
 // number is written to flags[kAugmentFlag].
 std::string augment_cuda(const AugmentBatch& batch, int32_t* flags, int device, void* stream);
 
+// The same for strong views, with flags[kStrongFlag].
+std::string strong_cuda(const StrongBatch& batch, int32_t* flags, int device, void* stream);
+
 }  // namespace nlbench
 
 // The functions that the library exports. Both sides are built from the same sources; comparing the
@@ -30,5 +33,7 @@ using NlbenchLossCuda = const char* (*)(const nlbench::LossBatch* batch, int32_t
                                         void* stream);
 using NlbenchAugmentCuda = const char* (*)(const nlbench::AugmentBatch* batch, int32_t* flags,
                                            int device, void* stream);
+using NlbenchStrongCuda = const char* (*)(const nlbench::StrongBatch* batch, int32_t* flags,
+                                          int device, void* stream);
 using NlbenchSourceHash = const char* (*)();
 }

@@ -26,8 +26,8 @@ enum class Type : int { float32 = 0, bfloat16 = 1, float64 = 2 };  // targets ar
 
 constexpr int kOps = 4, kTypes = 3;
 
-// On a GPU each Op has a flag for its faults, and augment has one.
-constexpr int kAugmentFlag = kOps, kFlags = kOps + 1;
+// On a GPU each Op has a flag for its faults, and augment and strong_augment have one each.
+constexpr int kAugmentFlag = kOps, kStrongFlag = kOps + 1, kFlags = kOps + 2;
 
 // The losses with a soft target per example. The ops that use a member are named before the colon.
 struct LossBatch {
@@ -79,5 +79,31 @@ struct AugmentBatch {
 // Checks index and draws, then runs on at most `threads` threads. The result does not depend on
 // their number.
 Outcome augment_cpu(const AugmentBatch& batch, int threads);
+
+// The images of a batch, to be changed by a policy's operations, cropped, flipped and normalised.
+struct StrongBatch {
+  const uint8_t* images;    // [N, H, W, 3]
+  const int64_t* index;     // [B], rows of images; may repeat
+  const int64_t* examples;  // [B], whose random words the images get
+  const int64_t* draws;     // as in AugmentBatch
+  const double* policy;     // [6 + entries * slots * (3 + 6 * strengths)], see strong_view.h
+  const void* table;        // as in AugmentBatch
+  void* out;                // as in AugmentBatch
+  uint8_t* scratch;  // on a GPU: [B, 2, 3, H, W] for images of over kSharedValues values, or null
+  int64_t B, N, H, W, padding;
+  uint64_t seed;
+  int rounds, entries, slots, strengths;  // draws of an entry; the table's sizes
+  int pixel_bytes;
+  bool planar;
+  bool crop_first;  // crop and flip come before the operations, not after them
+  bool reflect;     // the padding is a reflection of the image, not black
+};
+
+// A block of a GPU's threads keeps two images of at most this many values in shared memory.
+constexpr int64_t kSharedValues = 12288;
+
+// Checks index and draws, then runs on at most `threads` threads. The result does not depend on
+// their number.
+Outcome strong_cpu(const StrongBatch& batch, int threads);
 
 }  // namespace nlbench

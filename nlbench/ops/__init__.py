@@ -17,6 +17,7 @@ from nlbench.ops.extension import (
 )
 from nlbench.ops.faults import check_faults
 from nlbench.ops.images import augment
+from nlbench.ops.strong import strong_augment
 
 __all__ = [
     "alr_loss",
@@ -31,6 +32,7 @@ __all__ = [
     "elr_step",
     "elr_step_soft",
     "source_hash",
+    "strong_augment",
     "update_targets",
     "why_no_cuda",
     "why_no_extension",

@@ -8,7 +8,7 @@ from nlbench.ops.extension import fault_flags
 from nlbench.ops.losses import OP_NAMES
 
 # As numbered in csrc/ops.h: the flags, and the faults that a kernel on a GPU can find.
-_NAMES = (*OP_NAMES.values(), "augment")
+_NAMES = (*OP_NAMES.values(), "augment", "strong_augment")
 _FAULTS = {1: "labels", 2: "index", 4: "draws"}
 
 

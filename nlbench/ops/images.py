@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, library
 
 from nlbench.ops import reference
-from nlbench.ops.checks import require, require_contiguous, require_device
 from nlbench.ops.extension import core, cuda_flags, cuda_kernels, warn_fallback
-
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_FORMATS = (torch.channels_last, torch.contiguous_format)
+from nlbench.ops.pixels import (
+    cached_table,
+    check_values,
+    empty,
+    fault,
+    make_table,
+    require_form,
+    require_images,
+)
 
 
 def augment(
@@ -57,30 +60,14 @@ def augment(
              there, an image whose index or draws are out of range is all NaN, and `check_faults`
              raises.
     """
-    require("augment", "images", images, (torch.uint8,), ("N", "H", "W", 3))
-    require("augment", "index", index, (torch.int64,), ("B",))
-    require_device("augment", "index", index, images.device, "images")
-    require_contiguous("augment", "images", images, "it would be copied whole for each batch")
-    if draws is not None:
-        require("augment", "draws", draws, (torch.int64,), (len(images), 3))
-        require_device("augment", "draws", draws, images.device, "images")
-        require_contiguous("augment", "draws", draws, "it would be copied whole for each batch")
-    if not isinstance(padding, int):
-        raise TypeError(f"augment: padding must be an int, got {type(padding).__name__}")
-    if padding < 0:
-        raise ValueError(f"augment: padding must be >= 0, got {padding}")
-    if dtype not in _DTYPES:
-        allowed = ", ".join(map(str, _DTYPES))
-        raise TypeError(f"augment: dtype must be one of {allowed}, got {dtype}")
-    if memory_format not in _FORMATS:
-        allowed = " or ".join(map(str, _FORMATS))
-        raise ValueError(f"augment: memory_format must be {allowed}, got {memory_format}")
+    require_images("augment", images, index, draws)
+    require_form("augment", padding, dtype, memory_format)
 
     planar = memory_format == torch.contiguous_format
     if torch.compiler.is_compiling():
-        table = _make_table(tuple(mean), tuple(std), dtype, images.device)
+        table = make_table("augment", tuple(mean), tuple(std), dtype, images.device)
         return torch.ops.nlbench.augment(images, index, draws, table, padding, planar)
-    table = _table(tuple(mean), tuple(std), dtype, images.device)
+    table = cached_table("augment", tuple(mean), tuple(std), dtype, images.device)
     return _augment(images, index, draws, table, padding, planar)
 
 
@@ -107,11 +94,11 @@ def _augment(
         warn_fallback(images.device)
         if on_cpu:
             # On a GPU, reading the values would make every batch wait for the device.
-            _check_values(index, draws, N, padding)
+            check_values("augment", index, draws, N, padding)
         return reference.augment(images, index, draws, table, padding, planar)
 
     index = index.contiguous()
-    out = _empty(images, index, table, planar)
+    out = empty(images, index, table, planar)
     # In the order of csrc/bindings.cpp, where 0 is a null pointer.
     arguments = (
         images.data_ptr(),
@@ -132,7 +119,7 @@ def _augment(
         # The kernel returns fault + 8 * row, and 0 where nothing is wrong.
         outcome = core.augment_cpu(*arguments, torch.get_num_threads())
         if outcome:
-            raise _fault(outcome & 7, outcome >> 3, index, draws, N, padding)
+            raise fault("augment", outcome, index, draws, N, padding)
     else:
         device = images.device
         stream = torch.cuda.current_stream(device).cuda_stream
@@ -140,75 +127,6 @@ def _augment(
         if error:
             raise RuntimeError(f"augment: the CUDA kernel could not be started: {error}")
     return out
-
-
-def _empty(images: Tensor, index: Tensor, table: Tensor, planar: bool) -> Tensor:
-    shape = (index.shape[0], 3, images.shape[1], images.shape[2])
-    memory_format = torch.contiguous_format if planar else torch.channels_last
-    return torch.empty(shape, dtype=table.dtype, device=images.device, memory_format=memory_format)
-
-
-# ---- The table of normalised values --------------------------------------------------------------
-
-
-def _make_table(
-    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Compute the normalised value of each byte, per channel: (3, 256) `dtype` on `device`."""
-    if len(mean) != 3 or not all(math.isfinite(value) for value in mean):
-        raise ValueError(f"augment: mean must be three finite numbers, got {list(mean)}")
-    if len(std) != 3 or not all(0 < value < math.inf for value in std):
-        raise ValueError(f"augment: std must be three positive numbers, got {list(std)}")
-
-    # The type and the order of operations are torchvision's, so that float32 results are the same
-    # to the last bit. Correctly rounded values would not always be.
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    bytes_ = torch.arange(256, dtype=wide) / 255
-    mean_column = torch.tensor(mean, dtype=wide)[:, None]
-    std_column = torch.tensor(std, dtype=wide)[:, None]
-    return ((bytes_ - mean_column) / std_column).to(device, dtype)
-
-
-# A batch must not compute and copy the table again. torch.compile cannot trace the cache.
-_table = functools.lru_cache(maxsize=64)(_make_table)
-
-
-# ---- Values out of range -------------------------------------------------------------------------
-
-
-def _check_values(index: Tensor, draws: Tensor | None, N: int, padding: int) -> None:
-    """Check the values of index and draws for the reference, as the kernel does for itself."""
-    bad = ((index < 0) | (index >= N)).nonzero()
-    if len(bad):
-        raise _bad_index(index, int(bad[0]), N)
-
-    if draws is not None:
-        # As in the kernel, the draws of images outside the batch are not looked at.
-        used = draws[index]
-        highest = used.new_tensor([2 * padding, 2 * padding, 1])
-        bad = ((used < 0) | (used > highest)).any(1).nonzero()
-        if len(bad):
-            raise _bad_draw(draws, int(index[int(bad[0])]), padding)
-
-
-def _fault(
-    fault: int, row: int, index: Tensor, draws: Tensor | None, N: int, padding: int
-) -> IndexError | ValueError:
-    """Make the error for what the kernel found: its `fault`, at position `row` of the batch."""
-    if fault == core.DRAW_RANGE and draws is not None:
-        return _bad_draw(draws, int(index[row]), padding)
-    return _bad_index(index, row, N)
-
-
-def _bad_index(index: Tensor, row: int, N: int) -> IndexError:
-    got = int(index[row])
-    return IndexError(f"augment: index must be in [0, {N}), got {got} at position {row}")
-
-
-def _bad_draw(draws: Tensor, row: int, padding: int) -> ValueError:
-    need = f"dy and dx in [0, {2 * padding}] and flip in {{0, 1}}"
-    got = draws[row].tolist()
-    return ValueError(f"augment: draws must have {need}, got {got} in row {row}")
 
 
 # ---- For torch.compile ---------------------------------------------------------------------------
@@ -242,4 +160,4 @@ def _augment_fake(
     padding: int,
     planar: bool,
 ) -> Tensor:
-    return _empty(images, index, table, planar)
+    return empty(images, index, table, planar)

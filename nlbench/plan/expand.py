@@ -16,7 +16,7 @@ from nlbench.plan.presets import PRESETS
 from nlbench.plan.problems import Problems
 from nlbench.plan.row_protocol import RowProtocols
 from nlbench.plan.rows import CheckedRow, check_row_apart
-from nlbench.plan.spec import Condition, Plan, RunSpec, Told
+from nlbench.plan.spec import STRONG_VIEWS, Condition, Plan, RunSpec, Told
 from nlbench.plan.suite_file import MOST_IN_NAME, Suite
 from nlbench.plan.told import told_to
 
@@ -81,6 +81,8 @@ def expand(
         for place, condition in enumerate(conditions):
             for row, checked in rows.items():
                 resolved = protocols[row, condition.dataset]
+                # Float features, which have no mean, are used without augmentation.
+                is_images = bool(counted.get(condition.dataset, infos[condition.dataset]).mean)
                 spec = RunSpec(
                     row=row,
                     method=checked.method,
@@ -90,6 +92,7 @@ def expand(
                     protocol=resolved.protocol,
                     weights_path=resolved.weights_path,
                     told=told[row, place],
+                    strong_views=STRONG_VIEWS if checked.strong_views and is_images else 0,
                     seed=seed,
                 )
                 specs.append(spec)

@@ -62,6 +62,7 @@ class _Identity(BaseModel):
     protocol: Protocol
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     told: dict[str, float | str] = {}
+    strong_views: int = 0
 
 
 def rebuild(
@@ -120,6 +121,7 @@ def rebuild(
         seed=given.seed,
         weights_path=weights_path,
         told=told,
+        strong_views=given.strong_views,
     )
     if spec.key != key_of(identity):
         raise SuiteError("this version of nlbench gives its spec another key")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nlbench import child, registry
 from nlbench.build import build_method, dummy_task, problem_of, typed_value
+from nlbench.contract.strong import uses_strong_views
 from nlbench.data.base import Info
 from nlbench.errors import MethodError, Problem, SuiteError, did_you_mean, unknown_key
 from nlbench.plan.problems import Problems
@@ -32,6 +33,7 @@ class CheckedRow:
         declared: the privileged information that the method declares, by dataset.
         own: the privileged information that the row itself gives, by dataset.
         networks: the number of networks that it trains.
+        strong_views: whether it uses strong views.
     """
 
     method: str
@@ -39,6 +41,7 @@ class CheckedRow:
     declared: dict[str, tuple[str, ...]]
     own: dict[str, dict[str, Told]]
     networks: int
+    strong_views: bool = False
 
     @property
     def told(self) -> list[str]:
@@ -109,7 +112,8 @@ def check_row(
             method = check.build(params[dataset], info)
             if method is not None:
                 declared[dataset], networks = method.told, method.num_networks
-    return CheckedRow(file.name, params, declared, own, networks)
+    strong_views = uses_strong_views(method_class)
+    return CheckedRow(file.name, params, declared, own, networks, strong_views)
 
 
 def check_row_apart(

@@ -16,6 +16,10 @@ from nlbench.plan.suite_file import Suite
 # meaning.
 SCHEMA = 1
 
+# The version of strong views, see docs/records.md. Raise it when another view comes of the same
+# draws, or other draws of the same seed. The first one was part of no key.
+STRONG_VIEWS = 2
+
 # A noise rate that is not given, but estimated from the run's own training labels.
 ESTIMATE = "estimate"
 
@@ -83,6 +87,7 @@ class RunSpec:
             "sha256:..." of a file.
         weights_path: the file of those weights, else "".
         told: of the suite's own privileged information, the part that the method declares.
+        strong_views: the version of the strong views that the run uses; 0 where it uses none.
     """
 
     row: str
@@ -94,6 +99,7 @@ class RunSpec:
     seed: int
     weights_path: str = ""
     told: dict[str, Told] = field(default_factory=dict)
+    strong_views: int = 0
 
     def identity(self) -> dict[str, object]:
         """Return everything that can change the run's result, and nothing else, as plain data."""
@@ -112,6 +118,9 @@ class RunSpec:
         # change.
         if self.told:
             values["told"] = {name: told.identity for name, told in self.told.items()}
+        # Added in version 0.3, with the second version of these views.
+        if self.strong_views:
+            values["strong_views"] = self.strong_views
         return values
 
     @property

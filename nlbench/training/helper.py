@@ -96,6 +96,7 @@ class HelperNetworks:
         if shared:
             del identity["method"], identity["params"]
             identity.pop("told", None)
+            identity.pop("strong_views", None)
         code = code_hash.code_hash(
             None if shared else method_file, spec.protocol.model, spec.condition.dataset
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, Protocol
 
@@ -15,9 +15,11 @@ from nlbench import ops
 from nlbench.data import decode
 from nlbench.data.base import ImageFiles, Info
 from nlbench.data.decode import Geometry
-from nlbench.training.strong_views import Strong, auto_augment, rand_augment
+from nlbench.ops.policies import POLICIES
 
 Augment = Literal["crop-flip", "reflect-crop-flip", "flip", "none"]
+# The names of POLICIES.
+Strong = Literal["autoaugment", "randaugment-5", "randaugment-10"]
 
 # Black pixels on each side of an array's image before it is cropped.
 PADDING = 4
@@ -172,7 +174,15 @@ class Images:
         """Return the examples at `index` (B,) under their draws, (B, C, H, W) float32."""
         if not self.pixels:
             return self.data[index]
-        return self._augmented(self.data, index, draws, self.info.mean, self.info.std)
+        mean, std = self.info.mean, self.info.std
+        if not self.augments:
+            return ops.augment(self.data, index, None, mean=mean, std=std)
+        if self.augment != "reflect-crop-flip":
+            return ops.augment(self.data, index, draws, mean=mean, std=std)
+
+        crops = _reflected_crops(self.data[index], draws[index], self.padding)
+        every = torch.arange(len(index), device=index.device)
+        return ops.augment(crops, every, None, mean=mean, std=std)
 
     def strong(self, index: Tensor, draws: Tensor, seed: int) -> Tensor:
         """Return the examples under a strong augmentation; see `TrainingImages.strong`.
@@ -182,23 +192,17 @@ class Images:
         if not self.pixels:
             return self.data[index]
 
-        every = torch.arange(len(index), device=index.device)
-        if self.kind_of_strong == "autoaugment":
-            pictures = self.data[index].permute(0, 3, 1, 2).contiguous()
-            changed, kept = auto_augment(pictures, index, seed)
-            changed = changed.permute(0, 2, 3, 1).contiguous()
-
-            # Crop and flip follow, as in the code of SOP's authors.
-            own = draws[index] if self.augments else draws
-            views = self._augmented(changed, every, own, self.info.mean, self.info.std)
-            return _with_hole(views, kept)
-
-        # With this mean and deviation crop and flip keep the pixel values.
-        cropped = self._augmented(self.data, index, draws, (0.0,) * 3, (1 / 255,) * 3)
-        pictures = cropped.round().to(torch.uint8)
-        changed = rand_augment(pictures, index, seed, MAGNITUDES[self.kind_of_strong])
-        changed = changed.permute(0, 2, 3, 1).contiguous()
-        return ops.augment(changed, every, None, mean=self.info.mean, std=self.info.std)
+        return ops.strong_augment(
+            self.data,
+            index,
+            draws if self.augments else None,
+            seed=seed,
+            mean=self.info.mean,
+            std=self.info.std,
+            policy=POLICIES[self.kind_of_strong],
+            padding=self.padding,
+            reflect=self.augment == "reflect-crop-flip",
+        )
 
     def plain(self, start: int, stop: int) -> Tensor:
         """Return the examples from `start` to before `stop`, or to the end.
@@ -209,24 +213,6 @@ class Images:
         if not self.pixels:
             return self.data[index]
         return ops.augment(self.data, index, None, mean=self.info.mean, std=self.info.std)
-
-    def _augmented(
-        self,
-        data: Tensor,
-        index: Tensor,
-        draws: Tensor,
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> Tensor:
-        """Crop, flip and normalise the images `data[index]` by the draws `draws[index]`."""
-        if not self.augments:
-            return ops.augment(data, index, None, mean=mean, std=std)
-        if self.augment != "reflect-crop-flip":
-            return ops.augment(data, index, draws, mean=mean, std=std)
-
-        crops = _reflected_crops(data[index], draws[index], self.padding)
-        every = torch.arange(len(index), device=index.device)
-        return ops.augment(crops, every, None, mean=mean, std=std)
 
 
 def _reflected_crops(images: Tensor, draws: Tensor, padding: int) -> Tensor:
@@ -350,11 +336,16 @@ class FileImages:
         Crop and flip come first, as they are part of decoding.
         """
         pixels = self._bytes(self._ask(index.cpu(), draws))
-        if self.kind_of_strong == "autoaugment":
-            changed, kept = auto_augment(pixels, index, seed)
-            return _with_hole(self._normalised(changed), kept)
-        magnitude = MAGNITUDES[self.kind_of_strong]
-        return self._normalised(rand_augment(pixels, index, seed, magnitude))
+        return ops.strong_augment(
+            pixels.permute(0, 2, 3, 1).contiguous(),
+            torch.arange(len(index), device=self.device),
+            None,
+            seed=seed,
+            mean=self.info.mean,
+            std=self.info.std,
+            policy=POLICIES[self.kind_of_strong],
+            examples=index.to(self.device),
+        )
 
     def plain(self, start: int, stop: int) -> Tensor:
         """Return the centres of the examples from `start` to before `stop`, or to the end.
@@ -394,14 +385,3 @@ class FileImages:
     def _normalised(self, images: Tensor) -> Tensor:
         floats = images.to(torch.float32, memory_format=torch.channels_last)
         return floats.mul_(self._scale).add_(self._shift)
-
-
-# ---- Strong augmentation ------------------------------------------------------------------------
-
-MAGNITUDES: dict[Strong, int] = {"randaugment-5": 5, "randaugment-10": 10}
-
-
-def _with_hole(views: Tensor, kept: Tensor) -> Tensor:
-    """Cut the square where `kept` (B, H, W) is 0 out of normalised images (B, 3, H, W)."""
-    # The images are normalised, so that a zero is the mean colour.
-    return (views * kept[:, None]).contiguous(memory_format=torch.channels_last)

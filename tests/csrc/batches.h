@@ -170,6 +170,99 @@ void each_picture(F f) {
   }
 }
 
+// A batch of strong views. The policy has two rounds of two operations, of which an entry has one
+// of every kind and the other of the next kind, with a number of strengths.
+struct Views {
+  static constexpr int kinds = 13, strengths = 3, width = 3 + 6 * strengths;
+  Pictures pictures;
+  bool crop_first, reflect;
+  std::vector<int64_t> examples{5, 1, 1000000007, -3, 4, 1};
+  std::vector<double> policy;
+  std::vector<uint8_t> scratch;
+
+  Views(const Pictures& pictures, bool crop_first, bool reflect)
+      : pictures(pictures),
+        crop_first(crop_first),
+        reflect(reflect),
+        policy(6 + kinds * 2 * width),
+        scratch(3 * pictures.H * pictures.W > kSharedValues
+                    ? pictures.B * 6 * pictures.H * pictures.W
+                    : 0) {
+    const double last[] = {pictures.H / 4.0, 1, pictures.H / 2.0, 3, crop_first ? 1.0 : 0.0, -1};
+    std::copy(last, last + 6, policy.begin());
+    if (crop_first) policy[5] = 127;
+    for (int entry = 0; entry < kinds; ++entry) {
+      for (int slot = 0; slot < 2; ++slot) fill(entry, slot);
+    }
+  }
+
+  void fill(int entry, int slot) {
+    const int kind = (entry + slot) % kinds;
+    double* row = &policy[6 + (2 * entry + slot) * width];
+    row[0] = kind, row[1] = slot == 0 ? 1 : 0.7, row[2] = strengths;
+    for (int i = 0; i < strengths; ++i) {
+      double* p = row + 3 + 6 * i;
+      const double unit = 4294967296.0;
+      const double moves[] = {(1 - 0.1 * i) * unit, 0.3 * unit, (i - 1.5) * unit,
+                              -0.3 * unit,          0.9 * unit, (0.5 + i) * unit};
+      const double square[] = {0.5 * i, 0.5 * i, i + 1.0, i + 1.0, double(i % 2), 127};
+      if (kind == 1) std::copy(moves, moves + 6, p);
+      if (kind == 2) p[0] = 256 - (16 << i);
+      if (kind == 3) p[0] = 60.5 + 80 * i;
+      if (kind == 4) p[0] = 70 * i - 70, p[1] = 128;
+      if (kind >= 8 && kind <= 11) p[0] = 0.1 + 0.9 * i;
+      if (kind == 12) std::copy(square, square + 6, p);
+    }
+    for (int i = 3; i < width; ++i) row[i] = kind == 1 ? std::floor(row[i]) : row[i];
+  }
+
+  StrongBatch batch(uint64_t seed) {
+    Pictures& of = pictures;
+    return {of.images.data(),
+            of.index.data(),
+            examples.data(),
+            of.draws.empty() ? nullptr : of.draws.data(),
+            policy.data(),
+            of.table.data(),
+            of.out.data(),
+            scratch.data(),
+            of.B,
+            of.N,
+            of.H,
+            of.W,
+            of.padding,
+            seed,
+            2,
+            kinds,
+            2,
+            strengths,
+            of.pixel_bytes,
+            of.planar,
+            crop_first,
+            reflect};
+  }
+};
+
+// Every size of a pixel and form over some shapes, one of which a GPU's block cannot keep itself.
+template <class F>
+void each_view(F f) {
+  for (const auto& [H, W, padding] : {std::array<int64_t, 3>{32, 32, 4},
+                                      {8, 8, 0},
+                                      {3, 5, 2},
+                                      {1, 1, 0},
+                                      {7, 16, 6},
+                                      {2, 9, 1},
+                                      {65, 64, 3}}) {
+    for (int pixel_bytes : {2, 4, 8}) {
+      for (int form = 0; form < 8; ++form) {
+        const Pictures of(H, W, padding, pixel_bytes, form & 1, true);
+        f(Views(of, form & 2, form & 4));
+        if (form == 0) f(Views(Pictures(H, W, padding, pixel_bytes, true, false), false, false));
+      }
+    }
+  }
+}
+
 inline void fail(const char* what, const Case& of) {
   std::fprintf(stderr, "%s: op %d, logits %d, targets %d, B %lld, C %lld, size %g, grad %d\n", what,
                int(of.op), int(of.logits_type), int(of.targets_type), (long long)of.B,

@@ -45,6 +45,14 @@ X __shfl_xor_sync(unsigned, X value, int step) {
   return value;
 }
 
+// The threads take turns at barriers alone, so that nothing comes between the parts of an addition.
+template <class X>
+X atomicAdd(X* to, X value) {
+  const X before = *to;
+  *to += value;
+  return before;
+}
+
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess };
 cudaError_t cudaGetDevice(int*) { return cudaSuccess; }
@@ -99,6 +107,7 @@ Launch<Kernel> make_launch(Kernel kernel, unsigned blocks, unsigned count) {
 
 #include "../../csrc/augment.cu"
 #include "../../csrc/losses.cu"
+#include "../../csrc/strong.cu"
 #include "batches.h"
 
 using namespace nlbench;
@@ -112,7 +121,7 @@ const LossBatch* at(Data& data) {
 }
 
 void fail(const char* what, const Pictures& of) {
-  std::fprintf(stderr, "augment: %s: H %lld, W %lld, padding %lld, bytes %d, planar %d\n", what,
+  std::fprintf(stderr, "images: %s: H %lld, W %lld, padding %lld, bytes %d, planar %d\n", what,
                (long long)of.H, (long long)of.W, (long long)of.padding, of.pixel_bytes,
                int(of.planar));
   std::exit(1);
@@ -163,10 +172,49 @@ int augmentation() {
   return count;
 }
 
+void launch_strong(Views& views, uint64_t seed, int* flags) {
+  static StrongBatch batch;
+  batch = views.batch(seed);
+  if (nlbench_strong_cuda(&batch, flags, 0, nullptr) != nullptr) {
+    fail("not launched", views.pictures);
+  }
+}
+
+int strong_views() {
+  int count = 0;
+  each_view([&](const Views& of) {
+    Views gpu = of, cpu = of, other = of;
+    int flags[kFlags] = {};
+    launch_strong(gpu, 0x123456789ABCDEF0 + count, flags);
+    strong_cpu(cpu.batch(0x123456789ABCDEF0 + count), 1);
+    if (gpu.pictures.out != cpu.pictures.out) fail("views differ", of.pictures);
+    if (flags[kStrongFlag] != 0) fail("a mark without a fault", of.pictures);
+    strong_cpu(other.batch(0x123456789ABCDEF0), 1);
+    if (count > 0 && of.pictures.H > 9 && other.pictures.out == cpu.pictures.out)
+      fail("the seed does not count", of.pictures);
+    ++count;
+
+    if (of.pictures.draws.empty()) return;
+    Views bad = of;  // a fault spoils its image alone
+    bad.pictures.draws[3 * of.pictures.index[0] + 2] = 2;
+    bad.pictures.index[4] = -1;
+    launch_strong(bad, 0x123456789ABCDEF0 + count - 1, flags);
+    for (int64_t b = 0; b < of.pictures.B; ++b) {
+      if (is_spoilt(bad.pictures, cpu.pictures, b) != (b == 0 || b == 4))
+        fail("NaN in the wrong place", of.pictures);
+    }
+    if (flags[kStrongFlag] == 0) fail("no mark", of.pictures);
+    for (int i = 0; i < kStrongFlag; ++i) {
+      if (flags[i] != 0) fail("another op's mark", of.pictures);
+    }
+  });
+  return count;
+}
+
 }  // namespace
 
 int main() {
-  int count = augmentation();
+  int count = augmentation() + strong_views();
   set_isa("portable");
   each_case({{1, 1}, {9, 10}, {3, 33}, {2, 100}, {1, 513}, {2, 1000}}, [&](const Case& of) {
     Data gpu(of, 5), cpu(of, 5), again(of, 5);

@@ -86,6 +86,23 @@ void augmentation() {
   }
 }
 
+void strong_views() {
+  each_view([](const Views& of) {
+    for (int threads : {1, 2}) {
+      Views views = of;
+      if (strong_cpu(views.batch(3), threads).fault != Fault::none) std::exit(1);
+    }
+  });
+  for (int64_t bad : {int64_t(-1), int64_t(9), INT64_MIN, INT64_MAX}) {
+    Views views(Pictures(4, 5, 2, 4, true, true), false, false);
+    views.pictures.draws[3 * views.pictures.index[2] + 1] = bad;
+    const Outcome outcome = strong_cpu(views.batch(3), 1);
+    if (outcome.fault != Fault::draw_range || outcome.row != 2) std::exit(1);
+    views.pictures.index[1] = bad;
+    if (strong_cpu(views.batch(3), 1).fault != Fault::index_range) std::exit(1);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -93,5 +110,6 @@ int main() {
   bad_values();
   faults();
   augmentation();
+  strong_views();
   std::puts("all done");
 }

@@ -262,6 +262,7 @@ def test_kernels_under_address_and_undefined_behaviour_sanitizers(tmp_path):
         "checks",
         "threads",
         "augment_cpu",
+        "strong_cpu",
         *(ISA_FLAGS if x86 else []),
     ]
     commands = [[*flags, *ISA_FLAGS.get(name, []), "-c", CSRC / f"{name}.cpp"] for name in names]
@@ -288,7 +289,7 @@ def test_kernels_under_address_and_undefined_behaviour_sanitizers(tmp_path):
 def test_cuda_sources_in_lockstep_on_the_cpu(tmp_path):
     """Run the kernels' indexing, reductions and dispatch without a GPU; see the driver."""
     (tmp_path / "cuda_runtime.h").write_text("#pragma once\n")
-    names = ["losses_cpu", "losses_portable", "checks", "threads", "augment_cpu"]
+    names = ["losses_cpu", "losses_portable", "checks", "threads", "augment_cpu", "strong_cpu"]
     sources = ["-x", "c++", DRIVERS / "lockstep.cpp", *(CSRC / f"{name}.cpp" for name in names)]
     flags = [
         "-std=c++17",
@@ -448,7 +449,7 @@ def test_cuda_step_is_captured_in_a_graph():
 
 
 def test_check_faults_names_the_op_and_forgets(monkeypatch):
-    flags = torch.tensor([0, 0, 2, 0, 4], dtype=torch.int32)
+    flags = torch.tensor([0, 0, 2, 0, 4, 0], dtype=torch.int32)
     monkeypatch.setattr(extension, "fault_flags", {torch.device("cpu"): flags})
     monkeypatch.setattr("nlbench.ops.faults.fault_flags", {torch.device("cpu"): flags})
 
