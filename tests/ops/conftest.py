@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nlbench import ops
-from nlbench.ops import extension, images, losses
+from nlbench.ops import extension, images, losses, strong
 
 
 @pytest.fixture(params=["compiled", "torch"])
@@ -15,5 +15,6 @@ def backend(request, monkeypatch):
     if request.param == "torch":
         monkeypatch.setattr(losses, "core", None)
         monkeypatch.setattr(images, "core", None)
+        monkeypatch.setattr(strong, "core", None)
         monkeypatch.setattr(extension, "_warned", {extension._why_torch(torch.device("cpu"))})
     return request.param

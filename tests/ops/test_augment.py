@@ -13,7 +13,8 @@ from PIL import Image
 from torch import library
 
 from nlbench import ops
-from nlbench.ops import images, reference
+from nlbench.ops import reference
+from nlbench.ops.pixels import cached_table
 
 needs_extension = pytest.mark.skipif(
     bool(ops.why_no_extension()), reason=f"no extension: {ops.why_no_extension()}"
@@ -143,7 +144,7 @@ def test_augment_kernel_equals_the_torch_reference(B, H, W, padding, seed, dtype
     )
 
     assert out.is_contiguous(memory_format=form)
-    table = images._table(MEAN, STD, dtype, torch.device("cpu"))
+    table = cached_table("augment", MEAN, STD, dtype, torch.device("cpu"))
     assert torch.equal(
         out, reference.augment(pixels, index, draws, table, padding, form == FORMATS[1])
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nlbench.plan.protocol import resolve
+from nlbench.plan.rebuild import rebuild
 from nlbench.plan.schedules import OneCycle
 from nlbench.plan.spec import Condition, RunSpec, key_of
 
@@ -73,6 +74,15 @@ def test_an_identity_is_plain_data_and_leaves_out_a_compile_that_is_false():
     assert json.loads(json.dumps(identity)) == identity
     assert "compile" not in identity["protocol"]
     assert replace(SPEC, **by(compile=True)).identity()["protocol"]["compile"] is True
+
+
+def test_an_identity_has_the_version_of_strong_views_where_they_are_used():
+    assert "strong_views" not in SPEC.identity()
+    using = replace(SPEC, strong_views=2)
+    assert using.identity() == {**SPEC.identity(), "strong_views": 2}
+    assert using.key != key()
+    assert rebuild(using.identity()) == replace(using, row="elr")
+    assert rebuild(SPEC.identity()).strong_views == 0
 
 
 def test_what_cannot_change_a_result_is_not_in_the_key():

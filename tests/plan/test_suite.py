@@ -461,6 +461,17 @@ def test_disc_as_published_has_its_authors_views_and_the_rate_of_summed_views(pl
             assert (protocol.augment, protocol.strong) == (augment, "randaugment-10")
 
 
+def test_runs_that_use_strong_views_of_images_have_their_version_in_the_key(plan, without_data):
+    """All other runs, and those on float features, keep the keys that they had."""
+    for spec in plan(Path("cifar10n")).specs:
+        wanted = 2 if spec.method in ("disc", "sop-plus") else None
+        assert spec.identity().get("strong_views") == wanted
+
+    methods = {spec.method for spec in plan(Path("digits-all")).specs}
+    assert {"disc", "sop-plus"} <= methods
+    assert not any("strong_views" in spec.identity() for spec in plan(Path("digits-all")).specs)
+
+
 def test_dividemix_as_published_penalises_confidence_where_its_authors_do(plan, without_data):
     penalised = {
         "cifar10n-published": True,
