@@ -102,7 +102,8 @@ MAY = {
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}
     | {"method", "contract", "ops", "errors", "files", "hardware", "streams", "process_state"},
     "results": {"plan", "code_hash", "registry", "errors", "files"},
-    "plan": {"data", "registry", "build", "models", "errors", "files", "streams", "child"},
+    "plan": {"data", "registry", "build", "contract", "models", "errors", "files", "streams"}
+    | {"child"},
     "data": {"errors", "files", "hardware", "streams"},
     "code_hash": {"models", "_core"},
     "registry": {"method", "contract", "errors"},

@@ -5,6 +5,7 @@ import re
 import parts
 import pytest
 import scaling
+import strong
 import torch
 import training
 from straightforward import EagerELR
@@ -173,3 +174,12 @@ def test_scaling_prints_its_tables(capsys, monkeypatch):
     # 4 bytes of float32 for each entry of the table, and next to nothing else.
     slope = float(re.findall(r"MB \+ (\d+\.\d+) bytes an entry", printed)[0])
     assert slope == pytest.approx(4, abs=0.4)
+
+
+def test_strong_views_are_measured_both_ways():
+    images = strong.pictures(None)[:200]
+    draws = torch.full((200, 3), 4).clamp(max=torch.tensor([8, 8, 1]))
+    for kind in ("autoaugment", "randaugment-5"):
+        found = strong.measure(kind, images, draws, rounds=1)
+        assert [len(values) for values in found.values()] == [1, 1, 1]
+        assert min(found["one pass, float32"]) > min(found["one by one, float32"]) > 0

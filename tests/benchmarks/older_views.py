@@ -1,22 +1,18 @@
-"""Strong augmentations, which make the second view of methods such as `sop-plus` and `disc`.
+"""Strong views image by image, by torchvision and Pillow, as nlbench made them before version 2.
 
-Both draw what they do to an example from (seed, its index), so that it does not depend on its
-batch.
+They stay here to be measured and compared. Both draw what they do to an example from (seed, its
+index), so that it does not depend on its batch.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
-
-Strong = Literal["autoaugment", "randaugment-5", "randaugment-10"]
-
 
 # ---- AutoAugment and cutout ----------------------------------------------------------------------
 
