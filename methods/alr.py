@@ -22,6 +22,8 @@ from nlbench.method import Batch, Method, Run, Task
 
 
 class ALR(Method):
+    capturable = True
+
     targets: Tensor
 
     def __init__(

@@ -27,6 +27,8 @@ CLIP = 1e-7
 
 
 class Backward(Method):
+    capturable = True
+
     T: Tensor
     inverse: Tensor
 

@@ -22,6 +22,8 @@ CLIP = 1e-7
 
 
 class Bootstrap(Method):
+    capturable = True
+
     def __init__(
         self,
         task: Task,

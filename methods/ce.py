@@ -12,6 +12,8 @@ from nlbench.method import Batch, Method
 
 
 class CE(Method):
+    capturable = True
+
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(logits, batch.labels)
 

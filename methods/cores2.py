@@ -27,6 +27,8 @@ FLOOR = 1e-8
 
 
 class CORES2(Method):
+    capturable = True
+
     prior: Tensor
     kept: Tensor
 

@@ -18,6 +18,8 @@ from nlbench.method import Batch, Method, Task
 
 
 class ELR(Method):
+    capturable = True
+
     targets: Tensor
 
     def __init__(

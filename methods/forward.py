@@ -22,6 +22,8 @@ CLIP = 1e-7
 
 
 class Forward(Method):
+    capturable = True
+
     T: Tensor
 
     def __init__(

@@ -25,6 +25,8 @@ from nlbench.method import Batch, Method, Run, Task
 
 
 class GCE(Method):
+    capturable = True
+
     weights: Tensor
     best_accuracy: Tensor
 

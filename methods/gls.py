@@ -22,6 +22,8 @@ from nlbench.method import Batch, Method, Task
 
 
 class GLS(Method):
+    capturable = True
+
     def __init__(
         self,
         task: Task,

@@ -14,6 +14,8 @@ from nlbench.method import Batch, Method
 
 
 class MAE(Method):
+    capturable = True
+
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         log_p = -F.cross_entropy(logits, batch.labels, reduction="none")
         # This is 1 - p_y. expm1 keeps the digits that the difference loses when p_y is near 1.

@@ -18,6 +18,8 @@ LOG_ZERO = math.log(1e-4)
 
 
 class NCERCE(Method):
+    capturable = True
+
     def __init__(
         self,
         task: Task,

@@ -18,6 +18,8 @@ from nlbench.method import Batch, Method, Task
 
 
 class SL(Method):
+    capturable = True
+
     def __init__(
         self,
         task: Task,

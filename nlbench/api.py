@@ -77,6 +77,7 @@ class Sweep:
         debug: bool = False,
         jobs: Jobs | None = None,
         cuda_graphs: bool | None = None,
+        whole_steps: bool = False,
         save_weights: bool = False,
         save_probabilities: bool = False,
         record_gradients: bool = False,
@@ -88,7 +89,7 @@ class Sweep:
         Args:
             listener: gets reports on the runs.
             debug: train only the first run, in this process, and raise its error.
-            checkpoint_seconds, checkpoint_epochs, jobs, cuda_graphs, save_weights,
+            checkpoint_seconds, checkpoint_epochs, jobs, cuda_graphs, whole_steps, save_weights,
                 save_probabilities, record_gradients, timeout: see `nlbench.run`.
             ends: when the time that the user gave is over, on the monotonic clock.
         Raises: StoreError for a store that cannot be written; SuiteError for published weights that
@@ -110,6 +111,7 @@ class Sweep:
             methods=self.methods,
             checkpoint_seconds=checkpoint_seconds,
             cuda_graphs=cuda_graphs,
+            whole_steps=whole_steps,
             jobs=self._count_jobs(jobs, todo, devices),
             debug=debug,
             save_weights=save_weights,
@@ -488,6 +490,7 @@ def run(
     checkpoint_seconds: float = 10.0,
     jobs: Jobs | None = None,
     cuda_graphs: bool | None = None,
+    whole_steps: bool = False,
     save_weights: bool = False,
     timeout: float = DEFAULT_TIMEOUT_MINUTES,
     executor: str | None = None,
@@ -529,6 +532,8 @@ def run(
         cuda_graphs: on a GPU, replay default training steps as CUDA graphs, with the same results.
             None means True for nlbench's own models and False for others. It has no effect on a
             CPU, with `compile`, and on training steps that a method defines itself.
+        whole_steps: on a GPU, capture whole training steps as one CUDA graph, with the same
+            results, where the method allows it. Not measured yet, and off by default.
         save_weights: keep the weights of the final networks of each run that is trained now, for
             `load_weights`.
         timeout: minutes after which a run that shows no sign of life is ended as failed; 0 for no
@@ -577,6 +582,7 @@ def run(
     arguments.check_epochs("checkpoint_epochs", checkpoint_epochs)
     ends = time.monotonic() + arguments.check_budget(budget)
     arguments.check_flag("cuda_graphs", cuda_graphs, optional=True)
+    arguments.check_flag("whole_steps", whole_steps)
     arguments.check_flag("save_weights", save_weights)
     arguments.check_flag("save_probabilities", save_probabilities)
     arguments.check_flag("record_gradients", record_gradients)
@@ -624,6 +630,7 @@ def run(
                 checkpoint_epochs=checkpoint_epochs,
                 jobs=parallel_jobs,
                 cuda_graphs=cuda_graphs,
+                whole_steps=whole_steps,
                 save_weights=save_weights,
                 save_probabilities=save_probabilities,
                 record_gradients=record_gradients,

@@ -327,6 +327,12 @@ class Method(nn.Module):
         couples_examples: whether the loss of an example is meant to depend on the other examples
             of its batch, as with a selection in the batch. `nlbench check` then leaves out its
             check `pairs`. It changes no number.
+        capturable: whether the default training step of this method may be captured as a CUDA graph
+            and replayed, with `--whole-steps`. `loss` and `loss_and_grad` then run in Python a few
+            times only, so they must do the same in each step of an epoch: they may look at
+            `batch.images`, `batch.labels`, `batch.index`, at buffers of the method and at plain
+            values that other hooks set. They draw no random numbers but by torch on the device,
+            keep buffers where they are, and never wait for the device. It changes no number.
         begins: optional: what the method does only from a later epoch on, and that epoch, counted
             from 0, such as {"MixMatch": 10}. A constructor sets it. A run that ends before says so.
     """
@@ -335,6 +341,7 @@ class Method(nn.Module):
     num_networks: int = 1
     trains_every_epoch: bool = True
     couples_examples: bool = False
+    capturable: bool = False
     begins: Mapping[str, int] = {}
 
     def __init__(self, task: Task):

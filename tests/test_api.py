@@ -97,6 +97,7 @@ REFUSED = [
     ({"checkpoint_seconds": -1}, ValueError, "checkpoint_seconds must be a number"),
     ({"checkpoint_seconds": float("nan")}, ValueError, "checkpoint_seconds must be a number"),
     ({"cuda_graphs": "no"}, TypeError, "cuda_graphs must be True, False or None"),
+    ({"whole_steps": "no"}, TypeError, "whole_steps must be True or False"),
     ({"progress": 1}, TypeError, "progress must be True or False"),
     ({"seed": 0}, TypeError, "nlbench.run has no argument seed.*Did you mean seeds"),
     ({"epochs": 2}, TypeError, "A value of the protocol is given as overrides"),

@@ -103,6 +103,14 @@ CudaGraphs = Annotated[
         show_default=False,
     ),
 ]
+WholeSteps = Annotated[
+    bool,
+    typer.Option(
+        "--whole-steps",
+        help="On a GPU, capture whole training steps as one CUDA graph, where the method allows "
+        "it: the same results. Not measured yet, so it is off by default.",
+    ),
+]
 SaveWeights = Annotated[
     bool,
     typer.Option(
@@ -256,6 +264,7 @@ def run(
     address: Address = None,
     gpus_per_run: GpusPerRun = None,
     cuda_graphs: CudaGraphs = None,
+    whole_steps: WholeSteps = False,
     save_weights: SaveWeights = False,
     save_probabilities: SaveProbabilities = False,
     record_gradients: RecordGradients = False,
@@ -303,6 +312,7 @@ def run(
         "--save-probabilities": save_probabilities,
         "--record-gradients": record_gradients,
         "--cuda-graphs": cuda_graphs is not None,
+        "--whole-steps": whole_steps,
         "--checkpoint-seconds": checkpoint_seconds != 10.0,
         "--checkpoint-epochs": checkpoint_epochs != 0,
         "--timeout": timeout != 60.0,
@@ -312,7 +322,8 @@ def run(
         "--mlflow": mlflow is not None,
         "--logger": bool(logger),
     }
-    _refuse_idle_options(debug, beside_debug, bool(cuda_graphs) and device == "cpu")
+    for_gpus = {"--cuda-graphs": bool(cuda_graphs), "--whole-steps": whole_steps}
+    _refuse_idle_options(debug, beside_debug, for_gpus, device)
     if prepare_only and dry_run:
         raise SuiteError("--prepare and --dry-run exclude each other: --dry-run fetches nothing")
     if executor == "local":
@@ -385,6 +396,7 @@ def run(
                     checkpoint_epochs=checkpoint_epochs,
                     jobs=parallel_jobs,
                     cuda_graphs=cuda_graphs,
+                    whole_steps=whole_steps,
                     save_weights=save_weights,
                     save_probabilities=save_probabilities,
                     record_gradients=record_gradients,
@@ -459,12 +471,14 @@ def _loggers(
     return found
 
 
-def _refuse_idle_options(debug: bool, beside_debug: dict[str, bool], no_gpu: bool) -> None:
+def _refuse_idle_options(
+    debug: bool, beside_debug: dict[str, bool], for_gpus: dict[str, bool], device: str
+) -> None:
     """Raise SuiteError for options of which one has no effect beside the other.
 
     Args:
         beside_debug: options that `--debug` does not use, and whether they are given.
-        no_gpu: whether CUDA graphs are asked for on a CPU.
+        for_gpus: options that have an effect on a GPU alone, and whether they are given.
     """
     for option, given in beside_debug.items():
         if debug and given:
@@ -472,8 +486,9 @@ def _refuse_idle_options(debug: bool, beside_debug: dict[str, bool], no_gpu: boo
             if option in ("--dry-run", "--prepare"):
                 reason = f"{option} trains nothing"
             raise SuiteError(f"--debug and {option} exclude each other: {reason}")
-    if no_gpu:
-        raise SuiteError("--cuda-graphs and --device cpu exclude each other: they need a GPU")
+    for option, given in for_gpus.items():
+        if given and device == "cpu":
+            raise SuiteError(f"{option} and --device cpu exclude each other: they need a GPU")
 
 
 def _refuse_beside_local(given: dict[str, bool]) -> None:

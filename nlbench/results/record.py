@@ -124,6 +124,8 @@ class Environment(TypedDict, total=False):
     precision: str
     compile: bool
     cuda_graphs: bool
+    # Later than version 0.1.
+    whole_steps: bool
     jobs: int
     ops: str
     # The CPU: its name, the instructions of nlbench's kernels ("avx2") and of torch ("AVX2"), and

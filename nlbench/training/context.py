@@ -51,6 +51,8 @@ class RunOptions:
         checkpoint_epochs: a run also writes a checkpoint after so many epochs; 0 for no such rule.
         cuda_graphs: on a GPU, replay default training steps as CUDA graphs. None: for our own
             models, and not for others.
+        whole_steps: on a GPU, capture whole default training steps as CUDA graphs, see
+            `whole_step`.
         jobs: number of runs that are trained at the same time on each device. Kept in the records.
             With the executor `ray`: at the same time in all; 0 for as many as there is room for.
         wait: wait for a helper network that another process trains. If false, FitHeld is raised.
@@ -74,6 +76,7 @@ class RunOptions:
     methods: Mapping[str, MethodFile]
     checkpoint_seconds: float = 10.0
     cuda_graphs: bool | None = None
+    whole_steps: bool = False
     jobs: int = 1
     wait: bool = True
     leave_held: bool = False

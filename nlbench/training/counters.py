@@ -86,7 +86,11 @@ class GradientEntries:
             entries = part.double().gather(1, clean.clamp(min=0)[:, None]).squeeze(1)
             # A sum with its own order, so that a GPU gives the same bits again.
             sums = torch.stack([(groups * entries).sum(1), groups.sum(1)], 1)
-            self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+            if name in self._sums:
+                # In place, because a captured step goes on using this memory.
+                self._sums[name] += sums
+            else:
+                self._sums[name] = sums
 
     def take(self) -> Metrics:
         """Return the means since the last call; None for a mean of no example.

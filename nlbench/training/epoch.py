@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from nlbench import ops
@@ -25,6 +26,7 @@ def train_epoch(
     epoch: int,
     counters: Sequence[Counter] = (),
     saver: Saver | None = None,
+    take: Callable[[tuple[object, ...]], None] | None = None,
 ) -> float:
     """Train one epoch by the method's own plan, and return the mean loss of its steps.
 
@@ -34,6 +36,7 @@ def train_epoch(
     Args:
         counters: look at the logits that training steps return.
         saver: writes checkpoints; the epoch goes on from one that was written within it.
+        take: takes a step on an item, in another way than `take_step` does.
     Raises: whatever the method raises, MethodError for a hook that returns something else than it
         must and for a training past `run.backward_step`, TypeError for a step that returns logits
         of no Batch, and what `Pulse.step` and `saver` raise.
@@ -52,16 +55,12 @@ def train_epoch(
         plan = returned.plan_of(method.batches(state, epoch))
         items = drawn_ahead(iter(plan), state.images.ahead)
         place = EpochPlace(state, method, counters, items)
+        take = take or functools.partial(take_step, state, method, counters)
         if saver is not None:
             saver.go_on(place)
         for item in items:
             arguments = item if isinstance(item, tuple) else (item,)
-            result = method.training_step(state, *arguments)
-            if result is not None and counters:
-                batch = _first_batch(arguments)
-                logits = returned.step_logits(result, len(batch), state.task.num_classes)
-                for counter in counters:
-                    counter.add(logits.detach(), batch)
+            take(arguments)
             state.step += 1
             place.stepped(arguments)
             state.pulse.step(place.done)
@@ -78,6 +77,21 @@ def train_epoch(
     # per epoch does not make steps wait.
     ops.check_faults(state.task.device)
     return state.take_loss()
+
+
+def take_step(
+    state: RunState, method: Method, counters: Sequence[Counter], arguments: tuple[object, ...]
+) -> None:
+    """Take a training step on an item of the plan, and count what it returns.
+
+    Raises: as `train_epoch`.
+    """
+    result = method.training_step(state, *arguments)
+    if result is not None and counters:
+        batch = _first_batch(arguments)
+        logits = returned.step_logits(result, len(batch), state.task.num_classes)
+        for counter in counters:
+            counter.add(logits.detach(), batch)
 
 
 def drawn_ahead(items: Iterator[Item], count: int) -> Iterator[Item]:

@@ -6,15 +6,15 @@ repeated without the time that Python and the launches of single kernels take.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nlbench.training.capture import aside, capturing, on_stream_of_captures
 from nlbench.training.held import NotHeld
 
 # ---- The network of a run -----------------------------------------------------------------------
@@ -74,7 +74,7 @@ class Network(nn.Module):
         if self.passes.active:
             self.passes.images += len(images)
         apply = _compiled() if self.compiled and self._is_step(images) else _plain
-        return _logits(apply, self.body, self.precision, images)
+        return _logits(apply, self.body, self.precision, images, cache=not self._graph.in_whole)
 
     def replay(self, images: Tensor) -> Tensor:
         """Like calling the network, but through a captured CUDA graph if possible.
@@ -84,20 +84,22 @@ class Network(nn.Module):
 
         Raises: RuntimeError for a network that CUDA cannot capture.
         """
-        if self.compiled or not (self.graphs and self._is_step(images)):
+        replays = self.graphs or self._graph.in_whole
+        if self.compiled or not (replays and self._is_step(images)):
             return self(images)
 
         # Looking through all modules and weights takes time, so it is done after a call of `train`
         # only, which every epoch begins with.
         graph = self._graph
         if not graph.checked:
-            relied_on = _relied_on(self)
-            if graph.relied_on != relied_on:
+            found = relied_on(self)
+            if graph.relied_on != found:
                 # Free the memory of the old graph before the capture of the new one.
                 graph.step = None
-                if relied_on:
-                    graph.step = _capture(self, images)
-                graph.relied_on = relied_on
+                if found:
+                    capture = _Taken if graph.in_whole else _capture
+                    graph.step = capture(self, images)
+                graph.relied_on = found
             graph.checked = True
 
         if graph.step is None:
@@ -106,8 +108,22 @@ class Network(nn.Module):
             self.passes.images += len(images)
         return graph.step(images)
 
+    def join_whole_step(self, joins: bool) -> None:
+        """Say whether a whole step is captured of which the passes are a part, see `whole_step`.
+
+        They are then the passes that a graph of the network has, and no such graph is captured.
+        """
+        if joins != self._graph.in_whole:
+            self._graph = _Graph()
+            self._graph.in_whole = joins
+
+    @property
+    def memory(self) -> object:
+        """Return what holds the memory that captured passes work on."""
+        return self._graph.step
+
     def train(self, mode: bool = True) -> Network:
-        # A method may have changed the network since the capture; see `_relied_on`.
+        # A method may have changed the network since the capture; see `relied_on`.
         self._graph.checked = False
         return super().train(mode)
 
@@ -124,19 +140,21 @@ class _Graph(NotHeld):
 
     Attributes:
         step: images -> logits; None if nothing is captured.
-        relied_on: `_relied_on` the network at the capture.
+        relied_on: `relied_on` the network at the capture.
         checked: whether that has been compared since the last call of `train`.
+        in_whole: whether a whole step is captured, of which `step` is a part.
     """
 
     step: Callable[[Tensor], Tensor] | None = None
     relied_on: tuple[object, ...] = ()
     checked = False
+    in_whole = False
 
     def __deepcopy__(self, memo: dict[int, object]) -> _Graph:
         return _Graph()
 
 
-def _relied_on(network: Network) -> tuple[object, ...]:
+def relied_on(network: Network) -> tuple[object, ...]:
     """Return everything that a captured step relies on.
 
     That is which weights and buffers there are, their memory, which of them are trained, and the
@@ -156,11 +174,11 @@ def _relied_on(network: Network) -> tuple[object, ...]:
 
     # Identity and memory: another Parameter may lie in the same memory, and its gradient would then
     # go to the old one.
-    relied_on: list[object] = []
+    found: list[object] = []
     for tensor in (*weights, *network.buffers()):
-        relied_on.append((id(tensor), tensor.data_ptr(), tensor.requires_grad))
-    relied_on += [module.training for module in modules]
-    return tuple(relied_on)
+        found.append((id(tensor), tensor.data_ptr(), tensor.requires_grad))
+    found += [module.training for module in modules]
+    return tuple(found)
 
 
 # ---- Forward passes -----------------------------------------------------------------------------
@@ -289,20 +307,17 @@ class _Recorded:
         self._passage = passage
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
 
-        # In the first passes libraries choose algorithms and allocate workspaces. That must not
-        # happen during a capture.
-        aside = _aside(torch.cuda.current_device())
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        device = torch.cuda.current_device()
+        with on_stream_of_captures(device):
             for _ in range(3):
                 logits = passage.forward()
                 passage.backward(logits, torch.zeros_like(logits))
-        torch.cuda.current_stream().wait_stream(aside)
 
-        with _capturing(self._forward, stream=aside):
+        texts = "the network", "--no-cuda-graphs (cuda_graphs=False)"
+        with capturing(self._forward, *texts, stream=aside(device)):
             logits = passage.forward()
         self._dlogits = torch.empty_like(logits)
-        with _capturing(self._backward, pool=self._forward.pool(), stream=aside):
+        with capturing(self._backward, *texts, pool=self._forward.pool(), stream=aside(device)):
             self._gradients = passage.backward(logits, self._dlogits)
         self._logits = logits.detach()
 
@@ -323,23 +338,35 @@ class _Recorded:
         return self._gradients
 
 
-@contextlib.contextmanager
-def _capturing(graph: torch.cuda.CUDAGraph, **how: Any) -> Iterator[None]:
-    try:
-        with torch.cuda.graph(graph, **how):
-            yield
-    except RuntimeError as error:
-        raise RuntimeError(
-            "the network cannot be captured as a CUDA graph; "
-            f"--no-cuda-graphs (cuda_graphs=False) trains without: {error}"
-        ) from error
+class _Taken:
+    """A passage as a part of a whole step, which is captured together with the rest of it."""
+
+    def __init__(self, network: Network, images: Tensor):
+        self._passage = _Passage(network, images)
+        self._logits = self._passage.images
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits: Tensor = _Replay.apply(self, images, *self._passage.weights.values())
+        return logits
+
+    def replay_forward(self, images: Tensor) -> Tensor:
+        """Return the logits of a forward pass."""
+        self._passage.images = images
+        # An autograd function has no gradients where it computes.
+        with torch.enable_grad():
+            self._logits = self._passage.forward()
+        return self._logits.detach()
+
+    def replay_backward(self, dlogits: Tensor) -> list[Tensor | None]:
+        """Return the gradients of a backward pass."""
+        return self._passage.backward(self._logits, dlogits)
 
 
 class _Replay(torch.autograd.Function):
     """Replays the forward pass and, in the backward pass, the captured backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, recorded: _Recorded, images: Tensor, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, recorded: _Recorded | _Taken, images: Tensor, *weights: Tensor) -> Tensor:
         ctx.recorded = recorded
         # A copy, because a method may keep the logits.
         return recorded.replay_forward(images).clone()
@@ -350,9 +377,3 @@ class _Replay(torch.autograd.Function):
         gradients = ctx.recorded.replay_backward(dlogits)
         of_weights = [None if gradient is None else gradient.detach() for gradient in gradients]
         return None, None, *of_weights
-
-
-@functools.cache
-def _aside(device: int) -> torch.cuda.Stream:
-    """Return the stream for all captures. Libraries keep a workspace for every stream they see."""
-    return torch.cuda.Stream(device)

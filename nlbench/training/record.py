@@ -34,7 +34,7 @@ from nlbench.training.context import RunOptions
 from nlbench.training.evaluate import Diverged
 from nlbench.training.run_data import RunData
 from nlbench.training.run_state import RunState
-from nlbench.training.setup import uses_graphs
+from nlbench.training.setup import uses_graphs, uses_whole_steps
 
 # Of the text of an error, and of its traceback, in a record.
 _LONGEST_MESSAGE = 2_000
@@ -230,6 +230,7 @@ def environment(options: RunOptions, protocol: Protocol) -> Environment:
         "precision": protocol.precision,
         "compile": protocol.compile,
         "cuda_graphs": uses_graphs(options, protocol),
+        "whole_steps": uses_whole_steps(options),
         # Runs at the same time take longer, so seconds can only be compared with the same number.
         "jobs": options.jobs,
         "ops": ops.backend(device),

@@ -46,6 +46,8 @@ class RunState(Run):
         losses: (step, loss (1,)) of each `backward_step` since the last call of `take_loss`.
         settled: returns whether the process has the settings that `settle` would put back.
         skipping: whether batches are drawn that no step will use, so that none is decoded.
+        put_off: None, or a list that `backward_step` adds the names of optimisers to, in place of
+            stepping them.
 
     Args:
         schedule: the protocol's factor on the learning rate.
@@ -68,6 +70,7 @@ class RunState(Run):
     losses: list[tuple[int, Tensor]]
     settled: Callable[[], bool]
     skipping: bool
+    put_off: list[str] | None
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class RunState(Run):
         self.settle = lambda hook: None
         self.settled = lambda: True
         self.skipping = False
+        self.put_off = None
         self.bad_step = NO_BAD_STEP
         self._fit = fit
 
@@ -218,29 +222,48 @@ class RunState(Run):
             logits, dlogits = through
             logits.backward(dlogits)
 
-        self.stepping = True
-        try:
-            for name in chosen:
-                self._set_learning_rate(name)
-                self.optimisers[name].step()
-        finally:
-            self.stepping = False
+        if self.put_off is None:
+            self.step_optimisers(chosen)
+        else:
+            self.put_off += chosen
 
         # Read back once per epoch. Reading it here would make every step wait for the GPU.
         self.losses.append((self.step, loss.detach().reshape(1)))
 
-    def _set_learning_rate(self, name: str) -> None:
+    def step_optimisers(self, names: Iterable[str]) -> None:
+        """Step these optimisers, with the learning rates of their schedules."""
+        self.stepping = True
+        try:
+            for name in names:
+                self.count_step(name)
+                self.optimisers[name].step()
+        finally:
+            self.stepping = False
+
+    def count_step(self, name: str) -> None:
         """Set the learning rates for the next step of an optimiser, and count that step."""
         # Each optimiser has a count, because a method may step one more often than another. With
         # more steps than in the default plan, the rate stays at that of the epoch's end.
         taken = self.steps_taken.get(name, 0)
-        position = self.epoch + min(taken / self.task.steps_per_epoch, 1.0)
         self.steps_taken[name] = taken + 1
 
+        groups, rates = self.optimisers[name].param_groups, self._rates(name, taken)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+
+    def rates_of_epoch(self, name: str) -> tuple[float, ...] | None:
+        """Return an optimiser's learning rates, one a group, or None if they change in the epoch.
+
+        In the default plan of this epoch, that is.
+        """
+        found = {self._rates(name, taken) for taken in range(self.task.steps_per_epoch)}
+        return found.pop() if len(found) == 1 else None
+
+    def _rates(self, name: str, taken: int) -> tuple[float, ...]:
+        """Return an optimiser's learning rates after so many of its steps in this epoch."""
+        position = self.epoch + min(taken / self.task.steps_per_epoch, 1.0)
         factor = self._schedules[name](position)
-        groups = self.optimisers[name].param_groups
-        for group, base in zip(groups, self._base_rates[name], strict=True):
-            group["lr"] = base * factor
+        return tuple(base * factor for base in self._base_rates[name])
 
     def fit(self, key: str, loss: HelperLoss, epochs: int) -> nn.Module:
         if self._fit is None:

@@ -242,6 +242,11 @@ def sgd(protocol: Protocol) -> Callable[[Iterable[Any]], torch.optim.Optimizer]:
     )
 
 
+def uses_whole_steps(options: RunOptions) -> bool:
+    """Return whether whole default training steps are captured, where the method allows it."""
+    return options.whole_steps and options.device.type == "cuda"
+
+
 def uses_graphs(options: RunOptions, protocol: Protocol) -> bool:
     """Return whether steps are replayed as CUDA graphs: on a GPU, without torch.compile.
 

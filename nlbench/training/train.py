@@ -19,6 +19,7 @@ from nlbench.results.record import MethodFacts, Metrics, RunRecord
 from nlbench.results.store import Store
 from nlbench.results.summary import summarise
 from nlbench.training import evaluate, record
+from nlbench.training.capture import CudaRecorder
 from nlbench.training.checkpoint import Checkpoint, Progress
 from nlbench.training.context import Listener, RunOptions
 from nlbench.training.counters import Counters
@@ -42,10 +43,12 @@ from nlbench.training.setup import (
     make_task,
     own_tensor,
     scored_parts,
+    uses_whole_steps,
 )
 from nlbench.training.signs import is_one_class, signs_of
 from nlbench.training.step_rules import registered_steps_only
 from nlbench.training.weights import save_weights
+from nlbench.training.whole_step import whole_steps
 
 
 def train(
@@ -111,6 +114,11 @@ def _train(
         path = store.run_dir(spec.key) / "checkpoint.pt"
         tag: dict[str, str | int] = {"seed": spec.seed, "run": spec.key, "code": progress.code}
         checkpoint = Checkpoint(store, path, tag, options.checkpoint_seconds)
+        whole = None
+        if uses_whole_steps(options):
+            recorder = CudaRecorder(device)
+            whole = whole_steps(state, method, counters.active(), recorder)
+        take = whole.take if whole else None
         saver = Saver(checkpoint, options, listener, state.pulse)
         try:
             # ---- Before epoch 0 -----------------------------------------------------------------
@@ -135,7 +143,7 @@ def _train(
                 began = time.perf_counter()
                 # The passes of an evaluation are not part of what a method costs.
                 state.passes.active = True
-                loss = train_epoch(state, method, epoch, counters.active(), saver)
+                loss = train_epoch(state, method, epoch, counters.active(), saver, take)
                 state.passes.active = False
                 began -= saver.take_earlier_seconds()
                 if state.bad_step != NO_BAD_STEP:

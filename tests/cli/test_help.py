@@ -137,6 +137,7 @@ def test_names_are_completed(place, line, some):
         ("run trial.yaml --debug --jobs 2", "--debug and --jobs exclude each other"),
         ("run trial.yaml --debug --gpus 0,1", "--debug and several GPUs exclude each other"),
         ("run trial.yaml --cuda-graphs --device cpu", "--cuda-graphs and --device cpu exclude"),
+        ("run trial.yaml --whole-steps --device cpu", "--whole-steps and --device cpu exclude"),
         ("table STORE --metric last --against gce", "--metric and --against exclude each other"),
         ("table STORE --details --format csv", "--details and --format csv exclude each other"),
         ("table STORE --only '' ", "--only '': write rows as ce,elr"),

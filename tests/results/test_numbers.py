@@ -183,7 +183,9 @@ def test_other_hardware_that_gives_the_same_numbers_reproduces_bit_for_bit():
     assert compare(numbers(), numbers(environment={"torch": "3"})).verdict is Verdict.BITS
 
 
-@pytest.mark.parametrize("key", ["nlbench", "python", "platform", "jobs", "cuda_graphs"])
+@pytest.mark.parametrize(
+    "key", ["nlbench", "python", "platform", "jobs", "cuda_graphs", "whole_steps"]
+)
 def test_what_does_not_decide_the_rounding_allows_no_tolerance(key):
     found = compare(numbers(), numbers(OTHER_LOSS, environment={key: "other"}))
     assert found.verdict is Verdict.DIFFERS

@@ -13,6 +13,7 @@ from marks import needs_gpu
 from sweeps import history, method_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from waits import waits
 
 from nlbench import api, hardware, models, registry
 from nlbench.data.datasets import digits
@@ -54,28 +55,10 @@ class NoReading(TorchDispatchMode):
     wait as well, are seen only where there is a GPU: see `refused_waits`.
     """
 
-    WAITS = (
-        "_local_scalar_dense",
-        "nonzero",
-        "masked_select",
-        "_unique",
-        "unique_dim",
-        "bincount",
-        "equal",
-    )
-
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        # An operator in place has the same name with an underscore at its end.
-        name = func.name().partition("::")[2].partition(".")[0].rstrip("_")
-        if name in self.WAITS or self.has_mask(name, args):
+        if waits(func, args):
             raise AssertionError(f"the step waits for the device: {func}")
         return func(*args, **(kwargs or {}))
-
-    def has_mask(self, name, args):
-        """Return whether the operator selects by a mask, so that its shape depends on values."""
-        if name not in ("index", "index_put"):
-            return False
-        return any(index is not None and index.dtype == torch.bool for index in args[1])
 
 
 def without_reading(method):
@@ -470,13 +453,6 @@ def test_a_network_that_is_all_frozen_is_not_captured(captures):
     ours, _ = graphed(small_body().requires_grad_(False))
     ours.replay(torch.zeros(8, 3, 8, 8))
     assert captures == []
-
-
-def test_a_network_that_cannot_be_captured_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: contextlib.nullcontext())
-    message = r"--no-cuda-graphs \(cuda_graphs=False\) trains without: not permitted"
-    with pytest.raises(RuntimeError, match=message), network._capturing(None):
-        raise RuntimeError("not permitted when stream is capturing")
 
 
 def test_what_is_compiled_is_not_captured(captures, monkeypatch):
