@@ -6,6 +6,7 @@ A command parses, calls and prints. Tables go to standard output, everything els
 from __future__ import annotations
 
 import functools
+import gc
 import io
 import os
 import shutil
@@ -281,4 +282,7 @@ def main() -> NoReturn:
         app()
     finally:
         interrupt.end()
+        # At the end Python looks several times for objects that nothing needs any more. With torch
+        # there are nearly 200,000, and the system takes the memory back anyway.
+        gc.freeze()
     raise SystemExit(0)
