@@ -164,6 +164,20 @@ class Sweep:
             return jobs if isinstance(jobs, int) else 0
         return workers.count_jobs(jobs or 1, todo, devices)
 
+    def ways_to_be_faster(self, jobs: Jobs | None) -> list[str]:
+        """Return what would make the runs to do take less time, a line for each way.
+
+        Args:
+            jobs: as the user names it.
+        """
+        from nlbench.executors import base
+
+        # Nobody knows here what the nodes of a cluster can do.
+        if self.executor.name == RAY or not self.state.todo:
+            return []
+        devices, todo = self.devices(), self.state.todo
+        return base.ways_to_be_faster(todo, devices[0], self._count_jobs(jobs, todo, devices))
+
     def _leaves_held(self) -> bool:
         """Return whether this process ends while others still train runs of the suite."""
         if self.shard is None:
@@ -622,7 +636,8 @@ def run(
             listener: Listener | None = None
             if progress:
                 # The records' warnings follow as warnings of Python.
-                progress_of_sweep = Progress(len(sweep.state.todo), warnings=False)
+                faster = sweep.ways_to_be_faster(parallel_jobs)
+                progress_of_sweep = Progress(len(sweep.state.todo), warnings=False, faster=faster)
                 listener = stack.enter_context(progress_of_sweep)
             sweep.run(
                 watch.listener(sweep.plan, sweep.store, listener),

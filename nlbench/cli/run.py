@@ -389,7 +389,8 @@ def run(
             warn(*_counts_of_shard(sweep))
             # The sweep prints these warnings before it trains.
             told = sweep.about_data(folders_only=True)[1]
-            with Progress(len(sweep.state.todo), told=told) as progress:
+            faster = sweep.ways_to_be_faster(parallel_jobs)
+            with Progress(len(sweep.state.todo), told=told, faster=faster) as progress:
                 sweep.run(
                     watch.listener(sweep.plan, sweep.store, progress),
                     checkpoint_seconds=checkpoint_seconds,

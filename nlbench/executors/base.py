@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 import torch
 
-from nlbench import code_hash
+from nlbench import code_hash, hardware
 from nlbench.errors import SuiteError
 from nlbench.plan.options import parse_devices
 from nlbench.plan.spec import RunSpec
@@ -34,6 +34,7 @@ __all__ = [
     "pick_devices",
     "seen_here",
     "state",
+    "ways_to_be_faster",
 ]
 
 # What becomes of runs whose record was made by other code.
@@ -173,3 +174,41 @@ def _existing(name: str) -> torch.device:
         gpus = "1 GPU" if count == 1 else f"{count or 'no'} GPUs"
         raise SuiteError(f"--device {name}: torch sees {gpus} here; use cpu")
     return torch.device(name)
+
+
+# ---- Time ---------------------------------------------------------------------------------------
+
+
+def ways_to_be_faster(todo: Sequence[RunSpec], device: torch.device, jobs: int) -> list[str]:
+    """Return what would make these runs take less time, a line for each option.
+
+    Args:
+        device: the device that they are trained on, of this machine.
+        jobs: the number of runs that go on at the same time.
+    """
+    lines = []
+    bfloat16 = any(spec.protocol.precision == "bfloat16" for spec in todo)
+    if bfloat16 and not hardware.has_bfloat16(device):
+        lines.append(
+            "--set precision=auto trains in float32, because bfloat16 is emulated here, at a tenth "
+            "of the speed on a CPU with AVX2 (runs of their own)"
+        )
+
+    threads = max((spec.protocol.threads for spec in todo), default=1)
+    cores = hardware.cores()
+    at_once = min(cores // threads, len(todo))
+    if device.type == "cpu" and at_once > jobs:
+        lines.append(f"--jobs {at_once} trains {at_once} runs at the same time, and not {jobs}")
+    elif device.type == "cpu" and cores // jobs > threads:
+        lines.append(
+            f"--set threads={cores // jobs} uses all {cores} cores, which helps large networks "
+            "(runs of their own)"
+        )
+
+    seeds = sorted({spec.seed for spec in todo})
+    if len(seeds) > 1:
+        lines.append(f"--seeds {seeds[0]} trains one of {len(seeds)} seeds; others can follow")
+    rows = list(dict.fromkeys(spec.row for spec in todo))
+    if len(rows) > 2:
+        lines.append(f"--only {rows[0]},{rows[1]} trains two of {len(rows)} methods")
+    return lines

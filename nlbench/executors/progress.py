@@ -41,6 +41,9 @@ LEAST_COLUMNS_FOR_BARS = 100
 # Of a run, before its end is estimated.
 STEPS_BEFORE_ESTIMATE = 10
 
+# A sweep that takes longer by its first epoch is announced, with what would make it faster.
+LONG_SECONDS = 600.0
+
 
 class Progress(Listener):
     """Show the progress of a sweep within a `with` block.
@@ -49,9 +52,17 @@ class Progress(Listener):
         total: number of runs to train.
         warnings: whether to print the warnings of records, each once.
         told: warnings that were printed already.
+        faster: what would make the sweep take less time, a line for each way.
     """
 
-    def __init__(self, total: int, *, warnings: bool = True, told: Iterable[str] = ()):
+    def __init__(
+        self,
+        total: int,
+        *,
+        warnings: bool = True,
+        told: Iterable[str] = (),
+        faster: Iterable[str] = (),
+    ):
         self._total = total
         self._warnings = warnings
         self._done = 0
@@ -60,6 +71,9 @@ class Progress(Listener):
         # Every record repeats the warnings of its data. Each is printed once.
         self._warned: set[str] = set(told)
         self._wait_reported = False
+        self._faster = tuple(faster)
+        # Whether the time of the whole sweep was estimated from the first epoch of a run.
+        self._estimated = False
 
         # What the last epoch of each run has reached, in words, by key.
         self._reached: dict[str, str] = {}
@@ -120,6 +134,9 @@ class Progress(Listener):
             self._show(spec, note=f"{at.part}, {where}")
             return
 
+        pace = self._paces.get(spec.key)
+        if pace is not None and pace.trains_since is None:
+            pace.trains_since = time.monotonic()
         reached = self._reached.get(spec.key, "")
         done = at.epoch + min(at.step / max(at.steps, 1), 1.0)
         # The first steps of a run take longer than those after them.
@@ -134,6 +151,9 @@ class Progress(Listener):
         )
         self._reached[spec.key] = reached
         self._advance(spec, epoch + 1, epochs, f"epoch {epoch + 1}/{epochs}  {reached}")
+        if epoch == 0 and not self._estimated and spec.key in self._paces:
+            self._estimated = True
+            self._announce(spec, epochs, self._paces[spec.key].since(metrics.get("seconds") or 0.0))
 
     def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
         # The bar stays where it is, because a helper network's epochs are not those of the run.
@@ -189,6 +209,26 @@ class Progress(Listener):
 
     def on_stop(self, line: str) -> None:
         self._print(line)
+
+    def _announce(self, spec: RunSpec, epochs: int, seconds: float) -> None:
+        """Print how long the sweep takes by the first epoch of a run, if that is long.
+
+        Args:
+            seconds: the time that the epoch has taken.
+        """
+        at_once = max(1, len(self._paces))
+        left = seconds * epochs * (self._total - self._done) / min(at_once, self._total)
+        if left <= LONG_SECONDS:
+            return
+        runs = "1 run takes" if self._total == 1 else f"{self._total} runs take"
+        lines = [
+            f"estimate: {runs} about {_duration(left)}, if all are like this one: an epoch of "
+            f"{spec.row} took {seconds:.3g} s, a run has {epochs}, and {at_once} "
+            f"{'is' if at_once == 1 else 'are'} trained at a time"
+        ]
+        lines += ["it would take less time with:"] if self._faster else []
+        for line in (*lines, *(f"  {way}" for way in self._faster)):
+            self._print(line)
 
     # ---- Printing --------------------------------------------------------------------------------
 
@@ -255,6 +295,7 @@ class _Pace:
 
     Attributes:
         began: when it began, on the monotonic clock.
+        trains_since: when its first step was reported; None before.
         duration: the seconds that it will have taken, as far as they are known.
 
     Args:
@@ -264,7 +305,14 @@ class _Pace:
     def __init__(self, first: float = 0.0):
         self._first = first
         self.began = time.monotonic()
+        self.trains_since: float | None = None
         self.duration: float | None = None
+
+    def since(self, least: float) -> float:
+        """Return the seconds since the first step, as far as they are known, or at least these."""
+        if self.trains_since is None:
+            return least
+        return max(least, time.monotonic() - self.trains_since)
 
     def end(self, done: float) -> float | None:
         """Return the end on the monotonic clock if the part `done` is finished; None at 0."""
@@ -298,6 +346,14 @@ class _Line(ProgressColumn):
     def render(self, task: Task) -> Text:
         text = printable(self._form.format(task=task))
         return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _duration(seconds: float) -> str:
+    """Return a long time in words, in two figures."""
+    for unit, length in (("days", 86_400), ("hours", 3_600)):
+        if seconds >= 1.95 * length:
+            return f"{float(f'{seconds / length:.2g}'):g} {unit}"
+    return f"{seconds / 60:.0f} minutes"
 
 
 def _name(spec: RunSpec) -> str:

@@ -48,7 +48,7 @@ class Case:
 
 CASES = (
     Case("`nlbench --help`", ["--help"], None),
-    Case("`nlbench list`", ["list"], None),
+    Case("`nlbench list methods`", ["list", "methods"], None),
     Case("`nlbench table`, 50 records", ["table"], True),
     Case("`nlbench run quick`, nothing to do", EPOCH, True),
     Case("one run of one epoch", [*EPOCH, "--only", "ce", "--seeds", "0"], False),

@@ -1,10 +1,12 @@
 """The executor that trains a sweep is chosen by its options, and is given the sweep's runs."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from sweeps import listener, sweep
 
-from nlbench import executors
+from nlbench import executors, hardware
 from nlbench.errors import SuiteError
 from nlbench.executors import base, local, workers
 
@@ -70,3 +72,33 @@ def test_a_sweep_gives_the_executor_its_runs_in_order_and_the_listener(tmp_path,
     assert given_options.device == CPU
     assert store is sw.store
     assert given_listener is reports
+
+
+def runs_of(rows, seeds, precision="float32", threads=1):
+    """Return runs of these rows and seeds."""
+    protocol = SimpleNamespace(precision=precision, threads=threads)
+    return [SimpleNamespace(row=row, seed=s, protocol=protocol) for row in rows for s in seeds]
+
+
+def test_what_would_make_a_sweep_faster_depends_on_what_is_left_unused(monkeypatch):
+    monkeypatch.setattr(hardware, "cores", lambda: 8)
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda device: False)
+    many = runs_of(["ce", "elr", "gce"], [0, 1, 2], "bfloat16", threads=2)
+
+    ways = base.ways_to_be_faster(many, CPU, 1)
+    assert [way.partition(" trains")[0] for way in ways] == [
+        "--set precision=auto",
+        "--jobs 4",
+        "--seeds 0",
+        "--only ce,elr",
+    ]
+
+    # All cores are busy.
+    busy = base.ways_to_be_faster(many, CPU, 4)
+    assert not any("--jobs" in way or "--set threads" in way for way in busy)
+    # One run cannot be divided among processes.
+    (threads,) = base.ways_to_be_faster(runs_of(["ce"], [0]), CPU, 1)
+    assert threads.startswith("--set threads=8 uses all 8 cores")
+
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda device: True)
+    assert base.ways_to_be_faster(runs_of(["ce"], [0], "bfloat16"), GPU, 1) == []

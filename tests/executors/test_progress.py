@@ -171,3 +171,59 @@ def test_the_request_to_stop_is_printed(capsys):
     with Progress(1) as progress:
         progress.on_stop("stopping; finished runs are kept.")
     assert capsys.readouterr().err == "stopping; finished runs are kept.\n"
+
+
+# --- The estimate of a sweep ----------------------------------------------------------------------
+
+FASTER = ["--jobs 2 trains 2 runs at the same time, and not 1"]
+
+
+def printed(capsys, clock, seconds, *, total=50, faster=FASTER, epochs=40):
+    """Return what is printed after a first epoch that has taken so long, and after a second."""
+    spec = run_spec()
+    with Progress(total, faster=faster) as progress:
+        progress.on_start(spec)
+        # Reading the data is no part of an epoch.
+        clock.now += 500
+        progress.on_step(spec, At("run", 0, epochs, 1, 100))
+        clock.now += seconds
+        progress.on_epoch(spec, 0, epochs, METRICS)
+        progress.on_epoch(spec, 1, epochs, METRICS)
+    return capsys.readouterr().err
+
+
+def test_a_sweep_that_takes_long_by_its_first_epoch_is_announced_once(capsys, clock):
+    assert printed(capsys, clock, 30) == (
+        "estimate: 50 runs take about 17 hours, if all are like this one: an epoch of ce took "
+        "30 s, a run has 40, and 1 is trained at a time\n"
+        "it would take less time with:\n"
+        "  --jobs 2 trains 2 runs at the same time, and not 1\n"
+    )
+    assert "1 run takes about 20 minutes" in printed(capsys, clock, 30, total=1)
+    assert "50 runs take about 3.2 days" in printed(capsys, clock, 138)
+    assert "less time" not in printed(capsys, clock, 30, faster=[])
+
+
+def test_a_sweep_of_ten_minutes_is_not_announced(capsys, clock):
+    # 50 runs of 40 epochs take 600 s.
+    assert printed(capsys, clock, 0.3) == ""
+    assert printed(capsys, clock, 0.31).startswith("estimate: 50 runs take about 10 minutes")
+
+
+def test_runs_at_the_same_time_share_the_time(capsys, clock):
+    first, second = run_spec("ce"), run_spec("gce", "1" * 16)
+    with Progress(50) as progress:
+        progress.on_start(first)
+        progress.on_start(second)
+        progress.on_epoch(first, 0, 40, {**METRICS, "seconds": 36.0})
+    assert "about 10 hours" in (err := capsys.readouterr().err)
+    assert "2 are trained at a time" in err
+
+
+def test_the_time_of_a_run_that_continues_tells_nothing(capsys, clock):
+    spec = run_spec()
+    with Progress(50) as progress:
+        progress.on_start(spec)
+        progress.on_resume(spec, 3, 40)
+        progress.on_epoch(spec, 3, 40, {**METRICS, "seconds": 36.0})
+    assert "estimate" not in capsys.readouterr().err
