@@ -98,6 +98,8 @@ class _Server:
         self._control = control
         # Numbers of the runs by the ids of their processes.
         self._numbers: dict[int, int] = {}
+        # Whether a process has ended.
+        self._has_ended = False
         # A signal writes a byte into this pipe, so that `select` returns when a process ends.
         self._wake, self._woken = os.pipe()
 
@@ -112,15 +114,17 @@ class _Server:
         selector.register(self._control, selectors.EVENT_READ)
         selector.register(self._wake, selectors.EVENT_READ)
         self._reply(READY)
-        remembered = False
+        remembers = False
         while True:
-            events = selector.select(None if remembered else 0)
+            # One run has ended, so that there are probably more. Each later one is spared a quarter
+            # of a second. Before, the first run and this process would take time from each other.
+            can_remember = self._has_ended and not remembers
+            events = selector.select(0 if can_remember else None)
             if not events:
-                # The first runs have been started. Each later one is spared a quarter of a second.
                 # A file that cannot be read is an error only of the run that needs it.
                 with contextlib.suppress(Exception):
                     code_hash.remember_loaded()
-                remembered = True
+                remembers = True
             for key, _ in events:
                 if key.fileobj is self._control:
                     request, handles = self._receive()
@@ -179,6 +183,7 @@ class _Server:
             pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 return
+            self._has_ended = True
             # Nor may anything go on that a method has started.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)

@@ -79,12 +79,9 @@ def preloaded(todo: Sequence[Todo], options: RunOptions) -> list[str]:
     found = {"nlbench.training.train"}
     for name in {run.spec.method for run in todo}:
         found |= set(_imports(options.methods[name].path))
-    datasets = {run.spec.condition.dataset for run in todo}
-    # These two are made by scikit-learn. Others may be image files.
-    made = {"digits", "gaussians"}
-    if datasets & made:
-        found.add("sklearn.datasets")
-    if datasets - made:
+    # These two are arrays from the beginning. Others may be image files.
+    arrays = {"digits", "gaussians"}
+    if {run.spec.condition.dataset for run in todo} - arrays:
         found.add(_server.DECODES)
     return sorted(found)
 

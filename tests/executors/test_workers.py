@@ -189,3 +189,15 @@ def test_more_threads_than_cores_are_warned_of(tmp_path, monkeypatch):
 
     expected = "--jobs 2 of 2 threads each are too many for 2 cores"
     assert any(line.startswith(expected) for line in warnings)
+
+
+def test_the_fork_server_imports_ahead_what_methods_name_and_no_more(tmp_path):
+    def ahead(row):
+        sw = sweep(tmp_path / row, {row: {}})
+        todo = [base.Todo(spec, None) for spec in sw.specs]
+        options = base.RunOptions((torch.device("cpu"),), tmp_path, sw.methods)
+        return [name for name in workers.preloaded(todo, options) if not name.startswith("torch")]
+
+    # Digits are read without scikit-learn, which takes more than a second to import.
+    assert ahead("ce") == ["nlbench.training.train"]
+    assert "sklearn.mixture" in ahead("dividemix")
