@@ -70,7 +70,8 @@ class Setting(NamedTuple):
     signed: bool = False
 
 
-@dataclass(frozen=True)
+# Equal is only the same object, since a batch must not compare all entries to find its table.
+@dataclass(frozen=True, eq=False)
 class Policy:
     """What a strong augmentation does.
 
@@ -90,12 +91,12 @@ class Policy:
     crop_first: bool = False
     cutout: str = ""
 
-    @property
+    @functools.cached_property
     def slots(self) -> int:
         """The largest number of operations of an entry."""
         return max(map(len, self.entries))
 
-    @property
+    @functools.cached_property
     def strengths(self) -> int:
         """The largest number of strengths of an operation, where each sign counts."""
         counts = [_count(setting) for entry in self.entries for setting in entry]
