@@ -1,19 +1,21 @@
-"""Compare ELR's training by nlbench with the loop that a user would write.
+"""Compare a method's training by nlbench with the loop that a user would write for ELR.
 
     python tests/benchmarks/training.py --model resnet8 --data-dir DIR \\
-        [--precision bfloat16] [--images 5120]
+        [--method disc] [--precision bfloat16] [--images 5120]
 
 "Ours" is a run as `nlbench run` trains it, of which only the training epochs are timed. "Theirs" is
-`straightforward.Loop` in another process. Both have the same model, images, given labels and batch
-size, and train an epoch in turn. Without --data-dir the pictures are random, which costs the same.
-The report has images per second, their ratio, and the parts of our time.
+`straightforward.Loop` in another process, which trains ELR whichever method is ours. Both have the
+same model, images, given labels and batch size, and train an epoch in turn. Without --data-dir the
+pictures are random, which costs the same. The report has images per second, their ratio, and the
+parts of our time. A method with phases is in those of the first epochs of a training of
+--rounds + 2 epochs; `every_method.py` measures each phase, beside cross entropy.
 """
 
 import argparse
 import dataclasses
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +100,20 @@ def read(data_dir: Path | None, count: int) -> Dataset:
     )
 
 
-def prepared(dataset: Dataset, protocol: Protocol) -> tuple[RunSpec, RunData]:
-    """Return the run of ELR under `protocol`, and its data with few images to score."""
+def prepared(
+    dataset: Dataset,
+    protocol: Protocol,
+    method: str = "elr",
+    params: Mapping[str, object] | None = None,
+    *,
+    row: str = "",
+) -> tuple[RunSpec, RunData]:
+    """Return the run of a method under `protocol`, and its data with few images to score.
+
+    Args:
+        params: hyperparameters that differ from the method's defaults.
+        row: its name in tables; the default is the method's.
+    """
     resolved = resolve.resolve(NOISE, dataset.info, Path())
     data = run_data.prepare(dataset, seed=0, noise=resolved, subset=protocol.subset)
     few = np.arange(min(SCORED, data.num_test))
@@ -108,10 +122,10 @@ def prepared(dataset: Dataset, protocol: Protocol) -> tuple[RunSpec, RunData]:
     )
 
     spec = RunSpec(
-        row="elr",
-        method="elr",
-        params={"beta": 0.7, "lam": 3.0},
-        condition=Condition("cifar10", "clean", resolved),
+        row=row or method,
+        method=method,
+        params=dict(params or {}),
+        condition=Condition(dataset.info.name, "clean", resolved),
         fingerprint=dataset.fingerprint,
         protocol=protocol,
         seed=0,
@@ -128,7 +142,7 @@ def measure(
     workers: int,
     graphs: bool | None = None,
 ) -> Measured:
-    """Train ELR for WARM_UP + `rounds` epochs, and the straightforward loop for one after each.
+    """Train for WARM_UP + `rounds` epochs, and the straightforward loop for one after each.
 
     The run's protocol must have one epoch more, in which steps are profiled.
     """
@@ -176,7 +190,7 @@ def measure(
         record = train(spec, data, options, store, listener)
 
     if record.status != "done":
-        raise RuntimeError(f"the run of ELR is {record.status}: {record.error}")
+        raise RuntimeError(f"the run of {spec.method} is {record.status}: {record.error}")
     return result
 
 
@@ -189,7 +203,9 @@ def report(spec: RunSpec, data: RunData, device: torch.device, measured: Measure
     images = f"{data.num_train} images of {data.info.title}"
     if data.variant:
         images += f" ({data.variant})"
-    yield f"{_machine(protocol, device)}. ELR, {images}, batch {protocol.batch_size}."
+    yield (
+        f"{machine(protocol, device)}. Method {spec.method}, {images}, batch {protocol.batch_size}."
+    )
     yield ""
 
     yield from _speeds(protocol.precision, measured)
@@ -205,13 +221,13 @@ def report(spec: RunSpec, data: RunData, device: torch.device, measured: Measure
     yield _peak(protocol, data, device, statistics.median(measured.ours))
 
 
-def _machine(protocol: Protocol, device: torch.device) -> str:
+def machine(protocol: Protocol, device: torch.device) -> str:
     """Return the processor (and the GPU), threads and torch's version in words."""
     processor, cores = hardware.processor(), hardware.cores()
-    machine = f"{processor}, {cores} cores, {protocol.threads} threads, torch {torch.__version__}"
+    found = f"{processor}, {cores} cores, {protocol.threads} threads, torch {torch.__version__}"
     if device.type == "cuda":
-        machine = f"{torch.cuda.get_device_name(device)}; {machine}"
-    return machine
+        found = f"{torch.cuda.get_device_name(device)}; {found}"
+    return found
 
 
 def _speeds(precision: str, measured: Measured) -> Iterator[str]:
@@ -220,7 +236,7 @@ def _speeds(precision: str, measured: Measured) -> Iterator[str]:
     yield "| --- | ---: | ---: |"
     for name, values, form in (
         (f"nlbench, {precision}", measured.ours, ".1f"),
-        ("straightforward, float32", measured.theirs, ".1f"),
+        ("straightforward ELR, float32", measured.theirs, ".1f"),
         ("ratio, round by round", measured.ratios, ".2f"),
     ):
         median = f"{statistics.median(values):{form}}"
@@ -270,6 +286,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--method", default="elr", help="with the defaults of its hyperparameters")
     parser.add_argument("--model", default="resnet8")
     parser.add_argument(
         "--data-dir", type=Path, help="the folder of CIFAR-10; without it, random pictures"
@@ -315,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "subset": subset,
     }
     protocol = protocols.resolve("cifarn-02", "cifar10", values)
-    spec, data = prepared(dataset, protocol)
+    spec, data = prepared(dataset, protocol, given.method)
 
     measured = measure(
         spec,
