@@ -1,16 +1,23 @@
 """Strong views of images in memory: what they are made of, and where their draws belong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from nlbench import registry
 from nlbench.data.datasets import cifar10
 from nlbench.errors import SuiteError
 from nlbench.ops import strong_reference
 from nlbench.ops.policies import POLICIES
 from nlbench.plan.fit import misfits
 from nlbench.plan.protocol import resolve
+from nlbench.plan.spec import Condition, RunSpec
+from nlbench.results.store import Store
+from nlbench.training.context import Listener, RunOptions
+from nlbench.training.helper import HelperNetworks
 from nlbench.training.images import Images
 
 MEAN, STD = np.array(cifar10.INFO.mean), np.array(cifar10.INFO.std)
@@ -152,3 +159,19 @@ def test_files_have_no_reflected_crops(tmp_path):
         "augment: reflect-crop-flip is for images in memory, and those of "
         f"{webvision.INFO.title} are files: use crop-flip"
     ]
+
+
+def test_methods_with_strong_views_share_helper_networks_with_the_others(tmp_path):
+    """A helper network with the common loss sees weak views alone."""
+    condition = Condition("cifar10", "clean", {"kind": "symmetric", "rate": 0.4})
+    protocol = resolve("cifar", "cifar10")
+    spec = RunSpec("row", "disc", {}, condition, "f", protocol, 0)
+    options = RunOptions(
+        devices=(torch.device("cpu"),), data_dir=tmp_path, methods=registry.method_files([])
+    )
+    keys = set()
+    for version in (0, 2):
+        of_version = replace(spec, strong_views=version)
+        helpers = HelperNetworks(of_version, options, Store(tmp_path), Listener())
+        keys.add(helpers._fit_key("noisy", "ce", 2))
+    assert len(keys) == 1
