@@ -141,7 +141,7 @@ def files_of(method, model="digits_cnn", dataset="digits"):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("mixmatch", {"dividemix", "pes"}),
+        ("mixmatch", {"disc", "dividemix", "pes"}),
         ("transition", {"forward", "backward"}),
         ("over_parameterisation", {"sop", "sop-plus"}),
         ("elr", set(METHODS)),
