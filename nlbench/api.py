@@ -125,7 +125,6 @@ class Sweep:
             checkpoint_epochs=checkpoint_epochs,
             ends=ends,
         )
-        executor = executors.choose(options)
 
         # Workers would otherwise download the same weights at the same time.
         for model, weights in {(spec.protocol.model, spec.protocol.weights) for spec in todo}:
@@ -146,8 +145,11 @@ class Sweep:
         self._warn_of_lost_rows(plan)
         self._warn_of_slowness(todo, options.device, options.jobs)
         self.store.write_plan(plan)
-        planned = [base.Todo(spec, self.state.ages[spec.key]) for spec in todo]
-        executor.execute(planned, options, self.store, listener or base.Listener())
+        # Importing an executor takes a moment, which a suite that is done can do without.
+        if todo:
+            planned = [base.Todo(spec, self.state.ages[spec.key]) for spec in todo]
+            executor = executors.choose(options)
+            executor.execute(planned, options, self.store, listener or base.Listener())
         self._require_results()
         # The process of a run may have been killed after its record was written. Where this call
         # ends the suite, no other would remove what it left.
@@ -157,12 +159,12 @@ class Sweep:
         self, jobs: Jobs | None, todo: Sequence[RunSpec], devices: Sequence[torch.device]
     ) -> int:
         """Return how many runs may go on at the same time, as `RunOptions.jobs`."""
-        from nlbench.executors import workers
+        from nlbench.executors import base
 
         if self.executor.name == RAY:
             # Ray knows for how many each node has room.
             return jobs if isinstance(jobs, int) else 0
-        return workers.count_jobs(jobs or 1, todo, devices)
+        return base.count_jobs(jobs or 1, todo, devices)
 
     def ways_to_be_faster(self, jobs: Jobs | None) -> list[str]:
         """Return what would make the runs to do take less time, a line for each way.

@@ -11,7 +11,7 @@ import torch
 
 from nlbench import code_hash, hardware
 from nlbench.errors import SuiteError
-from nlbench.plan.options import parse_devices
+from nlbench.plan.options import Jobs, parse_devices
 from nlbench.plan.spec import RunSpec
 from nlbench.registry import MethodFile
 from nlbench.results.store import Store
@@ -29,6 +29,7 @@ __all__ = [
     "Todo",
     "Trained",
     "age_of",
+    "count_jobs",
     "device_of_cluster",
     "load_trained",
     "pick_devices",
@@ -174,6 +175,21 @@ def _existing(name: str) -> torch.device:
         gpus = "1 GPU" if count == 1 else f"{count or 'no'} GPUs"
         raise SuiteError(f"--device {name}: torch sees {gpus} here; use cpu")
     return torch.device(name)
+
+
+def count_jobs(jobs: Jobs, todo: Sequence[RunSpec], devices: Sequence[torch.device]) -> int:
+    """Return the number of runs to train at the same time on each device.
+
+    "auto" is 1 on a GPU. On a CPU it is as many as there are cores for the threads of each run.
+
+    Raises: SuiteError for less than 1.
+    """
+    if jobs == "auto":
+        threads = max((spec.protocol.threads for spec in todo), default=1)
+        return 1 if devices[0].type == "cuda" else max(1, hardware.cores() // threads)
+    if jobs < 1:
+        raise SuiteError(f"--jobs {jobs}: must be at least 1, or auto")
+    return jobs
 
 
 # ---- Time ---------------------------------------------------------------------------------------

@@ -13,36 +13,17 @@ from pathlib import Path
 
 import torch
 
-from nlbench import hardware
-from nlbench.errors import SuiteError
 from nlbench.executors import _server
 from nlbench.executors._budget import Budget
 from nlbench.executors._processes import Runs
 from nlbench.executors._stopping import StopSignals
 from nlbench.executors._sweep import Sweep
 from nlbench.executors.base import Todo
-from nlbench.plan.options import Jobs
-from nlbench.plan.spec import RunSpec
 from nlbench.results.store import Store
 from nlbench.training.context import Listener, RunOptions
 
 # Packages that the fork server may import ahead, because they start no threads that matter.
 _PRELOADED = ("numpy", "scipy", "sklearn", "torch")
-
-
-def count_jobs(jobs: Jobs, todo: Sequence[RunSpec], devices: Sequence[torch.device]) -> int:
-    """Return the number of runs to train at the same time on each device.
-
-    "auto" is 1 on a GPU. On a CPU it is as many as there are cores for the threads of each run.
-
-    Raises: SuiteError for less than 1.
-    """
-    if jobs == "auto":
-        threads = max((spec.protocol.threads for spec in todo), default=1)
-        return 1 if devices[0].type == "cuda" else max(1, hardware.cores() // threads)
-    if jobs < 1:
-        raise SuiteError(f"--jobs {jobs}: must be at least 1, or auto")
-    return jobs
 
 
 def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: Listener) -> None:

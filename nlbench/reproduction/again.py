@@ -146,14 +146,14 @@ def _train(
     listener: Listener,
 ) -> None:
     from nlbench import executors
-    from nlbench.executors import base, workers
+    from nlbench.executors import base
 
     run_options = base.RunOptions(
         devices=devices,
         data_dir=source.places.data_dir,
         methods=source.methods,
         checkpoint_seconds=_CHECKPOINT_SECONDS,
-        jobs=workers.count_jobs(options.jobs, specs, devices),
+        jobs=base.count_jobs(options.jobs, specs, devices),
         timeout_seconds=60 * options.timeout,
         save_probabilities=how.probabilities,
         record_gradients=how.gradients,

@@ -141,12 +141,12 @@ def test_how_many_jobs(tmp_path, monkeypatch):
     # Each run has three threads.
     for cores, expected in ((1, 1), (5, 1), (6, 2), (16, 5)):
         monkeypatch.setattr(hardware, "cores", lambda cores=cores: cores)
-        assert workers.count_jobs("auto", todo, cpu) == expected
+        assert base.count_jobs("auto", todo, cpu) == expected
 
-    assert workers.count_jobs("auto", todo, gpus) == 1
-    assert workers.count_jobs(7, todo, gpus) == 7
+    assert base.count_jobs("auto", todo, gpus) == 1
+    assert base.count_jobs(7, todo, gpus) == 7
     with pytest.raises(SuiteError, match="--jobs 0: must be at least 1"):
-        workers.count_jobs(0, todo, cpu)
+        base.count_jobs(0, todo, cpu)
 
 
 def test_runs_are_spread_over_the_devices(tmp_path):
