@@ -371,7 +371,17 @@ def test_a_method_is_not_capturable_unless_it_says_so():
     ],
     ids=str,
 )
-def test_a_graph_of_whole_steps_gives_the_bits_of_steps_as_they_are(name, options, tmp_path):
+def test_a_graph_of_whole_steps_gives_the_bits_of_steps_as_they_are(
+    name, options, tmp_path, monkeypatch
+):
+    recorded = []
+    record = capture.CudaRecorder.record
+    monkeypatch.setattr(
+        capture.CudaRecorder,
+        "record",
+        lambda own, step: (recorded.append(1), record(own, step))[1],
+    )
+
     def on_gpu(out, methods, **options):
         suite = {
             "name": "t",
@@ -385,3 +395,4 @@ def test_a_graph_of_whole_steps_gives_the_bits_of_steps_as_they_are(name, option
 
     plain, whole = both(tmp_path, {name: CAPTURABLE[name]}, sweep=on_gpu, **options)
     assert whole == plain
+    assert recorded
