@@ -190,7 +190,7 @@ def test_a_cell_leads_to_its_runs_with_everything_about_them(store, plain):
     # In tenths of a percent.
     assert run["curves"]["test_accuracy"] == [700, 575]
     assert run["metrics"]["last"] == 0.575
-    assert found["suites"][0]["command"] == "nlbench run s.yaml --out results"
+    assert found["suites"][0]["command"] == "nlbench run s.yaml"
 
 
 def test_a_metric_that_is_no_share_is_in_its_unit(store):
