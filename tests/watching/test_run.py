@@ -152,8 +152,14 @@ def test_what_the_user_can_mend_is_said_before_anything_is_trained(
     }
     for text, message in cases.items():
         sw = sweep(tmp_path / "store", {"ce": {}})
-        with pytest.raises(UserError, match=message):
-            watched(sw, [text])
+        lines = []
+        with (
+            pytest.raises(UserError, match=message),
+            watching([text], sw.store.root, lines.append),
+        ):
+            pass
+        # The error says it, and no training goes on.
+        assert lines == []
     sw = sweep(tmp_path / "store", {"ce": {}})
     monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install"):
