@@ -211,11 +211,8 @@ class Sweep:
 
     def _methods_without_parts(self) -> set[str]:
         """Return the methods of the suite that have no `gradient_parts`."""
-        from nlbench.method import Method
-
         names = {spec.method for spec in self.specs}
-        found = {name: registry.load_method(self.methods[name]) for name in names}
-        return {n for n, cls in found.items() if cls.gradient_parts is Method.gradient_parts}
+        return {name for name in names if not registry.tells_parts(self.methods[name])}
 
     def _require_results(self) -> None:
         """Raise StoreError where runs have ended and their records or the plan are not there."""
