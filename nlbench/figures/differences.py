@@ -158,7 +158,7 @@ def _draw_interval(axes: Axes, found: Interval, place: int) -> None:
         [place],
         marker="o" if found.kind == "paired" else "s",
         markersize=4.2,
-        markerfacecolor=colour if differs else "white",
+        markerfacecolor=colour if differs else style.PAPER,
         markeredgecolor=colour,
         markeredgewidth=0.9,
         linestyle="none",
