@@ -25,9 +25,10 @@ def texts_of(figure):
     return [text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text"))]
 
 
-def column(place, seeds, name, epochs=4):
+def column(place, seeds, name, epochs=4, **options):
     """Return the values of a column of the made-up histories, (seeds, epochs)."""
-    return np.array([[e[name] for e in history_of(place, seed, epochs)] for seed in seeds])
+    histories = [history_of(place, seed, epochs, **options) for seed in seeds]
+    return np.array([[epoch[name] for epoch in history] for history in histories])
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +224,21 @@ def test_gradients_are_drawn_by_term_and_kind_of_example(tmp_path):
     assert legend == ["cross entropy"]
 
 
+def test_a_point_of_many_epochs_is_a_mean_over_neighbours(tmp_path):
+    results = write_results(tmp_path, rows=("ce",), columns=_GRADIENTS, epochs=420)
+    figure = KINDS["gradient"].draw(results)
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == _GRADIENTS[0]]
+    values = column(0, range(3), _GRADIENTS[0], 420, columns=_GRADIENTS)
+    # Six epochs, because five are an odd number.
+    assert len(line.get_xdata()) == 70
+    assert line.get_xdata()[:2].tolist() == [3.5, 9.5]
+    np.testing.assert_allclose(line.get_ydata()[1], values[:, 6:12].mean(), rtol=1e-12)
+    (band,) = figure.axes[0].collections
+    corners = {tuple(vertex) for vertex in band.get_paths()[0].vertices.tolist()}
+    assert {(9.5, values[:, 6:12].min()), (9.5, values[:, 6:12].max())} <= corners
+    assert "Lines: means over seeds and 6 epochs." in figure.notes[0]
+
+
 def test_gradients_that_were_not_recorded(results):
     with pytest.raises(NothingToDraw, match=r"--record-gradients.*ce and elr"):
         KINDS["gradient"].draw(results)
@@ -247,6 +263,21 @@ def test_noise_rates_are_in_order_with_clean_labels_as_rate_0(tmp_path):
         np.testing.assert_allclose(x, [0.0, 0.2, 0.4])
         cells = [results.cell(row, condition, "last") for condition in (0, 2, 1)]
         np.testing.assert_allclose(y, [cell.mean for cell in cells], rtol=1e-12)
+
+
+def test_bars_at_one_rate_stand_beside_each_other(tmp_path):
+    results = write_results(tmp_path, rows=("ce", "elr", "gce"), conditions=_RATES)
+    axes = KINDS["noise-rate"].draw(results).axes[0]
+    places = []
+    for bar in axes.collections:
+        place = bar.get_segments()[0][0]
+        assert place[0] == 0.0
+        places.append(bar.get_transform().transform(place)[0])
+    apart = np.diff(sorted(places))
+    assert len(apart) == 2
+    np.testing.assert_allclose(apart, 1.2 / 72 * axes.figure.dpi, rtol=1e-6)
+    # Nobody has moved the panel to make room for them.
+    assert axes.get_xlim() == pytest.approx((-0.02, 0.42))
 
 
 @pytest.mark.parametrize("conditions", [CONDITIONS, _RATES[2:]])

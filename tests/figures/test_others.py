@@ -7,7 +7,7 @@ import pytest
 from made_figures import matrices_of, write_results
 
 from nlbench.errors import SuiteError
-from nlbench.figures import KINDS, NothingToDraw, Options
+from nlbench.figures import KINDS, NothingToDraw, Options, style
 from nlbench.figures.apart import labels_apart
 from nlbench.figures.lines import spread
 from nlbench.results.analysis import analyse
@@ -95,6 +95,15 @@ def test_points_are_means_of_the_seeds_that_are_done(results):
     assert "1 thread, 1 run at a time" in figure.notes[0]
 
 
+@pytest.mark.parametrize("rows", [("ce",), ("ce", "elr")])
+def test_the_dotted_line_is_explained_where_there_is_one(tmp_path, rows):
+    # elr takes longer and is better, so that a line joins the two.
+    figure = KINDS["cost"].draw(write_results(tmp_path, rows=rows))
+    (front,) = [line for line in figure.axes[0].lines if line.get_label() == "_front"]
+    assert len(front.get_xdata()) == len(rows)
+    assert ("dotted line" in figure.notes[0]) == (len(rows) > 1)
+
+
 def test_passes_do_without_a_note_on_the_machine(results):
     figure = KINDS["cost"].draw(results, Options(cost="passes"))
     assert "thread" not in figure.notes[0]
@@ -137,7 +146,7 @@ def test_differences_are_those_of_the_analysis(results):
         assert point.get_xdata()[0] == found.mean
         (segment,) = bar.get_segments()
         assert segment[:, 0].tolist() == [found.low, found.high]
-        filled = point.get_markerfacecolor() != "white"
+        filled = point.get_markerfacecolor() != style.PAPER
         assert filled == (not found.low <= 0 <= found.high)
     # A row of which a seed diverged has no mean to compare.
     assert words[names.index("gce")] == "1 of 3 diverged"
