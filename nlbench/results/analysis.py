@@ -21,7 +21,7 @@ from nlbench.results.statistics.pairs import Pair
 __all__ = ["LEVEL", "Analysis", "Interval", "Pair", "RowAnalysis", "analyse", "baseline_of"]
 
 Adjust = Literal["auto", "tukey", "holm"]
-LEVEL = 0.95
+LEVEL = pairs.LEVEL
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class RowAnalysis:
         rank_low: the best rank that the row may have, all rows together; 1 is the best.
         rank_high: the worst one.
         minus_baseline: the row minus the baseline, paired where they share two seeds. `low` and
-            `high` are for this difference alone, `p` is Holm's over the rows.
+            `high` are for this difference alone, `p` is Holm's over the rows. A row that is not
+            ranked has one, too: over the `n` seeds that have a value, which says nothing about
+            those that diverged.
         minus_baseline_welch: the same, as if the seeds of the rows had nothing in common.
         minus_best: the row minus the best of the others, by Hsu, all rows together.
     """
@@ -74,7 +76,7 @@ class Analysis:
         rows: the best mean first; rows without a value last, in the order of the suite.
         pairs: all pairs of ranked rows that have a test or at least a difference.
         adjust: how the pairs are adjusted, "tukey" or "holm".
-        level: 1 minus the probability of any false difference.
+        level: 1 minus the probability of any false difference that the tests are made for.
         baseline: the row that differences are taken to.
         smallest_difference: the true difference that the table finds with probability 0.8.
         seeds: the fewest seeds that a ranked row has.

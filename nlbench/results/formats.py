@@ -114,7 +114,8 @@ def parts_that_fit(
 
 def _widths(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
     columns = zip(headings, *lines, strict=True)
-    return [max(map(len, column)) for column in columns]
+    # "-:" is the shortest rule that Markdown reads.
+    return [max(2, *map(len, column)) for column in columns]
 
 
 def _markdown_table(

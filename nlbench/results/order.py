@@ -106,7 +106,7 @@ def _ambiguous(results: Results, name: str) -> str:
     return (
         f"--sort {name}: {results.suite} has {len(results.conditions)} datasets and noises, and "
         f"{name} orders the rows differently under each. Sort by one of them, {_quoted(results)}; "
-        f"or print a table for each: --group-by dataset,noise --sort {name}"
+        "or print a table for each with --group-by dataset,noise, too"
     )
 
 

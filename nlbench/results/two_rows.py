@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nlbench.errors import SuiteError, did_you_mean
-from nlbench.results import notes, two_rows_text
+from nlbench.results import notes, two_rows_text, wording
 from nlbench.results.analysis import RowAnalysis, analyse
 from nlbench.results.cells import Cell, Results
 from nlbench.results.metrics import METRICS, check_metric
@@ -47,11 +47,13 @@ class Power:
 
     Attributes:
         smallest: the true difference that the seeds of today find with probability 0.8.
+        seeds: how many these are: pairs of runs, or, not paired, those of the smaller sample.
         asked: the difference that was asked for, if any.
         needed: the seeds that find it; None for more than 10,000, or where none was asked for.
     """
 
     smallest: float
+    seeds: int
     asked: float | None = None
     needed: int | None = None
 
@@ -165,7 +167,7 @@ def _compared(a: Side, b: Side, options: Options) -> Comparison:
         if not cell.values:
             raise SuiteError(
                 f"{side.results.suite}, {side.results.conditions[side.condition]}: {side.row} has "
-                f"no value of {METRICS[options.metric].heading}{_why_empty(cell)}"
+                f"no value of {METRICS[options.metric].heading}{_why_empty(side, cell)}"
             )
 
     together = _runs_belong_together(a, b)
@@ -213,8 +215,13 @@ def _paired(a: Cell, b: Cell) -> Interval | None:
     )
 
 
-def _why_empty(cell: Cell) -> str:
-    return f": all its {cell.failed} runs failed or diverged" if cell.failed else " yet"
+def _why_empty(side: Side, cell: Cell) -> str:
+    done = side.results.cell(side.row, side.condition, "last").values
+    if done:
+        return f": its {wording.counted(len(done), 'finished run')} did not measure it"
+    if cell.failed:
+        return f": {wording.counted(cell.failed, 'run')} of it failed or diverged, and none is done"
+    return " yet"
 
 
 def _names(a: Side, b: Side) -> tuple[str, str]:
@@ -242,7 +249,7 @@ def _power(a: Cell, b: Cell, asked: float | None, together: bool) -> Power | Non
     if smallest is None:
         return None
     needed = None if asked is None else power.seeds_needed(asked, design)
-    return Power(smallest, asked, needed)
+    return Power(smallest, seeds, asked, needed)
 
 
 # ---- May these be compared? ---------------------------------------------------------------------

@@ -27,9 +27,14 @@ def sentence(found: Comparison) -> str:
             f"with {wording.counted(min(found.a.n, found.b.n), 'seed')} it cannot be told whether "
             f"{a} and {b} differ."
         )
-    ends = f"{_signed(interval.low, found.metric)} to {_signed(interval.high, found.metric)}"
+    # Where a seed of a row diverged, no difference is known.
+    where = "where neither diverged, " if found.a.diverged or found.b.diverged else ""
+    low, high = _signed(interval.low, found.metric), _signed(interval.high, found.metric)
     if interval.p >= 1 - LEVEL:
-        return f"{a} and {b} cannot be told apart: {a} minus {b} is between {ends} (95%)."
+        return (
+            f"{where}{a} and {b} cannot be told apart: {a} minus {b} is between {low} and {high} "
+            "(95%)."
+        )
 
     lower = METRICS[found.metric].lower_is_better
     is_better = (interval.mean > 0) != bool(lower)
@@ -39,7 +44,9 @@ def sentence(found: Comparison) -> str:
     size = f"{METRICS[found.metric].scale * abs(interval.mean):.2f}"
     if METRICS[found.metric].is_share:
         size += " points"
-    return f"{a} is {word} than {b} by {size} (95% interval of {a} minus {b}: {ends})."
+    return (
+        f"{where}{a} is {word} than {b} by {size} (95% interval of {a} minus {b}: {low} to {high})."
+    )
 
 
 def _signed(value: float, metric: str) -> str:
@@ -84,10 +91,10 @@ def _of_power(found: Comparison) -> list[str]:
     if found.power is None:
         return []
     smallest = wording.points(found.power.smallest, found.metric)
-    seeds = min(found.a.n, found.b.n)
+    seeds = wording.counted(found.power.seeds, "seed")
     below = [
-        f"With {wording.counted(seeds, 'seed')} a true difference of {smallest} is found with "
-        f"probability {power.POWER:g}, in this pair alone."
+        f"With {seeds} a true difference of {smallest} is found with probability {power.POWER:g}, "
+        "in this pair alone."
     ]
     if found.power.asked is None:
         return below

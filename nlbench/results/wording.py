@@ -7,12 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nlbench.results.metrics import METRICS
-from nlbench.results.statistics import power
+from nlbench.results.statistics import pairs, power
 
 if TYPE_CHECKING:
     from nlbench.results.analysis import Analysis, RowAnalysis
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+_TESTS = {
+    "tukey": "Tukey's test with one spread for all rows and seeds as blocks",
+    "holm": "a paired t test of each pair, with Holm's correction",
+}
+_FINDS = f"the test finds a true difference of that size with probability {power.POWER:g}"
 
 # More names than this do not help a reader.
 _MOST_NAMES = 6
@@ -86,6 +92,8 @@ def _ties(analysis: Analysis, better: Sequence[tuple[str, str]]) -> str:
     neither = METRICS[analysis.metric].lower_is_better is None
     best, better_than = ("highest", "higher than") if neither else ("best", "better than")
     beaten = set(better)
+    if not beaten and len(rows) == 2:
+        return f"{names(rows)} cannot be told apart"
     if not beaten:
         return f"no two of the {number(len(rows))} rows can be told apart"
     first = rows[0]
@@ -152,16 +160,72 @@ def _of_test(analysis: Analysis, why: str) -> str:
     tested = sum(pair.p is not None for pair in analysis.pairs)
     if not tested:
         return ""
-    test = "a paired t test of each pair, with Holm's correction"
     doubt = f" Tukey's test is not used: {why}." if why else ""
     if analysis.adjust == "tukey":
-        test = "Tukey's test with one spread for all rows and seeds as blocks"
         doubt = " Holm's test may be the better one: the rows spread differently." if why else ""
+
+    level = f"{100 * (1 - analysis.level):g}% for"
+    if tested == 1:
+        level += " a false difference"
+    else:
+        level += f" any false difference among all {tested} pairs"
+        if analysis.adjust == "tukey":
+            level += _if_alike(analysis.level, known_to_differ=bool(why))
     return (
-        f"ties: rows that share a letter cannot be told apart ({test}; "
-        f"{100 * (1 - analysis.level):g}% for all {tested} pair{'s' * (tested != 1)} "
-        f"together).{doubt}"
+        f"ties: rows that share a letter cannot be told apart ({_TESTS[analysis.adjust]}; "
+        f"{level}).{doubt}"
     )
+
+
+def _if_alike(level: float, known_to_differ: bool = False) -> str:
+    """Say that Tukey's test needs rows that spread alike, and what becomes of others.
+
+    Args:
+        known_to_differ: whether the seeds show that they do not.
+    """
+    if known_to_differ:
+        return " if the rows spread alike"
+    # Few seeds do not always show that the spreads differ.
+    most = f"up to {pairs.MOST_FALSE}%" if level == pairs.LEVEL else "more"
+    return f" if the rows spread alike, {most} if they do not"
+
+
+def of_several(analyses: Sequence[Analysis]) -> list[str]:
+    """Return the notes that the sentences of several conditions need, each of them once."""
+    found = []
+    tested = [one for one in analyses if one.test]
+    if tested:
+        level = f"{100 * (1 - tested[0].level):g}% for any false difference in a column"
+        if any(one.adjust == "tukey" and len(one.pairs) > 1 for one in tested):
+            level += _if_alike(tested[0].level)
+        found.append(f"In words: rows are told apart by {_tests(tested)}; {level}.")
+    if any(one.smallest_difference and one.seeds > 1 for one in analyses):
+        found.append(f"Seeds see a difference if {_FINDS}.")
+
+    errors: dict[str, list[str]] = {}
+    for one in analyses:
+        if one.test_error is not None and one.num_test is not None:
+            text = f"{points(one.test_error, one.metric)} over {one.num_test:,}"
+            errors.setdefault(text, []).append(one.condition)
+    if errors:
+        parts = [f"{text} test examples ({', '.join(on)})" for text, on in errors.items()]
+        if len(errors) == 1:
+            parts = [f"{text} test examples" for text in errors]
+        found.append(
+            f"Sampling error of the test set, one standard error for the best row: "
+            f"{'; '.join(parts)}. It says nothing about seeds."
+        )
+    return found
+
+
+def _tests(analyses: Sequence[Analysis]) -> str:
+    """Name the test of these conditions, or each test with its conditions."""
+    used: dict[str, list[str]] = {}
+    for one in analyses:
+        used.setdefault(one.adjust, []).append(one.condition)
+    if len(used) == 1:
+        return _TESTS[analyses[0].adjust]
+    return "; ".join(f"{_TESTS[name]} ({', '.join(on)})" for name, on in used.items())
 
 
 def _of_limits(analysis: Analysis) -> list[str]:
@@ -195,6 +259,6 @@ def _incomplete(rows: Sequence[RowAnalysis]) -> str:
 def _of_power(analysis: Analysis) -> str:
     seeds = number(analysis.seeds).capitalize()
     return (
-        f"{seeds} seeds see a difference if the test finds a true difference of that size with "
-        f"probability {power.POWER:g}; `nlbench compare` says how many seeds another one needs."
+        f"{seeds} seeds see a difference if {_FINDS}; `nlbench compare` says how many seeds "
+        "another one needs."
     )

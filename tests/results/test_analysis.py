@@ -118,7 +118,12 @@ def test_a_diverged_seed_is_counted_and_its_row_is_not_ranked(store):
     assert "Not ranked: elr (2 of 5 seeds diverged)." in found.sentence
     assert found.sentence.startswith("gce is better than ce")
     # The difference over the seeds that both have is there, and says how many there are.
+    expected = [GOOD[seed] - BAD[seed] for seed in (0, 2, 4)]
     assert elr.minus_baseline.n == 3
+    assert elr.minus_baseline.mean == pytest.approx(sum(expected) / 3)
+    assert elr.minus_baseline.low < elr.minus_baseline.mean
+    text = " ".join(tables.render(plan_from(results, store), store).split())
+    assert "Seeds of elr that diverged are left out of it." in text
 
 
 def test_failed_and_missing_seeds_are_compared_over_the_common_ones(store):
@@ -198,6 +203,27 @@ def test_equal_spreads_have_tukeys_test(store):
     assert (found.adjust, "Tukey's test" in found.test) == ("tukey", True)
 
 
+def test_the_note_says_how_often_a_table_has_a_false_difference(store):
+    values = {"ce": BAD, "elr": GOOD, "gce": ALSO_GOOD}
+    alike = results_of(store, values)
+    text = "% for any false difference among all 3 pairs if the rows spread alike, "
+    assert f"5{text}up to 13% if they do not)." in analyse(alike, 0).test
+    assert f"10{text}more if they do not)." in analyse(alike, 0, level=0.9).test
+    assert "5% for any false difference among all 3 pairs)." in (
+        analyse(alike, 0, adjust="holm").test
+    )
+    # Where the seeds show that the spreads differ, the next sentence says so.
+    wild = results_of(Memory(), {**values, "mae": [0.2, 0.9, 0.5, 0.8, 0.3]})
+    assert "if the rows spread alike). Holm's" in analyse(wild, 0, adjust="tukey").test
+    two = results_of(Memory(), {"ce": BAD, "elr": GOOD})
+    assert "; 5% for a false difference)." in analyse(two, 0).test
+
+
+def test_two_rows_that_cannot_be_told_apart_are_named(store):
+    found = analyse(results_of(store, {"elr": GOOD, "gce": ALSO_GOOD}), 0)
+    assert found.sentence.startswith("elr and gce cannot be told apart; five seeds see")
+
+
 def test_differences_to_the_baseline_are_those_of_the_table(store):
     results = results_of(store, {"ce": BAD, "elr": GOOD, "gce": ALSO_GOOD})
     found, printed = analyse(results, 0), results.differences("ce", 0)
@@ -260,6 +286,37 @@ def test_the_table_has_letters_and_the_sentence(store):
 def test_a_table_of_one_seed_has_no_letters(store):
     plan = plan_from(results_of(store, {"ce": [0.7], "elr": [0.9]}, seeds=1), store)
     assert "ties" not in tables.render(plan, store)
+
+
+def test_differences_to_a_row_say_how_many_tests_they_count(store):
+    values = {"ce": BAD, "elr": GOOD, "gce": ALSO_GOOD}
+    plan = plan_from(results_of(store, values), store)
+    assert "p-value of a paired t test, one of 2 tests." in flat(tables.render(plan, store))
+    two = Memory()
+    plan = plan_from(results_of(two, {"ce": BAD, "elr": GOOD}), two)
+    assert "with the p-value of a paired t test." in flat(tables.render(plan, two))
+    one = Memory()
+    plan = plan_from(results_of(one, {"ce": [0.7], "elr": [0.9]}, seeds=1), one)
+    assert "; a p-value needs two seeds that both rows have." in flat(tables.render(plan, one))
+
+
+def test_p_values_that_disagree_with_letters_are_explained(store):
+    # By the paired t test elr differs from ce as one of 3 comparisons, and not as one of 6.
+    apart = [0.004, 0.012, 0.020, 0.014, 0.026]
+    values = {"ce": GOOD, "elr": [v + d for v, d in zip(GOOD, apart, strict=True)]}
+    values["mae"] = [0.2, 0.9, 0.5, 0.8, 0.3]
+    values["sl"] = [0.6, 0.1, 0.4, 0.2, 0.5]
+    text = flat(tables.render(plan_from(results_of(store, values), store), store))
+    assert "p and letters disagree for elr beside ce: p counts 3 differences, the letters 6" in text
+
+    alike = {"ce": BAD, "elr": GOOD, "gce": ALSO_GOOD}
+    other = Memory()
+    text = tables.render(plan_from(results_of(other, alike), other), other)
+    assert "disagree" not in text
+
+
+def flat(text):
+    return " ".join(text.split())
 
 
 def test_a_row_that_is_not_ranked_has_a_dash(store):

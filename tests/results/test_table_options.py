@@ -279,7 +279,7 @@ def test_the_caption_has_protocol_seeds_and_test(store):
 
     assert "**Test accuracy after the last epoch in %, mean ± sample std over 5 seeds.**" in text
     assert "Bold: the best mean of a column, and those that cannot be told apart" in text
-    assert "(Tukey's test with seeds as blocks; 5% for all pairs of a column together)" in text
+    assert "(Tukey's test with seeds as blocks and equal spreads; 5% for any false" in text
     assert "Protocol digits (digits_cnn, 30 epochs, batch size 128), track identical" in text
 
 

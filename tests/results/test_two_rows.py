@@ -84,6 +84,9 @@ def test_diverged_and_missing_seeds_are_counted():
     text = two_rows_text.as_markdown([found])
 
     assert found.paired.n == 3
+    assert found.sentence.startswith("where neither diverged, elr ")
+    # Each row has four seeds, and both together three.
+    assert "With three seeds a true difference of" in text
     assert "elr: 1 of 5 seeds diverged. The difference is over the others alone" in text
     assert "gce: 1 of 5 seeds have no result." in text
     assert found.adjusted_p is None
@@ -145,5 +148,5 @@ def test_mistakes_are_named(results):
     with pytest.raises(SuiteError, match="gce has no finished run yet"):
         compare(empty, "elr", empty, "gce", Options())
     lost = results_of(Memory(), {"elr": ELR, "gce": []}, statuses={("gce", 0): "diverged"})
-    with pytest.raises(SuiteError, match="gce has no value of last epoch: all its 1 runs failed"):
+    with pytest.raises(SuiteError, match="gce has no value of last epoch: one run of it failed"):
         compare(lost, "elr", lost, "gce", Options())

@@ -208,10 +208,46 @@ def simulate_power(tables, seed=0):
     return shares
 
 
+# Spreads of rows whose means are equal, for tables of other sizes.
+DESIGNS = {
+    "6 rows, spreads 1, 1, 1, 2, 2, 3": (1, 1, 1, 2, 2, 3),
+    "6 rows, one of them spread 3": (1, 1, 1, 1, 1, 3),
+    "10 rows, spreads 1 to 3": (1, 1, 1, 1, 1, 2, 2, 2, 3, 3),
+    "10 rows, two of them spread 2": (1,) * 8 + (2,) * 2,
+    "10 rows, one of them spread 4": (1,) * 9 + (4,),
+}
+
+
+def simulate_choice(spreads, seeds, tables, seed=0):
+    """Return how often the choice between the two tests is right, as shares of tables.
+
+    These are: Tukey's test is chosen; a table has a false difference by the chosen test, by Tukey's
+    where it is chosen, by Tukey's always, and by Holm's always.
+    """
+    generator = np.random.default_rng(seed)
+    counts = Counter()
+    for _ in range(tables):
+        value = np.array(spreads)[:, None] * generator.standard_normal((len(spreads), seeds))
+        value += generator.standard_normal(seeds)
+        table = {f"r{row}": dict(enumerate(map(float, one))) for row, one in enumerate(value)}
+        p = pairs.spread_p(table, pairs.fit_table(table))
+        is_tukey = p is None or p >= pairs.EQUAL_SPREADS
+        by_tukey = any(pair.differ() for pair in pairs.tukey(table))
+        by_holm = any(pair.differ() for pair in pairs.holm(table))
+        counts["chosen"] += is_tukey
+        counts["wrong"] += by_tukey if is_tukey else by_holm
+        counts["wrong if chosen"] += is_tukey and by_tukey
+        counts["tukey"] += by_tukey
+        counts["holm"] += by_holm
+    found = {name: counts[name] / tables for name in ("chosen", "wrong", "tukey", "holm")}
+    found["wrong if chosen"] = counts["wrong if chosen"] / max(1, counts["chosen"])
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=int, default=10_000)
-    parser.add_argument("--only", choices=[*SCENARIOS, "power"], help="one scenario alone")
+    parser.add_argument("--only", choices=[*SCENARIOS, "power", "choice"], help="one alone")
     options = parser.parse_args()
 
     for name, scenario in SCENARIOS.items():
@@ -225,6 +261,13 @@ def main():
         print("\nthe smallest difference that a table can see is found in")
         for adjust, share in simulate_power(options.tables).items():
             print(f"  {100 * share:6.2f}%  {adjust}")
+    if options.only in (None, "choice"):
+        print("\ntables with a false difference, of rows that are equal")
+        for name, spreads in DESIGNS.items():
+            for seeds in (3, 5, 10):
+                found = simulate_choice(spreads, seeds, options.tables)
+                shares = ", ".join(f"{what} {100 * share:.1f}%" for what, share in found.items())
+                print(f"  {name}, {seeds} seeds: {shares}", flush=True)
 
 
 if __name__ == "__main__":

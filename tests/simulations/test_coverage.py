@@ -3,6 +3,8 @@
 import coverage_of_intervals as coverage
 import pytest
 
+from nlbench.results.statistics import pairs
+
 TABLES = 250
 # Of 250 tables in which a statement is right with probability 0.95, fewer than 90% or more than
 # 99% are right once in 1,000 times.
@@ -43,6 +45,14 @@ def test_missing_seeds_and_equal_rows(counts):
     found = coverage.simulate(coverage.SCENARIOS["missing seeds"], TABLES)
     assert LOWEST <= found.share("all pair intervals, Tukey") <= 0.99
     assert LOWEST <= found.share("no false difference (letters), Holm") <= 0.99
+
+
+def test_the_choice_of_the_test_is_as_good_as_tables_say():
+    """Check the worst design of docs/statistics.md, in a few tables."""
+    spreads = coverage.DESIGNS["10 rows, one of them spread 4"]
+    found = coverage.simulate_choice(spreads, 3, TABLES)
+    assert found["wrong"] == pytest.approx(pairs.MOST_FALSE / 100, abs=0.06)
+    assert found["holm"] < found["wrong"] < found["tukey"]
 
 
 def test_the_smallest_difference_is_found_as_often_as_it_says():

@@ -28,6 +28,13 @@ BySeed = Mapping[int, float]
 # 0.05 and five seeds it would miss most spreads that differ threefold (docs/statistics.md).
 EQUAL_SPREADS = 0.25
 
+# 1 minus the probability of any false difference, where nobody asks for another one.
+LEVEL = 0.95
+# Of 100 simulated tables whose rows spread differently, at most so many have a false difference at
+# this level: few seeds do not always show it, and Tukey's test is used all the same. See
+# docs/statistics.md.
+MOST_FALSE = 13
+
 # A spread below this share of the values is rounding: floats of equal differences are not equal.
 _ROUNDING = 1e-12
 
