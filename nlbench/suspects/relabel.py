@@ -240,7 +240,7 @@ def _with_confirmed(
                 f"{new.at(row)}: {name!r} was given as {given[row]!r} here, and {old.at(place)} "
                 f"gives {old.labels[place]!r}; is it the list that the runs were trained on?"
             )
-        label = csv_name(new.labels[row])
+        label = _known_spelling(csv_name(new.labels[row]), known)
         if label not in known:
             raise DataError(
                 f"{new.at(row)}: no line of {old.table.path} has the label {new.labels[row]!r}. "
@@ -251,6 +251,13 @@ def _with_confirmed(
         labels[place] = known[label]
     open_lines = len(new.labels) - len(decided)
     return labels, Relabelled(len(labels), changed, len(decided) - changed, open_lines)
+
+
+def _known_spelling(label: str, known: Mapping[str, str]) -> str:
+    """Return a confirmed label as the list writes it, where it differs as numbers do."""
+    # pandas and spreadsheets write 4 as 4.0 where other cells of a column are empty.
+    whole = label.removesuffix(".0")
+    return whole if label not in known and whole in known else label
 
 
 def _unknown_image(

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from made_suspects import GIVEN, TRUE, arrays_of, made_store
 from PIL import Image
@@ -68,6 +69,16 @@ def test_positions_count_the_lines_of_a_list_without_names(place):
 
     assert done().changed == 1
     assert written("new.csv") == "0\n1\n1\n"
+
+
+def test_a_number_that_pandas_wrote_with_a_point_is_the_label(place):
+    write("list.csv", "0\n4\n0\n")
+    frame = pandas.DataFrame({"index": [0, 1, 2], "confirmed": [None, None, 4]})
+    frame.to_csv("mine.csv", index=False)
+    assert "2,4.0" in written("mine.csv")
+
+    assert done() == Relabelled(total=3, changed=1, kept=0, open=2)
+    assert written("new.csv") == "0\n4\n4\n"
 
 
 def test_separators_and_quotes_stay_sound(place):
