@@ -110,8 +110,8 @@ def test_nothing_is_overwritten(place):
         ),
         (
             "file,confirmed\na.png,bea\n",
-            "mine.csv:2: column 'confirmed': no line of list.csv has the label 'bea'. There are: ant, bee. "
-            "Did you mean 'bee'?",
+            "mine.csv:2: column 'confirmed': no line of list.csv has the label 'bea'. "
+            "There are: ant, bee. Did you mean 'bee'?",
         ),
         (
             "file,confirmed\na.png,bee\na.png,ant\n",
@@ -125,7 +125,8 @@ def test_nothing_is_overwritten(place):
         ("file,remark\na.png,x\n", "mine.csv:1: has no column 'label'"),
         (
             "file,given,confirmed\na.png,bee,ant\n",
-            "mine.csv:2: column 'given': 'a.png' was given as 'bee' here, and list.csv:2 gives 'ant'; is it the",
+            "mine.csv:2: column 'given': 'a.png' was given as 'bee' here, and list.csv:2 gives "
+            "'ant'; is it the",
         ),
     ],
 )
