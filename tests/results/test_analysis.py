@@ -1,6 +1,8 @@
 """What `analyse` and `over_datasets` say of made-up stores, and what tables print of it."""
 
 import dataclasses
+import itertools
+import statistics
 
 import made_up
 import pytest
@@ -11,6 +13,7 @@ from nlbench.plan.spec import key_of
 from nlbench.results import table as tables
 from nlbench.results.analysis import analyse
 from nlbench.results.cells import Results
+from nlbench.results.metrics import METRICS
 from nlbench.results.over_datasets import over_datasets
 
 GOOD = [0.90, 0.91, 0.92, 0.90, 0.91]
@@ -219,6 +222,38 @@ def test_the_note_says_how_often_a_table_has_a_false_difference(store):
     assert "; 5% for a false difference)." in analyse(two, 0).test
 
 
+def test_another_level_has_other_intervals_and_letters(store):
+    near = [value - 0.01 for value in GOOD[::-1]]
+    results = results_of(store, {"ce": BAD, "elr": GOOD, "gce": near})
+    usual, loose = analyse(results, 0), analyse(results, 0, level=0.7)
+    for pair, wide in zip(loose.pairs, usual.pairs, strict=True):
+        assert pair.high - pair.low < 0.8 * (wide.high - wide.low)
+    for row in ("elr", "gce"):
+        assert (usual.of(row).letters, loose.of(row).letters != "a") == ("a", row == "gce")
+    assert loose.of("gce").minus_best.low > usual.of("gce").minus_best.low
+
+
+def test_the_power_of_holms_test_is_that_of_the_median_pair(store):
+    values = {"ce": BAD, "elr": GOOD, "mae": [0.2, 0.9, 0.5, 0.8, 0.3]}
+    found = analyse(results_of(store, values), 0, adjust="holm")
+    apart = []
+    for a, b in itertools.combinations(values.values(), 2):
+        apart.append(statistics.stdev(x - y for x, y in zip(a, b, strict=True)))
+    assert found.design.std == pytest.approx(statistics.median(apart) / 2**0.5)
+
+
+def test_seeds_that_are_too_few_see_nothing(store):
+    wild = {"ce": [0.2, 0.9], "elr": [0.9, 0.3], "gce": [0.6, 0.5]}
+    found = analyse(results_of(store, wild, seeds=2), 0)
+    assert "two seeds are too few to see any difference" in found.sentence
+
+
+def test_an_epoch_is_neither_better_nor_worse(store):
+    values = {"ce": [1.0, 2.0, 1.0, 2.0, 1.0], "elr": [20.0, 21.0, 20.0, 22.0, 21.0]}
+    results = results_of(store, values, metric=METRICS["labelwave-epoch"].key)
+    assert analyse(results, 0, "labelwave-epoch").sentence.startswith("elr is higher than ce; ")
+
+
 def test_two_rows_that_cannot_be_told_apart_are_named(store):
     found = analyse(results_of(store, {"elr": GOOD, "gce": ALSO_GOOD}), 0)
     assert found.sentence.startswith("elr and gce cannot be told apart; five seeds see")
@@ -232,7 +267,8 @@ def test_differences_to_the_baseline_are_those_of_the_table(store):
         assert (interval.mean, interval.p) == pytest.approx((printed[row].mean, printed[row].p))
         assert interval.kind == "paired"
         assert interval.p_alone <= interval.p
-        assert found.of(row).minus_baseline_welch.kind == "welch"
+        unpaired = found.of(row).minus_baseline_welch
+        assert (unpaired.kind, unpaired.mean) == ("welch", pytest.approx(interval.mean))
     assert found.of("ce").minus_baseline is None
 
 
@@ -339,8 +375,13 @@ def plan_from(results, store):
 # ---- Over datasets ------------------------------------------------------------------------------
 
 
-def several(store, datasets, values):
-    """Return results with a condition for each dataset; values are row -> mean by condition."""
+def several(store, datasets, values, diverged=()):
+    """Return results with a condition for each dataset.
+
+    Args:
+        values: row -> mean by condition.
+        diverged: (row, condition) of runs that diverged.
+    """
     cells = []
     for condition, dataset in enumerate(datasets):
         for row, means in values.items():
@@ -348,7 +389,8 @@ def several(store, datasets, values):
                 continue
             spec = {**made_up.spec_of(row, condition), "dataset": dataset}
             record = made_up.record_of(row, condition, metrics={"last": means[condition]})
-            record = record.model_copy(update={"spec": spec, "key": key_of(spec)})
+            status = "diverged" if (row, condition) in diverged else "done"
+            record = record.model_copy(update={"spec": spec, "key": key_of(spec), "status": status})
             store.write(record)
             cells.append({"row": row, "condition": condition, "seed": condition, "key": record.key})
     keys = dict.fromkeys([(row, 0) for row in values], "0" * 16)
@@ -368,6 +410,21 @@ def test_average_ranks_by_hand(store):
     assert found.left_out == {"gce": "no value on webvision 2"}
     assert "On average over three datasets" in found.sentence
     assert any("With fewer than 5 datasets" in note for note in found.notes)
+
+
+def test_of_memorised_the_lowest_ranks_first(store):
+    results = several(store, ["digits", "cifar10"], {"ce": [0.5, 0.6], "elr": [0.9, 0.8]})
+    for record in store.records.values():
+        record.metrics["final_wrong_memorised"] = record.metrics["last"]
+    assert [row.row for row in over_datasets(results).rows] == ["elr", "ce"]
+    assert [row.row for row in over_datasets(results, "memorised").rows] == ["ce", "elr"]
+
+
+def test_a_row_of_which_a_seed_diverged_is_not_ranked_over_datasets(store):
+    values = {"ce": [0.5, 0.6], "elr": [0.9, 0.8], "gce": [0.7, 0.7]}
+    results = several(store, ["digits", "cifar10"], values, diverged=[("gce", 1)])
+    found = over_datasets(results)
+    assert found.left_out == {"gce": "1 of 1 seeds diverged on cifar10 1"}
 
 
 @pytest.mark.parametrize("second", ["cifar10", "cifar10n"])

@@ -87,6 +87,13 @@ def test_an_interval_of_one_seed_of_none_and_of_no_spread():
     assert basic.welch_interval([0.5, 0.6], [0.4]).low is None
 
 
+def test_two_pairs_have_no_correlation_and_welch_counts_the_smaller_sample():
+    # Two points always lie on a line.
+    assert basic.correlation([1.0, 2.0], [1.0, 3.0]) is None
+    assert basic.correlation([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == pytest.approx(-1)
+    assert basic.welch_interval([1.0, 2.0, 3.0], [1.0, 2.5]).n == 2
+
+
 @pytest.mark.parametrize(("share", "n"), [(0.5, 100), (0.97, 10_000)])
 def test_the_error_of_a_share_is_near_the_usual_formula(share, n):
     assert basic.share_error(share, n) == pytest.approx(
@@ -248,6 +255,20 @@ def test_rows_without_a_common_seed_are_not_fitted_and_have_welchs_test():
     assert pair.p == pytest.approx(expected.pvalue)
 
 
+def test_rows_with_one_common_seed_have_welchs_test():
+    found = pairs.between({0: 1.0, 1: 1.2, 2: 1.1}, {2: 2.0, 3: 2.2, 4: 2.1})
+    expected = stats.ttest_ind([1.0, 1.2, 1.1], [2.0, 2.2, 2.1], equal_var=False)
+    assert (found.kind, found.p) == ("welch", pytest.approx(expected.pvalue))
+
+
+def test_holm_counts_the_pairs_that_have_a_test():
+    table = {**made_up(rows=2), "one": {9: 1.0}}
+    pair, *others = pairs.holm(table)
+    alone = pairs.between(table["r0"], table["r1"])
+    assert (pair.low, pair.high, pair.p) == pytest.approx((alone.low, alone.high, alone.p))
+    assert [other.p for other in others] == [None, None]
+
+
 def test_one_seed_has_differences_and_no_test():
     table = {"a": {0: 0.5}, "b": {0: 0.7}}
     assert pairs.tukey(table) is None
@@ -363,6 +384,29 @@ def test_hsus_margin_of_two_rows_is_the_one_sided_paired_t_test():
     assert best.paired_bounds(table)["r0", "r1"][1] == pytest.approx(expected)
 
 
+def test_hsus_bounds_with_missing_seeds_are_bonferronis():
+    table = made_up()
+    del table["r0"][4]
+    fitted = pairs.fit_table(table)
+    difference, se = fitted.difference(0, 2)
+    found = best.tukey_bounds(table)["r0", "r2"]
+    assert found == pytest.approx((difference, stats.t.ppf(1 - 0.05 / 3, fitted.df) * se))
+
+
+def test_a_clear_winner_is_certainly_the_best():
+    table = {
+        row: {s: v + 100 * (row == "r1") for s, v in of.items()} for row, of in made_up().items()
+    }
+    for bounds in (best.tukey_bounds(table), best.paired_bounds(table)):
+        assert bounds["r2", "r1"] == pytest.approx((-bounds["r1", "r2"][0], bounds["r1", "r2"][1]))
+        found = best.with_the_best(list(table), bounds)
+        assert found["r1"].low == 0.0
+        assert found["r1"].high > 90
+        # Of the others only the distance to the winner counts.
+        difference, margin = bounds["r2", "r1"]
+        assert (found["r2"].low, found["r2"].high) == (pytest.approx(difference - margin), 0.0)
+
+
 def test_rows_without_a_test_have_no_interval_to_the_best():
     found = best.with_the_best(["a", "b"], best.paired_bounds({"a": {0: 0.5}, "b": {0: 0.7}}))
     assert found["a"].mean == pytest.approx(-0.2)
@@ -393,6 +437,13 @@ def test_the_smallest_difference_needs_the_seeds_that_it_was_found_with(adjust):
     assert power.probability_of_finding(smallest, design, 5) == pytest.approx(0.8, abs=1e-4)
     assert power.seeds_needed(smallest * 1.001, design) == 5
     assert power.seeds_needed(smallest * 0.95, design) == 6
+
+
+def test_power_has_the_critical_values_of_the_tests():
+    tukey, df = power.Design(0.01, 6, "tukey").critical(5)
+    assert (tukey, df) == (pytest.approx(stats.studentized_range.ppf(0.95, 6, 20) / 2**0.5), 20)
+    holm, df = power.Design(0.01, 6, "holm").critical(5)
+    assert (holm, df) == (pytest.approx(stats.t.ppf(1 - 0.05 / 15 / 2, 4)), 4)
 
 
 def test_power_at_its_limits():
@@ -439,6 +490,11 @@ def test_nemenyi_is_that_of_scikit_posthocs():
     for i, j in itertools.combinations(range(4), 2):
         apart = abs(found.mean[names[i]] - found.mean[names[j]])
         assert (apart >= found.critical_difference) == (p.iloc[i, j] <= 0.05)
+
+
+def test_ranks_are_averaged_by_their_mean():
+    found = datasets.average_ranks({"a": [2.0, 2.0, 1.0, 1.0, 1.0], "b": [1.0, 1.0, 2.0, 2.0, 2.0]})
+    assert found.mean == pytest.approx({"b": 1.4, "a": 1.6})
 
 
 def test_groups_are_runs_of_neighbours_and_ties_share_ranks():

@@ -436,3 +436,44 @@ def test_the_tables_are_the_same_every_time(store):
     plan = four_conditions(store)
     for options in ({"fmt": "json"}, {"fmt": "html"}, {"purpose": "paper"}, {"fmt": "csv"}):
         assert render(store, plan, **options) == render(store, plan, **options)
+
+
+# ---- What the sentences of several conditions need ----------------------------------------------
+
+
+def flat(text):
+    return " ".join(text.split())
+
+
+def test_tests_and_the_error_of_the_test_set_are_named_once_for_all_conditions(store):
+    wild = [0.2, 0.9, 0.5, 0.8, 0.3]
+    values = {row: [*of * 2] for row, of in APART.items()}
+    plan = suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))
+    text = flat(render(store, plan))
+    assert (
+        "- In words: rows are told apart by Tukey's test with one spread for all rows and" in text
+    )
+    assert "5% for any false difference in a column if the rows spread alike, up to 13%" in text
+    assert "set, one standard error for the best row: 9.5 points over 10 test examples. It" in text
+    assert "p: paired t test over seeds, Holm-corrected for the 2 tests of each column." in text
+
+    values["sl"] = [[0.895, 0.899, 0.893, 0.897, 0.900], wild]
+    plan = suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))
+    text = flat(render(store, plan))
+    assert "Tukey's test with one spread for all rows and seeds as blocks (Digits symmetric" in text
+    assert (
+        "0.2); a paired t test of each pair, with Holm's correction (Digits symmetric 0.4)" in text
+    )
+
+    # A better best row has another error.
+    values["gce"] = [APART["gce"][0], [0.95, 0.951, 0.949, 0.95, 0.952]]
+    plan = suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))
+    text = flat(render(store, plan))
+    assert "9.5 points over 10 test examples (Digits symmetric 0.2); 7." in text
+
+
+def test_one_seed_has_no_p_values_and_says_so(store):
+    values = {row: [of[0][:1]] * 2 for row, of in APART.items()}
+    text = flat(render(store, suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))))
+    assert "p: paired t test over seeds; it needs two seeds that both rows have." in text
+    assert "told apart by" not in text

@@ -9,6 +9,7 @@ from scipy import stats
 from nlbench.errors import SuiteError
 from nlbench.results import two_rows_text
 from nlbench.results.analysis import analyse
+from nlbench.results.statistics import power
 from nlbench.results.two_rows import Options, compare
 
 ELR = [0.90, 0.93, 0.92, 0.90, 0.91]
@@ -89,6 +90,7 @@ def test_diverged_and_missing_seeds_are_counted():
     assert "With three seeds a true difference of" in text
     assert "elr: 1 of 5 seeds diverged. The difference is over the others alone" in text
     assert "gce: 1 of 5 seeds have no result." in text
+    assert "elr: 1 of 5 seeds have no result." not in text
     assert found.adjusted_p is None
     assert "(4/5, !1)" in text
 
@@ -120,7 +122,7 @@ def test_other_protocols_are_refused_and_compared_on_request(results):
     assert any("The protocols differ, and so may be what decides" in n for n in found.notes)
 
 
-@pytest.mark.parametrize("key", ["fingerprint", "labels", "noise"])
+@pytest.mark.parametrize("key", ["dataset", "fingerprint", "labels", "noise"])
 def test_other_data_is_always_refused(results, key):
     other = other_suite()
     for record in other.records_of("elr", 0):
@@ -135,6 +137,35 @@ def test_parameters_that_differ_are_named(results):
         record.spec["params"] = {"lam": 7.0}
     (found,) = compare(results, "elr", other, "elr", Options())
     assert "Parameters that differ: lam None and 7.0." in found.notes
+
+
+def test_the_adjusted_p_is_that_of_the_pair_among_all():
+    values = {"ce": [0.7, 0.71, 0.7, 0.69, 0.71], "elr": ELR, "gce": GCE, "sl": GCE[::-1]}
+    results = results_of(Memory(), values)
+    (found,) = compare(results, "sl", results, "ce", Options())
+    expected = {frozenset((pair.a, pair.b)): pair.p for pair in analyse(results, 0).pairs}
+    assert (found.pairs, found.adjusted_p) == (6, expected[frozenset(("sl", "ce"))])
+
+
+def test_less_is_better_for_memorised():
+    key = "final_wrong_memorised"
+    results = results_of(Memory(), {"elr": ELR, "gce": GCE}, metric=key)
+    (found,) = compare(results, "elr", results, "gce", Options(metric="memorised"))
+    assert found.sentence.startswith("elr is worse than gce by 1.80 points")
+
+
+def test_one_common_seed_leaves_welchs_test():
+    values = {"elr": [*ELR[:3], None, None], "gce": [None, None, *GCE[2:]]}
+    results = results_of(Memory(), values)
+    (found,) = compare(results, "elr", results, "gce", Options())
+    assert (found.paired.n, found.paired.low) == (1, None)
+    assert found.chosen == found.welch
+    expected = stats.ttest_ind(ELR[:3], GCE[2:], equal_var=False)
+    assert found.chosen.p == pytest.approx(expected.pvalue)
+    # The variance of the difference is the sum of both.
+    std = (stats.tstd(ELR[:3]) ** 2 + stats.tstd(GCE[2:]) ** 2) ** 0.5
+    design = power.Design(std / 2**0.5, 2, "holm")
+    assert found.power.smallest == pytest.approx(power.smallest_difference(design, 3))
 
 
 def test_mistakes_are_named(results):
