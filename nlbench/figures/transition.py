@@ -198,6 +198,8 @@ def _draw_matrix(
     axes.set_ylim(count - 0.5, -0.5)
     axes.set_aspect("equal")
     axes.grid(False)
+    # On a dark page, the hair lines between the cells would be a grid.
+    axes.set_facecolor("white")
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.tick_params(length=0)
