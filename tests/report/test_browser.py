@@ -10,6 +10,8 @@ import pytest
 from chromium import NARROW, WIDE, opened, violations
 from many_runs import SEEDS
 
+import nlbench
+
 pytestmark = pytest.mark.story
 
 FIRST_ROW = ".board tbody tr[data-row]"
@@ -529,6 +531,19 @@ def test_axe_finds_no_violation_among_2000_runs(browser, axe, many, size, scheme
         found = violations(page, axe)
         # Headings whose every line is filtered out.
         assert [line for line in found if not line.startswith("th-has-data-cells")] == []
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_a_table_as_html_fits_into_a_page(browser, axe, quick, tmp_path, size):
+    table = nlbench.table(quick.store.root, fmt="html")
+    path = tmp_path / "page.html"
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>x</title><main><h1>x</h1>'
+    path.write_text(f"{head}{table}</main></html>")
+    with opened(browser, path, size) as watched:
+        assert violations(watched.page, axe) == []
+        wide, shown = watched.sideways()
+        assert wide <= shown
+        watched.is_sound()
 
 
 def test_axe_would_find_a_violation(browser, axe, quick):
