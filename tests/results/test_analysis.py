@@ -446,3 +446,15 @@ def test_one_dataset_is_not_enough(store):
 def test_dataclasses_can_be_written_as_they_are(store):
     found = analyse(results_of(store, {"ce": BAD, "elr": GOOD}), 0)
     assert dataclasses.asdict(found)["rows"][0]["minus_best"]["kind"] == "hsu"
+
+
+def test_rows_that_tie_over_datasets_and_the_others_are_counted(store):
+    datasets = [f"d{place}" for place in range(20)]
+    values = {"ce": [0.1] * 20, "mae": [0.2] * 20}
+    values["elr"] = [0.9 + 0.01 * (place % 2) for place in range(20)]
+    values["gce"] = [0.905] * 20
+    found = over_datasets(several(store, datasets, values))
+    assert found.sentence == (
+        "On average over 20 datasets, elr ranks best and cannot be told apart from gce; it ranks "
+        "before the other two."
+    )

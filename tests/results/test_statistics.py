@@ -407,6 +407,15 @@ def test_a_clear_winner_is_certainly_the_best():
         assert (found["r2"].low, found["r2"].high) == (pytest.approx(difference - margin), 0.0)
 
 
+def test_only_rows_that_may_be_the_best_count_for_the_best():
+    # c may be far above a, but is certainly below b.
+    ups = {("a", "b"): (0.1, 0.05), ("a", "c"): (1.0, 3.0), ("b", "c"): (0.9, 0.1)}
+    bounds = {**ups, **{(b, a): (-mean, margin) for (a, b), (mean, margin) in ups.items()}}
+    found = best.with_the_best("abc", bounds)
+    assert found["a"] == best.FromBest(0.1, 0.0, pytest.approx(0.15))
+    assert (found["b"].high, found["c"].high) == (0.0, 0.0)
+
+
 def test_rows_without_a_test_have_no_interval_to_the_best():
     found = best.with_the_best(["a", "b"], best.paired_bounds({"a": {0: 0.5}, "b": {0: 0.7}}))
     assert found["a"].mean == pytest.approx(-0.2)
