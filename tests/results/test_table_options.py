@@ -466,10 +466,12 @@ def test_tests_and_the_error_of_the_test_set_are_named_once_for_all_conditions(s
     )
 
     # A better best row has another error.
-    values["gce"] = [APART["gce"][0], [0.95, 0.951, 0.949, 0.95, 0.952]]
-    plan = suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))
+    values = {row: of * 3 for row, of in APART.items()}
+    values["gce"] = [*APART["gce"] * 2, [0.95, 0.951, 0.949, 0.95, 0.952]]
+    plan = suite(store, values, TWO_BY_TWO[:3])
     text = flat(render(store, plan))
-    assert "9.5 points over 10 test examples (Digits symmetric 0.2); 7." in text
+    same = "9.5 points over 10 test examples (Digits symmetric 0.2, Digits symmetric 0.4); 7."
+    assert same in text
 
 
 def test_one_seed_has_no_p_values_and_says_so(store):
