@@ -116,12 +116,12 @@ def _cells(
             continue
         analysis = analyse(results, condition, column)
         analyses.append((condition, analysis))
-        best = _best_group(results, condition, analysis)
+        best = best_group(results, condition, analysis)
         bold |= {(line, number) for line, row in enumerate(results.rows) if row.name in best}
     return lines, bold, analyses
 
 
-def _best_group(results: Results, condition: int, analysis: Analysis) -> set[str]:
+def best_group(results: Results, condition: int, analysis: Analysis) -> set[str]:
     """Return the best row of those shown, and the rows that cannot be told apart from it.
 
     A row with a run that is missing or failed is none of them: its mean may be that of the runs

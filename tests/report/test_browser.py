@@ -6,11 +6,15 @@ import re
 import statistics
 import time
 
+import made_tables
 import pytest
 from chromium import NARROW, WIDE, opened, violations
 from many_runs import SEEDS
 
 import nlbench
+from nlbench.report import page as report_page
+from nlbench.report.written import write_page
+from nlbench.results.store import Store
 
 pytestmark = pytest.mark.story
 
@@ -32,11 +36,14 @@ def _control(page, name):
 
 
 def _column(page, name):
-    """Return the shown texts of a column of the first leaderboard, by condition."""
+    """Return the shown texts of a column of the first leaderboard, by condition.
+
+    Each has whether the cell is marked as one that comes after the others.
+    """
     return page.evaluate(
         """(name) => [...document.querySelector(".board").tBodies].map((body) =>
             [...body.querySelectorAll(`tr[data-row] [data-c="${name}"]`)]
-                .map((cell) => cell.innerText.trim()))""",
+                .map((cell) => [cell.innerText.trim(), "after" in cell.dataset]))""",
         name,
     )
 
@@ -49,16 +56,17 @@ def _key(text):
     return float(number[0].replace("\N{MINUS SIGN}", "-").replace(",", ""))
 
 
-def _is_sorted(texts, descending):
-    """Tell whether the cells with a value are in order, and those without one behind them."""
-    values = [text for text in texts if text not in ("-", "reference", "!1", "")]
-    rest = texts[len(values) :]
-    keys = [_key(text) for text in values]
-    return (
-        texts[: len(values)] == values
-        and len(rest) == len(texts) - len(values)
-        and (keys == sorted(keys, reverse=descending))
-    )
+def _is_sorted(cells, descending):
+    """Tell whether complete cells are in order, then incomplete ones, then those without one."""
+    complete, incomplete, without = [], [], []
+    for text, after in cells:
+        if text in ("-", "reference", "!1", ""):
+            without.append([text, after])
+        else:
+            (incomplete if after else complete).append([text, after])
+    keys = [[_key(text) for text, _ in part] for part in (complete, incomplete)]
+    ordered = [sorted(part, reverse=descending) for part in keys]
+    return cells == [*complete, *incomplete, *without] and keys == ordered
 
 
 def _focus(page):
@@ -187,6 +195,29 @@ def test_sorting_moves_whole_rows_and_keeps_them_in_their_condition(browser, man
         assert [title for title, _ in after] == [title for title, _ in before]
         for (_, first), (_, second) in zip(before, after, strict=True):
             assert sorted(first) == sorted(second)
+
+
+def test_a_row_that_lost_a_seed_is_sorted_after_the_others(browser, tmp_path):
+    store = Store(tmp_path / "results")
+    values = {
+        "mae": [[0.97, 0.98, 0.97, made_tables.DIVERGED]],
+        "ce": [[0.90, 0.91, 0.92, 0.90]],
+        "elr": [[0.95, 0.94, 0.96, 0.95]],
+        "gce": [[made_tables.FAILED] * 4],
+    }
+    store.write_plan(made_tables.suite(store, values))
+    write_page(tmp_path / "page.html", report_page.render(Store(store.root)))
+
+    with opened(browser, tmp_path / "page.html") as watched:
+        names = "[...document.querySelectorAll('.board tr[data-row]')].map((r) => r.dataset.row)"
+        assert watched.page.evaluate(names) == ["elr", "ce", "mae", "gce"]
+        for column in ("best", "last"):
+            heading = dict(_headings(watched.page))[column]
+            heading.click()
+            first = watched.page.evaluate(names)
+            heading.click()
+            orders = [first, watched.page.evaluate(names)]
+            assert sorted(orders) == [["ce", "elr", "mae", "gce"], ["elr", "ce", "mae", "gce"]]
 
 
 def test_headings_sort_by_the_keyboard(browser, written):
@@ -450,6 +481,36 @@ def test_no_page_is_scrolled_sideways(browser, written, width):
         )
         assert dialog[0] <= dialog[1]
         assert dialog[2] <= width
+
+
+@pytest.mark.parametrize("conditions", [1, 2])
+def test_names_of_300_characters_do_not_widen_a_phone(browser, tmp_path, conditions):
+    store = Store(tmp_path / "results")
+    values = {row: [[0.9, 0.8, 0.85]] * conditions for row in ("ce", "elr", "gce")}
+    values["gce"][0] = [0.9, made_tables.DIVERGED, made_tables.FAILED]
+    plan = made_tables.suite(store, values, (("Digits", 0.2), ("Other", 0.4))[:conditions])
+    made_tables.renamed(plan, "elr", "e" * 300)
+    made_tables.renamed(plan, "gce", "a name of words " * 19)
+    plan["conditions"] = ["D" * 300 + " symmetric 0.2", "E" * 300][:conditions]
+    plan["suite"] = "s" * 200
+    store.write_plan(plan)
+    write_page(tmp_path / "page.html", report_page.render(Store(store.root)))
+
+    with opened(browser, tmp_path / "page.html", NARROW) as watched:
+        page = watched.page
+        page.evaluate("document.querySelectorAll('details').forEach((e) => (e.open = true))")
+        wide, shown = watched.sideways()
+        assert wide <= shown <= NARROW[0]
+        page.screenshot(path=tmp_path / "page.png", full_page=True)
+        for link in (0, 1, 2):
+            page.locator('.board td[data-c="last"] a').nth(link).evaluate("(e) => e.click()")
+            wide, shown = page.evaluate(
+                "(() => { const d = document.querySelector('dialog');"
+                " return [d.scrollWidth, d.clientWidth]; })()"
+            )
+            assert wide <= shown
+            page.keyboard.press("Escape")
+        watched.is_sound()
 
 
 def _luminance(colour):
