@@ -142,6 +142,8 @@ def _why(row: RowAnalysis) -> str:
     """Return why a row has no difference."""
     if row.diverged:
         return f"{row.diverged} of {row.planned} diverged"
+    if row.alone:
+        return f"1 of {row.planned} seeds done"
     if not row.n:
         return f"{row.failed} of {row.planned} failed" if row.failed else "no run done"
     return "no baseline"

@@ -166,10 +166,13 @@ def about_minus(results: Results, conditions: Sequence[int], reference: str | No
     """Explain the columns of differences of these conditions, and say how many tests each has."""
     if reference is None:
         return ""
-    tests, diverged = [], []
+    tests, diverged, same = [], [], []
     for condition in conditions:
         differences = results.differences(reference, condition)
         tests.append(sum(found.p is not None for found in differences.values()))
+        for row, found in differences.items():
+            if found.n > 1 and found.p is None and not found.diverged:
+                same.append(row)
         for row in [reference, *(row.name for row in results.rows)]:
             records = results.records_of(row, condition)
             if any(record.status == "diverged" for record in records):
@@ -186,5 +189,10 @@ def about_minus(results: Results, conditions: Sequence[int], reference: str | No
         text += f", with the Holm-corrected p-value of a paired t test, one of {number} tests."
     if diverged:
         rows = wording.names(notes.once(diverged))
-        text += f" Seeds of {rows} that diverged are left out of it."
+        text += f" Seeds of {rows} diverged (!1 is one of them): such a row has no p-value."
+    if same:
+        text += (
+            f" {wording.names(notes.once(same))}: the same difference in each seed, so its spread "
+            "is unknown and there is no p-value."
+        )
     return text

@@ -61,7 +61,7 @@ def with_words(analysis: Analysis, better: Sequence[tuple[str, str]], why: str) 
         why: the reason for the adjustment, where the caller did not choose it.
     """
     parts = [_ties(analysis, better)]
-    seen = _seen(analysis)
+    seen = _seen(analysis, found_any=bool(better))
     if seen:
         parts.append(seen)
     sentence = "; ".join(parts) + "."
@@ -86,7 +86,7 @@ def _ties(analysis: Analysis, better: Sequence[tuple[str, str]]) -> str:
     if not analysis.pairs:
         return "the rows are not compared"
     if all(pair.p is None for pair in analysis.pairs):
-        return f"{rows[0]} comes first; with one seed it is unknown whether that is chance"
+        return f"{rows[0]} comes first; {_without_test(analysis)}"
 
     # A metric of which neither end is the better one is only higher or lower.
     neither = METRICS[analysis.metric].lower_is_better is None
@@ -115,38 +115,56 @@ def _ties(analysis: Analysis, better: Sequence[tuple[str, str]]) -> str:
     return f"{text}; {len(beaten)} of all {total} pairs can be told apart"
 
 
+def _without_test(analysis: Analysis) -> str:
+    """Say why no pair has a test."""
+    if analysis.seeds < 2:
+        return "with one seed it is unknown whether that is chance"
+    seeds = counted(analysis.seeds, "seed")
+    return (
+        f"no row varies over its {seeds}, so the spread is unknown, and so is whether that is "
+        "chance"
+    )
+
+
 def _the_others(rows: Sequence[str]) -> str:
     if len(rows) <= 2:
         return names(rows)
     return f"the other {number(len(rows))}"
 
 
-def _seen(analysis: Analysis) -> str:
+def _seen(analysis: Analysis, found_any: bool) -> str:
+    """Say which differences the seeds see.
+
+    Args:
+        found_any: whether they see some, so that they are not too few for all.
+    """
     smallest = analysis.smallest_difference
     if smallest is None or analysis.seeds < 2:
         return ""
     seeds = counted(analysis.seeds, "seed")
     scale = METRICS[analysis.metric].scale
-    if scale == 100 and smallest >= 1:
-        return f"{seeds} are too few to see any difference"
-    if smallest == 0:
-        return f"the {seeds} do not differ"
     # With a spread of its own for each pair, the number is that of the median pair.
     where = " in half of the pairs" if analysis.adjust == "holm" and len(analysis.pairs) > 1 else ""
+    if scale == 100 and smallest >= 1:
+        if found_any:
+            return f"{seeds} are too few to rely on finding one{where}"
+        return f"{seeds} are too few to see any difference{where}"
     return f"{seeds} see differences of {points(smallest, analysis.metric)}{where}"
 
 
 def _left_out(analysis: Analysis) -> str:
     """Name the rows that are not ranked, each with the reason."""
-    diverged, empty = [], []
+    unranked, empty = [], []
     for row in analysis.rows:
         if row.diverged:
-            diverged.append(f"{row.row} ({row.diverged} of {row.planned} seeds diverged)")
+            unranked.append(f"{row.row} ({row.diverged} of {row.planned} seeds diverged)")
+        elif row.alone:
+            unranked.append(f"{row.row} (1 of {row.planned} seeds is done, which has no spread)")
         elif not row.n:
             empty.append(row.row)
     sentences = []
-    if diverged:
-        sentences.append(f"Not ranked: {names(diverged)}.")
+    if unranked:
+        sentences.append(f"Not ranked: {names(unranked)}.")
     if empty:
         sentences.append(f"Without a value: {names(empty)}.")
     return " ".join(sentences)
@@ -234,6 +252,9 @@ def _of_limits(analysis: Analysis) -> list[str]:
     missing = _incomplete(analysis.rows)
     if missing and analysis.pairs:
         notes.append(missing)
+    untested = _untested(analysis)
+    if untested:
+        notes.append(untested)
     if analysis.smallest_difference and analysis.seeds > 1:
         notes.append(_of_power(analysis))
     if analysis.test_error is not None and analysis.num_test is not None:
@@ -253,6 +274,24 @@ def _incomplete(rows: Sequence[RowAnalysis]) -> str:
     return (
         f"Not all seeds of {names(fewer)} are done. Rows are compared over the seeds that they "
         "have in common, so that a difference may not be that of the printed means."
+    )
+
+
+def _untested(analysis: Analysis) -> str:
+    """Name the pairs that have no test although both rows have two seeds; "" where all have none.
+
+    They share a letter.
+    """
+    count = {row.row: row.n for row in analysis.rows}
+    pairs_without = []
+    for pair in analysis.pairs:
+        if pair.p is None and min(count[pair.a], count[pair.b]) > 1:
+            pairs_without.append(f"{pair.a} beside {pair.b}")
+    if not pairs_without or len(pairs_without) == len(analysis.pairs):
+        return ""
+    return (
+        f"Spread unknown, so not tested, and therefore with a common letter: "
+        f"{names(pairs_without)}, which do not vary over their seeds."
     )
 
 

@@ -85,9 +85,8 @@ def test_diverged_and_missing_seeds_are_counted():
     text = two_rows_text.as_markdown([found])
 
     assert found.paired.n == 3
-    assert found.sentence.startswith("where neither diverged, elr ")
-    # Each row has four seeds, and both together three.
-    assert "With three seeds a true difference of" in text
+    assert found.sentence.startswith("1 of 5 seeds of elr diverged, so it cannot be told")
+    assert "is found with probability" not in text
     assert "elr: 1 of 5 seeds diverged. The difference is over the others alone" in text
     assert "gce: 1 of 5 seeds have no result." in text
     assert "elr: 1 of 5 seeds have no result." not in text
