@@ -353,14 +353,19 @@ class Results:
         """Return the standard deviation of the rounding error of a value of this metric.
 
         Accuracies are multiples of 1 / num_test, and an error that is uniform between two of them
-        has the variance (1 / num_test)^2 / 12. 0.0 where the metric is no such count, or where no
-        record has the number of test examples.
+        has the variance (1 / num_test)^2 / 12. 0.0 where the metric is no such count, where no
+        record has the number of test examples, or where values are no multiples of 1 / num_test.
         """
-        sizes = [record.noise.get("num_test") or 0 for record in self.records_under(condition)]
-        largest = max(sizes, default=0)
-        if not METRICS[metric].is_count or not largest:
+        if not METRICS[metric].is_count:
             return 0.0
-        return 1 / (largest * math.sqrt(12))
+        largest = 0
+        for record in self.records_under(condition):
+            size = record.noise.get("num_test") or 0
+            count = size * (record.metrics.get(METRICS[metric].key) or 0.0)
+            if not math.isclose(count, round(count), rel_tol=1e-6, abs_tol=1e-6):
+                return 0.0
+            largest = max(largest, size)
+        return 1 / (largest * math.sqrt(12)) if largest else 0.0
 
     def differences(self, reference: str, condition: int) -> dict[str, Difference]:
         """Return each other row minus `reference`, with p-values after Holm over the rows."""

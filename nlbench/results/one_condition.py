@@ -39,10 +39,14 @@ def block(results: Results, condition: int, name: str, reference: str | None, vi
     else:
         shown = [column for column in DEFAULT_COLUMNS if column in every] or ["last"]
 
+    # Beside another metric alone, letters and ranks would look like those of that metric.
+    metrics = [column for column in shown if column in METRICS]
+    of_headline = not metrics or "last" in metrics
     cells = {}
     for column in shown:
         if column in (TIES, RANK):
-            cells[column] = [column, *letters.get(column, ["-"] * len(results.rows))]
+            heading = column if of_headline else f"{column}, last epoch"
+            cells[column] = [heading, *letters.get(column, ["-"] * len(results.rows))]
         else:
             cells[column] = column_of(results, condition, column, reference)
     names = ["method", *(row.label for row in results.rows)]
@@ -51,6 +55,8 @@ def block(results: Results, condition: int, name: str, reference: str | None, vi
         _fit(names, cells, max(formats.WIDTH, view.width or 0))
 
     below = ties.notes(analysis, with_letters=not {TIES, RANK}.isdisjoint(cells))
+    if below and not of_headline:
+        below.insert(0, "ties, rank and the words are of the last epoch's test accuracy.")
     disagreement = []
     if {MINUS, TIES} <= set(cells) and reference is not None:
         disagreement = ties.disagreement(results, condition, reference, analysis)
@@ -156,6 +162,10 @@ def _notes_of_columns(
 ) -> list[str]:
     found = notes.of_condition(results, condition)
     found += notes.of_columns(columns)
+    if not {"labelwave", "labelwave-epoch"}.isdisjoint(columns):
+        found += notes.without_labelwave(results, condition)
+    if "last10" in columns:
+        found += notes.fewer_than_ten_epochs(results, condition)
     if MINUS in columns:
         found.append(about_minus(results, [condition], reference))
     found += disagreement

@@ -65,7 +65,8 @@ def ordered(
     note += f"{_direction(column, ascending)} first."
     if unranked:
         note += (
-            " Not ranked, because runs are missing, failed or damaged, or have no such value: "
+            " Placed after complete rows, because runs are missing, failed or damaged, or have no "
+            "such value: "
             f"{', '.join(unranked)}."
         )
     return results.in_order([*ranked, *unranked]), [note]

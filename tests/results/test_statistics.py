@@ -516,3 +516,23 @@ def test_groups_are_runs_of_neighbours_and_ties_share_ranks():
     assert (
         datasets.average_ranks({"a": [1.0, 1.0], "b": [1.0, 1.0], "c": [1.0, 1.0]}).friedman_p == 1
     )
+
+
+@pytest.mark.parametrize(("rows", "count", "p"), [(3, 2, 1 / 6), (3, 4, 1 / 216), (4, 2, 1 / 24)])
+def test_datasets_that_rank_alike_have_the_exact_probability(rows, count, p):
+    values = {f"r{row}": [0.1 * row + place for place in range(count)] for row in range(rows)}
+    found = datasets.average_ranks(values)
+    assert (found.friedman_p, found.exact) == (pytest.approx(p), True)
+
+
+def test_the_exact_friedman_test_of_a_printed_table():
+    # Hollander and Wolfe, table A.22: k 3, n 3, S 4.667 has probability 0.194 or more.
+    values = {"a": [3.0, 3.0, 2.0], "b": [2.0, 2.0, 3.0], "c": [1.0, 1.0, 1.0]}
+    assert datasets.average_ranks(values).friedman_p == pytest.approx(0.194, abs=0.001)
+
+
+def test_many_rows_that_rank_alike_have_a_probability_above_zero():
+    values = {f"r{row}": [float(row), float(row)] for row in range(12)}
+    found = datasets.average_ranks(values)
+    assert not found.exact
+    assert 0 < found.friedman_p < 1e-6

@@ -72,7 +72,7 @@ def test_rows_are_sorted_and_those_with_lost_runs_are_last(store, options, expec
 
     assert rows(text) == expected
     if options["sort"] != "method":
-        named = "Not ranked, because runs are missing, failed or damaged, or have no such value"
+        named = "Placed after complete rows, because runs are missing, failed or damaged, or have no such value"
         assert f"{named}: elr, mae." in text
 
 

@@ -112,6 +112,11 @@ def test_only_shares_of_the_test_set_have_a_known_rounding(metric, known):
     assert results.rounding(0, metric) == pytest.approx(expected)
 
 
+def test_values_that_are_no_multiples_have_no_known_rounding():
+    values = {"ce": [0.9012, 0.9333], "elr": [0.91, 0.94]}
+    assert results_of(Memory(), values, seeds=2).rounding(0, "last") == 0.0
+
+
 def test_the_sentence_never_finds_differences_that_the_seeds_are_too_few_for():
     # Two seeds, one pair of which is clear; the others spread widely.
     values = {"ce": [0.10, 0.10001], "elr": [0.90, 0.90002], "gce": [0.2, 0.8], "mae": [0.7, 0.1]}
@@ -199,3 +204,41 @@ def test_table_and_compare_agree_on_a_row_with_one_seed():
 def test_rows_with_one_seed_each_are_still_listed():
     found = analyse(results_of(Memory(), {"ce": [0.8], "elr": [0.9]}, seeds=1), 0)
     assert found.sentence.startswith("elr comes first; with one seed it is unknown")
+
+
+# ---- Notes --------------------------------------------------------------------------------------
+
+
+def test_names_stay_text_in_notes():
+    store = Memory()
+    hostile = "<b> $x^2$ _it_ ~~s~~ *bold* `c`"
+    results = results_of(store, {"ce": CE, hostile: ELR})
+    text = tables.render(plan_from(results), store)
+    (note,) = [line for line in text.splitlines() if line.startswith("- In words")]
+    assert r"\<b> \$x^2\$ \_it\_ \~~s\~~ \*bold\* \`c\`" in note
+    # nlbench's own code stays code.
+    assert "`nlbench compare`" in text
+
+
+def test_letters_beside_another_metric_name_theirs():
+    store = Memory()
+    results = results_of(store, {"ce": CE, "elr": ELR}, metric="nll")
+    text = printed(results, store, columns=["nll", "ties", "rank"])
+    assert "| ties, last epoch | rank, last epoch |" in text
+    assert "ties, rank and the words are of the last epoch's test accuracy." in text
+    assert "last epoch |" not in printed(results, store, columns=["ties", "rank"])
+
+
+def test_labelwave_and_ten_epochs_that_are_not_there_are_explained():
+    store = Memory()
+    results = results_of(store, {"ce": CE, "elr": ELR}, metric="last10")
+    text = printed(results, store, columns=["last10", "labelwave"])
+    assert "Without LabelWave although done: ce, elr. LabelWave needs four epochs" in text
+    assert "last 10 epochs: the runs have" not in text
+
+    specs = {}
+    for row in ("ce", "elr"):
+        protocol = {"name": "digits", "model": "digits_cnn", "version": 1, "epochs": 3}
+        specs[row] = {"spec": {**made_up.spec_of(row, 0), "protocol": protocol}}
+    few = results_of(store, {"ce": [0.5], "elr": [0.6]}, seeds=1, metric="last10", parts=specs)
+    assert "last 10 epochs: the runs have 3" in printed(few, store, columns=["last10"])

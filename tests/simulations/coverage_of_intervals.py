@@ -244,10 +244,36 @@ def simulate_choice(spreads, seeds, tables, seed=0):
     return found
 
 
+def simulate_rounded(seeds, num_test, std, tables, seed=0, rows=10):
+    """Return how often a table of equal rows has a false difference, by the chosen test.
+
+    Values are rounded to multiples of 1 / num_test, as accuracies are.
+
+    Args:
+        std: of one row over its seeds, as a share; what all rows of a seed share spreads as much.
+    """
+    generator = np.random.default_rng(seed)
+    rounding = 1 / (num_test * math.sqrt(12))
+    wrong = 0
+    for _ in range(tables):
+        value = 0.8 + std * generator.standard_normal((rows, seeds))
+        value += std * generator.standard_normal(seeds)
+        value = np.round(value * num_test) / num_test
+        table = {f"r{row}": dict(enumerate(map(float, one))) for row, one in enumerate(value)}
+        used, _ = pairs.adjustment(table)
+        wrong += any(pair.differ() for pair in pairs.compare(table, used, LEVEL, rounding))
+    return wrong / tables
+
+
+# Test examples, and the standard deviation over seeds.
+ROUNDED = ((400, 0.01), (400, 0.003), (10_000, 0.002))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=int, default=10_000)
-    parser.add_argument("--only", choices=[*SCENARIOS, "power", "choice"], help="one alone")
+    parts = [*SCENARIOS, "power", "choice", "rounded"]
+    parser.add_argument("--only", choices=parts, help="one alone")
     options = parser.parse_args()
 
     for name, scenario in SCENARIOS.items():
@@ -268,6 +294,13 @@ def main():
                 found = simulate_choice(spreads, seeds, options.tables)
                 shares = ", ".join(f"{what} {100 * share:.1f}%" for what, share in found.items())
                 print(f"  {name}, {seeds} seeds: {shares}", flush=True)
+    if options.only in (None, "rounded"):
+        print("\ntables of 10 equal rows with a false difference, of values that are rounded")
+        for num_test, std in ROUNDED:
+            for seeds in (2, 3, 5):
+                share = simulate_rounded(seeds, num_test, std, options.tables)
+                what = f"{num_test:,} test examples, std {std:g}, {seeds} seeds"
+                print(f"  {100 * share:6.2f}%  {what}", flush=True)
 
 
 if __name__ == "__main__":
