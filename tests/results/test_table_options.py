@@ -72,8 +72,8 @@ def test_rows_are_sorted_and_those_with_lost_runs_are_last(store, options, expec
 
     assert rows(text) == expected
     if options["sort"] != "method":
-        named = "Placed after complete rows, because runs are missing, failed or damaged, or have no such value"
-        assert f"{named}: elr, mae." in text
+        named = "runs are missing, failed or damaged, or have no such value: elr, mae."
+        assert f"Placed after complete rows, because {named}" in text
 
 
 def test_the_note_says_by_what_the_rows_are_sorted(store):
