@@ -112,7 +112,7 @@ def test_a_table_of_several_conditions_is_sorted_by_one_of_them(store):
     text = render(store, plan, sort="Digits symmetric 0.4")
     # The second table, of the differences to ce, has the same order.
     assert rows(text) == ["ce", "elr", "gce", "elr", "gce"]
-    assert "- Sorted by last epoch on Digits symmetric 0.4, highest first. Not ranked" in text
+    assert "- Sorted by last epoch on Digits symmetric 0.4, highest first. Placed" in text
     assert rows(render(store, plan, sort="Digits symmetric 0.2"))[:3] == ["gce", "elr", "ce"]
 
     with pytest.raises(SuiteError, match=r'--sort last: s has 2 datasets and noises.*"Digits sym'):
