@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from nlbench.errors import on_one_line
 from nlbench.figures import style
@@ -43,7 +44,7 @@ _MOST_ROWS = 4
 # points are means over neighbouring ones.
 _MOST_POINTS = 100
 # Millimetres.
-_ROW_HEIGHT, _AROUND = 27.0, 18.0
+_ROW_HEIGHT, _AROUND, _BELOW = 27.0, 18.0, 8.0
 
 
 @drawn
@@ -95,7 +96,9 @@ def _read(results: Results, options: Options, rows: Sequence[str]) -> tuple[int,
                 if name.startswith(_PREFIX) and name.endswith(tuple(end for end, _ in _PANELS))
             ]
             # Without any, ask for one that every method with the hook has, to count the runs.
-            courses.append(course(results, row, condition, names or [f"{_PREFIX}ce_clean"]))
+            courses.append(
+                course(results, row, condition, names or [f"{_PREFIX}ce_clean"], some=True)
+            )
         if any(found.seeds.used for found in courses):
             return condition, courses
         seen += [found.seeds for found in courses]
@@ -179,10 +182,13 @@ def _legend(axes: Axes, looks: dict[str, Look]) -> None:
         )
         for name, look in looks.items()
     ]
+    # Below the ticks and the name of the axis, however high the panel is.
+    below = ScaledTranslation(0, -_BELOW / 25.4, axes.figure.dpi_scale_trans)
     axes.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(-0.05, -0.36),
+        bbox_to_anchor=(-0.05, 0),
+        bbox_transform=axes.transAxes + below,
         handlelength=2.6,
         labelspacing=0.15,
         borderpad=0,

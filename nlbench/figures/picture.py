@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from nlbench.errors import UserError, on_one_line
 from nlbench.figures import style
 from nlbench.figures.compact import compact, simplify_bands
+from nlbench.files import write_atomic
 
 # Millimetres around the whole figure, and between the heading, the panels and the notes.
 _MARGIN, _GAP = 1.0, 1.0
@@ -104,7 +106,7 @@ class Picture(Figure):
         simplify_bands(self)
 
     def write(self, file: Path | IO[bytes], ending: str, *, transparent: bool = False) -> None:
-        """Write the figure.
+        """Write the figure, in place of an older file. A folder that is not there is made.
 
         Args:
             ending: a key of FORMATS.
@@ -123,9 +125,10 @@ class Picture(Figure):
             file.write(payload)
             return
         try:
-            file.write_bytes(payload)
+            write_atomic(file, lambda opened: opened.write(payload))
         except OSError as error:
-            raise UserError(f"--to {file}: cannot be written ({error.strerror})") from None
+            reason = os.strerror(error.errno or 0)
+            raise UserError(f"--to {file}: cannot be written ({reason})") from None
 
 
 class _quiet(warnings.catch_warnings):

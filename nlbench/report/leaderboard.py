@@ -296,9 +296,7 @@ def _rank(row_analysis: RowAnalysis) -> Entry:
     return Entry(text, order=low + high / 1000)
 
 
-def _minus_baseline(
-    results: Results, condition: int, found: Analysis, row: RowAnalysis
-) -> Entry:
+def _minus_baseline(results: Results, condition: int, found: Analysis, row: RowAnalysis) -> Entry:
     """Return a row minus the baseline.
 
     Where a seed of either diverged, there is neither an interval nor a p-value: the other seeds are

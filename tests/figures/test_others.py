@@ -5,13 +5,16 @@ import itertools
 import numpy as np
 import pytest
 from made_figures import matrices_of, write_results
+from made_stores import rewritten
 
 from nlbench.errors import SuiteError
 from nlbench.figures import KINDS, NothingToDraw, Options, style
 from nlbench.figures.apart import labels_apart
 from nlbench.figures.lines import spread
 from nlbench.results.analysis import analyse
+from nlbench.results.cells import Results
 from nlbench.results.over_datasets import over_datasets
+from nlbench.results.store import Store
 
 DATASETS = [("Digits", "digits", 0.0), ("Cars", "cars", 0.0), ("Birds", "birds", 0.0)]
 
@@ -150,6 +153,33 @@ def test_differences_are_those_of_the_analysis(results):
         assert filled == (not found.low <= 0 <= found.high)
     # A row of which a seed diverged has no mean to compare.
     assert words[names.index("gce")] == "1 of 3 diverged"
+
+
+def test_one_pair_is_counted_as_one(tmp_path):
+    results = write_results(tmp_path, rows=("ce", "elr"), seeds=(0,))
+    figure = KINDS["differences"].draw(results)
+    assert "paired by seed, 1 pair." in figure.notes[0]
+
+
+def test_a_row_that_is_done_without_the_metric_says_so(tmp_path):
+    made = write_results(tmp_path, rows=("ce", "elr", "mixup"))
+    for row, seed in itertools.product(("ce", "elr"), range(3)):
+        key = made.files_of(row, 0)[seed].record.key
+        nll = {"nll": 1.0 + 0.1 * seed + 0.01 * seed * len(row)}
+        rewritten(made.store.run_dir(key), lambda values, nll=nll: values["metrics"].update(nll))
+    results = Results(made.store.plan("s"), Store(made.store.root), {})
+    figure = KINDS["differences"].draw(results, Options(metric="nll"))
+    assert "without this value" in [text.get_text() for text in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize("width", [75.0, 85.0])
+def test_the_name_of_the_axis_of_differences_is_in_the_picture(tmp_path, width):
+    results = write_results(tmp_path, rows=("ce", "elr"))
+    figure = KINDS["differences"].draw(results, Options(width=width))
+    figure.settle()
+    box = figure.axes[0].xaxis.label.get_window_extent()
+    assert figure.bbox.x0 <= box.x0
+    assert box.x1 <= figure.bbox.x1
 
 
 def test_a_suite_without_the_baseline(tmp_path):
