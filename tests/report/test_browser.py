@@ -501,7 +501,6 @@ def test_names_of_300_characters_do_not_widen_a_phone(browser, tmp_path, conditi
         page.evaluate("document.querySelectorAll('details').forEach((e) => (e.open = true))")
         wide, shown = watched.sideways()
         assert wide <= shown <= NARROW[0]
-        page.screenshot(path=tmp_path / "page.png", full_page=True)
         for link in (0, 1, 2):
             page.locator('.board td[data-c="last"] a').nth(link).evaluate("(e) => e.click()")
             wide, shown = page.evaluate(
