@@ -60,13 +60,16 @@ def draw(results: Results, options: Options) -> Picture:
 
     seeds = {one.row: one.seeds for one in shown}
     labels = labels_of(results, seeds)
+    # Most methods have no T, so that only those asked for are named.
+    lacking = [row for row in rows if options.only and row not in seeds]
+    without = [f"Without a T: {on_one_line(', '.join(lacking))}."] if lacking else []
     title = results.conditions[condition]
     columns = 3 if any(one.true is not None for one in shown) else 1
     beside = _BESIDE + (0.0 if _are_numbers(classes) else _widest(classes))
     size = min(60.0, (options.width - beside) / columns - 2)
     figure = Picture(
         title,
-        [*_notes(shown, len(found) - len(shown), labels), *notes_on_seeds(seeds)],
+        [*_notes(shown, len(found) - len(shown), labels), *notes_on_seeds(seeds), *without],
         _in_words(shown, labels, title),
         options.width,
         _AROUND + _room_for_ticks(classes) + (size + 1.5) * len(shown),

@@ -71,6 +71,15 @@ def test_matrices_of_few_and_of_many_classes(tmp_path, classes):
         assert left.x1 < right.x0
 
 
+def test_a_row_that_was_asked_for_without_a_matrix_is_named(tmp_path):
+    results = write_results(
+        tmp_path, rows=("ce", "forward"), arrays=lambda p, s: matrices_of(p, s) if p else {}
+    )
+    figure = KINDS["transition"].draw(results, Options(only=("ce", "forward")))
+    assert figure.notes[-1] == "Without a T: ce."
+    assert "Without a T" not in " ".join(KINDS["transition"].draw(results).notes)
+
+
 def test_a_store_without_matrices(datasets):
     with pytest.raises(NothingToDraw, match=r"45 without T in predictions.npz.*volminnet"):
         KINDS["transition"].draw(datasets)
