@@ -112,8 +112,13 @@ def _about_p(results: Results, group: Group, reference: str) -> str:
         found = results.differences(reference, condition).values()
         tests.append(sum(difference.p is not None for difference in found))
     most = max(tests)
-    if most < 2:
-        return "p: paired t test over seeds; it needs two seeds that both rows have."
+    if most == 0:
+        return (
+            "p: paired t test over seeds; it needs two seeds that both rows have, and differences "
+            "that are not all the same."
+        )
+    if most == 1:
+        return "p: paired t test over seeds."
     number = f"{most}" if min(tests) == most else f"up to {most}"
     return f"p: paired t test over seeds, Holm-corrected for the {number} tests of each column."
 

@@ -449,6 +449,11 @@ def test_tests_and_the_error_of_the_test_set_are_named_once_for_all_conditions(s
     wild = [0.2, 0.9, 0.5, 0.8, 0.3]
     values = {row: [*of * 2] for row, of in APART.items()}
     plan = suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))
+    # elr minus ce is the same for every seed.
+    assert "- p: paired t test over seeds. " in flat(render(store, plan))
+
+    values["elr"] = [[0.901, 0.912, 0.903, 0.907, 0.909]] * 2
+    plan = suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))
     text = flat(render(store, plan))
     assert (
         "- In words: rows are told apart by Tukey's test with one spread for all rows and" in text
