@@ -27,7 +27,7 @@ from nlbench.results.formats import WIDTH
 from nlbench.results.guess import seems_done
 from nlbench.results.leftovers import tidy
 from nlbench.results.record import RunRecord
-from nlbench.results.requested import has_probabilities
+from nlbench.results.requested import has_gradients, has_probabilities
 from nlbench.results.store import Store, Warn
 
 if TYPE_CHECKING:
@@ -137,6 +137,9 @@ class Sweep:
             self._warn_of_missing("--save-weights", "weights", _has_weights)
         if save_probabilities:
             self._warn_of_missing("--save-probabilities", "probabilities", has_probabilities)
+        if record_gradients:
+            self._warn_of_missing("--record-gradients", "gradients", self._needs_no_gradients)
+            self._warn_of_whole_gradients()
         plan = {
             **self.plan.as_json(),
             "method_files": self._method_files(),
@@ -204,6 +207,31 @@ class Sweep:
                 f"{runs} trained before without {option}, so their {what} are not there. "
                 "Another --out trains them again."
             )
+
+    def _needs_no_gradients(self, folder: Path) -> bool:
+        """Return whether a run has recorded its gradients, or would have none either way."""
+        record = self.store.read(folder.name)
+        if record is None or record.spec["method"] in self._methods_without_parts():
+            return True
+        # Without true labels there is nothing to record.
+        return record.noise.get("noise_rate_train") is None or has_gradients(folder)
+
+    def _warn_of_whole_gradients(self) -> None:
+        """Name the rows of which `--record-gradients` records nothing."""
+        without = self._methods_without_parts()
+        rows = dict.fromkeys(spec.row for spec in self.specs if spec.method in without)
+        if rows:
+            have = "has" if len(rows) == 1 else "have"
+            self.store.warn(
+                f"--record-gradients: {', '.join(rows)} {have} no columns of gradients in "
+                "history.csv: the method does not tell the terms of its loss apart. A method of "
+                "your own does so by the hook gradient_parts"
+            )
+
+    def _methods_without_parts(self) -> set[str]:
+        """Return the methods of the suite that have no `gradient_parts`."""
+        names = {spec.method for spec in self.specs}
+        return {name for name in names if not registry.tells_parts(self.methods[name])}
 
     def _require_results(self) -> None:
         """Raise StoreError where runs have ended and their records or the plan are not there."""

@@ -432,8 +432,8 @@ class Method(nn.Module):
             logits: (B, C), what the step returned, computed before it changed the network.
             batch: the item's first Batch. The method's own state is that after the step.
         Returns: (B, C) by a short name, such as "ce" and "regulariser": the derivative of that term
-            of each example's loss by the logits, not divided by B. None, if the method does not
-            tell them apart; that is the default.
+            of each example's loss by the logits, not divided by B. Together they are the derivative
+            of the loss. None, if the method does not tell them apart; that is the default.
         """
         return None
 

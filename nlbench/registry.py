@@ -211,6 +211,13 @@ def load_method(file: MethodFile) -> type[Method]:
     return classes[0]
 
 
+def tells_parts(file: MethodFile) -> bool:
+    """Return whether a method has the hook `gradient_parts`. Raises what `load_method` raises."""
+    from nlbench.method import Method
+
+    return load_method(file).gradient_parts is not Method.gradient_parts
+
+
 def _fix_for_classes(module: ModuleType, classes: list[type[Method]]) -> str:
     """Return what to do in a file that holds no Method, or several."""
     from nlbench.method import Method

@@ -145,6 +145,22 @@ def test_numbers_of_numpy_make_the_same_runs(trained):
         ({"metric": "lst"}, nlbench.SuiteError, "^metric lst: unknown"),
         ({"against": "c"}, nlbench.SuiteError, "^against c: no such row"),
         ({"details": 1}, TypeError, "details must be True or False"),
+        (
+            {"fmt": "csv", "purpose": "paper"},
+            nlbench.SuiteError,
+            '^purpose and fmt="csv" exclude each other',
+        ),
+        (
+            {"purpose": "paper", "against": "ce"},
+            nlbench.SuiteError,
+            r'^purpose and against exclude .* as in columns=\["last", "minus"\]',
+        ),
+        (
+            {"group_by": "noise", "details": True},
+            nlbench.SuiteError,
+            "^details and group_by exclude each other",
+        ),
+        ({"ascending": False}, nlbench.SuiteError, "^ascending=False: there is nothing to order"),
     ],
     ids=str,
 )

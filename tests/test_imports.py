@@ -96,7 +96,7 @@ MAY = {
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}
     | {"contract", "child", "errors"},
     "report": {"figures", "results", "registry", "errors", "files"},
-    "figures": {"results", "errors"},
+    "figures": {"results", "errors", "files"},
     "bench": {"results", "ops", "errors", "hardware"},
     "suspects": {"results", "plan", "data", "errors", "files"},
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}

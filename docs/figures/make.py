@@ -22,7 +22,7 @@ PICTURES = (
     ("noise-rate", "--suite", "figures"),
     ("transition", *DIGITS),
     ("cost", *DIGITS),
-    ("differences", *DIGITS),
+    ("differences", "--suite", "figures", "--condition", "0.6"),
 )
 
 

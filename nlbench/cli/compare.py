@@ -78,7 +78,7 @@ def compare(
     from nlbench.results.store import Store
 
     check_metric(metric)
-    if power is not None and not 0 < abs(power) < float("inf"):
+    if power is not None and not 0 < power < float("inf"):
         raise SuiteError(f"--power {power:g}: give a difference above 0, such as 0.5")
     if out_b is not None and suite_b is None:
         suite_b = suite
@@ -91,7 +91,7 @@ def compare(
         other = Store(out_b or out, warn)
         second = Results(_plan(other, suite_b or name), other, methods)
 
-    difference = None if power is None else abs(power) / METRICS[metric].scale
+    difference = None if power is None else power / METRICS[metric].scale
     options = two_rows.Options(metric, condition or (), difference, across_protocols)
     found = two_rows.compare(first, a, second, b, options)
     if format_ is CompareFormat.json:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nlbench.results.cells import Results
 
 # Millimetres that --width takes.
-_NARROWEST, _WIDEST = 60.0, 600.0
+_NARROWEST, _WIDEST = 75.0, 600.0
 _ENDINGS = (".png", ".svg", ".pdf")
 
 

@@ -37,9 +37,11 @@ def report(
     """Write everything that the records say as one HTML page, which opens without a network."""
     from nlbench import registry
     from nlbench.report import page
-    from nlbench.report.written import write_page
+    from nlbench.report.written import require_name, write_page
     from nlbench.results.store import Store
 
+    # Making the page may take a while.
+    require_name(to)
     store = Store(results, warn)
     methods = registry.method_files([methods_dir] if methods_dir else [])
     write_page(to, page.render(store, suite, methods))

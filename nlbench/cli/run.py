@@ -132,7 +132,8 @@ RecordGradients = Annotated[
     typer.Option(
         "--record-gradients",
         help="Keep, for each epoch, the mean gradient at the true class for right and for wrong "
-        "labels, each term of the loss apart. For methods that tell them apart: ce and elr.",
+        "labels, each term of the loss apart. For methods that tell them apart: ce and elr, and "
+        "yours with the hook gradient_parts; not elr-plus.",
     ),
 ]
 ShardOption = Annotated[

@@ -24,7 +24,7 @@ from nlbench import registry
 from nlbench.build import build_method, typed_value
 from nlbench.conformance.advice import FIX_IF_NOT_FINITE, Failed
 from nlbench.conformance.made_up_data import make_data
-from nlbench.conformance.outcome import CLOCK, Outcome
+from nlbench.conformance.outcome import CLOCK, KEPT, Outcome
 from nlbench.conformance.snapshot import fingerprint, leaves, take_state
 from nlbench.conformance.trial import BATCH, EPOCHS, C, N, Trial
 from nlbench.conformance.watch import Stop, Watch, watched_class
@@ -165,7 +165,8 @@ class Lab:
                 return outcome
 
         with np.load(store.run_dir(spec.key) / "predictions.npz") as arrays:
-            outcome.predictions = {name: arrays[name] for name in ("test", "train")}
+            kept = [name for name in KEPT if name in arrays.files]
+            outcome.predictions = {name: arrays[name] for name in kept}
         # A parameter that is not finite need not show in the losses.
         if trial.watched:
             outcome.problem = _not_finite(outcome.watch)
@@ -191,6 +192,7 @@ class Lab:
                 # A training that is stopped goes on from its checkpoint, and without a watch the
                 # states are read from checkpoints. Other trainings need none.
                 checkpoint_seconds=0.0 if trial.stops or not trial.watched else _NEVER,
+                record_gradients=trial.gradients,
             )
             try:
                 record = train(spec, data, options, store, keeper)

@@ -18,7 +18,7 @@ from nlbench.conformance.checks import check
 from nlbench.conformance.lab import Lab
 from nlbench.conformance.outcome import some
 from nlbench.conformance.trial import BATCH, C, Trial
-from nlbench.conformance.watch import SURE
+from nlbench.conformance.watch import SURE, Watch
 from nlbench.method import Method, Run
 
 
@@ -277,7 +277,11 @@ def addresses_memories_by_index(lab: Lab) -> None:
 @check("device", "train")
 def keeps_tensors_on_one_device(lab: Lab) -> None:
     """it combines only tensors that lie on one device, also on a GPU"""
-    watch = lab.train().watch
+    refuse_mixed_devices(lab.train().watch)
+
+
+def refuse_mixed_devices(watch: Watch) -> None:
+    """Raise Failed for the first operation of a training that would mix CPU and GPU."""
     assert watch.placement is not None
     for place, tensor in watch.placement.mixed.items():
         named = [name for name, value in vars(watch.method).items() if value is tensor]

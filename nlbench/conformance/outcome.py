@@ -15,6 +15,15 @@ from nlbench.conformance.watch import Watch
 # Metrics of an epoch that depend on the clock.
 CLOCK = ("seconds", "images_per_second")
 
+# The arrays of predictions.npz that trials are compared by -> what they hold. Of the method's own
+# opinion, a record may have none.
+KEPT = {
+    "test": "predicted classes on the test examples",
+    "train": "predicted classes on the train examples",
+    "own_score": "scores that own_labels gives (own_score)",
+    "own_label": "classes that own_labels suggests (own_label)",
+}
+
 
 @dataclass
 class Outcome:
@@ -28,7 +37,7 @@ class Outcome:
         states: epoch -> what a checkpoint holds at its end.
         losses: (epoch, step, loss) of each backward_step.
         begun: epoch -> everything that was held at its beginning.
-        predictions: predicted classes of the examples "test" and "train".
+        predictions: the arrays of predictions.npz that are named in KEPT.
         warnings: of the store, for example about a checkpoint that cannot be read.
         notes: of the records, for example about a setting of torch that was put back.
     """
@@ -104,13 +113,20 @@ def _epochs_differ(one: Outcome, other: Outcome, ignore: tuple[str, ...]) -> str
 
 
 def _predictions_differ(one: Outcome, other: Outcome, ignore: tuple[str, ...]) -> str:
-    for name, predicted in one.predictions.items():
+    for name, what in KEPT.items():
         if name.startswith(ignore):
             continue
+        predicted, others = one.predictions.get(name), other.predictions.get(name)
+        # The method may have no opinion, or the same one of all examples.
+        if predicted is None and others is None:
+            continue
+        if predicted is None or others is None:
+            return f"only one of them has {what}"
 
-        count = int((predicted != other.predictions[name]).sum())
-        if count:
-            return f"{count} of {len(predicted)} predicted classes on the {name} examples"
+        # NaN stands for an example of which nothing is known.
+        same = (predicted == others) | ((predicted != predicted) & (others != others))
+        if not same.all():
+            return f"{int((~same).sum())} of {len(predicted)} {what}"
     return ""
 
 

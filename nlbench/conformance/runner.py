@@ -10,7 +10,7 @@ from typing import Any
 
 from nlbench import registry
 from nlbench.build import problem_of
-from nlbench.conformance import loss_checks  # noqa: F401
+from nlbench.conformance import loss_checks, report_checks  # noqa: F401
 from nlbench.conformance.advice import Failed, Skipped
 from nlbench.conformance.checks import CHECKS, Check, import_file
 from nlbench.conformance.lab import Lab, quiet

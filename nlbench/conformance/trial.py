@@ -35,6 +35,7 @@ class Trial:
         twice: whether each epoch is evaluated twice.
         ahead: how many steps before its use each item of the plan is drawn.
         forms: whether loss_and_grad is compared with loss.
+        gradients: whether the terms of the gradient are recorded, and compared with the gradient.
         batch: the number of examples in a batch.
         logits: "" for the networks' own outputs. "equal": each network gives 0 for all classes.
             "sure": it gives 120 for its best class and -120 for all others. Gradients pass as if
@@ -64,6 +65,7 @@ class Trial:
     twice: bool = False
     ahead: int = 0
     forms: bool = False
+    gradients: bool = False
     fresh: bool = False
     stops: bool = False
     batch: int = BATCH

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from nlbench.conformance import snapshot
 from nlbench.conformance.forms import FormComparison
 from nlbench.conformance.memory import MemoryRows, unsaved
+from nlbench.conformance.parts import PartsComparison
 from nlbench.conformance.placement import Placement
 from nlbench.conformance.read_only import ReadOnly
 from nlbench.conformance.snapshot import Snapshot
@@ -68,6 +69,7 @@ class Watch:
         used: epoch -> the examples in its batches.
         read_only: notices writes to labels, images, index and logits.
         forms: compares loss_and_grad with loss.
+        parts: compares the terms of gradient_parts with the gradient, where they are recorded.
         memory: notices rows of a memory that a step changes though they are not its examples'.
         placement: notices tensors that would lie on another device; None for most trials, as it
             takes time.
@@ -99,8 +101,9 @@ class Watch:
         self.used: dict[int, set[int]] = {}
         self.read_only = ReadOnly(self.now)
         self.forms = FormComparison()
+        self.parts = PartsComparison()
         self.memory = MemoryRows()
-        self.placement = Placement(files) if trial == Trial() else None
+        self.placement = Placement(files) if trial in (Trial(), Trial(gradients=True)) else None
         self.unsaved: dict[int, dict[str, str]] = {}
         self.modes: dict[tuple[int, int], set[bool]] = {}
         self.row_gradients: dict[int, tuple[int, float]] = {}
@@ -207,6 +210,8 @@ class Watch:
         if not logits.requires_grad:
             return
 
+        if self.trial.gradients:
+            self.parts.listen_to(logits)
         self.modes.setdefault((self.run.epoch, i), set()).add(network.training)
         if self.run.epoch == self.run.step == 0 and i not in self.row_gradients:
             logits.register_hook(functools.partial(self._measure, i))
@@ -315,6 +320,7 @@ class _Watched(Method):
     def training_step(self, run: Run, *item: Any) -> Tensor | None:
         watch = self._watch
         watch.memory.before(self)
+        watch.parts.begin_step()
         with watch.around("training_step", batches=item), watch.noting_own_optimisers():
             logits = super().training_step(run, *item)
         watch.memory.after(self, item, watch.now())
@@ -325,6 +331,18 @@ class _Watched(Method):
             if isinstance(batch, Batch):
                 watch.used.setdefault(run.epoch, set()).update(batch.index.tolist())
         return logits
+
+    def gradient_parts(self, logits: Tensor, batch: Batch) -> Mapping[str, Tensor] | None:
+        watch = self._watch
+        with watch.around("gradient_parts", ("logits", logits), batches=(batch,)):
+            parts = super().gradient_parts(logits, batch)
+        watch.read_only.forget_batches()
+        watch.parts.compare(parts, logits, watch.now())
+        return parts
+
+    def own_labels(self) -> Tensor | None:
+        with self._watch.around("own_labels"):
+            return super().own_labels()
 
     def on_epoch_end(self, run: Run, epoch: int) -> None:
         watch = self._watch

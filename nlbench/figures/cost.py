@@ -65,10 +65,11 @@ def draw(results: Results, options: Options) -> Picture:
     best = values.best_of({point.row: point.value.mean for point in points}, metric)
     chosen = drawing.coloured(names, baseline, best, options.highlight)
     looks = style.looks(names, baseline, chosen)
+    front = _front(points, metric)
     title = results.conditions[condition]
     figure = Picture(
         title,
-        [*_notes(results, condition, options, metric), *notes_on_seeds(seeds)],
+        [*_notes(results, condition, options, len(front)), *notes_on_seeds(seeds)],
         _in_words(points, metric, options, title),
         options.width,
         _BODY + 0.8 * max(0, len(points) - 15),
@@ -79,7 +80,7 @@ def draw(results: Results, options: Options) -> Picture:
         _draw_point(axes, point, looks[point.row])
     _cost_axis(axes, [point.cost for point in points], _AXIS[options.cost])
     values.write_axis(axes, metric, _BODY - 10)
-    _draw_front(axes, points, bool(metric.lower_is_better))
+    _draw_front(axes, front)
     _name_points(figure, axes, points, looks)
     return figure
 
@@ -153,14 +154,21 @@ def _cost_axis(axes: Axes, costs: Sequence[float], name: str) -> None:
     axes.margins(x=0.08)
 
 
-def _draw_front(axes: Axes, points: Sequence[Point], lower: bool) -> None:
-    """Join the rows of which no other is both cheaper and better."""
-    sign = -1 if lower else 1
+def _front(points: Sequence[Point], metric: values.Metric) -> list[Point]:
+    """Return the rows of which no other is both cheaper and better; none without a better."""
+    if metric.lower_is_better is None:
+        return []
+    sign = -1 if metric.lower_is_better else 1
     front: list[Point] = []
     known = [point for point in points if not math.isnan(point.cost)]
     for point in sorted(known, key=lambda p: (p.cost, -sign * p.value.mean)):
         if not front or sign * point.value.mean > sign * front[-1].value.mean:
             front.append(point)
+    return front
+
+
+def _draw_front(axes: Axes, front: Sequence[Point]) -> None:
+    """Join these rows."""
     axes.plot(
         [point.cost for point in front],
         [point.value.mean for point in front],
@@ -225,10 +233,11 @@ def _name_points(
         text.set_in_layout(False)
         # From the nearest end of a name that stands far away, a thin line leads to the point.
         near = min(max(x, left), left + sizes[point.row][0])
+        beside = min(max(y, bottom), bottom + _LINE)
         if math.hypot(near - x, middle - y) > _LINE:
             axes.plot(
                 [x / width, near / width],
-                [y / height, (middle + math.copysign(_LINE / 2, y - middle)) / height],
+                [y / height, beside / height],
                 transform=axes.transAxes,
                 color=look.colour,
                 linewidth=0.4,
@@ -240,9 +249,9 @@ def _name_points(
 # ---- Words ---------------------------------------------------------------------------------------
 
 
-def _notes(results: Results, condition: int, options: Options, metric: values.Metric) -> list[str]:
+def _notes(results: Results, condition: int, options: Options, on_front: int) -> list[str]:
     notes = ["Points: mean over seeds. Bars: lowest and highest seed."]
-    if metric.lower_is_better is not None:
+    if on_front > 1:
         notes.append("On the dotted line nothing is both cheaper and better.")
     if options.cost == "passes":
         notes.append("Passes of helper networks are not counted.")

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from nlbench.figures import style, values
 from nlbench.figures.options import NothingToDraw, Options, conditions_to_try, rows_of
 from nlbench.figures.picture import Picture, drawn
-from nlbench.figures.runs import Seeds, cell_seeds, labels_of
+from nlbench.figures.runs import LACKING, Seeds, cell_seeds, labels_of
 from nlbench.figures.style import INK
 from nlbench.results.analysis import Analysis, Interval, RowAnalysis, analyse
 from nlbench.results.cells import Results
@@ -74,7 +74,9 @@ def draw(results: Results, options: Options) -> Picture:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value, metric, ".4g")))
     unit = "percentage points" if metric.is_share else metric.unit
     shown = style.names_shown([baseline])[0]
-    words = style.wrapped(f"{metric.heading}, minus {shown} ({unit})", style.NORMAL, 60)
+    # The axis is in the middle, so that a longer name would not fit into a narrow figure.
+    length = min(60.0, options.width - 30)
+    words = style.wrapped(f"{metric.heading}, minus {shown} ({unit})", style.NORMAL, length)
     axes.set_xlabel("\n".join(words))
     return figure
 
@@ -119,7 +121,7 @@ def _lines(
     for row in shown:
         # Of a row of which a seed diverged, the others are no fair sample.
         found = row.minus_baseline if row.ranked else None
-        words = _numbers(found, metric) if found is not None else _why(row)
+        words = _numbers(found, metric) if found is not None else _why(row, seeds[row.row])
         lines.append(_Line(labels[row.row], found, words))
     return lines
 
@@ -138,10 +140,14 @@ def _signed(value: float, metric: values.Metric, digits: str = ".2f") -> str:
     return format(number, f"{sign}{digits}").replace("-", "\N{MINUS SIGN}")
 
 
-def _why(row: RowAnalysis) -> str:
+def _why(row: RowAnalysis, seeds: Seeds) -> str:
     """Return why a row has no difference."""
     if row.diverged:
         return f"{row.diverged} of {row.planned} diverged"
+    if row.alone:
+        return f"1 of {row.planned} seeds done"
+    if not row.n and seeds.left_out[LACKING]:
+        return "without this value"
     if not row.n:
         return f"{row.failed} of {row.planned} failed" if row.failed else "no run done"
     return "no baseline"
@@ -158,7 +164,7 @@ def _draw_interval(axes: Axes, found: Interval, place: int) -> None:
         [place],
         marker="o" if found.kind == "paired" else "s",
         markersize=4.2,
-        markerfacecolor=colour if differs else "white",
+        markerfacecolor=colour if differs else style.PAPER,
         markeredgecolor=colour,
         markeredgewidth=0.9,
         linestyle="none",
@@ -177,7 +183,8 @@ def _notes(analysis: Analysis, lines: Sequence[_Line], metric: values.Metric) ->
     if "paired" in kinds:
         counts = sorted({one.n for one in found if one.kind == "paired"})
         numbers = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        notes.append(f"Circles: paired by seed, {numbers} pairs.")
+        pairs = "pair" if counts == [1] else "pairs"
+        notes.append(f"Circles: paired by seed, {numbers} {pairs}.")
     if "welch" in kinds:
         notes.append("Squares: not paired (Welch).")
     if metric.lower_is_better:

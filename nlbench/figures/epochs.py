@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -14,6 +14,9 @@ from nlbench.figures.lines import Line
 from nlbench.figures.options import Options, baseline_of, conditions_to_try, rows_of
 from nlbench.figures.picture import Picture, drawn
 from nlbench.figures.runs import (
+    EMPTY,
+    ONLINE,
+    WHY_NOT_ONLINE,
     Course,
     Seeds,
     columns_of,
@@ -74,7 +77,11 @@ def draw(results: Results, options: Options) -> Picture:
     title = results.conditions[condition]
     figure = Picture(
         title,
-        [*_notes(lines, seeds.values(), chosen), *notes_on_seeds(seeds)],
+        [
+            *_notes(lines, seeds.values(), chosen),
+            *notes_on_seeds(seeds),
+            *_why_empty(seeds, column),
+        ],
         _in_words(lines, column, title),
         options.width,
         drawing.body_height(len(lines), 46.0),
@@ -108,7 +115,8 @@ def _read(
 
     if known and column not in known:
         raise SuiteError(f"--metric: {unknown_name('column of history.csv', column, known)}")
-    raise nothing_to_draw(seen, f"{column} in history.csv", "`nlbench run` trains what is missing.")
+    why = WHY_NOT_ONLINE if column.startswith(ONLINE) else ""
+    raise nothing_to_draw(seen, f"{column} in history.csv", why)
 
 
 def _line(found: Course, label: str, column: str) -> Line:
@@ -130,6 +138,12 @@ def _notes(lines: Sequence[Line], seeds: Collection[Seeds], chosen: Collection[s
     return [
         f"Lines: mean over {number}seeds. Bands: lowest and highest seed of each epoch{of_which}."
     ]
+
+
+def _why_empty(seeds: Mapping[str, Seeds], column: str) -> list[str]:
+    """Say why rows have no share of training examples, where some have none."""
+    empty = any(found.left_out[EMPTY] for found in seeds.values())
+    return [WHY_NOT_ONLINE] if empty and column.startswith(ONLINE) else []
 
 
 def _in_words(lines: Sequence[Line], column: str, title: str) -> str:

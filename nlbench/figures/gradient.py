@@ -8,6 +8,7 @@ cancels it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import cycle
 
@@ -15,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from nlbench.errors import on_one_line
 from nlbench.figures import style
@@ -38,8 +40,11 @@ _TERMS = {"ce": "cross entropy"}
 
 # Rows that nobody has chosen.
 _MOST_ROWS = 4
+# A line that goes up and down in each of hundreds of epochs is a block of colour. Of more epochs,
+# points are means over neighbouring ones.
+_MOST_POINTS = 100
 # Millimetres.
-_ROW_HEIGHT, _AROUND = 27.0, 18.0
+_ROW_HEIGHT, _AROUND, _BELOW = 27.0, 18.0, 8.0
 
 
 @drawn
@@ -91,7 +96,9 @@ def _read(results: Results, options: Options, rows: Sequence[str]) -> tuple[int,
                 if name.startswith(_PREFIX) and name.endswith(tuple(end for end, _ in _PANELS))
             ]
             # Without any, ask for one that every method with the hook has, to count the runs.
-            courses.append(course(results, row, condition, names or [f"{_PREFIX}ce_clean"]))
+            courses.append(
+                course(results, row, condition, names or [f"{_PREFIX}ce_clean"], some=True)
+            )
         if any(found.seeds.used for found in courses):
             return condition, courses
         seen += [found.seeds for found in courses]
@@ -129,10 +136,11 @@ def _draw_panel(axes: Axes, found: Course, group: str, looks: dict[str, Look]) -
     for column in _terms(found, group):
         look = looks[_name(column, group)]
         values = found.values[column]
-        epochs = np.arange(1, values.shape[1] + 1)
+        windows = _windows(values.shape[1])
+        epochs = np.array([window.mean() + 1 for window in windows])
         axes.plot(
             epochs,
-            found.mean(column),
+            [values[:, window].mean() for window in windows],
             color=look.colour,
             linestyle=look.line,
             marker=look.marker,
@@ -141,13 +149,22 @@ def _draw_panel(axes: Axes, found: Course, group: str, looks: dict[str, Look]) -
             markeredgewidth=0,
             label=column,
         )
-        if len(values) > 1:
-            low, high = values.min(0), values.max(0)
+        if len(values) > 1 or len(windows) < values.shape[1]:
+            low = [values[:, window].min() for window in windows]
+            high = [values[:, window].max() for window in windows]
             axes.fill_between(epochs, low, high, color=look.colour, alpha=0.18, linewidth=0)
-        last = float(epochs[-1])
+        last = float(values.shape[1])
         axes.set_xlim(1 if last > 1 else 0.5, last if last > 1 else 1.5)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+
+
+def _windows(epochs: int) -> list[np.ndarray]:
+    """Return the places of the epochs of each point: one epoch, or neighbouring ones of many."""
+    step = math.ceil(epochs / _MOST_POINTS)
+    # Gradients of full batches often have one size in even epochs and another one in odd ones.
+    step += step > 1 and step % 2
+    return [np.arange(start, min(start + step, epochs)) for start in range(0, epochs, step)]
 
 
 def _legend(axes: Axes, looks: dict[str, Look]) -> None:
@@ -165,10 +182,13 @@ def _legend(axes: Axes, looks: dict[str, Look]) -> None:
         )
         for name, look in looks.items()
     ]
+    # Below the ticks and the name of the axis, however high the panel is.
+    below = ScaledTranslation(0, -_BELOW / 25.4, axes.figure.dpi_scale_trans)
     axes.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(-0.05, -0.36),
+        bbox_to_anchor=(-0.05, 0),
+        bbox_transform=axes.transAxes + below,
         handlelength=2.6,
         labelspacing=0.15,
         borderpad=0,
@@ -178,16 +198,25 @@ def _legend(axes: Axes, looks: dict[str, Look]) -> None:
 
 def _note(shown: Sequence[Course], lacking: Sequence[str], others: int) -> str:
     note = "The mean gradient at the logit of the true class; a negative one raises that logit. "
-    if any(len(found.seeds.used) > 1 for found in shown):
-        note += "Lines: mean over seeds. Bands: lowest and highest seed of each epoch."
-    else:
-        note += "Lines: one seed."
+    seeds = max(len(found.seeds.used) for found in shown)
+    note += _in_lines(seeds, max(len(values[0]) for one in shown for values in one.values.values()))
     if lacking:
         note += f" Not recorded: {on_one_line(', '.join(lacking))}."
     if others:
         rows = "1 more row has" if others == 1 else f"{others} more rows have"
         note += f" {rows} recorded it; --only chooses."
     return note
+
+
+def _in_lines(seeds: int, epochs: int) -> str:
+    """Say what lines and bands are."""
+    most = max(len(window) for window in _windows(epochs))
+    if most > 1:
+        over = f"{most} epochs" if seeds == 1 else f"seeds and {most} epochs"
+        return f"Lines: means over {over}. Bands: lowest and highest epoch of all of them."
+    if seeds > 1:
+        return "Lines: mean over seeds. Bands: lowest and highest seed of each epoch."
+    return "Lines: one seed."
 
 
 def _in_words(shown: Sequence[Course], labels: dict[str, str], title: str) -> str:

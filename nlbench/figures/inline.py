@@ -19,8 +19,9 @@ def svg(figure: Picture) -> str:
 
     It has no script, loads nothing, and does not change the rest of the page: its ids begin with
     a hash of the figure, and it has no style sheet. Text is text. Axes and text have the colour of
-    the page's text (`currentColor`), on no background. It has the figure's width, or that of the
-    page if that is less. A title and a description are there for screen readers.
+    the page's text (`currentColor`), on no background, and what is hollow is filled with the page's
+    background. It has the figure's width, or that of the page if that is less. A title and a
+    description are there for screen readers.
     """
     file = io.BytesIO()
     figure.write(file, ".svg", transparent=True)
@@ -40,6 +41,8 @@ def _for_a_page(tag: str, prefix: str) -> str:
     """Return a tag with ids of its own and the page's colour of text."""
     tag = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}", tag.replace("xlink:href", "href"))
     tag = tag.replace(f"fill: {style.FAINT}", "fill: currentColor; fill-opacity: 0.75")
+    # A page says its background in `--paper`; Canvas is the browser's own.
+    tag = tag.replace(style.PAPER, "var(--paper, Canvas)")
     return tag.replace(style.INK, "currentColor").replace(style.FAINT, "currentColor")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from nlbench.figures import style
 from nlbench.figures.picture import Picture
@@ -19,6 +20,8 @@ MOST_COLOURED = 7
 MOST_NAMED = 30
 # Millimetres between the middles of two names.
 STEP = style.height_of(style.SMALL) * 0.98
+# Points from a bar to the next one at the same x.
+_ASIDE = 1.2
 # Millimetres from the panel to the names.
 _AWAY = 4.0
 
@@ -72,16 +75,19 @@ def draw(
     """Draw lines, those in grey below the others.
 
     Args:
-        bars: draw `low` and `high` as bars at each point, else as a band.
+        bars: draw `low` and `high` as bars at each point, else as a band. Lines with bars stand a
+            little beside each other, so that no bar hides another.
         marks: about so many markers on each line; 0 marks every point.
     """
+    figure = axes.figure
+    in_front = [line.row for line in lines if looks[line.row] is not PLAIN]
     for place, line in enumerate(lines):
         look = looks[line.row]
         front = look is not PLAIN
         order = 2.0 + front + (look is BASELINE)
         # Markers of lines that lie on each other stand side by side.
         every = max(1, len(line.x) // marks) if marks else 1
-        axes.plot(
+        curve = axes.plot(
             line.x,
             line.y,
             color=look.colour,
@@ -98,7 +104,13 @@ def draw(
         if line.low is None or line.high is None or not front:
             continue
         if bars:
-            axes.vlines(line.x, line.low, line.high, color=look.colour, linewidth=0.8, zorder=order)
+            bar = axes.vlines(
+                line.x, line.low, line.high, color=look.colour, linewidth=0.8, zorder=order
+            )
+            aside = _ASIDE * (in_front.index(line.row) - (len(in_front) - 1) / 2)
+            shift = ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans)
+            for artist in (*curve, bar):
+                artist.set_transform(axes.transData + shift)
         else:
             axes.fill_between(
                 line.x, line.low, line.high, color=look.colour, alpha=0.18, linewidth=0, zorder=1.5

@@ -13,12 +13,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from nlbench.figures import style
 from nlbench.figures.lines import percent_axis
 from nlbench.figures.options import Options, baseline_of, conditions_to_try, rows_of
 from nlbench.figures.picture import Picture, drawn
-from nlbench.figures.runs import Course, course, labels_of, notes_on_seeds, nothing_to_draw
+from nlbench.figures.runs import (
+    EMPTY,
+    WHY_NOT_ONLINE,
+    Course,
+    course,
+    labels_of,
+    notes_on_seeds,
+    nothing_to_draw,
+)
 from nlbench.figures.style import GREEN, INK, VERMILION, Look
 from nlbench.results.cells import Results
 from nlbench.results.summary import SHARES, metric_key
@@ -44,7 +53,7 @@ _PANELS = (
 # Rows that nobody has chosen.
 _MOST_ROWS = 4
 # Millimetres.
-_ROW_HEIGHT, _AROUND = 26.0, 13.0
+_ROW_HEIGHT, _AROUND, _BELOW = 26.0, 24.0, 8.0
 
 
 @drawn
@@ -59,10 +68,13 @@ def draw(results: Results, options: Options) -> Picture:
 
     seeds = {found.row: found.seeds for found in shown}
     labels = labels_of(results, seeds)
+    # Rows that cannot be drawn are named with the reason.
+    seeds |= {found.row: found.seeds for found in courses if not found.seeds.used}
+    empty = any(found.left_out[EMPTY] for found in seeds.values())
     title = results.conditions[condition]
     figure = Picture(
         title,
-        [*_notes(shown, others), *notes_on_seeds(seeds)],
+        [*_notes(shown, others), *notes_on_seeds(seeds), *([WHY_NOT_ONLINE] if empty else [])],
         _in_words(shown, labels, title),
         options.width,
         _AROUND + _ROW_HEIGHT * len(shown),
@@ -94,7 +106,7 @@ def _read(results: Results, options: Options, rows: Sequence[str]) -> tuple[int,
     raise nothing_to_draw(
         seen,
         "online_wrong_memorised in history.csv",
-        "It is measured where true labels are known and some labels are wrong.",
+        WHY_NOT_ONLINE,
     )
 
 
@@ -110,13 +122,13 @@ def _course(results: Results, row: str, condition: int) -> Course:
 def _chosen(
     courses: Sequence[Course], baseline: str | None, options: Options
 ) -> tuple[list[Course], int]:
-    """Return the rows to draw, and how many others there are.
+    """Return the rows to draw, and how many others could be drawn.
 
     Of many rows, those asked for are drawn, the baseline, and those that memorise least.
     """
     usable = [found for found in courses if found.seeds.used]
     if options.only or len(usable) <= _MOST_ROWS:
-        return usable, len(courses) - len(usable)
+        return usable, 0
 
     def memorised(found: Course) -> float:
         return float(np.nan_to_num(found.mean(_MEMORISED)[-1], nan=np.inf))
@@ -126,7 +138,7 @@ def _chosen(
     room = max(0, _MOST_ROWS - 2 - len(first))
     rest = sorted(rest, key=memorised)[: room or (not first)]
     chosen = [*first, *rest]
-    return [found for found in usable if found in chosen], len(courses) - len(chosen)
+    return [found for found in usable if found in chosen], len(usable) - len(chosen)
 
 
 def _draw_panel(axes: Axes, found: Course, columns: Sequence[str]) -> None:
@@ -175,12 +187,15 @@ def _legend(axes: Axes, columns: Sequence[str]) -> None:
                 label=name,
             )
         )
+    # Below the ticks and the name of the axis, however high the panel is.
+    below = ScaledTranslation(0, -_BELOW / 25.4, axes.figure.dpi_scale_trans)
     axes.legend(
         handles=handles,
         title="predicted as",
         title_fontsize=style.SMALL,
         loc="upper left",
-        bbox_to_anchor=(-0.05, -0.36),
+        bbox_to_anchor=(-0.05, 0),
+        bbox_transform=axes.transAxes + below,
         handlelength=2.6,
         labelspacing=0.15,
         borderpad=0,

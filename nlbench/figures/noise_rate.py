@@ -81,7 +81,7 @@ def draw(results: Results, options: Options) -> Picture:
     )
     axes = figure.panels()[0][0]
     drawing.draw(axes, lines, looks, bars=True, marks=0)
-    margin = 0.03 * (x[-1] - x[0])
+    margin = 0.05 * (x[-1] - x[0])
     axes.set_xlim(x[0] - margin, x[-1] + margin)
     axes.set_xticks(x)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
@@ -155,7 +155,10 @@ def _groups(results: Results) -> list[Rates]:
 
 def _notes(lines: Sequence[Line], coloured: set[str]) -> list[str]:
     of_which = "" if len(coloured) >= len(lines) else ", of the rows in colour"
-    return [f"Lines: mean over seeds. Bars: lowest and highest seed{of_which}."]
+    notes = [f"Lines: mean over seeds. Bars: lowest and highest seed{of_which}."]
+    if len(coloured) > 1:
+        notes.append("At each rate they stand side by side.")
+    return [" ".join(notes)]
 
 
 def _in_words(lines: Sequence[Line], metric: values.Metric, title: str, x: np.ndarray) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-import re
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +18,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from nlbench.errors import UserError, on_one_line
 from nlbench.figures import style
+from nlbench.figures.compact import compact, simplify_bands
+from nlbench.files import write_atomic
 
 # Millimetres around the whole figure, and between the heading, the panels and the notes.
 _MARGIN, _GAP = 1.0, 1.0
@@ -30,15 +32,6 @@ FORMATS: dict[str, dict[str, Any]] = {
         "metadata": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}
     },
 }
-
-# The coordinates of a path in an SVG file. In text, "<" is escaped, so these are tags alone.
-_PATH = re.compile(rb'<path [^<>]*?\bd="[^"]*"')
-_LONG = re.compile(rb"\d+\.\d{3,}")
-
-
-def _rounded(number: re.Match[bytes]) -> bytes:
-    """Return a coordinate in hundredths of a point. It looks the same, and is half as long."""
-    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".").encode()
 
 
 class Picture(Figure):
@@ -110,9 +103,10 @@ class Picture(Figure):
         for axes in self.axes:
             bounds = np.round(axes.get_position(original=True).bounds, 6)
             axes.set_position(tuple(bounds.tolist()))
+        simplify_bands(self)
 
     def write(self, file: Path | IO[bytes], ending: str, *, transparent: bool = False) -> None:
-        """Write the figure.
+        """Write the figure, in place of an older file. A folder that is not there is made.
 
         Args:
             ending: a key of FORMATS.
@@ -125,17 +119,16 @@ class Picture(Figure):
             self.savefig(content, format=ending[1:], facecolor=face, **FORMATS[ending])
         payload = content.getvalue()
         if ending == ".svg":
-            # Where this font is not installed, a reader must not fall back on one with serifs.
-            payload = payload.replace(b"'DejaVu Sans'", b"'DejaVu Sans', Verdana, sans-serif")
-            payload = _PATH.sub(lambda path: _LONG.sub(_rounded, path[0]), payload)
+            payload = compact(payload)
 
         if not isinstance(file, Path):
             file.write(payload)
             return
         try:
-            file.write_bytes(payload)
+            write_atomic(file, lambda opened: opened.write(payload))
         except OSError as error:
-            raise UserError(f"--to {file}: cannot be written ({error.strerror})") from None
+            reason = os.strerror(error.errno or 0)
+            raise UserError(f"--to {file}: cannot be written ({reason})") from None
 
 
 class _quiet(warnings.catch_warnings):

@@ -18,14 +18,23 @@ from nlbench.results.numbers import read_arrays
 from nlbench.results.record import RunRecord
 
 # Why a seed is in no mean, in the order in which a note says it.
-DIVERGED, FAILED, DAMAGED, MISSING, LACKING = (
+DIVERGED, FAILED, DAMAGED, MISSING, LACKING, EMPTY = (
     "diverged",
     "failed",
     "damaged",
     "not trained yet",
     "without this value",
+    "without this value in any epoch",
 )
-_REASONS = (DIVERGED, FAILED, DAMAGED, MISSING, LACKING)
+_REASONS = (DIVERGED, FAILED, DAMAGED, MISSING, LACKING, EMPTY)
+
+# Shares of training examples have these columns.
+ONLINE = "online_"
+WHY_NOT_ONLINE = (
+    "Shares of training examples are counted where true labels are known, and where the steps of a "
+    "method return its logits, as those of mixup and dividemix do not. Shares of the wrongly "
+    "labelled need wrong labels."
+)
 
 
 @dataclass(frozen=True)
@@ -67,10 +76,13 @@ class Course:
         return mean
 
 
-def course(results: Results, row: str, condition: int, columns: Sequence[str]) -> Course:
+def course(
+    results: Results, row: str, condition: int, columns: Sequence[str], *, some: bool = False
+) -> Course:
     """Read epoch metrics of one cell. A run that lacks one of these columns is left out.
 
-    A run that diverged is left out, too: its epochs end somewhere.
+    So is a run that has no value in any epoch of one of them, or of all of them where `some` is
+    enough, and a run that diverged: its epochs end somewhere.
     """
     found: dict[int, list[list[float]]] = {}
     left_out: Counter[str] = Counter()
@@ -81,6 +93,8 @@ def course(results: Results, row: str, condition: int, columns: Sequence[str]) -
             table = _columns(results, files.record, columns)
             if isinstance(table, str):
                 reason = table
+            elif _is_empty(table, some):
+                reason = EMPTY
             else:
                 found[seed] = table
         if reason:
@@ -91,6 +105,12 @@ def course(results: Results, row: str, condition: int, columns: Sequence[str]) -
     for place, column in enumerate(columns):
         values[column] = np.array([table[place] for table in found.values()], dtype=float)
     return Course(row, seeds, values)
+
+
+def _is_empty(table: Sequence[Sequence[float]], some: bool) -> bool:
+    """Tell whether a column has no value in any epoch; with `some`, whether all have none."""
+    empty = [bool(np.isnan(values).all()) for values in table]
+    return all(empty) if some else any(empty)
 
 
 def _unusable(files: RunFiles, name: str) -> str:
@@ -210,16 +230,24 @@ def nothing_to_draw(seeds: Sequence[Seeds], what: str, advice: str) -> NothingTo
     Args:
         seeds: of all cells that were looked at.
         what: the part of a run that the figure shows, for example "predictions.npz with T".
-        advice: sentences that say how to get it.
+        advice: sentences that say how to get it, beside those on runs that are missing or damaged.
     """
     together: Counter[str] = Counter()
     for cell in seeds:
         together += cell.left_out
     planned = sum(cell.planned for cell in seeds)
-    words = {LACKING: f"without {what}"}
+    words = {LACKING: f"without {what}", EMPTY: f"without a value of {what} in any epoch"}
     parts = [f"{together[r]} {words.get(r, r)}" for r in _REASONS if together[r]]
     runs = "1 run" if planned == 1 else f"{planned} runs"
-    return NothingToDraw(f"nothing to draw, of {runs}: {', '.join(parts)}. {advice}")
+    sentences = [f"nothing to draw, of {runs}: {', '.join(parts)}."]
+    if together[MISSING]:
+        sentences.append("`nlbench run` trains what is missing.")
+    if together[DAMAGED]:
+        sentences.append(
+            "`nlbench repair RESULTS --again` sets damaged runs aside and prints the command that "
+            "trains them again."
+        )
+    return NothingToDraw(" ".join([*sentences, advice]).rstrip())
 
 
 def columns_of(results: Results, row: str, condition: int) -> list[str]:

@@ -24,6 +24,8 @@ POINTS_PER_MM = 72 / 25.4
 # Axes and text. In a page, `svg` replaces these two by the page's own colour of text, so that they
 # can be read on a dark page, too. Nothing else may be drawn in them.
 INK, FAINT = "#1b1b1b", "#5c5c5d"
+# What is hollow. In a page it is filled with the page's background.
+PAPER = "#fefefe"
 
 # Lines of rows that are not highlighted, and the grid.
 GREY, GRID = "#9c9c9c", "#b8b8b8"

@@ -22,6 +22,9 @@ from nlbench.results.cells import Results
 _MOST_ROWS = 3
 # Cells of at least so many millimetres have room for a number, and so many for a tick.
 _ROOM_FOR_NUMBER, _ROOM_FOR_TICK = 3.4, 2.3
+# Millimetres above and below the matrices, for titles, the name of the axis and the scales, and
+# beside them, for the name of the row and of the axis.
+_AROUND, _BESIDE = 17.0, 14.0
 # With more classes, cells are pixels of a picture and no shapes of their own.
 _MOST_SHAPES = 20
 
@@ -57,16 +60,19 @@ def draw(results: Results, options: Options) -> Picture:
 
     seeds = {one.row: one.seeds for one in shown}
     labels = labels_of(results, seeds)
+    # Most methods have no T, so that only those asked for are named.
+    lacking = [row for row in rows if options.only and row not in seeds]
+    without = [f"Without a T: {on_one_line(', '.join(lacking))}."] if lacking else []
     title = results.conditions[condition]
     columns = 3 if any(one.true is not None for one in shown) else 1
-    # A name beside the panels, and the names of the classes, take about 15 mm.
-    size = min(60.0, (options.width - 15) / columns - 2)
+    beside = _BESIDE + (0.0 if _are_numbers(classes) else _widest(classes))
+    size = min(60.0, (options.width - beside) / columns - 2)
     figure = Picture(
         title,
-        [*_notes(shown, len(found) - len(shown), labels), *notes_on_seeds(seeds)],
+        [*_notes(shown, len(found) - len(shown), labels), *notes_on_seeds(seeds), *without],
         _in_words(shown, labels, title),
         options.width,
-        20.0 + (size + 3) * len(shown),
+        _AROUND + _room_for_ticks(classes) + (size + 1.5) * len(shown),
     )
     panels = figure.panels(len(shown), columns, sharex=True, sharey=True)
     largest = max(1e-9, *(float(abs(_error(one)).max()) for one in shown))
@@ -85,7 +91,7 @@ def draw(results: Results, options: Options) -> Picture:
 
     names = ("true T (%)", "estimated T (%)", "difference (points)")
     for axes, name in zip(panels[0], names[-columns:] if columns == 3 else names[1:2], strict=True):
-        axes.set_title(name)
+        axes.set_title("\n".join(style.wrapped(name, style.NORMAL, size + 1)))
     for axes in panels[-1]:
         axes.set_xlabel("given label")
     _write_ticks(panels, classes, size)
@@ -195,6 +201,8 @@ def _draw_matrix(
     axes.set_ylim(count - 0.5, -0.5)
     axes.set_aspect("equal")
     axes.grid(False)
+    # On a dark page, the hair lines between the cells would be a grid.
+    axes.set_facecolor("white")
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.tick_params(length=0)
@@ -220,15 +228,28 @@ def _draw_matrix(
 def _write_ticks(panels: Sequence[Sequence[Axes]], classes: Sequence[str], size: float) -> None:
     """Name the classes, or every so many of them."""
     count = len(classes)
-    numbers = all(name.isdigit() for name in classes)
+    numbers = _are_numbers(classes)
     # Names fit beside rows. Below columns they stand upright, and numbers beside each other.
-    widest = max(style.width_of(name, style.SMALL) for name in classes)
+    widest = _widest(classes)
     across = _step(size / count, widest + 0.8 if numbers else _ROOM_FOR_TICK)
     down = _step(size / count, _ROOM_FOR_TICK)
     for axes in panels[-1]:
         axes.set_xticks(range(0, count, across), classes[::across], rotation=0 if numbers else 90)
     for line in panels:
         line[0].set_yticks(range(0, count, down), classes[::down])
+
+
+def _are_numbers(classes: Sequence[str]) -> bool:
+    return all(name.isdigit() for name in classes)
+
+
+def _widest(classes: Sequence[str]) -> float:
+    return max(style.width_of(name, style.SMALL) for name in classes)
+
+
+def _room_for_ticks(classes: Sequence[str]) -> float:
+    """Return the height of the ticks below the matrices, in millimetres."""
+    return style.height_of(style.SMALL) if _are_numbers(classes) else _widest(classes)
 
 
 def _step(cell: float, room: float) -> int:

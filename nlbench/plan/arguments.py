@@ -34,6 +34,8 @@ _OTHER_NAMES = {
     "gpus": "device",
     "format": "fmt",
     "no-cuda-graphs": "cuda_graphs",
+    "for": "purpose",
+    "descending": "ascending=False",
 }
 
 # A shell command in a message stays as it is, because it is typed into a shell.
@@ -43,6 +45,9 @@ _WORDING = re.compile(
     r"|--set (?P<override>[A-Za-z_][\w.]*)"
     r"|`?--stale (?P<stale>keep|rerun)`?"
     r"|`?--jobs (?P<jobs>auto)`?"
+    r"|--(?P<choice>format|group-by) (?P<chosen>csv|json|latex|html|md"
+    r"|dataset,noise|dataset|noise)\b"
+    r"|--columns (?P<columns>[A-Za-z][\w-]*(?:,[\w-]+)+)"
     r"|--(?P<option>[a-z]+(?:-[a-z]+)*)(?P<placeholder> [A-Z]{3,}\b)?"
 )
 
@@ -66,9 +71,18 @@ def _reworded(match: re.Match[str]) -> str:
         return f'stale="{match["stale"]}"'
     if match["jobs"]:
         return 'jobs="auto"'
-    option = match["option"]
-    name = _OTHER_NAMES.get(option, option.replace("-", "_"))
+    if match["choice"]:
+        return f'{_name(match["choice"])}="{match["chosen"]}"'
+    if match["columns"]:
+        listed = ", ".join(f'"{column}"' for column in match["columns"].split(","))
+        return f"columns=[{listed}]"
+    name = _name(match["option"])
     return f"{name}={match['placeholder'].strip()}" if match["placeholder"] else name
+
+
+def _name(option: str) -> str:
+    """Return the argument of Python that an option is."""
+    return _OTHER_NAMES.get(option, option.replace("-", "_"))
 
 
 def _nested(keys: Sequence[str], value: str) -> str:

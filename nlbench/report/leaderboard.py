@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from nlbench.results import analysis, statistics
+from nlbench.results import analysis, statistics, ties
 from nlbench.results.cells import Cell, Results, SuiteRow
 from nlbench.results.formats import p_value
 from nlbench.results.metrics import METRICS
+from nlbench.results.order import is_complete
+from nlbench.results.paper import best_group
 
 if TYPE_CHECKING:
-    from nlbench.results.analysis import Interval, RowAnalysis
+    from nlbench.results.analysis import Analysis, Interval, RowAnalysis
 
 # Columns that are no metrics, by name, with heading and meaning.
 TIES, RANK, MINUS, BEST_MINUS = "ties", "rank", "minus", "minus-best"
@@ -53,6 +55,7 @@ class Entry:
         rest: what is missing, and marks.
         order: by what the cell is sorted; None sorts last.
         linked: whether the cell leads to its runs.
+        complete: whether every planned run is in the value. Others come after those that are.
     """
 
     text: str
@@ -60,6 +63,7 @@ class Entry:
     rest: str = ""
     order: float | str | None = None
     linked: bool = False
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Line:
 
     Attributes:
         place: of the row among those of the suite.
-        best: whether it ties with the best row.
+        best: whether it is the best row or ties with it; never where a run is not in its mean.
     """
 
     row: SuiteRow
@@ -80,6 +84,9 @@ class Line:
 @dataclass(frozen=True)
 class Group:
     """The lines of one condition, best first.
+
+    As in a table that is sorted, a row with a run that is missing, failed, diverged or damaged
+    comes after the others, because the mean of the remaining runs is not the mean of the row.
 
     Attributes:
         place: of the condition among those of the suite.
@@ -118,18 +125,41 @@ def leaderboard(results: Results, reference: str | None) -> Leaderboard:
     for condition, title in enumerate(results.conditions):
         found = analysis.analyse(results, condition, "last", against=reference)
         dataset, noise = places[condition]
-        group = Group(condition, title, dataset, noise, found.sentence, list(found.notes))
+        tested = list(found.notes)
+        if reference is not None:
+            tested += ties.disagreement(results, condition, reference, found)
+        group = Group(condition, title, dataset, noise, _sentence(found), tested)
         rows = {row.name: (place, row) for place, row in enumerate(results.rows)}
-        # The first row is the best, and letters are given in order.
-        best = set(found.rows[0].letters) if found.rows else set()
+        best = best_group(results, condition, found)
         for row_analysis in found.rows:
             place, row = rows[row_analysis.row]
-            cells = _cells(results, condition, row_analysis, row, columns)
+            cells = _cells(results, condition, found, row, columns)
             if row.name == found.baseline:
                 cells[MINUS] = Entry("reference")
-            group.lines.append(Line(row, place, cells, bool(best & set(row_analysis.letters))))
+            group.lines.append(Line(row, place, cells, row.name in best))
+        # Sorting keeps the order of the means, and rows without one are incomplete.
+        group.lines.sort(key=_is_incomplete)
         groups.append(group)
     return Leaderboard(columns, groups, reference, _choices(columns))
+
+
+def _sentence(found: Analysis) -> str:
+    """Return the comparison in words, or what to do before there can be one."""
+    if any(row.n for row in found.rows):
+        return found.sentence
+    lost = sum(row.diverged + row.failed for row in found.rows)
+    if lost:
+        return (
+            f"No run has ended with a result: {lost} failed or diverged. What is missing and why "
+            "is listed below, with the command that trains it."
+        )
+    return "No run has ended yet. The command that trains what is missing is listed below."
+
+
+def _is_incomplete(line: Line) -> tuple[bool, bool]:
+    """Return whether a line has no value, and whether a run of it is not in its value."""
+    last = line.cells["last"]
+    return last.order is None, not last.complete
 
 
 def _columns(results: Results, reference: str | None) -> list[Column]:
@@ -165,11 +195,19 @@ def _statistics(reference: str | None) -> list[Column]:
     ]
     if reference is not None:
         meaning = (
-            f"last epoch minus {reference}, in percentage points, with its interval and the "
-            "adjusted p-value"
+            f"last epoch minus {reference}, in percentage points. The interval is for this "
+            f"difference alone; p is for all differences to {reference} together (Holm's "
+            "correction). So p may be above 0.05 beside an interval without 0. (!1) says that one "
+            "seed of the two rows diverged: the others are no fair sample, so there is neither"
         )
         columns.append(Column(MINUS, f"minus {reference}", meaning, True))
-    best = "last epoch minus the best of the other rows, in percentage points, with its interval"
+    best = (
+        "last epoch minus the best of the other rows, in percentage points, with Hsu's interval, "
+        "for all rows together. An interval that ends at 0 says that the row is not the best, one "
+        "that begins at 0 that it is the best, and one with 0 inside leaves that open. These are "
+        "fewer comparisons than all pairs, so that a row may share a letter with the best mean, "
+        "and be bold, although its interval ends at 0"
+    )
     return [*columns, Column(BEST_MINUS, "minus best", best)]
 
 
@@ -209,19 +247,22 @@ def _places(results: Results) -> list[tuple[str, str]]:
 def _cells(
     results: Results,
     condition: int,
-    row_analysis: RowAnalysis,
+    found: Analysis,
     row: SuiteRow,
     columns: Sequence[Column],
 ) -> dict[str, Entry]:
+    row_analysis = found.of(row.name)
     cells = {}
     for column in columns:
         if column.name in METRICS:
             cell = results.cell(row.name, condition, column.name)
             cells[column.name] = _of_metric(cell, column.name)
-    cells[TIES] = Entry(row_analysis.letters or "-", order=row_analysis.letters or None)
-    cells[RANK] = _rank(row_analysis)
-    cells[MINUS] = _interval(row_analysis.minus_baseline)
-    cells[BEST_MINUS] = _interval(row_analysis.minus_best)
+    complete = cells["last"].complete
+    letters = row_analysis.letters
+    cells[TIES] = Entry(letters or "-", order=letters or None, complete=complete)
+    cells[RANK] = replace(_rank(row_analysis), complete=complete)
+    cells[MINUS] = _minus_baseline(results, condition, found, row_analysis)
+    cells[BEST_MINUS] = replace(_interval(row_analysis.minus_best), complete=complete)
     cells[NETS] = Entry(str(row.networks), order=row.networks)
 
     records = [r for r in results.records_of(row.name, condition) if r.status == "done"]
@@ -244,7 +285,7 @@ def _of_metric(cell: Cell, name: str) -> Entry:
     text = f"{cell.scale * cell.mean:.2f}"
     spread = "" if cell.std is None else f"±{cell.scale * cell.std:.2f}"
     rest = cell.text().removeprefix(f"{text}{spread}")
-    return Entry(text, spread, rest, round(cell.mean, 8), linked)
+    return Entry(text, spread, rest, round(cell.mean, 8), linked, is_complete(cell))
 
 
 def _rank(row_analysis: RowAnalysis) -> Entry:
@@ -253,6 +294,23 @@ def _rank(row_analysis: RowAnalysis) -> Entry:
         return Entry("-")
     text = str(low) if low == high else f"{low}\N{EN DASH}{high}"
     return Entry(text, order=low + high / 1000)
+
+
+def _minus_baseline(results: Results, condition: int, found: Analysis, row: RowAnalysis) -> Entry:
+    """Return a row minus the baseline.
+
+    Where a seed of either diverged, there is neither an interval nor a p-value: the other seeds are
+    no fair sample. The number of such seeds stands there instead, as in a table.
+    """
+    if found.baseline is None:
+        return Entry("-")
+    entry = _interval(row.minus_baseline)
+    both = [results.cell(name, condition, "last") for name in (row.row, found.baseline)]
+    complete = all(is_complete(cell) for cell in both)
+    diverged = row.diverged + found.of(found.baseline).diverged
+    if entry.order is not None and diverged:
+        entry = replace(entry, spread="", rest=f"(!{diverged})")
+    return replace(entry, complete=complete)
 
 
 def _interval(found: Interval | None) -> Entry:

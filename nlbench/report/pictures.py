@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from nlbench.results.cells import Results
 
-# Millimetres. A page shows a figure larger than a paper does.
-WIDTH = 110.0
+# Millimetres: as narrow as a phone, where text must not become smaller. A wide screen shows a
+# figure larger.
+WIDTH = 85.0
 
 # A figure of one condition is drawn for so many conditions of a suite. A page of forty conditions
 # would otherwise have hundreds of figures, which nobody would look through.

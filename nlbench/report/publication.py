@@ -66,10 +66,11 @@ def publish(
     Args:
         licence: as Hugging Face names it, for example "cc-by-4.0".
 
-    Raises: UserError for a folder that holds anything else than an earlier publication, or cannot
-        be written; StoreError and SuiteError as `page.render`.
+    Raises: UserError for a folder that lies in the store, holds anything else than an earlier
+        publication, or cannot be written; StoreError and SuiteError as `page.render`.
     """
     card.check_licence(licence)
+    _require_outside(folder, store.root)
     earlier = _earlier(folder)
     if methods is None:
         methods = registry.method_files()
@@ -95,6 +96,14 @@ def publish(
 
 
 # ---- The folder ----------------------------------------------------------------------------------
+
+
+def _require_outside(folder: Path, root: Path) -> None:
+    """Raise UserError for a folder in the store, whose files would then be results and copies."""
+    if folder.resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f"{folder}: lies in {root}, the folder of the results; name a folder outside of it"
+        )
 
 
 def _earlier(folder: Path) -> list[str]:

@@ -18,10 +18,19 @@ from nlbench.results.statistics import best, letters, pairs, power
 from nlbench.results.statistics.basic import Interval
 from nlbench.results.statistics.pairs import Pair
 
-__all__ = ["LEVEL", "Analysis", "Interval", "Pair", "RowAnalysis", "analyse", "baseline_of"]
+__all__ = [
+    "LEVEL",
+    "Analysis",
+    "Interval",
+    "Pair",
+    "RowAnalysis",
+    "analyse",
+    "baseline_of",
+    "without_test",
+]
 
 Adjust = Literal["auto", "tukey", "holm"]
-LEVEL = 0.95
+LEVEL = pairs.LEVEL
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,13 @@ class RowAnalysis:
         rank_low: the best rank that the row may have, all rows together; 1 is the best.
         rank_high: the worst one.
         minus_baseline: the row minus the baseline, paired where they share two seeds. `low` and
-            `high` are for this difference alone, `p` is Holm's over the rows.
+            `high` are for this difference alone, `p` is Holm's over the rows. A row that is not
+            ranked has the mean, too: over the `n` seeds that have a value, which says nothing about
+            those that diverged. Where a seed of either row diverged there is no interval and no p.
         minus_baseline_welch: the same, as if the seeds of the rows had nothing in common.
         minus_best: the row minus the best of the others, by Hsu, all rows together.
+        alone: whether the row has one seed where others have more. It has no spread of its own,
+            and is not ranked.
     """
 
     row: str
@@ -59,11 +72,15 @@ class RowAnalysis:
     minus_baseline: Interval | None = None
     minus_baseline_welch: Interval | None = None
     minus_best: Interval | None = None
+    alone: bool = False
 
     @property
     def ranked(self) -> bool:
-        """Whether the row is compared with the others: it has a value, and no seed diverged."""
-        return self.n > 0 and not self.diverged
+        """Whether the row is compared with the others.
+
+        It has a value then, no seed diverged, and it has two seeds where others have.
+        """
+        return self.n > 0 and not self.diverged and not self.alone
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,7 @@ class Analysis:
         rows: the best mean first; rows without a value last, in the order of the suite.
         pairs: all pairs of ranked rows that have a test or at least a difference.
         adjust: how the pairs are adjusted, "tukey" or "holm".
-        level: 1 minus the probability of any false difference.
+        level: 1 minus the probability of any false difference that the tests are made for.
         baseline: the row that differences are taken to.
         smallest_difference: the true difference that the table finds with probability 0.8.
         seeds: the fewest seeds that a ranked row has.
@@ -140,6 +157,9 @@ def analyse(
     rows = [_row(results, row, condition, metric) for row in results.all_rows]
     lower = bool(METRICS[metric].lower_is_better)
     rows.sort(key=lambda row: _order(row, lower))
+    several = any(row.ranked and row.n > 1 for row in rows)
+    rows = [replace(row, alone=several and row.n == 1) for row in rows]
+    rounding = results.rounding(condition, metric)
 
     # In the analysis below higher is better. Differences are turned back before they are returned.
     sign = -1 if lower else 1
@@ -151,16 +171,16 @@ def analyse(
     notes = [mixed] if mixed else []
     if mixed:
         values = {}
-    used, why = _adjustment(values, adjust)
-    compared = _pairs(values, used, level)
+    used, why = pairs.adjustment(values, adjust)
+    compared = pairs.compare(values, used, level, rounding)
 
     better = [_winner_first(pair) for pair in compared if pair.differ(level)]
     rows = _with_ties(rows, values, better, tested=any(pair.p is not None for pair in compared))
-    rows = _with_best(rows, values, used, level, sign)
-    rows = _with_baseline(rows, baseline, level)
+    rows = _with_best(rows, values, _bounds(values, used, level, rounding), sign)
+    rows = _with_baseline(rows, baseline, level, rounding)
 
     seeds = min((len(by_seed) for by_seed in values.values()), default=0)
-    design = _design(values, used, level)
+    design = _design(values, used, level, rounding)
     smallest = None if design is None else power.smallest_difference(design, seeds)
     num_test, test_error = _test_error(results, condition, metric, rows)
     analysis = Analysis(
@@ -251,35 +271,6 @@ def _mixed(results: Results, condition: int, rows: Sequence[str]) -> str:
 # ---- Pairs --------------------------------------------------------------------------------------
 
 
-def _adjustment(
-    values: Mapping[str, pairs.BySeed], adjust: Adjust
-) -> tuple[Literal["tukey", "holm"], str]:
-    """Return how pairs are adjusted, and why where that was not the caller's choice."""
-    if adjust == "holm" or len(values) < 2:
-        return "holm", ""
-    fitted = pairs.fit_table(values)
-    if fitted is None:
-        return "holm", "the rows do not share enough seeds for one spread"
-    p = pairs.spread_p(values, fitted)
-    if p is None or p >= pairs.EQUAL_SPREADS:
-        return "tukey", ""
-    if adjust == "tukey":
-        return "tukey", "the rows spread differently"
-    return "holm", "the rows spread differently"
-
-
-def _pairs(
-    values: Mapping[str, pairs.BySeed], used: Literal["tukey", "holm"], level: float
-) -> list[Pair]:
-    if len(values) < 2:
-        return []
-    if used == "tukey":
-        found = pairs.tukey(values, level)
-        if found is not None:
-            return found
-    return pairs.holm(values, level)
-
-
 def _winner_first(pair: Pair) -> tuple[str, str]:
     return (pair.a, pair.b) if pair.mean > 0 else (pair.b, pair.a)
 
@@ -312,19 +303,26 @@ def _with_ties(
     return found
 
 
-def _with_best(
-    rows: Sequence[RowAnalysis],
+def _bounds(
     values: Mapping[str, pairs.BySeed],
     used: Literal["tukey", "holm"],
     level: float,
+    rounding: float,
+) -> best.Bounds:
+    """Return the bounds that Hsu's intervals are made from, by the test that pairs have."""
+    bounds = best.tukey_bounds(values, level, rounding) if used == "tukey" else None
+    return best.paired_bounds(values, level, rounding) if bounds is None else bounds
+
+
+def _with_best(
+    rows: Sequence[RowAnalysis],
+    values: Mapping[str, pairs.BySeed],
+    bounds: best.Bounds,
     sign: int,
 ) -> list[RowAnalysis]:
     """Return the rows with Hsu's intervals."""
     if len(values) < 2:
         return list(rows)
-    bounds = best.tukey_bounds(values, level) if used == "tukey" else None
-    if bounds is None:
-        bounds = best.paired_bounds(values, level)
     from_best = best.with_the_best(list(values), bounds)
 
     found = []
@@ -340,19 +338,26 @@ def _with_best(
 
 
 def _with_baseline(
-    rows: Sequence[RowAnalysis], baseline: str | None, level: float
+    rows: Sequence[RowAnalysis], baseline: str | None, level: float, rounding: float
 ) -> list[RowAnalysis]:
     """Return the rows with their differences to the baseline, and Holm's p-values over the rows."""
     if baseline is None:
         return list(rows)
-    reference = next(row for row in rows if row.row == baseline).values
+    of_baseline = next(row for row in rows if row.row == baseline)
+    reference = of_baseline.values
     both: dict[str, tuple[Interval | None, Interval | None]] = {}
     for row in rows:
-        if row.row != baseline:
-            unpaired = statistics.welch_interval(
-                list(row.values.values()), list(reference.values()), level
-            )
-            both[row.row] = pairs.between(row.values, reference, level), unpaired
+        if row.row == baseline:
+            continue
+        paired = pairs.seed_by_seed(row.values, reference, level, rounding)
+        if paired is None or paired.n < 2:
+            paired = pairs.between(row.values, reference, level, rounding)
+        unpaired = statistics.welch_interval(
+            list(row.values.values()), list(reference.values()), level, rounding
+        )
+        if row.diverged or of_baseline.diverged:
+            paired, unpaired = without_test(paired), without_test(unpaired)
+        both[row.row] = paired, unpaired
 
     adjusted: list[dict[str, float]] = []
     for place in (0, 1):
@@ -375,6 +380,13 @@ def _with_baseline(
     return found
 
 
+def without_test(interval: Interval | None) -> Interval | None:
+    """Return a difference alone. The seeds that did not diverge are no fair sample of a row."""
+    if interval is None:
+        return None
+    return replace(interval, low=None, high=None, p=None, p_alone=None)
+
+
 def _adjusted(interval: Interval | None, p: float | None) -> Interval | None:
     return None if interval is None else replace(interval, p=p)
 
@@ -387,22 +399,25 @@ def _changed(row: RowAnalysis, **fields: object) -> RowAnalysis:
 
 
 def _design(
-    values: Mapping[str, pairs.BySeed], used: Literal["tukey", "holm"], level: float
+    values: Mapping[str, pairs.BySeed],
+    used: Literal["tukey", "holm"],
+    level: float,
+    rounding: float,
 ) -> power.Design | None:
     """Return the table as the computations of power see it; None without a spread."""
     if len(values) < 2:
         return None
     if used == "tukey":
-        fitted = pairs.fit_table(values)
-        if fitted is None:
+        fitted = pairs.fit_table(values, rounding)
+        if fitted is None or fitted.std == 0:
             return None
         return power.Design(fitted.std, len(values), "tukey", level)
 
     # Each pair has its own spread, so the table can see more in some pairs than in others.
-    deviations = pairs.deviations(values)
-    if not deviations:
+    deviations = sorted(pairs.deviations(values, rounding))
+    middle = deviations[len(deviations) // 2] if deviations else 0.0
+    if middle == 0:
         return None
-    middle = sorted(deviations)[len(deviations) // 2]
     return power.Design(middle / math.sqrt(2), len(values), "holm", level)
 
 

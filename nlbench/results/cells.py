@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import tokenize
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,8 +104,11 @@ class Difference:
     Attributes:
         mean: over the `n` seeds that both rows have.
         std: the sample standard deviation; None for one seed.
-        p: the two-sided p-value of the paired t test; None for one seed.
+        p: the two-sided p-value of the paired t test; None for one seed, where the difference is
+            the same in each seed, so that its spread is unknown, and where a seed diverged.
         scale: as in Cell.
+        diverged: how many seeds of the two rows diverged. The difference is over the others, which
+            are no fair sample.
     """
 
     mean: float
@@ -113,10 +117,16 @@ class Difference:
     p: float | None
     marks: str = ""
     scale: float = 100.0
+    diverged: int = 0
 
     def text(self) -> str:
-        """Return the difference, of shares in percentage points, with its p-value and marks."""
+        """Return the difference, of shares in percentage points, with its p-value and marks.
+
+        "!1" says that one seed diverged; there is no p-value then.
+        """
         text = _scaled(self.mean, self.std, self.scale, signed=True)
+        if self.diverged:
+            text += f" (!{self.diverged})"
         if self.p is not None:
             text += f" (p {p_value(self.p)})"
         return text + self.marks
@@ -131,22 +141,27 @@ def _scaled(mean: float, std: float | None, scale: float, signed: bool = False) 
     return text
 
 
-def difference(cell: Cell, reference: Cell) -> Difference | None:
-    """Return `cell` minus `reference` over the seeds that both have; None where there is none."""
-    # A seed that only one row has would compare different data and weights.
-    deltas = []
-    for seed, value in cell.values.items():
-        if seed in reference.values:
-            deltas.append(value - reference.values[seed])
+def difference(cell: Cell, reference: Cell, rounding: float = 0.0) -> Difference | None:
+    """Return `cell` minus `reference` over the seeds that both have; None where there is none.
 
+    Args:
+        rounding: the standard deviation of the rounding error of one value; 0 where unknown.
+    """
+    # A seed that only one row has would compare different data and weights.
+    common = [seed for seed in cell.values if seed in reference.values]
+    first = [cell.values[seed] for seed in common]
+    second = [reference.values[seed] for seed in common]
+
+    n = len(common)
+    deltas = [a - b for a, b in zip(first, second, strict=True)]
     mean = statistics.mean(deltas)
     if mean is None:
         return None
     std = statistics.sample_std(deltas)
-    if std is None:
-        return Difference(mean, None, len(deltas), None, scale=cell.scale)
-    p = statistics.paired_p(mean, std, len(deltas))
-    return Difference(mean, std, len(deltas), p, scale=cell.scale)
+    spread = statistics.difference_std(first, second, rounding)
+    if spread is None:
+        return Difference(mean, None, n, None, scale=cell.scale)
+    return Difference(mean, std, n, statistics.paired_p(mean, spread, n), scale=cell.scale)
 
 
 # ---- A plan and its records ---------------------------------------------------------------------
@@ -323,12 +338,34 @@ class Results:
     ) -> Difference | None:
         """Return `row` minus `reference`, with the marks that a cell of both their runs has."""
         found = difference(
-            self.cell(row, condition, metric), self.cell(reference, condition, metric)
+            self.cell(row, condition, metric),
+            self.cell(reference, condition, metric),
+            self.rounding(condition, metric),
         )
         if found is None:
             return None
         records = self.records_of(row, condition) + self.records_of(reference, condition)
-        return replace(found, marks=self._marks(records))
+        diverged = sum(record.status == "diverged" for record in records)
+        p = None if diverged else found.p
+        return replace(found, p=p, diverged=diverged, marks=self._marks(records))
+
+    def rounding(self, condition: int, metric: str) -> float:
+        """Return the standard deviation of the rounding error of a value of this metric.
+
+        Accuracies are multiples of 1 / num_test, and an error that is uniform between two of them
+        has the variance (1 / num_test)^2 / 12. 0.0 where the metric is no such count, where no
+        record has the number of test examples, or where values are no multiples of 1 / num_test.
+        """
+        if not METRICS[metric].is_count:
+            return 0.0
+        largest = 0
+        for record in self.records_under(condition):
+            size = record.noise.get("num_test") or 0
+            count = size * (record.metrics.get(METRICS[metric].key) or 0.0)
+            if not math.isclose(count, round(count), rel_tol=1e-6, abs_tol=1e-6):
+                return 0.0
+            largest = max(largest, size)
+        return 1 / (largest * math.sqrt(12)) if largest else 0.0
 
     def differences(self, reference: str, condition: int) -> dict[str, Difference]:
         """Return each other row minus `reference`, with p-values after Holm over the rows."""

@@ -24,8 +24,14 @@ _TEXT_WIDTH = 100
 # such as &lt;, of formulas and of what is struck out.
 _MARKDOWN = re.compile(r"[\\|*`<$]|(?<!\w)_|_(?!\w)|\](?=[(\[])|&(?=#?\w+;)|~(?=~)")
 
-# The beginnings of tags, links and entities in a note, whose other marks are nlbench's own.
-_MARKDOWN_OF_NOTES = re.compile(r"\\|<(?=[A-Za-z/!?])|\](?=\()|&(?=#?\w+;)")
+# The same in a note, where "|" and "p <0.001" are text.
+_MARKDOWN_OF_NOTES = re.compile(
+    r"[\\*`$]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)|\](?=[(\[])|&(?=#?\w+;)|~(?=~)"
+)
+# Code in notes, as nlbench writes it. Other accents are of names.
+_CODE_IN_NOTES = re.compile(
+    r"(`(?:nlbench(?: [^`]*)?|ce|label|weights|epochs: 2|noise_rate: [^`]*|transition: T\.csv)`)"
+)
 
 
 def p_value(p: float) -> str:
@@ -114,7 +120,8 @@ def parts_that_fit(
 
 def _widths(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
     columns = zip(headings, *lines, strict=True)
-    return [max(map(len, column)) for column in columns]
+    # "-:" is the shortest rule that Markdown reads.
+    return [max(2, *map(len, column)) for column in columns]
 
 
 def _markdown_table(
@@ -143,9 +150,12 @@ def _markdown_bold(cell: str) -> str:
 
 def _sound_note(note: str) -> str:
     """Return a note on one line, in which a name cannot be a tag, a link or a list."""
-    note = _MARKDOWN_OF_NOTES.sub(r"\\\g<0>", on_one_line(note))
+    parts = _CODE_IN_NOTES.split(on_one_line(note))
+    # Every second part is code.
+    parts[::2] = [_MARKDOWN_OF_NOTES.sub(r"\\\g<0>", part) for part in parts[::2]]
+    note = "".join(parts)
     # A note that begins with one of these would be a list within the list.
-    return f"\\{note}" if note.startswith(("*", "- ", "+ ", "#")) else note
+    return f"\\{note}" if note.startswith(("- ", "+ ", "#")) else note
 
 
 def _wrapped(text: str, width: int | None, indent: str = "") -> list[str]:

@@ -15,6 +15,8 @@ _HEADING = "text-align: right; padding: 0.2em 0.6em"
 _NAME = "text-align: left; padding: 0.2em 0.6em"
 _GROUP = "text-align: center; padding: 0.2em 0.6em"
 _CAPTION = "text-align: left"
+# A table that is wider than its page scrolls by itself, and the page does not.
+_SCROLLS = "overflow-x: auto"
 
 # What nlbench's own notes print as code, for example a command.
 _CODE = re.compile(r"`([^`]+)`")
@@ -41,14 +43,20 @@ def html(
         bold: the cells whose number is bold, as (line, column).
         groups: headings above the headings, each with its number of columns; together they have
             as many columns as `headings`. "" leaves a place empty.
-        inline_styles: writes alignment into each cell, so that nothing around the table changes.
-            False leaves the table to the style sheet of its page.
+        inline_styles: writes alignment into each cell, so that nothing around the table changes,
+            and puts the table into an element that scrolls where the page is too narrow. False
+            leaves the table to the style sheet of its page.
     """
     style = _styles if inline_styles else _no_styles
     caption = html_text(title)
     if text:
         caption += f" {_with_code(text)}"
     written = ["<table>", f"  <caption{style(_CAPTION)}>{caption}</caption>"]
+    if inline_styles:
+        # The arrow keys scroll what has the focus, and a screen reader says what that is.
+        name = html_text(title)
+        region = f'<div role="region" aria-label="{name}" tabindex="0" style="{_SCROLLS}">'
+        written.insert(0, region)
     # A heading of several columns belongs to a group of columns.
     written += [f'  <colgroup span="{columns}"></colgroup>' for _, columns in groups]
     written.append("  <thead>")
@@ -71,6 +79,8 @@ def html(
             written.append(f"      <td{style(_NUMBER)}>{shown}</td>")
         written.append("    </tr>")
     written += ["  </tbody>", "</table>"]
+    if inline_styles:
+        written.append("</div>")
 
     if notes:
         written.append("<ul>")

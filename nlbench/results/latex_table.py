@@ -144,9 +144,10 @@ def _cells(line: Sequence[str], bold: Collection[int]) -> list[str]:
 
 
 def _line(cells: Iterable[str]) -> str:
-    text = " & ".join(cells)
+    # LaTeX looks for the argument behind spaces too.
+    text = " & ".join(cells).lstrip()
     if text.startswith(_ARGUMENTS):
-        text = "{}" + text
+        text = f"{{{text[0]}}}{text[1:]}"
     return rf"    {text} \\"
 
 

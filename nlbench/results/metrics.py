@@ -41,6 +41,8 @@ class Metric:
         unit: "%" for a share in [0, 1], which tables print in percent; "nats"; "epochs".
         lower_is_better: whether a smaller value is the better one. None where neither is.
         reported_as: the published numbers that may be shown beside it; None if there are none.
+        is_count: whether it counts examples of the dataset's own test set, so that every value is
+            a multiple of 1 / num_test.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Metric:
     unit: Literal["%", "nats", "epochs"] = "%"
     lower_is_better: bool | None = False
     reported_as: Reported | None = None
+    is_count: bool = False
 
     @property
     def is_share(self) -> bool:
@@ -72,6 +75,7 @@ _LIST = (
         meaning="test accuracy after the last epoch",
         details=1,
         reported_as=Reported("top1", "last"),
+        is_count=True,
     ),
     Metric(
         "last10",
@@ -88,6 +92,7 @@ _LIST = (
         meaning="test accuracy at the epoch that is best on the test set, an oracle",
         details=4,
         reported_as=Reported("top1", "best"),
+        is_count=True,
     ),
     Metric(
         "selected",
@@ -96,6 +101,7 @@ _LIST = (
         meaning="test accuracy at the epoch that noisy validation labels select",
         details=5,
         reported_as=Reported("top1", "noisy-val"),
+        is_count=True,
     ),
     Metric(
         "top5",
@@ -104,6 +110,7 @@ _LIST = (
         meaning="top-5 test accuracy after the last epoch",
         details=2,
         reported_as=Reported("top5", "last"),
+        is_count=True,
     ),
     Metric(
         "memorised",
@@ -133,6 +140,7 @@ _LIST = (
         meaning="test accuracy at the epoch that clean labels select",
         details=6,
         reported_as=Reported("top1", "clean-val"),
+        is_count=True,
     ),
     # mini-WebVision is also tested on the validation images of ILSVRC12.
     Metric(
@@ -164,6 +172,7 @@ _LIST = (
         heading="LabelWave",
         meaning="test accuracy at the epoch that LabelWave selects, without any label",
         details=12,
+        is_count=True,
     ),
     Metric(
         "labelwave-epoch",

@@ -130,6 +130,32 @@ def _told_by_suite(records: Sequence[RunRecord]) -> list[str]:
     return notes
 
 
+def without_labelwave(results: Results, condition: int) -> list[str]:
+    """Name the rows whose finished runs have no LabelWave, so that nobody waits for it."""
+    rows = []
+    for row in results.rows:
+        records = results.records_of(row.name, condition)
+        done = [record for record in records if record.status == "done"]
+        if done and all(record.metrics.get("labelwave") is None for record in done):
+            rows.append(row.name)
+    if not rows:
+        return []
+    return [f"Without LabelWave although done: {', '.join(rows)}. {_NO_LABELWAVE}."]
+
+
+def fewer_than_ten_epochs(results: Results, condition: int) -> list[str]:
+    """Say how many epochs `last 10 epochs` is the mean of, where there are fewer than ten."""
+    counts = set()
+    for record in results.records_under(condition):
+        epochs = record.spec.get("protocol", {}).get("epochs")
+        if isinstance(epochs, int) and epochs < 10:
+            counts.add(epochs)
+    if not counts:
+        return []
+    words = " or ".join(map(str, sorted(counts)))
+    return [f"last 10 epochs: the runs have {words}, and it is the mean of all of them."]
+
+
 def _are_counted(facts: ClassFacts) -> bool:
     """Tell whether classes have names and counts. Those of another version may lack some."""
     return all(facts.get(name) for name in ("names", "num_classes", "train", "test"))
@@ -200,6 +226,9 @@ def _sizes(facts: Sequence[NoiseFacts]) -> str:
 
 # Why finished runs may lack a metric, by its name in METRICS.
 _NEEDS_TRUE_LABELS = ("memorised", "clean-right", "targets")
+_NO_LABELWAVE = (
+    "LabelWave needs four epochs, and steps that return their predictions for training examples"
+)
 _LACKING = {
     "memorised": "no training label is wrong, as far as is known",
     "clean-right": "no training label is right, as far as is known",
@@ -210,6 +239,8 @@ _LACKING = {
     "ilsvrc12": "the dataset has no such test images",
     "ilsvrc12-top5": "the dataset has no such test images",
     "single": "no method here has several networks",
+    "labelwave": _NO_LABELWAVE,
+    "labelwave-epoch": _NO_LABELWAVE,
 }
 
 

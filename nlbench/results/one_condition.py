@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from nlbench.errors import SuiteError
-from nlbench.results import formats, notes, statistics, ties
+from nlbench.results import formats, notes, statistics, ties, wording
 from nlbench.results.analysis import analyse
 from nlbench.results.block import Block
 from nlbench.results.cells import Results
@@ -39,10 +39,14 @@ def block(results: Results, condition: int, name: str, reference: str | None, vi
     else:
         shown = [column for column in DEFAULT_COLUMNS if column in every] or ["last"]
 
+    # Beside another metric alone, letters and ranks would look like those of that metric.
+    metrics = [column for column in shown if column in METRICS]
+    of_headline = not metrics or "last" in metrics
     cells = {}
     for column in shown:
         if column in (TIES, RANK):
-            cells[column] = [column, *letters.get(column, ["-"] * len(results.rows))]
+            heading = column if of_headline else f"{column}, last epoch"
+            cells[column] = [heading, *letters.get(column, ["-"] * len(results.rows))]
         else:
             cells[column] = column_of(results, condition, column, reference)
     names = ["method", *(row.label for row in results.rows)]
@@ -51,7 +55,12 @@ def block(results: Results, condition: int, name: str, reference: str | None, vi
         _fit(names, cells, max(formats.WIDTH, view.width or 0))
 
     below = ties.notes(analysis, with_letters=not {TIES, RANK}.isdisjoint(cells))
-    below += _notes_of_columns(results, condition, reference, list(cells))
+    if below and not of_headline:
+        below.insert(0, "ties, rank and the words are of the last epoch's test accuracy.")
+    disagreement = []
+    if {MINUS, TIES} <= set(cells) and reference is not None:
+        disagreement = ties.disagreement(results, condition, reference, analysis)
+    below += _notes_of_columns(results, condition, reference, list(cells), disagreement)
     missing = [heading_of(column, reference) for column in every if column not in cells]
     if missing and not view.columns:
         below.append(f"`nlbench table --details` also shows: {', '.join(missing)}.")
@@ -145,18 +154,55 @@ def _passes(results: Results, row: str, condition: int) -> str:
 
 
 def _notes_of_columns(
-    results: Results, condition: int, reference: str | None, columns: Collection[str]
+    results: Results,
+    condition: int,
+    reference: str | None,
+    columns: Collection[str],
+    disagreement: Sequence[str],
 ) -> list[str]:
     found = notes.of_condition(results, condition)
     found += notes.of_columns(columns)
+    if not {"labelwave", "labelwave-epoch"}.isdisjoint(columns):
+        found += notes.without_labelwave(results, condition)
+    if "last10" in columns:
+        found += notes.fewer_than_ten_epochs(results, condition)
     if MINUS in columns:
-        found.append(about_minus(reference))
+        found.append(about_minus(results, [condition], reference))
+    found += disagreement
     return notes.once([*found, *results.plan_notes, *notes.of_marks(results)])
 
 
-def about_minus(reference: str | None) -> str:
-    """Explain the column of differences."""
-    return (
-        f"last, minus {reference}: difference to {reference} seed by seed (mean±std), with "
-        "the Holm-corrected p-value of a paired t test."
-    )
+def about_minus(results: Results, conditions: Sequence[int], reference: str | None) -> str:
+    """Explain the columns of differences of these conditions, and say how many tests each has."""
+    if reference is None:
+        return ""
+    tests, diverged, same = [], [], []
+    for condition in conditions:
+        differences = results.differences(reference, condition)
+        tests.append(sum(found.p is not None for found in differences.values()))
+        for row, found in differences.items():
+            if found.n > 1 and found.p is None and not found.diverged:
+                same.append(row)
+        for row in [reference, *(row.name for row in results.rows)]:
+            records = results.records_of(row, condition)
+            if any(record.status == "diverged" for record in records):
+                diverged.append(row)
+
+    text = f"last, minus {reference}: difference to {reference} seed by seed (mean±std)"
+    most = max(tests, default=0)
+    if not most:
+        text += "; a p-value needs two seeds that both rows have."
+    elif most == 1:
+        text += ", with the p-value of a paired t test."
+    else:
+        number = f"{most}" if min(tests) == most else f"up to {most}"
+        text += f", with the Holm-corrected p-value of a paired t test, one of {number} tests."
+    if diverged:
+        rows = wording.names(notes.once(diverged))
+        text += f" Seeds of {rows} diverged (!1 is one of them): such a row has no p-value."
+    if same:
+        text += (
+            f" {wording.names(notes.once(same))}: the same difference in each seed, so its spread "
+            "is unknown and there is no p-value."
+        )
+    return text

@@ -65,7 +65,8 @@ def ordered(
     note += f"{_direction(column, ascending)} first."
     if unranked:
         note += (
-            " Not ranked, because runs are missing, failed or damaged, or have no such value: "
+            " Placed after complete rows, because runs are missing, failed or damaged, or have no "
+            "such value: "
             f"{', '.join(unranked)}."
         )
     return results.in_order([*ranked, *unranked]), [note]
@@ -106,7 +107,7 @@ def _ambiguous(results: Results, name: str) -> str:
     return (
         f"--sort {name}: {results.suite} has {len(results.conditions)} datasets and noises, and "
         f"{name} orders the rows differently under each. Sort by one of them, {_quoted(results)}; "
-        f"or print a table for each: --group-by dataset,noise --sort {name}"
+        "or print a table for each with --group-by dataset,noise, too"
     )
 
 

@@ -5,7 +5,7 @@ Label sets and noises of one dataset share its images, so they are no independen
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nlbench.errors import SuiteError
@@ -24,7 +24,10 @@ FEW = 5
 
 @dataclass(frozen=True)
 class AverageRank:
-    """The ranks of one row: the mean, and the rank in each condition by its title."""
+    """The ranks of one row: the mean, and the rank in each condition by its title.
+
+    `label` ends with "(3/4)" where 3 of the 4 planned runs have a value.
+    """
 
     row: str
     label: str
@@ -88,7 +91,9 @@ def over_datasets(
     rows = []
     for name, mean in found.mean.items():
         ranks = dict(zip(titles, found.ranks[name], strict=True))
-        rows.append(AverageRank(name, labels[name], mean, ranks))
+        done, planned = _counts(results, name, places, metric)
+        label = labels[name] if done == planned else f"{labels[name]} ({done}/{planned})"
+        rows.append(AverageRank(name, label, mean, ranks))
     return OverDatasets(
         metric=metric,
         conditions=titles,
@@ -98,7 +103,7 @@ def over_datasets(
         groups=found.groups,
         left_out=left_out,
         sentence=_sentence(found, len(places)),
-        notes=_notes(found, titles, left_out),
+        notes=[*_notes(found, titles, left_out), *_incomplete(results, places, metric, values)],
     )
 
 
@@ -164,6 +169,28 @@ def _values(
     return values, left_out
 
 
+def _counts(results: Results, row: str, places: Sequence[int], metric: str) -> tuple[int, int]:
+    """Return how many runs of a row have a value, and how many are planned."""
+    cells = [results.cell(row, place, metric) for place in places]
+    return sum(len(cell.values) for cell in cells), sum(cell.planned for cell in cells)
+
+
+def _incomplete(
+    results: Results, places: Sequence[int], metric: str, rows: Iterable[str]
+) -> list[str]:
+    """Say which ranks come from a part of the planned runs alone."""
+    parts = []
+    for row in rows:
+        for place in places:
+            cell = results.cell(row, place, metric)
+            if len(cell.values) < cell.planned:
+                counts = f"{len(cell.values)} of {cell.planned} runs"
+                parts.append(f"{row} has {counts} on {results.conditions[place]}")
+    if not parts:
+        return []
+    return [f"Ranked by a part of the planned runs (n/m): {'; '.join(parts)}."]
+
+
 def _sentence(found: ranking.Ranks, count: int) -> str:
     names = list(found.mean)
     first = found.groups[0] if found.groups else []
@@ -188,9 +215,11 @@ def _notes(found: ranking.Ranks, titles: Sequence[str], left_out: Mapping[str, s
         )
     if found.friedman_p is not None:
         p = "below 0.001" if found.friedman_p < 0.001 else f"{found.friedman_p:.3f}"
-        notes.append(f"Friedman's test that all rows rank alike: p {p} (Iman and Davenport's F).")
+        how = "exact, over all orders" if found.exact else "Iman and Davenport's F"
+        notes.append(f"Friedman's test that all rows rank alike: p {p} ({how}).")
     if len(titles) < FEW:
-        notes.append(f"With fewer than {FEW} datasets these probabilities are rough.")
+        rough = "the critical difference is" if found.exact else "these probabilities are"
+        notes.append(f"With fewer than {FEW} datasets {rough} rough.")
     for row, reason in left_out.items():
         notes.append(f"Not ranked: {row} ({reason}).")
     return notes

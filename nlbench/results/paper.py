@@ -44,7 +44,7 @@ def block(results: Results, reference: str | None, view: View, group: Group | No
 
     below = [*order, *notes.of_columns(columns)]
     if MINUS in columns:
-        below.append(about_minus(reference))
+        below.append(about_minus(results, group.conditions, reference))
     for condition in group.conditions:
         below += notes.of_condition(results, condition)
     of_marks = notes.of_marks(results)
@@ -116,12 +116,12 @@ def _cells(
             continue
         analysis = analyse(results, condition, column)
         analyses.append((condition, analysis))
-        best = _best_group(results, condition, analysis)
+        best = best_group(results, condition, analysis)
         bold |= {(line, number) for line, row in enumerate(results.rows) if row.name in best}
     return lines, bold, analyses
 
 
-def _best_group(results: Results, condition: int, analysis: Analysis) -> set[str]:
+def best_group(results: Results, condition: int, analysis: Analysis) -> set[str]:
     """Return the best row of those shown, and the rows that cannot be told apart from it.
 
     A row with a run that is missing or failed is none of them: its mean may be that of the runs
@@ -171,7 +171,7 @@ def _of_bold(results: Results, analyses: Sequence[tuple[int, Analysis]]) -> list
         level = f"{100 * (1 - analyses[0][1].level):g}%"
         sentences.append(
             "Bold: the best mean of a column, and those that cannot be told apart from it "
-            f"({_tests_in_words(used)}; {level} for all pairs of a column together)."
+            f"({_tests_in_words(used)}; {level} for any false difference in a column)."
         )
         if any(not _all_complete(results, condition, analysis) for condition, analysis in analyses):
             sentences.append("A mean of fewer runs than planned is never bold.")
@@ -193,7 +193,7 @@ def _all_complete(results: Results, condition: int, analysis: Analysis) -> bool:
 
 def _tests_in_words(used: dict[str, list[str]]) -> str:
     words = {
-        "tukey": "Tukey's test with seeds as blocks",
+        "tukey": "Tukey's test with seeds as blocks and equal spreads",
         "holm": "paired t tests with Holm's correction",
     }
     if len(used) == 1:

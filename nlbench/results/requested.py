@@ -25,7 +25,7 @@ class Requested(NamedTuple):
 
 def kept_on_request(folder: Path) -> Requested:
     """Return which of these numbers the files of a run have; none where a file cannot be read."""
-    return Requested(has_probabilities(folder), _has_gradients(folder))
+    return Requested(has_probabilities(folder), has_gradients(folder))
 
 
 def has_probabilities(folder: Path) -> bool:
@@ -41,7 +41,8 @@ def has_probabilities(folder: Path) -> bool:
         return False
 
 
-def _has_gradients(folder: Path) -> bool:
+def has_gradients(folder: Path) -> bool:
+    """Return whether the run in `folder` has recorded the terms of its gradients."""
     try:
         with open_regular(located(folder, HISTORY)) as file:
             names = file.readline(_LONGEST_LINE).split(b",")

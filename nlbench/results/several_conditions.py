@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nlbench.results import formats, notes, ties
+from nlbench.results import formats, notes, ties, wording
 from nlbench.results.analysis import analyse
 from nlbench.results.block import Block, Lines
 from nlbench.results.cells import Results
@@ -52,7 +52,7 @@ def blocks(
     # Differences are taken of the headline, the last epoch, and of no other metric.
     if view.metric is None and reference is not None and len(results.rows) > 1:
         headings, lines = _differences_by_condition(results, group, reference)
-        below = ["p: paired t test over seeds, Holm-corrected within each column."]
+        below = [_about_p(results, group, reference)]
         subject = f"{about}last epoch, minus {reference}, paired over seeds"
         found.append(Block(subject, headings, lines, below, split=True, groups=spans))
     return found
@@ -106,12 +106,31 @@ def _differences_by_condition(
     return ["method", *group.headings], lines
 
 
+def _about_p(results: Results, group: Group, reference: str) -> str:
+    tests = []
+    for condition in group.conditions:
+        found = results.differences(reference, condition).values()
+        tests.append(sum(difference.p is not None for difference in found))
+    most = max(tests)
+    if most == 0:
+        return (
+            "p: paired t test over seeds; it needs two seeds that both rows have, and differences "
+            "that are not all the same."
+        )
+    if most == 1:
+        return "p: paired t test over seeds."
+    number = f"{most}" if min(tests) == most else f"up to {most}"
+    return f"p: paired t test over seeds, Holm-corrected for the {number} tests of each column."
+
+
 def _notes(results: Results, group: Group, shown: Metric) -> list[str]:
-    found = []
+    found, analyses = [], []
     for condition in group.conditions:
         analysis = analyse(results, condition, shown.name)
         if sum(row.n > 0 for row in analysis.rows) > 1:
             found.append(ties.in_words(analysis, results.conditions[condition]))
+            analyses.append(analysis)
+    found += wording.of_several(analyses)
     found += notes.never_measured(results, shown)
     for condition in group.conditions:
         found += notes.of_condition(results, condition)

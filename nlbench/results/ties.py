@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nlbench.results import wording
 from nlbench.results.analysis import Analysis
 from nlbench.results.cells import Results
 from nlbench.results.view import RANK, TIES
@@ -40,6 +41,33 @@ def notes(analysis: Analysis, *, with_letters: bool) -> list[str]:
         if with_letters or note != analysis.test:
             found.append(note)
     return found
+
+
+def disagreement(results: Results, condition: int, reference: str, analysis: Analysis) -> list[str]:
+    """Say why p-values of differences to the reference and the letters disagree, where they do."""
+    letters = {row.row: set(row.letters) for row in analysis.rows if row.letters}
+    differences = results.differences(reference, condition)
+    rows = []
+    for row in results.rows:
+        found = differences.get(row.name)
+        if found is None or found.p is None or not {row.name, reference} <= set(letters):
+            continue
+        share = bool(letters[row.name] & letters[reference])
+        if share == (found.p < 1 - analysis.level):
+            rows.append(row.name)
+    if not rows:
+        return []
+
+    tests = sum(found.p is not None for found in differences.values())
+    pairs = sum(pair.p is not None for pair in analysis.pairs)
+    of_p, of_letters = f"p counts {tests} differences", f"the letters {pairs} pairs"
+    if analysis.adjust == "tukey":
+        of_p = f"p takes the spread of two rows and counts {tests} differences"
+        of_letters = f"the letters take one spread for all rows and count {pairs} pairs"
+    return [
+        f"p and letters disagree for {wording.names(rows)} beside {reference}: {of_p}, "
+        f"{of_letters}."
+    ]
 
 
 def in_words(analysis: Analysis, title: str = "") -> str:

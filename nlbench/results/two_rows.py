@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nlbench.errors import SuiteError, did_you_mean
-from nlbench.results import notes, two_rows_text
-from nlbench.results.analysis import RowAnalysis, analyse
+from nlbench.results import notes, two_rows_text, wording
+from nlbench.results.analysis import RowAnalysis, analyse, without_test
 from nlbench.results.cells import Cell, Results
 from nlbench.results.metrics import METRICS, check_metric
-from nlbench.results.statistics import basic, power
+from nlbench.results.statistics import basic, pairs, power
 from nlbench.results.statistics.basic import Interval
 
 
@@ -47,11 +47,13 @@ class Power:
 
     Attributes:
         smallest: the true difference that the seeds of today find with probability 0.8.
+        seeds: how many these are: pairs of runs, or, not paired, those of the smaller sample.
         asked: the difference that was asked for, if any.
         needed: the seeds that find it; None for more than 10,000, or where none was asked for.
     """
 
     smallest: float
+    seeds: int
     asked: float | None = None
     needed: int | None = None
 
@@ -69,6 +71,7 @@ class Comparison:
             two suites.
         pairs: how many pairs the table has.
         differing: the parameters that are not the same, as "q 0.7 and 0.5".
+        asked: the difference whose seeds were asked for, if any.
     """
 
     condition: str
@@ -84,6 +87,7 @@ class Comparison:
     pairs: int
     power: Power | None
     differing: str
+    asked: float | None = None
     sentence: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -165,11 +169,17 @@ def _compared(a: Side, b: Side, options: Options) -> Comparison:
         if not cell.values:
             raise SuiteError(
                 f"{side.results.suite}, {side.results.conditions[side.condition]}: {side.row} has "
-                f"no value of {METRICS[options.metric].heading}{_why_empty(cell)}"
+                f"no value of {METRICS[options.metric].heading}{_why_empty(side, cell)}"
             )
 
     together = _runs_belong_together(a, b)
-    paired = _paired(cell_a, cell_b) if together else None
+    rounding = a.results.rounding(a.condition, options.metric)
+    paired = None
+    if together:
+        paired = pairs.seed_by_seed(cell_a.values, cell_b.values, rounding=rounding)
+    welch = basic.welch_interval(
+        list(cell_a.values.values()), list(cell_b.values.values()), rounding=rounding
+    )
     if not together:
         below.append(
             "Runs of one seed have other labels or another protocol in the two suites, so they "
@@ -185,20 +195,27 @@ def _compared(a: Side, b: Side, options: Options) -> Comparison:
         adjusted = None
         found_b = analyse(b.results, b.condition, options.metric).of(b.row)
 
+    found_a = table.of(a.row)
+    known = _power(cell_a, cell_b, options.difference, together, rounding)
+    # The seeds that are left where others diverged are no fair sample.
+    if found_a.diverged or found_b.diverged:
+        paired, welch, known = without_test(paired), without_test(welch), None
+
     comparison = Comparison(
         condition=a.results.conditions[a.condition],
         metric=options.metric,
         suites=(a.results.suite, b.results.suite),
-        a=table.of(a.row),
+        a=found_a,
         b=found_b,
         names=_names(a, b),
         paired=paired,
-        welch=basic.welch_interval(list(cell_a.values.values()), list(cell_b.values.values())),
+        welch=welch,
         adjusted_p=adjusted,
         adjust=table.adjust,
         pairs=sum(p.p is not None for p in table.pairs),
-        power=_power(cell_a, cell_b, options.difference, together),
+        power=known,
         differing=_differing(a.spec(), b.spec()),
+        asked=options.difference,
         notes=below,
     )
     sentence = two_rows_text.sentence(comparison)
@@ -206,15 +223,13 @@ def _compared(a: Side, b: Side, options: Options) -> Comparison:
     return dataclasses.replace(comparison, sentence=sentence, notes=found_notes)
 
 
-def _paired(a: Cell, b: Cell) -> Interval | None:
-    common = sorted(set(a.values) & set(b.values))
-    return basic.paired_interval(
-        [a.values[seed] for seed in common], [b.values[seed] for seed in common]
-    )
-
-
-def _why_empty(cell: Cell) -> str:
-    return f": all its {cell.failed} runs failed or diverged" if cell.failed else " yet"
+def _why_empty(side: Side, cell: Cell) -> str:
+    done = side.results.cell(side.row, side.condition, "last").values
+    if done:
+        return f": its {wording.counted(len(done), 'finished run')} did not measure it"
+    if cell.failed:
+        return f": {wording.counted(cell.failed, 'run')} of it failed or diverged, and none is done"
+    return " yet"
 
 
 def _names(a: Side, b: Side) -> tuple[str, str]:
@@ -224,12 +239,14 @@ def _names(a: Side, b: Side) -> tuple[str, str]:
     return f"{a.row} of {a.results.suite}", f"{b.row} of {b.results.suite}"
 
 
-def _power(a: Cell, b: Cell, asked: float | None, together: bool) -> Power | None:
+def _power(a: Cell, b: Cell, asked: float | None, together: bool, rounding: float) -> Power | None:
     """Return what seeds can show of this pair; None where there is no spread to compute with."""
     common = sorted(set(a.values) & set(b.values)) if together else []
-    std = basic.sample_std([a.values[seed] - b.values[seed] for seed in common])
+    first, second = [a.values[seed] for seed in common], [b.values[seed] for seed in common]
+    std = basic.difference_std(first, second, rounding)
     seeds = len(common)
-    if std is None:
+    # Where the words are Welch's, so is the power.
+    if not std:
         if a.std is None or b.std is None:
             return None
         std, seeds = math.hypot(a.std, b.std), min(len(a.values), len(b.values))
@@ -242,7 +259,7 @@ def _power(a: Cell, b: Cell, asked: float | None, together: bool) -> Power | Non
     if smallest is None:
         return None
     needed = None if asked is None else power.seeds_needed(asked, design)
-    return Power(smallest, asked, needed)
+    return Power(smallest, seeds, asked, needed)
 
 
 # ---- May these be compared? ---------------------------------------------------------------------

@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 def sentence(found: Comparison) -> str:
     """Say which row is better and by how much, or that this cannot be told."""
     a, b = found.names
+    if found.a.diverged or found.b.diverged:
+        counts = []
+        for name, row in zip(found.names, (found.a, found.b), strict=True):
+            if row.diverged:
+                counts.append(f"{row.diverged} of {row.planned} seeds of {name} diverged")
+        return f"{' and '.join(counts)}, so it cannot be told whether {a} and {b} differ."
     interval = found.chosen
     if interval is None or interval.low is None or interval.high is None or interval.p is None:
-        return (
-            f"with {wording.counted(min(found.a.n, found.b.n), 'seed')} it cannot be told whether "
-            f"{a} and {b} differ."
-        )
-    ends = f"{_signed(interval.low, found.metric)} to {_signed(interval.high, found.metric)}"
+        return _untold(found)
+    low, high = _signed(interval.low, found.metric), _signed(interval.high, found.metric)
     if interval.p >= 1 - LEVEL:
-        return f"{a} and {b} cannot be told apart: {a} minus {b} is between {ends} (95%)."
+        return f"{a} and {b} cannot be told apart: {a} minus {b} is between {low} and {high} (95%)."
 
     lower = METRICS[found.metric].lower_is_better
     is_better = (interval.mean > 0) != bool(lower)
@@ -39,7 +42,21 @@ def sentence(found: Comparison) -> str:
     size = f"{METRICS[found.metric].scale * abs(interval.mean):.2f}"
     if METRICS[found.metric].is_share:
         size += " points"
-    return f"{a} is {word} than {b} by {size} (95% interval of {a} minus {b}: {ends})."
+    return f"{a} is {word} than {b} by {size} (95% interval of {a} minus {b}: {low} to {high})."
+
+
+def _untold(found: Comparison) -> str:
+    """Say why there is no test of the difference."""
+    a, b = found.names
+    seeds = min(found.a.n, found.b.n)
+    if seeds < 2:
+        return (
+            f"with {wording.counted(seeds, 'seed')} it cannot be told whether {a} and {b} differ."
+        )
+    return (
+        f"neither {a} nor {b} varies over its seeds, so the spread is unknown, and it cannot be "
+        "told whether they differ by more than chance."
+    )
 
 
 def _signed(value: float, metric: str) -> str:
@@ -54,7 +71,7 @@ def notes_of(found: Comparison, a: Side, b: Side) -> list[str]:
             if row.diverged:
                 below.append(
                     f"{row.row}: {row.diverged} of {row.planned} seeds diverged. The difference is "
-                    "over the others alone, and says nothing about those."
+                    "over the others alone, and says nothing about those. So there is no test."
                 )
     for row in (found.a, found.b):
         missing = row.planned - row.n - row.diverged
@@ -69,6 +86,12 @@ def notes_of(found: Comparison, a: Side, b: Side) -> list[str]:
         )
     if found.differing:
         below.append(f"Parameters that differ: {found.differing}.")
+    if _is_paired_without_spread(found):
+        seeds = wording.counted(found.paired.n if found.paired else 0, "seed")
+        below.append(
+            f"The difference is the same in each of the {seeds}, so the spread that the paired "
+            "test needs is unknown."
+        )
     below += _of_power(found)
 
     marks = notes.of_marks(a.results.select([a.row]))
@@ -80,14 +103,25 @@ def notes_of(found: Comparison, a: Side, b: Side) -> list[str]:
     return notes.once([*below, *(m for m in marks if not m.startswith(("! ", "(n/m)")))])
 
 
+def _is_paired_without_spread(found: Comparison) -> bool:
+    """Tell whether the rows vary over their seeds, and their difference does not."""
+    paired, welch = found.paired, found.welch
+    if paired is None or welch is None:
+        return False
+    return paired.n > 1 and paired.p is None and welch.p is not None
+
+
 def _of_power(found: Comparison) -> list[str]:
+    if found.power is None and found.asked is not None:
+        asked = wording.points(found.asked, found.metric)
+        return [f"How many seeds find {asked} cannot be computed: {_why_no_power(found)}."]
     if found.power is None:
         return []
     smallest = wording.points(found.power.smallest, found.metric)
-    seeds = min(found.a.n, found.b.n)
+    seeds = wording.counted(found.power.seeds, "seed")
     below = [
-        f"With {wording.counted(seeds, 'seed')} a true difference of {smallest} is found with "
-        f"probability {power.POWER:g}, in this pair alone."
+        f"With {seeds} a true difference of {smallest} is found with probability {power.POWER:g}, "
+        "in this pair alone."
     ]
     if found.power.asked is None:
         return below
@@ -97,6 +131,14 @@ def _of_power(found: Comparison) -> list[str]:
     else:
         below.append(f"For {asked} it needs {wording.counted(found.power.needed, 'seed')}.")
     return below
+
+
+def _why_no_power(found: Comparison) -> str:
+    if found.a.diverged or found.b.diverged:
+        return "the seeds that did not diverge are no fair sample"
+    if min(found.a.n, found.b.n) < 2:
+        return "it needs the spread over two seeds of both rows"
+    return "neither row varies over its seeds, so their spread is unknown"
 
 
 # ---- Formats ------------------------------------------------------------------------------------

@@ -34,8 +34,9 @@ def note(plan: Mapping[str, Any], store: Store) -> list[str]:
     if not missing and not trained:
         return []
 
-    runs = "run is" if missing == 1 else "runs are"
-    text = f"{missing} of the suite's {len(keys)} {runs} missing"
+    runs = "run" if len(keys) == 1 else "runs"
+    are = "is" if missing == 1 else "are"
+    text = f"{missing} of the suite's {len(keys)} {runs} {are} missing"
     if trained:
         are = "1 run is" if len(trained) == 1 else f"{len(trained)} runs are"
         text += f"; {are} being trained now{_by_whom(trained, store)}"

@@ -7,12 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nlbench.results.metrics import METRICS
-from nlbench.results.statistics import power
+from nlbench.results.statistics import pairs, power
 
 if TYPE_CHECKING:
     from nlbench.results.analysis import Analysis, RowAnalysis
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+_TESTS = {
+    "tukey": "Tukey's test with one spread for all rows and seeds as blocks",
+    "holm": "a paired t test of each pair, with Holm's correction",
+}
+_FINDS = f"the test finds a true difference of that size with probability {power.POWER:g}"
 
 # More names than this do not help a reader.
 _MOST_NAMES = 6
@@ -55,7 +61,7 @@ def with_words(analysis: Analysis, better: Sequence[tuple[str, str]], why: str) 
         why: the reason for the adjustment, where the caller did not choose it.
     """
     parts = [_ties(analysis, better)]
-    seen = _seen(analysis)
+    seen = _seen(analysis, found_any=bool(better))
     if seen:
         parts.append(seen)
     sentence = "; ".join(parts) + "."
@@ -80,12 +86,14 @@ def _ties(analysis: Analysis, better: Sequence[tuple[str, str]]) -> str:
     if not analysis.pairs:
         return "the rows are not compared"
     if all(pair.p is None for pair in analysis.pairs):
-        return f"{rows[0]} comes first; with one seed it is unknown whether that is chance"
+        return f"{rows[0]} comes first; {_without_test(analysis)}"
 
     # A metric of which neither end is the better one is only higher or lower.
     neither = METRICS[analysis.metric].lower_is_better is None
     best, better_than = ("highest", "higher than") if neither else ("best", "better than")
     beaten = set(better)
+    if not beaten and len(rows) == 2:
+        return f"{names(rows)} cannot be told apart"
     if not beaten:
         return f"no two of the {number(len(rows))} rows can be told apart"
     first = rows[0]
@@ -107,38 +115,56 @@ def _ties(analysis: Analysis, better: Sequence[tuple[str, str]]) -> str:
     return f"{text}; {len(beaten)} of all {total} pairs can be told apart"
 
 
+def _without_test(analysis: Analysis) -> str:
+    """Say why no pair has a test."""
+    if analysis.seeds < 2:
+        return "with one seed it is unknown whether that is chance"
+    seeds = counted(analysis.seeds, "seed")
+    return (
+        f"no row varies over its {seeds}, so the spread is unknown, and so is whether that is "
+        "chance"
+    )
+
+
 def _the_others(rows: Sequence[str]) -> str:
     if len(rows) <= 2:
         return names(rows)
     return f"the other {number(len(rows))}"
 
 
-def _seen(analysis: Analysis) -> str:
+def _seen(analysis: Analysis, found_any: bool) -> str:
+    """Say which differences the seeds see.
+
+    Args:
+        found_any: whether they see some, so that they are not too few for all.
+    """
     smallest = analysis.smallest_difference
     if smallest is None or analysis.seeds < 2:
         return ""
     seeds = counted(analysis.seeds, "seed")
     scale = METRICS[analysis.metric].scale
-    if scale == 100 and smallest >= 1:
-        return f"{seeds} are too few to see any difference"
-    if smallest == 0:
-        return f"the {seeds} do not differ"
     # With a spread of its own for each pair, the number is that of the median pair.
     where = " in half of the pairs" if analysis.adjust == "holm" and len(analysis.pairs) > 1 else ""
+    if scale == 100 and smallest >= 1:
+        if found_any:
+            return f"{seeds} are too few to rely on finding one{where}"
+        return f"{seeds} are too few to see any difference{where}"
     return f"{seeds} see differences of {points(smallest, analysis.metric)}{where}"
 
 
 def _left_out(analysis: Analysis) -> str:
     """Name the rows that are not ranked, each with the reason."""
-    diverged, empty = [], []
+    unranked, empty = [], []
     for row in analysis.rows:
         if row.diverged:
-            diverged.append(f"{row.row} ({row.diverged} of {row.planned} seeds diverged)")
+            unranked.append(f"{row.row} ({row.diverged} of {row.planned} seeds diverged)")
+        elif row.alone:
+            unranked.append(f"{row.row} (1 of {row.planned} seeds is done, which has no spread)")
         elif not row.n:
             empty.append(row.row)
     sentences = []
-    if diverged:
-        sentences.append(f"Not ranked: {names(diverged)}.")
+    if unranked:
+        sentences.append(f"Not ranked: {names(unranked)}.")
     if empty:
         sentences.append(f"Without a value: {names(empty)}.")
     return " ".join(sentences)
@@ -152,16 +178,72 @@ def _of_test(analysis: Analysis, why: str) -> str:
     tested = sum(pair.p is not None for pair in analysis.pairs)
     if not tested:
         return ""
-    test = "a paired t test of each pair, with Holm's correction"
     doubt = f" Tukey's test is not used: {why}." if why else ""
     if analysis.adjust == "tukey":
-        test = "Tukey's test with one spread for all rows and seeds as blocks"
         doubt = " Holm's test may be the better one: the rows spread differently." if why else ""
+
+    level = f"{100 * (1 - analysis.level):g}% for"
+    if tested == 1:
+        level += " a false difference"
+    else:
+        level += f" any false difference among all {tested} pairs"
+        if analysis.adjust == "tukey":
+            level += _if_alike(analysis.level, known_to_differ=bool(why))
     return (
-        f"ties: rows that share a letter cannot be told apart ({test}; "
-        f"{100 * (1 - analysis.level):g}% for all {tested} pair{'s' * (tested != 1)} "
-        f"together).{doubt}"
+        f"ties: rows that share a letter cannot be told apart ({_TESTS[analysis.adjust]}; "
+        f"{level}).{doubt}"
     )
+
+
+def _if_alike(level: float, known_to_differ: bool = False) -> str:
+    """Say that Tukey's test needs rows that spread alike, and what becomes of others.
+
+    Args:
+        known_to_differ: whether the seeds show that they do not.
+    """
+    if known_to_differ:
+        return " if the rows spread alike"
+    # Few seeds do not always show that the spreads differ.
+    most = f"up to {pairs.MOST_FALSE}%" if level == pairs.LEVEL else "more"
+    return f" if the rows spread alike, {most} if they do not"
+
+
+def of_several(analyses: Sequence[Analysis]) -> list[str]:
+    """Return the notes that the sentences of several conditions need, each of them once."""
+    found = []
+    tested = [one for one in analyses if one.test]
+    if tested:
+        level = f"{100 * (1 - tested[0].level):g}% for any false difference in a column"
+        if any(one.adjust == "tukey" and len(one.pairs) > 1 for one in tested):
+            level += _if_alike(tested[0].level)
+        found.append(f"In words: rows are told apart by {_tests(tested)}; {level}.")
+    if any(one.smallest_difference and one.seeds > 1 for one in analyses):
+        found.append(f"Seeds see a difference if {_FINDS}.")
+
+    errors: dict[str, list[str]] = {}
+    for one in analyses:
+        if one.test_error is not None and one.num_test is not None:
+            text = f"{points(one.test_error, one.metric)} over {one.num_test:,}"
+            errors.setdefault(text, []).append(one.condition)
+    if errors:
+        parts = [f"{text} test examples ({', '.join(on)})" for text, on in errors.items()]
+        if len(errors) == 1:
+            parts = [f"{text} test examples" for text in errors]
+        found.append(
+            f"Sampling error of the test set, one standard error for the best row: "
+            f"{'; '.join(parts)}. It says nothing about seeds."
+        )
+    return found
+
+
+def _tests(analyses: Sequence[Analysis]) -> str:
+    """Name the test of these conditions, or each test with its conditions."""
+    used: dict[str, list[str]] = {}
+    for one in analyses:
+        used.setdefault(one.adjust, []).append(one.condition)
+    if len(used) == 1:
+        return _TESTS[analyses[0].adjust]
+    return "; ".join(f"{_TESTS[name]} ({', '.join(on)})" for name, on in used.items())
 
 
 def _of_limits(analysis: Analysis) -> list[str]:
@@ -170,6 +252,9 @@ def _of_limits(analysis: Analysis) -> list[str]:
     missing = _incomplete(analysis.rows)
     if missing and analysis.pairs:
         notes.append(missing)
+    untested = _untested(analysis)
+    if untested:
+        notes.append(untested)
     if analysis.smallest_difference and analysis.seeds > 1:
         notes.append(_of_power(analysis))
     if analysis.test_error is not None and analysis.num_test is not None:
@@ -192,9 +277,27 @@ def _incomplete(rows: Sequence[RowAnalysis]) -> str:
     )
 
 
+def _untested(analysis: Analysis) -> str:
+    """Name the pairs that have no test although both rows have two seeds; "" where all have none.
+
+    They share a letter.
+    """
+    count = {row.row: row.n for row in analysis.rows}
+    pairs_without = []
+    for pair in analysis.pairs:
+        if pair.p is None and min(count[pair.a], count[pair.b]) > 1:
+            pairs_without.append(f"{pair.a} beside {pair.b}")
+    if not pairs_without or len(pairs_without) == len(analysis.pairs):
+        return ""
+    return (
+        f"Spread unknown, so not tested, and therefore with a common letter: "
+        f"{names(pairs_without)}, which do not vary over their seeds."
+    )
+
+
 def _of_power(analysis: Analysis) -> str:
     seeds = number(analysis.seeds).capitalize()
     return (
-        f"{seeds} seeds see a difference if the test finds a true difference of that size with "
-        f"probability {power.POWER:g}; `nlbench compare` says how many seeds another one needs."
+        f"{seeds} seeds see a difference if {_FINDS}; `nlbench compare` says how many seeds "
+        "another one needs."
     )

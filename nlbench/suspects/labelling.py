@@ -20,6 +20,12 @@ from nlbench.results.store import Store
 # The arrays of a run without which nothing can be said of its training labels.
 _NEEDED = ("train_index", "labels")
 
+# Why runs are left out -> the names of these runs.
+Reasons = dict[str, list[str]]
+
+# So many reasons, and so many runs of each, are named.
+_MOST = 3
+
 
 @dataclass(frozen=True)
 class SeenRun:
@@ -153,7 +159,7 @@ def read(
     if condition is not None and condition not in results.conditions:
         raise SuiteError(unknown_name("condition", condition, results.conditions))
     found = Found()
-    reasons: list[str] = []
+    reasons: Reasons = {}
     for place, title in enumerate(results.conditions):
         if condition not in (None, title):
             continue
@@ -170,14 +176,27 @@ def read(
             )
 
     if not found.labellings:
-        why = "; ".join(dict.fromkeys(reasons)) or "no run is finished"
+        why = "; ".join(_left_out(reasons)) or "no run is finished"
         raise StoreError(f"{store.root}: no run of {results.suite!r} can be used: {why}")
-    found.notes += dict.fromkeys(reasons)
+    found.notes += _left_out(reasons)
     return found
 
 
+def _left_out(reasons: Reasons) -> list[str]:
+    """Say for each reason which runs are left out. Of many, the first are named."""
+    sentences = []
+    for reason, names in list(reasons.items())[:_MOST]:
+        named = "; ".join(names[:_MOST])
+        if len(names) > _MOST:
+            named += f"; and {len(names) - _MOST} more"
+        sentences.append(f"{named} {'is' if len(names) == 1 else 'are'} left out: {reason}")
+    if len(reasons) > _MOST:
+        sentences.append(f"{len(reasons) - _MOST} more runs are left out for reasons of their own")
+    return sentences
+
+
 def _of_condition(
-    results: Results, store: Store, condition: int, reasons: list[str]
+    results: Results, store: Store, condition: int, reasons: Reasons
 ) -> list[Labelling]:
     """Return the labellings under one condition. Adds to `reasons` why runs are left out."""
     groups: dict[tuple[object, ...], list[SeenRun]] = {}
@@ -185,16 +204,17 @@ def _of_condition(
         for record in results.records_of(row.name, condition):
             name = f"{row.name}, {results.conditions[condition]}, seed {record.spec['seed']}"
             if record.status != "done":
-                reasons.append(f"{name} is left out: the run {record.status}")
+                reasons.setdefault(f"the run {record.status}", []).append(name)
                 continue
             try:
                 arrays = read_arrays(located(store.run_dir(record.key), PREDICTIONS))
             except ValueError as error:
-                reasons.append(f"{name} is left out: {error}")
+                reasons.setdefault(f"{error}", []).append(name)
                 continue
             lacks = [array for array in _NEEDED if array not in arrays]
             if lacks:
-                reasons.append(f"{name} is left out: its predictions.npz has no {lacks[0]}")
+                reason = f"its predictions.npz has no {lacks[0]}"
+                reasons.setdefault(reason, []).append(name)
                 continue
             run = SeenRun(row.name, record, arrays)
             _require_one_length(run, store)

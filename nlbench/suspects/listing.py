@@ -177,7 +177,7 @@ def counted(ranking: Ranking) -> str:
     text += "most runs prefer another class."
     known = {run.record.noise.get("num_train", 0) for run in ranking.labelling.runs}
     if known and max(known) < M:
-        text += " The runs of another seed hold out other examples."
+        text += " Each seed was trained on a part of them."
     return text
 
 

@@ -237,20 +237,28 @@ def _with_confirmed(
         place = places[name]
         if given is not None and csv_name(given[row]) != csv_name(old.labels[place]):
             raise DataError(
-                f"{new.at(row)}: {name!r} was given as {given[row]!r} here, and {old.at(place)} "
-                f"gives {old.labels[place]!r}; is it the list that the runs were trained on?"
+                f"{new.at(row)}: column {GIVEN!r}: {name!r} was given as {given[row]!r} here, and "
+                f"{old.at(place)} gives {old.labels[place]!r}; is it the list that the runs were "
+                "trained on?"
             )
-        label = csv_name(new.labels[row])
+        label = _known_spelling(csv_name(new.labels[row]), known)
         if label not in known:
             raise DataError(
-                f"{new.at(row)}: no line of {old.table.path} has the label {new.labels[row]!r}. "
-                f"There are: {', '.join(sorted(known)[:20])}."
+                f"{new.at(row)}: column {new.label!r}: no line of {old.table.path} has the label "
+                f"{new.labels[row]!r}. There are: {', '.join(sorted(known)[:20])}."
                 f"{did_you_mean(new.labels[row], known)}"
             )
         changed += known[label] != labels[place]
         labels[place] = known[label]
     open_lines = len(new.labels) - len(decided)
     return labels, Relabelled(len(labels), changed, len(decided) - changed, open_lines)
+
+
+def _known_spelling(label: str, known: Mapping[str, str]) -> str:
+    """Return a confirmed label as the list writes it, where it differs as numbers do."""
+    # pandas and spreadsheets write 4 as 4.0 where other cells of a column are empty.
+    whole = label.removesuffix(".0")
+    return whole if label not in known and whole in known else label
 
 
 def _unknown_image(

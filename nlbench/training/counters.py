@@ -83,7 +83,9 @@ class GradientEntries:
         groups = torch.stack([known & right, known & ~right]).double()  # (2, B)
 
         for name, part in returned.gradient_parts(parts, *logits.shape).items():
-            entries = part.double().gather(1, clean.clamp(min=0)[:, None]).squeeze(1)
+            # A method may compute them on the CPU.
+            part = part.to(clean.device, torch.float64)
+            entries = part.gather(1, clean.clamp(min=0)[:, None]).squeeze(1)
             # A sum with its own order, so that a GPU gives the same bits again.
             sums = torch.stack([(groups * entries).sum(1), groups.sum(1)], 1)
             if name in self._sums:

@@ -49,28 +49,36 @@ def own_arrays(method: Method) -> tuple[dict[str, np.ndarray], str]:
 
     Nothing, if the method has no such opinion or the same one of every example.
     """
-    # The training has ended. What a method only reports must not lose its result.
+    # The training has ended. What a method only reports must not lose its result, also where it
+    # ends the process, or returns a tensor with which nothing can be computed.
     try:
         own = method.own_labels()
-    except Exception as error:
+        if own is None:
+            return {}, ""
+        problem = _problem(own, method)
+        if problem:
+            return {}, f"own_labels returned {problem}, so that nothing is kept of it"
+        return _kept(own, method), ""
+    except (Exception, SystemExit) as error:
         return {}, f"own_labels raised {type(error).__name__}: {error}"[:500]
-    if own is None:
-        return {}, ""
-    problem = _problem(own, method)
-    if problem:
-        return {}, f"own_labels returned {problem}, so that nothing is kept of it"
 
-    own = own.detach().double()
+
+def _kept(own: Tensor, method: Method) -> dict[str, np.ndarray]:
+    """Return the arrays of `own_arrays` for what `own_labels` has returned, (N,) or (N, C)."""
+    # It may lie on the CPU, and the labels on a GPU.
+    labels = method.task.labels
+    own = own.detach().to(labels.device, torch.float64)
     scores, suggested = own, None
     if own.dim() == 2:
-        scores, suggested = _of_soft_labels(own, method.task.labels)
-    if bool((scores == scores[0]).all()):
-        return {}, ""
+        scores, suggested = _of_soft_labels(own, labels)
+    known = scores[~scores.isnan()]
+    if not len(known) or (len(known) == len(scores) and bool((known == known[0]).all())):
+        return {}
 
     arrays = {"own_score": rounded(scores.cpu().numpy().astype("float32"))}
     if suggested is not None:
         arrays["own_label"] = suggested.cpu().numpy().astype("int16")
-    return arrays, ""
+    return arrays
 
 
 def _problem(own: object, method: Method) -> str:
@@ -82,6 +90,8 @@ def _problem(own: object, method: Method) -> str:
         return f"{described(own)} and no tensor {wanted}"
     if own.is_complex():
         return f"{described(own)} and no real numbers"
+    # Of integers and truth values there is no NaN, and of truth values no smallest one.
+    own = own.detach().double()
     known = own[~own.isnan()]
     if len(known) and float(known.min()) < 0:
         return "negative numbers"

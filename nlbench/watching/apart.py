@@ -7,6 +7,7 @@ their own they cannot change a training, and can be ended.
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -41,6 +42,10 @@ class Apart:
         self._process: subprocess.Popen[bytes] | None = None
         # What the packages print would tear apart the lines of the progress.
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115
+        # Packages leave folders behind that they remove only where their process ends by itself.
+        self._scratch = tempfile.TemporaryDirectory(
+            prefix="nlbench-logger-", ignore_cleanup_errors=True
+        )
 
     def started(self) -> Logger:
         """Start the process, and return this object when its logger is there.
@@ -56,10 +61,15 @@ class Apart:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,
+            env={**os.environ, "TMPDIR": self._scratch.name},
             # Ctrl-C in a terminal must not reach it: it still has to write what is waiting.
             start_new_session=True,
         )
-        self._ask("open", *self._told)
+        try:
+            self._ask("open", *self._told)
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def begin(self, run: WatchedRun, fresh: bool) -> Collection[int]:
@@ -88,11 +98,13 @@ class Apart:
             # The logger has said that everything is written.
             process.kill()
             process.wait()
+        self._scratch.cleanup()
 
     def kill(self) -> None:
         """End the process at once. A call that waits for it then raises."""
         if self._process is not None:
             self._process.kill()
+        self._scratch.cleanup()
 
     def _ask(self, call: str, *values: Any) -> Any:
         """Have the process call its logger, and return what that has returned."""

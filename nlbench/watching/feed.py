@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from nlbench.errors import UserError
 from nlbench.plan.spec import Plan, RunSpec
 from nlbench.results.consistency import read_history
 from nlbench.results.integrity import HISTORY, located
@@ -40,7 +41,12 @@ class Watching:
             self._channels.append(channel)
             channel.start()
         for channel in self._channels:
-            channel.wait_until_open()
+            try:
+                channel.wait_until_open()
+            except UserError:
+                # The command ends with this error, and nothing is trained without the logger.
+                self._named.add(channel)
+                raise
         self.name_troubles()
 
     def listener(self, plan: Plan, store: Store, inner: Listener | None) -> Listener:

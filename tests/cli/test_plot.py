@@ -31,6 +31,11 @@ def test_a_file_is_written_and_its_figure_explained(cli, out, tmp_path, ending, 
     assert "Other conditions, for --condition: Digits symmetric 0.4." in result.stdout
 
 
+def test_a_folder_that_is_not_there_is_made(cli, place, out):
+    cli("plot", "epochs", out, "--to", "new/figures/e.png")
+    assert (place / "new/figures/e.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_default_is_a_png_of_the_kinds_name(cli, place, out):
     assert cli("plot", "cost", out, "--condition", "0.4", "--cost", "passes").exit_code == 0
     assert (place / "cost.png").read_bytes().startswith(b"\x89PNG")
@@ -52,9 +57,9 @@ def test_options_reach_the_figure(cli, out, tmp_path):
     [
         (("epoch",), "unknown kind 'epoch'. There are: epochs, memorisation"),
         (("epochs", "--to", "x.jpg"), "--to x.jpg: the name must end in .png, .svg, .pdf"),
-        (("epochs", "--to", "/none/x.png"), "--to /none/x.png: cannot be written"),
+        (("epochs", "--to", "/dev/null/x.png"), "--to /dev/null/x.png: cannot be written"),
         (("epochs", "--width", "85"), "--width '85': write column, wide, or a length"),
-        (("epochs", "--width", "2cm"), "--width 2cm: must be from 60mm to 600mm"),
+        (("epochs", "--width", "2cm"), "--width 2cm: must be from 75mm to 600mm"),
         (("epochs", "--suite", "t"), "unknown suite"),
         (("epochs", "--condition", "asym"), "--condition: unknown condition 'asym'"),
         (("epochs", "--condition", "digits"), "--condition 'digits' fits several"),

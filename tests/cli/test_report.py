@@ -37,6 +37,15 @@ def test_report_refuses_what_it_cannot_write(cli, results, tmp_path):
         assert message in result.stderr
 
 
+def test_report_writes_no_page_under_the_name_of_another_format(cli, results, tmp_path):
+    to = tmp_path / "page.pdf"
+    refused = cli("report", results, "--to", to)
+
+    assert refused.exit_code == 2
+    assert "page.pdf: the name must end in .html or .htm" in " ".join(refused.output.split())
+    assert not to.exists()
+
+
 def test_report_names_a_folder_without_results(cli, tmp_path):
     result = cli("report", tmp_path / "nothing", "--to", tmp_path / "x.html")
 

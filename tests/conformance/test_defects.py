@@ -26,7 +26,7 @@ FRAMES = """
 def secret(self):
     frame = sys._getframe()
     while frame is not None:
-        if "clean_labels" in frame.f_locals and "memorisation" in frame.f_locals:
+        if "clean_labels" in frame.f_locals and "counters" in frame.f_locals:
             return frame.f_locals["clean_labels"]
         frame = frame.f_back
 

@@ -154,7 +154,7 @@ def test_clothing1m(tmp_path, clothing):
     assert record.spec["protocol"]["weights"] == ""
 
     with np.load(tmp_path / "out" / "runs" / record.key / "predictions.npz") as file:
-        assert set(file.files) == {"test", "train_index", "labels"}
+        assert set(file.files) == {"test", "test_labels", "test_probs", "train_index", "labels"}
         assert file["test"].shape == (28,)
 
 

@@ -83,3 +83,17 @@ def test_each_version_of_the_changelog_has_the_three_kinds():
         assert set(kinds) <= {"Numbers", "Interface", "Fixes"}
         # A user must learn of every version whether results stay comparable.
         assert "Numbers" in kinds
+
+
+def test_the_nightly_run_has_what_ci_installs():
+    script = (ROOT / ".ci" / "run").read_text()
+    nightly = (ROOT / ".github" / "workflows" / "nightly.yml").read_text()
+
+    extras = set(" ".join(re.findall(r"^install_extras (.+)$", script, re.MULTILINE)).split())
+    # Style and types are checked by another workflow.
+    extras -= {"dev"}
+    first = re.search(r"pip install '\.\[(.+)\]'", nightly)[1]
+    assert len(extras) > 3
+    assert extras <= set(first.split(","))
+    assert "npm ci --silent --prefix tests/report" in script
+    assert "npm ci --silent --prefix tests/report" in nightly

@@ -10,6 +10,8 @@ from nlbench.errors import SuiteError
 from nlbench.figures import KINDS, NothingToDraw, Options
 from nlbench.results.cells import Results
 
+_GRADIENTS = ("gradient_ce_clean", "gradient_ce_wrong")
+
 
 def lines_of(figure, panel=0):
     """Return the lines of data of a panel by their labels, as (x, y)."""
@@ -25,9 +27,10 @@ def texts_of(figure):
     return [text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text"))]
 
 
-def column(place, seeds, name, epochs=4):
+def column(place, seeds, name, epochs=4, **options):
     """Return the values of a column of the made-up histories, (seeds, epochs)."""
-    return np.array([[e[name] for e in history_of(place, seed, epochs)] for seed in seeds])
+    histories = [history_of(place, seed, epochs, **options) for seed in seeds]
+    return np.array([[epoch[name] for epoch in history] for history in histories])
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +165,17 @@ def test_a_column_that_there_is_not(results):
         KINDS["epochs"].draw(results, Options(metric="test_acuracy"))
 
 
+def test_nothing_but_damaged_histories_says_what_sets_them_aside(tmp_path):
+    results = write_results(tmp_path, rows=("ce",))
+    for files in results.files_of("ce", 0).values():
+        (results.store.run_dir(files.record.key) / "history.csv").unlink()
+    again = Results(results.store.plan("s"), results.store, {})
+    with pytest.raises(NothingToDraw) as caught:
+        KINDS["epochs"].draw(again)
+    assert "3 damaged. `nlbench repair RESULTS --again` sets" in str(caught.value)
+    assert "`nlbench run` trains what is missing" not in str(caught.value)
+
+
 def test_nothing_is_trained_yet(tmp_path):
     everything = [(row, seed) for row in ROWS for seed in range(3)]
     results = write_results(tmp_path, missing=everything)
@@ -204,9 +218,67 @@ def test_memorisation_needs_true_labels(tmp_path):
         KINDS["memorisation"].draw(results)
 
 
-# ---- Gradients -----------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def without_shares(tmp_path_factory):
+    """A row whose steps return no logits, so that its shares are empty."""
+    return write_results(
+        tmp_path_factory.mktemp("store"), rows=("ce", "mixup"), empty={"mixup": "online_"}
+    )
 
-_GRADIENTS = ("gradient_ce_clean", "gradient_ce_wrong")
+
+@pytest.mark.parametrize("kind", ["memorisation", "epochs"])
+def test_a_row_without_shares_is_left_out_with_the_reason(without_shares, kind):
+    metric = "online_wrong_memorised" if kind == "epochs" else None
+    figure = KINDS[kind].draw(without_shares, Options(metric=metric))
+    notes = " ".join(figure.notes)
+    assert "Left out, without this value in any epoch: mixup 3." in notes
+    assert "return its logits, as those of mixup" in notes
+    assert "more row" not in notes
+    assert len(figure.axes) == (1 if kind == "epochs" else 2)
+
+    with pytest.raises(NothingToDraw, match=r"3 without a value of online_.*return its logits"):
+        KINDS[kind].draw(without_shares, Options(metric=metric, only=("mixup",)))
+
+
+def test_memorisation_needs_wrong_labels(tmp_path):
+    results = write_results(tmp_path, rows=("ce",), empty={"ce": "online_wrong"})
+    with pytest.raises(NothingToDraw, match=r"Shares of the wrongly labelled need wrong labels"):
+        KINDS["memorisation"].draw(results)
+
+
+def test_gradients_without_wrong_labels_are_drawn(tmp_path):
+    results = write_results(
+        tmp_path, rows=("ce", "gce"), columns=_GRADIENTS, empty={"ce": _GRADIENTS[1]}
+    )
+    figure = KINDS["gradient"].draw(results)
+    assert len(figure.axes) == 4
+
+
+def test_gradients_that_are_empty_are_no_figure(tmp_path):
+    results = write_results(tmp_path, rows=("ce",), columns=_GRADIENTS, empty={"ce": "gradient_"})
+    with pytest.raises(NothingToDraw, match="3 without a value of columns gradient_"):
+        KINDS["gradient"].draw(results)
+
+
+@pytest.mark.parametrize("kind", ["memorisation", "gradient"])
+@pytest.mark.parametrize("width", [75.0, 85.0, 170.0])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_legend_covers_no_words_and_titles_are_apart(tmp_path, kind, width, rows):
+    results = write_results(tmp_path, rows=ROWS[:rows], columns=_GRADIENTS)
+    figure = KINDS[kind].draw(results, Options(width=width))
+    figure.settle()
+    boxes = [text.get_window_extent() for text in figure.texts]
+    for axes in figure.axes:
+        boxes += [axes.title.get_window_extent(), axes.xaxis.label.get_window_extent()]
+        if axes.get_legend():
+            boxes.append(axes.get_legend().get_window_extent())
+    boxes = [box for box in boxes if box.width > 0]
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other), (one, other)
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
+
+
+# ---- Gradients -----------------------------------------------------------------------------------
 
 
 def test_gradients_are_drawn_by_term_and_kind_of_example(tmp_path):
@@ -221,6 +293,21 @@ def test_gradients_are_drawn_by_term_and_kind_of_example(tmp_path):
             np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-12)
     legend = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
     assert legend == ["cross entropy"]
+
+
+def test_a_point_of_many_epochs_is_a_mean_over_neighbours(tmp_path):
+    results = write_results(tmp_path, rows=("ce",), columns=_GRADIENTS, epochs=420)
+    figure = KINDS["gradient"].draw(results)
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == _GRADIENTS[0]]
+    values = column(0, range(3), _GRADIENTS[0], 420, columns=_GRADIENTS)
+    # Six epochs, because five are an odd number.
+    assert len(line.get_xdata()) == 70
+    assert line.get_xdata()[:2].tolist() == [3.5, 9.5]
+    np.testing.assert_allclose(line.get_ydata()[1], values[:, 6:12].mean(), rtol=1e-12)
+    (band,) = figure.axes[0].collections
+    corners = {tuple(vertex) for vertex in band.get_paths()[0].vertices.tolist()}
+    assert {(9.5, values[:, 6:12].min()), (9.5, values[:, 6:12].max())} <= corners
+    assert "Lines: means over seeds and 6 epochs." in figure.notes[0]
 
 
 def test_gradients_that_were_not_recorded(results):
@@ -247,6 +334,21 @@ def test_noise_rates_are_in_order_with_clean_labels_as_rate_0(tmp_path):
         np.testing.assert_allclose(x, [0.0, 0.2, 0.4])
         cells = [results.cell(row, condition, "last") for condition in (0, 2, 1)]
         np.testing.assert_allclose(y, [cell.mean for cell in cells], rtol=1e-12)
+
+
+def test_bars_at_one_rate_stand_beside_each_other(tmp_path):
+    results = write_results(tmp_path, rows=("ce", "elr", "gce"), conditions=_RATES)
+    axes = KINDS["noise-rate"].draw(results).axes[0]
+    places = []
+    for bar in axes.collections:
+        place = bar.get_segments()[0][0]
+        assert place[0] == 0.0
+        places.append(bar.get_transform().transform(place)[0])
+    apart = np.diff(sorted(places))
+    assert len(apart) == 2
+    np.testing.assert_allclose(apart, 1.2 / 72 * axes.figure.dpi, rtol=1e-6)
+    # Nobody has moved the panel to make room for them.
+    assert axes.get_xlim() == pytest.approx((-0.02, 0.42))
 
 
 @pytest.mark.parametrize("conditions", [CONDITIONS, _RATES[2:]])

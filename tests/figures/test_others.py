@@ -5,13 +5,16 @@ import itertools
 import numpy as np
 import pytest
 from made_figures import matrices_of, write_results
+from made_stores import rewritten
 
 from nlbench.errors import SuiteError
-from nlbench.figures import KINDS, NothingToDraw, Options
+from nlbench.figures import KINDS, NothingToDraw, Options, style
 from nlbench.figures.apart import labels_apart
 from nlbench.figures.lines import spread
 from nlbench.results.analysis import analyse
+from nlbench.results.cells import Results
 from nlbench.results.over_datasets import over_datasets
+from nlbench.results.store import Store
 
 DATASETS = [("Digits", "digits", 0.0), ("Cars", "cars", 0.0), ("Birds", "birds", 0.0)]
 
@@ -68,6 +71,15 @@ def test_matrices_of_few_and_of_many_classes(tmp_path, classes):
         assert left.x1 < right.x0
 
 
+def test_a_row_that_was_asked_for_without_a_matrix_is_named(tmp_path):
+    results = write_results(
+        tmp_path, rows=("ce", "forward"), arrays=lambda p, s: matrices_of(p, s) if p else {}
+    )
+    figure = KINDS["transition"].draw(results, Options(only=("ce", "forward")))
+    assert figure.notes[-1] == "Without a T: ce."
+    assert "Without a T" not in " ".join(KINDS["transition"].draw(results).notes)
+
+
 def test_a_store_without_matrices(datasets):
     with pytest.raises(NothingToDraw, match=r"45 without T in predictions.npz.*volminnet"):
         KINDS["transition"].draw(datasets)
@@ -93,6 +105,15 @@ def test_points_are_means_of_the_seeds_that_are_done(results):
         assert x == pytest.approx(np.mean(seconds))
         assert y == pytest.approx(cell.mean)
     assert "1 thread, 1 run at a time" in figure.notes[0]
+
+
+@pytest.mark.parametrize("rows", [("ce",), ("ce", "elr")])
+def test_the_dotted_line_is_explained_where_there_is_one(tmp_path, rows):
+    # elr takes longer and is better, so that a line joins the two.
+    figure = KINDS["cost"].draw(write_results(tmp_path, rows=rows))
+    (front,) = [line for line in figure.axes[0].lines if line.get_label() == "_front"]
+    assert len(front.get_xdata()) == len(rows)
+    assert ("dotted line" in figure.notes[0]) == (len(rows) > 1)
 
 
 def test_passes_do_without_a_note_on_the_machine(results):
@@ -137,10 +158,37 @@ def test_differences_are_those_of_the_analysis(results):
         assert point.get_xdata()[0] == found.mean
         (segment,) = bar.get_segments()
         assert segment[:, 0].tolist() == [found.low, found.high]
-        filled = point.get_markerfacecolor() != "white"
+        filled = point.get_markerfacecolor() != style.PAPER
         assert filled == (not found.low <= 0 <= found.high)
     # A row of which a seed diverged has no mean to compare.
     assert words[names.index("gce")] == "1 of 3 diverged"
+
+
+def test_one_pair_is_counted_as_one(tmp_path):
+    results = write_results(tmp_path, rows=("ce", "elr"), seeds=(0,))
+    figure = KINDS["differences"].draw(results)
+    assert "paired by seed, 1 pair." in figure.notes[0]
+
+
+def test_a_row_that_is_done_without_the_metric_says_so(tmp_path):
+    made = write_results(tmp_path, rows=("ce", "elr", "mixup"))
+    for row, seed in itertools.product(("ce", "elr"), range(3)):
+        key = made.files_of(row, 0)[seed].record.key
+        nll = {"nll": 1.0 + 0.1 * seed + 0.01 * seed * len(row)}
+        rewritten(made.store.run_dir(key), lambda values, nll=nll: values["metrics"].update(nll))
+    results = Results(made.store.plan("s"), Store(made.store.root), {})
+    figure = KINDS["differences"].draw(results, Options(metric="nll"))
+    assert "without this value" in [text.get_text() for text in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize("width", [75.0, 85.0])
+def test_the_name_of_the_axis_of_differences_is_in_the_picture(tmp_path, width):
+    results = write_results(tmp_path, rows=("ce", "elr"))
+    figure = KINDS["differences"].draw(results, Options(width=width))
+    figure.settle()
+    box = figure.axes[0].xaxis.label.get_window_extent()
+    assert figure.bbox.x0 <= box.x0
+    assert box.x1 <= figure.bbox.x1
 
 
 def test_a_suite_without_the_baseline(tmp_path):

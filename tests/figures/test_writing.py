@@ -4,12 +4,14 @@ import io
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from made_figures import matrices_of, write_results
 from matplotlib.text import Text
 from matplotlib.transforms import TransformedBbox
+from PIL import Image
 
-from nlbench.figures import KINDS, Options, style, svg
+from nlbench.figures import KINDS, Options, compact, style, svg
 
 ROWS = ("ce", "elr", "gce")
 CONDITIONS = [
@@ -90,6 +92,30 @@ def test_the_same_figure_has_the_same_bytes(results, kind):
         assert first == written(KINDS[kind].draw(results[kind]), ending)
         # No date, so that this is true tomorrow, too.
         assert b"Date" not in first
+
+
+def test_many_epochs_make_a_small_file_that_looks_the_same(tmp_path, monkeypatch):
+    results = write_results(tmp_path, rows=("ce",), epochs=1000)
+    sizes, pictures = [], []
+    for simplify in (lambda figure: None, compact.simplify_bands):
+        monkeypatch.setattr("nlbench.figures.picture.simplify_bands", simplify)
+        figure = KINDS["memorisation"].draw(results)
+        sizes.append(len(written(figure, ".svg")))
+        pictures.append(np.asarray(Image.open(io.BytesIO(written(figure, ".png"))), dtype=int))
+    # The seeds of two of the five bands differ at random in each epoch.
+    assert sizes[1] < 0.6 * sizes[0]
+    # Levels of 255 at 300 dots per inch.
+    assert abs(pictures[0] - pictures[1]).max() < 20
+
+
+def test_what_is_hollow_shows_the_background_of_the_page(results):
+    page = svg(KINDS["differences"].draw(results["differences"]))
+    assert style.PAPER not in page
+    hollow = [line for line in page.splitlines() if "var(--paper, Canvas)" in line]
+    figure = KINDS["differences"].draw(results["differences"])
+    faces = [line.get_markerfacecolor() for line in figure.axes[0].lines]
+    assert bool(hollow) == (style.PAPER in faces)
+    assert style.PAPER in faces
 
 
 @pytest.mark.parametrize("kind", KINDS)

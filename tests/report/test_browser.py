@@ -1,13 +1,20 @@
 """The report in Chromium: sorting, filters, links, the keyboard, phones, dark mode and print."""
 
 import json
+import os
 import re
 import statistics
 import time
 
+import made_tables
 import pytest
 from chromium import NARROW, WIDE, opened, violations
 from many_runs import SEEDS
+
+import nlbench
+from nlbench.report import page as report_page
+from nlbench.report.written import write_page
+from nlbench.results.store import Store
 
 pytestmark = pytest.mark.story
 
@@ -29,11 +36,14 @@ def _control(page, name):
 
 
 def _column(page, name):
-    """Return the shown texts of a column of the first leaderboard, by condition."""
+    """Return the shown texts of a column of the first leaderboard, by condition.
+
+    Each has whether the cell is marked as one that comes after the others.
+    """
     return page.evaluate(
         """(name) => [...document.querySelector(".board").tBodies].map((body) =>
             [...body.querySelectorAll(`tr[data-row] [data-c="${name}"]`)]
-                .map((cell) => cell.innerText.trim()))""",
+                .map((cell) => [cell.innerText.trim(), "after" in cell.dataset]))""",
         name,
     )
 
@@ -46,16 +56,17 @@ def _key(text):
     return float(number[0].replace("\N{MINUS SIGN}", "-").replace(",", ""))
 
 
-def _is_sorted(texts, descending):
-    """Tell whether the cells with a value are in order, and those without one behind them."""
-    values = [text for text in texts if text not in ("-", "reference", "!1", "")]
-    rest = texts[len(values) :]
-    keys = [_key(text) for text in values]
-    return (
-        texts[: len(values)] == values
-        and len(rest) == len(texts) - len(values)
-        and (keys == sorted(keys, reverse=descending))
-    )
+def _is_sorted(cells, descending):
+    """Tell whether complete cells are in order, then incomplete ones, then those without one."""
+    complete, incomplete, without = [], [], []
+    for text, after in cells:
+        if text in ("-", "reference", "!1", ""):
+            without.append([text, after])
+        else:
+            (incomplete if after else complete).append([text, after])
+    keys = [[_key(text) for text, _ in part] for part in (complete, incomplete)]
+    ordered = [sorted(part, reverse=descending) for part in keys]
+    return cells == [*complete, *incomplete, *without] and keys == ordered
 
 
 def _focus(page):
@@ -72,17 +83,26 @@ def _focus(page):
 def test_a_page_of_2000_runs_is_small_and_opens_in_two_seconds(browser, many):
     assert many.path.stat().st_size < 10_000_000
 
-    # A machine with other work is slow for a while, and a page that is slow is slow each time.
-    medians = []
-    while not medians or (medians[-1] >= 2 and len(medians) < 5):
-        seconds = []
-        for _ in range(3):
-            before = time.perf_counter()
-            with opened(browser, many.path) as watched:
-                watched.page.locator(FIRST_ROW).first.wait_for()
-                seconds.append(time.perf_counter() - before)
-        medians.append(statistics.median(seconds))
-    assert medians[-1] < 2, medians
+    # On a machine with other work, a page waits for its turn; then its own seconds count.
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    seconds = []
+    for _ in range(3):
+        before = time.perf_counter()
+        with opened(browser, many.path) as watched:
+            watched.page.locator(FIRST_ROW).first.wait_for()
+            waited = time.perf_counter() - before
+            seconds.append(_processor_seconds(watched.page) if busy else waited)
+    assert statistics.median(seconds) < 2, seconds
+
+
+def _processor_seconds(page):
+    """Return what the process of a page has needed of the processor since its beginning."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    found = {metric["name"]: metric["value"] for metric in metrics}
+    assert found["ProcessTime"] > 0.05
+    return found["ProcessTime"]
 
 
 def test_a_page_asks_for_nothing_and_prints_no_error(browser, written):
@@ -175,6 +195,29 @@ def test_sorting_moves_whole_rows_and_keeps_them_in_their_condition(browser, man
         assert [title for title, _ in after] == [title for title, _ in before]
         for (_, first), (_, second) in zip(before, after, strict=True):
             assert sorted(first) == sorted(second)
+
+
+def test_a_row_that_lost_a_seed_is_sorted_after_the_others(browser, tmp_path):
+    store = Store(tmp_path / "results")
+    values = {
+        "mae": [[0.97, 0.98, 0.97, made_tables.DIVERGED]],
+        "ce": [[0.90, 0.91, 0.92, 0.90]],
+        "elr": [[0.95, 0.94, 0.96, 0.95]],
+        "gce": [[made_tables.FAILED] * 4],
+    }
+    store.write_plan(made_tables.suite(store, values))
+    write_page(tmp_path / "page.html", report_page.render(Store(store.root)))
+
+    with opened(browser, tmp_path / "page.html") as watched:
+        names = "[...document.querySelectorAll('.board tr[data-row]')].map((r) => r.dataset.row)"
+        assert watched.page.evaluate(names) == ["elr", "ce", "mae", "gce"]
+        for column in ("best", "last"):
+            heading = dict(_headings(watched.page))[column]
+            heading.click()
+            first = watched.page.evaluate(names)
+            heading.click()
+            orders = [first, watched.page.evaluate(names)]
+            assert sorted(orders) == [["ce", "elr", "mae", "gce"], ["elr", "ce", "mae", "gce"]]
 
 
 def test_headings_sort_by_the_keyboard(browser, written):
@@ -440,6 +483,35 @@ def test_no_page_is_scrolled_sideways(browser, written, width):
         assert dialog[2] <= width
 
 
+@pytest.mark.parametrize("conditions", [1, 2])
+def test_names_of_300_characters_do_not_widen_a_phone(browser, tmp_path, conditions):
+    store = Store(tmp_path / "results")
+    values = {row: [[0.9, 0.8, 0.85]] * conditions for row in ("ce", "elr", "gce")}
+    values["gce"][0] = [0.9, made_tables.DIVERGED, made_tables.FAILED]
+    plan = made_tables.suite(store, values, (("Digits", 0.2), ("Other", 0.4))[:conditions])
+    made_tables.renamed(plan, "elr", "e" * 300)
+    made_tables.renamed(plan, "gce", "a name of words " * 19)
+    plan["conditions"] = ["D" * 300 + " symmetric 0.2", "E" * 300][:conditions]
+    plan["suite"] = "s" * 200
+    store.write_plan(plan)
+    write_page(tmp_path / "page.html", report_page.render(Store(store.root)))
+
+    with opened(browser, tmp_path / "page.html", NARROW) as watched:
+        page = watched.page
+        page.evaluate("document.querySelectorAll('details').forEach((e) => (e.open = true))")
+        wide, shown = watched.sideways()
+        assert wide <= shown <= NARROW[0]
+        for link in (0, 1, 2):
+            page.locator('.board td[data-c="last"] a').nth(link).evaluate("(e) => e.click()")
+            wide, shown = page.evaluate(
+                "(() => { const d = document.querySelector('dialog');"
+                " return [d.scrollWidth, d.clientWidth]; })()"
+            )
+            assert wide <= shown
+            page.keyboard.press("Escape")
+        watched.is_sound()
+
+
 def _luminance(colour):
     return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
 
@@ -519,6 +591,19 @@ def test_axe_finds_no_violation_among_2000_runs(browser, axe, many, size, scheme
         found = violations(page, axe)
         # Headings whose every line is filtered out.
         assert [line for line in found if not line.startswith("th-has-data-cells")] == []
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_a_table_as_html_fits_into_a_page(browser, axe, quick, tmp_path, size):
+    table = nlbench.table(quick.store.root, fmt="html")
+    path = tmp_path / "page.html"
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>x</title><main><h1>x</h1>'
+    path.write_text(f"{head}{table}</main></html>")
+    with opened(browser, path, size) as watched:
+        assert violations(watched.page, axe) == []
+        wide, shown = watched.sideways()
+        assert wide <= shown
+        watched.is_sound()
 
 
 def test_axe_would_find_a_violation(browser, axe, quick):

@@ -7,8 +7,10 @@ import json
 import re
 from html.parser import HTMLParser
 
+import made_tables
 import pytest
 from made_stores import made_store, plan_of, rewritten, spec_of, write_run
+from made_tables import DIVERGED, FAILED
 
 from nlbench.errors import StoreError, SuiteError
 from nlbench.figures import KINDS, Kind
@@ -190,7 +192,112 @@ def test_a_cell_leads_to_its_runs_with_everything_about_them(store, plain):
     # In tenths of a percent.
     assert run["curves"]["test_accuracy"] == [700, 575]
     assert run["metrics"]["last"] == 0.575
-    assert found["suites"][0]["command"] == "nlbench run s.yaml --out results"
+    assert found["suites"][0]["command"] == "nlbench run s.yaml"
+
+
+@pytest.fixture
+def lost(tmp_path):
+    """Return the page of a suite whose highest mean lost a seed, and whose third row lacks one."""
+    store = Store(tmp_path / "results")
+    values = {
+        "mae": [[0.97, 0.98, 0.97, 0.96, DIVERGED]],
+        "gce": [[0.96, 0.97, 0.96, 0.95, None]],
+        "ce": [[0.90, 0.91, 0.92, 0.90, 0.91]],
+        "elr": [[0.95, 0.94, 0.96, 0.95, 0.94]],
+        "sce": [[FAILED] * 5],
+    }
+    store.write_plan(made_tables.suite(store, values))
+    return page.render(Store(store.root))
+
+
+def _board(text):
+    """Return the lines of a leaderboard: class, name, and attributes and text by column."""
+    found = []
+    rows = re.findall(r"<tr data-row=\"(\w+)\"(.*?)</tr>", text, re.DOTALL)
+    for name, line in rows:
+        cells = {}
+        for column, attributes, inside in re.findall(
+            r'<td data-c="([\w-]+)"([^>]*)>(.*?)</td>', line, re.DOTALL
+        ):
+            cells[column] = attributes, Reader(f"<td>{inside}</td>").text
+        found.append((name, 'class="best"' in line.partition(">")[0], cells))
+    return found
+
+
+def test_a_row_that_lost_a_seed_comes_after_the_others_without_a_test(lost):
+    board = _board(lost)
+
+    assert [name for name, _, _ in board] == ["elr", "ce", "mae", "gce", "sce"]
+    assert [name for name, best, _ in board if best] == ["elr"]
+    mae = next(cells for name, _, cells in board if name == "mae")
+    attributes, text = mae["last"]
+    assert "!1" in text
+    assert "data-after" in attributes
+    attributes, text = mae["minus"]
+    assert text == "+6.25 (!1)"
+    assert "data-after" in attributes
+    assert mae["ties"][1] == mae["minus-best"][1] == "-"
+    elr = next(cells for name, _, cells in board if name == "elr")
+    assert "data-after" not in elr["last"][0] + elr["minus"][0]
+    assert re.search(r"\[.*\] p", elr["minus"][1])
+
+
+def test_nothing_is_tested_against_a_baseline_that_lost_a_seed(tmp_path):
+    store = Store(tmp_path / "results")
+    values = {"ce": [[0.90, 0.91, 0.92, DIVERGED]], "elr": [[0.95, 0.94, 0.96, 0.95]]}
+    store.write_plan(made_tables.suite(store, values))
+
+    board = _board(page.render(Store(store.root)))
+
+    assert [name for name, _, _ in board] == ["elr", "ce"]
+    assert board[0][2]["minus"][1] == "+4.00 (!1)"
+
+
+def test_the_page_says_what_bold_and_each_interval_means(plain):
+    _, read = plain
+
+    for words in (
+        "Rows in bold are the one with the best mean",
+        "The interval is for this difference alone; p is for all differences to ce together",
+        "An interval that ends at 0 says that the row is not the best",
+        "share a letter with the best mean, and be bold, although its interval ends at 0",
+    ):
+        assert words in read.text, words
+
+
+def test_p_and_letters_that_disagree_are_explained(tmp_path):
+    store = Store(tmp_path / "results")
+    # The spread of gce hides in the table's one spread what ce and elr show seed by seed.
+    values = {
+        "ce": [[0.90, 0.91, 0.92, 0.90, 0.91]],
+        "elr": [[0.91, 0.92, 0.93, 0.91, 0.93]],
+        "gce": [[0.95, 0.90, 0.89, 0.94, 0.92]],
+    }
+    plan = made_tables.suite(store, values)
+    store.write_plan(plan)
+
+    assert "p and letters disagree for elr beside ce" in page.render(Store(store.root))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "No run has ended yet. The command that trains what is missing is listed below."),
+        (FAILED, "No run has ended with a result: 4 failed or diverged."),
+    ],
+)
+def test_a_page_without_results_says_what_to_do(tmp_path, value, words):
+    store = Store(tmp_path / "results")
+    plan = made_tables.suite(store, {"ce": [[value] * 2], "elr": [[value] * 2]})
+    if value is None:
+        for place, cell in enumerate(plan["cells"]):
+            cell["key"] = f"{place:016x}"
+    store.write_plan(plan)
+
+    text = page.render(Store(store.root))
+
+    assert words in Reader(text).text
+    assert "no row can be ranked" not in text
 
 
 def test_a_metric_that_is_no_share_is_in_its_unit(store):

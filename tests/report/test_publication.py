@@ -161,13 +161,21 @@ def test_a_marker_that_is_none_is_refused(store, folder, marker):
         publish(store, folder)
 
 
-def test_a_file_and_the_store_itself_are_refused(store, folder):
+@pytest.mark.parametrize("name", ["pub", "runs/pub", "."])
+def test_a_folder_in_the_store_is_refused(store, name):
+    before = contents(store.root)
+
+    with pytest.raises(UserError, match=r"lies in .*, the folder of the results"):
+        publish(store, store.root / name)
+
+    assert contents(store.root) == before
+
+
+def test_a_file_is_refused(store, folder):
     folder.write_text("mine")
 
     with pytest.raises(UserError, match="is no folder"):
         publish(store, folder)
-    with pytest.raises(UserError, match="is not empty"):
-        publish(store, store.root)
     assert folder.read_text() == "mine"
 
 

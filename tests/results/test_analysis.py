@@ -1,6 +1,8 @@
 """What `analyse` and `over_datasets` say of made-up stores, and what tables print of it."""
 
 import dataclasses
+import itertools
+import statistics
 
 import made_up
 import pytest
@@ -11,6 +13,7 @@ from nlbench.plan.spec import key_of
 from nlbench.results import table as tables
 from nlbench.results.analysis import analyse
 from nlbench.results.cells import Results
+from nlbench.results.metrics import METRICS
 from nlbench.results.over_datasets import over_datasets
 
 GOOD = [0.90, 0.91, 0.92, 0.90, 0.91]
@@ -118,7 +121,12 @@ def test_a_diverged_seed_is_counted_and_its_row_is_not_ranked(store):
     assert "Not ranked: elr (2 of 5 seeds diverged)." in found.sentence
     assert found.sentence.startswith("gce is better than ce")
     # The difference over the seeds that both have is there, and says how many there are.
+    expected = [GOOD[seed] - BAD[seed] for seed in (0, 2, 4)]
     assert elr.minus_baseline.n == 3
+    assert elr.minus_baseline.mean == pytest.approx(sum(expected) / 3)
+    assert elr.minus_baseline.low is None
+    text = " ".join(tables.render(plan_from(results, store), store).split())
+    assert "Seeds of elr diverged (!1 is one of them): such a row has no p-value." in text
 
 
 def test_failed_and_missing_seeds_are_compared_over_the_common_ones(store):
@@ -136,13 +144,6 @@ def test_an_unfinished_suite_with_the_same_seeds_has_no_such_note(store):
     found = analyse(results_of(store, {"ce": BAD[:3], "elr": GOOD[:3]}), 0)
     assert not any("Not all seeds of" in note for note in found.notes)
     assert found.sentence.startswith("elr is better than ce; three seeds")
-
-
-def test_rows_that_never_vary_are_compared_exactly(store):
-    flat = [0.5] * 5
-    found = analyse(results_of(store, {"ce": flat, "elr": flat, "mae": [0.625] * 5}), 0)
-    assert [row.letters for row in found.rows] == ["a", "b", "b"]
-    assert found.sentence.startswith("mae is better than ce and elr; the five seeds do not differ")
 
 
 # ---- What must not be compared ------------------------------------------------------------------
@@ -198,6 +199,59 @@ def test_equal_spreads_have_tukeys_test(store):
     assert (found.adjust, "Tukey's test" in found.test) == ("tukey", True)
 
 
+def test_the_note_says_how_often_a_table_has_a_false_difference(store):
+    values = {"ce": BAD, "elr": GOOD, "gce": ALSO_GOOD}
+    alike = results_of(store, values)
+    text = "% for any false difference among all 3 pairs if the rows spread alike, "
+    assert f"5{text}up to 13% if they do not)." in analyse(alike, 0).test
+    assert f"10{text}more if they do not)." in analyse(alike, 0, level=0.9).test
+    assert "5% for any false difference among all 3 pairs)." in (
+        analyse(alike, 0, adjust="holm").test
+    )
+    # Where the seeds show that the spreads differ, the next sentence says so.
+    wild = results_of(Memory(), {**values, "mae": [0.2, 0.9, 0.5, 0.8, 0.3]})
+    assert "if the rows spread alike). Holm's" in analyse(wild, 0, adjust="tukey").test
+    two = results_of(Memory(), {"ce": BAD, "elr": GOOD})
+    assert "; 5% for a false difference)." in analyse(two, 0).test
+
+
+def test_another_level_has_other_intervals_and_letters(store):
+    near = [value - 0.01 for value in GOOD[::-1]]
+    results = results_of(store, {"ce": BAD, "elr": GOOD, "gce": near})
+    usual, loose = analyse(results, 0), analyse(results, 0, level=0.7)
+    for pair, wide in zip(loose.pairs, usual.pairs, strict=True):
+        assert pair.high - pair.low < 0.8 * (wide.high - wide.low)
+    for row in ("elr", "gce"):
+        assert (usual.of(row).letters, loose.of(row).letters != "a") == ("a", row == "gce")
+    assert loose.of("gce").minus_best.low > usual.of("gce").minus_best.low
+
+
+def test_the_power_of_holms_test_is_that_of_the_median_pair(store):
+    values = {"ce": BAD, "elr": GOOD, "mae": [0.2, 0.9, 0.5, 0.8, 0.3]}
+    found = analyse(results_of(store, values), 0, adjust="holm")
+    apart = []
+    for a, b in itertools.combinations(values.values(), 2):
+        apart.append(statistics.stdev(x - y for x, y in zip(a, b, strict=True)))
+    assert found.design.std == pytest.approx(statistics.median(apart) / 2**0.5)
+
+
+def test_seeds_that_are_too_few_see_nothing(store):
+    wild = {"ce": [0.2, 0.9], "elr": [0.9, 0.3], "gce": [0.6, 0.5]}
+    found = analyse(results_of(store, wild, seeds=2), 0)
+    assert "two seeds are too few to see any difference" in found.sentence
+
+
+def test_an_epoch_is_neither_better_nor_worse(store):
+    values = {"ce": [1.0, 2.0, 1.0, 2.0, 1.0], "elr": [20.0, 21.0, 20.0, 22.0, 21.0]}
+    results = results_of(store, values, metric=METRICS["labelwave-epoch"].key)
+    assert analyse(results, 0, "labelwave-epoch").sentence.startswith("elr is higher than ce; ")
+
+
+def test_two_rows_that_cannot_be_told_apart_are_named(store):
+    found = analyse(results_of(store, {"elr": GOOD, "gce": ALSO_GOOD}), 0)
+    assert found.sentence.startswith("elr and gce cannot be told apart; five seeds see")
+
+
 def test_differences_to_the_baseline_are_those_of_the_table(store):
     results = results_of(store, {"ce": BAD, "elr": GOOD, "gce": ALSO_GOOD})
     found, printed = analyse(results, 0), results.differences("ce", 0)
@@ -206,7 +260,8 @@ def test_differences_to_the_baseline_are_those_of_the_table(store):
         assert (interval.mean, interval.p) == pytest.approx((printed[row].mean, printed[row].p))
         assert interval.kind == "paired"
         assert interval.p_alone <= interval.p
-        assert found.of(row).minus_baseline_welch.kind == "welch"
+        unpaired = found.of(row).minus_baseline_welch
+        assert (unpaired.kind, unpaired.mean) == ("welch", pytest.approx(interval.mean))
     assert found.of("ce").minus_baseline is None
 
 
@@ -262,6 +317,37 @@ def test_a_table_of_one_seed_has_no_letters(store):
     assert "ties" not in tables.render(plan, store)
 
 
+def test_differences_to_a_row_say_how_many_tests_they_count(store):
+    values = {"ce": BAD, "elr": GOOD, "gce": ALSO_GOOD}
+    plan = plan_from(results_of(store, values), store)
+    assert "p-value of a paired t test, one of 2 tests." in flat(tables.render(plan, store))
+    two = Memory()
+    plan = plan_from(results_of(two, {"ce": BAD, "elr": GOOD}), two)
+    assert "with the p-value of a paired t test." in flat(tables.render(plan, two))
+    one = Memory()
+    plan = plan_from(results_of(one, {"ce": [0.7], "elr": [0.9]}, seeds=1), one)
+    assert "; a p-value needs two seeds that both rows have." in flat(tables.render(plan, one))
+
+
+def test_p_values_that_disagree_with_letters_are_explained(store):
+    # By the paired t test elr differs from ce as one of 3 comparisons, and not as one of 6.
+    apart = [0.004, 0.012, 0.020, 0.014, 0.026]
+    values = {"ce": GOOD, "elr": [v + d for v, d in zip(GOOD, apart, strict=True)]}
+    values["mae"] = [0.2, 0.9, 0.5, 0.8, 0.3]
+    values["sl"] = [0.6, 0.1, 0.4, 0.2, 0.5]
+    text = flat(tables.render(plan_from(results_of(store, values), store), store))
+    assert "p and letters disagree for elr beside ce: p counts 3 differences, the letters 6" in text
+
+    alike = {"ce": BAD, "elr": GOOD, "gce": ALSO_GOOD}
+    other = Memory()
+    text = tables.render(plan_from(results_of(other, alike), other), other)
+    assert "disagree" not in text
+
+
+def flat(text):
+    return " ".join(text.split())
+
+
 def test_a_row_that_is_not_ranked_has_a_dash(store):
     statuses = {("elr", 1): "diverged"}
     results = results_of(store, {"ce": BAD, "elr": GOOD, "gce": ALSO_GOOD}, statuses=statuses)
@@ -282,8 +368,13 @@ def plan_from(results, store):
 # ---- Over datasets ------------------------------------------------------------------------------
 
 
-def several(store, datasets, values):
-    """Return results with a condition for each dataset; values are row -> mean by condition."""
+def several(store, datasets, values, diverged=()):
+    """Return results with a condition for each dataset.
+
+    Args:
+        values: row -> mean by condition.
+        diverged: (row, condition) of runs that diverged.
+    """
     cells = []
     for condition, dataset in enumerate(datasets):
         for row, means in values.items():
@@ -291,7 +382,8 @@ def several(store, datasets, values):
                 continue
             spec = {**made_up.spec_of(row, condition), "dataset": dataset}
             record = made_up.record_of(row, condition, metrics={"last": means[condition]})
-            record = record.model_copy(update={"spec": spec, "key": key_of(spec)})
+            status = "diverged" if (row, condition) in diverged else "done"
+            record = record.model_copy(update={"spec": spec, "key": key_of(spec), "status": status})
             store.write(record)
             cells.append({"row": row, "condition": condition, "seed": condition, "key": record.key})
     keys = dict.fromkeys([(row, 0) for row in values], "0" * 16)
@@ -313,6 +405,21 @@ def test_average_ranks_by_hand(store):
     assert any("With fewer than 5 datasets" in note for note in found.notes)
 
 
+def test_of_memorised_the_lowest_ranks_first(store):
+    results = several(store, ["digits", "cifar10"], {"ce": [0.5, 0.6], "elr": [0.9, 0.8]})
+    for record in store.records.values():
+        record.metrics["final_wrong_memorised"] = record.metrics["last"]
+    assert [row.row for row in over_datasets(results).rows] == ["elr", "ce"]
+    assert [row.row for row in over_datasets(results, "memorised").rows] == ["ce", "elr"]
+
+
+def test_a_row_of_which_a_seed_diverged_is_not_ranked_over_datasets(store):
+    values = {"ce": [0.5, 0.6], "elr": [0.9, 0.8], "gce": [0.7, 0.7]}
+    results = several(store, ["digits", "cifar10"], values, diverged=[("gce", 1)])
+    found = over_datasets(results)
+    assert found.left_out == {"gce": "1 of 1 seeds diverged on cifar10 1"}
+
+
 @pytest.mark.parametrize("second", ["cifar10", "cifar10n"])
 def test_label_sets_of_one_dataset_do_not_count_twice(store, second):
     values = {"ce": [0.5, 0.6, 0.7], "elr": [0.9, 0.8, 0.9]}
@@ -332,3 +439,15 @@ def test_one_dataset_is_not_enough(store):
 def test_dataclasses_can_be_written_as_they_are(store):
     found = analyse(results_of(store, {"ce": BAD, "elr": GOOD}), 0)
     assert dataclasses.asdict(found)["rows"][0]["minus_best"]["kind"] == "hsu"
+
+
+def test_rows_that_tie_over_datasets_and_the_others_are_counted(store):
+    datasets = [f"d{place}" for place in range(20)]
+    values = {"ce": [0.1] * 20, "mae": [0.2] * 20}
+    values["elr"] = [0.9 + 0.01 * (place % 2) for place in range(20)]
+    values["gce"] = [0.905] * 20
+    found = over_datasets(several(store, datasets, values))
+    assert found.sentence == (
+        "On average over 20 datasets, elr ranks best and cannot be told apart from gce; it ranks "
+        "before the other two."
+    )

@@ -171,7 +171,7 @@ def test_text_is_wrapped_at_words_and_lines_of_the_table_are_not():
     lines = text.splitlines()
     assert lines[0].startswith("**word")
     assert max(len(line) for line in lines if not line.startswith("|")) <= 80
-    assert [len(line) for line in lines if line.startswith("|")] == [98, 98, 98]
+    assert [len(line) for line in lines if line.startswith("|")] == [99, 99, 99]
     assert all(set(line.split()) <= {"-", "noise-rate"} for line in lines if "noise" in line)
     # A note that began with an asterisk would be shown as a list within the list.
     assert lines[-1] == r"- \* marked"

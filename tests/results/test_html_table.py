@@ -106,6 +106,13 @@ def test_the_style_may_be_left_to_the_page():
     assert "<ul>" not in text
 
 
+def test_a_wide_table_scrolls_and_not_its_page():
+    page = read(formats.html('t "x"', ["m", "a"], [["ce", "1"]]))
+    (region,) = [attrs for tag, attrs, _ in page.found if tag == "div"]
+    assert region["style"] == "overflow-x: auto"
+    assert (region["role"], region["aria-label"], region["tabindex"]) == ("region", 't "x"', "0")
+
+
 def test_commands_in_notes_are_code():
     text = formats.html("t", ["m"], [["a"]], ["`nlbench run --stale rerun` trains <it>"])
     assert "<li><code>nlbench run --stale rerun</code> trains &lt;it&gt;</li>" in text

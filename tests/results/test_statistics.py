@@ -81,10 +81,17 @@ def test_an_interval_of_one_seed_of_none_and_of_no_spread():
     assert basic.welch_interval([0.5, 0.6], []) is None
 
     same = basic.paired_interval([0.5, 0.5], [0.25, 0.25])
-    assert (same.mean, same.low, same.high, same.p) == (0.25, 0.25, 0.25, 0.0)
+    assert (same.mean, same.low, same.high, same.p) == (0.25, None, None, None)
     assert same.correlation is None
     # One side with one value has no spread of its own.
     assert basic.welch_interval([0.5, 0.6], [0.4]).low is None
+
+
+def test_two_pairs_have_no_correlation_and_welch_counts_the_smaller_sample():
+    # Two points always lie on a line.
+    assert basic.correlation([1.0, 2.0], [1.0, 3.0]) is None
+    assert basic.correlation([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == pytest.approx(-1)
+    assert basic.welch_interval([1.0, 2.0, 3.0], [1.0, 2.5]).n == 2
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.5, 100), (0.97, 10_000)])
@@ -248,20 +255,35 @@ def test_rows_without_a_common_seed_are_not_fitted_and_have_welchs_test():
     assert pair.p == pytest.approx(expected.pvalue)
 
 
+def test_rows_with_one_common_seed_have_welchs_test():
+    found = pairs.between({0: 1.0, 1: 1.2, 2: 1.1}, {2: 2.0, 3: 2.2, 4: 2.1})
+    expected = stats.ttest_ind([1.0, 1.2, 1.1], [2.0, 2.2, 2.1], equal_var=False)
+    assert (found.kind, found.p) == ("welch", pytest.approx(expected.pvalue))
+
+
+def test_holm_counts_the_pairs_that_have_a_test():
+    table = {**made_up(rows=2), "one": {9: 1.0}}
+    pair, *others = pairs.holm(table)
+    alone = pairs.between(table["r0"], table["r1"])
+    assert (pair.low, pair.high, pair.p) == pytest.approx((alone.low, alone.high, alone.p))
+    assert [other.p for other in others] == [None, None]
+
+
 def test_one_seed_has_differences_and_no_test():
     table = {"a": {0: 0.5}, "b": {0: 0.7}}
     assert pairs.tukey(table) is None
     assert pairs.holm(table) == [pairs.Pair("a", "b", pytest.approx(-0.2), None, None, None)]
 
 
-def test_rows_without_spread_differ_exactly_or_not_at_all():
+def test_rows_without_spread_have_no_test():
     table = {"a": dict.fromkeys(range(5), 0.5), "b": dict.fromkeys(range(5), 0.7)}
     table["c"] = dict(table["a"])
-    for found in (pairs.tukey(table), pairs.holm(table)):
-        by_names = {(pair.a, pair.b): pair for pair in found}
-        assert by_names["a", "b"].p == 0.0
-        assert by_names["a", "c"].p == 1.0
-        assert (by_names["a", "c"].low, by_names["a", "c"].high) == (0.0, 0.0)
+    assert pairs.tukey(table) is None
+    found = pairs.holm(table)
+    assert [(pair.mean, pair.low, pair.high, pair.p) for pair in found] == [
+        (pytest.approx(difference), None, None, None) for difference in (-0.2, 0.0, 0.2)
+    ]
+    assert pairs.adjustment(table)[0] == "holm"
 
 
 def test_spreads_that_differ_are_found_and_equal_ones_are_not():
@@ -363,6 +385,38 @@ def test_hsus_margin_of_two_rows_is_the_one_sided_paired_t_test():
     assert best.paired_bounds(table)["r0", "r1"][1] == pytest.approx(expected)
 
 
+def test_hsus_bounds_with_missing_seeds_are_bonferronis():
+    table = made_up()
+    del table["r0"][4]
+    fitted = pairs.fit_table(table)
+    difference, se = fitted.difference(0, 2)
+    found = best.tukey_bounds(table)["r0", "r2"]
+    assert found == pytest.approx((difference, stats.t.ppf(1 - 0.05 / 3, fitted.df) * se))
+
+
+def test_a_clear_winner_is_certainly_the_best():
+    table = {
+        row: {s: v + 100 * (row == "r1") for s, v in of.items()} for row, of in made_up().items()
+    }
+    for bounds in (best.tukey_bounds(table), best.paired_bounds(table)):
+        assert bounds["r2", "r1"] == pytest.approx((-bounds["r1", "r2"][0], bounds["r1", "r2"][1]))
+        found = best.with_the_best(list(table), bounds)
+        assert found["r1"].low == 0.0
+        assert found["r1"].high > 90
+        # Of the others only the distance to the winner counts.
+        difference, margin = bounds["r2", "r1"]
+        assert (found["r2"].low, found["r2"].high) == (pytest.approx(difference - margin), 0.0)
+
+
+def test_only_rows_that_may_be_the_best_count_for_the_best():
+    # c may be far above a, but is certainly below b.
+    ups = {("a", "b"): (0.1, 0.05), ("a", "c"): (1.0, 3.0), ("b", "c"): (0.9, 0.1)}
+    bounds = {**ups, **{(b, a): (-mean, margin) for (a, b), (mean, margin) in ups.items()}}
+    found = best.with_the_best("abc", bounds)
+    assert found["a"] == best.FromBest(0.1, 0.0, pytest.approx(0.15))
+    assert (found["b"].high, found["c"].high) == (0.0, 0.0)
+
+
 def test_rows_without_a_test_have_no_interval_to_the_best():
     found = best.with_the_best(["a", "b"], best.paired_bounds({"a": {0: 0.5}, "b": {0: 0.7}}))
     assert found["a"].mean == pytest.approx(-0.2)
@@ -393,6 +447,13 @@ def test_the_smallest_difference_needs_the_seeds_that_it_was_found_with(adjust):
     assert power.probability_of_finding(smallest, design, 5) == pytest.approx(0.8, abs=1e-4)
     assert power.seeds_needed(smallest * 1.001, design) == 5
     assert power.seeds_needed(smallest * 0.95, design) == 6
+
+
+def test_power_has_the_critical_values_of_the_tests():
+    tukey, df = power.Design(0.01, 6, "tukey").critical(5)
+    assert (tukey, df) == (pytest.approx(stats.studentized_range.ppf(0.95, 6, 20) / 2**0.5), 20)
+    holm, df = power.Design(0.01, 6, "holm").critical(5)
+    assert (holm, df) == (pytest.approx(stats.t.ppf(1 - 0.05 / 15 / 2, 4)), 4)
 
 
 def test_power_at_its_limits():
@@ -441,6 +502,11 @@ def test_nemenyi_is_that_of_scikit_posthocs():
         assert (apart >= found.critical_difference) == (p.iloc[i, j] <= 0.05)
 
 
+def test_ranks_are_averaged_by_their_mean():
+    found = datasets.average_ranks({"a": [2.0, 2.0, 1.0, 1.0, 1.0], "b": [1.0, 1.0, 2.0, 2.0, 2.0]})
+    assert found.mean == pytest.approx({"b": 1.4, "a": 1.6})
+
+
 def test_groups_are_runs_of_neighbours_and_ties_share_ranks():
     found = datasets.average_ranks({"a": [3.0] * 9, "b": [2.0] * 9, "c": [2.0] * 9, "d": [1.0] * 9})
     assert found.ranks["b"] == [2.5] * 9
@@ -450,3 +516,23 @@ def test_groups_are_runs_of_neighbours_and_ties_share_ranks():
     assert (
         datasets.average_ranks({"a": [1.0, 1.0], "b": [1.0, 1.0], "c": [1.0, 1.0]}).friedman_p == 1
     )
+
+
+@pytest.mark.parametrize(("rows", "count", "p"), [(3, 2, 1 / 6), (3, 4, 1 / 216), (4, 2, 1 / 24)])
+def test_datasets_that_rank_alike_have_the_exact_probability(rows, count, p):
+    values = {f"r{row}": [0.1 * row + place for place in range(count)] for row in range(rows)}
+    found = datasets.average_ranks(values)
+    assert (found.friedman_p, found.exact) == (pytest.approx(p), True)
+
+
+def test_the_exact_friedman_test_of_a_printed_table():
+    # Hollander and Wolfe, table A.22: k 3, n 3, S 4.667 has probability 0.194 or more.
+    values = {"a": [3.0, 3.0, 2.0], "b": [2.0, 2.0, 3.0], "c": [1.0, 1.0, 1.0]}
+    assert datasets.average_ranks(values).friedman_p == pytest.approx(0.194, abs=0.001)
+
+
+def test_many_rows_that_rank_alike_have_a_probability_above_zero():
+    values = {f"r{row}": [float(row), float(row)] for row in range(12)}
+    found = datasets.average_ranks(values)
+    assert not found.exact
+    assert 0 < found.friedman_p < 1e-6

@@ -72,8 +72,8 @@ def test_rows_are_sorted_and_those_with_lost_runs_are_last(store, options, expec
 
     assert rows(text) == expected
     if options["sort"] != "method":
-        named = "Not ranked, because runs are missing, failed or damaged, or have no such value"
-        assert f"{named}: elr, mae." in text
+        named = "runs are missing, failed or damaged, or have no such value: elr, mae."
+        assert f"Placed after complete rows, because {named}" in text
 
 
 def test_the_note_says_by_what_the_rows_are_sorted(store):
@@ -112,7 +112,7 @@ def test_a_table_of_several_conditions_is_sorted_by_one_of_them(store):
     text = render(store, plan, sort="Digits symmetric 0.4")
     # The second table, of the differences to ce, has the same order.
     assert rows(text) == ["ce", "elr", "gce", "elr", "gce"]
-    assert "- Sorted by last epoch on Digits symmetric 0.4, highest first. Not ranked" in text
+    assert "- Sorted by last epoch on Digits symmetric 0.4, highest first. Placed" in text
     assert rows(render(store, plan, sort="Digits symmetric 0.2"))[:3] == ["gce", "elr", "ce"]
 
     with pytest.raises(SuiteError, match=r'--sort last: s has 2 datasets and noises.*"Digits sym'):
@@ -279,7 +279,7 @@ def test_the_caption_has_protocol_seeds_and_test(store):
 
     assert "**Test accuracy after the last epoch in %, mean ± sample std over 5 seeds.**" in text
     assert "Bold: the best mean of a column, and those that cannot be told apart" in text
-    assert "(Tukey's test with seeds as blocks; 5% for all pairs of a column together)" in text
+    assert "(Tukey's test with seeds as blocks and equal spreads; 5% for any false" in text
     assert "Protocol digits (digits_cnn, 30 epochs, batch size 128), track identical" in text
 
 
@@ -436,3 +436,51 @@ def test_the_tables_are_the_same_every_time(store):
     plan = four_conditions(store)
     for options in ({"fmt": "json"}, {"fmt": "html"}, {"purpose": "paper"}, {"fmt": "csv"}):
         assert render(store, plan, **options) == render(store, plan, **options)
+
+
+# ---- What the sentences of several conditions need ----------------------------------------------
+
+
+def flat(text):
+    return " ".join(text.split())
+
+
+def test_tests_and_the_error_of_the_test_set_are_named_once_for_all_conditions(store):
+    wild = [0.2, 0.9, 0.5, 0.8, 0.3]
+    values = {row: [*of * 2] for row, of in APART.items()}
+    plan = suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))
+    # elr minus ce is the same for every seed.
+    assert flat(render(store, plan)).endswith("- p: paired t test over seeds.")
+
+    values["elr"] = [[0.901, 0.912, 0.903, 0.907, 0.909]] * 2
+    plan = suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))
+    text = flat(render(store, plan))
+    assert (
+        "- In words: rows are told apart by Tukey's test with one spread for all rows and" in text
+    )
+    assert "5% for any false difference in a column if the rows spread alike, up to 13%" in text
+    assert "set, one standard error for the best row: 9.5 points over 10 test examples. It" in text
+    assert "p: paired t test over seeds, Holm-corrected for the 2 tests of each column." in text
+
+    values["sl"] = [[0.895, 0.899, 0.893, 0.897, 0.900], wild]
+    plan = suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))
+    text = flat(render(store, plan))
+    assert "Tukey's test with one spread for all rows and seeds as blocks (Digits symmetric" in text
+    assert (
+        "0.2); a paired t test of each pair, with Holm's correction (Digits symmetric 0.4)" in text
+    )
+
+    # A better best row has another error.
+    values = {row: of * 3 for row, of in APART.items()}
+    values["gce"] = [*APART["gce"] * 2, [0.95, 0.951, 0.949, 0.95, 0.952]]
+    plan = suite(store, values, TWO_BY_TWO[:3])
+    text = flat(render(store, plan))
+    same = "9.5 points over 10 test examples (Digits symmetric 0.2, Digits symmetric 0.4); 7."
+    assert same in text
+
+
+def test_one_seed_has_no_p_values_and_says_so(store):
+    values = {row: [of[0][:1]] * 2 for row, of in APART.items()}
+    text = flat(render(store, suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))))
+    assert "p: paired t test over seeds; it needs two seeds that both rows have, and" in text
+    assert "told apart by" not in text

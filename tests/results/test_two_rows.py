@@ -9,6 +9,7 @@ from scipy import stats
 from nlbench.errors import SuiteError
 from nlbench.results import two_rows_text
 from nlbench.results.analysis import analyse
+from nlbench.results.statistics import power
 from nlbench.results.two_rows import Options, compare
 
 ELR = [0.90, 0.93, 0.92, 0.90, 0.91]
@@ -84,8 +85,11 @@ def test_diverged_and_missing_seeds_are_counted():
     text = two_rows_text.as_markdown([found])
 
     assert found.paired.n == 3
+    assert found.sentence.startswith("1 of 5 seeds of elr diverged, so it cannot be told")
+    assert "is found with probability" not in text
     assert "elr: 1 of 5 seeds diverged. The difference is over the others alone" in text
     assert "gce: 1 of 5 seeds have no result." in text
+    assert "elr: 1 of 5 seeds have no result." not in text
     assert found.adjusted_p is None
     assert "(4/5, !1)" in text
 
@@ -117,7 +121,7 @@ def test_other_protocols_are_refused_and_compared_on_request(results):
     assert any("The protocols differ, and so may be what decides" in n for n in found.notes)
 
 
-@pytest.mark.parametrize("key", ["fingerprint", "labels", "noise"])
+@pytest.mark.parametrize("key", ["dataset", "fingerprint", "labels", "noise"])
 def test_other_data_is_always_refused(results, key):
     other = other_suite()
     for record in other.records_of("elr", 0):
@@ -134,6 +138,35 @@ def test_parameters_that_differ_are_named(results):
     assert "Parameters that differ: lam None and 7.0." in found.notes
 
 
+def test_the_adjusted_p_is_that_of_the_pair_among_all():
+    values = {"ce": [0.7, 0.71, 0.7, 0.69, 0.71], "elr": ELR, "gce": GCE, "sl": GCE[::-1]}
+    results = results_of(Memory(), values)
+    (found,) = compare(results, "sl", results, "ce", Options())
+    expected = {frozenset((pair.a, pair.b)): pair.p for pair in analyse(results, 0).pairs}
+    assert (found.pairs, found.adjusted_p) == (6, expected[frozenset(("sl", "ce"))])
+
+
+def test_less_is_better_for_memorised():
+    key = "final_wrong_memorised"
+    results = results_of(Memory(), {"elr": ELR, "gce": GCE}, metric=key)
+    (found,) = compare(results, "elr", results, "gce", Options(metric="memorised"))
+    assert found.sentence.startswith("elr is worse than gce by 1.80 points")
+
+
+def test_one_common_seed_leaves_welchs_test():
+    values = {"elr": [*ELR[:3], None, None], "gce": [None, None, *GCE[2:]]}
+    results = results_of(Memory(), values)
+    (found,) = compare(results, "elr", results, "gce", Options())
+    assert (found.paired.n, found.paired.low) == (1, None)
+    assert found.chosen == found.welch
+    expected = stats.ttest_ind(ELR[:3], GCE[2:], equal_var=False)
+    assert found.chosen.p == pytest.approx(expected.pvalue)
+    # The variance of the difference is the sum of both.
+    std = (stats.tstd(ELR[:3]) ** 2 + stats.tstd(GCE[2:]) ** 2) ** 0.5
+    design = power.Design(std / 2**0.5, 2, "holm")
+    assert found.power.smallest == pytest.approx(power.smallest_difference(design, 3))
+
+
 def test_mistakes_are_named(results):
     with pytest.raises(SuiteError, match=r"elrr: s has no such row.*Did you mean 'elr'"):
         compare(results, "elrr", results, "ce", Options())
@@ -145,5 +178,5 @@ def test_mistakes_are_named(results):
     with pytest.raises(SuiteError, match="gce has no finished run yet"):
         compare(empty, "elr", empty, "gce", Options())
     lost = results_of(Memory(), {"elr": ELR, "gce": []}, statuses={("gce", 0): "diverged"})
-    with pytest.raises(SuiteError, match="gce has no value of last epoch: all its 1 runs failed"):
+    with pytest.raises(SuiteError, match="gce has no value of last epoch: one run of it failed"):
         compare(lost, "elr", lost, "gce", Options())

@@ -208,10 +208,72 @@ def simulate_power(tables, seed=0):
     return shares
 
 
+# Spreads of rows whose means are equal, for tables of other sizes.
+DESIGNS = {
+    "6 rows, spreads 1, 1, 1, 2, 2, 3": (1, 1, 1, 2, 2, 3),
+    "6 rows, one of them spread 3": (1, 1, 1, 1, 1, 3),
+    "10 rows, spreads 1 to 3": (1, 1, 1, 1, 1, 2, 2, 2, 3, 3),
+    "10 rows, two of them spread 2": (1,) * 8 + (2,) * 2,
+    "10 rows, one of them spread 4": (1,) * 9 + (4,),
+}
+
+
+def simulate_choice(spreads, seeds, tables, seed=0):
+    """Return how often the choice between the two tests is right, as shares of tables.
+
+    These are: Tukey's test is chosen; a table has a false difference by the chosen test, by Tukey's
+    where it is chosen, by Tukey's always, and by Holm's always.
+    """
+    generator = np.random.default_rng(seed)
+    counts = Counter()
+    for _ in range(tables):
+        value = np.array(spreads)[:, None] * generator.standard_normal((len(spreads), seeds))
+        value += generator.standard_normal(seeds)
+        table = {f"r{row}": dict(enumerate(map(float, one))) for row, one in enumerate(value)}
+        p = pairs.spread_p(table, pairs.fit_table(table))
+        is_tukey = p is None or p >= pairs.EQUAL_SPREADS
+        by_tukey = any(pair.differ() for pair in pairs.tukey(table))
+        by_holm = any(pair.differ() for pair in pairs.holm(table))
+        counts["chosen"] += is_tukey
+        counts["wrong"] += by_tukey if is_tukey else by_holm
+        counts["wrong if chosen"] += is_tukey and by_tukey
+        counts["tukey"] += by_tukey
+        counts["holm"] += by_holm
+    found = {name: counts[name] / tables for name in ("chosen", "wrong", "tukey", "holm")}
+    found["wrong if chosen"] = counts["wrong if chosen"] / max(1, counts["chosen"])
+    return found
+
+
+def simulate_rounded(seeds, num_test, std, tables, seed=0, rows=10):
+    """Return how often a table of equal rows has a false difference, by the chosen test.
+
+    Values are rounded to multiples of 1 / num_test, as accuracies are.
+
+    Args:
+        std: of one row over its seeds, as a share; what all rows of a seed share spreads as much.
+    """
+    generator = np.random.default_rng(seed)
+    rounding = 1 / (num_test * math.sqrt(12))
+    wrong = 0
+    for _ in range(tables):
+        value = 0.8 + std * generator.standard_normal((rows, seeds))
+        value += std * generator.standard_normal(seeds)
+        value = np.round(value * num_test) / num_test
+        table = {f"r{row}": dict(enumerate(map(float, one))) for row, one in enumerate(value)}
+        used, _ = pairs.adjustment(table)
+        wrong += any(pair.differ() for pair in pairs.compare(table, used, LEVEL, rounding))
+    return wrong / tables
+
+
+# Test examples, and the standard deviation over seeds.
+ROUNDED = ((400, 0.01), (400, 0.003), (10_000, 0.002))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=int, default=10_000)
-    parser.add_argument("--only", choices=[*SCENARIOS, "power"], help="one scenario alone")
+    parts = [*SCENARIOS, "power", "choice", "rounded"]
+    parser.add_argument("--only", choices=parts, help="one alone")
     options = parser.parse_args()
 
     for name, scenario in SCENARIOS.items():
@@ -225,6 +287,20 @@ def main():
         print("\nthe smallest difference that a table can see is found in")
         for adjust, share in simulate_power(options.tables).items():
             print(f"  {100 * share:6.2f}%  {adjust}")
+    if options.only in (None, "choice"):
+        print("\ntables with a false difference, of rows that are equal")
+        for name, spreads in DESIGNS.items():
+            for seeds in (3, 5, 10):
+                found = simulate_choice(spreads, seeds, options.tables)
+                shares = ", ".join(f"{what} {100 * share:.1f}%" for what, share in found.items())
+                print(f"  {name}, {seeds} seeds: {shares}", flush=True)
+    if options.only in (None, "rounded"):
+        print("\ntables of 10 equal rows with a false difference, of values that are rounded")
+        for num_test, std in ROUNDED:
+            for seeds in (2, 3, 5):
+                share = simulate_rounded(seeds, num_test, std, options.tables)
+                what = f"{num_test:,} test examples, std {std:g}, {seeds} seeds"
+                print(f"  {100 * share:6.2f}%  {what}", flush=True)
 
 
 if __name__ == "__main__":

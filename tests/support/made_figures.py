@@ -6,6 +6,7 @@ writes a store to look at.
 """
 
 import argparse
+import itertools
 import math
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def write_results(
     arrays=None,
     labels=None,
     without=(),
+    empty=None,
     devices=None,
     fingerprints=None,
     suite="s",
@@ -99,6 +101,7 @@ def write_results(
         labels: row -> the name that the plan gives it, for names that no method has.
         devices, fingerprints: row -> the name of the machine, the hash of the data.
         without: beginnings of the columns that history.csv lacks.
+        empty: row -> the beginning of the columns that have no value in any epoch.
     """
     store = Store(folder)
     store.require_writable()
@@ -127,6 +130,10 @@ def write_results(
                     }
                     for epoch in history
                 ]
+                blank = (empty or {}).get(row)
+                for epoch, name in itertools.product(history, list(history[0])):
+                    if blank and name.startswith(blank):
+                        epoch[name] = None
                 record = record_of(
                     seed=seed,
                     key=key,

@@ -114,10 +114,13 @@ def failures(path: Path | str, **more) -> dict[str, str]:
 def complaints(results: list[runner.Result]) -> list[str]:
     """Return the lines of all checks that are not ok.
 
-    `fast-form`, `softmax` and `pairs` may be skipped: not every method has what they look at.
+    `fast-form`, `softmax`, `pairs`, `own-labels` and `gradient-parts` may be skipped: not every
+    method has what they look at.
     """
     fine = {
         ("fast-form", "skipped", "it has no loss_and_grad"),
+        ("own-labels", "skipped", "it has no own_labels, and no buffer `targets` (N, C)"),
+        ("gradient-parts", "skipped", "it has no gradient_parts"),
         ("softmax", "skipped", "it has no loss that could be called with other logits"),
         ("pairs", "skipped", "it has no loss that could be called with other logits"),
         (

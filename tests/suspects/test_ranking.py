@@ -252,3 +252,16 @@ def test_a_file_name_that_is_no_text_can_be_written(tmp_path):
 
     assert lines_of(text)[0]["file"] == "\\udce4.png"
     text.encode()
+
+
+def test_runs_that_cannot_be_used_are_counted_by_reason(tmp_path):
+    runs = {("ce", seed): {"test": np.zeros(4, "int16")} for seed in range(6)}
+    store = made_store(tmp_path, runs)
+
+    with pytest.raises(StoreError) as error:
+        found_in(store)
+
+    assert str(error.value).endswith(
+        "ce, CIFAR-10, seed 0; ce, CIFAR-10, seed 1; ce, CIFAR-10, seed 2; and 3 more are left "
+        "out: its predictions.npz has no train_index"
+    )

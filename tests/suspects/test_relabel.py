@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from made_suspects import GIVEN, TRUE, arrays_of, made_store
 from PIL import Image
@@ -70,6 +71,16 @@ def test_positions_count_the_lines_of_a_list_without_names(place):
     assert written("new.csv") == "0\n1\n1\n"
 
 
+def test_a_number_that_pandas_wrote_with_a_point_is_the_label(place):
+    write("list.csv", "0\n4\n0\n")
+    frame = pandas.DataFrame({"index": [0, 1, 2], "confirmed": [None, None, 4]})
+    frame.to_csv("mine.csv", index=False)
+    assert "2,4.0" in written("mine.csv")
+
+    assert done() == Relabelled(total=3, changed=1, kept=0, open=2)
+    assert written("new.csv") == "0\n4\n4\n"
+
+
 def test_separators_and_quotes_stay_sound(place):
     write("list.csv", 'index;label;remark\n0;a;"one; two"\n1;b;x\n')
     write("mine.csv", "index,confirmed\n1,a\n")
@@ -99,8 +110,8 @@ def test_nothing_is_overwritten(place):
         ),
         (
             "file,confirmed\na.png,bea\n",
-            "mine.csv:2: no line of list.csv has the label 'bea'. There are: ant, bee. "
-            "Did you mean 'bee'?",
+            "mine.csv:2: column 'confirmed': no line of list.csv has the label 'bea'. "
+            "There are: ant, bee. Did you mean 'bee'?",
         ),
         (
             "file,confirmed\na.png,bee\na.png,ant\n",
@@ -114,7 +125,8 @@ def test_nothing_is_overwritten(place):
         ("file,remark\na.png,x\n", "mine.csv:1: has no column 'label'"),
         (
             "file,given,confirmed\na.png,bee,ant\n",
-            "mine.csv:2: 'a.png' was given as 'bee' here, and list.csv:2 gives 'ant'; is it the",
+            "mine.csv:2: column 'given': 'a.png' was given as 'bee' here, and list.csv:2 gives "
+            "'ant'; is it the",
         ),
     ],
 )

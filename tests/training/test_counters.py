@@ -200,6 +200,27 @@ def test_gradients_are_recorded_on_request_and_change_nothing(tmp_path):
     assert float(last["gradient_regulariser_wrong"]) < 0
 
 
+def asked_for_gradients(folder, rows):
+    """Run a sweep with --record-gradients, and return what the user is told."""
+    lines = []
+    sw = sweep(folder, rows, subset=100, epochs=1)
+    sw.store.warn = lines.append
+    sw.run(record_gradients=True)
+    return "\n".join(lines)
+
+
+def test_rows_without_gradients_are_named_where_they_are_asked_for(tmp_path):
+    rows = {"elr": {}, "elr-plus": {}, "mae": {}}
+    sweep(tmp_path / "out", rows, subset=100, epochs=1).run()
+    told = asked_for_gradients(tmp_path / "out", rows)
+    assert "--record-gradients: elr-plus, mae have no columns of gradients" in told
+    # Nothing is lost of the rows that never have any.
+    assert "1 run was trained before without --record-gradients" in told
+
+    assert "gradient" not in asked_for_gradients(tmp_path / "new", {"elr": {}})
+    assert "gradient" not in asked_for_gradients(tmp_path / "new", {"elr": {}})
+
+
 def test_a_method_that_tells_no_parts_apart_has_none():
     labels = torch.tensor([0, 1])
     method = load_method(method_files()["mae"])(Task(2, 3, labels, 1, 1, 2))
@@ -270,7 +291,14 @@ OWN = {
     ),
     "weights": ("", "return torch.tensor([0.5, 0.0, 1.0])", ([0.5, 0.0, 1.0], None)),
     "the same": ("", "return torch.ones(3)", None),
+    "booleans": ("", "return torch.tensor([True, False, True])", ([1.0, 0.0, 1.0], None)),
+    "integers": (
+        "",
+        "return torch.tensor([[1, 3], [0, 0], [2, 0]])",
+        ([0.75, np.nan, 1.0], [1, -1, 0]),
+    ),
     "nothing": ("", "return None", None),
+    "nothing of any": ("", "return torch.zeros(3, 2)", None),
     "other targets": ("self.targets = torch.zeros(3)", "", None),
 }
 BAD = {
@@ -279,6 +307,10 @@ BAD = {
     "return torch.tensor([0.5, -1.0, 0.0])": "negative numbers",
     "return [0.5]": "no tensor",
     "raise KeyError('u')": "raised KeyError: 'u'",
+    "import sys; sys.exit(3)": "raised SystemExit: 3",
+    # Nothing can be computed with it.
+    "return torch.empty(3, device='meta')": "own_labels raised",
+    "return torch.eye(3)[:, :2].to_sparse()": "own_labels raised",
 }
 
 

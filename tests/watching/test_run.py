@@ -1,6 +1,8 @@
 """Whole sweeps with loggers: the same records as without, each run and each epoch once."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 from sweeps import outcome, suite, sweep
@@ -14,7 +16,7 @@ from nlbench.watching.feed import watching
 LOGGER = '''
 """Writes a line for each call to a file."""
 
-import json, os
+import json, os, tempfile
 from pathlib import Path
 
 # As the packages of trackers do.
@@ -52,6 +54,7 @@ class Lines:
 
     def close(self):
         self._write("close")
+        (self.path.parent / "left").write_text(tempfile.mkdtemp())
 '''
 
 
@@ -95,6 +98,10 @@ def test_records_are_the_same_with_and_without_loggers(
 
     told = (tmp_path / "watched" / "lines.jsonl").read_text().splitlines()
     assert sorted(told) == sorted(json.dumps(list(call)) for call in keeper.told)
+    # What it leaves in the folder for temporary files is removed.
+    left = Path((tmp_path / "watched" / "left").read_text())
+    assert left.parent.parent == Path(tempfile.gettempdir())
+    assert not left.parent.exists()
     # What a logger prints does not get between the lines of the progress.
     assert "printed by a logger" not in "".join(capfd.readouterr())
 
@@ -152,8 +159,14 @@ def test_what_the_user_can_mend_is_said_before_anything_is_trained(
     }
     for text, message in cases.items():
         sw = sweep(tmp_path / "store", {"ce": {}})
-        with pytest.raises(UserError, match=message):
-            watched(sw, [text])
+        lines = []
+        with (
+            pytest.raises(UserError, match=message),
+            watching([text], sw.store.root, lines.append),
+        ):
+            pass
+        # The error says it, and no training goes on.
+        assert lines == []
     sw = sweep(tmp_path / "store", {"ce": {}})
     monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install"):

@@ -261,6 +261,34 @@ def test_mlflow_has_each_epoch_once_in_files(tmp_path, monkeypatch):
 @pytest.mark.story
 @needs("mlflow")
 @needs("sqlalchemy")
+def test_tasks_that_begin_together_use_one_new_database(tmp_path):
+    channels = [channel_of(f"mlflow:sqlite:///{tmp_path / 'mlflow.db'}", tmp_path) for _ in "abc"]
+    for channel in channels:
+        channel.start()
+    for channel in channels:
+        channel.wait_until_open()
+    for channel in channels:
+        channel.close(60)
+    assert [channel.trouble for channel in channels] == ["", "", ""]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("sqlalchemy") is not None, reason="databases can be used here"
+)
+@needs("mlflow")
+def test_a_database_without_the_whole_package_names_the_fix(tmp_path):
+    from nlbench.errors import UserError
+
+    channel = channel_of(f"mlflow:sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+    channel.start()
+    with pytest.raises(UserError, match=r"pip install 'nlbench\[mlflow\]'"):
+        channel.wait_until_open()
+    channel.close(10)
+
+
+@pytest.mark.story
+@needs("mlflow")
+@needs("sqlalchemy")
 def test_mlflow_has_each_epoch_once_in_sqlite(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
     check_mlflow(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)

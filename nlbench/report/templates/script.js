@@ -41,6 +41,7 @@
       if (text === undefined) return null;
       return text === "" || Number.isNaN(Number(text)) ? text : Number(text);
     };
+    const after = (row) => "after" in row.children[place].dataset;
     const sign = order === "ascending" ? 1 : -1;
     for (const body of table.tBodies) {
       const rows = [...body.rows].filter((row) => !row.classList.contains("group"));
@@ -48,6 +49,8 @@
         const [x, y] = [value(a), value(b)];
         // A row without a value is last in either order.
         if (x === null || y === null) return (x === null) - (y === null);
+        // The mean of a row with a run that is missing, failed or diverged is not that of the row.
+        if (after(a) !== after(b)) return after(a) - after(b);
         if (typeof x === "number" && typeof y === "number") return sign * (x - y);
         return sign * String(x).localeCompare(String(y));
       });

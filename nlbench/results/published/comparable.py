@@ -115,7 +115,7 @@ def definition(record: Published) -> str:
 
 
 @functools.cache
-def _by_names() -> dict[tuple[str, str, str], list[Published]]:
+def by_names() -> dict[tuple[str, str, str], list[Published]]:
     """Return the published numbers by nlbench's names of the method and dataset, and by noise."""
     found: dict[tuple[str, str, str], list[Published]] = {}
     for record in load():
@@ -216,7 +216,7 @@ class MeasuredSetting:
         form_here = self.form
 
         found = []
-        for record in _by_names().get(wanted, ()):
+        for record in by_names().get(wanted, ()):
             if form_here is None or form(record) in (None, form_here):
                 found.append(record)
         return found

@@ -9,6 +9,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+# A spread below this share of the values is rounding: floats of equal differences are not equal.
+FLOAT_ERROR = 1e-12
+
 # ---- Means and tests ----------------------------------------------------------------------------
 
 
@@ -31,17 +34,34 @@ def _student_p(t: float, df: float) -> float:
     return float(2 * stdtr(df, -abs(t)))
 
 
-def paired_p(mean: float, std: float, n: int) -> float:
-    """Return the two-sided p-value of the paired t test.
+def difference_std(x: Sequence[float], y: Sequence[float], rounding: float = 0.0) -> float | None:
+    """Return the sample standard deviation of x - y, and at least that of the rounding of both.
+
+    None of fewer than two pairs. 0.0 where all differences are equal: few seeds whose values are
+    rounded often have equal differences, so they say nothing about the spread.
+
+    Args:
+        rounding: the standard deviation of the rounding error of one value; 0 where unknown.
+    """
+    std = sample_std([a - b for a, b in zip(x, y, strict=True)])
+    if std is None:
+        return None
+    if std <= FLOAT_ERROR * max(map(abs, (*x, *y))):
+        return 0.0
+    return max(std, math.sqrt(2) * rounding)
+
+
+def paired_p(mean: float, std: float, n: int) -> float | None:
+    """Return the two-sided p-value of the paired t test; None where the spread is unknown.
 
     Args:
         mean: the mean of the differences.
         std: their sample standard deviation.
         n: how many there are, at least two.
     """
-    # All differences are equal, so t would be infinite or, without a difference, undefined.
+    # Equal differences of rounded values do not show that there is no spread.
     if std == 0:
-        return 1.0 if mean == 0 else 0.0
+        return None
     return _student_p(mean / (std / math.sqrt(n)), n - 1)
 
 
@@ -148,42 +168,55 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
     return statistics.correlation(x, y)
 
 
-def paired_interval(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval | None:
+def paired_interval(
+    x: Sequence[float], y: Sequence[float], level: float = 0.95, rounding: float = 0.0
+) -> Interval | None:
     """Return the mean of x - y with the paired t interval: d +- t(n - 1) s_d / sqrt(n).
 
-    None of no pairs. One pair has no interval. Where all differences are equal the interval has no
-    width. In 10,000 simulated tables of five seeds it held in 95.3%.
+    None of no pairs. There is no interval of one pair, and none where all differences are equal,
+    because their spread is unknown. In 10,000 simulated tables of five seeds it held in 95.3%.
     Source: Student, Biometrika 6(1), 1908.
+
+    Args:
+        rounding: as in `difference_std`.
     """
-    deltas = [a - b for a, b in zip(x, y, strict=True)]
-    middle = mean(deltas)
+    middle = mean([a - b for a, b in zip(x, y, strict=True)])
     if middle is None:
         return None
-    std = sample_std(deltas)
-    n = len(deltas)
-    if std is None:
-        return Interval(middle, None, None, None, n, None, "paired")
+    std = difference_std(x, y, rounding)
+    n = len(x)
+    if not std:
+        return Interval(middle, None, None, None, n, correlation(x, y), "paired")
 
-    margin = student_critical(n - 1, level) * std / math.sqrt(n) if std else 0.0
+    margin = student_critical(n - 1, level) * std / math.sqrt(n)
     p = paired_p(middle, std, n)
     return Interval(
         middle, middle - margin, middle + margin, p, n, correlation(x, y), "paired", p_alone=p
     )
 
 
-def welch_interval(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval | None:
+def welch_interval(
+    x: Sequence[float], y: Sequence[float], level: float = 0.95, rounding: float = 0.0
+) -> Interval | None:
     """Return the difference of two means with Welch's t interval, as if no runs belonged together.
 
     None where a side is empty. Without two values on both sides, or without any spread, there is
     no interval. In 10,000 simulated tables of five seeds it held in 95.8% where seeds share
     nothing, and in 98.9% where half of the variance belongs to the seeds.
     Source: Welch, Biometrika 34(1/2), 1947.
+
+    Args:
+        rounding: as in `difference_std`.
     """
     if not x or not y:
         return None
+    stds = [sample_std(values) for values in (x, y)]
     samples = []
-    for values in (x, y):
-        samples.append(Sample(statistics.fmean(values), sample_std(values), len(values)))
+    for values, std in zip((x, y), stds, strict=True):
+        # Where neither side varies, rounding alone is no spread to test with.
+        if std is not None and any(stds):
+            std = max(std, rounding)
+        samples.append(Sample(statistics.fmean(values), std, len(values)))
     n = min(len(x), len(y))
     found = welch(*samples)
     if found.se is None or found.df is None:

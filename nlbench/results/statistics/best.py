@@ -77,14 +77,19 @@ def _low(row: str, contenders: Sequence[str], bounds: Bounds) -> float | None:
     return min(0.0, *lows) if lows else None
 
 
-def tukey_bounds(values: Mapping[str, pairs.BySeed], level: float = 0.95) -> Bounds | None:
-    """Return the bounds with one spread for the whole table; None where that cannot be fitted.
+def tukey_bounds(
+    values: Mapping[str, pairs.BySeed], level: float = 0.95, rounding: float = 0.0
+) -> Bounds | None:
+    """Return the bounds with one spread for the whole table; None where that is unknown.
 
     The critical value is Dunnett's where all rows have all seeds. Otherwise the differences do not
     correlate with 1/2, and Bonferroni's is a little larger.
+
+    Args:
+        rounding: as in `pairs.fit_table`.
     """
-    fitted = pairs.fit_table(values)
-    if fitted is None or len(values) < 2:
+    fitted = pairs.fit_table(values, rounding)
+    if fitted is None or fitted.std == 0 or len(values) < 2:
         return None
     others = len(values) - 1
     if pairs.is_complete(values):
@@ -99,14 +104,20 @@ def tukey_bounds(values: Mapping[str, pairs.BySeed], level: float = 0.95) -> Bou
     return found
 
 
-def paired_bounds(values: Mapping[str, pairs.BySeed], level: float = 0.95) -> Bounds:
-    """Return the bounds with the spread of each pair, and Bonferroni's critical value."""
+def paired_bounds(
+    values: Mapping[str, pairs.BySeed], level: float = 0.95, rounding: float = 0.0
+) -> Bounds:
+    """Return the bounds with the spread of each pair, and Bonferroni's critical value.
+
+    Args:
+        rounding: as in `pairs.fit_table`.
+    """
     others = max(1, len(values) - 1)
     # The upper end of a two-sided interval at this level is the one-sided bound.
     alone = 1 - 2 * (1 - level) / others
     found: dict[tuple[str, str], tuple[float, float | None]] = {}
     for a, b in itertools.combinations(values, 2):
-        interval = pairs.between(values[a], values[b], alone)
+        interval = pairs.between(values[a], values[b], alone, rounding)
         if interval is None:
             continue
         margin = None if interval.high is None else interval.high - interval.mean

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +17,9 @@ class Ranks:
     Attributes:
         mean: by row, the best first; 1 is the best rank.
         ranks: by row, the rank in each dataset. Ties share their average rank.
-        friedman_p: the p-value of Friedman's test that all rows rank alike, after Iman and
-            Davenport; None with fewer than three rows or two datasets.
+        friedman_p: the p-value of Friedman's test that all rows rank alike; None with fewer than
+            three rows or two datasets.
+        exact: whether that p-value is counted over all orders, and not Iman and Davenport's F.
         critical_difference: average ranks that differ by this or more differ beyond chance.
         groups: rows next to each other whose average ranks differ by less; each as long as
             possible, and none within another.
@@ -26,6 +30,13 @@ class Ranks:
     friedman_p: float | None
     critical_difference: float | None
     groups: list[list[str]]
+    exact: bool = False
+
+
+# With more datasets Iman and Davenport's F is good.
+_MOST_COUNTED = 10
+# With so many steps the exact probability takes a tenth of a second.
+_MOST_STEPS = 300_000
 
 
 def average_ranks(values: Mapping[str, Sequence[float]], level: float = 0.95) -> Ranks:
@@ -50,14 +61,53 @@ def average_ranks(values: Mapping[str, Sequence[float]], level: float = 0.95) ->
     means = dict(sorted(means.items(), key=lambda item: item[1]))
 
     p = None
+    exact = False
     if rows > 2 and count > 1:
-        p = _friedman_p(table)
+        p = _exact_p(ranks) if count <= _MOST_COUNTED else None
+        exact = p is not None
+        p = _friedman_p(table) if p is None else p
     critical = None
     if rows > 1 and count > 1:
         q = float(stats.studentized_range.ppf(level, rows, np.inf)) / math.sqrt(2)
         critical = q * math.sqrt(rows * (rows + 1) / (6 * count))
     by_row = {name: [float(rank) for rank in ranks[names.index(name)]] for name in means}
-    return Ranks(means, by_row, p, critical, _groups(means, critical))
+    return Ranks(means, by_row, p, critical, _groups(means, critical), exact)
+
+
+def _exact_p(ranks: object) -> float | None:
+    """Return how often random orders agree as much as these; None where they are too many to count.
+
+    Friedman's statistic grows with the sum of the squared rank sums. If all rows rank alike, every
+    order of the ranks of a dataset is as likely as any other. Rank sums are sorted, because the
+    next dataset does not care which row has which.
+
+    Args:
+        ranks: (rows, datasets), those of ties averaged.
+    """
+    import numpy as np
+
+    # Ranks of ties are halves. Whole numbers can be compared exactly.
+    doubled = np.rint(2 * np.asarray(ranks)).astype(int).T.tolist()
+    if math.factorial(len(doubled[0])) > _MOST_STEPS:
+        return None
+    sums = {tuple(sorted(doubled[0])): 1}
+    steps = 0
+    for dataset in doubled[1:]:
+        orders = Counter(itertools.permutations(dataset))
+        steps += len(orders) * len(sums)
+        if steps > _MOST_STEPS:
+            return None
+        following: Counter[tuple[int, ...]] = Counter()
+        for (found, ways), (order, times) in itertools.product(sums.items(), orders.items()):
+            following[tuple(sorted(map(operator.add, found, order)))] += ways * times
+        sums = dict(following)
+
+    observed = sum(total**2 for total in map(sum, zip(*doubled, strict=True)))
+    at_least = 0
+    for found, ways in sums.items():
+        if sum(total**2 for total in found) >= observed:
+            at_least += ways
+    return at_least / sum(sums.values())
 
 
 def _friedman_p(table: object) -> float:
@@ -71,10 +121,10 @@ def _friedman_p(table: object) -> float:
     if np.all(values == values[0]):
         return 1.0
     chi2 = float(stats.friedmanchisquare(*values).statistic)
-    # All datasets rank the rows alike.
+    # All datasets rank the rows alike, which random orders do this often. With ties it is more.
     rest = count * (rows - 1) - chi2
     if rest <= 1e-9:
-        return 0.0
+        return float(math.factorial(rows)) ** (1 - count)
     f = (count - 1) * chi2 / rest
     return float(special.fdtrc(rows - 1, (rows - 1) * (count - 1), f))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlbench.errors import UserError
+from nlbench.files import flock
 from nlbench.watching.base import Logger, Metrics, WatchedRun, numbers
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ PACKAGE = "mlflow"
 EXPERIMENT = "nlbench"
 
 KEY = "nlbench.key"
+
+_SQLITE = "sqlite:///"
 
 # MLflow takes no longer values, and so many parameters in one request.
 _LONGEST, _MOST = 500, 100
@@ -50,18 +55,28 @@ class MLflow:
         self._mlflow = mlflow
         where = address or mlflow.get_tracking_uri()
         try:
-            self._client = mlflow.MlflowClient(where)
-            found = self._client.get_experiment_by_name(experiment)
-            if found is None:
-                self._experiment = self._client.create_experiment(experiment)
-            else:
-                self._experiment = found.experiment_id
+            with _alone(where):
+                self._client = mlflow.MlflowClient(where)
+                self._experiment = self._id_of(experiment)
         except Exception as error:
             # A server that does not answer now is no mistake of the user.
             if re.match("https?:", where):
                 raise
-            raise UserError(f"the logger mlflow cannot use {where}: {error}") from None
+            raise UserError(f"the logger mlflow cannot use {where}: {error}{_fix(where)}") from None
         self._ids: dict[str, str] = {}
+
+    def _id_of(self, experiment: str) -> str:
+        """Return the id of an experiment, which is made if it is not there."""
+        found = self._client.get_experiment_by_name(experiment)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(experiment))
+            except Exception:
+                # Another task of the suite may have made it since.
+                found = self._client.get_experiment_by_name(experiment)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
 
     def begin(self, run: WatchedRun, fresh: bool) -> Collection[int]:
         """See Logger."""
@@ -112,6 +127,29 @@ class MLflow:
         values = [param(_as_name(n), str(v)[:_LONGEST]) for n, v in run.flat().items()]
         for start in range(0, len(values), _MOST):
             self._client.log_batch(self._ids[run.key], params=values[start : start + _MOST])
+
+
+@contextlib.contextmanager
+def _alone(address: str) -> Iterator[None]:
+    """Let one process at a time open an SQLite database: MLflow makes the tables of a new one.
+
+    Tasks of `--shard` begin at the same time, and those that find half of the tables fail.
+    """
+    with contextlib.ExitStack() as stack:
+        if address.startswith(_SQLITE):
+            # If the lock cannot be written, neither can the database, and MLflow says so.
+            with contextlib.suppress(OSError):
+                lock = Path(f"{address.removeprefix(_SQLITE)}.lock")
+                flock(stack.enter_context(lock.open("ab")), wait=True)
+        yield
+
+
+def _fix(address: str) -> str:
+    """Return what to do if MLflow cannot use a database, after a full stop."""
+    is_database = re.match(r"(sqlite|mysql|postgresql|mssql)\b", address) is not None
+    if is_database and importlib.util.find_spec("sqlalchemy") is None:
+        return ". Databases need the whole package: pip install 'nlbench[mlflow]'"
+    return ""
 
 
 def _tags(run: WatchedRun) -> dict[str, str]:
