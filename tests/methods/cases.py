@@ -180,8 +180,10 @@ def moved(method):
 # ---- Settings ------------------------------------------------------------------------------------
 
 SETTINGS = [
+    Case("agce", {"a": 4.0, "q": 0.2}),
     Case("alr", reached=moved),
     Case("alr", {"warmup_share": 0.0}, reached=moved),
+    Case("aul", {"a": 3.0, "q": 0.1}),
     Case("backward", {"T": True}),
     Case("bootstrap", {"kind": "soft"}),
     Case("co-teaching", {"ramp_share": 0.5}, reached=lambda m: m.keep < 1),
@@ -219,6 +221,7 @@ SETTINGS = [
     Case("gls", {"rate": 0.8}),
     Case("gls", {"rate": -1.0}),
     Case("jocor", {"ramp_share": 0.5}, reached=lambda m: m.keep < 1),
+    Case("nce-agce", {"alpha": 10.0, "beta": 0.1, "a": 1.8, "q": 3.0}),
     Case("nce-rce", {"alpha": 10.0, "beta": 0.1}),
     pes(),
     pes(renew="stage"),
@@ -246,7 +249,10 @@ CASES = [Case(name) for name in CLASSES if name not in _with_defaults] + SETTING
 
 # The privileged information and the number of networks with the default hyperparameters.
 DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
+    "ael": ((), 1),
+    "agce": ((), 1),
     "alr": ((), 1),
+    "aul": ((), 1),
     "backward": ((), 1),
     "bootstrap": ((), 1),
     "ce": ((), 1),
@@ -264,6 +270,7 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "jocor": (("noise_rate",), 2),
     "mae": ((), 1),
     "mixup": ((), 1),
+    "nce-agce": ((), 1),
     "nce-rce": ((), 1),
     "pes": ((), 1),
     "sl": ((), 1),
@@ -273,8 +280,8 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
 }
 # The losses of these are nowhere below 0, whatever the logits are.
 NEVER_NEGATIVE = {
-    "ce", "bootstrap", "co-teaching", "disc", "ema", "ensemble", "forward", "jocor", "mae",
-    "mixup", "nce-rce", "sl",
+    "ael", "agce", "aul", "bootstrap", "ce", "co-teaching", "disc", "ema", "ensemble", "forward",
+    "jocor", "mae", "mixup", "nce-agce", "nce-rce", "sl",
 }  # fmt: skip
 
 # ---- Refused values ------------------------------------------------------------------------------
@@ -283,10 +290,19 @@ NEVER_NEGATIVE = {
 # finite and values that are not among those of a Literal are refused for every hyperparameter
 # anyway.
 REFUSED: dict[str, list[tuple[str, Any, str]]] = {
+    "ael": [("a", 0.0, "finite and above 0")],
+    "agce": [
+        ("a", 0.0, "finite and above 0"),
+        ("q", -0.5, "finite and above 0"),
+    ],
     "alr": [
         ("alpha", 1.0, "in [0, 1)"),
         ("lam_e", -0.1, "finite and >= 0"),
         ("warmup_share", 1.5, "in [0, 1]"),
+    ],
+    "aul": [
+        ("a", 1.0, "finite and above 1"),
+        ("q", 0.0, "finite and above 0"),
     ],
     "backward": [
         ("max_weight", 1.0, "finite and above 1"),
@@ -373,6 +389,12 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
     "mixup": [
         ("a", 0.0, "finite and above 0"),
         ("a", -1.0, "finite and above 0"),
+    ],
+    "nce-agce": [
+        ("alpha", -1.0, "finite and >= 0"),
+        ("beta", -0.1, "finite and >= 0"),
+        ("a", 0.0, "finite and above 0"),
+        ("q", 0.0, "finite and above 0"),
     ],
     "nce-rce": [
         ("alpha", -0.1, "finite and >= 0"),

@@ -1,5 +1,7 @@
 """Formulas of losses in float64, written from the papers; autograd differentiates them."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -73,3 +75,26 @@ def sop_rows(z, labels, u, v):
         losses.append(loss)
         probs.append(q)
     return torch.stack(losses), torch.stack(probs)
+
+
+def of_label(logits, labels, value, weight):
+    """Compute the mean of a loss of p_y and its gradient, a number at a time.
+
+    Args:
+        value: maps p_y to the loss.
+        weight: maps p_y to -p_y times the derivative of the loss. The gradient to the logits is
+            this times p - Y.
+    Returns: a float, and (B, C) float64.
+    """
+    B, C = logits.shape
+    loss, grad = 0.0, torch.zeros(B, C, dtype=torch.float64)
+
+    for b in range(B):
+        z, y = logits[b].double().tolist(), int(labels[b])
+        total = math.fsum(math.exp(v - max(z)) for v in z)
+        p = [math.exp(v - max(z)) / total for v in z]
+        loss += value(p[y]) / B
+        for c in range(C):
+            grad[b, c] = weight(p[y]) * (p[c] - float(c == y)) / B
+
+    return loss, grad
