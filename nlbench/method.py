@@ -149,8 +149,9 @@ class Batch:
         return len(self.index)
 
 
-# "ce", or a function of (logits (B, C), batch) that returns 0-d or (B,) losses.
-HelperLoss = Literal["ce"] | Callable[[Tensor, Batch], Tensor]
+# "ce", or a function of (logits (B, C), batch) that returns 0-d or (B,) losses. With `paced` it is
+# a function of (logits, batch, epoch).
+HelperLoss = Literal["ce"] | Callable[..., Tensor]
 
 
 class Run(abc.ABC):
@@ -259,12 +260,23 @@ class Run(abc.ABC):
         """
 
     @abc.abstractmethod
-    def fit(self, key: str, loss: HelperLoss, epochs: int) -> nn.Module:
+    def fit(
+        self,
+        key: str,
+        loss: HelperLoss,
+        epochs: int,
+        *,
+        examples: Tensor | None = None,
+        held_out: Tensor | None = None,
+        keep: Literal["best", "last"] = "best",
+        paced: bool = False,
+    ) -> nn.Module:
         """Train a helper network from new weights, and return it in evaluation mode.
 
         The weights with the lowest validation loss are kept. That loss is measured on the
         protocol's validation part or, if there is none, on 10% of the training examples, which this
-        training holds out. The result is stored beside the records under `key` and everything else
+        training holds out. Two trainings with the same `key` begin with the same weights. The
+        result is stored beside the records under `key` and everything else
         that it depends on. Its training time counts for each run that uses it.
 
         Args:
@@ -272,6 +284,12 @@ class Run(abc.ABC):
             loss: "ce" is cross entropy with the given labels; all methods with the same `key` and
                 `epochs` share the result. A function of (logits, batch) gives a result that belongs
                 to this method and its hyperparameters; of the batch it may use the labels only.
+            examples: (n,) int64, positions of the examples that it trains on. Default: all that are
+                not held out.
+            held_out: (m,) int64, positions of the examples that the validation loss is measured on,
+                and that it does not train on.
+            keep: "last" returns the weights after the last epoch.
+            paced: whether `loss` also gets the epoch, an int from 0. Only for a function.
         """
 
     # ---- Predictions ----------------------------------------------------------------------------

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +35,51 @@ from nlbench.training.setup import make_network, sgd
 POLL_SECONDS = 0.5
 
 
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """The helper network that a method asks for. The attributes are the arguments of `Run.fit`."""
+
+    key: str
+    loss: HelperLoss
+    epochs: int
+    examples: Tensor | None = None
+    held_out: Tensor | None = None
+    keep: Literal["best", "last"] = "best"
+    paced: bool = False
+
+    def __post_init__(self) -> None:
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"run.fit: keep must be 'best' or 'last', got {self.keep!r}")
+        if self.paced and self.loss == "ce":
+            raise ValueError('run.fit: paced is for a loss of your own, but the loss is "ce"')
+        for name in ("examples", "held_out"):
+            index = getattr(self, name)
+            if index is not None and not len(index):
+                raise ValueError(f"run.fit: {name} holds no position; leave it out to use all")
+
+    def changes(self) -> dict[str, Any]:
+        """Return, for a key, the choices that are not the defaults."""
+        found: dict[str, Any] = {}
+        for name in ("examples", "held_out"):
+            index = getattr(self, name)
+            if index is not None:
+                positions = index.cpu().to(torch.int64).numpy().tobytes()
+                found[name] = hashlib.sha256(positions).hexdigest()[:16]
+        if self.keep != "best":
+            found["keep"] = self.keep
+        if self.paced:
+            found["paced"] = True
+        return found
+
+    def loss_at(self, epoch: int) -> Callable[[Tensor, Batch], Tensor]:
+        """Return the loss of an epoch, a function of (logits, batch)."""
+        if self.loss == "ce":
+            return _cross_entropy
+        if self.paced:
+            return functools.partial(_paced, self.loss, epoch)
+        return self.loss
+
+
 class HelperNetworks:
     """Trains the helper networks of one run, or reads what an earlier run has left in the store.
 
@@ -48,7 +97,9 @@ class HelperNetworks:
         self._store = store
         self._listener = listener
 
-    def fit(self, state: RunState, key: str, loss: HelperLoss, epochs: int) -> nn.Module:
+    def fit(
+        self, state: RunState, key: str, loss: HelperLoss, epochs: int, **choices: Any
+    ) -> nn.Module:
         """Return a helper network in evaluation mode; see `Run.fit`.
 
         It is trained under the run's protocol, with the schedule stretched to `epochs`.
@@ -62,7 +113,8 @@ class HelperNetworks:
             spec, self._options, state.task, images.shape, f"fit-{key}", Passes()
         )
 
-        fit_key = self._fit_key(key, loss, epochs)
+        wanted = Wanted(key, loss, epochs, **choices)
+        fit_key = self._fit_key(wanted)
         path = self._store.root / "fits" / f"{fit_key}.pt"
         result = Checkpoint(self._store, path, {"helper": fit_key, "state": "trained"})
 
@@ -70,7 +122,7 @@ class HelperNetworks:
         while (saved := result.load()) is None:
             with hold(path.with_suffix(".lock"), leftovers=f".{fit_key}*.tmp") as mine:
                 if mine and not path.exists():
-                    self._train(state, key, loss, epochs, network, result)
+                    self._train(state, wanted, network, result)
                     self.seconds_now += time.perf_counter() - entered
             if not mine:
                 if not self._options.wait:
@@ -84,7 +136,7 @@ class HelperNetworks:
     def _report(self, at: At) -> None:
         self._listener.on_step(self._spec, at)
 
-    def _fit_key(self, key: str, loss: HelperLoss, epochs: int) -> str:
+    def _fit_key(self, wanted: Wanted) -> str:
         """Return the name of the result in the store: a hash of everything that it depends on."""
         spec = self._spec
         identity = spec.identity()
@@ -92,7 +144,7 @@ class HelperNetworks:
 
         # A helper network with the common loss depends on no method, so all methods share it. One
         # with another loss depends on the code and the hyperparameters of its method.
-        shared = loss == "ce"
+        shared = wanted.loss == "ce"
         if shared:
             del identity["method"], identity["params"]
             identity.pop("told", None)
@@ -100,28 +152,23 @@ class HelperNetworks:
         code = code_hash.code_hash(
             None if shared else method_file, spec.protocol.model, spec.condition.dataset
         )
-        return key_of({**identity, "fit": key, "epochs": epochs, "code": code})
+        asked = {"fit": wanted.key, "epochs": wanted.epochs, **wanted.changes()}
+        return key_of({**identity, **asked, "code": code})
 
     def _train(
-        self,
-        state: RunState,
-        key: str,
-        loss: HelperLoss,
-        epochs: int,
-        network: nn.Module,
-        result: Checkpoint,
+        self, state: RunState, wanted: Wanted, network: nn.Module, result: Checkpoint
     ) -> None:
         """Train a helper network, and save its best weights and the seconds it took in `result`."""
+        epochs = wanted.epochs
         protocol = stretched(self._spec.protocol, epochs)
-        loss_of = _cross_entropy if loss == "ce" else loss
         # It depends on the run's seed and the key alone, so that methods that share the network get
         # the same one.
-        seed = streams.derive(self._spec.seed, "fit", key)
+        seed = streams.derive(self._spec.seed, "fit", wanted.key)
 
         # ---- What it is trained on, and validated on ------------------------------------------
-        kept, held_images, held_labels = hold_out(state, seed)
+        kept, held_images, held_labels = hold_out(state, seed, wanted)
         task = helper_task(state, epochs, int(kept.sum()))
-        method = HelperMethod(task, loss_of, kept)
+        method = HelperMethod(task, wanted.loss_at, kept)
         own = RunState(
             task=task,
             seed=seed,
@@ -157,10 +204,12 @@ class HelperNetworks:
 
                 began = time.perf_counter()
                 mean = train_epoch(own, method, epoch, saver=saver)
+                loss_of = wanted.loss_at(epoch)
                 held_loss = validation_loss(network, loss_of, held_images, held_labels)
                 # A loss that is not a number is never lower, so weights that diverged are never
                 # kept.
-                if held_loss < best["loss"]:
+                last = wanted.keep == "last" and math.isfinite(held_loss)
+                if last or held_loss < best["loss"]:
                     best = {"loss": held_loss, "network": _copy_of_weights(network)}
                 seconds += time.perf_counter() - began + saver.take_earlier_seconds()
 
@@ -172,7 +221,7 @@ class HelperNetworks:
         # No epoch had a finite loss on the held-out labels.
         if not best["network"]:
             step = min(own.bad_step, own.step - 1)
-            message = f"the loss of the helper network {key!r} is not finite"
+            message = f"the loss of the helper network {wanted.key!r} is not finite"
             raise Diverged(message, step // task.steps_per_epoch, step)
         result.save({"network": best["network"], "seconds": seconds})
         going.path.unlink(missing_ok=True)
@@ -182,13 +231,18 @@ class HelperMethod(Method):
     """Trains with a given loss on the examples that are not held out.
 
     Args:
-        loss: as in `Run.fit`.
+        loss_at: returns the loss of an epoch, a function of (logits, batch).
         kept: (N,) bool, false for the examples that are held out.
     """
 
-    def __init__(self, task: Task, loss: Callable[[Tensor, Batch], Tensor], kept: Tensor):
+    def __init__(
+        self, task: Task, loss_at: Callable[[int], Callable[[Tensor, Batch], Tensor]], kept: Tensor
+    ):
         super().__init__(task)
-        self._given, self._kept = loss, kept
+        self._loss_at, self._given, self._kept = loss_at, loss_at(0), kept
+
+    def on_epoch_start(self, run: Run, epoch: int) -> None:
+        self._given = self._loss_at(epoch)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         return self._given(logits, batch)
@@ -221,14 +275,22 @@ def helper_task(state: RunState, epochs: int, num_kept: int) -> Task:
     )
 
 
-def hold_out(state: RunState, seed: int) -> tuple[Tensor, TrainingImages, Tensor]:
+def hold_out(state: RunState, seed: int, wanted: Wanted) -> tuple[Tensor, TrainingImages, Tensor]:
     """Return a mask (N,) bool of the examples to train on, and images and labels to validate on.
 
-    Validation is on the validation part or, if there is none, on 10% of the training examples,
-    which the mask leaves out. Labels are the given ones.
+    Validation is on the examples that are wanted for it, or on the validation part or, if there is
+    none, on 10% of the training examples. The mask leaves them out. Labels are the given ones.
     """
     task = state.task
     kept = torch.ones(task.num_train, dtype=torch.bool, device=task.device)
+    if wanted.examples is not None:
+        kept.zero_()
+        kept[wanted.examples] = True
+
+    if wanted.held_out is not None:
+        kept[wanted.held_out] = False
+        held_images = state.images.subset(wanted.held_out.cpu().numpy())
+        return kept, held_images, task.labels[wanted.held_out]
     if state.val_images is not None and state.val_labels is not None:
         return kept, state.val_images, state.val_labels
 
@@ -255,6 +317,10 @@ def validation_loss(
 
 def _copy_of_weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def _paced(loss: Callable[..., Tensor], epoch: int, logits: Tensor, batch: Batch) -> Tensor:
+    return loss(logits, batch, epoch)
 
 
 def _cross_entropy(logits: Tensor, batch: Batch) -> Tensor:

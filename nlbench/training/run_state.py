@@ -51,7 +51,8 @@ class RunState(Run):
 
     Args:
         schedule: the protocol's factor on the learning rate.
-        fit: trains a helper network; None if helper networks cannot be trained here.
+        fit: trains a helper network, with the arguments of `Run.fit`; None if helper networks
+            cannot be trained here.
     """
 
     seed: int
@@ -82,7 +83,7 @@ class RunState(Run):
         schedule: Schedule,
         val_images: TrainingImages | None = None,
         val_labels: Tensor | None = None,
-        fit: Callable[[RunState, str, HelperLoss, int], nn.Module] | None = None,
+        fit: Callable[..., nn.Module] | None = None,
         epoch_size: int = 0,
         passes: Passes | None = None,
     ):
@@ -265,10 +266,10 @@ class RunState(Run):
         factor = self._schedules[name](position)
         return tuple(base * factor for base in self._base_rates[name])
 
-    def fit(self, key: str, loss: HelperLoss, epochs: int) -> nn.Module:
+    def fit(self, key: str, loss: HelperLoss, epochs: int, **choices: Any) -> nn.Module:
         if self._fit is None:
             raise RuntimeError("this run cannot fit helper networks")
-        return self._fit(self, key, loss, epochs)
+        return self._fit(self, key, loss, epochs, **choices)
 
     # ---- Predictions ----------------------------------------------------------------------------
 

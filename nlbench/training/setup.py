@@ -18,7 +18,7 @@ from nlbench.data.decode import Geometry
 from nlbench.data.noise.matrix_files import read_matrix
 from nlbench.errors import DataError
 from nlbench.files import digest
-from nlbench.method import HelperLoss, Method, Task
+from nlbench.method import Method, Task
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.spec import ESTIMATE, RunSpec, Told
 from nlbench.training.context import RunOptions
@@ -159,7 +159,7 @@ def make_state(
     task: Task,
     num_networks: int,
     scored: dict[str, Scored],
-    fit: Callable[[RunState, str, HelperLoss, int], nn.Module],
+    fit: Callable[..., nn.Module],
 ) -> RunState:
     """Return the state of a run before its first epoch, with new networks and their optimisers.
 

@@ -187,6 +187,11 @@ SETTINGS = [
     Case("backward", {"T": True}),
     Case("bootstrap", {"kind": "soft"}),
     Case("co-teaching", {"ramp_share": 0.5}, reached=lambda m: m.keep < 1),
+    Case(
+        "co-teaching-plus",
+        {"ramp_share": 0.5, "switch_share": 2 / 6},
+        reached=lambda m: m.keep < 1,
+    ),
     Case("cores2", reached=lambda m: not m.kept.all()),
     # The last batch of an epoch is one example; its two views are what batch norm sees.
     Case("disc", {"momentum": 0.9}, {"N": 33}, reached=lambda m: m.hard.any() and m.clean.any()),
@@ -220,7 +225,24 @@ SETTINGS = [
     Case("gce", {"q": 0.3}),
     Case("gls", {"rate": 0.8}),
     Case("gls", {"rate": -1.0}),
+    Case(
+        "incv",
+        {"rounds": 2, "warmup_share": 2 / 6},
+        {"N": 50},
+        reached=lambda m: 0 < m.selected.sum() < 50,
+    ),
+    Case("incv", {"symmetric": False}, epoch_size=20),
     Case("jocor", {"ramp_share": 0.5}, reached=lambda m: m.keep < 1),
+    Case(
+        "m-dyr",
+        {"warmup_share": 2 / 6},
+        images=hinted,
+        reached=lambda m: m.table.max() > m.table.min(),
+    ),
+    Case("m-dyr", {"warmup_share": 2 / 6}, epoch_size=20),
+    Case("m-dyr", {"kind": "m-dyr-s", "warmup_share": 2 / 6}),
+    Case("m-dyr", {"kind": "md-dyr-sh", "warmup_share": 2 / 6, "cooling_share": 2 / 6}),
+    Case("mentornet", reached=lambda m: m.threshold > 0),
     Case("nce-agce", {"alpha": 10.0, "beta": 0.1, "a": 1.8, "q": 3.0}),
     Case("nce-rce", {"alpha": 10.0, "beta": 0.1}),
     pes(),
@@ -257,6 +279,7 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "bootstrap": ((), 1),
     "ce": ((), 1),
     "co-teaching": (("noise_rate",), 2),
+    "co-teaching-plus": (("noise_rate",), 2),
     "cores2": ((), 1),
     "disc": ((), 1),
     "dividemix": ((), 2),
@@ -267,8 +290,11 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "forward": ((), 1),
     "gce": ((), 1),
     "gls": ((), 1),
+    "incv": ((), 2),
     "jocor": (("noise_rate",), 2),
+    "m-dyr": ((), 1),
     "mae": ((), 1),
+    "mentornet": ((), 1),
     "mixup": ((), 1),
     "nce-agce": ((), 1),
     "nce-rce": ((), 1),
@@ -276,12 +302,14 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "sl": ((), 1),
     "sop": ((), 1),
     "sop-plus": ((), 1),
+    "t-revision": ((), 1),
     "volminnet": ((), 1),
 }
 # The losses of these are nowhere below 0, whatever the logits are.
 NEVER_NEGATIVE = {
-    "ael", "agce", "aul", "bootstrap", "ce", "co-teaching", "disc", "ema", "ensemble", "forward",
-    "jocor", "mae", "mixup", "nce-agce", "nce-rce", "sl",
+    "ael", "agce", "aul", "bootstrap", "ce", "co-teaching", "co-teaching-plus", "disc", "ema",
+    "ensemble", "forward", "incv", "jocor", "m-dyr", "mae", "mentornet", "mixup", "nce-agce",
+    "nce-rce", "sl", "t-revision",
 }  # fmt: skip
 
 # ---- Refused values ------------------------------------------------------------------------------
@@ -317,6 +345,11 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("ramp_share", 0.0, "in (0, 1]"),
         ("ramp_share", 1.1, "in (0, 1]"),
         ("rate_factor", -0.1, "finite and >= 0"),
+    ],
+    "co-teaching-plus": [
+        ("ramp_share", 0.0, "in (0, 1]"),
+        ("rate_factor", -0.1, "finite and >= 0"),
+        ("switch_share", 1.1, "in [0, 1]"),
     ],
     "cores2": [
         ("beta", -0.1, "finite and >= 0"),
@@ -379,12 +412,33 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("rate", 1.0, "finite and below 1"),
         ("rate", 1.5, "finite and below 1"),
     ],
+    "incv": [
+        ("rounds", 0, ">= 1"),
+        ("selection_share", 0.0, "in (0, 1]"),
+        ("ramp_share", 1.1, "in (0, 1]"),
+        ("warmup_share", 0.0, "in (0, 1]"),
+    ],
     "jocor": [
         ("lam", -0.1, "in [0, 1)"),
         ("lam", 1.0, "in [0, 1)"),
         ("ramp_share", 0.0, "in (0, 1]"),
         ("ramp_share", 1.1, "in (0, 1]"),
         ("rate_factor", -0.1, "finite and >= 0"),
+    ],
+    "m-dyr": [
+        ("alpha", 0.0, "finite and above 0"),
+        ("reg", -0.1, "finite and >= 0"),
+        ("warmup_share", -0.1, "in [0, 1]"),
+        ("dynamic_share", 0.0, "in (0, 1]"),
+        ("cooling_share", 1.1, "in (0, 1]"),
+    ],
+    "mentornet": [
+        ("percentile", 0.0, "in (0, 1]"),
+        ("decay", 1.0, "in [0, 1)"),
+        ("gamma", 0.0, "finite and above 0"),
+        ("early_dropout", 1.0, "in [0, 1)"),
+        ("late_dropout", -0.1, "in [0, 1)"),
+        ("dropout_share", 1.1, "in [0, 1]"),
     ],
     "mixup": [
         ("a", 0.0, "finite and above 0"),
@@ -425,6 +479,13 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("lr_v", -1.0, "finite and >= 0"),
         ("lam_consistency", -1.0, "finite and >= 0"),
         ("lam_balance", -1.0, "finite and >= 0"),
+    ],
+    "t-revision": [
+        ("warmup_share", 0.0, "finite and above 0"),
+        ("weighted_share", -1.0, "finite and above 0"),
+        ("percentile", 0.0, "in (0, 100]"),
+        ("revision_lr", 0.0, "finite and above 0"),
+        ("revision_decay", -0.1, "finite and >= 0"),
     ],
     "volminnet": [
         ("lam", -1.0, "finite and >= 0"),

@@ -1,5 +1,6 @@
 """A small laboratory for methods: a task, a run on numbers in place of images, and training."""
 
+import copy
 import io
 
 import torch
@@ -137,6 +138,13 @@ class Helper(nn.Module):
         return self.logits[: len(images)]
 
 
+def plain_helper(run, key, loss, epochs, **choices):
+    """Return a Helper for cross entropy, else a copy of the run's first network, untrained."""
+    if loss == "ce":
+        return Helper(run.task).eval()
+    return copy.deepcopy(run.networks[0]).eval()
+
+
 # ---- Runs and training ---------------------------------------------------------------------------
 
 
@@ -163,7 +171,7 @@ def make_run(
         schedule=schedule or (lambda position: 1.0),
         val_images=Examples(20, 8) if validation else None,
         val_labels=torch.arange(20) % task.num_classes if validation else None,
-        fit=fit or (lambda run, key, loss, epochs: Helper(task).eval()),
+        fit=fit or plain_helper,
         epoch_size=epoch_size,
     )
 
