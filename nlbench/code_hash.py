@@ -187,7 +187,7 @@ def _used_ops(files: Iterable[Path]) -> list[Path]:
 def _helpers_of(method_file: Path) -> list[Path]:
     """List the files that a method imports from its own folder, directly or through another.
 
-    A shipped method imports none.
+    Of the shipped ones only those do that are built around other methods, such as `sam`.
     """
     found: dict[Path, None] = {}
     waiting = [method_file]

@@ -234,6 +234,20 @@ class Run(abc.ABC):
         """
 
     @abc.abstractmethod
+    def restart_schedule(self, name: str, start: int) -> None:
+        """Let a registered optimiser follow the protocol's whole schedule from a later epoch on.
+
+        For a network that begins to train there: the schedule is compressed to the epochs from
+        `start` to the end. Until then the optimiser has the schedule's first value. Call it in
+        `prepare`.
+
+        Args:
+            name: of the optimiser.
+            start: the epoch, in [0, task.epochs).
+        Raises: ValueError for a name that is not registered, or another epoch.
+        """
+
+    @abc.abstractmethod
     def forward(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return `network(images)`, (B, C) float32 logits, for the next `backward_step`.
 

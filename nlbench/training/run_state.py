@@ -196,6 +196,17 @@ class RunState(Run):
         self._base_rates[name] = [float(group["lr"]) for group in optimiser.param_groups]
         return optimiser
 
+    def restart_schedule(self, name: str, start: int) -> None:
+        epochs = self.task.epochs
+        if name not in self.optimisers:
+            known = list(self.optimisers)
+            raise ValueError(f"restart_schedule: no optimiser {name!r}; registered: {known}")
+        if not 0 <= start < epochs:
+            raise ValueError(f"restart_schedule: start must be in [0, {epochs}), got {start}")
+
+        whole, stretch = self._schedule, epochs / (epochs - start)
+        self._schedules[name] = lambda position: whole(max(0.0, position - start) * stretch)
+
     def forward(self, network: nn.Module, images: Tensor) -> Tensor:
         # A method may have a network that nlbench did not make.
         if isinstance(network, Network):

@@ -16,7 +16,7 @@ FILES = {block.path: block.text for block in blocks(PAGE) if block.kind not in (
 
 
 def test_the_page_is_read():
-    assert list(FILES)[:3] == ["my_methods/nce_mae.py", "my.yaml", "my_methods/selc.py"]
+    assert list(FILES)[:3] == ["my_methods/nce_mae.py", "my.yaml", "my_methods/self_ensemble.py"]
     assert sum(block.kind == "sh" for block in blocks(PAGE)) >= 8
 
 

@@ -186,6 +186,7 @@ SETTINGS = [
     Case("aul", {"a": 3.0, "q": 0.1}),
     Case("backward", {"T": True}),
     Case("bootstrap", {"kind": "soft"}),
+    Case("cdr", {"ramp_share": 0.5}),
     Case("co-teaching", {"ramp_share": 0.5}, reached=lambda m: m.keep < 1),
     Case(
         "co-teaching-plus",
@@ -244,9 +245,19 @@ SETTINGS = [
     Case("m-dyr", {"kind": "md-dyr-sh", "warmup_share": 2 / 6, "cooling_share": 2 / 6}),
     Case("mentornet", reached=lambda m: m.threshold > 0),
     Case("nce-agce", {"alpha": 10.0, "beta": 0.1, "a": 1.8, "q": 3.0}),
+    Case("joint-optim", {"first_share": 4 / 6, "average_share": 2 / 6}, reached=moved),
+    Case("joint-optim", {"first_share": 4 / 6}, epoch_size=20, reached=moved),
     Case("nce-rce", {"alpha": 10.0, "beta": 0.1}),
+    Case("pencil", reached=lambda m: m.u.remainder(10).any()),
+    Case("pencil", {"compatibility": "paper", "first_share": 0.0}),
     pes(),
     pes(renew="stage"),
+    Case("sam", {"base": "gce", "adaptive": True, "rho": 2.0}),
+    Case("sam", {"base": "selc"}, reached=moved),
+    Case("sat", reached=moved),
+    Case("sat", {"warmup_share": 0.0}, reached=moved),
+    Case("selc", reached=moved),
+    Case("selc", {"warmup_share": 0.0}, reached=moved),
     Case("sl", {"alpha": 6.0, "beta": 0.1, "log_zero": -4.0}),
     Case("sop", reached=learnt_noise),
     Case("sop-plus", reached=learnt_noise),
@@ -277,6 +288,7 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "aul": ((), 1),
     "backward": ((), 1),
     "bootstrap": ((), 1),
+    "cdr": (("noise_rate",), 1),
     "ce": ((), 1),
     "co-teaching": (("noise_rate",), 2),
     "co-teaching-plus": (("noise_rate",), 2),
@@ -292,13 +304,18 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "gls": ((), 1),
     "incv": ((), 2),
     "jocor": (("noise_rate",), 2),
+    "joint-optim": ((), 2),
     "m-dyr": ((), 1),
     "mae": ((), 1),
     "mentornet": ((), 1),
     "mixup": ((), 1),
     "nce-agce": ((), 1),
     "nce-rce": ((), 1),
+    "pencil": ((), 1),
     "pes": ((), 1),
+    "sam": ((), 1),
+    "sat": ((), 1),
+    "selc": ((), 1),
     "sl": ((), 1),
     "sop": ((), 1),
     "sop-plus": ((), 1),
@@ -307,9 +324,9 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
 }
 # The losses of these are nowhere below 0, whatever the logits are.
 NEVER_NEGATIVE = {
-    "ael", "agce", "aul", "bootstrap", "ce", "co-teaching", "co-teaching-plus", "disc", "ema",
-    "ensemble", "forward", "incv", "jocor", "m-dyr", "mae", "mentornet", "mixup", "nce-agce",
-    "nce-rce", "sl", "t-revision",
+    "ael", "agce", "aul", "bootstrap", "cdr", "ce", "co-teaching", "co-teaching-plus", "disc",
+    "ema", "ensemble", "forward", "incv", "jocor", "joint-optim", "m-dyr", "mae", "mentornet",
+    "mixup", "nce-agce", "nce-rce", "pencil", "sam", "sat", "selc", "sl", "t-revision",
 }  # fmt: skip
 
 # ---- Refused values ------------------------------------------------------------------------------
@@ -340,6 +357,10 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
     "bootstrap": [
         ("soft_b", 1.1, "in [0, 1]"),
         ("hard_b", -0.1, "in [0, 1]"),
+    ],
+    "cdr": [
+        ("rate_factor", -0.1, "finite and >= 0"),
+        ("ramp_share", 1.1, "in [0, 1]"),
     ],
     "co-teaching": [
         ("ramp_share", 0.0, "in (0, 1]"),
@@ -440,6 +461,13 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("late_dropout", -0.1, "in [0, 1)"),
         ("dropout_share", 1.1, "in [0, 1]"),
     ],
+    "joint-optim": [
+        ("alpha", -0.1, "finite and >= 0"),
+        ("beta", -0.1, "finite and >= 0"),
+        ("first_share", 0.0, "in (0, 1]"),
+        ("start_share", 1.1, "in (0, 1]"),
+        ("average_share", 0.0, "in (0, 1]"),
+    ],
     "mixup": [
         ("a", 0.0, "finite and above 0"),
         ("a", -1.0, "finite and above 0"),
@@ -454,6 +482,13 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("alpha", -0.1, "finite and >= 0"),
         ("beta", -0.1, "finite and >= 0"),
     ],
+    "pencil": [
+        ("alpha", -0.1, "finite and >= 0"),
+        ("beta", -0.1, "finite and >= 0"),
+        ("lam", -1.0, "finite and >= 0"),
+        ("first_share", -0.1, "in [0, 1]"),
+        ("second_share", 1.1, "in [0, 1]"),
+    ],
     "pes": [
         ("lambda_u", -1.0, "finite and >= 0"),
         ("temperature", 0.0, "finite and above 0"),
@@ -464,6 +499,17 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("t2_share", -0.5, "in [0, 1]"),
         ("ramp_share", 2.0, "in [0, 1]"),
         ("max_weight", 0.5, "finite and >= 1"),
+    ],
+    "sam": [
+        ("rho", -0.1, "finite and >= 0"),
+    ],
+    "sat": [
+        ("momentum", 1.0, "in [0, 1)"),
+        ("warmup_share", -0.1, "in [0, 1]"),
+    ],
+    "selc": [
+        ("momentum", -0.1, "in [0, 1)"),
+        ("warmup_share", 1.5, "in [0, 1]"),
     ],
     "sl": [
         ("alpha", -1.0, "finite and >= 0"),
