@@ -183,6 +183,7 @@ SETTINGS = [
     Case("agce", {"a": 4.0, "q": 0.2}),
     Case("alr", reached=moved),
     Case("alr", {"warmup_share": 0.0}, reached=moved),
+    Case("anl", {"gamma": 0.5}),
     Case("aul", {"a": 3.0, "q": 0.1}),
     Case("backward", {"T": True}),
     Case("bootstrap", {"kind": "soft"}),
@@ -219,6 +220,11 @@ SETTINGS = [
         {"beta": 0.9, "lam": 7.0, "lam_ramp_share": 0.8, "ema_ramp_share": 0.3, "mixup_a": 1.5},
     ),
     Case("elr-plus", {"weigh_labels": "yes"}),
+    Case("eps-softmax", {"alpha": 1.0, "m": 0.0}),
+    # The best network of four epochs of warm-up, two epochs of the divergence.
+    Case("f-divergence", {"divergence": "kl"}, reached=lambda m: m.best_accuracy >= 0),
+    Case("f-divergence", {"divergence": "jensen-shannon", "warmup_share": 0.0}),
+    Case("f-divergence", {"divergence": "jeffrey"}, validation=False),
     Case("forward", {"T": True}),
     Case("gce", {"truncate": True}),
     Case("gce", {"truncate": True}, validation=False),
@@ -226,6 +232,7 @@ SETTINGS = [
     Case("gce", {"q": 0.3}),
     Case("gls", {"rate": 0.8}),
     Case("gls", {"rate": -1.0}),
+    Case("gjs", {"pi": 0.1}),
     Case(
         "incv",
         {"rounds": 2, "warmup_share": 2 / 6},
@@ -234,6 +241,8 @@ SETTINGS = [
     ),
     Case("incv", {"symmetric": False}, epoch_size=20),
     Case("jocor", {"ramp_share": 0.5}, reached=lambda m: m.keep < 1),
+    Case("js", {"pi": 0.1}),
+    Case("logit-clip", {"norm": 2.5, "official": True}),
     Case(
         "m-dyr",
         {"warmup_share": 2 / 6},
@@ -250,6 +259,7 @@ SETTINGS = [
     Case("nce-rce", {"alpha": 10.0, "beta": 0.1}),
     Case("pencil", reached=lambda m: m.u.remainder(10).any()),
     Case("pencil", {"compatibility": "paper", "first_share": 0.0}),
+    Case("peer", {"ramp": "cifar100-sparse"}),
     pes(),
     pes(renew="stage"),
     Case("sam", {"base": "gce", "adaptive": True, "rho": 2.0}),
@@ -285,6 +295,7 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "ael": ((), 1),
     "agce": ((), 1),
     "alr": ((), 1),
+    "anl": ((), 1),
     "aul": ((), 1),
     "backward": ((), 1),
     "bootstrap": ((), 1),
@@ -299,18 +310,24 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "elr-plus": ((), 2),
     "ema": ((), 1),
     "ensemble": ((), 2),
+    "eps-softmax": ((), 1),
+    "f-divergence": ((), 1),
     "forward": ((), 1),
     "gce": ((), 1),
+    "gjs": ((), 1),
     "gls": ((), 1),
     "incv": ((), 2),
     "jocor": (("noise_rate",), 2),
     "joint-optim": ((), 2),
+    "js": ((), 1),
+    "logit-clip": ((), 1),
     "m-dyr": ((), 1),
     "mae": ((), 1),
     "mentornet": ((), 1),
     "mixup": ((), 1),
     "nce-agce": ((), 1),
     "nce-rce": ((), 1),
+    "peer": ((), 1),
     "pencil": ((), 1),
     "pes": ((), 1),
     "sam": ((), 1),
@@ -324,9 +341,10 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
 }
 # The losses of these are nowhere below 0, whatever the logits are.
 NEVER_NEGATIVE = {
-    "ael", "agce", "aul", "bootstrap", "cdr", "ce", "co-teaching", "co-teaching-plus", "disc",
-    "ema", "ensemble", "forward", "incv", "jocor", "joint-optim", "m-dyr", "mae", "mentornet",
-    "mixup", "nce-agce", "nce-rce", "pencil", "sam", "sat", "selc", "sl", "t-revision",
+    "ael", "agce", "anl", "aul", "bootstrap", "cdr", "ce", "co-teaching", "co-teaching-plus",
+    "disc", "ema", "ensemble", "eps-softmax", "forward", "gjs", "incv", "jocor", "joint-optim",
+    "js", "logit-clip", "m-dyr", "mae", "mentornet", "mixup", "nce-agce", "nce-rce", "pencil",
+    "sam", "sat", "selc", "sl", "t-revision",
 }  # fmt: skip
 
 # ---- Refused values ------------------------------------------------------------------------------
@@ -344,6 +362,12 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("alpha", 1.0, "in [0, 1)"),
         ("lam_e", -0.1, "finite and >= 0"),
         ("warmup_share", 1.5, "in [0, 1]"),
+    ],
+    "anl": [
+        ("alpha", -1.0, "finite and >= 0"),
+        ("beta", -1.0, "finite and >= 0"),
+        ("delta", -1e-5, "finite and >= 0"),
+        ("gamma", -0.5, "finite and >= 0"),
     ],
     "aul": [
         ("a", 1.0, "finite and above 1"),
@@ -418,6 +442,15 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("ramp_share", 0.0, "in (0, 1]"),
         ("ramp_share", 1.5, "in (0, 1]"),
     ],
+    "eps-softmax": [
+        ("alpha", -0.1, "finite and >= 0"),
+        ("beta", -0.1, "finite and >= 0"),
+        ("m", -1.0, "finite and >= 0"),
+    ],
+    "f-divergence": [
+        ("warmup_share", 1.1, "in [0, 1]"),
+        ("warmup_share", -0.1, "in [0, 1]"),
+    ],
     "forward": [
         ("percentile", 0.0, "in (0, 100]"),
         ("warmup_share", -1.0, "finite and above 0"),
@@ -428,6 +461,10 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("k", 1.0, "in (0, 1)"),
         ("start_share", 0.0, "in (0, 1]"),
         ("every_share", 1.1, "in (0, 1]"),
+    ],
+    "gjs": [
+        ("pi", 0.0, "in (0, 1)"),
+        ("pi", 1.0, "in (0, 1)"),
     ],
     "gls": [
         ("rate", 1.0, "finite and below 1"),
@@ -446,6 +483,11 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("ramp_share", 1.1, "in (0, 1]"),
         ("rate_factor", -0.1, "finite and >= 0"),
     ],
+    "js": [
+        ("pi", 0.0, "in (0, 1)"),
+        ("pi", 1.0, "in (0, 1)"),
+    ],
+    "logit-clip": [("norm", 0.0, "finite and above 0")],
     "m-dyr": [
         ("alpha", 0.0, "finite and above 0"),
         ("reg", -0.1, "finite and >= 0"),
