@@ -187,6 +187,8 @@ SETTINGS = [
     Case("aul", {"a": 3.0, "q": 0.1}),
     Case("backward", {"T": True}),
     Case("bootstrap", {"kind": "soft"}),
+    Case("cal", {"warmup_share": 1 / 6}, reached=lambda m: m.lbar.abs().sum() > 0),
+    Case("cal", epoch_size=20),
     Case("cdr", {"ramp_share": 0.5}),
     Case("co-teaching", {"ramp_share": 0.5}, reached=lambda m: m.keep < 1),
     Case(
@@ -299,6 +301,7 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "aul": ((), 1),
     "backward": ((), 1),
     "bootstrap": ((), 1),
+    "cal": ((), 1),
     "cdr": (("noise_rate",), 1),
     "ce": ((), 1),
     "co-teaching": (("noise_rate",), 2),
@@ -381,6 +384,15 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
     "bootstrap": [
         ("soft_b", 1.1, "in [0, 1]"),
         ("hard_b", -0.1, "in [0, 1]"),
+    ],
+    "cal": [
+        ("first_alpha", -0.1, "finite and >= 0"),
+        ("alpha", -0.1, "finite and >= 0"),
+        ("prior_scale", -1.0, "finite and >= 0"),
+        ("threshold", 0.1, "finite and <= 0"),
+        ("warmup_share", 1.1, "in [0, 1]"),
+        ("ramp_share", 0.0, "in (0, 1]"),
+        ("distil_share", 0.0, "in (0, 1]"),
     ],
     "cdr": [
         ("rate_factor", -0.1, "finite and >= 0"),
