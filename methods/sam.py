@@ -100,7 +100,7 @@ class SAM(Method):
         old = [w.detach().clone() for w in weights]
         with torch.no_grad():
             for w, e in zip(weights, self.shifts(old, gradients), strict=True):
-                w += e
+                w.add_(e)
         with statistics_frozen(network):
             nearby = self.base.loss(network(batch.images), batch).mean()
         gradients = torch.autograd.grad(nearby, weights)

@@ -197,6 +197,7 @@ SETTINGS = [
         reached=lambda m: m.keep < 1,
     ),
     Case("cores2", reached=lambda m: not m.kept.all()),
+    Case("d2l", {"before": "ce", "warmup_share": 0.0}, {"epochs": 8}),
     # The last batch of an epoch is one example; its two views are what batch norm sees.
     Case("disc", {"momentum": 0.9}, {"N": 33}, reached=lambda m: m.hard.any() and m.clean.any()),
     # An example that is not in an epoch keeps its place among the clean, hard or purified ones.
@@ -307,6 +308,7 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "co-teaching": (("noise_rate",), 2),
     "co-teaching-plus": (("noise_rate",), 2),
     "cores2": ((), 1),
+    "d2l": ((), 1),
     "disc": ((), 1),
     "dividemix": ((), 2),
     "elr": ((), 1),
@@ -413,6 +415,11 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("warmup_share", 1.1, "in [0, 1]"),
         ("ramp_share", 0.0, "in (0, 1]"),
         ("sieve_share", -0.1, "in [0, 1]"),
+    ],
+    "d2l": [
+        ("alpha", -0.1, "finite and >= 0"),
+        ("beta", -0.1, "finite and >= 0"),
+        ("warmup_share", 1.1, "in [0, 1]"),
     ],
     "disc": [
         ("momentum", 1.0, "in (0, 1)"),

@@ -187,7 +187,7 @@ RUNS = {
     "cifar10n-cpu": 10 * 5,
     "clothing1m": 25 * 5,
     "clothing1m-published": 3 * 5,
-    "digits-all": 52 * 5,
+    "digits-all": 53 * 5,
     "digits-elr-plus": 10 * 2 * 5,
     "early-learning-linear": 10 * 5,
     "elr-table1-cifar10": 7 * 8 * 5,
