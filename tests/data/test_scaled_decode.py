@@ -9,6 +9,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from lab import make_run, make_task
 from layouts import oriented, shown_pixels, turned
 from PIL import Image
 
@@ -332,3 +333,33 @@ def test_without_augmentation_all_views_are_the_centre(images):
     for view in views:
         assert torch.equal(view(), centres)
     assert torch.equal(strong[0](), still.strong(index, none, 5))
+
+
+def test_strong_views_are_decoded_in_advance_once_a_method_has_asked_for_one(images, monkeypatch):
+    asked = []
+    whole = images.request_views
+
+    def counted(index, draws, strong):
+        asked.append((len(draws), len(strong)))
+        return whole(index, draws, strong)
+
+    monkeypatch.setattr(images, "request_views", counted)
+    run = make_run(make_task(20), images=images)
+    run.begin_epoch(0)
+    index = torch.arange(5)
+    first, second = run.batch(index), run.batch(index, 0, 1)
+    strong = first.strong(0)
+    third = run.batch(index + 5)
+
+    # The second batch was drawn before anything was asked for, as its strong view is then.
+    assert asked == [(1, 0), (2, 0), (0, 1), (1, 1)]
+    assert torch.equal(second.strong(0), strong)
+    assert torch.equal(third.strong(0), images.strong(index + 5, *run._strong_draws(0)))
+    assert torch.equal(third.images, images.augmented(index + 5, run.draws(0)))
+
+    # A view that was used up is decoded again, and another epoch begins without.
+    assert torch.equal(third.strong(0), images.strong(index + 5, *run._strong_draws(0)))
+    del asked[:]
+    run.begin_epoch(1)
+    assert not torch.equal(run.batch(index).strong(0), strong)
+    assert asked == [(1, 0), (0, 1)]
