@@ -13,6 +13,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+import chromium
 import hypothesis
 import pytest
 
@@ -87,6 +88,12 @@ def _runs_in_this_process():
             lambda options: "local" if options.jobs * len(options.devices) == 1 else "workers",
         )
         yield
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, for all tests of a process: playwright cannot start a second time beside it."""
+    yield from chromium.started()
 
 
 def pytest_collection_modifyitems(items):
