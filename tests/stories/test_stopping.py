@@ -248,7 +248,7 @@ def test_a_budget_stops_in_time_and_says_that_there_is_more_to_do(tmp_path):
         err = process.communicate(timeout=300)[1]
         # The tests' own machine may be slow to start a process.
         assert time.monotonic() - began < budget + 3
-        # It may even be so slow that nothing can be trained in that time. Then the message is right.
+        # It may be so slow that nothing can be trained in that time. Then the message is right.
         if process.returncode == 2 and "give --budget more time" in err and budget < 100:
             budget *= 2
             continue
