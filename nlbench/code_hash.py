@@ -24,6 +24,7 @@ HARNESS = (
     "training/*.py",
     "data/noise/*.py",
     "data/decode.py",
+    "data/jpeg.py",
     # They decide which label of a file belongs to which image.
     "data/formats/columns.py",
     "data/formats/numpy_files.py",

@@ -14,6 +14,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+import chromium
 import hypothesis
 import pytest
 
@@ -90,6 +91,12 @@ def _runs_in_this_process():
         # Most sweeps of tests would not take the server that is started ahead.
         patch.setattr(executors, "started_ahead", lambda choice: contextlib.nullcontext())
         yield
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, for all tests of a process: playwright cannot start a second time beside it."""
+    yield from chromium.started()
 
 
 def pytest_collection_modifyitems(items):

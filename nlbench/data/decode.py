@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from nlbench import hardware
-from nlbench.data import pixels
+from nlbench.data import jpeg, pixels
 from nlbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,11 +56,14 @@ class Geometry:
         resize: pixels of the short side before the crop; 0 leaves the image as it is.
         crop: pixels of the square that is cut out.
         grey_bits: see `pixels.rgb`.
+        scaled: whether a JPEG whose short side has at least twice `resize` is decoded to a half, a
+            quarter or an eighth of its sides before it is resized; see `jpeg.scale_of`.
     """
 
     resize: int
     crop: int
     grey_bits: int = 0
+    scaled: bool = False
 
 
 # ---- One process ---------------------------------------------------------------------------------
@@ -74,33 +77,61 @@ def decode(paths: Sequence[str], geometry: Geometry, draws: np.ndarray | None) -
             right, and a flip from 0.5 on. None: the centre, not flipped.
     Raises: BrokenImage, naming the file.
     """
-    out = np.empty((len(paths), 3, geometry.crop, geometry.crop), np.uint8)
+    return decode_views(paths, geometry, None if draws is None else draws[None])[0]
+
+
+def decode_views(paths: Sequence[str], geometry: Geometry, draws: np.ndarray | None) -> np.ndarray:
+    """Decode each file once, and cut V views out of it: (V, B, 3, crop, crop) uint8.
+
+    Args:
+        draws: (V, B, 3), of each view as in `decode`; None: one view, the centre.
+    Raises: BrokenImage, naming the file.
+    """
+    count = 1 if draws is None else len(draws)
+    out = np.empty((count, len(paths), 3, geometry.crop, geometry.crop), np.uint8)
     for i, path in enumerate(paths):
-        out[i] = _decode_one(path, geometry, None if draws is None else draws[i])
+        image = _padded(_resized(path, geometry), geometry.crop)
+        for k in range(count):
+            out[k, i] = _cut(image, geometry.crop, None if draws is None else draws[k, i])
     return out
 
 
-def _decode_one(path: str, geometry: Geometry, draw: np.ndarray | None) -> np.ndarray:
-    """Decode one file into (3, crop, crop) uint8; `draw` is (3,) or None, as in `decode`."""
+def _resized(path: str, geometry: Geometry) -> Tensor:
+    """Decode one file, and resize it: (3, H, W) uint8."""
+    import torch
     from torchvision.transforms.v2 import functional as F
 
-    image = F.pil_to_tensor(open_image(path, geometry.grey_bits))
-    if geometry.resize and min(image.shape[1:]) != geometry.resize:
-        image = F.resize(image, [geometry.resize], antialias=True)
-    image = _padded(image, geometry.crop)
+    found, whole = _open_pixels(path, geometry)
+    with warnings.catch_warnings(action="ignore"):
+        # torch warns of pixels that cannot be written to, and nothing here writes.
+        image = torch.from_numpy(found).permute(2, 0, 1)
+    if not geometry.resize:
+        return image
 
+    # As torchvision computes it, from the sides of the whole picture. Those of a scaled one are
+    # rounded, and the place of a crop must not depend on the scale.
+    short, long = min(whole), max(whole)
+    new = geometry.resize, int(geometry.resize * long / short)
+    height, width = new if whole[0] <= whole[1] else new[::-1]
+    if (height, width) == tuple(image.shape[1:]):
+        return image
+    return F.resize(image, [height, width], antialias=True)
+
+
+def _cut(image: Tensor, crop: int, draw: np.ndarray | None) -> np.ndarray:
+    """Return a square (3, crop, crop) of an image (3, H, W); `draw` is (3,) or None, see above."""
     # How far the square can move down and to the right.
-    room = [side - geometry.crop for side in image.shape[1:]]
+    room = [side - crop for side in image.shape[1:]]
     if draw is None:
         top, left = room[0] // 2, room[1] // 2
     else:
         # One place more than there is room, because the square may also stay at the edge.
         top, left = int(draw[0] * (room[0] + 1)), int(draw[1] * (room[1] + 1))
-    image = image[:, top : top + geometry.crop, left : left + geometry.crop]
+    square: np.ndarray = image[:, top : top + crop, left : left + crop].numpy()
 
     if draw is not None and draw[2] >= 0.5:
-        image = image.flip(2)
-    return image.numpy()
+        return square[:, :, ::-1]
+    return square
 
 
 def _padded(image: Tensor, crop: int) -> Tensor:
@@ -114,10 +145,43 @@ def _padded(image: Tensor, crop: int) -> Tensor:
     return F.pad(image, [left, top, width - left, height - top])
 
 
+def _open_pixels(path: str, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode a file as a viewer shows it, scaled where the geometry allows it.
+
+    Returns: (H, W, 3) uint8, which may not be written to; (height, width) of the whole picture.
+    Raises: BrokenImage, naming the file.
+    """
+    with _opened(path) as image:
+        scale = jpeg.scale_of(image, geometry.resize) if geometry.scaled else 1
+        width, height = image.size
+        found = jpeg.fast(image, path, scale)
+        if found is not None:
+            turn = pixels.orientation(image)
+            found = pixels.turned_array(found, turn)
+        else:
+            jpeg.draft(image, scale)
+            found = pixels.rgb_array(image, geometry.grey_bits)
+            turn = pixels.orientation(image)
+
+    if scale == 1:
+        return found, (found.shape[0], found.shape[1])
+    return found, (width, height) if turn in pixels.SIDEWAYS else (height, width)
+
+
 def open_image(path: str, grey_bits: int = 0) -> Image.Image:
     """Open an image as RGB, as a viewer shows it; see `nlbench.data.pixels`, also for `grey_bits`.
 
     Raises: BrokenImage, naming the file.
+    """
+    with _opened(path) as image:
+        return pixels.rgb(image, grey_bits)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    """Open a file for a `with` block that decodes it.
+
+    Raises: BrokenImage, naming the file, for what goes wrong in the block.
     """
     from PIL import Image
 
@@ -125,7 +189,7 @@ def open_image(path: str, grey_bits: int = 0) -> Image.Image:
         # Pillow warns of large images, odd palettes and damaged EXIF data, which are read all the
         # same. In a worker nobody could tell which image is meant.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            return pixels.rgb(image, grey_bits)
+            yield image
     except FileNotFoundError:
         raise BrokenImage(f"{path}: {_why_gone(path)}") from None
     except Image.UnidentifiedImageError:
@@ -182,29 +246,36 @@ class Pending:
     def __init__(self, parts: list[Future[np.ndarray]]):
         self._parts = parts
 
-    def take(self) -> list[np.ndarray]:
+    def take(self, view: int = 0) -> list[np.ndarray]:
         """Wait for the images. Returns arrays (b, 3, crop, crop) uint8, in the requested order.
 
+        Args:
+            view: which one of those that were requested.
         Raises: DataError, naming the file, or when a worker was killed.
         """
         try:
-            return [part.result() for part in self._parts]
+            return [part.result()[view] for part in self._parts]
         except BrokenProcessPool:
             raise DataError(_KILLED) from None
 
 
 def request(paths: Sequence[str], geometry: Geometry, draws: np.ndarray | None) -> Pending:
     """Start to decode, with the arguments of `decode`. Without workers it is done at once."""
+    return request_views(paths, geometry, None if draws is None else draws[None])
+
+
+def request_views(paths: Sequence[str], geometry: Geometry, draws: np.ndarray | None) -> Pending:
+    """Start to decode several views, with the arguments of `decode_views`, as `request` does."""
     count = workers()
     parts: list[Future[np.ndarray]] = []
     for start in range(0, len(paths), CHUNK):
         piece = slice(start, start + CHUNK)
-        piece_draws = None if draws is None else draws[piece]
+        piece_draws = None if draws is None else draws[:, piece]
         if count:
             parts.append(_submit(count, paths[piece], geometry, piece_draws))
         else:
             done: Future[np.ndarray] = Future()
-            done.set_result(decode(paths[piece], geometry, piece_draws))
+            done.set_result(decode_views(paths[piece], geometry, piece_draws))
             parts.append(done)
     return Pending(parts)
 
@@ -253,11 +324,11 @@ def _submit(
     count: int, paths: Sequence[str], geometry: Geometry, draws: np.ndarray | None
 ) -> Future[np.ndarray]:
     try:
-        return _pool(count).submit(decode, paths, geometry, draws)
+        return _pool(count).submit(decode_views, paths, geometry, draws)
     except BrokenProcessPool:
         # A worker was killed. `take` reports that to the requests that waited for it.
         _pool.cache_clear()
-        return _pool(count).submit(decode, paths, geometry, draws)
+        return _pool(count).submit(decode_views, paths, geometry, draws)
 
 
 @functools.cache

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 # The tags of EXIF and TIFF that say how the stored pixels are meant.
 _ORIENTATION, _PHOTOMETRIC = 0x0112, 262
 
+# The orientations that swap width and height.
+SIDEWAYS = (5, 6, 7, 8)
+
 # Bits that cameras and scanners use of 16. The depth is the first that holds the brightest pixel,
 # because few files say it.
 GREY_DEPTHS = (8, 10, 12, 14, 16)
@@ -49,6 +52,17 @@ def rgb(image: Image.Image, grey_bits: int = 0) -> Image.Image:
     image.load()
     upright = _turned(image, orientation(image))
     return _coloured(upright, image, grey_bits)
+
+
+def rgb_array(image: Image.Image, grey_bits: int = 0) -> np.ndarray:
+    """Return what `rgb` returns as (H, W, 3) uint8, which may not be written to. Raises as it."""
+    refuse_program(image)
+    image.load()
+    # Most pictures. The image is not copied for them.
+    plain = image.mode == "RGB" and "transparency" not in image.info
+    if plain and orientation(image) == 1:
+        return np.asarray(image)
+    return np.asarray(rgb(image, grey_bits))
 
 
 def orientation(image: Image.Image) -> int:
@@ -91,6 +105,24 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
         8: Transpose.ROTATE_90,
     }.get(orientation)
     return image if turn is None else image.transpose(turn)
+
+
+def turned_array(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn pixels (H, W, 3) as `rgb` turns an image of this EXIF orientation.
+
+    Returns: a copy; the same array where there is nothing to turn.
+    """
+    across = pixels.transpose(1, 0, 2)
+    turned = {
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: across,
+        6: across[:, ::-1],
+        7: across[::-1, ::-1],
+        8: across[::-1],
+    }.get(orientation)
+    return pixels if turned is None else np.ascontiguousarray(turned)
 
 
 def _coloured(image: Image.Image, opened: Image.Image, grey_bits: int) -> Image.Image:

@@ -14,9 +14,10 @@ from nlbench.files import short_hash
 from nlbench.plan.conditions import conditions_of, known_infos, read_fingerprints
 from nlbench.plan.presets import PRESETS
 from nlbench.plan.problems import Problems
+from nlbench.plan.protocol import Protocol
 from nlbench.plan.row_protocol import RowProtocols
 from nlbench.plan.rows import CheckedRow, check_row_apart
-from nlbench.plan.spec import STRONG_VIEWS, Condition, Plan, RunSpec, Told
+from nlbench.plan.spec import DECODING, STRONG_VIEWS, Condition, Plan, RunSpec, Told
 from nlbench.plan.suite_file import MOST_IN_NAME, Suite
 from nlbench.plan.told import told_to
 
@@ -81,8 +82,9 @@ def expand(
         for place, condition in enumerate(conditions):
             for row, checked in rows.items():
                 resolved = protocols[row, condition.dataset]
+                info = counted.get(condition.dataset, infos[condition.dataset])
                 # Float features, which have no mean, are used without augmentation.
-                is_images = bool(counted.get(condition.dataset, infos[condition.dataset]).mean)
+                is_images = bool(info.mean)
                 spec = RunSpec(
                     row=row,
                     method=checked.method,
@@ -93,6 +95,7 @@ def expand(
                     weights_path=resolved.weights_path,
                     told=told[row, place],
                     strong_views=STRONG_VIEWS if checked.strong_views and is_images else 0,
+                    decoding=DECODING if _scales(info, resolved.protocol) else 0,
                     seed=seed,
                 )
                 specs.append(spec)
@@ -104,6 +107,12 @@ def expand(
         told={row: checked.told for row, checked in rows.items()},
         networks={row: checked.networks for row, checked in rows.items()},
     )
+
+
+def _scales(info: Info, protocol: Protocol) -> bool:
+    """Tell whether large pictures of a dataset's files are decoded to a part of their size."""
+    # Only image files have no shape.
+    return not info.shape and bool(protocol.resize) and not protocol.exact_decode
 
 
 def _told(

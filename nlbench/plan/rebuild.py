@@ -63,6 +63,7 @@ class _Identity(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     told: dict[str, float | str] = {}
     strong_views: int = 0
+    decoding: int = 0
 
 
 def rebuild(
@@ -122,6 +123,7 @@ def rebuild(
         weights_path=weights_path,
         told=told,
         strong_views=given.strong_views,
+        decoding=given.decoding,
     )
     if spec.key != key_of(identity):
         raise SuiteError("this version of nlbench gives its spec another key")

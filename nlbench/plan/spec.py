@@ -20,6 +20,10 @@ SCHEMA = 1
 # draws, or other draws of the same seed. The first one was part of no key.
 STRONG_VIEWS = 2
 
+# The version of what decoding an image file gives, see docs/records.md. Raise it when other pixels
+# come of the same file. The first one, which decodes every picture in full, is part of no key.
+DECODING = 2
+
 # A noise rate that is not given, but estimated from the run's own training labels.
 ESTIMATE = "estimate"
 
@@ -88,6 +92,9 @@ class RunSpec:
         weights_path: the file of those weights, else "".
         told: of the suite's own privileged information, the part that the method declares.
         strong_views: the version of the strong views that the run uses; 0 where it uses none.
+        decoding: the version of how its image files are decoded: DECODING where large pictures are
+            decoded to a part of their size; 0 where all are decoded in full, and where the images
+            are no files.
     """
 
     row: str
@@ -100,6 +107,7 @@ class RunSpec:
     weights_path: str = ""
     told: dict[str, Told] = field(default_factory=dict)
     strong_views: int = 0
+    decoding: int = 0
 
     def identity(self) -> dict[str, object]:
         """Return everything that can change the run's result, and nothing else, as plain data."""
@@ -121,6 +129,9 @@ class RunSpec:
         # Added in version 0.3, with the second version of these views.
         if self.strong_views:
             values["strong_views"] = self.strong_views
+        # Added in version 0.3, with the second version of decoding.
+        if self.decoding:
+            values["decoding"] = self.decoding
         return values
 
     @property

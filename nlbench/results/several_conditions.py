@@ -107,16 +107,16 @@ def _differences_by_condition(
 
 
 def _about_p(results: Results, group: Group, reference: str) -> str:
-    tests = []
+    tests, seeds = [], 0
     for condition in group.conditions:
         found = results.differences(reference, condition).values()
         tests.append(sum(difference.p is not None for difference in found))
+        seeds = max([seeds, *(difference.n for difference in found)])
     most = max(tests)
+    if seeds < 2:
+        return "p: paired t test over seeds; it needs two seeds that both rows have."
     if most == 0:
-        return (
-            "p: paired t test over seeds; it needs two seeds that both rows have, and differences "
-            "that are not all the same."
-        )
+        return "p: paired t test over seeds; it needs differences that are not all the same."
     if most == 1:
         return "p: paired t test over seeds."
     number = f"{most}" if min(tests) == most else f"up to {most}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
 
@@ -47,6 +48,17 @@ class TrainingImages(Protocol):
 
     def request(self, index: Tensor, draws: Tensor) -> Callable[[], Tensor]:
         """Return a function that gives `augmented(index, draws)`; files are decoded in advance."""
+
+    def request_views(
+        self, index: Tensor, draws: Sequence[Tensor], strong: Sequence[tuple[Tensor, int]]
+    ) -> tuple[list[Callable[[], Tensor]], list[Callable[[], Tensor]]]:
+        """Request several views, as `request` does, so that a file is decoded once for all of them.
+
+        Args:
+            draws: of each view, as `augmented` takes them.
+            strong: draws and seed of each strong view, as `strong` takes them.
+        Returns: a function for each view, and for each strong view.
+        """
 
     def strong(self, index: Tensor, draws: Tensor, seed: int) -> Tensor:
         """Return the examples under a strong augmentation, (B, C, H, W) float32.
@@ -169,6 +181,16 @@ class Images:
         It computes nothing before, because some methods never look at view 0.
         """
         return lambda: self.augmented(index, draws)
+
+    def request_views(
+        self, index: Tensor, draws: Sequence[Tensor], strong: Sequence[tuple[Tensor, int]]
+    ) -> tuple[list[Callable[[], Tensor]], list[Callable[[], Tensor]]]:
+        """Return functions that compute the views; see `TrainingImages.request_views`."""
+        plain = [self.request(index, view) for view in draws]
+        strongly: list[Callable[[], Tensor]] = []
+        for view, seed in strong:
+            strongly.append(functools.partial(self.strong, index, view, seed))
+        return plain, strongly
 
     def augmented(self, index: Tensor, draws: Tensor) -> Tensor:
         """Return the examples at `index` (B,) under their draws, (B, C, H, W) float32."""
@@ -323,8 +345,21 @@ class FileImages:
 
     def request(self, index: Tensor, draws: Tensor) -> Callable[[], Tensor]:
         """Start to decode the examples at `index` (B,); the returned function waits for them."""
-        pending = self._ask(index.cpu(), draws)
-        return lambda: self._normalised(self._bytes(pending))
+        (view,), _ = self.request_views(index, [draws], [])
+        return view
+
+    def request_views(
+        self, index: Tensor, draws: Sequence[Tensor], strong: Sequence[tuple[Tensor, int]]
+    ) -> tuple[list[Callable[[], Tensor]], list[Callable[[], Tensor]]]:
+        """Start to decode each file once for all views; see `TrainingImages.request_views`."""
+        pending = self._ask(index.cpu(), [*draws, *(view for view, _ in strong)])
+        plain: list[Callable[[], Tensor]] = []
+        for k in range(len(draws)):
+            plain.append(functools.partial(self._normalised_view, pending, k))
+        strongly: list[Callable[[], Tensor]] = []
+        for k, (_, seed) in enumerate(strong, len(draws)):
+            strongly.append(functools.partial(self._strong_view, pending, k, index, seed))
+        return plain, strongly
 
     def augmented(self, index: Tensor, draws: Tensor) -> Tensor:
         """Return the examples at `index` (B,) under their draws, (B, 3, crop, crop) float32."""
@@ -335,7 +370,14 @@ class FileImages:
 
         Crop and flip come first, as they are part of decoding.
         """
-        pixels = self._bytes(self._ask(index.cpu(), draws))
+        _, (view,) = self.request_views(index, [], [(draws, seed)])
+        return view()
+
+    def _normalised_view(self, pending: decode.Pending, k: int) -> Tensor:
+        return self._normalised(self._bytes(pending, k))
+
+    def _strong_view(self, pending: decode.Pending, k: int, index: Tensor, seed: int) -> Tensor:
+        pixels = self._bytes(pending, k)
         return ops.strong_augment(
             pixels.permute(0, 2, 3, 1).contiguous(),
             torch.arange(len(index), device=self.device),
@@ -365,15 +407,21 @@ class FileImages:
         return self._normalised(self._bytes(pending))
 
     def _ask_range(self, start: int, stop: int) -> decode.Pending:
-        return self._ask(torch.arange(start, stop), torch.empty((0, 3)))
+        return self._ask(torch.arange(start, stop), [torch.empty((0, 3))])
 
-    def _ask(self, index: Tensor, draws: Tensor) -> decode.Pending:
+    def _ask(self, index: Tensor, draws: Sequence[Tensor]) -> decode.Pending:
+        """Start to decode the examples at `index` (B,) under the draws of each view."""
         paths = [self.files.path(i) for i in index.tolist()]
-        return decode.request(paths, self.geometry, draws[index].numpy() if len(draws) else None)
+        # Without augmentation all views are the same one.
+        if not len(draws[0]):
+            return decode.request_views(paths, self.geometry, None)
+        drawn = torch.stack([view[index] for view in draws]).numpy()
+        return decode.request_views(paths, self.geometry, drawn)
 
-    def _bytes(self, pending: decode.Pending) -> Tensor:
+    def _bytes(self, pending: decode.Pending, view: int = 0) -> Tensor:
         """Wait for decoded images, and return them on the device, (B, 3, crop, crop) uint8."""
-        parts = [torch.from_numpy(part) for part in pending.take()]
+        taken = pending.take(0 if self.augment == "none" else view)
+        parts = [torch.from_numpy(part) for part in taken]
         if self.device.type != "cuda":
             return torch.cat(parts)
 

@@ -120,6 +120,8 @@ class RunState(Run):
         # Augmentation draws of the epoch `_draws_epoch`, by view.
         self._draws: dict[int | str, Tensor] = {}
         self._draws_epoch = -1
+        # The strong views that batches of this epoch were asked for.
+        self._strong_views: set[int] = set()
 
         self.losses = []
 
@@ -143,22 +145,37 @@ class RunState(Run):
 
     def batch(self, index: Tensor, *views: int) -> Batch:
         # Image files are decoded from here on, while earlier batches are trained on. Views that the
-        # method does not name are decoded only if it looks at them.
-        requested = {}
+        # method does not name are decoded only if it looks at them, and strong views in advance
+        # once it has looked at one.
+        requested: dict[int, Callable[[], Tensor]] = {}
+        requested_strong: dict[int, Callable[[], Tensor]] = {}
         if not self.skipping:
-            requested = {k: self.images.request(index, self.draws(k)) for k in views or (0,)}
+            views, strong_views = views or (0,), tuple(sorted(self._strong_views))
+            found = self.images.request_views(
+                index, [self.draws(k) for k in views], [self._strong_draws(k) for k in strong_views]
+            )
+            requested = dict(zip(views, found[0], strict=True))
+            requested_strong = dict(zip(strong_views, found[1], strict=True))
 
         def view(index: Tensor, k: int) -> Tensor:
             if k in requested:
                 return requested.pop(k)()
             return self.images.augmented(index, self.draws(k))
 
-        labels = self.task.labels[index]
-        return Batch(lambda: view(index, 0), labels, index, view, self._strong)
+        def strong(index: Tensor, k: int) -> Tensor:
+            # The following batches of this epoch will probably be asked for it, too.
+            self._strong_views.add(k)
+            if k in requested_strong:
+                return requested_strong.pop(k)()
+            return self.images.strong(index, *self._strong_draws(k))
 
-    def _strong(self, index: Tensor, view: int) -> Tensor:
+        labels = self.task.labels[index]
+        return Batch(lambda: view(index, 0), labels, index, view, strong)
+
+    def _strong_draws(self, view: int) -> tuple[Tensor, int]:
+        """Return what the images take for a strong view: draws, and the seed of its policy."""
         seed = streams.derive(self.seed, "augment", self.epoch, f"policy{view}")
-        return self.images.strong(index, self.draws(f"strong{view}"), seed)
+        return self.draws(f"strong{view}"), seed
 
     def draws(self, view: int | str) -> Tensor:
         """Return this epoch's augmentation draws of a view, one for each training example."""
@@ -320,6 +337,7 @@ class RunState(Run):
         """Set the epoch. The schedules go on at its beginning."""
         self.epoch = epoch
         self.steps_taken = {}
+        self._strong_views.clear()
 
     def take_loss(self) -> float:
         """Return the mean loss since the last call, 0 if there was none.

@@ -134,7 +134,12 @@ class Scored(NamedTuple):
     labels: Tensor
 
 
-def scored_parts(data: RunData, protocol: Protocol, device: torch.device) -> dict[str, Scored]:
+def geometry_of(spec: RunSpec) -> Geometry:
+    """Return the sizes to which a run's image files are decoded."""
+    return Geometry(spec.protocol.resize, spec.protocol.crop, scaled=bool(spec.decoding))
+
+
+def scored_parts(data: RunData, geometry: Geometry, device: torch.device) -> dict[str, Scored]:
     """Return the parts that are evaluated after each epoch, by name.
 
     "test" is the test set, "val" the noisy validation part if there is one. Further ones are of the
@@ -144,7 +149,6 @@ def scored_parts(data: RunData, protocol: Protocol, device: torch.device) -> dic
     if data.val_images is not None and data.val_labels is not None:
         parts["val"] = data.val_images, data.val_labels
 
-    geometry = Geometry(protocol.resize, protocol.crop)
     scored = {}
     for name, (source, labels) in parts.items():
         images = images_of(source, data.info, device, "none", geometry)
@@ -168,9 +172,13 @@ def make_state(
         fit: trains a helper network.
     """
     protocol = spec.protocol
-    geometry = Geometry(protocol.resize, protocol.crop)
     images = images_of(
-        data.train_images, data.info, task.device, protocol.augment, geometry, protocol.strong
+        data.train_images,
+        data.info,
+        task.device,
+        protocol.augment,
+        geometry_of(spec),
+        protocol.strong,
     )
 
     # Shared by all networks, and by their copies, so that a method's whole cost is counted.

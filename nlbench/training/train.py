@@ -37,6 +37,7 @@ from nlbench.training.saver import BeginAgain, Saver
 from nlbench.training.seeding import seeded
 from nlbench.training.setup import (
     Scored,
+    geometry_of,
     machine_settings,
     make_method,
     make_state,
@@ -86,7 +87,7 @@ def _train(
         guard.messages += dict.fromkeys(data.warnings)
         progress = Progress(record.code_of(spec, options), guard.messages)
         task = make_task(data, labels, protocol, device, spec.told)
-        scored = scored_parts(data, protocol, device)
+        scored = scored_parts(data, geometry_of(spec), device)
         helpers = HelperNetworks(spec, options, store, listener)
         if needs_estimate(spec):
             # A constructor may read the rate, so it is estimated before there is a method.

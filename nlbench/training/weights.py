@@ -59,6 +59,7 @@ def save_weights(
         "std": list(info.std),
         "resize": protocol.resize,
         "crop": protocol.crop,
+        "scaled": bool(spec.decoding),
         "grey_bits": files.grey_bits if isinstance(files, ImageFiles) else 0,
         "test_accuracy": accuracies(probs, test.labels)["accuracy"],
         "networks": [_on_cpu(network.state_dict()) for network in networks],
@@ -159,12 +160,14 @@ def load_trained(store: Store, key: str) -> Trained:
         name="", title="", num_classes=content["num_classes"], num_train=0, num_test=0, shape=(),
         mean=tuple(content["mean"]), std=tuple(content["std"]),
     )  # fmt: skip
+    # Weights that were saved before there was another way to decode have no such value.
+    scaled = bool(content.get("scaled", False))
     return Trained(
         tuple(content["class_names"]),
         tuple(networks),
         content["test_accuracy"],
         info,
-        Geometry(content["resize"], content["crop"], content["grey_bits"]),
+        Geometry(content["resize"], content["crop"], content["grey_bits"], scaled),
     )
 
 

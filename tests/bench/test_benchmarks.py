@@ -2,6 +2,8 @@
 
 import re
 
+import decode
+import numpy as np
 import parts
 import pytest
 import scaling
@@ -13,6 +15,7 @@ from torch import nn
 
 from nlbench import hardware, registry
 from nlbench.build import build_method
+from nlbench.data import decode as decoding
 from nlbench.method import Batch, Task
 from nlbench.plan import protocol as protocols
 
@@ -183,3 +186,26 @@ def test_strong_views_are_measured_both_ways():
         found = strong.measure(kind, images, draws, rounds=1)
         assert [len(values) for values in found.values()] == [1, 1, 1]
         assert min(found["one pass, float32"]) > min(found["one by one, float32"]) > 0
+
+
+@pytest.mark.parametrize("size", [(400, 300), (300, 401), (800, 600)])
+def test_exact_decoding_gives_the_pixels_of_before(tmp_path, size):
+    """The benchmark has what nlbench did before it had another way to decode."""
+    paths = decode.write(tmp_path, size, 4)
+    draws = np.random.default_rng(0).random((4, 3), np.float32)
+    wanted = decode.before(paths, draws, 227)
+    np.testing.assert_array_equal(decode.by_torchvision(paths, draws, 227), wanted)
+    exact = decoding.decode(paths, decoding.Geometry(256, 227), draws)
+    np.testing.assert_array_equal(exact, wanted)
+    assert len({image.tobytes() for image in exact}) == 4
+
+
+def test_the_benchmark_of_decoding_prints_each_way(tmp_path):
+    paths = decode.write(tmp_path, (400, 300), 2)
+    draws = np.random.default_rng(0).random((2, 2, 3), np.float32)
+    for ways, drawn in ((decode.ways(224), draws[0]), (decode.ways_of_two(224), draws)):
+        speeds = decode.measure(ways, paths, drawn, rounds=1)
+        lines = list(decode.rows("what", speeds))
+        assert len(lines) == len(ways)
+        assert lines[0].startswith("| what | before |")
+        assert lines[0].endswith("| 1.00 | 1.00 to 1.00 |")

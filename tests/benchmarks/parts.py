@@ -22,9 +22,13 @@ from nlbench.training.network import Network
 # The seconds of a part leave out those of the parts inside it.
 PLACES: tuple[tuple[str, Any, str], ...] = (
     ("augment", Images, "augmented"),
+    ("augment", Images, "strong"),
     ("forward", Network, "replay"),
+    # Methods with their own steps call the network.
+    ("forward", Network, "forward"),
     ("backward", torch.Tensor, "backward"),
     ("optimiser", torch.optim.SGD, "step"),
+    ("optimiser", torch.optim.Adam, "step"),
     ("optimiser", torch.optim.Optimizer, "zero_grad"),
     ("loss", ops, "elr_step"),
     ("other", train, "train_epoch"),
@@ -49,7 +53,7 @@ class Clock:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Time the training epochs of ELR within it, but not evaluation or other threads' work."""
+        """Time the training epochs within it, but not evaluation or other threads' work."""
         with contextlib.ExitStack() as stack:
             for part, owner, name in PLACES:
                 timed = self._timed(part, getattr(owner, name))

@@ -110,6 +110,8 @@ def start(sources: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, *arguments],
         env={**os.environ, "PYTHONPATH": str(sources)},
+        # Python would import from the working directory first, which may hold other sources.
+        cwd=tempfile.gettempdir(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -51,7 +51,7 @@ def test_a_table_imports_the_distributions_of_its_p_values_and_no_more(place, tr
 
 def test_a_suite_that_is_checked_needs_torch_and_no_other_package_for_numbers(place):
     # Its methods are built, and its network. Where there is no bar to show, rich is not needed.
-    assert imported_by("run", "trial.yaml", "--dry-run") == {"PIL", "torch"}
+    assert imported_by("run", "trial.yaml", "--dry-run") == {"torch"}
 
 
 def seconds(*words):

@@ -1,7 +1,5 @@
 """Defects of losses, parameters, memories and devices: each is found by its own check."""
 
-import re
-
 import pytest
 from written_methods import (
     CE,
@@ -14,6 +12,7 @@ from written_methods import (
     loss,
     members,
     predict,
+    require_found,
     step,
     write,
 )
@@ -204,10 +203,7 @@ BROKEN = {
 @pytest.mark.parametrize("defect", BROKEN)
 def test_a_defect_is_found_by_its_own_check(tmp_path, defect):
     body, name, says = BROKEN[defect]
-    found = failures(write(tmp_path, body), only=[name])
-    assert set(found) == {name}, found
-    for pattern in says:
-        assert re.search(pattern, found[name]), found[name]
+    require_found(write(tmp_path, body), name, says)
 
 
 @pytest.mark.nightly

@@ -188,6 +188,13 @@ int strong_views() {
     launch_strong(gpu, 0x123456789ABCDEF0 + count, flags);
     strong_cpu(cpu.batch(0x123456789ABCDEF0 + count), 1);
     if (gpu.pictures.out != cpu.pictures.out) fail("views differ", of.pictures);
+    // Blocks run one after another here, so that only an untouched part shows a shared one.
+    const size_t part = gpu.scratch.size() / of.pictures.B;
+    for (size_t b = 0; part != 0 && b < size_t(of.pictures.B); ++b) {
+      const auto begin = gpu.scratch.begin() + b * part;
+      if (std::count(begin, begin + part / 2, 0) == int64_t(part / 2))
+        fail("a block has no scratch of its own", of.pictures);
+    }
     if (flags[kStrongFlag] != 0) fail("a mark without a fault", of.pictures);
     strong_cpu(other.batch(0x123456789ABCDEF0), 1);
     if (count > 0 && of.pictures.H > 9 && other.pictures.out == cpu.pictures.out)

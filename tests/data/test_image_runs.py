@@ -20,6 +20,7 @@ from nlbench.errors import SuiteError
 from nlbench.results import table as tables
 from nlbench.training import epoch as epoch_
 from nlbench.training import images
+from nlbench.training.weights import load_trained
 
 SMALL = {
     "model": "cnn3", "weights": "", "resize": 18, "crop": 16, "batch_size": 8, "epochs": 2,
@@ -640,3 +641,26 @@ def test_images_that_vanish_between_two_runs(tmp_path):
     sw.run()
     (record,) = sw.failures()
     assert "no 4, ñ.jpg: there is no such image" in record.error["message"]
+
+
+# --- Scaled decoding ------------------------------------------------------------------------------
+
+
+def test_a_run_decodes_as_its_record_and_its_weights_say(tmp_path, clothing):
+    """The pictures are 24 x 20, so that half their sides are enough."""
+    found = {}
+    for exact in (False, True):
+        sw = sweep(tmp_path, "clothing1m", ["ce"], resize=10, crop=8, exact_decode=exact)
+        record = records(sw, save_weights=True)["ce"]
+        assert record.spec.get("decoding") == (None if exact else 2)
+        assert "exact_decode" not in record.spec["protocol"]
+
+        folder = sw.store.run_dir(record.key)
+        content = torch.load(folder / "weights.pt", weights_only=True)
+        assert content["scaled"] is not exact
+        assert load_trained(sw.store, record.key)._geometry.scaled is not exact
+        with np.load(folder / "predictions.npz") as file:
+            found[exact] = file["test_probs"]
+
+    assert found[False].shape == found[True].shape
+    assert (found[False] != found[True]).any()

@@ -85,6 +85,18 @@ def test_an_identity_has_the_version_of_strong_views_where_they_are_used():
     assert rebuild(SPEC.identity()).strong_views == 0
 
 
+def test_an_identity_has_the_version_of_decoding_where_pictures_are_scaled():
+    """Exact decoding keeps the keys that runs had before there was another one."""
+    exact = replace(SPEC, **by(exact_decode=True))
+    assert exact.identity() == SPEC.identity()
+
+    scaled = replace(SPEC, decoding=2)
+    assert scaled.identity() == {**SPEC.identity(), "decoding": 2}
+    assert scaled.key != key()
+    assert rebuild(scaled.identity()) == replace(scaled, row="elr")
+    assert rebuild(SPEC.identity()).decoding == 0
+
+
 def test_what_cannot_change_a_result_is_not_in_the_key():
     assert key(params={"lam": 3.0, "beta": 0.7}) == key()
     assert key(row="another name") == key()

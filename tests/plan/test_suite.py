@@ -472,6 +472,29 @@ def test_runs_that_use_strong_views_of_images_have_their_version_in_the_key(plan
     assert not any("strong_views" in spec.identity() for spec in plan(Path("digits-all")).specs)
 
 
+def test_only_runs_on_resized_image_files_have_the_version_of_decoding_in_the_key(
+    plan, without_data
+):
+    """Suites as published read images as their authors do, and all others keep their keys."""
+    for name, wanted in (
+        ("clothing1m", 2),
+        ("webvision", 2),
+        ("clothing1m-published", None),
+        ("webvision-published", None),
+        ("animal10n", None),
+        ("cifar10n", None),
+        ("digits-all", None),
+    ):
+        for spec in plan(Path(name)).specs:
+            assert spec.identity().get("decoding") == wanted, name
+            assert "exact_decode" not in spec.identity()["protocol"]
+
+    changes = {"exact_decode": True}, {"resize": 0}
+    for settings in changes:
+        specs = plan(Path("clothing1m"), settings=settings).specs
+        assert not any("decoding" in spec.identity() for spec in specs)
+
+
 def test_dividemix_as_published_penalises_confidence_where_its_authors_do(plan, without_data):
     penalised = {
         "cifar10n-published": True,

@@ -21,11 +21,6 @@ class Written:
 
 
 @pytest.fixture(scope="session")
-def browser():
-    yield from chromium.started()
-
-
-@pytest.fixture(scope="session")
 def axe():
     return chromium.axe_source()
 

@@ -451,6 +451,9 @@ def test_tests_and_the_error_of_the_test_set_are_named_once_for_all_conditions(s
     plan = suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))
     # elr minus ce is the same for every seed.
     assert flat(render(store, plan)).endswith("- p: paired t test over seeds.")
+    only = {row: of * 2 for row, of in APART.items() if row != "gce"}
+    same = flat(render(store, suite(store, only, (("Digits", 0.2), ("Digits", 0.4)))))
+    assert same.endswith("it needs differences that are not all the same.")
 
     values["elr"] = [[0.901, 0.912, 0.903, 0.907, 0.909]] * 2
     plan = suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))
@@ -482,5 +485,5 @@ def test_tests_and_the_error_of_the_test_set_are_named_once_for_all_conditions(s
 def test_one_seed_has_no_p_values_and_says_so(store):
     values = {row: [of[0][:1]] * 2 for row, of in APART.items()}
     text = flat(render(store, suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))))
-    assert "p: paired t test over seeds; it needs two seeds that both rows have, and" in text
+    assert "p: paired t test over seeds; it needs two seeds that both rows have." in text
     assert "told apart by" not in text

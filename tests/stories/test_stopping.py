@@ -241,12 +241,17 @@ def test_a_budget_stops_in_time_and_says_that_there_is_more_to_do(tmp_path):
     folder = tmp_path / "stopped"
     write_suite(folder, "dividemix", seeds=range(3))
     statuses = []
+    budget = 15
     for _ in range(40):
         began = time.monotonic()
-        process = start(folder, "--budget", "15s")
-        err = process.communicate(timeout=120)[1]
+        process = start(folder, "--budget", f"{budget}s")
+        err = process.communicate(timeout=300)[1]
         # The tests' own machine may be slow to start a process.
-        assert time.monotonic() - began < 18
+        assert time.monotonic() - began < budget + 3
+        # It may be so slow that nothing can be trained in that time. Then the message is right.
+        if process.returncode == 2 and "give --budget more time" in err and budget < 100:
+            budget *= 2
+            continue
         statuses.append(process.returncode)
         if process.returncode != 75:
             break

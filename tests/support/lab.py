@@ -1,6 +1,7 @@
 """A small laboratory for methods: a task, a run on numbers in place of images, and training."""
 
 import copy
+import functools
 import io
 
 import torch
@@ -69,6 +70,10 @@ class Examples:
 
     def request(self, index, draws):
         return lambda: self.augmented(index, draws)
+
+    def request_views(self, index, draws, strong):
+        plain = [self.request(index, view) for view in draws]
+        return plain, [functools.partial(self.strong, index, *view) for view in strong]
 
     def augmented(self, index, draws):
         return self.rows[index] + 0.1 * draws[index]

@@ -43,6 +43,40 @@ def write_image(
     return path
 
 
+# ---- Pictures that are to be turned --------------------------------------------------------------
+
+
+def turned(pixels, orientation):
+    """Return pixels (H, W, 3) as they must be stored so that `orientation` shows `pixels`."""
+    # The definition of EXIF: where row 0 and column 0 of the stored pixels lie in the shown ones.
+    stored = {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2),
+        6: pixels[:, ::-1].transpose(1, 0, 2),
+        7: pixels[::-1, ::-1].transpose(1, 0, 2),
+        8: pixels[::-1].transpose(1, 0, 2),
+    }
+    return np.ascontiguousarray(stored[orientation])
+
+
+def shown_pixels():
+    """Return (16, 24, 3) uint8 whose corners are red, green, blue and white."""
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :12, 0] = pixels[:8, 12:, 1] = pixels[8:, :12, 2] = 255
+    pixels[8:, 12:] = 255
+    return pixels
+
+
+def oriented(value):
+    """Return EXIF data with this orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
 def encoded(label: int, number: int, form: str = "PNG") -> bytes:
     """Return the bytes of an image file in a class's colour."""
     buffer = io.BytesIO()

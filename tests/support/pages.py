@@ -3,6 +3,7 @@
 Files are written, commands are run, and their outputs are compared with those on the page.
 """
 
+import difflib
 import os
 import re
 import shutil
@@ -152,9 +153,11 @@ def follow(page: Path, place: Path, call: Shell) -> None:
             assert "Traceback" not in done.stderr, done.stderr
             printed = done.stderr if refused else done.stdout
         elif block.kind == "text" and block.mark == "figures":
-            assert table_frame(printed) == table_frame(block.text)
+            found, expected = table_frame(printed), table_frame(block.text)
+            assert found == expected, "\n".join(difflib.unified_diff(expected, found, lineterm=""))
         elif block.kind == "text":
-            assert plain(printed) == plain(block.text)
+            found, expected = plain(printed).splitlines(), plain(block.text).splitlines()
+            assert found == expected, "\n".join(difflib.unified_diff(expected, found, lineterm=""))
         elif block.kind == "diff":
             apply(block, place)
         else:

@@ -1,5 +1,6 @@
 """Write method files for tests of `nlbench check`, from parts of a class as text."""
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -109,6 +110,15 @@ def failures(path: Path | str, **more) -> dict[str, str]:
         if result.status == "FAIL":
             messages[result.name] = result.message
     return messages
+
+
+def require_found(path, name, says):
+    """Fail unless the check `name`, run alone, fails and says what fits each of these patterns."""
+    __tracebackhide__ = True
+    found = failures(path, only=[name])
+    assert set(found) == {name}, found
+    for pattern in says:
+        assert re.search(pattern, found[name]), found[name]
 
 
 def complaints(results: list[runner.Result]) -> list[str]:

@@ -11,11 +11,6 @@ pytestmark = pytest.mark.story
 
 
 @pytest.fixture(scope="module")
-def browser():
-    yield from chromium.started()
-
-
-@pytest.fixture(scope="module")
 def written(tmp_path_factory):
     place = tmp_path_factory.mktemp("page")
     arrays = arrays_of(range(8))

@@ -272,18 +272,20 @@ def test_tasks_that_begin_together_use_one_new_database(tmp_path):
     assert [channel.trouble for channel in channels] == ["", "", ""]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("sqlalchemy") is not None, reason="databases can be used here"
-)
 @needs("mlflow")
-def test_a_database_without_the_whole_package_names_the_fix(tmp_path):
-    from nlbench.errors import UserError
+def test_a_database_without_the_whole_package_names_the_fix(tmp_path, monkeypatch):
+    import mlflow
 
-    channel = channel_of(f"mlflow:sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
-    channel.start()
+    from nlbench.errors import UserError
+    from nlbench.watching.loggers import mlflow as logger
+
+    def refused(address):
+        raise ModuleNotFoundError("No module named 'sqlalchemy'")
+
+    monkeypatch.setattr(mlflow, "MlflowClient", refused)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'nlbench\[mlflow\]'"):
-        channel.wait_until_open()
-    channel.close(10)
+        logger.MLflow(f"sqlite:///{tmp_path / 'mlflow.db'}", "tests")
 
 
 @pytest.mark.story

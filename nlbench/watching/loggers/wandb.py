@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,10 +54,13 @@ class Wandb:
         self._runs: dict[str, Any] = {}
         # Of each run, the first epoch that was not sent yet.
         self._next: dict[str, int] = {}
+        # Of each run, the second in which it had begun last.
+        self._begun: dict[str, int] = {}
 
     def begin(self, run: WatchedRun, fresh: bool) -> Collection[int]:
         """See Logger."""
         self._finish(run, 0)
+        self._wait_for_another_second(run)
         opened = self._wandb.init(
             project=self._project,
             id=run.key,
@@ -71,6 +75,7 @@ class Wandb:
             reinit="create_new",
             settings=self._settings(),
         )
+        self._begun[run.key] = int(time.time())
         self._runs[run.key] = opened
         # Steps must rise. A server knows how far it has come; offline nobody does.
         done = 0 if fresh else max(opened.step, self._noted(run))
@@ -105,6 +110,15 @@ class Wandb:
         opened = self._runs.pop(run.key, None)
         if opened is not None:
             opened.finish(exit_code=status)
+
+    def _wait_for_another_second(self, run: WatchedRun) -> None:
+        """Wait until a folder of this run has another name than the one before.
+
+        The folder is named by the second and the run. A run that begins twice in one second would
+        write over its own first file.
+        """
+        while int(time.time()) == self._begun.get(run.key):
+            time.sleep(0.01)
 
     def _settings(self) -> Any:
         """Return settings by which only what nlbench logs is sent: no code, no printed lines."""
