@@ -28,25 +28,25 @@ def plain_weights(losses, m, percent, gamma):
 
 
 def test_a_whole_training_equals_a_plain_one():
-    # Three steps an epoch, ten epochs: every phase of the curriculum and of the dropout.
-    task = make_task(N=40, C=4, epochs=10)
+    # Three steps an epoch, six epochs. Curriculum and dropout change in the middle of an epoch.
+    task = make_task(N=40, C=4, epochs=6)
     network = lab.small_network(task).double()
     plain = copy.deepcopy(network)
     run = in_float64(lab.make_run(task, networks=[network], lr=0.05))
     method = MentorNet(task, gamma=0.5, percentile=0.6, decay=0.8)
     method.double()
     stays = []
-    for epoch in range(10):
+    for epoch in range(6):
         run.begin_epoch(epoch)
         stays += [stay.tolist() for _, stay, _ in method.batches(run, epoch)]
 
     method.prepare(run)
     m, at, velocity = 0.0, 0, [torch.zeros_like(p) for p in plain.parameters()]
     used = set()
-    for epoch in range(10):
+    for epoch in range(6):
         train(method, run, [epoch])
         for step, index in enumerate(run.order().split(16)):
-            percent = math.floor(100 * (3 * epoch + step) / 30 + 1e-9)
+            percent = math.floor(100 * (3 * epoch + step) / 18 + 1e-9)
             z = plain(run.batch(index).images)
             losses = []
             for b, y in enumerate(task.labels[index].tolist()):
@@ -117,6 +117,13 @@ def test_the_threshold_moves_from_zero():
     for expected in (4.0, 6.0, 7.0):
         method.weights(losses, 0)
         assert float(method.threshold) == pytest.approx(expected)
+
+
+def test_the_percentile_is_the_nearest_rank():
+    method = MentorNet(make_task(), percentile=0.4, decay=0.0)
+    method.weights(torch.arange(1.0, 11.0), 0)
+    # 0.4 of the nine steps from the lowest to the highest of ten losses is 3.6.
+    assert float(method.threshold) == 5.0
 
 
 def test_what_begins_when():
