@@ -2,7 +2,7 @@
 
 The loss of an example is its cross entropy l times a weight v. With e, the share of the training
 that is over, in whole percent:
-- e < 18: v is 1;
+- e <= 18: v is 1;
 - then v is 1 where l <= m, else 0 (self-paced learning);
 - e >= 90: v = 1 - (l - m) / gamma, clipped to [0, 1] (SPCL).
 m is a running percentile of the losses: in each step m <- decay * m + (1 - decay) * the percentile
@@ -12,11 +12,13 @@ all of its examples, also those of weight 0. No gradient passes through v.
 
 The authors train a small network, the mentor, to give these weights from (l, l - m, e). PD is known
 in closed form, so here it is computed and no mentor is needed. Curriculum and constants are those
-of the authors' code, google/mentornet. Differences from that code:
-- Their student's weight-decay term sum(v) / B has no gradient and is left out. So is the label
-  embedding of the mentor, which always gets label 0.
-- Their student program fixes e at 18 after the burn-in unless told otherwise. Here e goes on, as
-  the curriculum that their mentor is trained on has it.
+of the authors' code, google/mentornet. Its "epochs" are percents, too: e is 100 * step / steps,
+rounded down. So 18, 90 and 17 are their shares in a training of any length. With their option
+fixed_epoch_after_burn_in e would stay at 18; it is off by default, and their commands switch it on
+for MentorNet DD alone. Differences from that code:
+- Their weight decay is multiplied by the mean weight of the batch. Here it is the protocol's, which
+  is the same for all methods.
+- The label embedding of the mentor, which always gets label 0, is left out.
 - MentorNet DD, which learns its weights from clean labels, is left out.
 - The percentile is the nearest rank, as TensorFlow 1's default.
 """
@@ -31,7 +33,7 @@ from torch.nn import functional as F
 from nlbench.method import Batch, Method, Run, Task
 from nlbench.ops.mixmatch import on_device
 
-# Authors' code: the percents of the training at which the curriculum changes.
+# Authors' code, in percent of the training: the last at which all weights are 1, the first of SPCL.
 BURN_IN, SPCL = 18, 90
 
 
@@ -69,7 +71,7 @@ class MentorNet(Method):
         self.percentile, self.decay, self.gamma = percentile, decay, gamma
         self.early_dropout, self.late_dropout = early_dropout, late_dropout
         self.dropout_percent = round(100 * dropout_share)
-        self.begins = {"the curriculum": math.ceil(BURN_IN * task.epochs / 100)}
+        self.begins = {"the curriculum": math.ceil((BURN_IN + 1) * task.epochs / 100)}
         self.register_buffer("threshold", torch.zeros(()))
 
     def batches(self, run: Run, epoch: int) -> Iterator[tuple[Batch, Tensor, int]]:
@@ -107,7 +109,7 @@ class MentorNet(Method):
         self.threshold.mul_(self.decay).add_((1 - self.decay) * quantile)
 
         above = losses - self.threshold
-        if percent < BURN_IN:
+        if percent <= BURN_IN:
             return torch.ones_like(losses)
         if percent < SPCL:
             return (above <= 0).to(losses.dtype)

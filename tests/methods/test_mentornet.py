@@ -18,7 +18,7 @@ def plain_weights(losses, m, percent, gamma):
     """Return the curriculum's weights of a list of losses."""
     weights = []
     for loss in losses:
-        if percent < 18:
+        if percent <= 18:
             weights.append(1.0)
         elif percent < 90:
             weights.append(1.0 if loss <= m else 0.0)
@@ -33,7 +33,7 @@ def test_a_whole_training_equals_a_plain_one():
     network = lab.small_network(task).double()
     plain = copy.deepcopy(network)
     run = in_float64(lab.make_run(task, networks=[network], lr=0.05))
-    method = MentorNet(task, gamma=0.5, percentile=0.6, decay=0.8)
+    method = MentorNet(task, gamma=4.0, percentile=0.6, decay=0.8)
     method.double()
     stays = []
     for epoch in range(6):
@@ -53,7 +53,7 @@ def test_a_whole_training_equals_a_plain_one():
                 losses.append(torch.log(torch.exp(z[b]).sum()) - z[b, y])
             values = [loss.item() for loss in losses]
             m = 0.8 * m + 0.2 * np.percentile(values, 60, method="nearest")
-            weights = plain_weights(values, m, percent, 0.5)
+            weights = plain_weights(values, m, percent, 4.0)
             used |= set(weights)
             total = sum(
                 loss * w for loss, w, stay in zip(losses, weights, stays[at], strict=True) if stay
@@ -96,8 +96,8 @@ def test_one_example_stays_at_least():
 @pytest.mark.parametrize(
     ("percent", "expected"),
     [
-        (17, [1, 1, 1, 1, 1]),
-        (18, [1, 1, 1, 0, 0]),
+        (18, [1, 1, 1, 1, 1]),
+        (19, [1, 1, 1, 0, 0]),
         (89, [1, 1, 1, 0, 0]),
         (90, [1, 1, 1, 0.75, 0]),
         (99, [1, 1, 1, 0.75, 0]),
@@ -127,5 +127,5 @@ def test_the_percentile_is_the_nearest_rank():
 
 
 def test_what_begins_when():
-    assert MentorNet(make_task(epochs=100)).begins == {"the curriculum": 18}
+    assert MentorNet(make_task(epochs=100)).begins == {"the curriculum": 19}
     assert MentorNet(make_task(epochs=40)).begins == {"the curriculum": 8}
