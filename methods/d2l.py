@@ -28,10 +28,11 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
+from nlbench.ops.features import keeping_features
 
 # Authors' code.
 WINDOW, DEVIATIONS = 5, 2.0
@@ -125,17 +126,8 @@ def features(run: Run, index: Tensor) -> Tensor:
 
     Of a network without one: its outputs.
     """
-    network = run.networks[0]
-    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        return run.predict_train(network, index)
-
-    kept: list[Tensor] = []
-    handle = linear[-1].register_forward_pre_hook(lambda module, args: kept.append(args[0]))
-    try:
-        run.predict_train(network, index)
-    finally:
-        handle.remove()
+    with keeping_features(run.networks[0]) as kept:
+        run.predict_train(run.networks[0], index)
     return torch.cat([x.detach().flatten(1) for x in kept])
 
 

@@ -214,7 +214,7 @@ class Run(abc.ABC):
     def optimise(
         self,
         params: Iterable[Any],
-        factory: Callable[[Iterable[Any]], torch.optim.Optimizer],
+        factory: Callable[[Iterable[Any]], torch.optim.Optimizer] | None,
         name: str,
         schedule: Schedule | None = None,
     ) -> torch.optim.Optimizer:
@@ -229,6 +229,7 @@ class Run(abc.ABC):
         trained one after the other each follow the whole schedule.
 
         Args:
+            factory: None for the protocol's optimiser, as the networks have it.
             schedule: maps the position in epochs to a factor on the learning rates that `factory`
                 set. Default: the protocol's schedule.
         """

@@ -161,7 +161,7 @@ class Watch:
 
         def optimise(
             params: Iterable[Any],
-            factory: Callable[[Iterable[Any]], torch.optim.Optimizer],
+            factory: Callable[[Iterable[Any]], torch.optim.Optimizer] | None,
             name: str,
             schedule: Schedule | None = None,
         ) -> torch.optim.Optimizer:

@@ -6,6 +6,7 @@ from the unlabelled ones. Formulas as in Li, Socher & Hoi, ICLR 2020, arXiv:2002
 authors' code, LiJunnan1992/DivideMix.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -94,6 +95,29 @@ def cycle(index: Tensor, size: int, rng: np.random.Generator) -> Iterator[Tensor
     while True:
         yield from chunks(index, size)
         index = index[permutation(len(index), rng, index.device)]
+
+
+def balanced(index: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return the examples at `index` (n,), each class repeated up to the largest, in random order.
+
+    Where the largest class is no multiple of a class, members of that class are left out of its
+    last repeats at random.
+
+    Args:
+        index: on the host.
+        labels: (n,) int64, of these examples, on the host.
+    """
+    groups = [index[labels == c] for c in labels.unique()]
+    most = max(len(group) for group in groups)
+
+    rows = []
+    for group in groups:
+        repeated = group.repeat(math.ceil(most / len(group)))
+        last = repeated[-most:][torch.from_numpy(rng.permutation(most))]
+        rows.append(torch.cat([repeated[:-most], last])[:most])
+
+    every = torch.cat(rows)
+    return every[torch.from_numpy(rng.permutation(len(every)))]
 
 
 # ---- Random numbers ------------------------------------------------------------------------------

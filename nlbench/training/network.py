@@ -73,7 +73,9 @@ class Network(nn.Module):
         # Images and not calls: a call with half a batch costs half as much.
         if self.passes.active:
             self.passes.images += len(images)
-        apply = _compiled() if self.compiled and self._is_step(images) else _plain
+        # Code that was compiled without hooks would not call them.
+        compiles = self.compiled and self._is_step(images) and not has_hooks(self.body)
+        apply = _compiled() if compiles else _plain
         return _logits(apply, self.body, self.precision, images, cache=not self._graph.in_whole)
 
     def replay(self, images: Tensor) -> Tensor:
@@ -162,11 +164,8 @@ def relied_on(network: Network) -> tuple[object, ...]:
     replay would not call, or one that is frozen.
     """
     modules, weights = [*network.modules()], [*network.parameters()]
-    for module in modules:
-        if module._forward_hooks or module._forward_pre_hooks:
-            return ()
-        if module._backward_hooks or module._backward_pre_hooks:
-            return ()
+    if has_hooks(network):
+        return ()
     if any(weight._backward_hooks for weight in weights):
         return ()
     if not any(weight.requires_grad for weight in weights):
@@ -179,6 +178,16 @@ def relied_on(network: Network) -> tuple[object, ...]:
         found.append((id(tensor), tensor.data_ptr(), tensor.requires_grad))
     found += [module.training for module in modules]
     return tuple(found)
+
+
+def has_hooks(network: nn.Module) -> bool:
+    """Return whether a hook of a method, or of anybody else, looks at a module of the network."""
+    for module in network.modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            return True
+        if module._backward_hooks or module._backward_pre_hooks:
+            return True
+    return False
 
 
 # ---- Forward passes -----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Methods see it through the interface `method.Run`; the rest of it is for nlbench
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -200,10 +201,16 @@ class RunState(Run):
     def optimise(
         self,
         params: Iterable[Any],
-        factory: Callable[[Iterable[Any]], torch.optim.Optimizer],
+        factory: Callable[[Iterable[Any]], torch.optim.Optimizer] | None,
         name: str,
         schedule: Schedule | None = None,
     ) -> torch.optim.Optimizer:
+        if factory is None:
+            # The first network's optimiser is the protocol's. Its defaults are the arguments that
+            # it was made with.
+            first = self.optimisers["network0"]
+            kind: Callable[..., torch.optim.Optimizer] = type(first)
+            factory = functools.partial(kind, **first.defaults)
         optimiser = factory(params)
         if name in self.optimisers:
             self.replaced.add(name)

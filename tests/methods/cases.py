@@ -265,6 +265,14 @@ SETTINGS = [
     Case("peer", {"ramp": "cifar100-sparse"}),
     pes(),
     pes(renew="stage"),
+    Case(
+        "pls",
+        {"threshold": 0.5},
+        {"N": 50, "C": 4, "epochs": 8},
+        images=hinted,
+        reached=lambda m: m.noisy.any() and m.weights.min() < 0.5,
+    ),
+    Case("pls", {"warmup_share": 0.0}, epoch_size=20),
     Case("sam", {"base": "gce", "adaptive": True, "rho": 2.0}),
     Case("sam", {"base": "selc"}, reached=moved),
     Case("sat", reached=moved),
@@ -274,6 +282,15 @@ SETTINGS = [
     Case("sl", {"alpha": 6.0, "beta": 0.1, "log_zero": -4.0}),
     Case("sop", reached=learnt_noise),
     Case("sop-plus", reached=learnt_noise),
+    Case(
+        "ssr",
+        {"k": 10, "theta_r": 0.6},
+        {"N": 50, "C": 4},
+        images=hinted,
+        reached=lambda m: 2 <= m.clean.sum() <= 48 and (m.corrected != m.task.labels).any(),
+    ),
+    Case("ssr", {"lam": 1.0, "k": 10}, reached=lambda m: 2 <= m.clean.sum() <= 38),
+    Case("ssr", {"lam": 1.0, "k": 5}, epoch_size=20),
     Case("volminnet", {"T_optimiser": "adam"}),
 ]
 
@@ -335,12 +352,14 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "peer": ((), 1),
     "pencil": ((), 1),
     "pes": ((), 1),
+    "pls": ((), 1),
     "sam": ((), 1),
     "sat": ((), 1),
     "selc": ((), 1),
     "sl": ((), 1),
     "sop": ((), 1),
     "sop-plus": ((), 1),
+    "ssr": ((), 1),
     "t-revision": ((), 1),
     "volminnet": ((), 1),
 }
@@ -349,7 +368,7 @@ NEVER_NEGATIVE = {
     "ael", "agce", "anl", "aul", "bootstrap", "cdr", "ce", "co-teaching", "co-teaching-plus",
     "disc", "ema", "ensemble", "eps-softmax", "forward", "gjs", "incv", "jocor", "joint-optim",
     "js", "logit-clip", "m-dyr", "mae", "mentornet", "mixup", "nce-agce", "nce-rce", "pencil",
-    "sam", "sat", "selc", "sl", "t-revision",
+    "pls", "sam", "sat", "selc", "sl", "t-revision",
 }  # fmt: skip
 
 # ---- Refused values ------------------------------------------------------------------------------
@@ -561,6 +580,14 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("ramp_share", 2.0, "in [0, 1]"),
         ("max_weight", 0.5, "finite and >= 1"),
     ],
+    "pls": [
+        ("threshold", 1.0, "in [0, 1)"),
+        ("threshold", -0.1, "in [0, 1)"),
+        ("sharpening", 0.0, "finite and above 0"),
+        ("temperature", 0.0, "finite and above 0"),
+        ("alpha", 0.0, "finite and above 0"),
+        ("warmup_share", 1.1, "in [0, 1]"),
+    ],
     "sam": [
         ("rho", -0.1, "finite and >= 0"),
     ],
@@ -586,6 +613,13 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("lr_v", -1.0, "finite and >= 0"),
         ("lam_consistency", -1.0, "finite and >= 0"),
         ("lam_balance", -1.0, "finite and >= 0"),
+    ],
+    "ssr": [
+        ("lam", -0.1, "finite and >= 0"),
+        ("theta_r", 1.1, "in [0, 1]"),
+        ("theta_s", -0.1, "in [0, 1]"),
+        ("k", 0, ">= 1"),
+        ("alpha", 0.0, "finite and above 0"),
     ],
     "t-revision": [
         ("warmup_share", 0.0, "finite and above 0"),

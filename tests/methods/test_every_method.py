@@ -287,7 +287,10 @@ def on_tables(case, tables, task):
     steps, take = [], run.backward_step
 
     def backward_step(loss, *names, **through):
-        take(loss, *names, **through)
+        # As in training, the backward pass is not under autocast. That would round the products of
+        # a head's layers, whatever the forward pass did.
+        with torch.autocast("cpu", enabled=False):
+            take(loss, *names, **through)
         grads = [p.grad.clone() for p in (*run.networks.parameters(),) if p.grad is not None]
         steps.append((loss.detach().clone(), grads))
 

@@ -462,6 +462,29 @@ def test_what_is_compiled_is_not_captured(captures, monkeypatch):
     assert captures == []
 
 
+def test_what_has_a_hook_is_not_compiled(monkeypatch):
+    """Code that was compiled for a network without hooks would not call them."""
+    used = []
+
+    def compiled(body, images):
+        used.append(body)
+        return body(images)
+
+    monkeypatch.setattr(network, "_compiled", lambda: compiled)
+    ours = Network(small_body(), "float32", Passes(), batch_size=8, compiled=True)
+    images, seen = torch.randn(8, 3, 8, 8), []
+    ours(images)
+    assert used == [ours.body]
+
+    layer = ours.body[-1]
+    handle = layer.register_forward_pre_hook(lambda module, args: seen.append(args))
+    ours(images)
+    assert len(used) == len(seen) == 1
+    handle.remove()
+    ours(images)
+    assert len(used) == 2
+
+
 def test_a_capture_leaves_the_random_generator_as_it_was(captures):
     ours, _ = graphed(nn.Sequential(nn.Dropout(), nn.Flatten(), nn.Linear(192, 5)))
     torch.manual_seed(4)
