@@ -1,6 +1,6 @@
 """Cross entropy with the given labels, the baseline. Wei et al., ICLR 2022, arXiv:2110.12088.
 
-As in the code of that paper, CIFAR-N. The log-softmax needs no clamp.
+As in the code of that paper, UCSC-REAL/cifar-10-100n. The log-softmax needs no clamp.
 """
 
 from collections.abc import Mapping

@@ -35,7 +35,7 @@ class GCE(Method):
         task: Task,
         # Truncated-Loss, every dataset. It says that it keeps the paper's values.
         q: float = 0.7,
-        truncate: bool = False,
+        truncate: bool = False,  # the paper's first form; true: its second
         k: float = 0.5,  # Truncated-Loss, every dataset
         # First refresh: epoch 40 of 120, CIFAR-10; CIFAR-100: 80 of 150.
         start_share: float = 1 / 3,

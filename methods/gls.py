@@ -8,9 +8,9 @@ For r < 0 the loss has no lower bound, so a negative training loss is expected. 
 that is certain of its label has the gradient r (Y - 1 / C). The logits grow until weight decay and
 the schedule stop them, or the run diverges, as it does from fresh weights if r is far below 0.
 
-This is the authors' direct training, with the protocol's optimiser. Left out is their other recipe:
-120 epochs of CE, then 100 epochs of GLS at a learning rate of 1e-6 from the checkpoint that was
-best on test data.
+This is the direct training of the authors' code, UCSC-REAL/negative-label-smoothing, with the
+protocol's optimiser. Left out is its other recipe: 120 epochs of CE, then 100 epochs of GLS at a
+learning rate of 1e-6 from the checkpoint that was best on test data.
 """
 
 import math

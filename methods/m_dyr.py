@@ -51,8 +51,8 @@ class MDYR(Method):
     def __init__(
         self,
         task: Task,
+        # The row of ELR's tables. All other values are from the authors' code and scripts.
         kind: Literal["m-dyr-h", "m-dyr-s", "md-dyr-sh"] = "m-dyr-h",
-        # All values are from the authors' code and scripts.
         alpha: float = 32.0,  # of Beta(alpha, alpha)
         reg: float = 1.0,
         warmup_share: float = 105 / 300,

@@ -51,6 +51,7 @@ class PENCIL(Method):
         first_share: float = 70 / 320,
         # Authors' code, CIFAR-10: from epoch 70 to epoch 200.
         second_share: float = 130 / 320,
+        # Authors' code; the values above belong to it.
         compatibility: Literal["code", "paper"] = "code",
     ):
         super().__init__(task)

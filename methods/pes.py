@@ -7,7 +7,7 @@ Late layers memorise wrong labels sooner than early ones. The training therefore
 3. MixMatch (nlbench.ops.mixmatch) in all other epochs. Each keeps the examples whose label the
    network predicts and learns from them by class-balanced cross entropy. The others are unlabelled:
    their loss is lambda_u times the squared error to the sharpened mean prediction of two views.
-   Batches are shared between both kinds as in the authors' PES_semi.py.
+   Batches are shared between both kinds as in the authors' code, tmllab/PES, PES_semi.py.
 
 `renew` names the late layers. With "classifier" it is the last part of the network that has
 weights; with "stage" also the last stage. A part is a block or layer of the network, and the last

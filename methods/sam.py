@@ -54,10 +54,11 @@ class SAM(Method):
     def __init__(
         self,
         task: Task,
+        # Ours: the loss of the baseline.
         base: Literal["ce", "gce", "mae", "nce-rce", "agce", "sl", "elr", "selc"] = "ce",
         # SAM's paper and davda54/sam; the latter advises 2 with `adaptive`.
         rho: float = 0.05,
-        adaptive: bool = False,
+        adaptive: bool = False,  # SAM's paper; true: ASAM's
     ):
         super().__init__(task)
         if base not in BASES:

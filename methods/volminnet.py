@@ -5,8 +5,9 @@ that explain the noisy labels, the second term prefers the one whose rows span t
 so no anchor points are needed. The network predicts by p, not by p T.
 
 T is the identity plus sigmoid(W) off the diagonal, with each row divided by its sum. That is the
-softmax of log sigmoid(W) with a diagonal of 0, so everything stays in logarithms. (The authors'
-code takes the log of a product of softmax outputs, which is infinite where they are 0.)
+softmax of log sigmoid(W) with a diagonal of 0, so everything stays in logarithms. The authors'
+code, xuefeng-li1/Provably-end-to-end-label-noise-learning-without-anchor-points, takes the log of a
+product of softmax outputs instead, which is infinite where they are 0.
 
 The network keeps the protocol's optimiser. T has the authors' optimiser, whose learning rate drops
 at the same shares of the training as theirs. They choose the epoch by the noisy validation part;
@@ -37,7 +38,7 @@ class VolMinNet(Method):
         T_momentum: float = 0.9,
         # Authors' code, both datasets. T_lr is multiplied by 0.1 here, and again at the second.
         first_drop_share: float = 30 / 80,
-        second_drop_share: float = 60 / 80,
+        second_drop_share: float = 60 / 80,  # authors' code, both datasets
     ):
         super().__init__(task)
         if not 0 <= lam < math.inf:

@@ -358,6 +358,17 @@ def _refuse_no_task(parameters: list[inspect.Parameter], hints: dict[str, Any], 
         )
 
 
+def beside_methods(name: str) -> Path:
+    """Return the path of a file about the shipped methods, which lies in their folder.
+
+    Raises: FileNotFoundError for an installation without it.
+    """
+    for folder in _folder("methods"):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"this installation of nlbench lacks methods/{name}")
+
+
 def first_line(path: Path, function: str = "") -> str:
     """Return the first docstring line of a Python file, or of one function in it.
 

@@ -86,7 +86,7 @@ MAY = {
     "": {"api", "reproduction", "errors"},
     "cli": {"api", "reproduction", "executors", "conformance", "bench", "results", "plan", "data"}
     | {"figures", "report", "suspects", "registry", "build", "models", "ops", "errors", "hardware"}
-    | {"child", "watching"},
+    | {"child", "watching", "trust"},
     "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"}
     | {"watching"},
     "reproduction": {"executors", "results", "plan", "data", "registry", "models", "errors"},
@@ -95,7 +95,7 @@ MAY = {
     | {"models", "errors", "files", "hardware", "process_state", "child"},
     "conformance": {"training", "results", "plan", "data", "registry", "build", "method"}
     | {"contract", "child", "errors"},
-    "report": {"figures", "results", "registry", "errors", "files"},
+    "report": {"figures", "results", "registry", "trust", "errors", "files"},
     "figures": {"results", "errors", "files"},
     "bench": {"results", "ops", "errors", "hardware"},
     "suspects": {"results", "plan", "data", "errors", "files"},
@@ -107,6 +107,7 @@ MAY = {
     "data": {"errors", "files", "hardware", "streams"},
     "code_hash": {"models", "_core"},
     "registry": {"method", "contract", "errors"},
+    "trust": {"registry"},
     "build": {"method", "contract", "errors"},
     "models": {"errors", "files"},
     "methods": {"method", "ops"},
@@ -194,6 +195,7 @@ def test_a_method_file_imports_little(path):
     [
         "cli.app",
         "registry",
+        "trust",
         "plan.protocol",
         "plan.problems",
         "plan.expand",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -71,6 +72,7 @@ def list_names(
     if methods_dir is not None and what is not Listed.methods:
         raise SuiteError(f"--methods-dir is for `nlbench list methods`; it has no {what.value}")
     lines = _described(what, methods_dir)
+    facts = _facts(lines) if what is Listed.methods else {}
     longest = max(map(len, lines), default=0)
     for name, line in lines.items():
         if "\n" in line:
@@ -79,10 +81,23 @@ def list_names(
             continue
         text = f"{name:<{longest}}  {line}".rstrip()
         if sys.stdout.isatty():
-            # Below its own beginning, so that the names stay a column.
-            indent = " " * (longest + 2)
-            text = textwrap.fill(text, width(), subsequent_indent=indent, break_on_hyphens=False)
+            text = _below_itself(text, longest + 2)
+        if name in facts:
+            text += _apart(facts[name], longest + 2)
         write(f"{text}\n")
+
+
+def _below_itself(text: str, start: int) -> str:
+    """Wrap a line of a list so that its first `start` columns, the names, stay a column."""
+    indent = " " * start
+    return textwrap.fill(text, width(), subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _apart(facts: str, start: int) -> str:
+    """Return what follows the line of a name: lines of their own in a terminal, else its rest."""
+    if not sys.stdout.isatty():
+        return f" {facts}"
+    return "\n" + _below_itself(" " * start + facts, start)
 
 
 def _described(what: Listed, methods_dir: Path | None) -> dict[str, str]:
@@ -121,6 +136,19 @@ def _described(what: Listed, methods_dir: Path | None) -> dict[str, str]:
     from nlbench.plan.suite_file import read_suite
 
     return {name: read_suite(path)[0].description for name, path in registry.suite_files().items()}
+
+
+def _facts(names: Iterable[str]) -> dict[str, str]:
+    """Return how far each shipped method is trusted, and what it takes."""
+    from nlbench import trust
+
+    trusts, costs = trust.trusts(), trust.costs()
+    found = {}
+    for name in names:
+        if name in trusts and name in costs:
+            parts = [trusts[name].words, *costs[name].in_words()]
+            found[name] = f"[{'; '.join(parts)}]"
+    return found
 
 
 def _describe_dataset(name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from nlbench import registry
+from nlbench import registry, trust
 
 if TYPE_CHECKING:
     from nlbench.method import Method
@@ -32,22 +32,45 @@ def page(file: registry.MethodFile, width: int) -> str:
     takes = registry.hyperparameters(cls)
     sources = sources_of_defaults(cls)
 
-    title, _, text = (inspect.getdoc(inspect.getmodule(cls)) or "").partition("\n")
+    doc = inspect.getdoc(inspect.getmodule(cls)) or ""
+    title, _, text = doc.partition("\n")
+    facts = {
+        "trusted": _trusted(file),
+        "source": " ".join(sources_of_equations(doc)),
+        "networks": _networks(cls, takes),
+        "is told": _told(cls, takes),
+        **_costs(file),
+    }
     lines = [*textwrap.wrap(f"{file.name}: {title}", width), ""]
-    lines += [f"networks: {_networks(cls, takes)}"]
-    lines += [f"is told:  {_told(cls, takes)}", f"file:     {file.path}", ""]
+    for name, fact in facts.items():
+        if fact:
+            first = f"{name}:".ljust(10)
+            lines += textwrap.wrap(
+                fact,
+                width,
+                initial_indent=first,
+                subsequent_indent=" " * 10,
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+    # A path is not wrapped, so that it can be copied.
+    lines += [f"file:     {file.path}", ""]
 
     if not takes:
         lines.append("hyperparameters: none")
     else:
         lines.append("hyperparameters (name: type = default, and where the default comes from):")
+    common = source_of_all(sources)
+    lines += textwrap.wrap(common, width, initial_indent="  ", subsequent_indent="  ")
     for name, one in takes.items():
         default = "no default, so a suite must set it" if one.required else f"= {_default(one)}"
         lines.append(f"  {name}: {_type(one.annotation)} {default}")
-        source = sources.get(name, "")
+        source = sources.get(name, "").replace(common, "").strip()
         lines += textwrap.wrap(source, width, initial_indent="      ", subsequent_indent="      ")
 
     lines += ["", "in a suite:", "  methods:", f"    {file.name}: {{{_example(takes)}}}"]
+    if text.strip():
+        lines += ["", "what it computes, and what differs from its source:"]
     return "\n".join([*lines, *_reflowed(text, width), ""])
 
 
@@ -68,6 +91,9 @@ def _reflowed(text: str, width: int) -> list[str]:
         if not joined:
             found.append(line)
     return found[:-1] if found and not found[-1] else found
+
+
+_FOR_ALL = re.compile(r"\bAll (other )?(defaults|values) are from [^.]*\.")
 
 
 # ---- Hyperparameters -----------------------------------------------------------------------------
@@ -121,7 +147,16 @@ def sources_of_defaults(cls: type[Method]) -> dict[str, str]:
             line -= 1
         behind = [comments[line][0] for line in range(argument.lineno, end + 1) if line in comments]
         found[argument.arg] = " ".join([*above, *behind])
+
     return found
+
+
+def source_of_all(sources: Mapping[str, str]) -> str:
+    """Return the sentence that says where all defaults of a method come from; empty for none."""
+    for text in sources.values():
+        if match := _FOR_ALL.search(text):
+            return match[0]
+    return ""
 
 
 def _arguments(tree: ast.Module, name: str) -> Iterator[tuple[ast.arg, int]]:
@@ -153,6 +188,57 @@ def _comments(text: str) -> dict[int, tuple[str, bool]]:
         if token.type == tokenize.COMMENT:
             alone = not token.line[: token.start[1]].strip()
             found[token.start[0]] = (token.string.lstrip("# ").strip(), alone)
+    return found
+
+
+# ---- What is known of it -------------------------------------------------------------------------
+
+
+def _trusted(file: registry.MethodFile) -> str:
+    """Return how far a shipped method is trusted, and which tests show it."""
+    known = trust.trusts().get(file.name)
+    if known is None:
+        return ""
+    text = f"{known.words}: {known.compared}" if known.compared else known.words
+    if known.record:
+        text += f" (record: {known.record})"
+    files = sorted({test.partition("::")[0] for test in known.tests})
+    return f"{text} ({', '.join(f'tests/{name}' for name in files)})" if files else text
+
+
+def _costs(file: registry.MethodFile) -> dict[str, str]:
+    """Return what a shipped method takes beside its networks."""
+    known = trust.costs().get(file.name)
+    if known is None:
+        return {}
+    kept = known.kept_in_words() or "nothing beyond the networks that it trains"
+    if known.bytes_per_example:
+        kept += ", with 10 classes"
+    return {
+        "cost": f"{known.passes_in_words()}, for each training example and epoch",
+        "keeps": kept,
+    }
+
+
+# A repository as OWNER/NAME or as an address, but no file of nlbench, no arXiv number, and no 1/C.
+_REPOSITORY = re.compile(
+    r"https://\S+[^\s.,]|(?<![\w:/.])(?!methods/|arXiv)[A-Za-z][\w-]{3,}/[A-Z_a-z][\w.-]{2,}"
+)
+_NO_CODE = re.compile(r"\b[Nn]o code\b")
+_SAME = re.compile(r"^(Equation|Formula|Constant)s?\b.* code\b")
+
+
+def sources_of_equations(doc: str) -> list[str]:
+    """Return the sentences of a method's docstring that say whose equations and constants it has.
+
+    They name a repository, say that there is no code, or begin with what is that of some code.
+    """
+    title, _, text = doc.partition("\n")
+    found = [f"Code: {address}" for address in re.findall(r"https://[^\s,]+[^\s.,]", title)]
+    for paragraph in re.split(r"\n\s*\n|\n(?=- )", text):
+        for sentence in re.split(r"(?<=\.)\s+(?=[A-Z(])", " ".join(paragraph.lstrip("- ").split())):
+            if any(wanted.search(sentence) for wanted in (_REPOSITORY, _NO_CODE, _SAME)):
+                found.append(sentence)
     return found
 
 

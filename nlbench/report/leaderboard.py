@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from nlbench import trust
 from nlbench.results import analysis, statistics, ties
 from nlbench.results.cells import Cell, Results, SuiteRow
 from nlbench.results.formats import p_value
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 # Columns that are no metrics, by name, with heading and meaning.
 TIES, RANK, MINUS, BEST_MINUS = "ties", "rank", "minus", "minus-best"
-NETS, PASSES, SECONDS = "nets", "passes", "seconds"
+NETS, PASSES, SECONDS, TRUST = "nets", "passes", "seconds", "trust"
 
 # What is shown before a reader chooses anything else.
-_FIRST = ("last", TIES, RANK, MINUS, "best", "memorised", NETS)
+_FIRST = ("last", TIES, RANK, MINUS, "best", "memorised", NETS, TRUST)
 
 # The columns beside the last epoch: statistics are those of this metric.
 _WITH_LAST = (TIES, RANK, MINUS, BEST_MINUS)
@@ -121,6 +122,7 @@ def leaderboard(results: Results, reference: str | None) -> Leaderboard:
     """Return the leaderboard of a suite's results."""
     columns = _columns(results, reference)
     groups = []
+    trusted = trust.trusts()
     places = _places(results)
     for condition, title in enumerate(results.conditions):
         found = analysis.analyse(results, condition, "last", against=reference)
@@ -134,6 +136,7 @@ def leaderboard(results: Results, reference: str | None) -> Leaderboard:
         for row_analysis in found.rows:
             place, row = rows[row_analysis.row]
             cells = _cells(results, condition, found, row, columns)
+            cells[TRUST] = _trust(trusted.get(row.method))
             if row.name == found.baseline:
                 cells[MINUS] = Entry("reference")
             group.lines.append(Line(row, place, cells, row.name in best))
@@ -182,7 +185,20 @@ def _columns(results: Results, reference: str | None) -> list[Column]:
             "mean seconds of training; they depend on the machine",
             low_first=True,
         ),
+        Column(TRUST, "trust", _meaning_of_trust(), True, words=True),
     ]
+
+
+def _meaning_of_trust() -> str:
+    """Return what the levels of trust mean, lowest first."""
+    levels = []
+    for level, words in trust.LEVELS.items():
+        levels.append(level if level == words else f"{level} ({words})")
+    return (
+        f"how far the method's code can be trusted, lowest first: {', '.join(levels)}. What was "
+        "compared is printed by nlbench show method NAME. A method that does not come with nlbench "
+        "has no level"
+    )
 
 
 def _statistics(reference: str | None) -> list[Column]:
@@ -271,6 +287,13 @@ def _cells(
     seconds = [r.timing["train"] for r in records if "train" in r.timing]
     cells[SECONDS] = _number(statistics.mean(seconds), "{:,.1f}")
     return cells
+
+
+def _trust(known: trust.Trust | None) -> Entry:
+    """Return the level of a method; the higher ones come first where a reader sorts."""
+    if known is None:
+        return Entry("-")
+    return Entry(known.level, order=list(trust.LEVELS).index(known.level))
 
 
 def _of_metric(cell: Cell, name: str) -> Entry:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -115,7 +115,7 @@ class Training:
         spec: RunSpec,
         data: RunData,
         options: RunOptions,
-        fit: Callable[[RunState, str, HelperLoss, int], nn.Module],
+        fit: Callable[..., nn.Module],
         now: Now,
     ):
         device, protocol = options.device, spec.protocol
@@ -328,11 +328,13 @@ class Helpers(Listener):
         self._work = (trained + ALONE * held) / data.num_train
         self._began = 0.0
 
-    def fit(self, state: RunState, key: str, loss: HelperLoss, epochs: int) -> nn.Module:
+    def fit(
+        self, state: RunState, key: str, loss: HelperLoss, epochs: int, **choices: Any
+    ) -> nn.Module:
         """Return a helper network that was trained for few epochs; see `Run.fit`."""
         self.phases.append(Phase(HELPER, 0, epochs))
         self._began = self._now(self._device)
-        return self._nlbench.fit(state, key, loss, self._few + 1)
+        return self._nlbench.fit(state, key, loss, self._few + 1, **choices)
 
     def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
         """Compare an epoch of a helper network. The first one is not measured."""

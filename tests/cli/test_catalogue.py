@@ -41,7 +41,32 @@ def test_list(cli, what, some):
 
 def test_list_shows_the_methods_of_a_folder(cli):
     listed = cli("list", "methods", "--methods-dir", "own").stdout
-    assert re.search(r"^failing +Fails in its", listed, re.MULTILINE)
+    # How far it is trusted is known of shipped methods alone.
+    assert re.search(r"^failing +Fails in its[^\[]*$", listed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        (
+            "elr",
+            "[equal to values of the authors' code; 1 network; 1 pass; keeps 40 bytes per example]",
+        ),
+        (
+            "jocor",
+            "[equal to a plain re-implementation; told noise_rate; 2 networks; 2 passes]",
+        ),
+        (
+            "forward",
+            "[equal to a plain re-implementation; 1 network; 1 pass and 1 of helper networks]",
+        ),
+    ],
+)
+def test_list_says_how_far_a_method_is_trusted_and_what_it_takes(cli, name, facts):
+    lines = cli("list", "methods").stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{name} ")]
+    assert re.search(r"arXiv:\d+\.\d+\. ", line)
+    assert line.endswith(facts)
 
 
 def test_the_kinds_of_noise_are_listed_with_parameters_and_an_example(cli, place):

@@ -204,8 +204,24 @@ def test_show_method_tells_hyperparameters_and_their_sources(cli):
     text = cli("show", "method", "elr").stdout
 
     assert "arXiv:2007.00151" in text
-    assert "networks: 1\n" in text
+    for fact in (
+        "trusted:  equal to values of the authors' code: loss, gradient and targets, four\n"
+        "          steps (tests/methods/test_elr.py)\n",
+        "source:   As in the authors' code, shengliu66/ELR: the clamp,",
+        "networks: 1\n",
+        "cost:     1 pass, for each training example and epoch\n",
+        "keeps:    40 bytes per example, with 10 classes\n",
+        "what it computes, and what differs from its source:\n",
+    ):
+        assert fact in text
     assert "  lam: float = 3.0\n      authors, CIFAR-10; CIFAR-100: 7\n" in text
+
+
+def test_show_method_tells_once_where_all_defaults_are_from(cli):
+    text = cli("show", "method", "cal").stdout
+    common = "  All defaults are from the authors' code, for CIFAR-10.\n"
+    assert text.count(common) == 1
+    assert common + "  first_alpha: float = 2.0\n      at the end of the ramp" in text
 
 
 def test_show_method_tells_what_a_choice_changes(cli):
@@ -249,6 +265,8 @@ class Mine(Method):
         assert "  gamma: int = 3\n      ours\n" in text
         assert "    mine: {need: ...}\n" in text
         assert "- one thing and more\n" in text
+        # These are known of shipped methods alone.
+        assert not re.search("^(trusted|source|cost|keeps):", text, re.MULTILINE)
 
 
 @pytest.mark.methods

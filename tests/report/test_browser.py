@@ -12,6 +12,7 @@ from chromium import NARROW, WIDE, opened, violations
 from many_runs import SEEDS
 
 import nlbench
+from nlbench import trust
 from nlbench.report import page as report_page
 from nlbench.report.written import write_page
 from nlbench.results.store import Store
@@ -49,7 +50,9 @@ def _column(page, name):
 
 
 def _key(text):
-    """Return by what a reader would order a cell: its first number, or its text."""
+    """Return by what a reader would order a cell: its level, its first number, or its text."""
+    if text in trust.LEVELS:
+        return list(trust.LEVELS).index(text)
     number = re.match(r"[+\u2212-]?\d[\d,]*(\.\d+)?", text)
     if number is None:
         return text

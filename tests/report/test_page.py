@@ -279,6 +279,16 @@ def test_p_and_letters_that_disagree_are_explained(tmp_path):
     assert "p and letters disagree for elr beside ce" in page.render(Store(store.root))
 
 
+def test_each_row_has_the_level_of_its_method(lost):
+    levels = {name: cells["trust"][1] for name, _, cells in _board(lost)}
+
+    # No method is called sce.
+    expected = {"elr": "authors", "ce": "plain", "mae": "plain", "gce": "plain", "sce": "-"}
+    assert levels == expected
+    for words in ("implemented, plain (equal to a plain re-implementation), authors", "no level"):
+        assert words in Reader(lost).text
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
