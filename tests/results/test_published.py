@@ -34,35 +34,29 @@ from nlbench.results.store import Store
 
 # Our methods that some source reports.
 OURS = {
-    "backward", "bootstrap", "ce", "co-teaching", "cores2", "disc", "dividemix", "elr",
-    "elr-plus", "ema", "forward", "gce", "gls", "jocor", "mixup", "nce-rce", "pes", "sl", "sop",
-    "sop-plus", "volminnet",
+    "agce", "anl", "backward", "bootstrap", "cal", "cdr", "ce", "co-teaching", "co-teaching-plus",
+    "cores2", "d2l", "disc", "dividemix", "elr", "elr-plus", "ema", "eps-softmax", "f-divergence",
+    "forward", "gce", "gls", "incv", "jocor", "joint-optim", "m-dyr", "mentornet", "mixup",
+    "nce-agce", "nce-rce", "peer", "pencil", "pes", "sat", "sl", "sop", "sop-plus", "t-revision",
+    "volminnet",
 }  # fmt: skip
 # Methods of the sources that we do not have. They keep the sources' names.
 KEPT = {
-    "active-bias", "agce", "anl-ce", "augdesc", "c2d", "cal", "ce-eps-mae", "ce-eps-mae-semi",
-    "ce-simclr-init", "co-teaching-plus", "cores-star", "d2l", "decoupling", "dividemix-c2d",
-    "dropout", "elr-plus-c2d", "f-div", "iterative-cv", "joint-optim", "ldr-kl", "longremix",
-    "m-dyr-h", "mentormix", "mentornet", "metacleaner", "mlnt", "moit", "nce-agce", "nested",
-    "nested-co-teaching", "ngc", "odd", "peer-loss", "pencil", "plc", "promix", "proto-semi",
-    "rlnlc", "rrl", "sat", "self-learning", "selfie", "ssr", "ssr-plus", "sure", "t-revision",
-    "ulc",
+    "active-bias", "augdesc", "c2d", "ce-eps-mae-semi", "ce-simclr-init", "cores-star",
+    "decoupling", "dividemix-c2d", "dropout", "elr-plus-c2d", "ldr-kl", "longremix", "mentormix",
+    "mentornet-dd", "metacleaner", "mlnt", "moit", "nested", "nested-co-teaching", "ngc", "odd",
+    "plc", "pls", "promix", "proto-semi", "rlnlc", "rrl", "self-learning", "selfie", "ssr",
+    "ssr-plus", "sure", "ulc",
 }  # fmt: skip
 MODELS = {
     "resnet34", "preact_resnet18", "torchvision/resnet34", "torchvision/resnet50",
     "torchvision/vgg19_bn", "timm/inception_resnet_v2", "unknown", "cnn8", "densenet-25-12",
-    "preact-resnet32", "vgg19", "wrn-28-10",
+    "preact-resnet32", "resnet32", "resnet56", "vgg19", "wrn-28-10",
 }  # fmt: skip
 DATASETS = {
-    "cifar10",
-    "cifar100",
-    "cifar10n",
-    "cifar100n",
-    "clothing1m",
-    "webvision",
-    "ilsvrc12",
-    "animal10n",
-}
+    "cifar10", "cifar100", "cifar10n", "cifar100n", "clothing1m", "webvision", "ilsvrc12",
+    "animal10n", "cnwl", "web-aircraft", "web-bird", "web-car",
+}  # fmt: skip
 TEXT = [f for f in Published.__dataclass_fields__ if f not in ("mean", "std", "seeds")]
 
 
@@ -74,7 +68,7 @@ def test_every_record_is_sound():
     columns = [column for column in TEXT if column != "note"]
     different = set(map(attrgetter(*columns), records))
 
-    assert len(records) == len(different) == 1193
+    assert len(records) == len(different) == 1539
     for r in records:
         assert 0 <= r.mean <= 100
         assert r.std is None or 0 <= r.std < 15
@@ -83,7 +77,7 @@ def test_every_record_is_sound():
         assert len(r.source) > 10
         assert r.selection in published.SELECTIONS
         assert r.metric in ("top1", "top5")
-        assert r.noise_definition in ("", "symmetric", "symmetric-inclusive")
+        assert r.noise_definition in ("", "symmetric", "symmetric-inclusive", "pair-flip")
         assert r.std_kind in ("", "population", "sample")
         # No number of ALR could be obtained.
         assert "alr" not in (r.method, r.name("method"))
@@ -100,6 +94,10 @@ def test_every_record_is_sound():
         ("CIFAR-N Table 2", "ce", "worst", "best", "77.69±1.55"),
         ("ReScience logs, last epoch", "ce", "worst", "last", "68.26±1.08"),
         ("ELR Table 2", "elr-plus", "asym-0.4", "noisy-val", "92.70"),
+        ("M-DYR README", "md-dyr-sh", "sym-0.9", "last", "68.70"),
+        ("BadLabel README", "promix", "badlabel-0.4", "best", "48.36±1.72"),
+        ("INCV README", "d2l", "sym-0.5", "", "67.39±13.62"),
+        ("MentorNet README", "mentornet-pd", "sym-0.2", "", "91.00"),
     ],
 )
 def test_some_cells(table, method, noise, selection, printed):
@@ -117,12 +115,36 @@ def test_every_name_is_one_of_ours_or_kept_on_purpose():
     known = {"method": OURS | KEPT, "model": MODELS, "dataset": DATASETS}
     columns = {"method": "method", "model": "architecture", "dataset": "dataset"}
 
-    assert not OURS & KEPT
+    methods = set(method_files())
+    assert methods >= OURS
+    assert not methods & KEPT
     for what, names in known.items():
         assert {r.name(what) for r in records} == names
         in_file = set(map(attrgetter(columns[what]), records))
         assert set(published.NAMES[what]) <= in_file
     assert set(published.NAMES["model"]) >= published.PRETRAINED
+
+
+def test_each_cell_of_m_dyr_is_of_the_method_that_its_authors_name():
+    """ELR's Table 2 has one row; in each column it is the better of two methods of the README."""
+    row, readme = {}, {}
+    for r in published.load():
+        place = r.dataset, r.noise
+        if r.table == "ELR Table 2" and r.name("method") == "m-dyr":
+            row[place] = r.method, r.mean
+        elif r.table == "M-DYR README" and r.selection == "best" and r.noise != "clean":
+            readme.setdefault(place, []).append((r.mean, r.method))
+
+    # The README has no asymmetric noise, so that the method of this cell is not known.
+    assert row.pop(("cifar10", "asym-0.4")) == ("m-dyr", 87.4)
+    assert row.keys() == readme.keys()
+    for place, numbers in readme.items():
+        mean, method = max(numbers)
+        assert row[place] == (method, mean), place
+
+    of_sh = {place for place, (method, _) in row.items() if method == "md-dyr-sh"}
+    hundred = {("cifar100", f"sym-{rate}") for rate in ("0.2", "0.5", "0.9")}
+    assert of_sh == {("cifar10", "sym-0.9"), *hundred}
 
 
 def test_it_loads_at_once():
@@ -267,6 +289,45 @@ def test_forms_of_a_method_are_not_mixed(method, params, known, unknown, shown):
     assert [reason for reason in found_known if "form" in reason] == known
     assert [reason for reason in found_unknown if "form" in reason] == unknown
     assert (record in setting.records()) == shown
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "noise", "sources"),
+    [
+        ("m-dyr", {"kind": "m-dyr-h"}, "symmetric-inclusive 0.9", {"m-dyr-h"}),
+        ("m-dyr", {"kind": "md-dyr-sh"}, "symmetric-inclusive 0.9", {"md-dyr-sh"}),
+        ("m-dyr", {"kind": "md-dyr-sh"}, "asymmetric 0.4", {"m-dyr"}),
+        ("mentornet", {}, "symmetric 0.2", {"mentornet", "mentornet-pd"}),
+        ("incv", {}, "asymmetric 0.4", {"iterative-cv"}),
+        ("peer", {}, "instance-dependent 0.2", {"peer-loss"}),
+        ("anl", {"gamma": 0.0}, "animal10n", {"anl-ce"}),
+        ("anl", {"gamma": 0.5}, "animal10n", set()),
+        ("f-divergence", {"divergence": "kl"}, "cifar10n", {"f-div"}),
+    ],
+)
+def test_further_methods_find_their_own_rows(method, params, noise, sources):
+    spec = {"method": method, "params": params, "dataset": "cifar10", "protocol": CIFAR}
+    kind, _, rate = noise.partition(" ")
+    if rate:
+        spec["noise"] = {"kind": kind, "rate": float(rate)}
+    else:
+        spec |= {"dataset": noise, "labels": {"cifar10n": "worst"}.get(noise, "noisy")}
+    setting = MeasuredSetting.of(spec, {})
+    numbers = setting.records()
+
+    assert {number.method for number in numbers} == sources
+    for number in numbers:
+        form = [r for r in sum(setting.differences(number), []) if r.startswith("form")]
+        unknown = number.method in ("m-dyr", "mentornet", "f-div")
+        assert form == ["form of the method: not known of the source"] * unknown
+
+
+def test_pair_flip_is_not_the_asymmetric_noise_of_others():
+    record = one(table="INCV README", method="iterative-cv", noise="asym-0.4")
+    spec = {**SPEC, "method": "incv", "noise": {"kind": "asymmetric", "rate": 0.4}}
+    known, _ = MeasuredSetting.of(spec, {}).differences(record)
+
+    assert "noise: asymmetric here, pair-flip there" in known
 
 
 def test_the_warm_up_that_estimates_T_is_compared():
@@ -448,7 +509,7 @@ def test_the_command_prints_numbers_with_their_sources():
     assert "not stated whether its std is of the sample or the population" in words
 
     rows = list(csv.DictReader(io.StringIO(call("--format", "csv").stdout)))
-    assert len(rows) == 1193
+    assert len(rows) == 1539
 
     # Columns of text are printed as they are in the file, and numbers are not.
     path = Path(published.__file__).with_name("published.csv")
@@ -463,9 +524,9 @@ def test_the_command_prints_numbers_with_their_sources():
     [
         (["--method", "pes"], 37),
         (["--method", "pes-semi"], 37),
-        (["--model", "preact_resnet18"], 186),
-        (["--model", "preactresnet18"], 186),
-        (["--noise", "asym"], 139),
+        (["--model", "preact_resnet18"], 230),
+        (["--model", "preactresnet18"], 230),
+        (["--noise", "asym"], 181),
         (["--noise", "symmetric"], 56),
         (["--dataset", "webvision"], 43),
     ],
@@ -640,33 +701,33 @@ def test_elr_beside_its_paper(store):
     heads, rows = table(text)
     unstated = "published, by another or no stated rule"
 
+    compared = ["published", "minus published"]
     assert heads == [
         "method",
-        "last epoch",
-        "selected",
-        "published",
-        "minus published",
+        *("last epoch", *compared),
+        *("best (oracle)", *compared),
+        *("selected", *compared),
         unstated,
         "nets",
     ]
     assert rows["elr"] == [
-        "88.10±0.22",
-        "89.10±0.22",
-        "89.15±0.17 [1]",
-        "-0.05 (p 0.702)",
-        "89.15 [2]; 91.43 [2]",
+        *("88.10±0.22", "87.78 [1]", "a,b,c,d"),
+        *("90.10±0.22", "91.30 [1]", "a,b,c,d"),
+        *("89.10±0.22", "89.15±0.17 [2]", "-0.05 (p 0.702)"),
+        "89.15 [3]; 91.43 [3]",
         "1",
     ]
+    assert "- [1] BadLabel README: Zhang et al., TPAMI 2024" in text
     assert (
-        "- [1] ELR Table 1: Liu, Niles-Weed, Razavian, Fernandez-Granda, "
+        "- [2] ELR Table 1: Liu, Niles-Weed, Razavian, Fernandez-Granda, "
         "NeurIPS 2020 (arXiv 2007.00151)"
     ) in text
     assert "5 runs; not stated whether its std is of the sample or the population" in text
-    assert "- [2] ELR official README" in text
+    assert "- [3] ELR official README" in text
     assert "p-value of Welch's t test (two-sided, unadjusted)" in text
     # These are the lines of the cosine schedule.
     assert "Published numbers that are not shown, because their setting is less similar: 2;" in text
-    assert "A letter gives" not in text
+    assert "A letter gives a reason why there is no difference: (a) noise: not known of" in text
     assert "CIFAR-N" not in text
 
 
@@ -688,8 +749,9 @@ def test_the_same_as_csv_and_latex(store):
     assert selected["why_not_or_marks"] == ""
 
     last = by_metric["last"]
-    assert last["published"] == ""
+    assert last["published"] == "0.8778"
     assert last["minus_published"] == ""
+    assert last["why_not_or_marks"].startswith("noise: not known of the source; ")
 
     unstated = by_metric["unstated"]
     assert unstated["mean"] == ""
@@ -704,19 +766,21 @@ def test_the_same_as_csv_and_latex(store):
     body = latex.split(r"\begin{tabular}")[1].split(r"\end{tabular}")[0]
 
     assert (
-        r"elr & 88.10$\pm$0.22 & 89.10$\pm$0.22 & 89.15$\pm$0.17 [1] & $-$0.05 (p 0.702) &" in body
-    )
-    assert "% [1] ELR Table 1" in latex
+        r"& 90.10$\pm$0.22 & 91.30 [1] & a,b,c,d & 89.10$\pm$0.22 & 89.15$\pm$0.17 [2] & "
+        r"$-$0.05 (p 0.702) &"
+    ) in body
+    assert "% [2] ELR Table 1" in latex
 
 
 def test_one_metric_alone(store):
     plan = planned(store, elr_runs())
 
     heads, _ = table(tables.render(plan, store, published=True, metric="best"))
-    assert heads[:2] == ["method", "best (oracle)"]
+    assert heads[:3] == ["method", "best (oracle)", "published"]
 
     heads, _ = table(tables.render(plan, store, published=True, details=True))
-    assert heads[:4] == ["method", "last epoch", "best (oracle)", "selected"]
+    measured = [head for head in heads[1:] if "published" not in head]
+    assert measured[:3] == ["last epoch", "best (oracle)", "selected"]
 
 
 def test_letters_say_why_there_is_no_difference(store):
@@ -727,11 +791,12 @@ def test_letters_say_why_there_is_no_difference(store):
     plan = planned(store, elr_runs(spec=spec, num_train=20000))
     text = tables.render(plan, store, published=True)
 
-    assert table(text)[1]["elr"][3] == "a,b,c,d"
+    # The letters before are those of the number of the last epoch.
+    assert table(text)[1]["elr"][8] == "e,f,g,h"
     assert (
-        "(a) noise: symmetric here, symmetric-inclusive there; "
-        "(b) network: cnn3 here, resnet34 there; (c) epochs: 20 here, 120 there; "
-        "(d) training images: 20,000 here, 45,000 there."
+        "(e) noise: symmetric here, symmetric-inclusive there; "
+        "(f) network: cnn3 here, resnet34 there; (g) epochs: 20 here, 120 there; "
+        "(h) training images: 20,000 here, 45,000 there."
     ) in text
     assert "Welch" not in text
 
@@ -742,8 +807,8 @@ def test_copies_stale_and_failed_runs_are_marked(store):
     text = tables.render(planned(store, runs), store, published=True)
 
     # The run that is left out had the mean, so the sum of squared deviations is still 0.20.
-    assert table(text)[1]["elr"][1] == "89.10±0.26 (4/5, !1)*"
-    assert table(text)[1]["elr"][3].startswith("-0.05*†! (p 0.7")
+    assert table(text)[1]["elr"][6] == "89.10±0.26 (4/5, !1)*"
+    assert table(text)[1]["elr"][8].startswith("-0.05*†! (p 0.7")
     assert "† measured on a copy of the images, not on the official pixels." in text
     assert "* made by another version of the code" in text
     assert "! number of runs that failed or diverged" in text
@@ -817,7 +882,7 @@ def test_what_a_source_does_not_say_is_a_reason_against_a_difference(store):
 def test_remarks_name_the_methods_they_are_about(store):
     plan = planned(store, elr_runs(), rows=("gce", "sl"))
     text = tables.render(plan, store, published=True)
-    line = next(line for line in text.splitlines() if line.startswith("- [1] ELR Table 1"))
+    line = next(line for line in text.splitlines() if "] ELR Table 1: " in line)
 
     assert "selection rule from the official code (elr); noise redrawn for each run; " in line
     assert (

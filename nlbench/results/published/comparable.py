@@ -51,6 +51,10 @@ def _elr_plus(params: Params) -> str:
     return ", ".join(parts)
 
 
+def _anl(params: Params) -> str:
+    return "ANL-FL" if params["gamma"] else "ANL-CE"
+
+
 # Methods whose hyperparameters make several methods of one, and the form in words. A function
 # raises KeyError where the record of a run does not have the hyperparameter.
 FORMS: dict[str, Callable[[Params], str]] = {
@@ -60,6 +64,11 @@ FORMS: dict[str, Callable[[Params], str]] = {
     "backward": _loss_correction,
     "gls": _gls,
     "elr-plus": _elr_plus,
+    "anl": _anl,
+    "f-divergence": lambda params: str(params["divergence"]),
+    "m-dyr": lambda params: str(params["kind"]),
+    # DD, which learns from clean labels, is left out of the method.
+    "mentornet": lambda _: "PD",
 }
 
 # The form in a source, by the source's name of the method, alone or with the table. A source that
@@ -68,6 +77,10 @@ _FORMS_OF_SOURCES: dict[str | tuple[str, str], str] = {
     "els": "positive rate",
     "negative-ls": "negative rate",
     "elr-plus": "2 networks, mixup, weight averaging",
+    "anl-ce": "ANL-CE",
+    "m-dyr-h": "m-dyr-h",
+    "md-dyr-sh": "md-dyr-sh",
+    "mentornet-pd": "PD",
     # Appendix E.3.
     ("CIFAR-N Table 2", "forward"): "T estimated",
     ("CIFAR-N Table 2", "backward"): "T estimated",
@@ -249,7 +262,7 @@ class MeasuredSetting:
         """Return the properties that speak against comparing also where one is not known."""
         theirs = recipe(record)
         noise = _Pair("noise", "", definition(record))
-        if record.noise.startswith(("sym-", "asym-")):
+        if record.noise.startswith(("sym-", "asym-", "instance-")):
             # Noise that is drawn has a definition, even where the source does not say it.
             noise = _Pair("noise", self.definition, definition(record) or None)
         network: str | None = record.name("model")
@@ -294,7 +307,8 @@ class MeasuredSetting:
 
 def _source_name(kind: str, rate: object) -> str:
     """Return the sources' name of a drawn noise; empty where they have none."""
-    family = {"symmetric": "sym", "asymmetric": "asym"}.get(kind.partition("-")[0])
+    families = {"symmetric": "sym", "asymmetric": "asym", "instance": "instance"}
+    family = families.get(kind.partition("-")[0])
     if family is None or not isinstance(rate, int | float):
         return ""
     return f"{family}-{rate:g}"

@@ -67,6 +67,16 @@ _RESCIENCE = {
     "co-teaching-plus": (Recipe(200, _ALL, 0.001, 0.0, "linear decay", "Adam"),) * 2,
 }
 
+# Tables in the README of a method, by their authors' code.
+_READMES = {
+    # PaulAlbert31/LabelNoiseCorrection, train.py and RunScripts.sh.
+    "M-DYR README": Recipe(300, _ALL, 0.1, 1e-4, _STEPS, "SGD"),
+    # google/mentornet, code/cifar_train_mentornet.py.
+    "MentorNet README": Recipe(lr=0.1, weight_decay=2e-4, schedule=_STEPS, optimiser="SGD"),
+    # LayneH/self-adaptive-training, scripts/cifar10/run_sat.sh and scripts/cifar100/run_sat.sh.
+    "SAT README": Recipe(200, None, 0.1, 5e-4, "cosine", "SGD"),
+}
+
 
 def recipe(record: Published) -> Recipe:
     """Return what is known of how a number was trained, each with its source."""
@@ -94,7 +104,7 @@ def recipe(record: Published) -> Recipe:
         # HanxunH/SCELoss-Reproduce, train.py and README (commit c81fb33).
         epochs = 120 if small else 150
         return Recipe(epochs, None, 0.01, None, _STEPS, "SGD", _CLIPS)
-    return Recipe()
+    return _READMES.get(table, Recipe())
 
 
 def _elr(record: Published, small: bool) -> Recipe:

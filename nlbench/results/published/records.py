@@ -26,6 +26,15 @@ NAMES: dict[str, dict[str, str]] = {
         "els": "gls",
         "negative-ls": "gls",
         "elr-plus-ablation": "elr-plus",
+        "anl-ce": "anl",
+        "ce-eps-mae": "eps-softmax",
+        "f-div": "f-divergence",
+        "iterative-cv": "incv",
+        "m-dyr-h": "m-dyr",
+        "md-dyr-sh": "m-dyr",
+        # MentorNet DD, which learns from clean labels, is mentornet-dd.
+        "mentornet-pd": "mentornet",
+        "peer-loss": "peer",
     },
     "model": {
         "resnet34-cifar": "resnet34",
@@ -77,8 +86,9 @@ class Published:
     """One cell of a source's table.
 
     Attributes:
-        noise: sym-RATE, asym-RATE, a label set, real, real+clean or clean.
-        noise_definition: symmetric or symmetric-inclusive where the source says so.
+        noise: sym-RATE, asym-RATE, another kind with its rate, a label set, real, real+clean or
+            clean.
+        noise_definition: symmetric, symmetric-inclusive or pair-flip where the source says so.
         variant: distinguishes several lines of one method in one table.
         metric: top1 or top5.
         selection: a key of SELECTIONS.
