@@ -30,6 +30,7 @@ An epoch is a pass through the selected examples, so it has fewer steps than the
 
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -66,7 +67,6 @@ class INCV(Method):
         for name, share in zip(names, shares, strict=True):
             if not 0 < share <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {share}")
-
         self.rounds, self.symmetric, N = rounds, symmetric, task.num_train
         self.length, self.ramp, self.warmup = (task.scaled(share, of=1) for share in shares)
         self.begins = {"the candidates": self.warmup + 1}
@@ -78,7 +78,6 @@ class INCV(Method):
         """Select examples by cross-validation."""
         self.selected.zero_()
         self.candidates.fill_(True)
-        # How many rounds keep the best weights, by the authors' code.
         best_rounds = self.rounds
         for i in range(self.rounds):
             left = self.candidates.nonzero().squeeze(1)
@@ -88,10 +87,11 @@ class INCV(Method):
             left = left[shuffled.to(left.device)]
             halves = left[: len(left) // 2], left[len(left) // 2 :]
 
-            found, dropped = [], []
+            found: list[Tensor] = []
+            dropped: list[Tensor] = []
             for half, other in (halves, halves[::-1]):
                 own = torch.cat([self.selected.nonzero().squeeze(1), half])
-                keep = "best" if i < best_rounds else "last"
+                keep: Literal["best", "last"] = "best" if i < best_rounds else "last"
                 network = run.fit(
                     "incv", "ce", self.length, examples=own, held_out=other, keep=keep
                 )

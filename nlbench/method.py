@@ -1,7 +1,8 @@
 """The interface between a method and nlbench: Task, Batch, Run and the base class Method.
 
-A method file imports torch, this module and `nlbench.ops`. Everything that a method may use of the
-benchmark is documented here. The implementation of `Run` is in `nlbench.training.run_state`.
+A method file imports torch, this module and `nlbench.ops`, and, where a method is built around
+others, as SAM is, the files of those in `nlbench.methods`. Everything else that a method may use of
+the benchmark is documented here. The implementation of `Run` is in `nlbench.training.run_state`.
 
 Shapes use these letters: N training examples, B examples in a batch, C classes.
 """

@@ -16,7 +16,7 @@ FIXED_KEYS = ("name", "version")
 
 # Keys that place a schedule in a training, or choose another one. A schedule with one of them in
 # the overrides is meant for the number of epochs there.
-_POSITIONS = {"kind", "milestones", "period"}
+_POSITIONS = {"kind", "milestones", "period", "starts"}
 
 
 def merge_values(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:

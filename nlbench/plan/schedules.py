@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class FrozenModel(BaseModel):
@@ -51,6 +52,44 @@ class MultiStep(FrozenModel):
     def scaled(self, ratio: float) -> MultiStep:
         """Return the schedule with its milestones moved by `ratio`."""
         return self.model_copy(update={"milestones": [m * ratio for m in self.milestones]})
+
+
+class Stages(FrozenModel):
+    """The learning rate is one of `rates` from each of `starts` on, in epochs.
+
+    Before the first it is the base learning rate. Unlike that of MultiStep it may rise, and be 0.
+
+    Attributes:
+        rates: learning rates, not factors; one for each of `starts`.
+    """
+
+    kind: Literal["stages"]
+    starts: list[float] = Field(min_length=1)
+    rates: list[Annotated[float, Field(ge=0)]]
+
+    @field_validator("starts")
+    @classmethod
+    def _rise(cls, values: list[float]) -> list[float]:
+        if any(later <= earlier for earlier, later in pairwise(values)):
+            raise ValueError("must rise from one to the next")
+        return values
+
+    @field_validator("rates")
+    @classmethod
+    def _one_each(cls, values: list[float], info: ValidationInfo) -> list[float]:
+        starts = info.data.get("starts")
+        if starts is not None and len(values) != len(starts):
+            raise ValueError(f"must have a rate for each of the {len(starts)} starts")
+        return values
+
+    def factor(self, position: float, epochs: int, lr: float) -> float:
+        """Return the factor of the last stage that has begun."""
+        begun = sum(position >= start for start in self.starts)
+        return self.rates[begun - 1] / lr if begun else 1.0
+
+    def scaled(self, ratio: float) -> Stages:
+        """Return the schedule with its stages moved by `ratio`."""
+        return self.model_copy(update={"starts": [start * ratio for start in self.starts]})
 
 
 class CosineRestarts(FrozenModel):
@@ -107,7 +146,10 @@ class OneCycle(FrozenModel):
 SCHEDULE_KINDS: dict[str, type[BaseModel]] = {
     "constant": Constant,
     "multistep": MultiStep,
+    "stages": Stages,
     "cosine-restarts": CosineRestarts,
     "one-cycle": OneCycle,
 }
-Schedule = Annotated[Constant | MultiStep | CosineRestarts | OneCycle, Field(discriminator="kind")]
+Schedule = Annotated[
+    Constant | MultiStep | Stages | CosineRestarts | OneCycle, Field(discriminator="kind")
+]

@@ -15,6 +15,7 @@ _TRACKS = {
 _SCHEDULES = {
     "constant": "at a constant rate",
     "multistep": "multiplied by {gamma} at epoch {milestones}",
+    "stages": "then {rates} from epoch {starts} on",
     "cosine-restarts": "on a cosine that restarts every {period} epochs",
     "one-cycle": "on one cycle up and down",
 }
@@ -77,10 +78,10 @@ def _schedule(values: Mapping[str, Any]) -> str:
     schedule = values.get("schedule")
     if not isinstance(schedule, Mapping):
         return ""
-    milestones = schedule.get("milestones")
     texts = {str(name): _text(value) for name, value in schedule.items()}
-    if isinstance(milestones, list):
-        texts["milestones"] = " and ".join(map(_text, milestones))
+    for name, value in schedule.items():
+        if isinstance(value, list):
+            texts[str(name)] = " and ".join(map(_text, value))
     try:
         return _SCHEDULES.get(texts.get("kind", ""), "").format_map(texts)
     # A schedule of another version may lack a value.

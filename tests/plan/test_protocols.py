@@ -235,6 +235,17 @@ def test_multistep_is_torchs():
     assert ours == pytest.approx(theirs, rel=1e-12)
 
 
+def test_stages_have_the_rates_that_are_given():
+    schedule = {"kind": "stages", "starts": [2.0, 3.5, 4.0], "rates": [0.2, 0.02, 0.0]}
+    found = rates(schedule, 0.06, 5, 4)
+
+    assert found == pytest.approx([0.06] * 8 + [0.2] * 6 + [0.02] * 2 + [0.0] * 4)
+
+    longer = resolve("cifarn", "cifar10n", {"epochs": 100, "schedule": schedule}).schedule
+    assert longer.scaled(2.0).starts == [4.0, 7.0, 8.0]
+    assert longer.scaled(2.0).rates == longer.rates
+
+
 def test_cosine_restarts_are_torchs():
     ours = rates({"kind": "cosine-restarts", "period": 4.0, "floor": 0.001}, 0.02, 12, 5)
     make = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
@@ -318,13 +329,25 @@ def test_presets_are_not_changed_by_overrides():
         ({"threads": 100_000}, "threads: must be at most"),
         (
             {"schedule": "cosine"},
-            "schedule: must be a mapping with a kind: constant, multistep, cosine-restarts",
+            "schedule: must be a mapping with a kind: constant, multistep, stages, cosine-restarts",
         ),
         (
             {"schedule": {"kind": "onecycle"}},
             "schedule: unknown kind 'onecycle'.*Did you mean 'one-cycle'",
         ),
         ({"schedule": {"kind": "multistep"}}, "schedule.milestones: is required"),
+        (
+            {"schedule": {"kind": "stages", "starts": [4.0, 4.0], "rates": [0.1, 0.2]}},
+            r"schedule.starts: must rise from one to the next, got \[4.0, 4.0\]",
+        ),
+        (
+            {"schedule": {"kind": "stages", "starts": [4.0, 5.0], "rates": [0.1]}},
+            "schedule.rates: must have a rate for each of the 2 starts",
+        ),
+        (
+            {"schedule": {"kind": "stages", "starts": [4.0], "rates": [-0.1]}},
+            "schedule.rates.0: must be at least 0",
+        ),
         (
             {"schedule": {"period": 3.0}},
             "schedule.period: unknown key. It takes: kind, milestones, gamma",

@@ -317,7 +317,8 @@ def test_further_methods_find_their_own_rows(method, params, noise, sources):
 
     assert {number.method for number in numbers} == sources
     for number in numbers:
-        form = [r for r in sum(setting.differences(number), []) if r.startswith("form")]
+        known, not_known = setting.differences(number)
+        form = [reason for reason in known + not_known if reason.startswith("form")]
         unknown = number.method in ("m-dyr", "mentornet", "f-div")
         assert form == ["form of the method: not known of the source"] * unknown
 
