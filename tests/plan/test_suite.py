@@ -181,14 +181,15 @@ def test_a_mapping_is_a_suite_too(plan):
 
 # Rows x conditions x seeds of each suite that comes with nlbench.
 RUNS = {
-    "animal10n": 51 * 5,
+    "animal10n": 54 * 5,
     "animal10n-published": 3 * 5,
-    "cifar100n": 51 * 5,
-    "cifar10n": 51 * 5 * 5,
+    "cifar-published": 3 * 12 * 5,
+    "cifar100n": 54 * 5,
+    "cifar10n": 54 * 5 * 5,
     "cifar10n-cpu": 10 * 5,
-    "clothing1m": 51 * 5,
+    "clothing1m": 54 * 5,
     "clothing1m-published": 4 * 5,
-    "digits-all": 53 * 5,
+    "digits-all": 56 * 5,
     "digits-elr-plus": 10 * 2 * 5,
     "early-learning-linear": 10 * 5,
     "elr-table1-cifar10": 7 * 8 * 5,
@@ -204,7 +205,7 @@ RUNS = {
     "elr-table5": 10 * 2 * 5,
     "elr-table5-identical": 10 * 2 * 5,
     "quick": 10 * 5,
-    "webvision": 51 * 5,
+    "webvision": 54 * 5,
     "webvision-published": 5 * 5,
     "cifar10n-published": 11 * 5 * 5,
     "cifar100n-published": 11 * 5,
@@ -428,6 +429,8 @@ PHASES = {
     ("m-dyr", "cifar100"): {"warmup_share": 105, "dynamic_share": 5, "cooling_share": 89},
     ("co-teaching-plus", "cifar10"): {"ramp_share": 10, "switch_share": 20},
     ("co-teaching-plus", "cifar100"): {"ramp_share": 10, "switch_share": 5},
+    ("sat", "cifar10"): {"warmup_share": 60},
+    ("sat", "cifar100"): {"warmup_share": 60},
     ("selc", "clothing1m"): {"warmup_share": 5},
     ("selc", "webvision"): {"warmup_share": 40},
     ("t-revision", "cifar10"): {"warmup_share": 20, "weighted_share": 200},
@@ -500,14 +503,18 @@ def test_disc_as_published_has_its_authors_views_and_the_rate_of_summed_views(pl
             assert (protocol.augment, protocol.strong) == (augment, "randaugment-10")
 
 
+# Methods that ask for strong views.
+STRONG = {"disc", "gjs", "pls", "sop-plus", "ssr"}
+
+
 def test_runs_that_use_strong_views_of_images_have_their_version_in_the_key(plan, without_data):
     """All other runs, and those on float features, keep the keys that they had."""
     for spec in plan(Path("cifar10n")).specs:
-        wanted = 2 if spec.method in ("disc", "gjs", "sop-plus") else None
+        wanted = 2 if spec.method in STRONG else None
         assert spec.identity().get("strong_views") == wanted
 
     methods = {spec.method for spec in plan(Path("digits-all")).specs}
-    assert {"disc", "gjs", "sop-plus"} <= methods
+    assert methods >= STRONG
     assert not any("strong_views" in spec.identity() for spec in plan(Path("digits-all")).specs)
 
 
@@ -575,6 +582,10 @@ RECIPES = [
      (PREACT, 0.02, 0.9, 5e-4, 64, 301, [150.0], 0.1)),
     ("elr-table2", "dividemix", "cifar100", ("model", *SGD, *STEPS),
      (PREACT, 0.02, 0.9, 5e-4, 64, 301, [150.0], 0.1)),
+    ("cifar-published", "sat", "cifar100", (*SGD, "epochs", "period", "floor"),
+     (0.1, 0.9, 5e-4, 256, 200, 200.0, 0.0)),
+    ("cifar-published", "ssr-plus", "cifar10", ("model", *SGD, "epochs", "period", "floor"),
+     (PREACT, 0.02, 0.9, 5e-4, 128, 300, 300.0, 4e-4)),
     ("elr-table2", "pencil", "cifar10", (*SGD, "epochs", "starts", "rates"),
      (0.06, 0.9, 1e-4, 128, 320, [200.0, 240.0, 280.0], [0.2, 0.02, 0.002])),
     ("elr-table2", "m-dyr-h", "cifar100", (*SGD, *STEPS),

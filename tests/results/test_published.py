@@ -37,16 +37,15 @@ OURS = {
     "agce", "anl", "backward", "bootstrap", "cal", "cdr", "ce", "co-teaching", "co-teaching-plus",
     "cores2", "d2l", "disc", "dividemix", "elr", "elr-plus", "ema", "eps-softmax", "f-divergence",
     "forward", "gce", "gls", "incv", "jocor", "joint-optim", "m-dyr", "mentornet", "mixup",
-    "nce-agce", "nce-rce", "peer", "pencil", "pes", "sat", "sl", "sop", "sop-plus", "t-revision",
-    "volminnet",
+    "nce-agce", "nce-rce", "peer", "pencil", "pes", "pls", "sat", "sl", "sop", "sop-plus", "ssr",
+    "t-revision", "volminnet",
 }  # fmt: skip
 # Methods of the sources that we do not have. They keep the sources' names.
 KEPT = {
     "active-bias", "augdesc", "c2d", "ce-eps-mae-semi", "ce-simclr-init", "cores-star",
     "decoupling", "dividemix-c2d", "dropout", "elr-plus-c2d", "ldr-kl", "longremix", "mentormix",
     "mentornet-dd", "metacleaner", "mlnt", "moit", "nested", "nested-co-teaching", "ngc", "odd",
-    "plc", "pls", "promix", "proto-semi", "rlnlc", "rrl", "self-learning", "selfie", "ssr",
-    "ssr-plus", "sure", "ulc",
+    "plc", "promix", "proto-semi", "rlnlc", "rrl", "self-learning", "selfie", "sure", "ulc",
 }  # fmt: skip
 MODELS = {
     "resnet34", "preact_resnet18", "torchvision/resnet34", "torchvision/resnet50",
@@ -303,6 +302,8 @@ def test_forms_of_a_method_are_not_mixed(method, params, known, unknown, shown):
         ("anl", {"gamma": 0.0}, "animal10n", {"anl-ce"}),
         ("anl", {"gamma": 0.5}, "animal10n", set()),
         ("f-divergence", {"divergence": "kl"}, "cifar10n", {"f-div"}),
+        ("ssr", {"lam": 0.0}, "symmetric 0.2", {"ssr"}),
+        ("ssr", {"lam": 1.0}, "symmetric 0.2", {"ssr-plus"}),
     ],
 )
 def test_further_methods_find_their_own_rows(method, params, noise, sources):

@@ -55,6 +55,10 @@ def _anl(params: Params) -> str:
     return "ANL-FL" if params["gamma"] else "ANL-CE"
 
 
+def _ssr(params: Params) -> str:
+    return "SSR+" if params["lam"] else "SSR"
+
+
 # Methods whose hyperparameters make several methods of one, and the form in words. A function
 # raises KeyError where the record of a run does not have the hyperparameter.
 FORMS: dict[str, Callable[[Params], str]] = {
@@ -69,6 +73,7 @@ FORMS: dict[str, Callable[[Params], str]] = {
     "m-dyr": lambda params: str(params["kind"]),
     # DD, which learns from clean labels, is left out of the method.
     "mentornet": lambda _: "PD",
+    "ssr": _ssr,
 }
 
 # The form in a source, by the source's name of the method, alone or with the table. A source that
@@ -81,6 +86,8 @@ _FORMS_OF_SOURCES: dict[str | tuple[str, str], str] = {
     "m-dyr-h": "m-dyr-h",
     "md-dyr-sh": "md-dyr-sh",
     "mentornet-pd": "PD",
+    "ssr": "SSR",
+    "ssr-plus": "SSR+",
     # Appendix E.3.
     ("CIFAR-N Table 2", "forward"): "T estimated",
     ("CIFAR-N Table 2", "backward"): "T estimated",

@@ -35,6 +35,7 @@ NAMES: dict[str, dict[str, str]] = {
         # MentorNet DD, which learns from clean labels, is mentornet-dd.
         "mentornet-pd": "mentornet",
         "peer-loss": "peer",
+        "ssr-plus": "ssr",
     },
     "model": {
         "resnet34-cifar": "resnet34",

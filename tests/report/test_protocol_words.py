@@ -1,0 +1,34 @@
+"""The protocol of a suite's runs in words."""
+
+import pytest
+
+from nlbench.plan.protocol import resolve
+from nlbench.plan.schedules import SCHEDULE_KINDS
+from nlbench.report import protocol
+
+SCHEDULES = {
+    "constant": ({}, "0.1 at a constant rate, "),
+    "multistep": (
+        {"milestones": [40.0, 80.0], "gamma": 0.1},
+        "0.1 multiplied by 0.1 at epoch 40 and 80, ",
+    ),
+    "stages": (
+        {"starts": [200.0, 240.0], "rates": [0.2, 0.02]},
+        "0.1 then 0.2 and 0.02 from epoch 200 and 240 on, ",
+    ),
+    "cosine-restarts": (
+        {"period": 10.0, "floor": 0.001},
+        "0.1 on a cosine that restarts every 10 epochs, ",
+    ),
+    "one-cycle": ({}, "0.1 on one cycle up and down, "),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULE_KINDS)
+def test_every_schedule_has_its_words(kind):
+    values, words = SCHEDULES[kind]
+    run = resolve("cifar", "cifar10", {"lr": 0.1, "schedule": {"kind": kind, **values}})
+
+    (sentence,) = protocol.in_words([run.model_dump()])
+
+    assert f"SGD with learning rate {words}" in sentence
