@@ -1,4 +1,4 @@
-"""The regulariser that keeps one class from taking all examples, of M-DYR and DivideMix."""
+"""Regularisers that pull predictions towards the uniform distribution, of M-DYR and others."""
 
 import math
 
@@ -12,3 +12,12 @@ def divergence_from_uniform(log_p: Tensor) -> Tensor:
     """
     log_mean = log_p.logsumexp(0) - math.log(len(log_p))
     return -math.log(log_p.shape[1]) - log_mean.mean()
+
+
+def negative_entropy(logits: Tensor) -> Tensor:
+    """Return the mean over b of sum_k p_bk log p_bk, 0-d, from logits (B, C).
+
+    DivideMix and its successors add it to cross entropy in a warm-up on asymmetric noise.
+    """
+    log_p = logits.log_softmax(1)
+    return (log_p.exp() * log_p).sum(1).mean()

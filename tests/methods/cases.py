@@ -273,6 +273,15 @@ SETTINGS = [
         reached=lambda m: m.noisy.any() and m.weights.min() < 0.5,
     ),
     Case("pls", {"warmup_share": 0.0}, epoch_size=20),
+    # The selection, its filling up, and both heads in epochs of 16 + 17 examples.
+    Case(
+        "promix",
+        {"warmup_share": 1 / 6, "tau": 0.4, "ramp_share": 0.5, "late_share": 0.5},
+        {"N": 33, "C": 4},
+        images=hinted,
+        reached=lambda m: not m.selected.all(),
+    ),
+    Case("promix", {"rho": 0.2, "official": True, "penalty": True}, epoch_size=20),
     Case("sam", {"base": "gce", "adaptive": True, "rho": 2.0}),
     Case("sam", {"base": "selc"}, reached=moved),
     Case("sat", reached=moved),
@@ -291,6 +300,15 @@ SETTINGS = [
     ),
     Case("ssr", {"lam": 1.0, "k": 10}, reached=lambda m: 2 <= m.clean.sum() <= 38),
     Case("ssr", {"lam": 1.0, "k": 5}, epoch_size=20),
+    Case(
+        "unicon",
+        {"warmup_share": 2 / 6, "ramp_share": 0.5},
+        {"N": 50, "C": 4},
+        images=hinted,
+        stops=(1, 2, 3, 5),
+        reached=lambda m: 2 <= m.labelled.sum() <= 48,
+    ),
+    Case("unicon", {"warmup_share": 0.5, "penalty": True}, {"C": 4}, epoch_size=20, images=hinted),
     Case("volminnet", {"T_optimiser": "adam"}),
 ]
 
@@ -353,6 +371,7 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "pencil": ((), 1),
     "pes": ((), 1),
     "pls": ((), 1),
+    "promix": ((), 2),
     "sam": ((), 1),
     "sat": ((), 1),
     "selc": ((), 1),
@@ -361,6 +380,7 @@ DECLARED: dict[str, tuple[tuple[str, ...], int]] = {
     "sop-plus": ((), 1),
     "ssr": ((), 1),
     "t-revision": ((), 1),
+    "unicon": ((), 2),
     "volminnet": ((), 1),
 }
 # The losses of these are nowhere below 0, whatever the logits are.
@@ -368,7 +388,7 @@ NEVER_NEGATIVE = {
     "ael", "agce", "anl", "aul", "bootstrap", "cdr", "ce", "co-teaching", "co-teaching-plus",
     "disc", "ema", "ensemble", "eps-softmax", "forward", "gjs", "incv", "jocor", "joint-optim",
     "js", "logit-clip", "m-dyr", "mae", "mentornet", "mixup", "nce-agce", "nce-rce", "pencil",
-    "pls", "sam", "sat", "selc", "sl", "t-revision",
+    "pls", "promix", "sam", "sat", "selc", "sl", "t-revision", "unicon",
 }  # fmt: skip
 
 # ---- Refused values ------------------------------------------------------------------------------
@@ -588,6 +608,18 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("alpha", 0.0, "finite and above 0"),
         ("warmup_share", 1.1, "in [0, 1]"),
     ],
+    "promix": [
+        ("rho", 0.0, "in (0, 1]"),
+        ("tau", 1.1, "in (0, 1]"),
+        ("a", -0.1, "finite and >= 0"),
+        ("b", -0.1, "finite and >= 0"),
+        ("beta", -0.1, "finite and >= 0"),
+        ("temperature", 0.0, "finite and above 0"),
+        ("alpha", 0.0, "finite and above 0"),
+        ("warmup_share", 1.1, "in [0, 1]"),
+        ("ramp_share", -0.1, "in [0, 1]"),
+        ("late_share", 1.1, "in [0, 1]"),
+    ],
     "sam": [
         ("rho", -0.1, "finite and >= 0"),
     ],
@@ -627,6 +659,15 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("percentile", 0.0, "in (0, 100]"),
         ("revision_lr", 0.0, "finite and above 0"),
         ("revision_decay", -0.1, "finite and >= 0"),
+    ],
+    "unicon": [
+        ("lambda_u", -1.0, "finite and >= 0"),
+        ("lambda_c", -0.1, "finite and >= 0"),
+        ("temperature", 0.0, "finite and above 0"),
+        ("contrast_temperature", 0.0, "finite and above 0"),
+        ("alpha", 0.0, "finite and above 0"),
+        ("warmup_share", -0.1, "in [0, 1]"),
+        ("ramp_share", 1.1, "in [0, 1]"),
     ],
     "volminnet": [
         ("lam", -1.0, "finite and >= 0"),
