@@ -374,6 +374,7 @@ def test_six_epochs_equal_a_plain_reimplementation(penalty):
     run = in_float64(lab.make_run(task, 2, images=hinted(task)))
     shares = {"warmup_share": 1 / 6, "ramp_share": 0.5, "late_share": 2 / 6}
     method = ProMix(task, rho=0.3, tau=0.6, b=0.5, beta=0.2, penalty=penalty, **shares).double()
+    torch.manual_seed(0)
     method.prepare(run)
     method.pi.fill_(0.25)
     plain = Plain(method, run, penalty=penalty)
