@@ -181,15 +181,15 @@ def test_a_mapping_is_a_suite_too(plan):
 
 # Rows x conditions x seeds of each suite that comes with nlbench.
 RUNS = {
-    "animal10n": 54 * 5,
+    "animal10n": 56 * 5,
     "animal10n-published": 3 * 5,
     "cifar-published": 3 * 12 * 5,
-    "cifar100n": 54 * 5,
-    "cifar10n": 54 * 5 * 5,
+    "cifar100n": 56 * 5,
+    "cifar10n": 56 * 5 * 5,
     "cifar10n-cpu": 10 * 5,
-    "clothing1m": 54 * 5,
+    "clothing1m": 56 * 5,
     "clothing1m-published": 4 * 5,
-    "digits-all": 56 * 5,
+    "digits-all": 58 * 5,
     "digits-elr-plus": 10 * 2 * 5,
     "early-learning-linear": 10 * 5,
     "elr-table1-cifar10": 7 * 8 * 5,
@@ -205,10 +205,10 @@ RUNS = {
     "elr-table5": 10 * 2 * 5,
     "elr-table5-identical": 10 * 2 * 5,
     "quick": 10 * 5,
-    "webvision": 54 * 5,
+    "webvision": 56 * 5,
     "webvision-published": 5 * 5,
-    "cifar10n-published": 11 * 5 * 5,
-    "cifar100n-published": 11 * 5,
+    "cifar10n-published": 12 * 5 * 5,
+    "cifar100n-published": 12 * 5,
     "cifar10n-fast": 10 * 5,
 }
 
@@ -372,6 +372,8 @@ CIFAR100 = {
     "cal": {"first_alpha": 1.0, "alpha": 1.0, "prior_scale": 10.0},
     "co-teaching-plus": {"switch_share": 5 / 200},
     "t-revision": {"warmup_share": 15 / 200},
+    "promix": {"rho": 0.5, "tau": 0.95, "a": 0.5, "b": 0.5, "warmup_share": 30 / 601},
+    "unicon": {"warmup_share": 30 / 351},
     "dividemix": {"warmup_share": WARM_UP, "threshold": 0.5, "temperature": 0.5, "alpha": 4.0},
 }  # fmt: skip
 ON_CIFAR100 = [name for name in sorted(RUNS) if "cifar100" in name or "elr-table2" in name]
@@ -429,6 +431,8 @@ PHASES = {
     ("m-dyr", "cifar100"): {"warmup_share": 105, "dynamic_share": 5, "cooling_share": 89},
     ("co-teaching-plus", "cifar10"): {"ramp_share": 10, "switch_share": 20},
     ("co-teaching-plus", "cifar100"): {"ramp_share": 10, "switch_share": 5},
+    ("promix", "cifar10"): {"warmup_share": 10, "ramp_share": 50, "late_share": 250},
+    ("promix", "cifar100"): {"warmup_share": 30, "ramp_share": 50, "late_share": 250},
     ("sat", "cifar10"): {"warmup_share": 60},
     ("sat", "cifar100"): {"warmup_share": 60},
     ("selc", "clothing1m"): {"warmup_share": 5},
@@ -504,7 +508,7 @@ def test_disc_as_published_has_its_authors_views_and_the_rate_of_summed_views(pl
 
 
 # Methods that ask for strong views.
-STRONG = {"disc", "gjs", "pls", "sop-plus", "ssr"}
+STRONG = {"disc", "gjs", "pls", "promix", "sop-plus", "ssr", "unicon"}
 
 
 def test_runs_that_use_strong_views_of_images_have_their_version_in_the_key(plan, without_data):
@@ -586,6 +590,9 @@ RECIPES = [
      (0.1, 0.9, 5e-4, 256, 200, 200.0, 0.0)),
     ("cifar-published", "ssr-plus", "cifar10", ("model", *SGD, "epochs", "period", "floor"),
      (PREACT, 0.02, 0.9, 5e-4, 128, 300, 300.0, 4e-4)),
+    ("cifar100n-published", "promix", "cifar100n",
+     ("model", *SGD, "epochs", "period", "floor"),
+     ("resnet18", 0.05, 0.9, 5e-4, 256, 601, 601.0, 5e-5)),
     ("elr-table2", "pencil", "cifar10", (*SGD, "epochs", "starts", "rates"),
      (0.06, 0.9, 1e-4, 128, 320, [200.0, 240.0, 280.0], [0.2, 0.02, 0.002])),
     ("elr-table2", "m-dyr-h", "cifar100", (*SGD, *STEPS),
