@@ -93,7 +93,7 @@ def _reflowed(text: str, width: int) -> list[str]:
     return found[:-1] if found and not found[-1] else found
 
 
-_FOR_ALL = re.compile(r"\bAll (other )?(defaults|values) are from [^.]*\.")
+_FOR_ALL = re.compile(r"\bAll (other )?(defaults|values) are (from|the authors') ?[^.]*\.")
 
 
 # ---- Hyperparameters -----------------------------------------------------------------------------
