@@ -214,16 +214,22 @@ def selected(logits, features, labels, **choices):
 
 
 def test_a_label_gives_way_to_a_sure_prediction_only():
-    p = torch.tensor([[0.9, 0.1], [0.91, 0.09], [0.2, 0.8], [0.05, 0.95]], dtype=torch.float64)
+    p = torch.tensor([[0.89, 0.11], [0.91, 0.09], [0.2, 0.8], [0.05, 0.95]], dtype=torch.float64)
     one = torch.eye(4, dtype=torch.float64)
     method = selected(p.log(), one, [1, 1, 0, 0], k=1)
-    # A probability of 0.9 is not above theta_r.
     assert method.corrected.tolist() == [1, 0, 0, 1]
     assert selected(p.log(), one, [1, 1, 0, 0], k=1, theta_r=1.0).corrected.tolist() == [1, 1, 0, 0]
     # The given labels count in each epoch, not those of the epoch before.
-    method.look = lambda run, index: (p.log().flip(1), one)
+    method.look = lambda run, index: (torch.zeros_like(p), one)
     method.on_epoch_start(lab.make_run(method.task), 1)
     assert method.corrected.tolist() == [1, 1, 0, 0]
+
+
+def test_a_prediction_at_the_threshold_is_not_sure():
+    one = torch.eye(4, dtype=torch.float64)
+    # Of two equal logits each class has exactly one half.
+    method = selected(torch.zeros(4, 2).double(), one, [1, 1, 0, 1], k=1, theta_r=0.5)
+    assert method.corrected.tolist() == [1, 1, 0, 1]
 
 
 def circle(*degrees):
