@@ -521,6 +521,16 @@ def test_the_command_prints_numbers_with_their_sources():
                 assert printed[column] == there[column]
 
 
+def test_the_command_tells_forms_of_a_method_by_the_sources_names():
+    text = call("--dataset", "cifar10", "--method", "m-dyr", "--noise", "sym-0.9").stdout
+
+    assert [line.split(" |")[0] for line in text.splitlines() if "| best (oracle)" in line] == [
+        "| m-dyr (md-dyr-sh)",
+        "| m-dyr (m-dyr-h)  ",
+        "| m-dyr (md-dyr-sh)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "count"),
     [

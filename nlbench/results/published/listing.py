@@ -46,6 +46,9 @@ def _markdown(numbers: Sequence[Published], width: int | None) -> str:
         method = record.name("method")
         if record.variant:
             method += f" ({record.variant})"
+        elif record.method != method:
+            # Several names of the sources may be forms of one method.
+            method += f" ({record.method})"
         selection = records.SELECTIONS[record.selection]
         if record.metric == "top5":
             selection += ", top-5"
