@@ -50,7 +50,8 @@ def test_the_divergence_equals_loops(C, stage):
 def test_the_targets_equal_loops(temperature):
     views = [make_logits(4, 3, "early", seed) for seed in range(4)]
     own, other = (torch.nn.Linear(3, 3).double() for _ in range(2))
-    labels, d = torch.tensor([2, 0, 1, 1]), torch.tensor([0.1, 0.499, 0.5, 0.6]).double()
+    labels = torch.tensor([2, 0, 1, 1])
+    d = torch.tensor([0.1, 0.499, 0.5, 0.6], dtype=torch.float64)
     found = parts.targets(own, other, views[:2], views[2:], labels, d[:, None], temperature)
 
     def rows(network, x):
@@ -60,7 +61,7 @@ def test_the_targets_equal_loops(temperature):
     for b, w in enumerate([1.0, 1.0, 0.5, 0.4]):
         p, q = (rows(own, x)[b] for x in views[:2])
         four = [rows(network, x)[b] for network in (own, other) for x in views[2:]]
-        refined = [(1 - w) * (p[k] + q[k]) / 2 + w * (k == labels[b]) for k in range(3)]
+        refined = [(1 - w) * (p[k] + q[k]) / 2 + w * (k == int(labels[b])) for k in range(3)]
         guess = [sum(row[k] for row in four) / 4 for k in range(3)]
         for kind, soft in enumerate((refined, guess)):
             powers = [v ** (1 / temperature) for v in soft]
