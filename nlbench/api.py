@@ -18,13 +18,13 @@ from nlbench.executors import RAY, Choice
 from nlbench.plan import arguments, shards
 from nlbench.plan.arguments import python_interface
 from nlbench.plan.arguments import warn_caller as _warn
-from nlbench.plan.expand import expand
+from nlbench.plan.expand import expand, plan_name
 from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES, command_line, parse_shard
 from nlbench.plan.shards import Shard
 from nlbench.plan.spec import Plan, RunSpec
 from nlbench.plan.suite_file import Suite, read_suite
 from nlbench.results.formats import WIDTH
-from nlbench.results.guess import seems_done
+from nlbench.results.guess import name_of_suite, seems_done
 from nlbench.results.leftovers import tidy
 from nlbench.results.record import RunRecord
 from nlbench.results.requested import has_gradients, has_probabilities
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from nlbench.executors.base import Listener, State, Trained
+    from nlbench.executors.base import Listener, State, Trained, Way
     from nlbench.plan.options import Jobs
     from nlbench.results.merge import MergeReport
     from nlbench.watching import Logger
@@ -169,18 +169,22 @@ class Sweep:
             return jobs if isinstance(jobs, int) else 0
         return base.count_jobs(jobs or 1, todo, devices)
 
-    def ways_to_be_faster(self, jobs: Jobs | None) -> list[str]:
-        """Return what would make the runs to do take less time, a line for each way.
+    def ways_to_be_faster(self, jobs: Jobs | None) -> list[Way]:
+        """Return what would make the runs to do take less time.
 
         Args:
             jobs: as the user names it.
         """
         from nlbench.executors import base
+        from nlbench.plan import tuning
 
         # Nobody knows here what the nodes of a cluster can do.
         if self.executor.name == RAY or not self.state.todo:
             return []
         devices, todo = self.devices(), self.state.todo
+        if self.plan.tries:
+            # The user narrows the suite to rows, and not to tries.
+            todo = [replace(spec, row=tuning.row_and_number(spec.row)[0]) for spec in todo]
         return base.ways_to_be_faster(todo, devices[0], self._count_jobs(jobs, todo, devices))
 
     def _leaves_held(self) -> bool:
@@ -338,14 +342,15 @@ def started_ahead(
     overrides: Mapping[str, Any] | None = None,
     stale: Literal["keep", "rerun"] = "keep",
     executor: Choice,
+    shard: Shard | None = None,
 ) -> contextlib.AbstractContextManager[None]:
     """Start importing what runs need while `prepare` checks the suite, if any seem to be left.
 
     Args: see `prepare`.
     Returns: a context. A sweep that is run in it begins its first run seconds sooner.
     """
-    given = suite.get("name", "") if isinstance(suite, Mapping) else Path(suite).stem
-    done = seems_done(Path(out), str(given), overridden=bool(overrides), rows=only, seeds=seeds)
+    plan = plan_name(name_of_suite(suite), overrides or {})
+    done = seems_done(Path(out), plan, rows=only, seeds=seeds, shard=shard)
     if done and stale == "keep":
         return contextlib.nullcontext()
     return executors.started_ahead(executor)
@@ -615,8 +620,6 @@ def run(
         TypeError or ValueError for an argument of another type or value. A run that fails or
         diverges raises nothing: its record says so in `status`.
     """
-    from nlbench.watching.feed import watching
-
     arguments.check_suite(suite)
     _check_folders(out=out, data_dir=data_dir, methods_dir=methods_dir)
     arguments.check_device(device)
@@ -643,6 +646,7 @@ def run(
     seeds = arguments.check_seeds(seeds)
     overrides = arguments.check_overrides(overrides)
     choice = Choice.of_user(executor, address, gpus_per_run)
+    part = None if shard is None else parse_shard(shard, leftovers)
     prepare_again = functools.partial(
         prepare,
         suite,
@@ -655,7 +659,7 @@ def run(
         methods_dir=methods_dir,
         stale=stale,
         executor=choice,
-        shard=None if shard is None else parse_shard(shard, leftovers),
+        shard=part,
         warn=_warn,
     )
 
@@ -666,7 +670,8 @@ def run(
             listener: Listener | None = None
             if progress:
                 # The records' warnings follow as warnings of Python.
-                faster = sweep.ways_to_be_faster(parallel_jobs)
+                ways = sweep.ways_to_be_faster(parallel_jobs)
+                faster = [f"{way.argument} {way.effect}" for way in ways]
                 progress_of_sweep = Progress(len(sweep.state.todo), warnings=False, faster=faster)
                 listener = stack.enter_context(progress_of_sweep)
             sweep.run(
@@ -683,10 +688,21 @@ def run(
                 ends=ends,
             )
 
-    with started_ahead(
-        suite, out=out, only=only, seeds=seeds, overrides=overrides, stale=stale, executor=choice
-    ):
+    ahead = started_ahead(
+        suite,
+        out=out,
+        only=only,
+        seeds=seeds,
+        overrides=overrides,
+        stale=stale,
+        executor=choice,
+        shard=part,
+    )
+    with ahead:
         sweep = prepare_again()
+        # It imports torch, for which the process that was started ahead must not wait.
+        from nlbench.watching.feed import watching
+
         # A device that is not there is an error before a folder is made.
         sweep.devices()
         if sweep.state.stale and stale == "keep":

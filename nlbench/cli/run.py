@@ -369,6 +369,7 @@ def run(
             overrides=overrides,
             stale=stale.value,
             executor=choice,
+            shard=part,
         )
     with ahead:
         sweep = _checked(prepare, suite, gpus, needs_devices=not dry_run)
@@ -390,7 +391,8 @@ def run(
             warn(*_counts_of_shard(sweep))
             # The sweep prints these warnings before it trains.
             told = sweep.about_data(folders_only=True)[1]
-            faster = sweep.ways_to_be_faster(parallel_jobs)
+            ways = sweep.ways_to_be_faster(parallel_jobs)
+            faster = [f"{way.option} {way.effect}" for way in ways]
             with Progress(len(sweep.state.todo), told=told, faster=faster) as progress:
                 sweep.run(
                     watch.listener(sweep.plan, sweep.store, progress),
