@@ -314,12 +314,76 @@ def test_translations_are_torchvision_s_at_every_size(side):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [((-1, 5), "rounds must be >= 0"), ((2, 31), r"magnitude must be in \[0, 31\), got 31")],
+    ("arguments", "error", "message"),
+    [
+        ((-1, 5), ValueError, r"rounds must be in \[0, \d+\], got -1"),
+        ((1.5, 5), TypeError, "rounds must be an int, got float"),
+        ((2, 31), ValueError, r"magnitude must be in \[0, 30\], got 31"),
+        ((2, 3.0), TypeError, "magnitude must be an int, got float"),
+        ((2, 0, 1), ValueError, r"bins must be in \[2, \d+\], got 1"),
+    ],
 )
-def test_randaugment_refuses(arguments, message):
-    with pytest.raises(ValueError, match=message):
+def test_randaugment_refuses(arguments, error, message):
+    with pytest.raises(error, match="^rand_augment: " + message):
         rand_augment(*arguments)
+
+
+def test_randaugment_of_every_magnitude_is_a_policy():
+    for magnitude in range(31):
+        assert rand_augment(1, magnitude).entries
+
+
+ONE = ((Setting("Invert"),),)
+
+
+def of(*arguments, **named):
+    """Return a policy's arguments with a single operation."""
+    return {"entries": ((Setting(*arguments, **named),),)}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"rounds": -1}, ValueError, "rounds must be in [0, 2147483647], got -1"),
+        ({"rounds": 1.5}, TypeError, "rounds must be an int, got float"),
+        ({"crop_first": "no"}, TypeError, "crop_first must be True or False, got 'no'"),
+        (
+            {"cutout": "rubbish"},
+            ValueError,
+            "cutout must be one of '', 'mean', 'grey', got 'rubbish'",
+        ),
+        ({"entries": ()}, ValueError, "entries must hold at least one entry"),
+        (
+            {"entries": [ONE]},
+            TypeError,
+            "entries must be a tuple of tuples of Setting, got list",
+        ),
+        ({"entries": ONE[0]}, TypeError, "entries[0] must be a tuple of Setting, got Setting"),
+        ({"entries": (*ONE, ())}, ValueError, "entries[1] is empty"),
+        ({"entries": (("Invert",),)}, TypeError, "entries[0][0] must be a Setting, got str"),
+        (of("Sheer"), ValueError, "entries[0][0]: kind must be one of ShearX, "),
+        (of("Invert", 2.0), ValueError, "Invert: probability must be in [0, 1], got 2.0"),
+        (of("Invert", float("nan")), ValueError, "probability must be in [0, 1], got nan"),
+        (of("Invert", "often"), TypeError, "probability must be a number, got str"),
+        (of("Invert", 1.0, (3.0,)), ValueError, "Invert takes no magnitudes, got (3.0,)"),
+        (of("ShearX"), ValueError, "ShearX needs at least one magnitude, got none"),
+        (of("ShearX", 1.0, [0.1]), TypeError, "magnitudes must be a tuple of numbers, got list"),
+        (of("ShearX", 1.0, ("a",)), TypeError, "ShearX: magnitude must be a number, got str"),
+        (of("Posterize", 1.0, (9,)), ValueError, "Posterize: magnitude must be in [0, 8], got 9"),
+        (of("Posterize", 1.0, (4.5,)), ValueError, "Posterize keeps a whole number of bits"),
+        (of("Solarize", 1.0, (256,)), ValueError, "magnitude must be in [0, 255], got 256"),
+        (
+            of("Color", 1.0, (0.5,), signed=True),
+            ValueError,
+            "Color takes no negative magnitude, so signed must be False for 0.5",
+        ),
+    ],
+)
+def test_a_policy_refuses_what_no_view_can_be_made_of(change, error, message):
+    with pytest.raises(error) as caught:
+        Policy(**{"name": "mine", "rounds": 1, "entries": ONE, **change})
+    assert str(caught.value).startswith("policy 'mine': ")
+    assert message in str(caught.value)
 
 
 # ---- Draws --------------------------------------------------------------------------------------
@@ -584,6 +648,13 @@ def test_an_empty_batch(backend):
         ({"examples": torch.tensor([1.0, 2.0])}, TypeError, "examples must be int64"),
         ({"seed": -1}, ValueError, "seed must be in [0, 2^64), got -1"),
         ({"seed": 2**64}, ValueError, "seed must be in [0, 2^64)"),
+        ({"seed": 1.5}, TypeError, "seed must be an int, got float"),
+        ({"seed": torch.tensor(3)}, TypeError, "seed must be an int, got Tensor"),
+        (
+            {"policy": "autoaugment"},
+            TypeError,
+            "policy must be a Policy, got str. fix: nlbench.ops.policies.POLICIES has",
+        ),
         ({"std": (1, 0, 1)}, ValueError, "std must be three positive numbers"),
         ({"padding": -1}, ValueError, "padding must be >= 0"),
         ({"dtype": torch.int32}, TypeError, "dtype must be one of torch.float32"),
