@@ -200,6 +200,8 @@ def make_state(
         fit=fit,
         passes=passes,
     )
+    # Of float features there is no strong view, and so no version.
+    state.gives_strong = bool(spec.strong_views) or not data.info.mean
     for i, network in enumerate(networks):
         state.optimise(network.parameters(), sgd(protocol), f"network{i}")
     return state
