@@ -147,6 +147,8 @@ class Sweep:
         }
         self._warn_of_lost_rows(plan)
         self._warn_of_slowness(todo, options.device, options.jobs)
+        if whole_steps and todo:
+            self._warn_of_steps(todo, options.device, cuda_graphs)
         self.store.write_plan(plan)
         # Importing an executor takes a moment, which a suite that is done can do without.
         if todo:
@@ -280,6 +282,26 @@ class Sweep:
             self.store.warn(
                 f"--jobs {jobs} of {threads} thread{'s' * (threads > 1)} each are too many for "
                 f"{cores} cores: the runs will slow each other down. --jobs auto is as many as fit."
+            )
+
+    def _warn_of_steps(
+        self, todo: Sequence[RunSpec], device: torch.device, cuda_graphs: bool | None
+    ) -> None:
+        """Warn of runs whose steps are not captured whole, although that was asked for."""
+        if device.type != "cuda":
+            self.store.warn(
+                "--whole-steps has no effect: it needs a GPU, and these runs are trained on the "
+                f"{device.type.upper()}"
+            )
+            return
+
+        used = {spec.protocol.model for spec in todo}
+        others = sorted(model for model in used if not models.is_repeatable(model))
+        if others and cuda_graphs is not True:
+            self.store.warn(
+                f"--whole-steps: steps of {', '.join(others)} are not captured, because a CUDA "
+                "graph would not notice if the model's Python code did something else in each "
+                "step. If you know that it does not, add --cuda-graphs"
             )
 
     def _warn_of_lost_rows(self, plan: dict[str, Any]) -> None:
@@ -582,7 +604,9 @@ def run(
             None means True for nlbench's own models and False for others. It has no effect on a
             CPU, with `compile`, and on training steps that a method defines itself.
         whole_steps: on a GPU, capture whole training steps as one CUDA graph, with the same
-            results, where the method allows it. Not measured yet, and off by default.
+            results, where the method allows it. Not measured on a GPU yet, and off by default.
+            Steps of models of torchvision and timm are captured only if `cuda_graphs` is True, too.
+            Without a GPU it has no effect, and a warning says so.
         save_weights: keep the weights of the final networks of each run that is trained now, for
             `load_weights`.
         timeout: minutes after which a run that shows no sign of life is ended as failed; 0 for no

@@ -108,7 +108,8 @@ WholeSteps = Annotated[
     typer.Option(
         "--whole-steps",
         help="On a GPU, capture whole training steps as one CUDA graph, where the method allows "
-        "it: the same results. Not measured yet, so it is off by default.",
+        "it: the same results. Steps of models of torchvision and timm are captured only with "
+        "--cuda-graphs beside it. Not measured on a GPU yet, so it is off by default.",
     ),
 ]
 SaveWeights = Annotated[
