@@ -58,7 +58,7 @@ def train_in_pieces(sw, every, listener=None, device="cpu"):
         # Another store, as in another process.
         store = Store(sw.store.root, sw.store.warn)
         try:
-            train(spec, data, options_of(sw, device), store, stopper)
+            train(spec, data, options_of(sw, device=device), store, stopper)
         except Stopped:
             continue
         return stopper
