@@ -57,7 +57,9 @@ class Geometry:
         crop: pixels of the square that is cut out.
         grey_bits: see `pixels.rgb`.
         scaled: whether a JPEG whose short side has at least twice `resize` is decoded to a half, a
-            quarter or an eighth of its sides before it is resized; see `jpeg.scale_of`.
+            quarter or an eighth of its sides before it is resized; see `jpeg.scale_of`. All of the
+            shrinking may happen there. Keeping a half of it for the resizing, as Pillow's
+            `thumbnail` does, was measured and not taken: see docs/benchmarks/README.md.
     """
 
     resize: int

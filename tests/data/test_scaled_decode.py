@@ -5,6 +5,7 @@ by bounds that are measured on photographs, and lies at the same place.
 """
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from nlbench.data import decode, jpeg
 from nlbench.data.base import ImageFiles, Info
 from nlbench.data.decode import BrokenImage, Geometry
+from nlbench.plan.protocol import Protocol
 from nlbench.training.images import FileImages
 
 INFO = Info("x", "X", 2, 0, 0, (), mean=(0.5, 0.25, 0.75), std=(0.25, 0.5, 1.0))
@@ -152,6 +154,21 @@ def test_how_far_scaled_photographs_are_from_exact_ones(
         assert abs(exact.mean() - scaled.mean()) < 0.3
         for axis in (0, 1):
             assert mean == 0 or apart.mean() < abs(exact - np.roll(scaled, 1, axis)).mean() / 1.5
+
+
+def test_the_protocol_says_how_far_scaled_pixels_are(tmp_path, photographs):
+    text = " ".join(Protocol.__doc__.split())
+    stated = re.search(r"by ([\d.]+) of 255 in the mean and (\d+) at edges", text)
+    means, largest = [], []
+    for i, photograph in enumerate(photographs):
+        picture = photograph.resize((1366, 1024), Image.Resampling.LANCZOS)
+        path = written(tmp_path / f"{i}.jpg", picture, quality=90)
+        exact, scaled = (decode._resized(path, Geometry(256, 224, 0, way)) for way in (False, True))
+        apart = (exact.int() - scaled.int()).abs()
+        means.append(float(apart.double().mean()))
+        largest.append(int(apart.max()))
+    assert 0.8 * float(stated[1]) <= max(means) <= float(stated[1])
+    assert 0.8 * int(stated[2]) <= max(largest) <= int(stated[2])
 
 
 @pytest.mark.parametrize("size", [(801, 600), (513, 1023), (1025, 515), (767, 2049)])
