@@ -55,7 +55,8 @@ def strong_augment(
                  black. A reflection needs a padding below H and W.
         dtype, memory_format: as for `augment`.
 
-    Returns: [B, 3, H, W] `dtype`, on the device of `images`. CPU and CUDA give the same bits.
+    Returns: [B, 3, H, W] `dtype`, on the device of `images`. CPU, CUDA and the reference in torch
+             give the same bits.
     Raises:  as `augment`; also for `examples`, a seed that is no int or out of range, a policy that
              is no `Policy`, and a padding that is too wide to reflect.
 
