@@ -18,7 +18,7 @@ def ended_by(number, code):
         f"def interrupt(): os.kill(os.getpid(), {int(number)})\n"
     )
     process = subprocess.run(
-        [sys.executable, "-c", program + code], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program + code], capture_output=True, text=True, timeout=300
     )
     return process.returncode, process.stderr
 
