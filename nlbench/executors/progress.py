@@ -75,8 +75,9 @@ class Progress(Listener):
         self._faster = tuple(faster)
         # The seconds that whole runs take by their first epochs here, by key.
         self._estimates: dict[str, float] = {}
-        # Whether it was printed how long the sweep takes.
+        # Whether it was printed how long the sweep takes, and when its first step was reported.
         self._announced = False
+        self._began: float | None = None
 
         # What the last epoch of each run has reached, in words, by key.
         self._reached: dict[str, str] = {}
@@ -140,6 +141,7 @@ class Progress(Listener):
         pace = self._paces.get(spec.key)
         if pace is not None and pace.trains_since is None:
             pace.trains_since = time.monotonic()
+            self._began = self._began or pace.trains_since
         reached = self._reached.get(spec.key, "")
         done = at.epoch + min(at.step / max(at.steps, 1), 1.0)
         # The first steps of a run take longer than those after them.
@@ -221,41 +223,53 @@ class Progress(Listener):
     def _announce(self, spec: RunSpec, epochs: int, seconds: float) -> None:
         """Print once how long the sweep takes by the first epochs of its runs, if that is long.
 
+        What it has taken so far counts, too.
+
         Args:
             seconds: the time that the first epoch of the run has taken.
         """
         at_once = len(self._paces)
-        left = self._seconds_of_work() / at_once
-        if left <= LONG_SECONDS or self._announced:
+        left = self._seconds_left(at_once)
+        spent = seconds
+        if self._began is not None:
+            spent = max(seconds, time.monotonic() - self._began)
+        if spent + left <= LONG_SECONDS or self._announced:
             return
 
         self._announced = True
         count = self._total - self._done
         those_left = f"the {count} runs left take" if count > 1 else "the run left takes"
         all_of_them = f"{count} runs take" if count > 1 else "1 run takes"
-        alike = "all are like this one"
-        if len(self._estimates) > 1:
-            alike = f"the others are like the {len(self._estimates)} begun so far"
+        why = (
+            f"all are like this one: an epoch of {spec.row} took {seconds:.3g} s, a run has "
+            f"{epochs}"
+        )
+        begun = len(self._estimates)
+        if begun > 1:
+            mean = _duration(sum(self._estimates.values()) / begun)
+            why = f"the others are like the {begun} begun so far: a run takes {mean} on average"
         lines = [
             f"estimate: {those_left if self._done else all_of_them} about {_duration(left)} from "
-            f"now, if {alike}: an epoch of {spec.row} took {seconds:.3g} s, a run has {epochs}, "
-            f"and {at_once} {'is' if at_once == 1 else 'are'} trained at a time"
+            f"now, if {why}, and {at_once} {'is' if at_once == 1 else 'are'} trained at a time"
         ]
         lines += ["it would take less time with:"] if self._faster else []
         for line in (*lines, *(f"  {way}" for way in self._faster)):
             self._print(line)
 
-    def _seconds_of_work(self) -> float:
-        """Estimate the seconds of training that are left, one run after the other.
+    def _seconds_left(self, at_once: int) -> float:
+        """Estimate the seconds until the last run ends.
 
         Runs without an epoch so far are taken to be like the mean of those with one.
+
+        Args:
+            at_once: the number of runs that are trained at the same time.
         """
         mean = sum(self._estimates.values()) / len(self._estimates)
-        not_begun = max(0, self._total - self._done - len(self._paces))
-        seconds = mean * not_begun
+        of_runs = [mean] * max(0, self._total - self._done - len(self._paces))
         for key, pace in self._paces.items():
-            seconds += self._estimates.get(key, mean) * (1 - pace.finished)
-        return seconds
+            of_runs.append(self._estimates.get(key, mean) * (1 - pace.finished))
+        # Processes share the runs, but not a single run.
+        return max(sum(of_runs) / at_once, max(of_runs))
 
     # ---- Printing --------------------------------------------------------------------------------
 

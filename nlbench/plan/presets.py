@@ -200,8 +200,8 @@ PRESETS: dict[str, Preset] = {
     # search is in docs/benchmarks/cifar-cpu-search.md. Version 1 was cnn3, 20,000 images and 20
     # epochs in bfloat16, which takes hours where bfloat16 is emulated.
     "cifar-cpu": Preset(
-        "for machines without a GPU: cnn3_slim, 26,666 images, 14 epochs, where "
-        "CE memorises: at most 3 minutes a run on one core with AVX2",
+        "for machines without a GPU: cnn3_slim, 26,666 images, 14 epochs, where CE memorises and "
+        "takes at most 3 minutes on one core with AVX2",
         _ANY_CPU,
         {
             **_SGD,

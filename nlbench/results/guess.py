@@ -60,7 +60,8 @@ def seems_done(
         plan: the plan's name.
         rows, seeds: look at these alone; None for all of them.
         shard: look at what this shard trains alone; None for all runs.
-    Returns: False where there is no such plan, it lacks one of the seeds, or it cannot be read.
+    Returns: False where there is no such plan, it lacks one of the rows or seeds, or it cannot be
+        read.
     """
     try:
         cells = json.loads((root / "suites" / f"{plan}.json").read_bytes())["cells"]
@@ -70,6 +71,8 @@ def seems_done(
             if (rows is None or one.row in rows) and (seeds is None or one.seed in seeds):
                 asked.append(one)
         if not {one.seed for one in asked}.issuperset(seeds or ()):
+            return False
+        if not {one.row for one in asked}.issuperset(rows or ()):
             return False
         # One with leftovers also trains what the other shards have not.
         if shard is not None and not shard.leftovers:

@@ -205,8 +205,8 @@ def test_a_sweep_that_takes_long_by_its_first_epoch_is_announced_once(capsys, cl
 
 
 def test_a_sweep_of_ten_minutes_is_not_announced(capsys, clock):
-    # 50 runs of 40 epochs take 600 s.
-    assert printed(capsys, clock, 0.3) == ""
+    # 50 runs of 40 epochs take 598 s.
+    assert printed(capsys, clock, 0.299) == ""
     assert printed(capsys, clock, 0.31).startswith("estimate: 50 runs take about 10 minutes")
 
 
@@ -272,7 +272,7 @@ def test_a_later_first_epoch_announces_a_sweep_that_the_first_one_did_not(capsys
     # 99 epochs of 60 s, and 48 runs of the mean of 10 s and 6,000 s.
     assert capsys.readouterr().err == (
         "estimate: the 49 runs left take about 42 hours from now, if the others are like the 2 "
-        "begun so far: an epoch of dividemix took 60 s, a run has 100, and 1 is trained at a time\n"
+        "begun so far: a run takes 50 minutes on average, and 1 is trained at a time\n"
     )
 
 
@@ -284,5 +284,14 @@ def test_a_run_that_another_one_outlasts_counts_as_far_as_it_is_finished(capsys,
         progress.on_epoch(first, 0, 40, {**METRICS, "seconds": 1.0})
         progress.on_epoch(first, 29, 40, {**METRICS, "seconds": 1.0})
         progress.on_epoch(second, 0, 40, {**METRICS, "seconds": 60.0})
-    # Two at a time: 10 epochs of 1 s beside 39 of 60 s.
-    assert "2 runs take about 20 minutes from now" in capsys.readouterr().err
+    # 39 epochs of 60 s. Beside them, and not after them, 10 epochs of 1 s.
+    assert "2 runs take about 39 minutes from now" in capsys.readouterr().err
+
+
+def test_a_sweep_is_long_by_what_it_has_taken_and_by_what_is_left(capsys, clock):
+    spec = run_spec()
+    for seconds, long in ((59.9, False), (61.0, True)):
+        with Progress(1) as progress:
+            progress.on_start(spec)
+            progress.on_epoch(spec, 0, 10, {**METRICS, "seconds": seconds})
+        assert ("estimate: 1 run takes about 9 minutes" in capsys.readouterr().err) == long

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from nlbench import api
 from nlbench.plan import shards
 from nlbench.plan.shards import Shard
 from nlbench.results.guess import name_of_suite, seems_done
@@ -32,8 +33,9 @@ def test_it_is_done_when_each_run_that_was_asked_for_has_a_record(root):
     assert seems_done(root, "quick", rows=["ce"], seeds=[0])
     assert not seems_done(root, "quick", rows=["ce"], seeds=[0, 1])
     assert seems_done(root, "quick+epochs=3", seeds=[0])
-    # The plan lacks this seed, so its runs are to be trained.
+    # The plan lacks this seed, and this row, so their runs are to be trained.
     assert not seems_done(root, "quick", seeds=[0, 7])
+    assert not seems_done(root, "quick", rows=["ce", "new"], seeds=[0])
 
     (root / "runs" / "0005ce0" / "record.json").unlink()
     assert not seems_done(root, "quick", seeds=[0])
@@ -49,6 +51,28 @@ def test_of_a_shard_without_leftovers_its_own_runs_count(root, monkeypatch):
     assert not seems_done(root, "quick", shard=Shard(2, 2, leftovers=False))
     # It trains what the other one has not.
     assert not seems_done(root, "quick", shard=Shard(1, 2))
+
+
+def test_the_runs_of_a_shard_are_those_of_the_sweep(tmp_path):
+    digits = [{"kind": "symmetric", "rate": rate} for rate in (0.2, 0.4)]
+    suite = {
+        "name": "trial",
+        "track": "identical",
+        "protocol": "digits",
+        "datasets": [{"name": "digits", "noise": digits}],
+        "methods": {"ce": {}, "gce": {}, "elr": {}},
+        "seeds": [0, 1],
+    }
+    plan = api.prepare(suite, out=tmp_path).plan
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "trial.json").write_text(json.dumps(plan.as_json()))
+
+    for number, specs in enumerate(shards.divide(plan.specs, 3), start=1):
+        assert not seems_done(tmp_path, "trial", shard=Shard(number, 3, leftovers=False))
+        for spec in specs:
+            (tmp_path / "runs" / spec.key).mkdir(parents=True)
+            (tmp_path / "runs" / spec.key / "record.json").write_text("{}")
+        assert seems_done(tmp_path, "trial", shard=Shard(number, 3, leftovers=False))
 
 
 def test_what_cannot_be_read_is_not_done(root):
