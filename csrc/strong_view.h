@@ -132,13 +132,10 @@ NLBENCH_INLINE int64_t padded(int64_t at, int64_t side, bool reflect) {
 // ---- What operations make of values
 // --------------------------------------------------------------
 
-// Returns x * y + z, rounded once. On the CPU double is exact here: x has at most 9 bits.
-NLBENCH_INLINE float fused(float x, float y, float z) {
-#if defined(__CUDA_ARCH__)
-  return fmaf(x, y, z);
-#else
+// Returns x * y + z, computed in double and then rounded to float. The CPU, CUDA and the reference
+// in torch carry out the same operations, so that they give the same bits.
+NLBENCH_INLINE float multiply_add(float x, float y, float z) {
   return float(double(x) * double(y) + double(z));
-#endif
 }
 
 NLBENCH_INLINE uint8_t to_byte(float x) {
@@ -148,7 +145,8 @@ NLBENCH_INLINE uint8_t to_byte(float x) {
 }
 
 NLBENCH_INLINE int grey(int red, int green, int blue) {
-  return int(fused(float(blue), 0.114f, fused(float(green), 0.587f, float(red) * 0.2989f)));
+  const float red_green = multiply_add(float(green), 0.587f, float(red) * 0.2989f);
+  return int(multiply_add(float(blue), 0.114f, red_green));
 }
 
 // The factor of an operation that mixes two images, and what it leaves to the second one.
@@ -158,12 +156,12 @@ struct Mix {
   explicit NLBENCH_INLINE Mix(const double* p) : ratio(float(p[0])), rest(float(1.0 - p[0])) {}
 
   NLBENCH_INLINE uint8_t blend(int value, float other) const {
-    return to_byte(fused(other, rest, float(value) * ratio));
+    return to_byte(multiply_add(other, rest, float(value) * ratio));
   }
 
   // The same up to rounding, as torchvision has it for a blurred image.
   NLBENCH_INLINE uint8_t sharpen(int value, int blur) const {
-    return to_byte(fused(float(blur - value), rest, float(value)));
+    return to_byte(multiply_add(float(blur - value), rest, float(value)));
   }
 };
 

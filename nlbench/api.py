@@ -18,13 +18,13 @@ from nlbench.executors import RAY, Choice
 from nlbench.plan import arguments, shards
 from nlbench.plan.arguments import python_interface
 from nlbench.plan.arguments import warn_caller as _warn
-from nlbench.plan.expand import expand
+from nlbench.plan.expand import expand, plan_name
 from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES, command_line, parse_shard
 from nlbench.plan.shards import Shard
 from nlbench.plan.spec import Plan, RunSpec
 from nlbench.plan.suite_file import Suite, read_suite
 from nlbench.results.formats import WIDTH
-from nlbench.results.guess import seems_done
+from nlbench.results.guess import name_of_suite, seems_done
 from nlbench.results.leftovers import tidy
 from nlbench.results.record import RunRecord
 from nlbench.results.requested import has_gradients, has_probabilities
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from nlbench.executors.base import Listener, State, Trained
+    from nlbench.executors.base import Listener, State, Trained, Way
     from nlbench.plan.options import Jobs
     from nlbench.results.merge import MergeReport
     from nlbench.watching import Logger
@@ -147,6 +147,8 @@ class Sweep:
         }
         self._warn_of_lost_rows(plan)
         self._warn_of_slowness(todo, options.device, options.jobs)
+        if whole_steps and todo:
+            self._warn_of_steps(todo, options.device, cuda_graphs)
         self.store.write_plan(plan)
         # Importing an executor takes a moment, which a suite that is done can do without.
         if todo:
@@ -169,18 +171,22 @@ class Sweep:
             return jobs if isinstance(jobs, int) else 0
         return base.count_jobs(jobs or 1, todo, devices)
 
-    def ways_to_be_faster(self, jobs: Jobs | None) -> list[str]:
-        """Return what would make the runs to do take less time, a line for each way.
+    def ways_to_be_faster(self, jobs: Jobs | None) -> list[Way]:
+        """Return what would make the runs to do take less time.
 
         Args:
             jobs: as the user names it.
         """
         from nlbench.executors import base
+        from nlbench.plan import tuning
 
         # Nobody knows here what the nodes of a cluster can do.
         if self.executor.name == RAY or not self.state.todo:
             return []
         devices, todo = self.devices(), self.state.todo
+        if self.plan.tries:
+            # The user narrows the suite to rows, and not to tries.
+            todo = [replace(spec, row=tuning.row_and_number(spec.row)[0]) for spec in todo]
         return base.ways_to_be_faster(todo, devices[0], self._count_jobs(jobs, todo, devices))
 
     def _leaves_held(self) -> bool:
@@ -278,6 +284,26 @@ class Sweep:
                 f"{cores} cores: the runs will slow each other down. --jobs auto is as many as fit."
             )
 
+    def _warn_of_steps(
+        self, todo: Sequence[RunSpec], device: torch.device, cuda_graphs: bool | None
+    ) -> None:
+        """Warn of runs whose steps are not captured whole, although that was asked for."""
+        if device.type != "cuda":
+            self.store.warn(
+                "--whole-steps has no effect: it needs a GPU, and these runs are trained on the "
+                f"{device.type.upper()}"
+            )
+            return
+
+        used = {spec.protocol.model for spec in todo}
+        others = sorted(model for model in used if not models.is_repeatable(model))
+        if others and cuda_graphs is not True:
+            self.store.warn(
+                f"--whole-steps: steps of {', '.join(others)} are not captured, because a CUDA "
+                "graph would not notice if the model's Python code did something else in each "
+                "step. If you know that it does not, add --cuda-graphs"
+            )
+
     def _warn_of_lost_rows(self, plan: dict[str, Any]) -> None:
         """Warn if this plan replaces one of the same name that has other rows or conditions."""
         try:
@@ -338,14 +364,15 @@ def started_ahead(
     overrides: Mapping[str, Any] | None = None,
     stale: Literal["keep", "rerun"] = "keep",
     executor: Choice,
+    shard: Shard | None = None,
 ) -> contextlib.AbstractContextManager[None]:
     """Start importing what runs need while `prepare` checks the suite, if any seem to be left.
 
     Args: see `prepare`.
     Returns: a context. A sweep that is run in it begins its first run seconds sooner.
     """
-    given = suite.get("name", "") if isinstance(suite, Mapping) else Path(suite).stem
-    done = seems_done(Path(out), str(given), overridden=bool(overrides), rows=only, seeds=seeds)
+    plan = plan_name(name_of_suite(suite), overrides or {})
+    done = seems_done(Path(out), plan, rows=only, seeds=seeds, shard=shard)
     if done and stale == "keep":
         return contextlib.nullcontext()
     return executors.started_ahead(executor)
@@ -577,7 +604,9 @@ def run(
             None means True for nlbench's own models and False for others. It has no effect on a
             CPU, with `compile`, and on training steps that a method defines itself.
         whole_steps: on a GPU, capture whole training steps as one CUDA graph, with the same
-            results, where the method allows it. Not measured yet, and off by default.
+            results, where the method allows it. Not measured on a GPU yet, and off by default.
+            Steps of models of torchvision and timm are captured only if `cuda_graphs` is True, too.
+            Without a GPU it has no effect, and a warning says so.
         save_weights: keep the weights of the final networks of each run that is trained now, for
             `load_weights`.
         timeout: minutes after which a run that shows no sign of life is ended as failed; 0 for no
@@ -615,8 +644,6 @@ def run(
         TypeError or ValueError for an argument of another type or value. A run that fails or
         diverges raises nothing: its record says so in `status`.
     """
-    from nlbench.watching.feed import watching
-
     arguments.check_suite(suite)
     _check_folders(out=out, data_dir=data_dir, methods_dir=methods_dir)
     arguments.check_device(device)
@@ -643,6 +670,7 @@ def run(
     seeds = arguments.check_seeds(seeds)
     overrides = arguments.check_overrides(overrides)
     choice = Choice.of_user(executor, address, gpus_per_run)
+    part = None if shard is None else parse_shard(shard, leftovers)
     prepare_again = functools.partial(
         prepare,
         suite,
@@ -655,7 +683,7 @@ def run(
         methods_dir=methods_dir,
         stale=stale,
         executor=choice,
-        shard=None if shard is None else parse_shard(shard, leftovers),
+        shard=part,
         warn=_warn,
     )
 
@@ -666,7 +694,8 @@ def run(
             listener: Listener | None = None
             if progress:
                 # The records' warnings follow as warnings of Python.
-                faster = sweep.ways_to_be_faster(parallel_jobs)
+                ways = sweep.ways_to_be_faster(parallel_jobs)
+                faster = [f"{way.argument} {way.effect}" for way in ways]
                 progress_of_sweep = Progress(len(sweep.state.todo), warnings=False, faster=faster)
                 listener = stack.enter_context(progress_of_sweep)
             sweep.run(
@@ -683,10 +712,21 @@ def run(
                 ends=ends,
             )
 
-    with started_ahead(
-        suite, out=out, only=only, seeds=seeds, overrides=overrides, stale=stale, executor=choice
-    ):
+    ahead = started_ahead(
+        suite,
+        out=out,
+        only=only,
+        seeds=seeds,
+        overrides=overrides,
+        stale=stale,
+        executor=choice,
+        shard=part,
+    )
+    with ahead:
         sweep = prepare_again()
+        # It imports torch, for which the process that was started ahead must not wait.
+        from nlbench.watching.feed import watching
+
         # A device that is not there is an error before a folder is made.
         sweep.devices()
         if sweep.state.stale and stale == "keep":

@@ -13,6 +13,9 @@ import pytest
 from trial import FAILING
 
 import nlbench
+from nlbench import api, executors, hardware
+from nlbench.executors import Choice, progress
+from nlbench.plan.shards import Shard
 from nlbench.results.store import Store
 
 SUITE = {
@@ -249,6 +252,16 @@ def test_progress_is_shown_and_can_be_switched_off(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_an_estimate_names_arguments_of_python(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(hardware, "cores", lambda: 8)
+    monkeypatch.setattr(progress, "LONG_SECONDS", -1.0)
+    nlbench.run(SUITE, out=tmp_path)
+    printed = capsys.readouterr().err
+    assert "it would take less time with:\n  jobs=3 trains 3 runs at the same time" in printed
+    assert '\n  only=["ce", "soft"] trains two of 3 methods\n' in printed
+    assert "--" not in printed
+
+
 def test_failed_runs_and_lost_rows_are_warned_of(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "failing.py").write_text(FAILING)
@@ -284,6 +297,32 @@ def test_a_suite_without_a_fault_gives_no_warning(trained):
         nlbench.run(SUITE, out=trained, progress=False)
         nlbench.load(trained)
         nlbench.table(trained)
+
+
+# ---- Starting ahead ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "begun"),
+    [
+        ({}, False),
+        ({"overrides": {"epochs": 2}}, True),
+        ({"seeds": [0, 1]}, True),
+        ({"stale": "rerun"}, True),
+        ({"shard": Shard(1, 2, leftovers=False)}, False),
+    ],
+)
+def test_nothing_is_started_ahead_of_a_suite_that_is_done(
+    tmp_path, trained, monkeypatch, options, begun
+):
+    started = []
+    monkeypatch.setattr(executors, "started_ahead", started.append)
+    # The file has another name than its suite.
+    (tmp_path / "other.v2.yaml").write_text("name: trial\n")
+    for suite in (SUITE, tmp_path / "other.v2.yaml"):
+        started.clear()
+        api.started_ahead(suite, out=trained, executor=Choice(), **options)
+        assert bool(started) == begun
 
 
 # ---- Types ---------------------------------------------------------------------------------------

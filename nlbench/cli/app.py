@@ -226,8 +226,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     # typer reads a command's options from its signature.
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        interrupt.begin_work()
         try:
+            interrupt.begin_work()
             try:
                 command(*args, **kwargs)
             finally:
@@ -252,6 +252,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             where = f"{error.filename}: " if error.filename else ""
             warn(f"error: {where}{error.strerror or error}")
             raise typer.Exit(2) from None
+        finally:
+            # What is raised after this, typer would report with a status of its own.
+            interrupt.end()
 
     return wrapped
 

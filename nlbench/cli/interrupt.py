@@ -47,6 +47,7 @@ def take_over() -> None:
         # What was started to ignore a signal, for example by nohup, goes on to ignore it.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
+    sys.unraisablehook = _end_where_nothing_can_be_raised
 
 
 def begin_work() -> None:
@@ -107,6 +108,13 @@ def _handle(number: int, frame: types.FrameType | None) -> None:
 
         raise Terminated(signal.Signals(number))
     _end_now(number, say=_Command.stage is not _Stage.ENDING)
+
+
+def _end_where_nothing_can_be_raised(unraisable: sys.UnraisableHookArgs) -> None:
+    """End the process if a signal came where Python drops exceptions, such as in a `__del__`."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        _end_now(getattr(unraisable.exc_value, "signal", signal.SIGINT), say=True)
+    sys.__unraisablehook__(unraisable)
 
 
 def _is_importing(frame: types.FrameType | None) -> bool:

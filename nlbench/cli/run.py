@@ -108,7 +108,8 @@ WholeSteps = Annotated[
     typer.Option(
         "--whole-steps",
         help="On a GPU, capture whole training steps as one CUDA graph, where the method allows "
-        "it: the same results. Not measured yet, so it is off by default.",
+        "it: the same results. Steps of models of torchvision and timm are captured only with "
+        "--cuda-graphs beside it. Not measured on a GPU yet, so it is off by default.",
     ),
 ]
 SaveWeights = Annotated[
@@ -369,6 +370,7 @@ def run(
             overrides=overrides,
             stale=stale.value,
             executor=choice,
+            shard=part,
         )
     with ahead:
         sweep = _checked(prepare, suite, gpus, needs_devices=not dry_run)
@@ -390,7 +392,8 @@ def run(
             warn(*_counts_of_shard(sweep))
             # The sweep prints these warnings before it trains.
             told = sweep.about_data(folders_only=True)[1]
-            faster = sweep.ways_to_be_faster(parallel_jobs)
+            ways = sweep.ways_to_be_faster(parallel_jobs)
+            faster = [f"{way.option} {way.effect}" for way in ways]
             with Progress(len(sweep.state.todo), told=told, faster=faster) as progress:
                 sweep.run(
                     watch.listener(sweep.plan, sweep.store, progress),

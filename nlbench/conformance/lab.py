@@ -29,9 +29,10 @@ from nlbench.conformance.snapshot import fingerprint, leaves, take_state
 from nlbench.conformance.trial import BATCH, EPOCHS, C, N, Trial
 from nlbench.conformance.watch import Stop, Watch, watched_class
 from nlbench.contract import advice
+from nlbench.contract.strong import uses_strong_views
 from nlbench.errors import MethodError, SuiteError, did_you_mean
 from nlbench.method import Method, Task
-from nlbench.plan.spec import Condition, RunSpec
+from nlbench.plan.spec import STRONG_VIEWS, Condition, RunSpec
 from nlbench.results.record import RunRecord
 from nlbench.results.store import Store
 from nlbench.training import evaluate
@@ -149,6 +150,7 @@ class Lab:
             fingerprint="",
             protocol=trial.protocol(),
             seed=trial.seed,
+            strong_views=STRONG_VIEWS if uses_strong_views(self.cls) else 0,
         )
         store = Store(self._folder / str(number), outcome.warnings.append)
 

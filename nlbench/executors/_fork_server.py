@@ -15,6 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 
 # The fork server ignores these. It ends when its parent does.
@@ -127,17 +128,24 @@ def _read(control: socket.socket, size: int) -> bytes:
 # ---- Ahead of time -------------------------------------------------------------------------------
 
 
-class _Ahead:
-    """The server that was started ahead, until a sweep takes it."""
+class _Ahead(threading.local):
+    """The server that a thread has started ahead, until a sweep of that thread takes it.
+
+    Other threads may have sweeps of their own. A server also ends with the thread that has started
+    it, see `child.end_with_parent`.
+    """
 
     server: ForkServer | None = None
 
 
+_ahead = _Ahead()
+
+
 @contextlib.contextmanager
 def started_ahead() -> Iterator[None]:
-    """Start a server that the next sweep takes. At the end of the `with` block none is left."""
+    """Start a server for this thread's next sweep. At the end of the `with` block none is left."""
     end_ahead()
-    _Ahead.server = ForkServer()
+    _ahead.server = ForkServer()
     try:
         yield
     finally:
@@ -145,13 +153,13 @@ def started_ahead() -> Iterator[None]:
 
 
 def end_ahead() -> None:
-    """End the server that was started ahead, unless it was taken."""
-    server, _Ahead.server = _Ahead.server, None
+    """End the server that this thread has started ahead, unless it was taken."""
+    server, _ahead.server = _ahead.server, None
     if server is not None:
         server.end()
 
 
 def take() -> ForkServer:
-    """Return the server that was started ahead, or else a new one."""
-    server, _Ahead.server = _Ahead.server, None
+    """Return the server that this thread has started ahead, or else a new one."""
+    server, _ahead.server = _ahead.server, None
     return server or ForkServer()

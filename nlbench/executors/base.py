@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -28,6 +30,7 @@ __all__ = [
     "State",
     "Todo",
     "Trained",
+    "Way",
     "age_of",
     "count_jobs",
     "device_of_cluster",
@@ -195,36 +198,58 @@ def count_jobs(jobs: Jobs, todo: Sequence[RunSpec], devices: Sequence[torch.devi
 # ---- Time ---------------------------------------------------------------------------------------
 
 
-def ways_to_be_faster(todo: Sequence[RunSpec], device: torch.device, jobs: int) -> list[str]:
-    """Return what would make these runs take less time, a line for each option.
+@dataclass(frozen=True)
+class Way:
+    """An option that would make a sweep take less time.
+
+    Attributes:
+        option: the option of the command line, with its value.
+        argument: the same as an argument of `nlbench.run`.
+        effect: what it does, as the rest of a sentence that begins with the option.
+    """
+
+    option: str
+    argument: str
+    effect: str
+
+
+def ways_to_be_faster(todo: Sequence[RunSpec], device: torch.device, jobs: int) -> list[Way]:
+    """Return what would make these runs take less time.
 
     Args:
         device: the device that they are trained on, of this machine.
         jobs: the number of runs that go on at the same time.
     """
-    lines = []
+    ways = []
     bfloat16 = any(spec.protocol.precision == "bfloat16" for spec in todo)
     if bfloat16 and not hardware.has_bfloat16(device):
-        lines.append(
-            "--set precision=auto trains in float32, because bfloat16 is emulated here, at a tenth "
-            "of the speed on a CPU with AVX2 (runs of their own)"
+        way = Way(
+            "--set precision=auto",
+            'overrides={"precision": "auto"}',
+            "trains in float32, because bfloat16 is emulated here, at a tenth of the speed on a "
+            "CPU with AVX2 (runs of their own)",
         )
+        ways.append(way)
 
     threads = max((spec.protocol.threads for spec in todo), default=1)
     cores = hardware.cores()
     at_once = min(cores // threads, len(todo))
     if device.type == "cpu" and at_once > jobs:
-        lines.append(f"--jobs {at_once} trains {at_once} runs at the same time, and not {jobs}")
+        effect = f"trains {at_once} runs at the same time, and not {jobs}"
+        ways.append(Way(f"--jobs {at_once}", f"jobs={at_once}", effect))
     elif device.type == "cpu" and cores // jobs > threads:
-        lines.append(
-            f"--set threads={cores // jobs} uses all {cores} cores, which helps large networks "
-            "(runs of their own)"
-        )
+        more = cores // jobs
+        effect = f"uses all {cores} cores, which helps large networks (runs of their own)"
+        ways.append(Way(f"--set threads={more}", f'overrides={{"threads": {more}}}', effect))
 
     seeds = sorted({spec.seed for spec in todo})
     if len(seeds) > 1:
-        lines.append(f"--seeds {seeds[0]} trains one of {len(seeds)} seeds; others can follow")
+        effect = f"trains one of {len(seeds)} seeds; others can follow"
+        ways.append(Way(f"--seeds {seeds[0]}", f"seeds=[{seeds[0]}]", effect))
     rows = list(dict.fromkeys(spec.row for spec in todo))
     if len(rows) > 2:
-        lines.append(f"--only {rows[0]},{rows[1]} trains two of {len(rows)} methods")
-    return lines
+        effect = f"trains two of {len(rows)} methods"
+        # The name of a row may have spaces and quotes.
+        typed = f"--only {shlex.quote(','.join(rows[:2]))}"
+        ways.append(Way(typed, f"only={json.dumps(rows[:2], ensure_ascii=False)}", effect))
+    return ways

@@ -41,7 +41,8 @@ LEAST_COLUMNS_FOR_BARS = 100
 # Of a run, before its end is estimated.
 STEPS_BEFORE_ESTIMATE = 10
 
-# A sweep that takes longer by its first epoch is announced, with what would make it faster.
+# A sweep that takes longer by the first epochs of its runs is announced, with what would make it
+# faster.
 LONG_SECONDS = 600.0
 
 
@@ -72,8 +73,11 @@ class Progress(Listener):
         self._warned: set[str] = set(told)
         self._wait_reported = False
         self._faster = tuple(faster)
-        # Whether the time of the whole sweep was estimated from the first epoch of a run.
-        self._estimated = False
+        # The seconds that whole runs take by their first epochs here, by key.
+        self._estimates: dict[str, float] = {}
+        # Whether it was printed how long the sweep takes, and when its first step was reported.
+        self._announced = False
+        self._began: float | None = None
 
         # What the last epoch of each run has reached, in words, by key.
         self._reached: dict[str, str] = {}
@@ -137,6 +141,7 @@ class Progress(Listener):
         pace = self._paces.get(spec.key)
         if pace is not None and pace.trains_since is None:
             pace.trains_since = time.monotonic()
+            self._began = self._began or pace.trains_since
         reached = self._reached.get(spec.key, "")
         done = at.epoch + min(at.step / max(at.steps, 1), 1.0)
         # The first steps of a run take longer than those after them.
@@ -151,9 +156,14 @@ class Progress(Listener):
         )
         self._reached[spec.key] = reached
         self._advance(spec, epoch + 1, epochs, f"epoch {epoch + 1}/{epochs}  {reached}")
-        if epoch == 0 and not self._estimated and spec.key in self._paces:
-            self._estimated = True
-            self._announce(spec, epochs, self._paces[spec.key].since(metrics.get("seconds") or 0.0))
+
+        pace = self._paces.get(spec.key)
+        # A run that continues has its first epoch here later than others.
+        if pace is not None and not pace.has_epoch:
+            pace.has_epoch = True
+            seconds = pace.since(metrics.get("seconds") or 0.0)
+            self._estimates[spec.key] = seconds * epochs
+            self._announce(spec, epochs, seconds)
 
     def on_fit(self, spec: RunSpec, epoch: int, epochs: int, metrics: EpochMetrics) -> None:
         # The bar stays where it is, because a helper network's epochs are not those of the run.
@@ -211,24 +221,55 @@ class Progress(Listener):
         self._print(line)
 
     def _announce(self, spec: RunSpec, epochs: int, seconds: float) -> None:
-        """Print how long the sweep takes by the first epoch of a run, if that is long.
+        """Print once how long the sweep takes by the first epochs of its runs, if that is long.
+
+        What it has taken so far counts, too.
 
         Args:
-            seconds: the time that the epoch has taken.
+            seconds: the time that the first epoch of the run has taken.
         """
-        at_once = max(1, len(self._paces))
-        left = seconds * epochs * (self._total - self._done) / min(at_once, self._total)
-        if left <= LONG_SECONDS:
+        at_once = len(self._paces)
+        left = self._seconds_left(at_once)
+        spent = seconds
+        if self._began is not None:
+            spent = max(seconds, time.monotonic() - self._began)
+        if spent + left <= LONG_SECONDS or self._announced:
             return
-        runs = "1 run takes" if self._total == 1 else f"{self._total} runs take"
+
+        self._announced = True
+        count = self._total - self._done
+        those_left = f"the {count} runs left take" if count > 1 else "the run left takes"
+        all_of_them = f"{count} runs take" if count > 1 else "1 run takes"
+        why = (
+            f"all are like this one: an epoch of {spec.row} took {seconds:.3g} s, a run has "
+            f"{epochs}"
+        )
+        begun = len(self._estimates)
+        if begun > 1:
+            mean = _duration(sum(self._estimates.values()) / begun)
+            why = f"the others are like the {begun} begun so far: a run takes {mean} on average"
         lines = [
-            f"estimate: {runs} about {_duration(left)}, if all are like this one: an epoch of "
-            f"{spec.row} took {seconds:.3g} s, a run has {epochs}, and {at_once} "
-            f"{'is' if at_once == 1 else 'are'} trained at a time"
+            f"estimate: {those_left if self._done else all_of_them} about {_duration(left)} from "
+            f"now, if {why}, and {at_once} {'is' if at_once == 1 else 'are'} trained at a time"
         ]
         lines += ["it would take less time with:"] if self._faster else []
         for line in (*lines, *(f"  {way}" for way in self._faster)):
             self._print(line)
+
+    def _seconds_left(self, at_once: int) -> float:
+        """Estimate the seconds until the last run ends.
+
+        Runs without an epoch so far are taken to be like the mean of those with one.
+
+        Args:
+            at_once: the number of runs that are trained at the same time.
+        """
+        mean = sum(self._estimates.values()) / len(self._estimates)
+        of_runs = [mean] * max(0, self._total - self._done - len(self._paces))
+        for key, pace in self._paces.items():
+            of_runs.append(self._estimates.get(key, mean) * (1 - pace.finished))
+        # Processes share the runs, but not a single run.
+        return max(sum(of_runs) / at_once, max(of_runs))
 
     # ---- Printing --------------------------------------------------------------------------------
 
@@ -246,6 +287,8 @@ class Progress(Listener):
             known: whether enough is done to estimate when it ends.
         """
         pace = self._paces.get(spec.key)
+        if pace is not None:
+            pace.finished = done / epochs
         ends = pace.end(done / epochs) if pace is not None and known else None
         if pace is not None and ends is not None:
             pace.duration = ends - pace.began
@@ -297,6 +340,8 @@ class _Pace:
         began: when it began, on the monotonic clock.
         trains_since: when its first step was reported; None before.
         duration: the seconds that it will have taken, as far as they are known.
+        finished: the part that is finished, in [0, 1].
+        has_epoch: whether the end of an epoch was reported.
 
     Args:
         first: the finished part at the beginning, in [0, 1].
@@ -307,6 +352,8 @@ class _Pace:
         self.began = time.monotonic()
         self.trains_since: float | None = None
         self.duration: float | None = None
+        self.finished = first
+        self.has_epoch = False
 
     def since(self, least: float) -> float:
         """Return the seconds since the first step, as far as they are known, or at least these."""

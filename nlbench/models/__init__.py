@@ -52,6 +52,15 @@ def check(name: str) -> None:
         )
 
 
+def is_repeatable(name: str) -> bool:
+    """Return whether the forward pass of a model is known to do the same in every step.
+
+    That of our own models does, so that it may be captured as a CUDA graph. A graph would not
+    notice if the Python code of another model, of torchvision or timm, did not.
+    """
+    return "/" not in name
+
+
 # ---- Weights -------------------------------------------------------------------------------------
 
 

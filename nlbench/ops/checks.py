@@ -43,6 +43,14 @@ def require_number(op: str, name: str, got: object) -> None:
         raise TypeError(f"{op}: {name} must be a number, got {type(got).__name__}")
 
 
+def require_int(op: str, name: str, got: object, lowest: int, highest: int) -> None:
+    """Check that `got` is an int in [lowest, highest]. Raises: TypeError, ValueError."""
+    if not isinstance(got, int):
+        raise TypeError(f"{op}: {name} must be an int, got {type(got).__name__}")
+    if not lowest <= got <= highest:
+        raise ValueError(f"{op}: {name} must be in [{lowest}, {highest}], got {got}")
+
+
 def _fits(sizes: torch.Size, shape: Shape) -> bool:
     pairs = zip(sizes, shape, strict=True)
     return all(isinstance(want, str) or want == size for size, want in pairs)

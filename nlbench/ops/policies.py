@@ -26,6 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nlbench.ops.checks import require_int
+
 # As numbered in csrc/strong_view.h.
 NAMES = (
     "identity",
@@ -48,6 +50,26 @@ PARAMETERS = 6
 SLOT_HEAD = 3
 
 Numbers = tuple[float, ...]
+
+
+# The magnitudes that each kind of operation may have: the lowest and the highest.
+MAGNITUDES: dict[str, tuple[float, float]] = {
+    "ShearX": (-10.0, 10.0),
+    "ShearY": (-10.0, 10.0),
+    "TranslateX": (-1000.0, 1000.0),
+    "TranslateY": (-1000.0, 1000.0),
+    "Rotate": (-360.0, 360.0),
+    "Posterize": (0.0, 8.0),
+    "Solarize": (0.0, 255.0),
+    "AddSolarize": (-255.0, 255.0),
+    "Square": (0.0, 100.0),
+    "Color": (0.0, 1000.0),
+    "Brightness": (0.0, 1000.0),
+    "Contrast": (0.0, 1000.0),
+    "Sharpness": (0.0, 1000.0),
+}
+WITHOUT_MAGNITUDE = ("Identity", "AutoContrast", "Equalize", "Invert")
+CUTOUTS = ("", "mean", "grey")
 
 
 class Setting(NamedTuple):
@@ -83,6 +105,8 @@ class Policy:
         cutout: the last square. "mean" has half the image's side and the mean colour, and is cut
             off at the edges. "grey" has 0.15 of the side and level 127, as DISC's authors have it.
             "" for none.
+
+    Raises: TypeError or ValueError for a value that no view can be made of; the message names it.
     """
 
     name: str
@@ -90,6 +114,9 @@ class Policy:
     entries: tuple[tuple[Setting, ...], ...]
     crop_first: bool = False
     cutout: str = ""
+
+    def __post_init__(self) -> None:
+        _check_policy(self)
 
     @functools.cached_property
     def slots(self) -> int:
@@ -101,6 +128,75 @@ class Policy:
         """The largest number of strengths of an operation, where each sign counts."""
         counts = [_count(setting) for entry in self.entries for setting in entry]
         return max(counts, default=1)
+
+
+# ---- Checks --------------------------------------------------------------------------------------
+
+
+def _check_policy(policy: Policy) -> None:
+    """Check everything that a policy is made of. Raises: TypeError, ValueError."""
+    what = f"policy {policy.name!r}"
+    require_int(what, "rounds", policy.rounds, 0, 2**31 - 1)
+    if not isinstance(policy.crop_first, bool):
+        raise TypeError(f"{what}: crop_first must be True or False, got {policy.crop_first!r}")
+    if policy.cutout not in CUTOUTS:
+        allowed = ", ".join(map(repr, CUTOUTS))
+        raise ValueError(f"{what}: cutout must be one of {allowed}, got {policy.cutout!r}")
+
+    # A list could be changed after its table has been made.
+    if not isinstance(policy.entries, tuple):
+        found = type(policy.entries).__name__
+        raise TypeError(f"{what}: entries must be a tuple of tuples of Setting, got {found}")
+    if not policy.entries:
+        raise ValueError(f"{what}: entries must hold at least one entry, got ()")
+    for number, entry in enumerate(policy.entries):
+        if not isinstance(entry, tuple) or isinstance(entry, Setting):
+            found = type(entry).__name__
+            raise TypeError(f"{what}: entries[{number}] must be a tuple of Setting, got {found}")
+        if not entry:
+            raise ValueError(
+                f"{what}: entries[{number}] is empty; Setting('Identity') does nothing"
+            )
+        for slot, setting in enumerate(entry):
+            _check_setting(f"{what}: entries[{number}][{slot}]", setting)
+
+
+def _check_setting(what: str, setting: object) -> None:
+    if not isinstance(setting, Setting):
+        raise TypeError(f"{what} must be a Setting, got {type(setting).__name__}")
+    kind, magnitudes = setting.kind, setting.magnitudes
+    if kind not in MAGNITUDES and kind not in WITHOUT_MAGNITUDE:
+        known = ", ".join([*MAGNITUDES, *WITHOUT_MAGNITUDE])
+        raise ValueError(f"{what}: kind must be one of {known}, got {kind!r}")
+    _check_range(f"{what}, {kind}: probability", setting.probability, 0.0, 1.0)
+
+    if not isinstance(magnitudes, tuple):
+        found = type(magnitudes).__name__
+        raise TypeError(f"{what}, {kind}: magnitudes must be a tuple of numbers, got {found}")
+    if kind in WITHOUT_MAGNITUDE:
+        if magnitudes:
+            raise ValueError(f"{what}: {kind} takes no magnitudes, got {magnitudes}")
+        return
+    if not magnitudes:
+        raise ValueError(f"{what}: {kind} needs at least one magnitude, got none")
+    lowest, highest = MAGNITUDES[kind]
+    for magnitude in magnitudes:
+        _check_range(f"{what}, {kind}: magnitude", magnitude, lowest, highest)
+        if setting.signed and -magnitude < lowest:
+            raise ValueError(
+                f"{what}: {kind} takes no negative magnitude, so signed must be False for "
+                f"{magnitude}"
+            )
+        if kind == "Posterize" and magnitude != int(magnitude):
+            raise ValueError(f"{what}: {kind} keeps a whole number of bits, got {magnitude}")
+
+
+def _check_range(what: str, value: object, lowest: float, highest: float) -> None:
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{what} must be a number, got {type(value).__name__}")
+    # NaN is in no range.
+    if not lowest <= value <= highest:
+        raise ValueError(f"{what} must be in [{lowest:g}, {highest:g}], got {value}")
 
 
 # ---- The table -----------------------------------------------------------------------------------
@@ -284,13 +380,13 @@ def rand_augment(
     Args:
         rounds: how many operations are applied, of fourteen, with repeats.
         magnitude: their strength, in [0, bins).
+        bins: how many strengths there are, at least 2.
         cutout: see `Policy`.
-    Raises: ValueError for a magnitude that is not in [0, bins), or rounds below 0.
+    Raises: ValueError for a number out of range, and TypeError for one that is no int.
     """
-    if rounds < 0:
-        raise ValueError(f"rand_augment: rounds must be >= 0, got {rounds}")
-    if not 0 <= magnitude < bins:
-        raise ValueError(f"rand_augment: magnitude must be in [0, {bins}), got {magnitude}")
+    require_int("rand_augment", "rounds", rounds, 0, 2**31 - 1)
+    require_int("rand_augment", "bins", bins, 2, 2**31 - 1)
+    require_int("rand_augment", "magnitude", magnitude, 0, bins - 1)
     kinds = ("Identity", *_SPACE)
     entries = tuple((_torchvisions(kind, bins, magnitude),) for kind in kinds if kind != "Invert")
     return Policy(f"randaugment({rounds}, {magnitude})", rounds, entries, cutout=cutout)

@@ -17,7 +17,7 @@ from nlbench.ops.pixels import (
     require_form,
     require_images,
 )
-from nlbench.ops.policies import AUTOAUGMENT, Policy, table_on
+from nlbench.ops.policies import AUTOAUGMENT, POLICIES, Policy, table_on
 
 
 def strong_augment(
@@ -55,9 +55,10 @@ def strong_augment(
                  black. A reflection needs a padding below H and W.
         dtype, memory_format: as for `augment`.
 
-    Returns: [B, 3, H, W] `dtype`, on the device of `images`. CPU and CUDA give the same bits.
-    Raises:  as `augment`; also for `examples`, a seed out of range, and a padding that is too wide
-             to reflect.
+    Returns: [B, 3, H, W] `dtype`, on the device of `images`. CPU, CUDA and the reference in torch
+             give the same bits.
+    Raises:  as `augment`; also for `examples`, a seed that is no int or out of range, a policy that
+             is no `Policy`, and a padding that is too wide to reflect.
 
     torch.compile breaks its graph here: the op is not for use inside of a compiled function.
     """
@@ -67,8 +68,16 @@ def strong_augment(
         examples = index
     require("strong_augment", "examples", examples, (torch.int64,), (len(index),))
     require_device("strong_augment", "examples", examples, images.device, "images")
+    if not isinstance(seed, int):
+        raise TypeError(f"strong_augment: seed must be an int, got {type(seed).__name__}")
     if not 0 <= seed < 2**64:
         raise ValueError(f"strong_augment: seed must be in [0, 2^64), got {seed}")
+    if not isinstance(policy, Policy):
+        raise TypeError(
+            "strong_augment: policy must be a Policy, got "
+            f"{type(policy).__name__}. fix: nlbench.ops.policies.POLICIES has those of protocols, "
+            f"by name: {', '.join(POLICIES)}"
+        )
     height, width = images.shape[1:3]
     if reflect and draws is not None and padding >= min(height, width):
         raise ValueError(

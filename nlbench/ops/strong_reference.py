@@ -1,12 +1,15 @@
 """Strong views in plain torch, image by image: the reference of `ops.strong_augment`.
 
-It computes what the kernels compute, bit for bit, by torchvision's operations. Moves alone are its
-own, since torchvision's arithmetic is float32, whose rounding decides where a pixel's source lies
-in the middle between two others.
+It computes what the kernels compute, bit for bit, on every processor. Operations that work with
+integers, or round once, are torchvision's. Moves and mixtures are its own. For moves torchvision
+computes in float32, whose rounding decides where a pixel's source lies in the middle between two
+others. For mixtures it calls `torch.add` with a factor, which rounds once or twice depending on the
+processor and on the element's place in the tensor.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
@@ -113,8 +116,7 @@ def apply(name: str, parameters: list[float], image: Tensor, y: int = 0, x: int 
         y, x: two random words, for the place of a square.
     """
     if name in _BY_FACTOR:
-        changed: Tensor = _BY_FACTOR[name](image, parameters[0])
-        return changed
+        return _BY_FACTOR[name](image, parameters[0])
     if name in _WITHOUT_STRENGTH:
         return _WITHOUT_STRENGTH[name](image)
     if name == "affine":
@@ -134,11 +136,71 @@ def apply(name: str, parameters: list[float], image: Tensor, y: int = 0, x: int 
     return filled
 
 
+def change_brightness(image: Tensor, factor: float) -> Tensor:
+    """Return an image (3, H, W) uint8 mixed with black."""
+    return _to_bytes(image.float() * factor)
+
+
+def change_color(image: Tensor, factor: float) -> Tensor:
+    """Return an image (3, H, W) uint8 mixed with its greyscale."""
+    return _mix(image, greyscale(image), factor)
+
+
+def change_contrast(image: Tensor, factor: float) -> Tensor:
+    """Return an image (3, H, W) uint8 mixed with the mean of its greyscale."""
+    grey = greyscale(image)
+    # Integers have the same sum in every order.
+    total, size = int(grey.long().sum()), max(1, grey.numel())
+    mean = np.float32(total) / np.float32(size)
+    return _mix(image, torch.full_like(grey, float(mean)), factor)
+
+
+def change_sharpness(image: Tensor, factor: float) -> Tensor:
+    """Return an image (3, H, W) uint8 mixed with a blurred one; its edge stays as it is."""
+    height, width = image.shape[1:]
+    if height < 3 or width < 3:
+        return image
+
+    inner = slice(1, -1)
+    middle = image[:, inner, inner].int()
+    sums = image.int().unfold(1, 3, 1).unfold(2, 3, 1).sum((-2, -1))
+    # The rounded mean of nine values, of which the middle counts five times.
+    blurred = (2 * (sums + 4 * middle) + 13) // 26
+
+    sharpened = image.clone()
+    mixed = multiply_add((blurred - middle).float(), 1.0 - factor, middle.float())
+    sharpened[:, inner, inner] = _to_bytes(mixed)
+    return sharpened
+
+
+def greyscale(image: Tensor) -> Tensor:
+    """Return the greyscale of an image (3, H, W) uint8: (H, W) float32, whole numbers."""
+    red, green, blue = image.float()
+    return multiply_add(blue, 0.114, multiply_add(green, 0.587, red * 0.2989)).floor()
+
+
+def _mix(image: Tensor, other: Tensor, factor: float) -> Tensor:
+    return _to_bytes(multiply_add(other, 1.0 - factor, image.float() * factor))
+
+
+def multiply_add(x: Tensor, y: float, z: Tensor) -> Tensor:
+    """Return x * y + z, computed in float64 and then rounded to float32.
+
+    x and z are float32, and y is rounded to float32 first.
+    """
+    product = x.double() * float(np.float32(y))
+    return (product + z.double()).float()
+
+
+def _to_bytes(values: Tensor) -> Tensor:
+    return values.clamp(0, 255).to(torch.uint8)
+
+
 _BY_FACTOR = {
-    "color": F.adjust_saturation,
-    "brightness": F.adjust_brightness,
-    "contrast": F.adjust_contrast,
-    "sharpness": F.adjust_sharpness,
+    "color": change_color,
+    "brightness": change_brightness,
+    "contrast": change_contrast,
+    "sharpness": change_sharpness,
 }
 _WITHOUT_STRENGTH = {
     "identity": torch.clone,

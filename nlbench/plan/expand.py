@@ -100,7 +100,7 @@ def expand(
                 )
                 specs.append(spec)
     return Plan(
-        name=_plan_name(suite.name, settings),
+        name=plan_name(suite.name, settings),
         suite=suite,
         specs=specs,
         conditions=conditions,
@@ -132,7 +132,7 @@ def _told(
     return found
 
 
-def _plan_name(suite: str, settings: Mapping[str, object]) -> str:
+def plan_name(suite: str, settings: Mapping[str, object]) -> str:
     """Return the name of a plan, shortened to what a file system takes."""
     name = suite + _name_of(settings)
     if len(name) <= 2 * MOST_IN_NAME:

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nlbench import registry
+from nlbench.contract.strong import uses_strong_views
 from nlbench.data import catalogue
 from nlbench.data.places import FolderOptions
 from nlbench.errors import SuiteError, in_words, unknown_name
 from nlbench.plan.protocol import Protocol
-from nlbench.plan.spec import SCHEMA, Condition, RunSpec, Told, key_of
+from nlbench.plan.spec import SCHEMA, STRONG_VIEWS, Condition, RunSpec, Told, key_of
 
 _FILE = "sha256:"
 
@@ -128,6 +130,18 @@ def rebuild(
     if spec.key != key_of(identity):
         raise SuiteError("this version of nlbench gives its spec another key")
     return spec
+
+
+def refuse_older_views(spec: RunSpec, file: registry.MethodFile) -> None:
+    """Raise SuiteError for a run whose strong views are of version 1, which no key holds."""
+    # Float features, which have no mean, have no strong views.
+    if spec.strong_views or not catalogue.dataset(spec.condition.dataset).INFO.mean:
+        return
+    if uses_strong_views(registry.load_method(file)):
+        raise SuiteError(
+            f"{spec.method} uses strong views, and those of this record are of version 1; this "
+            f"nlbench makes version {STRONG_VIEWS}. fix: train it anew with nlbench run"
+        )
 
 
 def _checked(identity: Mapping[str, Any]) -> _Identity:

@@ -5,8 +5,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from nlbench.plan.spec import RunSpec
+
+
+class Placed(Protocol):
+    """A run as far as it is divided by it: a `RunSpec`, or what a plan in a store says of one."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def row(self) -> str: ...
+    @property
+    def condition(self) -> Hashable: ...
+    @property
+    def seed(self) -> int: ...
+
+
+R = TypeVar("R", bound=Placed)
 
 
 @dataclass(frozen=True)
@@ -26,7 +43,7 @@ class Shard:
         return f"shard {self.number}/{self.count}"
 
 
-def divide(specs: Sequence[RunSpec], count: int) -> list[list[RunSpec]]:
+def divide(specs: Sequence[R], count: int) -> list[list[R]]:
     """Return the runs of each shard, in the order of the plan. Each run is in one of them.
 
     The result depends on the order of `specs` alone: not on what is done already, nor on the
@@ -64,7 +81,7 @@ def divide(specs: Sequence[RunSpec], count: int) -> list[list[RunSpec]]:
             of_shards[number] += 1
         chosen[key] = number
 
-    divided: list[list[RunSpec]] = [[] for _ in range(count)]
+    divided: list[list[R]] = [[] for _ in range(count)]
     for key, spec in distinct.items():
         divided[chosen[key]].append(spec)
     return divided

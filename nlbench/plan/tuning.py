@@ -187,7 +187,8 @@ def _try_name(row: str, number: int) -> str:
     return f"{row}#{number}"
 
 
-def _row_and_number(try_name: str) -> tuple[str, int]:
+def row_and_number(try_name: str) -> tuple[str, int]:
+    """Return the suite's row that a try belongs to, and the number of the try."""
     # The last one, because a row's own name may hold a # as well.
     row, _, number = try_name.rpartition("#")
     return row, int(number)
@@ -197,7 +198,7 @@ def _in_own_row(problem: Problem) -> Problem:
     """Return the problem of a try as one of the row that the suite has."""
     match problem.path:
         case ("methods", str(name), *rest) if "#" in name:
-            row, _ = _row_and_number(name)
+            row, _ = row_and_number(name)
             return Problem(("methods", row, *rest), problem.message)
     return problem
 
@@ -219,7 +220,7 @@ def choose(
     """
     scores: dict[tuple[str, str], dict[int, list[float]]] = {}
     for spec in plan.specs:
-        row, number = _row_and_number(spec.row)
+        row, number = row_and_number(spec.row)
         accuracy = score(spec)
         of_try = scores.setdefault((row, spec.condition.dataset), {}).setdefault(number, [])
         # A try that diverged under one condition has lost on the dataset.

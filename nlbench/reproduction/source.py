@@ -89,6 +89,7 @@ def spec_of(files: RunFiles, record: RunRecord, source: Source) -> RunSpec:
     spec = rebuild.rebuild(record.spec, source.files, row=row, title=title)
     if spec.method not in source.methods:
         raise SuiteError(_no_method(spec.method, source))
+    rebuild.refuse_older_views(spec, source.methods[spec.method])
     models.check(spec.protocol.model)
     models.fetch_weights(spec.protocol.model, spec.protocol.weights)
 

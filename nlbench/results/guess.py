@@ -1,4 +1,4 @@
-"""Guess from the names of a store's files whether a suite has runs left to train.
+"""Guess from a store's files whether a suite has runs left to train.
 
 For what is worth doing before the suite has been read. Nothing else may rely on it.
 """
@@ -6,42 +6,77 @@ For what is worth doing before the suite has been read. Nothing else may rely on
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from nlbench.errors import SuiteError
+from nlbench.plan import shards
+from nlbench.plan.shards import Shard
+from nlbench.plan.suite_file import find_suite
+
+# The name of a suite. Only this line is read, because `prepare` reads the whole file afterwards.
+_NAME = re.compile(r"""^name:[ \t]+["']?([A-Za-z0-9][A-Za-z0-9._-]*)""", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A run as a plan in a store has it, see `Plan.as_json`."""
+
+    row: str
+    condition: int
+    seed: int
+    key: str
+
+
+def name_of_suite(suite: str | Path | Mapping[str, Any]) -> str:
+    """Return the name that a suite seems to have, given as `nlbench.run` takes it.
+
+    Returns: nothing where the suite's file is not there or has no such line.
+    """
+    if isinstance(suite, Mapping):
+        return str(suite.get("name", ""))
+    try:
+        found = _NAME.search(find_suite(suite).read_text(encoding="utf-8"))
+    except (SuiteError, OSError, ValueError):
+        return ""
+    return found[1] if found else ""
 
 
 def seems_done(
     root: Path,
-    suite: str,
+    plan: str,
     *,
-    overridden: bool = False,
     rows: Collection[str] | None = None,
     seeds: Collection[int] | None = None,
+    shard: Shard | None = None,
 ) -> bool:
-    """Return whether a store has a record of each run that its plans of a suite name.
+    """Return whether a store has a record of each run that a plan in it names.
 
     Args:
         root: the store's folder, which need not exist.
-        suite: the suite's name.
-        overridden: values of the protocol are overridden. The plan then has a longer name.
+        plan: the plan's name.
         rows, seeds: look at these alone; None for all of them.
-    Returns: False where no such plan is there, or one cannot be read.
+        shard: look at what this shard trains alone; None for all runs.
+    Returns: False where there is no such plan, it lacks one of the rows or seeds, or it cannot be
+        read.
     """
-    found = False
-    for path in root.glob("suites/*.json"):
-        name, plus, _ = path.stem.partition("+")
-        if name != suite or bool(plus) != overridden:
-            continue
-        try:
-            cells = json.loads(path.read_bytes())["cells"]
-            for cell in cells:
-                if rows is not None and cell["row"] not in rows:
-                    continue
-                if seeds is not None and cell["seed"] not in seeds:
-                    continue
-                if not (root / "runs" / cell["key"] / "record.json").exists():
-                    return False
-        except (OSError, ValueError, KeyError, TypeError):
+    try:
+        cells = json.loads((root / "suites" / f"{plan}.json").read_bytes())["cells"]
+        asked = []
+        for cell in cells:
+            one = _Cell(cell["row"], cell["condition"], cell["seed"], cell["key"])
+            if (rows is None or one.row in rows) and (seeds is None or one.seed in seeds):
+                asked.append(one)
+        if not {one.seed for one in asked}.issuperset(seeds or ()):
             return False
-        found = True
-    return found
+        if not {one.row for one in asked}.issuperset(rows or ()):
+            return False
+        # One with leftovers also trains what the other shards have not.
+        if shard is not None and not shard.leftovers:
+            asked = shards.divide(asked, shard.count)[shard.number - 1]
+        return all((root / "runs" / one.key / "record.json").exists() for one in asked)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 Step = Callable[[], None]
 
@@ -49,6 +50,14 @@ def on_stream_of_captures(device: int) -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     current.wait_stream(stream)
+
+
+def layout_of(tensor: Tensor) -> tuple[object, ...]:
+    """Return what a capture relies on of a tensor: which it is, and how it lies in which memory."""
+    # Another Parameter may lie in the same memory, and its gradient would then go to the old one.
+    which = id(tensor), tensor.requires_grad
+    where = tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+    return *which, *where
 
 
 # ---- Recorders ----------------------------------------------------------------------------------

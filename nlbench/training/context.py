@@ -52,7 +52,7 @@ class RunOptions:
         cuda_graphs: on a GPU, replay default training steps as CUDA graphs. None: for our own
             models, and not for others.
         whole_steps: on a GPU, capture whole default training steps as CUDA graphs, see
-            `whole_step`.
+            `whole_step`. Those of other models than our own only if `cuda_graphs` is true.
         jobs: number of runs that are trained at the same time on each device. Kept in the records.
             With the executor `ray`: at the same time in all; 0 for as many as there is room for.
         wait: wait for a helper network that another process trains. If false, FitHeld is raised.

@@ -379,7 +379,7 @@ class FileImages:
     def _strong_view(self, pending: decode.Pending, k: int, index: Tensor, seed: int) -> Tensor:
         pixels = self._bytes(pending, k)
         return ops.strong_augment(
-            pixels.permute(0, 2, 3, 1).contiguous(),
+            pixels,
             torch.arange(len(index), device=self.device),
             None,
             seed=seed,
@@ -419,7 +419,7 @@ class FileImages:
         return decode.request_views(paths, self.geometry, drawn)
 
     def _bytes(self, pending: decode.Pending, view: int = 0) -> Tensor:
-        """Wait for decoded images, and return them on the device, (B, 3, crop, crop) uint8."""
+        """Wait for decoded images, and return them on the device, (B, crop, crop, 3) uint8."""
         taken = pending.take(0 if self.augment == "none" else view)
         parts = [torch.from_numpy(part) for part in taken]
         if self.device.type != "cuda":
@@ -431,5 +431,6 @@ class FileImages:
         return torch.cat(parts, out=whole).to(self.device, non_blocking=True)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        floats = images.to(torch.float32, memory_format=torch.channels_last)
+        """Return images (B, H, W, 3) uint8 as a network gets them, (B, 3, H, W) float32."""
+        floats = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
         return floats.mul_(self._scale).add_(self._shift)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nlbench.training.capture import aside, capturing, on_stream_of_captures
+from nlbench.training.capture import aside, capturing, layout_of, on_stream_of_captures
 from nlbench.training.held import NotHeld
 
 # ---- The network of a run -----------------------------------------------------------------------
@@ -171,11 +171,7 @@ def relied_on(network: Network) -> tuple[object, ...]:
     if not any(weight.requires_grad for weight in weights):
         return ()
 
-    # Identity and memory: another Parameter may lie in the same memory, and its gradient would then
-    # go to the old one.
-    found: list[object] = []
-    for tensor in (*weights, *network.buffers()):
-        found.append((id(tensor), tensor.data_ptr(), tensor.requires_grad))
+    found: list[object] = [layout_of(tensor) for tensor in (*weights, *network.buffers())]
     found += [module.training for module in modules]
     return tuple(found)
 
@@ -348,11 +344,16 @@ class _Recorded:
 
 
 class _Taken:
-    """A passage as a part of a whole step, which is captured together with the rest of it."""
+    """A passage as a part of a whole step, which is captured together with the rest of it.
+
+    The autograd graph of a forward pass ends with its backward pass. Otherwise it would hold the
+    nodes that accumulate the gradients of the weights. They belong to the stream of captures, and a
+    later pass on another stream would use them, wait for each of them, and warn of it.
+    """
 
     def __init__(self, network: Network, images: Tensor):
         self._passage = _Passage(network, images)
-        self._logits = self._passage.images
+        self._logits: Tensor | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         logits: Tensor = _Replay.apply(self, images, *self._passage.weights.values())
@@ -363,12 +364,19 @@ class _Taken:
         self._passage.images = images
         # An autograd function has no gradients where it computes.
         with torch.enable_grad():
-            self._logits = self._passage.forward()
-        return self._logits.detach()
+            logits = self._passage.forward()
+        self._logits = logits
+        return logits.detach()
 
     def replay_backward(self, dlogits: Tensor) -> list[Tensor | None]:
-        """Return the gradients of a backward pass."""
-        return self._passage.backward(self._logits, dlogits)
+        """Return the gradients of a backward pass. Raises RuntimeError for a second one."""
+        logits, self._logits = self._logits, None
+        if logits is None:
+            raise RuntimeError(
+                "a whole step goes backward through its network once; a run without --whole-steps "
+                "(whole_steps=False) may do so more often"
+            )
+        return self._passage.backward(logits, dlogits)
 
 
 class _Replay(torch.autograd.Function):

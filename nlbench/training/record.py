@@ -230,7 +230,7 @@ def environment(options: RunOptions, protocol: Protocol) -> Environment:
         "precision": protocol.precision,
         "compile": protocol.compile,
         "cuda_graphs": uses_graphs(options, protocol),
-        "whole_steps": uses_whole_steps(options),
+        "whole_steps": uses_whole_steps(options, protocol),
         # Runs at the same time take longer, so seconds can only be compared with the same number.
         "jobs": options.jobs,
         "ops": ops.backend(device),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nlbench import streams
 from nlbench.contract import returned
 from nlbench.data import stratified
+from nlbench.errors import MethodError
 from nlbench.method import Batch, HelperLoss, Run, Schedule, Task
 from nlbench.training.evaluate import predict_all
 from nlbench.training.images import TrainingImages
@@ -24,6 +25,16 @@ from nlbench.training.pulse import Pulse
 
 # A step number that no run reaches, so that the first bad step is a minimum.
 NO_BAD_STEP = 2**62
+
+# In place of a strong view that the run's key says nothing about.
+_STRONG_UNSEEN = (
+    "batch.strong was called, and this run's key has no version of strong views, because nlbench "
+    "did not find the call in the method's code"
+)
+_STRONG_FIX = (
+    "call batch.strong(k) in a function of the method's class, and hand the view on to the code "
+    "that uses it"
+)
 
 
 class RunState(Run):
@@ -49,6 +60,8 @@ class RunState(Run):
         skipping: whether batches are drawn that no step will use, so that none is decoded.
         put_off: None, or a list that `backward_step` adds the names of optimisers to, in place of
             stepping them.
+        gives_strong: whether batches may be asked for strong views. A run whose key does not have
+            their version must not use them, since its record would not say how they were made.
 
     Args:
         schedule: the protocol's factor on the learning rate.
@@ -73,6 +86,7 @@ class RunState(Run):
     settled: Callable[[], bool]
     skipping: bool
     put_off: list[str] | None
+    gives_strong: bool
 
     def __init__(
         self,
@@ -107,6 +121,7 @@ class RunState(Run):
         self.skipping = False
         self.put_off = None
         self.bad_step = NO_BAD_STEP
+        self.gives_strong = True
         self._fit = fit
 
         self.steps_taken = {}
@@ -164,6 +179,8 @@ class RunState(Run):
             return self.images.augmented(index, self.draws(k))
 
         def strong(index: Tensor, k: int) -> Tensor:
+            if not self.gives_strong:
+                raise MethodError(_STRONG_UNSEEN, _STRONG_FIX)
             # The following batches of this epoch will probably be asked for it, too.
             self._strong_views.add(k)
             if k in requested_strong:

@@ -200,6 +200,8 @@ def make_state(
         fit=fit,
         passes=passes,
     )
+    # Of float features there is no strong view, and so no version.
+    state.gives_strong = bool(spec.strong_views) or not data.info.mean
     for i, network in enumerate(networks):
         state.optimise(network.parameters(), sgd(protocol), f"network{i}")
     return state
@@ -250,9 +252,14 @@ def sgd(protocol: Protocol) -> Callable[[Iterable[Any]], torch.optim.Optimizer]:
     )
 
 
-def uses_whole_steps(options: RunOptions) -> bool:
-    """Return whether whole default training steps are captured, where the method allows it."""
-    return options.whole_steps and options.device.type == "cuda"
+def uses_whole_steps(options: RunOptions, protocol: Protocol) -> bool:
+    """Return whether whole default training steps are captured, where the method allows it.
+
+    On a GPU alone, and only with a network that may be captured, as in `uses_graphs`.
+    """
+    if options.device.type != "cuda" or not options.whole_steps:
+        return False
+    return options.cuda_graphs is True or models.is_repeatable(protocol.model)
 
 
 def uses_graphs(options: RunOptions, protocol: Protocol) -> bool:
@@ -264,6 +271,4 @@ def uses_graphs(options: RunOptions, protocol: Protocol) -> bool:
         return False
     if options.cuda_graphs is not None:
         return options.cuda_graphs
-    # The forward passes of our own models do the same in every step. A graph would not notice if
-    # the Python code of another model, of torchvision or timm, did not.
-    return "/" not in protocol.model
+    return models.is_repeatable(protocol.model)

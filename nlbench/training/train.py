@@ -116,7 +116,7 @@ def _train(
         tag: dict[str, str | int] = {"seed": spec.seed, "run": spec.key, "code": progress.code}
         checkpoint = Checkpoint(store, path, tag, options.checkpoint_seconds)
         whole = None
-        if uses_whole_steps(options):
+        if uses_whole_steps(options, protocol):
             recorder = CudaRecorder(device)
             whole = whole_steps(state, method, counters.active(), recorder)
         take = whole.take if whole else None

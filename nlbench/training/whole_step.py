@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from nlbench.errors import MethodError
 from nlbench.method import Batch, Method
-from nlbench.training.capture import Recorder, Step
+from nlbench.training.capture import Recorder, Step, layout_of
 from nlbench.training.epoch import take_step
 from nlbench.training.examples import Counter
 from nlbench.training.images import Images
@@ -272,10 +272,11 @@ _PLAIN = (type(None), bool, int, float, str, torch.device, torch.dtype)
 def _comparable(value: object) -> object:
     """Return what is equal for two values only if a step can rely on either in the same way.
 
-    A tensor is equal to one in the same memory. A value that cannot be compared equals nothing.
+    A tensor is equal to itself where it lies in the same memory, in the same way. A value that
+    cannot be compared equals nothing.
     """
     if isinstance(value, Tensor):
-        return id(value), value.data_ptr(), tuple(value.shape), value.requires_grad
+        return layout_of(value)
     if type(value) in _PLAIN:
         return type(value), value
     if isinstance(value, list | tuple):

@@ -196,16 +196,30 @@ def test_exact_decoding_gives_the_pixels_of_before(tmp_path, size):
     wanted = decode.before(paths, draws, 227)
     np.testing.assert_array_equal(decode.by_torchvision(paths, draws, 227), wanted)
     exact = decoding.decode(paths, decoding.Geometry(256, 227), draws)
-    np.testing.assert_array_equal(exact, wanted)
+    np.testing.assert_array_equal(exact.transpose(0, 3, 1, 2), wanted)
     assert len({image.tobytes() for image in exact}) == 4
 
 
 def test_the_benchmark_of_decoding_prints_each_way(tmp_path):
     paths = decode.write(tmp_path, (400, 300), 2)
     draws = np.random.default_rng(0).random((2, 2, 3), np.float32)
-    for ways, drawn in ((decode.ways(224), draws[0]), (decode.ways_of_two(224), draws)):
-        speeds = decode.measure(ways, paths, drawn, rounds=1)
-        lines = list(decode.rows("what", speeds))
-        assert len(lines) == len(ways)
+    ways, two = decode.ways(224), decode.ways_of_two(224)
+    apart = decode.differences(ways, paths, draws[0], 224)
+    cases = (ways, draws[0], apart, "0.00 | 0"), (two, draws, {}, " | ")
+    for found, drawn, levels, end in cases:
+        speeds = decode.measure(found, paths, drawn, rounds=1)
+        lines = list(decode.rows("what", speeds, levels))
+        assert len(lines) == len(found)
         assert lines[0].startswith("| what | before |")
-        assert lines[0].endswith("| 1.00 | 1.00 to 1.00 |")
+        assert lines[0].endswith(f"| 1.00 | 1.00 to 1.00 | {end} |")
+
+
+def test_a_reserve_scales_less_and_is_nearer_to_exact_decoding(tmp_path):
+    draws = np.random.default_rng(0).random((2, 3), np.float32)
+    ways = decode.ways(224)
+    for size, scaled, reserved in (((683, 512), True, False), ((1366, 1024), True, True)):
+        apart = decode.differences(ways, decode.write(tmp_path, size, 2), draws, 224)
+        assert apart["before"] == apart["exact, torchvision"] == apart["exact, Pillow"] == (0, 0)
+        assert (apart["scaled, Pillow"] > (1, 40)) == scaled
+        assert (apart["scaled, reserve of 2"] > (0, 0)) == reserved
+        assert apart["scaled, reserve of 2"] < (1, 20)

@@ -1,6 +1,7 @@
 """The table of all methods counts passes, weighs phases, and names what is too slow."""
 
 import csv
+import re
 
 import every_method
 import in_turn
@@ -46,6 +47,7 @@ def test_a_disturbed_epoch_hardly_counts_and_its_passes_do():
     phase = Phase("all epochs", 0, 3, epochs, [2.0, 18.0, 5.0])
     # A pass costs 1, 9 and 1 times as much as one of cross entropy.
     assert (phase.passes, phase.work, phase.cost) == (3.0, 2.0, 3.0)
+    assert phase.range == pytest.approx((1 / 9, 1.0))
 
 
 def some(cost=4.0):
@@ -70,11 +72,11 @@ def test_tables_have_all_figures():
     head, rule, line = in_turn.markdown([one])
     assert head.count("|") == rule.count("|") == line.count("|")
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[:7] == [
+    assert cells[:8] == [
         *("mine", "mixing, from epoch 3 of 10", "25"),
-        *("0.25", "4.00", "1.00", "0.50"),
+        *("0.25", "4.00", "1.00", "1.00 to 1.00", "0.50"),
     ]
-    assert cells[7:] == ["0.26", "3.90", "1.00", "0.58", "3"]
+    assert cells[8:] == ["0.26", "3.90", "1.00", "0.58", "3"]
 
     rows = [dict(zip(in_turn.COLUMNS, row, strict=True)) for row in in_turn.lines(one, "abcd")]
     assert [row["phase"] for row in rows] == [
@@ -156,6 +158,25 @@ def test_tables_are_written_and_slow_methods_are_named(tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(every_method, "measure", lambda *args, **options: some())
     assert every_method.main(arguments) == 0
+
+
+def test_a_table_says_that_an_epoch_is_too_short(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(every_method, "measure", lambda *args, **options: some())
+    assert every_method.main(["--methods", "ce", "--images", "100"]) == 0
+    digits, cifar = capsys.readouterr().out.split("### ")[1:]
+    assert "100 images an epoch, 1 batches of 128." in cifar
+    assert "An epoch of 1 batches is short, so the shares are uncertain: --images 2560" in cifar
+    assert "is short" not in digits
+    for part in (digits, cifar):
+        assert re.search(r"^Measured in \d+\.\d minutes\.$", part, re.MULTILINE)
+
+
+def test_the_default_has_enough_batches():
+    given = every_method.options(["--threads", "1"])
+    dataset, protocol = every_method.setting_of("cifar10", given)
+    assert (protocol.model, protocol.precision, protocol.threads) == ("resnet8", "float32", 1)
+    count = every_method.batches(dataset.info.num_train, protocol)
+    assert count == every_method.LEAST_BATCHES == 20
 
 
 def test_all_methods_have_a_row():

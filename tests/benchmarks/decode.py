@@ -6,8 +6,10 @@ The photographs are scikit-learn's two, and scikit-image's where it is installed
 pixels and more, resized to the sizes of the table and encoded as JPEGs of quality 80 to 92. Each is
 resized to 256 pixels on the short side, cropped at random to 224 or 227 and flipped, as in a
 training. Speeds are of the processor's time of this process, and a ratio is that of two ways in the
-same round. On a GPU torchvision's hardware decoder is measured as well: by the clock, in batches,
-with resizing and cropping there.
+same round. The differences are those of values of 0 to 255 from a picture that is decoded in full.
+A reserve of 2 scales less: to at least twice 256 pixels, as Pillow's `thumbnail` does. On a GPU
+torchvision's hardware decoder is measured as well: by the clock, in batches, with resizing and
+cropping there.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ from nlbench import hardware
 from nlbench.data import decode, jpeg
 from nlbench.data.decode import Geometry
 
-SIZES = ((400, 300), (500, 375), (640, 480), (800, 600), (1600, 1200))
+SIZES = (
+    *((400, 300), (500, 375), (640, 480), (683, 512), (800, 600)),
+    *((1024, 768), (1366, 1024), (1600, 1200)),
+)
 RESIZE, CROPS = 256, (224, 227)
 BEFORE = "before"
 # Names of functions of skimage.data whose pictures come with the package.
@@ -122,6 +127,7 @@ def ways(crop: int) -> dict[str, Way]:
         "exact, Pillow": without_simplejpeg(exact),
         "exact, torchvision": lambda paths, draws: by_torchvision(paths, draws, crop),
         "scaled, Pillow": without_simplejpeg(scaled),
+        "scaled, reserve of 2": lambda paths, draws: with_reserve(paths, scaled, draws),
     }
     if jpeg.agrees(1):
         found["exact, simplejpeg"] = lambda paths, draws: decode.decode(paths, exact, draws)
@@ -137,6 +143,13 @@ def without_simplejpeg(geometry: Geometry) -> Way:
             return decode.decode(paths, geometry, draws)
 
     return way
+
+
+def with_reserve(paths: list[str], geometry: Geometry, draws: np.ndarray) -> np.ndarray:
+    """Decode as nlbench would if the resizing after a scaled decoding always halved the sides."""
+    scale_of = jpeg.scale_of
+    with mock.patch.object(jpeg, "scale_of", lambda image, least: scale_of(image, 2 * least)):
+        return decode.decode(paths, geometry, draws)
 
 
 def ways_of_two(crop: int) -> dict[str, Way]:
@@ -165,52 +178,81 @@ def measure(
     return speeds
 
 
+def differences(
+    found: dict[str, Way], paths: list[str], draws: np.ndarray, crop: int
+) -> dict[str, tuple[float, int]]:
+    """Return how far each way is from decoding in full: (mean, largest) of the values' levels."""
+    exact = decode.decode(paths, Geometry(RESIZE, crop), draws).astype(int)
+    apart = {}
+    for name, way in found.items():
+        images = np.asarray(way(paths, draws))
+        # The ways that are no longer nlbench's have the channels first.
+        if images.shape != exact.shape:
+            images = images.transpose(0, 2, 3, 1)
+        levels = abs(images.astype(int) - exact)
+        apart[name] = float(levels.mean()), int(levels.max())
+    return apart
+
+
 def lines(rounds: int, count: int) -> Iterator[str]:
     """Measure, and yield the lines of the tables in Markdown."""
     yield f"{hardware.processor()}, one core, torch {torch.__version__}"
     yield f"simplejpeg: {'used' if jpeg.agrees(1) else 'not installed'}"
     yield ""
-    yield "| size, kB | crop, views | way | images/s, median | times before, median | range |"
-    yield "| --- | --- | --- | ---: | ---: | ---: |"
+    columns = "images/s, median | times before, median | range"
+    yield f"| size, kB | crop, views | way | {columns} | mean difference | largest |"
+    yield "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |"
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         for size in SIZES:
             paths = write(Path(folder), size, count)
             weight = statistics.mean(Path(path).stat().st_size for path in paths) / 1000
             draws = rng.random((2, count, 3), np.float32)
-            cases = [(crop, 1, ways(crop), draws[0]) for crop in CROPS]
-            cases.append((CROPS[0], 2, ways_of_two(CROPS[0]), draws))
-            for crop, views, found, drawn in cases:
-                what = f"{size[0]}x{size[1]}, {weight:.0f} | {crop}, {views}"
-                yield from rows(what, measure(found, paths, drawn, rounds))
+            what = f"{size[0]}x{size[1]}, {weight:.0f}"
+            for crop in CROPS:
+                found = ways(crop)
+                apart = differences(found, paths, draws[0], crop)
+                speeds = measure(found, paths, draws[0], rounds)
+                yield from rows(f"{what} | {crop}, 1", speeds, apart)
+
+            speeds = measure(ways_of_two(CROPS[0]), paths, draws, rounds)
+            yield from rows(f"{what} | {CROPS[0]}, 2", speeds, {})
 
             if torch.cuda.is_available():
                 yield from gpu_rows(paths, draws[0], rounds)
 
 
-def rows(what: str, speeds: dict[str, list[float]]) -> Iterator[str]:
-    """Yield a line of the table for each way."""
+def rows(
+    what: str, speeds: dict[str, list[float]], apart: dict[str, tuple[float, int]]
+) -> Iterator[str]:
+    """Yield a line of the table for each way, without differences where they are not known."""
     for name, values in speeds.items():
         ratios = [a / b for a, b in zip(values, speeds[BEFORE], strict=True)]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         median = statistics.median(values)
-        yield f"| {what} | {name} | {median:.0f} | {statistics.median(ratios):.2f} | {spread} |"
+        speed = f"{median:.0f} | {statistics.median(ratios):.2f} | {spread}"
+        levels = " | "
+        if name in apart:
+            levels = f"{apart[name][0]:.2f} | {apart[name][1]}"
+        yield f"| {what} | {name} | {speed} | {levels} |"
 
 
 def gpu_rows(paths: list[str], draws: np.ndarray, rounds: int) -> Iterator[str]:
     """Yield a line on the GPU's decoder, in batches of 64, and on its distance from the CPU's."""
     batch = [paths[i % len(paths)] for i in range(64)]
     drawn = draws[np.arange(64) % len(paths)]
-    wanted = decode.decode(batch, Geometry(RESIZE, CROPS[0]), drawn).astype(int)
-    apart = abs(on_gpu(batch, drawn, CROPS[0]).cpu().numpy().astype(int) - wanted).mean()
+    exact = decode.decode(batch, Geometry(RESIZE, CROPS[0]), drawn)
+    wanted = exact.transpose(0, 3, 1, 2).astype(int)
+    apart = abs(on_gpu(batch, drawn, CROPS[0]).cpu().numpy().astype(int) - wanted)
     seconds = []
     for _ in range(rounds):
         begun = time.perf_counter()
         on_gpu(batch, drawn, CROPS[0])
         seconds.append(time.perf_counter() - begun)
     speed = len(batch) / statistics.median(seconds)
-    yield f"| {torch.cuda.get_device_name()} | {CROPS[0]}, 1 | its decoder | {speed:.0f} | | |"
-    yield f"| | | mean difference from the CPU's pixels | {apart:.2f} | | |"
+    name = torch.cuda.get_device_name()
+    levels = f"{apart.mean():.2f} | {apart.max()}"
+    yield f"| {name} | {CROPS[0]}, 1 | its decoder | {speed:.0f} | | | {levels} |"
 
 
 def main() -> None:

@@ -1,12 +1,14 @@
 """Measure what every method costs beside cross entropy, on digits and on CIFAR-10.
 
     python tests/benchmarks/every_method.py --data-dir DIR [--csv FILE] [--markdown FILE]
+    python tests/benchmarks/every_method.py --data-dir DIR --datasets cifar10 --rounds 3
 
 Each method is trained as `nlbench run` trains it, in turn with cross entropy in the same process;
-see `in_turn`. "x passes" is its share of the speed of cross entropy times its passes: 1 where its
-passes explain its cost, less where it is slower. A forward pass without its backward pass costs
-about a third of a pass. So methods with such passes are above 1, and "x work" counts these passes
-as a third. Without --data-dir the pictures are random, which costs the same. The lines go to the
+see `in_turn`. A share is the median over its epochs, and "range" has the least and the most of
+them. "x passes" is its share of the speed of cross entropy times its passes: 1 where its passes
+explain its cost, less where it is slower. A forward pass without its backward pass costs about a
+third of a pass. So methods with such passes are above 1, and "x work" counts these passes as a
+third. Without --data-dir the pictures are random, which costs the same. The lines go to the
 terminal as they are measured. The exit status is 1 if a method has less than 0.75 by its passes.
 """
 
@@ -15,6 +17,7 @@ import csv
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,6 +39,8 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "bootstrap-soft": ("bootstrap", {"kind": "soft"}),
     "gce-truncated": ("gce", {"truncate": True}),
 }
+# Fewer steps leave an epoch to chance, and to what a method does once in an epoch.
+LEAST_BATCHES = 20
 # Each method has at least this share of the speed of cross entropy divided by its passes.
 WANTED = 0.75
 
@@ -93,7 +98,8 @@ def report(found: Sequence[Measured], protocol: Protocol, title: str, machine: s
     return [
         f"### {title}, {protocol.model}, {protocol.precision}, {protocol.threads} threads",
         "",
-        f"{machine}. {images} images an epoch, batches of {protocol.batch_size}. "
+        f"{machine}. {images} images an epoch, {batches(images, protocol)} batches of "
+        f"{protocol.batch_size}. "
         f"Cross entropy: {ce:,.0f} images/s (median; {slowest:,.0f} to {fastest:,.0f}).",
         "",
         *markdown(found),
@@ -104,6 +110,11 @@ def report(found: Sequence[Measured], protocol: Protocol, title: str, machine: s
     ]
 
 
+def batches(images: int, protocol: Protocol) -> int:
+    """Return the number of batches of an epoch."""
+    return -(-images // protocol.batch_size)
+
+
 def too_slow(found: Sequence[Measured], unit: str) -> list[str]:
     """Return the rows that cost more than their passes or their work explain, in any phase."""
     rows = []
@@ -112,6 +123,18 @@ def too_slow(found: Sequence[Measured], unit: str) -> list[str]:
         if min(getattr(each, unit) / each.cost for each in costs) < WANTED:
             rows.append(one.row)
     return rows
+
+
+def _too_few(images: int, protocol: Protocol) -> list[str]:
+    """Return a warning where an epoch is too short for the shares to mean much."""
+    count = batches(images, protocol)
+    if count >= LEAST_BATCHES:
+        return []
+    return [
+        f"An epoch of {count} batches is short, so the shares are uncertain: --images "
+        f"{LEAST_BATCHES * protocol.batch_size} has {LEAST_BATCHES}.",
+        "",
+    ]
 
 
 def _named(rows: Sequence[str]) -> str:
@@ -129,7 +152,13 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--datasets", nargs="+", default=["digits", "cifar10"])
     parser.add_argument("--methods", nargs="+", default=[], help="rows; the default is all")
     parser.add_argument("--model", default="resnet8", help="for CIFAR-10")
-    parser.add_argument("--images", type=int, default=640, help="images an epoch of CIFAR-10")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=2560,
+        help=f"images an epoch of CIFAR-10; below {LEAST_BATCHES} batches of 128 the shares are "
+        f"uncertain; the default has {LEAST_BATCHES}",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each phase")
     parser.add_argument("--threads", type=int, default=2, help="for CIFAR-10; digits have one")
     parser.add_argument("--device", default="auto")
@@ -153,14 +182,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in given.datasets:
         dataset, protocol = setting_of(name, given)
         found = []
+        begun = time.monotonic()
         for one in all_measured(dataset, protocol, device, given):
-            print(f"{name}: {list(markdown([one]))[-1]}", file=sys.stderr, flush=True)
+            minutes = f"{(time.monotonic() - begun) / 60:.1f} min"
+            print(f"{name}: {minutes} {list(markdown([one]))[-1]}", file=sys.stderr, flush=True)
             found.append(one)
             setting = name, protocol.model, protocol.precision, protocol.threads
             table += lines(one, setting)
 
         machine = training.machine(protocol, device)
         block = report(found, protocol, dataset.info.title, machine)
+        # There are no more digits.
+        if name != "digits":
+            block += _too_few(found[0].images, protocol)
+        block += [f"Measured in {(time.monotonic() - begun) / 60:.1f} minutes.", ""]
         slow += too_slow(found, "passes")
         print("\n".join(block), flush=True)
         written += block

@@ -32,6 +32,7 @@ from nlbench.training.run_data import RunData
 from nlbench.training.run_state import RunState
 from nlbench.training.seeding import seeded
 from nlbench.training.setup import (
+    geometry_of,
     machine_settings,
     make_method,
     make_state,
@@ -122,7 +123,7 @@ class Training:
         labels = own_tensor(data.labels, device)
         clean = None if data.clean_labels is None else own_tensor(data.clean_labels, device)
         task = make_task(data, labels, protocol, device, spec.told)
-        scored = scored_parts(data, protocol, device)
+        scored = scored_parts(data, geometry_of(spec), device)
 
         self.protocol = protocol
         self._device, self._now = device, now
@@ -229,6 +230,13 @@ class Phase:
         """
         pairs = zip(self.costs, self.epochs, strict=True)
         return self.passes * statistics.median(cost / epoch.passes for cost, epoch in pairs)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Return the least and the most of the share of CE's speed times the passes, by epoch."""
+        pairs = zip(self.costs, self.epochs, strict=True)
+        shares = [epoch.passes / cost for cost, epoch in pairs]
+        return min(shares), max(shares)
 
     @property
     def costs_of_epoch(self) -> Costs:
@@ -446,23 +454,27 @@ def _status(name: str) -> int | None:
 def markdown(measured: Sequence[Measured]) -> Iterator[str]:
     """Yield a table in Markdown, a line a method."""
     columns = "of CE's speed | passes | x passes | x work"
-    yield f"| method | phase with most passes | images/s | {columns} | whole: {columns} | MB |"
-    yield f"| --- | --- {'| ---: ' * 10}|"
+    phase_columns = columns.replace("x passes", "x passes | range")
+    head = f"method | phase with most passes | images/s | {phase_columns}"
+    yield f"| {head} | whole: {columns} | MB |"
+    yield f"| --- | --- {'| ---: ' * 11}|"
     for one in measured:
         phase, whole = one.dearest, one.whole()
         where = phase.name
         if phase.length < one.epochs:
             where = f"{phase.name}, from epoch {phase.first + 1} of {one.epochs}"
         memory = "" if one.peak is None else f"{one.peak / 1e6:,.0f}"
-        shares = f"{_shares(phase.costs_of_epoch)} | {_shares(whole)}"
-        yield (f"| {one.row} | {where} | {one.images / phase.seconds:,.0f} | {shares} | {memory} |")
+        least, most = phase.range
+        shares = _shares(phase.costs_of_epoch, f"{least:.2f} to {most:.2f} | ")
+        speed = f"{one.images / phase.seconds:,.0f}"
+        yield f"| {one.row} | {where} | {speed} | {shares} | {_shares(whole)} | {memory} |"
 
 
-def _shares(costs: Costs) -> str:
-    """Return four cells: the share of the speed of CE, passes, and their product, twice."""
+def _shares(costs: Costs, spread: str = "") -> str:
+    """Return cells: the share of CE's speed, passes, share x passes, `spread`, share x work."""
     share = 1 / costs.cost
-    products = f"{share * costs.passes:.2f} | {share * costs.work:.2f}"
-    return f"{share:.2f} | {costs.passes:.2f} | {products}"
+    by_passes, by_work = f"{share * costs.passes:.2f}", f"{share * costs.work:.2f}"
+    return f"{share:.2f} | {costs.passes:.2f} | {by_passes} | {spread}{by_work}"
 
 
 COLUMNS = (

@@ -33,7 +33,7 @@ from nlbench.data.places import Places
 from nlbench.executors import base
 from nlbench.plan import protocol as protocols
 from nlbench.plan.protocol import Protocol
-from nlbench.plan.spec import Condition, RunSpec
+from nlbench.plan.spec import STRONG_VIEWS, Condition, RunSpec
 from nlbench.results.store import Store
 from nlbench.training import run_data
 from nlbench.training.context import EpochMetrics, Listener, RunOptions
@@ -129,6 +129,8 @@ def prepared(
         fingerprint=dataset.fingerprint,
         protocol=protocol,
         seed=0,
+        # Whether or not the method uses them: only a key depends on it.
+        strong_views=STRONG_VIEWS,
     )
     return spec, data
 

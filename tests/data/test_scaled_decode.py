@@ -5,6 +5,7 @@ by bounds that are measured on photographs, and lies at the same place.
 """
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from nlbench.data import decode, jpeg
 from nlbench.data.base import ImageFiles, Info
 from nlbench.data.decode import BrokenImage, Geometry
+from nlbench.plan.protocol import Protocol
 from nlbench.training.images import FileImages
 
 INFO = Info("x", "X", 2, 0, 0, (), mean=(0.5, 0.25, 0.75), std=(0.25, 0.5, 1.0))
@@ -150,8 +152,23 @@ def test_how_far_scaled_photographs_are_from_exact_ones(
 
         # The same brightness and the same place: moved by a pixel, it fits worse.
         assert abs(exact.mean() - scaled.mean()) < 0.3
-        for axis in (1, 2):
+        for axis in (0, 1):
             assert mean == 0 or apart.mean() < abs(exact - np.roll(scaled, 1, axis)).mean() / 1.5
+
+
+def test_the_protocol_says_how_far_scaled_pixels_are(tmp_path, photographs):
+    text = " ".join(Protocol.__doc__.split())
+    stated = re.search(r"by ([\d.]+) of 255 in the mean and (\d+) at edges", text)
+    means, largest = [], []
+    for i, photograph in enumerate(photographs):
+        picture = photograph.resize((1366, 1024), Image.Resampling.LANCZOS)
+        path = written(tmp_path / f"{i}.jpg", picture, quality=90)
+        exact, scaled = (decode._resized(path, Geometry(256, 224, 0, way)) for way in (False, True))
+        apart = (exact.int() - scaled.int()).abs()
+        means.append(float(apart.double().mean()))
+        largest.append(int(apart.max()))
+    assert 0.8 * float(stated[1]) <= max(means) <= float(stated[1])
+    assert 0.8 * int(stated[2]) <= max(largest) <= int(stated[2])
 
 
 @pytest.mark.parametrize("size", [(801, 600), (513, 1023), (1025, 515), (767, 2049)])
@@ -322,6 +339,32 @@ def test_several_views_come_of_one_decoding(images, monkeypatch):
     assert torch.equal(views[0](), wanted[0])
     assert torch.equal(views[1](), wanted[1])
     assert opened == [images.files.path(i) for i in index.tolist()]
+
+
+def test_strong_views_take_decoded_pixels_without_another_copy(images):
+    """One copy puts the workers' parts together, and the kernel reads that one."""
+    index = torch.arange(20)
+    draws = images.draws(np.random.default_rng(0))
+    _, (strong,) = images.request_views(index, [], [(draws, 5)])
+    copies = {"aten::cat", "aten::clone", "aten::copy_"}
+    # The first call makes the tables of the policy and of the normalisation.
+    strong()
+    with torch.profiler.profile() as profile:
+        strong()
+    assert [event.name for event in profile.events() if event.name in copies] == ["aten::cat"]
+
+
+def test_decoded_pixels_have_their_channels_last(images):
+    paths = [images.files.path(i) for i in range(3)]
+    draws = np.random.default_rng(0).random((2, 3, 3), np.float32)
+    views = decode.decode_views(paths, images.geometry, draws)
+    assert views.shape == (2, 3, 32, 32, 3)
+    assert views.flags["C_CONTIGUOUS"]
+
+    normal = images.augmented(torch.arange(3), torch.from_numpy(draws[1]).repeat(7, 1)[:20])
+    wanted = (views[1] / 255 - np.array(INFO.mean)) / np.array(INFO.std)
+    np.testing.assert_allclose(normal.permute(0, 2, 3, 1), wanted, atol=1e-5)
+    assert normal.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_without_augmentation_all_views_are_the_centre(images):

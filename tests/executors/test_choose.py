@@ -86,19 +86,26 @@ def test_what_would_make_a_sweep_faster_depends_on_what_is_left_unused(monkeypat
     many = runs_of(["ce", "elr", "gce"], [0, 1, 2], "bfloat16", threads=2)
 
     ways = base.ways_to_be_faster(many, CPU, 1)
-    assert [way.partition(" trains")[0] for way in ways] == [
-        "--set precision=auto",
-        "--jobs 4",
-        "--seeds 0",
-        "--only ce,elr",
+    # As options, and as arguments of `nlbench.run`.
+    assert [(way.option, way.argument) for way in ways] == [
+        ("--set precision=auto", 'overrides={"precision": "auto"}'),
+        ("--jobs 4", "jobs=4"),
+        ("--seeds 0", "seeds=[0]"),
+        ("--only ce,elr", 'only=["ce", "elr"]'),
     ]
+    assert ways[1].effect == "trains 4 runs at the same time, and not 1"
+
+    spaced = base.ways_to_be_faster(runs_of(["ce slow", "my's", "gce"], [0]), CPU, 8)
+    assert spaced[-1].option == """--only 'ce slow,my'"'"'s'"""
+    assert spaced[-1].argument == 'only=["ce slow", "my\'s"]'
 
     # All cores are busy.
     busy = base.ways_to_be_faster(many, CPU, 4)
-    assert not any("--jobs" in way or "--set threads" in way for way in busy)
+    assert not any(way.option.startswith(("--jobs", "--set threads")) for way in busy)
     # One run cannot be divided among processes.
     (threads,) = base.ways_to_be_faster(runs_of(["ce"], [0]), CPU, 1)
-    assert threads.startswith("--set threads=8 uses all 8 cores")
+    assert (threads.option, threads.argument) == ("--set threads=8", 'overrides={"threads": 8}')
+    assert threads.effect.startswith("uses all 8 cores")
 
     monkeypatch.setattr(hardware, "has_bfloat16", lambda device: True)
     assert base.ways_to_be_faster(runs_of(["ce"], [0], "bfloat16"), GPU, 1) == []

@@ -194,8 +194,8 @@ def printed(capsys, clock, seconds, *, total=50, faster=FASTER, epochs=40):
 
 def test_a_sweep_that_takes_long_by_its_first_epoch_is_announced_once(capsys, clock):
     assert printed(capsys, clock, 30) == (
-        "estimate: 50 runs take about 17 hours, if all are like this one: an epoch of ce took "
-        "30 s, a run has 40, and 1 is trained at a time\n"
+        "estimate: 50 runs take about 17 hours from now, if all are like this one: an epoch of ce "
+        "took 30 s, a run has 40, and 1 is trained at a time\n"
         "it would take less time with:\n"
         "  --jobs 2 trains 2 runs at the same time, and not 1\n"
     )
@@ -205,8 +205,8 @@ def test_a_sweep_that_takes_long_by_its_first_epoch_is_announced_once(capsys, cl
 
 
 def test_a_sweep_of_ten_minutes_is_not_announced(capsys, clock):
-    # 50 runs of 40 epochs take 600 s.
-    assert printed(capsys, clock, 0.3) == ""
+    # 50 runs of 40 epochs take 598 s.
+    assert printed(capsys, clock, 0.299) == ""
     assert printed(capsys, clock, 0.31).startswith("estimate: 50 runs take about 10 minutes")
 
 
@@ -220,10 +220,78 @@ def test_runs_at_the_same_time_share_the_time(capsys, clock):
     assert "2 are trained at a time" in err
 
 
-def test_the_time_of_a_run_that_continues_tells_nothing(capsys, clock):
+DONE = SimpleNamespace(
+    status="done",
+    metrics={"last": 0.5},
+    timing={"train": 60, "evaluate": 0},
+    error=None,
+    error_message="",
+    warnings=[],
+)
+
+
+def test_a_run_that_continues_counts_by_its_first_epoch_here(capsys, clock):
     spec = run_spec()
-    with Progress(50) as progress:
+    with Progress(1) as progress:
         progress.on_start(spec)
-        progress.on_resume(spec, 3, 40)
-        progress.on_epoch(spec, 3, 40, {**METRICS, "seconds": 36.0})
-    assert "estimate" not in capsys.readouterr().err
+        progress.on_resume(spec, 19, 40)
+        # Twenty epochs are left after this one.
+        progress.on_epoch(spec, 19, 40, {**METRICS, "seconds": 36.0})
+        progress.on_epoch(spec, 20, 40, {**METRICS, "seconds": 36.0})
+    err = capsys.readouterr().err
+    assert err.count("estimate: 1 run takes about 12 minutes from now") == 1
+
+
+def test_the_estimate_counts_the_runs_that_are_left(capsys, clock):
+    runs = [run_spec("ce"), run_spec("gce", "1" * 16)]
+    with Progress(3) as progress:
+        for spec, seconds in zip(runs, (1.0, 20.0), strict=True):
+            progress.on_start(spec)
+            progress.on_epoch(spec, 0, 40, {**METRICS, "seconds": seconds})
+            progress.on_epoch(spec, 39, 40, {**METRICS, "seconds": seconds})
+            progress.on_finish(spec, DONE)
+    # 39 epochs of 20 s, and one run of the mean of 40 s and 800 s.
+    assert "estimate: the 2 runs left take about 20 minutes from now, if" in capsys.readouterr().err
+
+    with Progress(2) as progress:
+        progress.on_finish(runs[0], DONE)
+        progress.on_start(runs[1])
+        progress.on_epoch(runs[1], 0, 40, {**METRICS, "seconds": 20.0})
+    assert "estimate: the run left takes about 13 minutes from now" in capsys.readouterr().err
+
+
+def test_a_later_first_epoch_announces_a_sweep_that_the_first_one_did_not(capsys, clock):
+    quick, slow = run_spec("ce"), run_spec("dividemix", "1" * 16)
+    with Progress(50) as progress:
+        progress.on_start(quick)
+        progress.on_epoch(quick, 0, 100, {**METRICS, "seconds": 0.1})
+        progress.on_finish(quick, DONE)
+        assert "estimate" not in capsys.readouterr().err
+        progress.on_start(slow)
+        progress.on_epoch(slow, 0, 100, {**METRICS, "seconds": 60.0})
+    # 99 epochs of 60 s, and 48 runs of the mean of 10 s and 6,000 s.
+    assert capsys.readouterr().err == (
+        "estimate: the 49 runs left take about 42 hours from now, if the others are like the 2 "
+        "begun so far: a run takes 50 minutes on average, and 1 is trained at a time\n"
+    )
+
+
+def test_a_run_that_another_one_outlasts_counts_as_far_as_it_is_finished(capsys, clock):
+    first, second = run_spec("ce"), run_spec("gce", "1" * 16)
+    with Progress(2) as progress:
+        progress.on_start(first)
+        progress.on_start(second)
+        progress.on_epoch(first, 0, 40, {**METRICS, "seconds": 1.0})
+        progress.on_epoch(first, 29, 40, {**METRICS, "seconds": 1.0})
+        progress.on_epoch(second, 0, 40, {**METRICS, "seconds": 60.0})
+    # 39 epochs of 60 s. Beside them, and not after them, 10 epochs of 1 s.
+    assert "2 runs take about 39 minutes from now" in capsys.readouterr().err
+
+
+def test_a_sweep_is_long_by_what_it_has_taken_and_by_what_is_left(capsys, clock):
+    spec = run_spec()
+    for seconds, long in ((59.9, False), (61.0, True)):
+        with Progress(1) as progress:
+            progress.on_start(spec)
+            progress.on_epoch(spec, 0, 10, {**METRICS, "seconds": seconds})
+        assert ("estimate: 1 run takes about 9 minutes" in capsys.readouterr().err) == long

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import pytest
 
@@ -50,18 +51,24 @@ def test_a_server_that_nobody_needs_any_more_ends_without_a_word(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_a_server_that_was_started_ahead_is_taken_once(monkeypatch):
-    made = []
+@pytest.fixture
+def made(monkeypatch):
+    """Return a list of the servers that are started, none of which has a process."""
+    servers = []
 
     class Server:
         def __init__(self):
-            made.append(self)
+            servers.append(self)
             self.ended = False
 
         def end(self):
             self.ended = True
 
     monkeypatch.setattr(_fork_server, "ForkServer", Server)
+    return servers
+
+
+def test_a_server_that_was_started_ahead_is_taken_once(made):
     with STARTED_AHEAD(Choice()):
         assert len(made) == 1
         assert _fork_server.take() is made[0]
@@ -75,6 +82,22 @@ def test_a_server_that_was_started_ahead_is_taken_once(monkeypatch):
     with STARTED_AHEAD(Choice()):
         _fork_server.end_ahead()
         assert made[3].ended
+
+
+def test_a_sweep_takes_and_ends_only_the_server_of_its_own_thread(made):
+    def sweep_with_nothing_to_do():
+        with STARTED_AHEAD(Choice()):
+            _fork_server.end_ahead()
+
+    def sweep_without_one():
+        _fork_server.end_ahead()
+        assert _fork_server.take() is made[2]
+
+    with STARTED_AHEAD(Choice()), futures.ThreadPoolExecutor() as pool:
+        pool.submit(sweep_with_nothing_to_do).result()
+        pool.submit(sweep_without_one).result()
+        assert [server.ended for server in made] == [False, True, False]
+        assert _fork_server.take() is made[0]
 
 
 @pytest.mark.parametrize("name", ["local", "ray"])

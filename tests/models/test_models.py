@@ -24,6 +24,7 @@ PARAMETERS = {
     "resnet9": 6_573_130,
     "resnet9_slim": 103_954,
     "cnn3": 1_147_690,
+    "cnn3_slim": 553_626,
     "digits_cnn": 151_402,
     "linear": 3 * 32 * 32 * 10,
 }
@@ -197,6 +198,7 @@ def test_model_file():
             r"^model torchvision/vit_b_16: cannot take .* \(3, 32, 32\): ",
         ),
         ("cnn3", (3, 7, 32), r"^model cnn3: needs images of at least 8x8, got 7x32"),
+        ("cnn3_slim", (3, 32, 7), r"^model cnn3_slim: needs images of at least 8x8, got 32x7"),
         ("resnet9", (3, 32, 7), r"^model resnet9: needs images of at least 8x8, got 32x7"),
         ("digits_cnn", (1, 1, 8), r"^model digits_cnn: needs images of at least 2x2, got 1x8"),
         ("resnet8", (64,), r"^model resnet8: needs .* got 10 classes and shape \(64,\)"),

@@ -3,18 +3,24 @@
 import contextlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from made_up import rewrite
 from sweeps import METHOD_HEADER, listener, sweep
 
 import nlbench
+from nlbench import registry
+from nlbench.data.places import Places
 from nlbench.errors import StoreError, SuiteError
 from nlbench.executors import base
 from nlbench.executors.base import Listener
+from nlbench.plan.protocol import resolve
+from nlbench.plan.rebuild import Files
+from nlbench.plan.spec import Condition, RunSpec
 from nlbench.plan.spec import key_of as spec_key
 from nlbench.reproduction import again, draw
-from nlbench.reproduction.source import Options
+from nlbench.reproduction.source import Options, Source, spec_of
 from nlbench.results.comparison import Verdict
 from nlbench.training import opinions
 
@@ -141,6 +147,17 @@ def test_a_run_of_a_cpu_is_trained_on_a_cpu_where_there_is_a_gpu(sw, monkeypatch
         asked.clear()
         reproduce(sw.store, device=options)
         assert sorted(set(asked)) == expected
+
+
+def test_a_run_with_strong_views_of_the_first_version_is_refused(tmp_path):
+    condition = Condition("cifar10", "clean", {"kind": "symmetric", "rate": 0.4})
+    spec = RunSpec("disc", "disc", {}, condition, "f", resolve("cifar", "cifar10"), 0)
+    files = SimpleNamespace(damage=())
+    record = SimpleNamespace(status="done", spec=spec.identity(), key=spec.key)
+    source = Source(Files(), registry.method_files([]), Places(tmp_path, tmp_path), {}, {})
+
+    with pytest.raises(SuiteError, match=r"disc uses strong views.* of version 1.*nlbench run"):
+        spec_of(files, record, source)
 
 
 def test_a_store_that_cannot_be_written_is_only_read(sw, monkeypatch):

@@ -97,6 +97,35 @@ def stop(process, number):
     return time.monotonic() - began, err
 
 
+def checkpoints(folder):
+    return list(folder.glob("store/runs/*/checkpoint.pt"))
+
+
+def stop_when_saved(tmp_path, number, method, *options, seeds=(0,), pause=0.0):
+    """Start a sweep, and send it a signal when each of its runs has a checkpoint.
+
+    Begins anew where a run has ended before: on a busy machine this process may wake late.
+
+    Args:
+        pause: seconds between the last checkpoint and the signal.
+    Returns: the folder, the exit status, the seconds from the signal to the end, and what was
+        printed on standard error.
+    """
+    for attempt in range(5):
+        folder = tmp_path / f"stopped-{attempt}"
+        write_suite(folder, method, seeds)
+        with start(folder, *options) as process:
+            deadline = time.monotonic() + 240
+            while len(checkpoints(folder)) < len(seeds) and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            time.sleep(pause / 2**attempt)
+            seconds, err = stop(process, number)
+        if not list(folder.glob("store/runs/*/record.json")):
+            return folder, process.returncode, seconds, err
+    raise AssertionError("each time a run had ended before the signal")
+
+
 class Table:
     """Prints a line for each stop, as soon as it is known."""
 
@@ -137,19 +166,15 @@ def place_of(err):
 
 @pytest.mark.parametrize(("method", "number"), list(cases()))
 def test_a_signal_within_an_epoch_loses_nothing(tmp_path, whole, table, method, number):
-    folder = tmp_path / "stopped"
-    write_suite(folder, method)
-    process = start(folder)
-    wait_for(process, lambda: list(folder.glob("store/runs/*/checkpoint.pt")))
-    time.sleep(random.Random(f"{method} {number}").uniform(0, 0.5))
-    seconds, err = stop(process, number)
+    pause = random.Random(f"{method} {number}").uniform(0, 0.5)
+    folder, status, seconds, err = stop_when_saved(tmp_path, number, method, pause=pause)
     place = place_of(err)
 
-    assert process.returncode == STATUS[number]
+    assert status == STATUS[number]
     assert seconds < SECONDS[number]
     finish(folder)
     same = results(folder) == whole(method)
-    table.add(method, number.name, f"{seconds:.1f}", process.returncode, place, same)
+    table.add(method, number.name, f"{seconds:.1f}", status, place, same)
     assert same
 
 
@@ -206,13 +231,10 @@ def test_a_step_that_does_not_end_in_time_loses_its_epoch_alone(tmp_path):
 
 
 def test_both_of_two_runs_stop(tmp_path):
-    folder = tmp_path / "stopped"
-    write_suite(folder, "ce", seeds=(0, 1))
-    process = start(folder, "--jobs", "2")
-    wait_for(process, lambda: len(list(folder.glob("store/runs/*/checkpoint.pt"))) == 2)
-    seconds, err = stop(process, signal.SIGTERM)
-
-    assert process.returncode == 143
+    folder, status, seconds, err = stop_when_saved(
+        tmp_path, signal.SIGTERM, "ce", "--jobs", "2", seeds=(0, 1)
+    )
+    assert status == 143
     assert seconds < 10
     assert err.count("continues in epoch") == 2
     other = tmp_path / "whole"

@@ -40,14 +40,14 @@ class Stopper(Listener):
         self.stopped.append((epoch, step))
 
 
-def options_of(sw, **options):
+def options_of(sw, device="cpu", **options):
     """Return the options of a prepared sweep, without checkpoints in time."""
     options = {"checkpoint_seconds": 1e9, **options}
-    devices = (torch.device("cpu"),)
+    devices = (torch.device(device),)
     return RunOptions(devices=devices, data_dir=sw.data_dir, methods=sw.methods, **options)
 
 
-def train_in_pieces(sw, every, listener=None):
+def train_in_pieces(sw, every, listener=None, device="cpu"):
     """Train the only run of a sweep, stopped after each `every` steps. Return its Stopper."""
     (spec,) = sw.specs
     sw.store.require_writable()
@@ -58,7 +58,7 @@ def train_in_pieces(sw, every, listener=None):
         # Another store, as in another process.
         store = Store(sw.store.root, sw.store.warn)
         try:
-            train(spec, data, options_of(sw), store, stopper)
+            train(spec, data, options_of(sw, device=device), store, stopper)
         except Stopped:
             continue
         return stopper

@@ -1,7 +1,8 @@
-"""A recorder of training steps that needs no GPU: a tape of the operators of a step.
+"""Recorders of training steps that count. Of these the TapeRecorder needs no GPU.
 
-Like a CUDA graph it has frozen what Python decided: playing it runs the same operators on the same
-memory, without any Python of the step. Like a graph it refuses operators that wait for the device.
+It keeps a tape of the operators of a step. Like a CUDA graph the tape has frozen what Python
+decided: playing it runs the same operators on the same memory, without any Python of the step. Like
+a graph it refuses operators that wait for the device.
 """
 
 from unittest import mock
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from waits import waits
 
 from nlbench.ops import images, losses
+from nlbench.training import capture
 
 
 def tensors(value):
@@ -106,3 +108,37 @@ class TapeRecorder:
             tape.play()
 
         return play
+
+
+class GraphRecorder:
+    """The recorder of CUDA graphs, with the counts of a TapeRecorder."""
+
+    def __init__(self, device):
+        self.rehearsals = 0
+        self.plays = []
+        self._recorder = capture.CudaRecorder(device)
+
+    def rehearse(self, step):
+        self.rehearsals += 1
+        self._recorder.rehearse(step)
+
+    def record(self, step):
+        replay, number = self._recorder.record(step), len(self.plays)
+        self.plays.append(0)
+
+        def play():
+            self.plays[number] += 1
+            replay()
+
+        return play
+
+
+class StepRecorder:
+    """A recorder that takes each step as it is, and so holds nothing of it."""
+
+    def rehearse(self, step):
+        step()
+
+    def record(self, step):
+        step()
+        return step

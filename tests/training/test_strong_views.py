@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from written_methods import function, loss, members, step, write
 
 from nlbench import registry
+from nlbench.conformance.made_up_data import make_data
+from nlbench.conformance.trial import Trial
 from nlbench.data.datasets import cifar10
-from nlbench.errors import SuiteError
+from nlbench.errors import MethodError, SuiteError
 from nlbench.ops import strong_reference
 from nlbench.ops.policies import POLICIES
 from nlbench.plan.fit import misfits
@@ -19,6 +22,7 @@ from nlbench.results.store import Store
 from nlbench.training.context import Listener, RunOptions
 from nlbench.training.helper import HelperNetworks
 from nlbench.training.images import Images
+from nlbench.training.train import train
 
 MEAN, STD = np.array(cifar10.INFO.mean), np.array(cifar10.INFO.std)
 KINDS = ["autoaugment", "randaugment-5", "randaugment-10"]
@@ -175,3 +179,41 @@ def test_methods_with_strong_views_share_helper_networks_with_the_others(tmp_pat
         helpers = HelperNetworks(of_version, options, Store(tmp_path), Listener())
         keys.add(helpers._fit_key("noisy", "ce", 2))
     assert len(keys) == 1
+
+
+# ---- In a run ------------------------------------------------------------------------------------
+
+USING = members(step("batch.strong(0)"))
+IN_HELPER = members(
+    function(
+        "prepare(self, run)",
+        "def own(logits, batch):",
+        "    return F.cross_entropy(logits, batch.labels) + 0 * batch.strong(0).sum()",
+        "run.fit('own', own, 1)",
+    ),
+    loss(),
+)
+
+
+def trained(tmp_path, text, *, version, pixels=True):
+    """Train a method for an epoch, in a run whose key has this version of strong views."""
+    trial = Trial(pixels=pixels, epochs=1)
+    write(tmp_path, text)
+    methods = registry.method_files([tmp_path])
+    options = RunOptions(devices=(torch.device("cpu"),), data_dir=tmp_path, methods=methods)
+    condition = Condition("check", "clean", None)
+    spec = RunSpec("mine", "mine", {}, condition, "", trial.protocol(), 0, strong_views=version)
+    return train(spec, make_data(trial, ()), options, Store(tmp_path / "out"), Listener())
+
+
+@pytest.mark.parametrize("text", [USING, IN_HELPER])
+def test_a_run_fails_that_uses_strong_views_and_has_no_version_of_them(tmp_path, text):
+    with pytest.raises(MethodError, match="key has no version of strong views") as caught:
+        trained(tmp_path, text, version=0)
+    assert caught.value.fix.startswith("call batch.strong(k) in a function of the method's class")
+
+
+@pytest.mark.parametrize("text", [USING, IN_HELPER])
+@pytest.mark.parametrize(("version", "pixels"), [(2, True), (0, False)])
+def test_strong_views_need_a_version_only_on_images(tmp_path, text, version, pixels):
+    assert trained(tmp_path, text, version=version, pixels=pixels).status == "done"
