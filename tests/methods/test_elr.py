@@ -5,7 +5,7 @@ import torch
 from cases import CLASSES, ready
 from formulas import clipped, ref_ce, softmax
 from lab import make_batch, make_logits, make_task, no_views, value_and_grad
-from official import needs_vectors, official_values
+from official import needs_vectors, official_examples, official_values
 
 from nlbench.method import Batch
 
@@ -40,6 +40,17 @@ def test_ten_steps_of_elr(C, stage):
         torch.testing.assert_close(loss.double(), losses.mean().detach(), rtol=rtol, atol=atol)
         keep = ((softmax(z.detach()) - 1e-4).abs() > 1e-6).all(1)
         torch.testing.assert_close(grad.double()[keep], expected[keep], rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("stage", ["early", "late"])
+def test_an_example_equals_the_authors_over_four_steps(stage):
+    method = CLASSES["elr"](make_task(C=10), beta=0.7, lam=3.0).double()
+    for at in official_examples("elr_beta0.7_lam3.0", stage):
+        logits = torch.tensor([at["logits"]], dtype=torch.float64)
+        batch = Batch(logits, torch.tensor([at["label"]]), torch.tensor([0]), no_views)
+        _, grad = value_and_grad(method, logits, batch)
+        torch.testing.assert_close(grad[0].tolist(), at["gradient"], rtol=0, atol=1e-11)
+        torch.testing.assert_close(method.targets[0].tolist(), at["targets"], rtol=0, atol=1e-12)
 
 
 @needs_vectors

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lab import in_float64, make_run, make_task
-from official import needs_vectors, official_values
+from official import needs_vectors, official_examples, official_values
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -137,6 +137,23 @@ def test_the_authors_code_gives_the_same_numbers(C, beta, lam, stage, k):
             own, other = other, own
         torch.testing.assert_close(own, at["targets_after"], rtol=0, atol=1e-12)
         assert not other.any()
+
+
+@pytest.mark.parametrize("stage", ["early", "late"])
+def test_an_example_equals_the_authors(stage):
+    at = official_examples("elrplus_beta0.7_lam3.0", stage)
+    method = ELRPlus(make_task(C=10), beta=0.7, lam=3.0).double()
+    # The example is mixed with a second one, and the second one with itself.
+    first = torch.tensor(at["logits"], dtype=torch.float64)
+    second = torch.zeros(10, dtype=torch.float64)
+    _, grad, _ = one_step(
+        method, 0, 0, torch.stack([first, second]),
+        torch.tensor(at["teacher_logits"], dtype=torch.float64), torch.tensor(at["labels"]),
+        torch.tensor([3, 8]), at["mix_weight"], torch.tensor([1, 1]),
+    )  # fmt: skip
+    torch.testing.assert_close((2 * grad[0]).tolist(), at["gradient"], rtol=0, atol=1e-11)
+    targets = method.targets[[3, 8]].tolist()
+    torch.testing.assert_close(targets, at["targets"], rtol=0, atol=1e-12)
 
 
 # The reference reads float32 logits as they are; 1 - <q, p> of a confident network keeps fewer

@@ -14,7 +14,7 @@ import torch
 from cases import CLASSES, ready
 from formulas import clipped, one_hot, ref_ce, softmax, true_T
 from lab import make_batch, make_logits, make_task, no_views, value_and_grad
-from official import needs_vectors, official_values
+from official import needs_vectors, official_examples, official_values
 
 from nlbench.method import Batch, Task
 
@@ -178,6 +178,18 @@ OFFICIAL = [
     ("gce", {"truncate": True}, "gce_truncated_q0.7_k0.5_weights0everythird", (10, 100)),
     ("mae", {}, "mae", (10, 100)),
 ]
+
+
+@pytest.mark.parametrize("stage", ["early", "late"])
+def test_the_gradients_of_examples_equal_the_authors(stage):
+    for at in official_examples("losses", stage):
+        logits = torch.tensor([at["logits"]], dtype=torch.float64)
+        labels = torch.tensor([at["label"]])
+        method = CLASSES["sl"](Task(1, 10, labels, 6, 1, 1), alpha=0.1, beta=1.0)
+        batch = Batch(logits, labels, torch.arange(1), no_views)
+        _, grad = value_and_grad(method, logits, batch)
+        expected = at["gradients"]["sl_alpha0.1_beta1.0"]
+        torch.testing.assert_close(grad[0].tolist(), expected, rtol=0, atol=1e-11)
 
 
 @needs_vectors

@@ -15,7 +15,7 @@ from lab import (
     train,
     value_and_grad,
 )
-from official import needs_vectors, official_values
+from official import needs_vectors, official_examples, official_values
 
 from nlbench import registry
 from nlbench.method import Batch, Task
@@ -107,18 +107,31 @@ def test_nce_lies_between_0_and_1_and_rce_between_0_and_its_constant():
     assert float(rce.loss(wrong, batch)) == pytest.approx(9.210340371976182, rel=1e-6)
 
 
+PARTS = [
+    ("nce", {"alpha": 1.0, "beta": 0.0}, 1.0),
+    # Their one-hot labels are float32 before they are clipped, so that their log 0 is rounded to
+    # float32.
+    ("rce", {"alpha": 0.0, "beta": 1.0}, float(np.log(np.float32(1e-4))) / math.log(1e-4)),
+]
+
+
+@pytest.mark.parametrize("stage", ["early", "late"])
+@pytest.mark.parametrize(("part", "params", "scale"), PARTS)
+def test_the_gradients_of_examples_equal_the_authors(part, params, scale, stage):
+    for at in official_examples("losses", stage):
+        logits = torch.tensor([at["logits"]], dtype=torch.float64)
+        labels = torch.tensor([at["label"]])
+        method = NCERCE(Task(1, 10, labels, 6, 1, 1), **params)
+        batch = Batch(logits, labels, torch.arange(1), no_views)
+        _, grad = value_and_grad(method, logits, batch)
+        expected = at["gradients"][part]
+        torch.testing.assert_close((scale * grad[0]).tolist(), expected, rtol=0, atol=1e-11)
+
+
 @needs_vectors
 @pytest.mark.parametrize("stage", ["early", "late"])
 @pytest.mark.parametrize("C", [10, 100])
-@pytest.mark.parametrize(
-    ("part", "params", "scale"),
-    [
-        ("nce", {"alpha": 1.0, "beta": 0.0}, 1.0),
-        # Their one-hot labels are float32 before they are clipped, so that their log 0 is rounded
-        # to float32.
-        ("rce", {"alpha": 0.0, "beta": 1.0}, float(np.log(np.float32(1e-4))) / math.log(1e-4)),
-    ],
-)
+@pytest.mark.parametrize(("part", "params", "scale"), PARTS)
 def test_both_parts_equal_the_authors(part, params, scale, C, stage):
     values = official_values(f"C{C}/{stage}/")
     logits, labels = values["logits"], values["labels"]

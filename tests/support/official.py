@@ -1,4 +1,8 @@
-"""Values that the authors' own code computed, if their file is there."""
+"""Values that the authors' own code computed: a few here, and many where their file is there."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +11,16 @@ from folders import TEST_DATA
 
 VECTORS = TEST_DATA / "vectors" / "official-losses.npz"
 needs_vectors = pytest.mark.skipif(not VECTORS.exists(), reason=f"{VECTORS} is not there")
+
+
+# Single examples of ten classes from that file, so that some of it is compared everywhere. A
+# gradient is that of the example's own loss, and not of the mean over a batch.
+EXAMPLES = Path(__file__).with_name("authors_examples.json")
+
+
+def official_examples(name: str, stage: str) -> Any:
+    """Return the examples called `name`, "early" or "late" in a training."""
+    return json.loads(EXAMPLES.read_text())[stage][name]
 
 
 def official_values(prefix: str) -> dict[str, torch.Tensor]:
