@@ -185,7 +185,8 @@ def test_the_gradients_of_examples_equal_the_authors(stage):
     for at in official_examples("losses", stage):
         logits = torch.tensor([at["logits"]], dtype=torch.float64)
         labels = torch.tensor([at["label"]])
-        method = CLASSES["sl"](Task(1, 10, labels, 6, 1, 1), alpha=0.1, beta=1.0)
+        task = Task(1, 10, labels, 6, 1, 1)
+        method = CLASSES["sl"](task, alpha=0.1, beta=1.0, log_zero=LOG_ZERO)
         batch = Batch(logits, labels, torch.arange(1), no_views)
         _, grad = value_and_grad(method, logits, batch)
         expected = at["gradients"]["sl_alpha0.1_beta1.0"]
