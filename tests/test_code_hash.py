@@ -285,14 +285,15 @@ def test_every_file_of_the_numeric_folders_counts():
         assert list(PACKAGE.glob(pattern)), f"{pattern} matches no file"
 
 
-def test_the_hash_needs_no_torch():
+def test_the_hash_needs_no_torch(tmp_path):
     # Tables compare hashes to mark stale records, and have to be printed at once.
     code = (
         "import sys; from nlbench.code_hash import hashed_files\n"
         "assert hashed_files(None, 'digits_cnn', 'digits')\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    # Elsewhere than in the project's folder, whose sources would be imported and not the package.
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_shipped_methods_have_no_helper_beside_them():
         assert [path for path in files if path.parent == file.path.parent] == [file.path]
 
 
-def test_a_process_remembers_the_hashes_of_those_files_that_it_has_imported():
+def test_a_process_remembers_the_hashes_of_those_files_that_it_has_imported(tmp_path):
     code = """
 import nlbench.data.stratified
 from nlbench import code_hash, registry
@@ -345,7 +346,8 @@ code_hash.file_hash.cache_clear()
 code_hash._imported_names.cache_clear()
 print(remembered == hashed())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     first, counts, same = done.stdout.splitlines()
     # Method files and what runs import by themselves are read when they are trained.
     assert first == "['stratified.py']"

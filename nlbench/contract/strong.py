@@ -100,9 +100,11 @@ def _reads_strong(code: CodeType) -> bool:
         reads = step.opname in ("LOAD_ATTR", "LOAD_METHOD") and step.argval == "strong"
         if reads and of != "self":
             return True
-        if step.opname != "EXTENDED_ARG":
+        if step.opname.startswith(("LOAD_FAST", "LOAD_DEREF")):
             # From Python 3.13 on, one instruction may load two variables.
             of = step.argval[-1] if isinstance(step.argval, tuple) else step.argval
+        elif step.opname != "EXTENDED_ARG":
+            of = None
     return False
 
 

@@ -89,7 +89,7 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
     "clean labels from a frame at a fixed depth, else the given ones": (
         members(
             loss(
-                "found = sys._getframe(3).f_locals",
+                "found = sys._getframe(4).f_locals",
                 value=(
                     "F.cross_entropy(logits, found['clean_labels'][batch.index]"
                     " if 'clean_labels' in found else batch.labels)"

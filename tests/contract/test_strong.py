@@ -137,6 +137,14 @@ class ByDecorator(Method):
         return batch
 
 
+class AfterConstants(Method):
+    """Constants may be tuples, also empty ones."""
+
+    def training_step(self, run, batch):
+        run.state = batch.images.new_zeros(()), ("self",)
+        return batch.strong(0)
+
+
 class Setting(Method):
     """An attribute of the method's own is no strong view."""
 
@@ -187,6 +195,7 @@ def _around(batch):
         ByModule,
         ByCache,
         ByDecorator,
+        AfterConstants,
     ],
 )
 def test_a_method_that_reads_strong(cls):

@@ -549,7 +549,7 @@ def test_mixtures_of_noise_are_the_same_in_the_kernel_and_the_reference():
 
 
 @needs_extension
-def test_mixtures_do_not_depend_on_torch_s_instruction_set():
+def test_mixtures_do_not_depend_on_torch_s_instruction_set(tmp_path):
     """Without AVX, torch rounds after each product and each sum."""
     code = (
         "import test_strong_augment as tests, torch\n"
@@ -559,8 +559,10 @@ def test_mixtures_do_not_depend_on_torch_s_instruction_set():
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
     paths = [str(Path(__file__).parent), *sys.path]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    command = [sys.executable, "-c", code]
+    # Not in the project's folder, whose sources have no kernels.
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     here = [digest for _, _, *both in mixtures_of_noise() for digest in both]
