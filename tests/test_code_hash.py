@@ -141,8 +141,22 @@ def files_of(method, model="digits_cnn", dataset="digits"):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("mixmatch", {"disc", "dividemix", "pes"}),
-        ("transition", {"forward", "backward"}),
+        (
+            "mixmatch",
+            {
+                "disc",
+                "dividemix",
+                "incv",
+                "m-dyr",
+                "mentornet",
+                "pes",
+                "pls",
+                "promix",
+                "ssr",
+                "unicon",
+            },
+        ),
+        ("transition", {"forward", "backward", "t-revision"}),
         ("over_parameterisation", {"sop", "sop-plus"}),
         ("elr", set(METHODS)),
         ("reference", set(METHODS)),
