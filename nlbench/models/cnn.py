@@ -1,5 +1,7 @@
 """Small convolutional networks for machines without a GPU. Our own, from no paper."""
 
+from collections.abc import Callable
+
 from torch import nn
 
 
@@ -13,48 +15,56 @@ def _stage(channels: int, width: int) -> list[nn.Module]:
     ]
 
 
-def cnn3(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
-    """Three convolutions of 32-64-128 channels with pools, and a dense 512: 1.1M parameters."""
-    channels, height, width = in_shape
-    # Three pools divide height and width by 8.
-    if min(height, width) < 8:
-        raise ValueError(f"needs images of at least 8x8, got {height}x{width}")
+def _pooled_stage(channels: int, width: int) -> list[nn.Module]:
+    """Convolution, half the height and width, batch norm, ReLU.
 
-    return nn.Sequential(
-        *_stage(channels, 32),
-        *_stage(32, 64),
-        *_stage(64, 128),
-        nn.Flatten(),
-        nn.Linear(128 * (height // 8) * (width // 8), 512),
+    The pool stands before the batch norm, and not after the ReLU as in `_stage`, so that batch norm
+    and ReLU see a quarter of the values.
+    """
+    return [
+        nn.Conv2d(channels, width, 3, padding=1, bias=False),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
-        nn.Linear(512, num_classes),
-    )
+    ]
 
 
-def cnn3_slim(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
-    """Three convolutions of 16-32-64 channels with pools, and a dense 512: 0.55M parameters."""
+def _three_stages(
+    stage: Callable[[int, int], list[nn.Module]],
+    widths: tuple[int, int, int],
+    num_classes: int,
+    in_shape: tuple[int, ...],
+) -> nn.Module:
+    """Three stages of these widths, each with a pool, and a dense 512.
+
+    Raises: ValueError for images of fewer than 8 pixels on a side.
+    """
     channels, height, width = in_shape
     # Three pools divide height and width by 8.
     if min(height, width) < 8:
         raise ValueError(f"needs images of at least 8x8, got {height}x{width}")
 
     layers: list[nn.Module] = []
-    for before, after in ((channels, 16), (16, 32), (32, 64)):
-        layers += [
-            nn.Conv2d(before, after, 3, padding=1, bias=False),
-            # The pool stands here, and not after the ReLU as in cnn3, so that batch norm and ReLU
-            # see a quarter of the values.
-            nn.MaxPool2d(2),
-            nn.BatchNorm2d(after),
-            nn.ReLU(inplace=True),
-        ]
+    for after in widths:
+        layers += stage(channels, after)
+        channels = after
     return nn.Sequential(
         *layers,
         nn.Flatten(),
-        nn.Linear(64 * (height // 8) * (width // 8), 512),
+        nn.Linear(channels * (height // 8) * (width // 8), 512),
         nn.ReLU(inplace=True),
         nn.Linear(512, num_classes),
     )
+
+
+def cnn3(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
+    """Three convolutions of 32-64-128 channels with pools, and a dense 512: 1.1M parameters."""
+    return _three_stages(_stage, (32, 64, 128), num_classes, in_shape)
+
+
+def cnn3_slim(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
+    """Three convolutions of 16-32-64 channels with pools, and a dense 512: 0.55M parameters."""
+    return _three_stages(_pooled_stage, (16, 32, 64), num_classes, in_shape)
 
 
 def digits_cnn(num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:

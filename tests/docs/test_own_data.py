@@ -29,7 +29,7 @@ def shapes(tmp_path_factory):
 
 @pytest.mark.story
 def test_every_command_of_the_page_works_and_prints_what_it_says(tmp_path):
-    assert sum(block.kind == "sh" for block in blocks(PAGE)) == 14
+    assert sum(block.kind == "sh" for block in blocks(PAGE)) == 15
     # What a reader would have brought from a machine with a network.
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     follow(PAGE, tmp_path, shell(tmp_path, NLBENCH_WORKERS="0"))

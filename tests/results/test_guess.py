@@ -107,5 +107,5 @@ def test_a_suite_has_its_name_wherever_it_comes_from(tmp_path):
     assert name_of_suite({}) == ""
     for nothing in ("there-is-none", tmp_path, "n" * 5000):
         assert name_of_suite(nothing) == ""
-    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\n")
     assert name_of_suite(tmp_path / "latin.yaml") == ""
