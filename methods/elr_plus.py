@@ -2,8 +2,8 @@
 
 ELR with mixup, weight averaging and two networks. Each network trains on mixed examples. Its
 targets are running averages of what the teacher, the averaged copy of the other network, predicts
-for the same examples unmixed. Each part can be switched off. The networks predict by the mean of
-their logits.
+for the same examples unmixed; the online counts use these predictions. Each part can be switched
+off. The networks predict by the mean of their logits.
 
 Formula and order are those of the authors' code on one GPU, shengliu66/ELR, ELR_plus: the targets
 are updated without a clamp; the networks train one after the other, an epoch each; the averaged
@@ -19,22 +19,21 @@ Differences from that code:
 - A trailing batch of one example, which batch norm may refuse, joins the batch before it.
 - Mixed labels that the targets rule out entirely stay as they are.
 - With two GPUs, as their file for WebVision asks for, the authors' teachers are copies that are
-  renewed once an epoch, and one of them predicts in place of its network. Here they are always
-  those of one GPU.
-The online counts use the teachers' predictions for the unmixed examples.
+  renewed once an epoch, and one of them predicts in place of its network.
 """
 
-import copy
 import math
 from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nlbench import ops
 from nlbench.method import Batch, Method, Run, Task
+from nlbench.ops.averages import exponential_ramp, follow, frozen_copies
+from nlbench.ops.mixmatch import chunks
 
 Step = tuple[Batch, int, int, float, Tensor]  # see ELRPlus.batches
 
@@ -92,8 +91,7 @@ class ELRPlus(Method):
             self.register_buffer(name, torch.zeros(task.num_train, task.num_classes))
 
     def prepare(self, run: Run) -> None:
-        copies = (copy.deepcopy(network).requires_grad_(False) for network in run.networks)
-        self.teachers = nn.ModuleList(copies)
+        self.teachers = frozen_copies(run.networks)
 
     def batches(self, run: Run, epoch: int) -> Iterator[Step]:
         """Yield all steps of network 0, then all of network 1.
@@ -106,9 +104,7 @@ class ELRPlus(Method):
             if k == 1:
                 shuffle = run.generator("order of network 1")
                 order = order[torch.randperm(len(order), generator=shuffle).to(device)]
-            parts = list(order.split(run.task.batch_size))
-            if len(parts) > 1 and len(parts[-1]) == 1:
-                parts[-2:] = [torch.cat(parts[-2:])]
+            parts = chunks(order, run.task.batch_size)
 
             draws = run.generator(f"mixup of network {k}")
             # One permutation of all examples. A batch takes its own from the ranks of its examples,
@@ -150,14 +146,11 @@ class ELRPlus(Method):
             labels = torch.where(total > 0, weighed / total, labels)
 
         # The authors count steps from 1.
-        lam = self.lam * ramp(step + 1, self.lam_ramp)
+        lam = self.lam * exponential_ramp(step + 1, self.lam_ramp)
         losses, dlogits = ops.elr_step_soft(logits.detach(), labels, t, lam=lam)
         run.backward_step(losses.mean(), f"network{k}", through=(logits, dlogits))
 
-        with torch.no_grad():
-            weights: list[Tensor] = list(network.parameters())
-            average: list[Tensor] = list(self.teachers[k].parameters())
-            torch._foreach_lerp_(average, weights, 1 - self.decay(step))
+        follow(self.teachers[k], network, self.decay(step))
         return taught
 
     def own_labels(self) -> Tensor:
@@ -170,16 +163,8 @@ class ELRPlus(Method):
         # The authors count steps from 1, and add 1 to the count here.
         count = step + 2
         if self.ema_ramp:
-            return self.ema_decay * ramp(count, self.ema_ramp)
+            return self.ema_decay * exponential_ramp(count, self.ema_ramp)
         return min(1 - 1 / count, self.ema_decay)
 
     def predict(self, run: Run, images: Tensor) -> Tensor:
         return sum(network(images) for network in run.networks) / len(run.networks)
-
-
-def ramp(step: int, length: int) -> float:
-    """Return exp(-5 * (1 - step / length)^2), which rises from exp(-5) to 1 at step `length`.
-
-    It stays 1 after that, and is 1 throughout if `length` is 0.
-    """
-    return math.exp(-5 * (1 - min(step, length) / length) ** 2) if length else 1.0

@@ -20,13 +20,13 @@ Differences from that code:
 
 import copy
 import itertools
-import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
+from nlbench.ops.averages import exponential_ramp
 
 
 class EMA(Method):
@@ -56,8 +56,7 @@ class EMA(Method):
     def decay_at(self, step: int) -> float:
         """Return d after `step`, counted from 0."""
         # g + 1, where g is counted from 1.
-        left = 1 - min(step + 2, self.ramp) / self.ramp
-        return self.decay * math.exp(-5 * left**2)
+        return self.decay * exponential_ramp(step + 2, self.ramp)
 
     def training_step(self, run: Run, batch: Batch) -> Tensor | None:
         """Take the step of `ce`, then update the average; return the step's (B, C) logits."""

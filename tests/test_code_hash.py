@@ -146,6 +146,7 @@ def files_of(method, model="digits_cnn", dataset="digits"):
             {
                 "disc",
                 "dividemix",
+                "elr-plus",
                 "incv",
                 "m-dyr",
                 "mentornet",
@@ -156,6 +157,7 @@ def files_of(method, model="digits_cnn", dataset="digits"):
                 "unicon",
             },
         ),
+        ("averages", {"elr-plus", "ema"}),
         ("transition", {"forward", "backward", "t-revision"}),
         ("over_parameterisation", {"sop", "sop-plus"}),
         ("elr", set(METHODS)),
