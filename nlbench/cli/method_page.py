@@ -64,7 +64,14 @@ def page(file: registry.MethodFile, width: int) -> str:
     lines += textwrap.wrap(common, width, initial_indent="  ", subsequent_indent="  ")
     for name, one in takes.items():
         default = "no default, so a suite must set it" if one.required else f"= {_default(one)}"
-        lines.append(f"  {name}: {_type(one.annotation)} {default}")
+        lines += textwrap.wrap(
+            f"{name}: {_type(one.annotation)} {default}",
+            width,
+            initial_indent="  ",
+            subsequent_indent=" " * 8,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
         source = sources.get(name, "").replace(common, "").strip()
         lines += textwrap.wrap(source, width, initial_indent="      ", subsequent_indent="      ")
 
@@ -74,23 +81,42 @@ def page(file: registry.MethodFile, width: int) -> str:
     return "\n".join([*lines, *_reflowed(text, width), ""])
 
 
+# A point of a list, and the text of one that goes on below a formula.
+_POINT = re.compile(r"- |\d+\. ")
+_BELOW = re.compile(r" {2,3}(?=\S)")
+
+
 def _reflowed(text: str, width: int) -> list[str]:
     """Return the lines of a docstring at another width. Formulas, which are indented, stay."""
     found: list[str] = []
     joined = ""
     for line in [*text.rstrip().splitlines(), ""]:
-        begins = re.match(r"- |\d+\. |\s|$", line)
-        inside = line.startswith("  ") and joined.startswith(("- ", "1", "2", "3", "4", "5"))
-        if joined and (not begins or inside):
+        if joined and _goes_on(joined, line):
             joined += " " + line.strip()
             continue
+
         if joined:
-            indent = "  " if joined.startswith("- ") else "   " * joined[0].isdigit()
-            found += textwrap.wrap(joined, width, subsequent_indent=indent)
-        joined = line if not re.match(r"\s|$", line) else ""
+            found += textwrap.wrap(joined, width, subsequent_indent=_indent(joined))
+        joined = line if re.match(r"\S", line) or _BELOW.match(line) else ""
         if not joined:
             found.append(line)
     return found[:-1] if found and not found[-1] else found
+
+
+def _indent(joined: str) -> str:
+    """Return what the second line of a point or a paragraph begins with."""
+    if below := _BELOW.match(joined):
+        return below[0]
+    point = _POINT.match(joined)
+    return " " * len(point[0]) if point else ""
+
+
+def _goes_on(joined: str, line: str) -> bool:
+    """Say whether a line belongs to the point or the paragraph `joined`."""
+    if not line.strip() or _POINT.match(line):
+        return False
+    inside = _POINT.match(joined) or _BELOW.match(joined)
+    return line.startswith("  ") if inside else not line[0].isspace()
 
 
 _FOR_ALL = re.compile(r"\bAll (other )?(defaults|values) are (from|the authors') ?[^.]*\.")

@@ -269,6 +269,42 @@ class Mine(Method):
         assert not re.search("^(trusted|source|cost|keeps):", text, re.MULTILINE)
 
 
+def test_show_method_wraps_text_and_choices_and_leaves_formulas(cli, place):
+    formula = "    " + " + ".join(["alpha * x"] * 8)
+    choices = [f"a-choice-with-a-long-name-{i}" for i in range(4)]
+    (place / "own" / "wide.py").write_text(
+        f'''"""Wide. Unpublished.
+
+1. {" ".join(["One"] * 19)}
+   and two:
+
+{formula}
+
+   where {" ".join(["three"] * 13)}
+   four.
+And five.
+"""
+from typing import Literal
+
+from nlbench.method import Method
+
+class Wide(Method):
+    def __init__(self, task, kind: Literal{choices} = {choices[0]!r}):
+        super().__init__(task)
+
+    def loss(self, logits, batch):
+        return logits.sum()
+'''
+    )
+    text = cli("show", "method", "own/wide.py").stdout
+
+    assert f"One\n   and two:\n\n{formula}\n\n   where three" in text
+    assert "three\n   three four.\nAnd five.\n" in text
+    assert f"or\n        '{choices[2]}' or '{choices[3]}' =\n        '{choices[0]}'\n" in text
+    for line in text.splitlines():
+        assert len(line) <= 80 or line.startswith(("file:", formula))
+
+
 @pytest.mark.methods
 def test_show_method_of_every_method_fits_80_columns(cli):
     listed = cli("list", "methods", "--methods-dir", "own").stdout
