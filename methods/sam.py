@@ -26,27 +26,36 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nlbench.method import Batch, Method, Run, Task
+from nlbench.methods.ael import AEL
 from nlbench.methods.agce import AGCE
+from nlbench.methods.alr import ALR
+from nlbench.methods.aul import AUL
+from nlbench.methods.bootstrap import Bootstrap
 from nlbench.methods.ce import CE
 from nlbench.methods.elr import ELR
+from nlbench.methods.eps_softmax import EpsSoftmax
 from nlbench.methods.gce import GCE
+from nlbench.methods.gls import GLS
+from nlbench.methods.js import JS
+from nlbench.methods.logit_clip import LogitClip
 from nlbench.methods.mae import MAE
+from nlbench.methods.nce_agce import NCEAGCE
 from nlbench.methods.nce_rce import NCERCE
+from nlbench.methods.sat import SAT
 from nlbench.methods.selc import SELC
 from nlbench.methods.sl import SL
 from nlbench.ops.gradients import loss_with_gradients
 
-# Another loss is one more line here and in the annotation of `base`.
+# Another loss is one more entry here and in `Base`.
 BASES: dict[str, type[Method]] = {
-    "ce": CE,
-    "gce": GCE,
-    "mae": MAE,
-    "nce-rce": NCERCE,
-    "agce": AGCE,
-    "sl": SL,
-    "elr": ELR,
-    "selc": SELC,
-}
+    "ael": AEL, "agce": AGCE, "alr": ALR, "aul": AUL, "bootstrap": Bootstrap, "ce": CE, "elr": ELR,
+    "eps-softmax": EpsSoftmax, "gce": GCE, "gls": GLS, "js": JS, "logit-clip": LogitClip,
+    "mae": MAE, "nce-agce": NCEAGCE, "nce-rce": NCERCE, "sat": SAT, "selc": SELC, "sl": SL,
+}  # fmt: skip
+Base = Literal[
+    "ael", "agce", "alr", "aul", "bootstrap", "ce", "elr", "eps-softmax", "gce", "gls", "js",
+    "logit-clip", "mae", "nce-agce", "nce-rce", "sat", "selc", "sl",
+]  # fmt: skip
 TINY = 1e-12  # davda54/sam
 
 
@@ -55,7 +64,7 @@ class SAM(Method):
         self,
         task: Task,
         # Ours: the loss of the baseline.
-        base: Literal["ce", "gce", "mae", "nce-rce", "agce", "sl", "elr", "selc"] = "ce",
+        base: Base = "ce",
         # SAM's paper and davda54/sam; the latter advises 2 with `adaptive`.
         rho: float = 0.05,
         adaptive: bool = False,  # SAM's paper; true: ASAM's
@@ -68,7 +77,7 @@ class SAM(Method):
 
         self.rho, self.adaptive = rho, adaptive
         self.base = BASES[base](task)
-        self.begins = self.base.begins
+        self.begins, self.couples_examples = self.base.begins, self.base.couples_examples
 
     @property
     def targets(self) -> Tensor | None:

@@ -9,6 +9,8 @@ from formulas import one_hot, ref_ce, softmax
 from lab import in_float64, make_run, make_task
 from plain import PlainSGD, assert_same_network
 
+from nlbench.method import Method
+
 
 def ref_loss(base, z, y, memory, index):
     """Return the mean loss, and the memory after it."""
@@ -136,6 +138,60 @@ def test_the_defaults_and_the_hooks_of_the_base():
     assert selc.base.keep == 0.9
 
 
-@pytest.mark.parametrize("base", sorted(CLASSES["sam"].__init__.__globals__["BASES"]))
+BASES = CLASSES["sam"].__init__.__globals__["BASES"]
+bases = pytest.mark.parametrize("base", sorted(BASES))
+
+
+@bases
+def test_six_steps_around_each_base(base):
+    """The reference takes the loss from the base itself, and moves weights and state plainly."""
+    task = make_task(N=23, C=4, batch_size=12, epochs=3)
+    method = CLASSES["sam"](task, base=base, rho=0.3).double()
+    run = in_float64(make_run(task, lr=0.1))
+    plain, own = PlainSGD(run.networks[0]), CLASSES[base](task).double()
+    method.prepare(run)
+
+    for epoch in range(3):
+        run.begin_epoch(epoch)
+        for one in (method, own):
+            one.on_epoch_start(run, epoch)
+        for index in run.order().split(12):
+            batch = run.batch(index)
+            method.training_step(run, batch)
+            before = copy.deepcopy(own.state_dict())
+            loss = own.loss(plain.network(batch.images), batch).mean()
+            after = copy.deepcopy(own.state_dict())
+
+            weights = [w.detach() for w in plain.network.parameters()]
+            moved = ref_shifts(weights, plain.gradients(loss), 0.3, False)
+            nearby = copy.deepcopy(plain.network)
+            for w, e in zip(nearby.parameters(), moved, strict=True):
+                w.data.add_(e)
+            own.load_state_dict(before)
+            second = own.loss(nearby(batch.images), batch).mean()
+            own.load_state_dict(after)
+            plain.step(list(torch.autograd.grad(second, list(nearby.parameters()))))
+
+    plain.network[1].num_batches_tracked.copy_(run.networks[0][1].num_batches_tracked)
+    assert_same_network(run.networks[0], plain.network, 1e-10)
+    assert method.couples_examples == own.couples_examples
+    if hasattr(own, "targets"):
+        torch.testing.assert_close(method.targets, own.targets, rtol=0, atol=1e-11)
+
+
+def test_every_loss_of_one_network_can_be_a_base():
+    """They override nothing but the loss and what happens before an epoch."""
+    allowed = {"__init__", "loss", "gradient_parts", "on_epoch_start"}
+    found = set()
+    for name, cls in CLASSES.items():
+        hooks = {word for word in vars(cls) if callable(vars(Method).get(word))}
+        if "loss" in hooks and hooks <= allowed:
+            found.add(name)
+    # PENCIL moves its labels by a gradient of its own, and D2L looks at the network in each epoch.
+    # The further hooks of GCE are for its truncated form, which is not the default.
+    assert found - {"pencil", "d2l"} | {"gce"} == set(BASES)
+
+
+@bases
 def test_each_base_is_the_method_of_that_name(base):
     assert type(CLASSES["sam"](make_task(), base=base).base) is CLASSES[base]
