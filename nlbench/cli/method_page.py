@@ -36,7 +36,7 @@ def page(file: registry.MethodFile, width: int) -> str:
     title, _, text = doc.partition("\n")
     facts = {
         "trusted": _trusted(file),
-        "source": " ".join(sources_of_equations(doc)),
+        "source": " ".join(_sentence(text) for text in sources_of_equations(doc)),
         "networks": _networks(cls, takes),
         "is told": _told(cls, takes),
         **_costs(file),
@@ -79,6 +79,10 @@ def page(file: registry.MethodFile, width: int) -> str:
     if text.strip():
         lines += ["", "what it computes, and what differs from its source:"]
     return "\n".join([*lines, *_reflowed(text, width), ""])
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
 
 
 # A point of a list, and the text of one that goes on below a formula.

@@ -179,6 +179,11 @@ that of someone/some-code. More on it.
     ]
 
 
+def test_the_sources_are_printed_as_sentences():
+    page = " ".join(method_page.page(registry.method_files()["promix"], 80).split())
+    assert "source: Code: https://github.com/Justherozen/ProMix. Constants are" in page
+
+
 def test_the_file_is_plain():
     """One entry of known keys for each method: another reader needs nothing of nlbench."""
     entries = tomllib.loads(registry.beside_methods(trust.TRUST).read_text(encoding="utf-8"))
