@@ -31,8 +31,8 @@ class SELC(Method):
         task: Task,
         momentum: float = 0.9,  # authors' code, CIFAR; Clothing1M: 0.8
         # Authors' code, CIFAR-10 with 40 and 60% symmetric noise; with 20 and 80%, and with
-        # asymmetric noise: 40 of 200 epochs. CIFAR-100: 30, with 40% symmetric noise 20, with 80%
-        # symmetric noise 40.
+        # asymmetric noise: 40 of 200 epochs. CIFAR-100: 30, with 40% symmetric and with asymmetric
+        # noise 20, with 80% symmetric noise 40.
         warmup_share: float = 30 / 200,
     ):
         super().__init__(task)
