@@ -633,6 +633,20 @@ def test_the_rows_of_the_published_recipes(plan, without_data):
         assert tuple(values[name] for name in names) == expected, (suite, row, dataset)
 
 
+def test_ssr_as_published_relabels_more_on_cifar100(plan, without_data):
+    """Three of the four published numbers there are for noise from 50% on."""
+    found = {}
+    for spec in plan(Path("cifar-published")).specs:
+        if spec.method == "ssr":
+            found[spec.row, spec.condition.dataset] = spec.params["theta_r"]
+    assert found == {
+        ("ssr", "cifar10"): 0.9,
+        ("ssr", "cifar100"): 0.8,
+        ("ssr-plus", "cifar10"): 0.9,
+        ("ssr-plus", "cifar100"): 0.8,
+    }
+
+
 def test_the_tables_of_elr_have_the_recipes_of_the_suites_for_their_datasets():
     for table, dataset, without in (
         ("elr-table3", "clothing1m-published", {"selc"}),
