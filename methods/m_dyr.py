@@ -18,12 +18,12 @@ Everything is from the authors' code, PaulAlbert31/LabelNoiseCorrection: B from 
 points that is held at its maximum to the right of it, losses scaled by their 5th and 95th
 percentiles, ten steps of EM by moments. As there, a step has two more forward passes of the unmixed
 batch: one in evaluation mode for the losses, and one in training mode for z, which batch norm
-counts. In ELR's Table 2, M-DYR-H is in each column the better of m-dyr-h and md-dyr-sh.
+counts. The row M-DYR-SH of ELR's Table 2 has in each column the better of m-dyr-h and md-dyr-sh.
 
 Differences from that code:
-- The losses of the mixture are those without augmentation; there of augmented images.
-- In the variant s their regulariser takes C = 10 whatever the data; here it takes C.
-- Where the mixture is not defined (all losses equal), B is 1/2.
+- The losses of the mixture are those without augmentation; there of augmented images. In m-dyr-h
+  they take a step's B after the pass of the mixed images, which batch norm counts; here before it.
+- In variant s their regulariser takes C = 10, here C. Where all losses are equal, B is 1/2 here.
 """
 
 import math
