@@ -177,6 +177,7 @@ class HelperNetworks:
             schedule=protocol.factor,
             epoch_size=state.epoch_size,
         )
+        own.clip_norm = protocol.clip_norm
         own.gives_strong = state.gives_strong
         own.pulse = Pulse("helper network", self._report, self._listener, epochs)
         own.optimise(network.parameters(), sgd(protocol), "network0")

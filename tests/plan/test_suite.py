@@ -105,7 +105,7 @@ def test_another_value_makes_another_key(plan):
     every = [
         "epochs=3", "lr=0.04", "batch_size=64", "weight_decay=1e-4", "momentum=0.8",
         "nesterov=true", "threads=2", "precision=bfloat16", "val_fraction=0.1", "subset=1000",
-        "stratify=clean", "schedule.rise=0.2", "model=cnn3",
+        "stratify=clean", "schedule.rise=0.2", "model=cnn3", "clip_norm=5",
     ]  # fmt: skip
 
     found = {keys(plan())[0]}
