@@ -241,3 +241,8 @@ def test_the_temperature_falls_once():
         torch.testing.assert_close(method.target(z, epoch), (z / temperature).softmax(1))
     soft = MDYR(lab.make_task(epochs=300), "m-dyr-s")
     torch.testing.assert_close(soft.target(z, 299), z.softmax(1))
+
+
+def test_the_defaults_are_those_of_the_authors_code():
+    method = MDYR(lab.make_task())
+    assert (method.kind, method.alpha, method.reg) == ("m-dyr-h", 32.0, 1.0)

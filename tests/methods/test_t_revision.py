@@ -1,6 +1,7 @@
 """T-Revision: its losses and three trainings, against plain re-implementations."""
 
 import copy
+import math
 
 import lab
 import pytest
@@ -170,3 +171,24 @@ def test_a_label_without_probability_has_finite_gradients(gap):
     loss = method.loss(z, make_batch(task, torch.arange(16)))
     for value in (loss, *torch.autograd.grad(loss, [z, method.dT])):
         assert value.isfinite().all()
+
+
+def test_a_label_that_no_class_can_become_has_a_finite_weight():
+    task = lab.Task(2, 3, torch.tensor([0, 0]), 4, 1, 4)
+    dT = torch.zeros(3, 3, dtype=torch.float64)
+    dT[0, 0], dT[0, 1] = -1.0, 1.0
+    method = ready(task, torch.eye(3, dtype=torch.float64), dT)
+    assert (method.T[:, 0] == 0).all()
+
+    # p_y is one half, and beta 1 / 1e-7.
+    z = torch.tensor([[0.0, 0.0, -200.0]] * 2, dtype=torch.float64, requires_grad=True)
+    loss = method.loss(z, make_batch(task, torch.arange(2)))
+    assert loss.item() == pytest.approx(1e7 * math.log(2), rel=1e-12)
+    for grad in torch.autograd.grad(loss, [z, method.dT]):
+        assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("epochs", "lengths"), [(200, (20, 200)), (6, (1, 6)), (1, (1, 1))])
+def test_the_helper_trainings_scale_with_the_run(epochs, lengths):
+    method = TRevision(make_task(epochs=epochs))
+    assert (method.warmup, method.weighted) == lengths
