@@ -116,6 +116,7 @@ def test_the_selection_equals_a_plain_one(rounds, symmetric):
     asked.clear()
     method.prepare(run)
     assert method.selected.nonzero().squeeze(1).tolist() == selected
+    assert asked == expected
 
 
 def test_nothing_selected_is_everything():
@@ -169,6 +170,17 @@ def test_the_batches_of_each_phase(rate, symmetric, epoch, num_left, sizes, coun
     for batch, _ in items:
         assert (batch.index < 40 + num_left).all()
         assert len(set(batch.index.tolist())) == len(batch)
+
+
+def test_an_epoch_without_selected_examples_has_all_of_its_own():
+    task = make_task(N=80, C=10, epochs=40)
+    method = ready(task, 0.5, 0, 0)
+    run = lab.make_run(task, 2, epoch_size=32)
+    run.begin_epoch(0)
+    outside = set(range(80)) - set(run.order().tolist())
+    method.selected[min(outside)] = True
+    items = list(method.batches(run, 0))
+    assert torch.cat([batch.index for batch, _ in items]).tolist() == run.order().tolist()
 
 
 def test_ten_steps_equal_plain_ones():
