@@ -130,6 +130,14 @@ def test_nothing_selected_is_everything():
     assert not method.candidates.any()
 
 
+def test_no_more_examples_are_dropped_than_there_are():
+    method = INCV(make_task())
+    method.rate.fill_(0.7)
+    # Twice as many as were selected.
+    assert method.largest(torch.tensor([3.0, 1.0, 2.0]), 1).tolist() == [2, 0]
+    assert method.largest(torch.tensor([3.0, 1.0, 2.0]), 2).tolist() == [1, 2, 0]
+
+
 def ready(task, rate, num_selected, num_left, **params):
     method = INCV(task, **params)
     method.rate.fill_(rate)
