@@ -61,7 +61,8 @@ def plain_selection(task, run, rounds, symmetric):
         for side in range(2):
             trained, tested = halves[side], halves[1 - side]
             best = i < (rounds if i == 0 else rounds_with_the_best(rate, symmetric))
-            asked.append((sorted(selected + trained), sorted(tested), "best" if best else "last"))
+            keep = "best-accuracy" if best else "last"
+            asked.append((sorted(selected + trained), sorted(tested), keep))
             z = drawn(task, len(asked))
             right = [k for k in tested if int(z[k].argmax()) == labels[k]]
             if rate is None:
