@@ -1,34 +1,29 @@
 """Dynamic instance-specific selection, DISC. Li et al., CVPR 2023, https://github.com/JackYFL/DISC.
 
 Each example has two thresholds, one for its weak and one for its strong view: running averages of
-the network's confidence in the example. At the end of an epoch they sort the examples by the
-probabilities that the epoch's forward passes gave:
+the network's confidence in the example. At the end of an epoch the thresholds from before it sort
+the examples by the probabilities that the epoch's forward passes gave:
 - clean: the probability of the label is above the threshold in both views;
 - hard: it is above the threshold in one view;
-- purified: it is above in neither, but the views' mean prediction is sure enough of one class,
-  which then replaces the label.
-The thresholds from before the epoch decide; after that they take in the epoch's confidence.
+- purified: in neither, but the views' mean is sure enough of one class, which replaces the label.
 
 In the next epoch CE learns from the clean examples and GCE from the hard ones, each a sum over the
-batch divided by the batch's size. Mixup is added, as a mean over all selected examples however few:
-weak views with weak ones, strong with strong, each with its own draws and its own forward pass.
-(One other forward pass holds both views.) During the warm-up CE learns from all examples. Given the
-same views, selection and losses are those of the authors' code, where also a batch without a
-selected example makes no step.
+batch divided by the batch's size. Mixup (nlbench.ops.disc) is added, as a mean over all selected
+examples however few: weak views with weak ones, strong with strong, each with its own draws and its
+own forward pass. (One other forward pass holds both views.) During the warm-up CE learns from all
+examples. Given the same views, selection and losses are those of the authors' code, where also a
+batch without a selected example makes no step.
 
 Differences from that code:
 - The losses of the two views are averaged, where the authors add them, so that the warm-up has the
   scale of `ce`. Their SGD at a learning rate of 0.1 with weight decay 1e-3 is 0.2 with 5e-4 here.
-- The protocol's optimiser is used, as for every method. Theirs has no momentum, and above 60% noise
-  it is Adam.
-- The views are those of the protocol, the same for every method on the identical track: a crop
-  padded with black, and for the strong view AutoAugment and a cutout of half the side. Theirs are a
-  crop padded with its reflection, then two operations of RandAugment at magnitude 5 and a grey
-  square of 4 pixels (CIFAR-10; elsewhere magnitude 10, and a square of 0.15 of the side). As
-  published, a suite sets `augment: reflect-crop-flip` and `strong: randaugment-5` or `-10`.
+- The protocol's optimiser is used. Theirs has no momentum, and above 60% noise it is Adam.
+- The views are the protocol's: a crop padded with black, and for the strong view AutoAugment and a
+  cutout of half the side. Theirs are a crop padded with its reflection, then two operations of
+  RandAugment at magnitude 5 and a grey square of 4 pixels (CIFAR-10; elsewhere 10, and 0.15 of the
+  side). As published, a suite sets `augment: reflect-crop-flip`, `strong: randaugment-5` or `-10`.
 - They store each example's prediction (N x C); here only the values that the selection reads.
-- A single selected example is doubled for mixup, because batch norm refuses a batch of one. Its
-  loss does not change.
+- A single selected example is doubled for mixup, because batch norm refuses a batch of one.
 - GCE has no clamp; theirs clamps p at 1e-7.
 - CAP is 0.99, as at their commit a21e910. At others it is 0.90.
 - The momentum is per epoch and does not scale (our choice). In a training much shorter than the
@@ -38,15 +33,14 @@ On data that are not images both views are alike, and no example is hard.
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
-from nlbench.ops.mixmatch import on_device, permutation
+from nlbench.ops.disc import Mixup, draw_mixup
+from nlbench.ops.mixmatch import numpy_rng
 
 # Authors' code. An example is purified above min(threshold + MARGIN, CAP).
 MARGIN, CAP = 0.5, 0.99
@@ -56,15 +50,20 @@ class DISC(Method):
     # A batch without a selected example makes no step, and an epoch may have no other batches.
     trains_every_epoch = False
 
-    seen: Tensor
+    # (N, 2), of the weak and of the strong view.
     thresholds: Tensor
+    # This epoch's predictions: the probability of the label and the highest probability, in each
+    # view (N, 2); the highest probability of the views' mean, and its class.
     of_label: Tensor
     confidence: Tensor
     sureness: Tensor
     guess: Tensor
+    # The selection, from the last epoch in which an example was seen. At first, all are clean.
     clean: Tensor
     hard: Tensor
     purified: Tensor
+    # Which examples were in this epoch, since an epoch may hold only some of them.
+    seen: Tensor
 
     def __init__(
         self,
@@ -96,119 +95,51 @@ class DISC(Method):
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
         self.begins = {"training on selected examples": self.warmup}
         N = task.num_train
-        self.register_buffer("thresholds", torch.full((N, 2), 1 / N))  # weak, strong
-
-        # This epoch's predictions: the probability of the label and the highest probability, in
-        # each view; the highest probability of the views' mean, and its class.
+        self.register_buffer("thresholds", torch.full((N, 2), 1 / N))
         self.register_buffer("of_label", torch.zeros(N, 2))
         self.register_buffer("confidence", torch.zeros(N, 2))
         self.register_buffer("sureness", torch.zeros(N))
         self.register_buffer("guess", torch.zeros(N, dtype=torch.int64))
-
-        # The selection, from the last epoch in which an example was seen. Until its first epoch
-        # has ended, an example is clean.
         self.register_buffer("clean", torch.ones(N, dtype=torch.bool))
-        for name in ("hard", "purified"):
+        for name in ("hard", "purified", "seen"):
             self.register_buffer(name, torch.zeros(N, dtype=torch.bool))
-
-        # Which examples were in this epoch, since an epoch may hold only some of them.
-        self.register_buffer("seen", torch.zeros(N, dtype=torch.bool))
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
         self.seen.zero_()
-        seed = int(torch.randint(2**62, (), generator=run.generator("mixup")))
-        self.rng = np.random.default_rng(seed)
+        self.rng = numpy_rng(run.generator("mixup"))
 
-    def batches(self, run: Run, epoch: int) -> Iterator[tuple[Any, ...]]:
-        """Yield (batch,) in the warm-up, and then (batch, selected, draws), see `select`."""
-        order, size = run.order(), run.task.batch_size
+    def batches(self, run: Run, epoch: int) -> Iterator[Batch | tuple[Batch, Mixup]]:
+        """Yield batches in the warm-up, and then (batch, mixup of its selected examples)."""
         if epoch < self.warmup:
-            for index in order.split(size):
-                yield (run.batch(index),)
+            yield from super().batches(run, epoch)
             return
 
         # The sets stay the same until the epoch ends, so they are read from the device once.
         # Reading them in the steps would make each step wait for it.
-        flags = self.is_selected(order).cpu()
-        for index, chosen in zip(order.split(size), flags.split(size), strict=True):
-            selected = chosen.nonzero().squeeze(1)
-            draws = self.mixup_draws(len(selected), order.device)
-            yield run.batch(index), on_device(selected, order.device), draws
+        order, size = run.order(), run.task.batch_size
+        selected = (self.clean | self.hard | self.purified)[order].cpu()
+        for index, flags in zip(order.split(size), selected.split(size), strict=True):
+            yield run.batch(index), draw_mixup(flags, self.alpha, self.rng, order.device)
 
-    def is_selected(self, index: Tensor) -> Tensor:
-        """Return which of the examples at `index` (B,) are selected in this epoch, (B,) bool."""
-        return (self.clean | self.hard | self.purified)[index]
-
-    def mixup_draws(self, count: int, device: torch.device) -> list[tuple[float, Tensor]]:
-        """Draw (share, permutation) for `count` selected examples: of weak, then of strong views.
-
-        Without an example nothing is drawn. For one there is a permutation of two, see
-        `selective_step`.
-        """
-        draws = []
-        for _ in range(2 if count else 0):
-            # The authors take max(share, 1 - share). With a random permutation that makes no
-            # difference.
-            share = float(self.rng.beta(self.alpha, self.alpha))
-            draws.append((share, permutation(max(count, 2), self.rng, device)))
-        return draws
-
-    def training_step(
-        self,
-        run: Run,
-        batch: Batch,
-        selected: Tensor | None = None,
-        draws: list[tuple[float, Tensor]] | None = None,
-    ) -> Tensor:
-        """Train on both views of the batch; return the (B, C) logits of the weak view.
-
-        Args:
-            selected: positions in the batch, (M,) int64, of the selected examples; None in the
-                warm-up.
-            draws: see `mixup_draws`.
-        """
+    def training_step(self, run: Run, batch: Batch, mixup: Mixup | None = None) -> Tensor:
+        """Train on both views of the batch; return the (B, C) logits of the weak view."""
         views = batch.images, batch.strong(0)
         logits = run.networks[0](torch.cat(views))
         ce = F.cross_entropy(logits, batch.labels.repeat(2), reduction="none").view(2, -1)
 
-        if selected is None or draws is None:
+        if mixup is None:
             run.backward_step(ce.mean())
-        elif draws:
-            run.backward_step(self.selective_loss(run, batch, views, ce, selected, draws))
+        elif mixup.draws:
+            sets = (self.clean, self.hard, self.purified)
+            clean, hard, purified = (members[batch.index] for members in sets)
+            gce = -torch.expm1(-self.q * ce) / self.q
+            loss = (clean * ce + hard * (self.lam_h * gce)).mean()
+            labels = torch.where(purified, self.guess[batch.index], batch.labels)
+            run.backward_step(loss + mixup.loss(run.networks[0], views, labels))
 
         # Last, because the step reads the guesses of the epoch before.
         self.remember(logits.detach(), batch)
         return logits[: len(batch)]
-
-    def selective_loss(
-        self,
-        run: Run,
-        batch: Batch,
-        views: tuple[Tensor, Tensor],
-        ce: Tensor,
-        selected: Tensor,
-        draws: list[tuple[float, Tensor]],
-    ) -> Tensor:
-        """Return the loss, 0-d, of the selected examples of the batch, of which there is one.
-
-        Args:
-            views: the weak and the strong view, each (B, ...).
-            ce: (2, B), the cross entropy of each view.
-            selected, draws: as in `training_step`.
-        """
-        flags = (self.clean, self.hard, self.purified)
-        clean, hard, purified = (flag[batch.index] for flag in flags)
-        gce = -torch.expm1(-self.q * ce) / self.q
-        loss = (clean * ce + hard * (self.lam_h * gce)).mean()
-
-        labels = torch.where(purified, self.guess[batch.index], batch.labels)
-        if len(selected) == 1:
-            selected = selected.repeat(2)
-        mixed = []
-        for view, draw in zip(views, draws, strict=True):
-            mixed.append(self.mixup_loss(run, view[selected], labels[selected], draw))
-        weak, strong = mixed
-        return loss + (weak + strong) / 2
 
     def remember(self, logits: Tensor, batch: Batch) -> None:
         """Store what the selection reads of `logits` (2B, C), the weak views before the strong."""
@@ -219,21 +150,8 @@ class DISC(Method):
         self.sureness[batch.index], self.guess[batch.index] = probs.mean(0).max(1)
         self.seen[batch.index] = True
 
-    def mixup_loss(
-        self, run: Run, images: Tensor, labels: Tensor, draw: tuple[float, Tensor]
-    ) -> Tensor:
-        """Return the mixup loss, 0-d, of `images` (M, ...) with `labels` (M,) int64."""
-        share, other = draw
-        logits = run.networks[0](share * images + (1 - share) * images[other])
-        own_loss = F.cross_entropy(logits, labels)
-        other_loss = F.cross_entropy(logits, labels[other])
-        return share * own_loss + (1 - share) * other_loss
-
     def own_labels(self) -> Tensor:
-        """Return how far the label is above the threshold, (N,), on average over the views.
-
-        It is 1/2 where the probability of the label is at the threshold of the next epoch.
-        """
+        """Return (1 + p - next threshold) / 2 of the label, (N,), on average over the views."""
         above = (1 + (self.of_label - self.thresholds).mean(1)) / 2
         return torch.where(self.confidence[:, 0] > 0, above, torch.nan)
 
@@ -241,12 +159,9 @@ class DISC(Method):
         """Select the examples of the next epoch, then move the thresholds."""
         above = self.of_label > self.thresholds
         bound = (self.thresholds.mean(1) + MARGIN).clamp(max=CAP)
-        sets = {
-            "clean": above.all(1),
-            "hard": above[:, 0] ^ above[:, 1],
-            "purified": ~above.any(1) & (self.sureness > bound),
-        }
-        for name, members in sets.items():
+        clean, hard = above.all(1), above[:, 0] ^ above[:, 1]
+        purified = ~above.any(1) & (self.sureness > bound)
+        for name, members in (("clean", clean), ("hard", hard), ("purified", purified)):
             flag = self.get_buffer(name)
             flag.copy_(torch.where(self.seen, members, flag))
 

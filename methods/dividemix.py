@@ -1,13 +1,12 @@
 """DivideMix. Li, Socher & Hoi, ICLR 2020, arXiv:2002.07394.
 
 Trains two networks. After a warm-up by cross entropy, each epoch fits a mixture of two Gaussians to
-each network's losses. The probability w that an example belongs to the lower Gaussian splits the
+each network's losses. The probability w that an example belongs to the lower one splits the
 examples, and each network learns by MixMatch (nlbench.ops.mixmatch) on the split of the OTHER one.
 Examples with w above the threshold are labelled: their target is the given label with weight w and
-the network's own prediction with weight 1 - w. The others are unlabelled, and both networks guess
-their target. The loss is the sum of CE on the labelled part, lambda_u times the squared error on
-the unlabelled part, and KL(uniform || mean prediction), which keeps one class from taking all
-examples. The networks predict by summed logits.
+the network's own prediction with 1 - w. The others' target is guessed by both networks. The loss is
+CE on the labelled part, plus lambda_u times the squared error on the unlabelled part, plus
+KL(uniform || mean prediction), which keeps one class from taking all. Summed logits predict.
 
 Constants are those of the authors' code, LiJunnan1992/DivideMix. Warm-up and ramp keep their share
 of the training. Differences from that code:
@@ -24,18 +23,17 @@ of the training. Differences from that code:
 """
 
 import math
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
 from nlbench.ops import mixmatch
+from nlbench.ops.gaussian_mixture import posterior
+from nlbench.ops.uniform import divergence_from_uniform
 
 WarmUpStep = tuple[int, Batch]  # see DivideMix.batches
 MixMatchStep = tuple[int, Batch, Batch, float, np.random.Generator]
@@ -50,12 +48,10 @@ class DivideMix(Method):
         task: Task,
         # Authors; CIFAR-10 20%: 0, CIFAR-100 90%: 150 (both theirs). CIFAR-N: 0 (a reproduction).
         lambda_u: float = 25.0,
-        # Authors; CIFAR-100 90%: 0.6.
-        threshold: float = 0.5,
+        threshold: float = 0.5,  # authors; CIFAR-100 90%: 0.6
         temperature: float = 0.5,  # authors
         alpha: float = 4.0,  # authors
-        # Authors, CIFAR-10; CIFAR-100: 30 of 300 epochs.
-        warmup_share: float = 10 / 300,
+        warmup_share: float = 10 / 300,  # authors, CIFAR-10; CIFAR-100: 30 of 300 epochs
         ramp_share: float = 16 / 300,  # authors
         # Authors: true for asymmetric noise. Subtracts the mean entropy in the warm-up's loss.
         penalty: bool = False,
@@ -157,7 +153,7 @@ class DivideMix(Method):
 
         logits = own(inputs)
         ce, squared = mixmatch.semi_supervised_losses(logits, mixed, 2 * len(batch))
-        loss = ce + lam * squared + divergence_from_uniform(logits)
+        loss = ce + lam * squared + divergence_from_uniform(logits.log_softmax(1))
         run.backward_step(loss, f"network{i}")
 
     def warmup_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -172,34 +168,3 @@ class DivideMix(Method):
 
     def predict(self, run: Run, images: Tensor) -> Tensor:
         return run.networks[0](images) + run.networks[1](images)
-
-
-def posterior(losses: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the probability, (N,) float32, that each loss belongs to the lower of two Gaussians.
-
-    Args:
-        losses: (N,), of one network. Where they are all equal, or not finite, the result is 1.
-    """
-    span = losses.max() - losses.min()
-    if not (span.isfinite() and span > 0):
-        return torch.ones_like(losses, dtype=torch.float32)
-
-    scaled = ((losses - losses.min()) / span).double().cpu().numpy()[:, None]
-    seed = int(torch.randint(2**31, (), generator=generator))
-    # The settings are the authors'.
-    mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=seed)
-    with warnings.catch_warnings():
-        # The authors stop after ten iterations, whether the fit has converged or not.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        w = mixture.fit(scaled).predict_proba(scaled)[:, mixture.means_.argmin()]
-    return torch.from_numpy(w).to(losses.device, torch.float32)
-
-
-def divergence_from_uniform(logits: Tensor) -> Tensor:
-    """Return KL(uniform || mean over b of softmax(logits)), 0-d.
-
-    It is finite even where the mean probability of a class underflows.
-    """
-    M, C = logits.shape
-    log_mean = logits.log_softmax(1).logsumexp(0) - math.log(M)
-    return -math.log(C) - log_mean.mean()

@@ -3,10 +3,11 @@
 Before the training, examples are selected in rounds. The candidates, at first all examples, are
 halved at random. A helper network learns from one half and all examples selected so far, and in the
 other half selects the examples whose label it predicts; then the halves change places. All helper
-networks begin with the same weights. After the very first half, the noise rate e is the smallest
-one that explains the agreement of labels and predictions, (1-e)^2 + e^2 / (C-1). In each half,
-min(2, e / (1-e)) times as many examples as were selected are dropped from the candidates, those
-with the largest losses.
+networks begin with the same weights. Kept are those with the highest accuracy on the labels of the
+other half, in later rounds the last ones. After the very first half, the noise rate e is the
+smallest one that explains the agreement of labels and predictions, (1-e)^2 + e^2 / (C-1). In each
+half, min(2, e / (1-e)) times as many examples as were selected are dropped from the candidates,
+those with the largest losses.
 
 Then two networks learn from the selected examples by co-teaching: each takes its step on the small
 losses of the other one. The kept fraction falls from 1 to 1 - e_S, the estimated rate of wrong
@@ -18,8 +19,6 @@ the type of the noise: for `asym` nothing is dropped and e_S is another. `symmet
 and a default here. (Its `asym` is pair flip over all classes, not the map of other papers.)
 Differences from that code:
 - The protocol's optimiser and schedule replace Adam and its steps, also in the selection.
-- In the first rounds the weights with the lowest loss on the other half are kept, see Run.fit;
-  there those with the highest accuracy. In later rounds they are the last ones, as there.
 - e is (C-1)/C at most. There it can reach 1, and e / (1-e) is then a division by 0.
 - Where nothing is to be dropped nothing is; there an index of -0 would drop everything.
 - Losses for the small-loss selection are those of the step's forward pass; there they are computed
@@ -91,7 +90,8 @@ class INCV(Method):
             dropped: list[Tensor] = []
             for half, other in (halves, halves[::-1]):
                 own = torch.cat([self.selected.nonzero().squeeze(1), half])
-                keep: Literal["best", "last"] = "best" if i < best_rounds else "last"
+                keep: Literal["best-accuracy", "last"]
+                keep = "best-accuracy" if i < best_rounds else "last"
                 network = run.fit(
                     "incv", "ce", self.length, examples=own, held_out=other, keep=keep
                 )

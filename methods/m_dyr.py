@@ -11,19 +11,18 @@ its partner', from a random permutation of the batch) and l ~ Beta(32, 32), the 
 - md-dyr-sh ("MD-DYR-SH"): images mixed with weights proportional to 1 - B and 1 - B'. For the first
   5 of 300 epochs the loss is l CE(y) + (1-l) CE(y'). Then it is that of m-dyr-s, with the logits
   inside the softmax divided by a temperature that falls from 1 to 0.001 over 89 of 300 epochs.
-To it is added reg * sum_k (1/C) log((1/C) / mean over the batch of p_k), except in mixup and in the
-first phase of md-dyr-sh.
+To it is added reg * sum_k (1/C) log((1/C) / batch mean of p_k), but not where the loss is mixup's.
 
 Everything is from the authors' code, PaulAlbert31/LabelNoiseCorrection: B from a table of 100
 points that is held at its maximum to the right of it, losses scaled by their 5th and 95th
-percentiles, ten steps of EM by moments. As there, a step has two more forward passes of the unmixed
-batch: one in evaluation mode for the losses, and one in training mode for z, which batch norm
-counts. In ELR's Table 2, M-DYR-H is in each column the better of m-dyr-h and md-dyr-sh.
+percentiles, ten steps of EM by moments. As there, a step has two more passes of the unmixed batch:
+one in training mode for z, which batch norm counts, and one in evaluation mode for the losses, in
+m-dyr-h after the pass of the mixed batch and else before it. The row M-DYR-SH of ELR's Table 2 has
+in each column the better of m-dyr-h and md-dyr-sh.
 
 Differences from that code:
 - The losses of the mixture are those without augmentation; there of augmented images.
-- In the variant s their regulariser takes C = 10 whatever the data; here it takes C.
-- Where the mixture is not defined (all losses equal), B is 1/2.
+- In variant s their regulariser takes C = 10, here C. Where all losses are equal, B is 1/2 here.
 """
 
 import math
@@ -31,16 +30,16 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
-from nlbench.ops.beta_mixture import posterior_table
+from nlbench.ops.beta_mixture import posterior_table, scaled
 from nlbench.ops.mixmatch import numpy_rng, permutation
 from nlbench.ops.uniform import divergence_from_uniform
 
-# Authors' code: the size of the table, and the bounds of B and of scaled losses.
-POINTS, B_MIN, LOSS_MIN = 100, 1e-4, 1e-3
+# Authors' code: the size of the table, and the bounds of B.
+POINTS, B_MIN = 100, 1e-4
 
 
 class MDYR(Method):
@@ -96,17 +95,12 @@ class MDYR(Method):
         low, high = losses.quantile(0.05), losses.quantile(0.95)
         self.bounds.copy_(torch.stack([low + 1e-5, high]))
         kept = losses[(losses >= low) & (losses <= high)]
-        self.table.copy_(posterior_table(self.scaled(kept), POINTS))
+        self.table.copy_(posterior_table(scaled(kept, self.bounds), POINTS))
         self.wrong[seen] = self.look_up(losses)
-
-    def scaled(self, losses: Tensor) -> Tensor:
-        """Return losses (n,) float64 scaled by the bounds into [LOSS_MIN, 1 - LOSS_MIN]."""
-        low, high = self.bounds
-        return ((losses - low) / (high - low + 1e-6)).clamp(LOSS_MIN, 1 - LOSS_MIN)
 
     def look_up(self, losses: Tensor) -> Tensor:
         """Return B of losses (n,), (n,) float64."""
-        position = (POINTS * self.scaled(losses.double())).long()
+        position = (POINTS * scaled(losses.double(), self.bounds)).long()
         return self.table[position].clamp(B_MIN, 1 - B_MIN)
 
     def batches(self, run: Run, epoch: int) -> Iterator[tuple[Batch, float, Tensor]]:
@@ -124,31 +118,37 @@ class MDYR(Method):
             run.backward_step(mixup_loss(log_p, y, y[partner], share))
             return
 
-        corrects = run.epoch >= self.start
         with torch.no_grad():
-            guess = network(x) if corrects else None
-            network.eval()
-            B = self.look_up(F.cross_entropy(network(x), y, reduction="none")).to(x.dtype)
-            network.train()
+            guess = network(x) if run.epoch >= self.start else None
 
-        own = torch.full_like(B, share)
+        # In m-dyr-h, batch norm counts the mixed images before the losses are taken.
+        late = self.kind == "m-dyr-h"
+        B = torch.empty(0) if late else self.present(network, batch)
+        own = torch.full_like(y, share, dtype=x.dtype)
         if self.kind == "md-dyr-sh":
             own = (1 - B) / ((1 - B) + (1 - B[partner]))
         own = own.view(-1, *[1] * (x.ndim - 1))
         log_p = network(own * x + (1 - own) * x[partner]).log_softmax(1)
+        B = self.present(network, batch) if late else B
 
         if guess is None:
             run.backward_step(mixup_loss(log_p, y, y[partner], share))
             return
-        ours = (1 - B) * F.nll_loss(log_p, y, reduction="none")
-        theirs = (1 - B[partner]) * F.nll_loss(log_p, y[partner], reduction="none")
-        target = self.target(guess, run.epoch)
-        ours = ours - B * (target * log_p).sum(1)
-        theirs = theirs - B[partner] * (target[partner] * log_p).sum(1)
-
+        target, other = self.target(guess, run.epoch), B[partner]
+        ours = (1 - B) * F.nll_loss(log_p, y, reduction="none") - B * (target * log_p).sum(1)
+        theirs = (1 - other) * F.nll_loss(log_p, y[partner], reduction="none")
+        theirs = theirs - other * (target[partner] * log_p).sum(1)
         weight = share if self.kind == "m-dyr-h" else 0.5
         loss = weight * ours.mean() + (1 - weight) * theirs.mean()
         run.backward_step(loss + self.reg * divergence_from_uniform(log_p))
+
+    @torch.no_grad()
+    def present(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Return B of a batch at the present losses, (B,); those are taken in evaluation mode."""
+        network.eval()
+        losses = F.cross_entropy(network(batch.images), batch.labels, reduction="none")
+        network.train()
+        return self.look_up(losses).to(batch.images.dtype)
 
     def target(self, logits: Tensor, epoch: int) -> Tensor:
         """Return what the correction aims at, (B, C), from the logits of the unmixed batch."""

@@ -3,46 +3,40 @@
 Late layers memorise wrong labels sooner than early ones. The training therefore has three phases:
 1. T1 epochs of cross entropy.
 2. T2 epochs in which only the late layers train, from new weights and with Adam. The early layers
-   are frozen, so their features come from a training that stopped early.
+   are frozen, so their features come from a training that stopped early. Their batch norm still
+   uses and averages the statistics of the batch.
 3. MixMatch (nlbench.ops.mixmatch) in all other epochs. Each keeps the examples whose label the
    network predicts and learns from them by class-balanced cross entropy. The others are unlabelled:
    their loss is lambda_u times the squared error to the sharpened mean prediction of two views.
    Batches are shared between both kinds as in the authors' code, tmllab/PES, PES_semi.py.
 
-`renew` names the late layers. With "classifier" it is the last part of the network that has
-weights; with "stage" also the last stage. A part is a block or layer of the network, and the last
-stage is the longest run of parts at the end whose convolutions are all as wide as the last one. In
-a residual network those are the blocks of the last width, in the small networks the last
-convolution and the dense layers. Where all convolutions have one width, "stage" is the classifier
-alone. The new weights are those of reset_parameters. Batch norm in the frozen layers continues to
-use the statistics of the batch and to average them.
+`renew` names the late layers: with "classifier" the last layer that has weights, with "stage" also
+the layers before it whose convolutions are as wide as the last one (nlbench.ops.pes).
 
 Differences from PES_semi.py:
 - T2 lies inside the length of the training.
-- An epoch of MixMatch has as many steps as one of cross entropy. On CIFAR with batches of 128 these
-  are 391, while the authors round down, to 390.
+- An epoch of MixMatch has as many steps as one of cross entropy: 391 on CIFAR in batches of 128,
+  while the authors round down, to 390.
 - The split is predicted without augmentation.
 - The renewed weights learn again after T2; there no optimiser holds them any more. The protocol's
   optimiser still has its momentum of the old weights, which fades in about ten steps.
 - T3 and the variant without MixMatch are left out.
-- Where fewer than two examples are kept, or fewer than two are not, the epoch is one of cross
-  entropy with all labels.
+- Where a split leaves fewer than two examples on a side, the epoch is one of cross entropy.
 """
 
-import copy
+import functools
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
 from nlbench.ops import mixmatch
-
-MixMatchStep = tuple[Batch, Batch, float, np.random.Generator]  # see PES.batches
+from nlbench.ops.pes import balanced_weights, late_parts, start_afresh
 
 
 class PES(Method):
@@ -55,29 +49,21 @@ class PES(Method):
         lambda_u: float = 5.0,  # authors, CIFAR-10N; CIFAR-100N: 75
         temperature: float = 0.5,  # authors
         alpha: float = 4.0,  # authors
-        # Authors. Replaces alpha in the second half of the training.
-        late_alpha: float = 0.75,
-        # Authors, CIFAR-10; CIFAR-100: 35 of 300 epochs.
-        t1_share: float = 20 / 300,
+        late_alpha: float = 0.75,  # authors; replaces alpha in the second half of the training
+        t1_share: float = 20 / 300,  # authors, CIFAR-10; CIFAR-100: 35 of 300 epochs
         t2_share: float = 5 / 300,  # authors
         refine_lr: float = 1e-4,  # authors, Adam's, constant
-        # Authors. The ramp of lambda_u, after T2.
-        ramp_share: float = 16 / 300,
-        # Authors. The limit for the weight of a class in the balanced cross entropy.
-        max_weight: float = 3.0,
+        ramp_share: float = 16 / 300,  # authors; of lambda_u, after T2
+        max_weight: float = 3.0,  # authors; of a class in the balanced cross entropy
         # Authors, PES_noisylabels.py; their PES_cs.py: stage.
         renew: Literal["stage", "classifier"] = "classifier",
     ):
         super().__init__(task)
         if not 0 <= lambda_u < math.inf:
             raise ValueError(f"lambda_u must be finite and >= 0, got {lambda_u}")
-        positive = {
-            "temperature": temperature,
-            "alpha": alpha,
-            "late_alpha": late_alpha,
-            "refine_lr": refine_lr,
-        }
-        for name, value in positive.items():
+        positive = (temperature, alpha, late_alpha, refine_lr)
+        names = ("temperature", "alpha", "late_alpha", "refine_lr")
+        for name, value in zip(names, positive, strict=True):
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be finite and above 0, got {value}")
         shares = {"t1_share": t1_share, "t2_share": t2_share, "ramp_share": ramp_share}
@@ -105,35 +91,26 @@ class PES(Method):
     def prepare(self, run: Run) -> None:
         """Find the late layers and give them an Adam, with a constant learning rate."""
         self._late = late_parts(run.networks[0], self.renew)
-        params = [p for part in self._late for p in part.parameters()]
-
-        def adam(p):
-            return torch.optim.Adam(p, lr=self.refine_lr)
-
+        params = [p for layer in self._late for p in layer.parameters()]
+        adam = functools.partial(torch.optim.Adam, lr=self.refine_lr)
         run.optimise(params, adam, "refine", lambda position: 1.0)
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
-        """Renew and freeze layers as the phase wants it; in the last phase split the examples."""
+        """Renew and freeze the layers of this phase; in the last one, split the examples."""
         if epoch == self.t1 < self.start:
             start_afresh(self._late, run.generator("renew"))
         run.networks[0].requires_grad_(not self._refines(epoch))
-        for part in self._late:
-            part.requires_grad_(True)
-        if epoch >= self.start:
-            self.split(run)
+        for layer in self._late:
+            layer.requires_grad_(True)
+        if epoch < self.start:
+            return
 
-    def split(self, run: Run) -> None:
-        """Keep the examples of this epoch whose label the network predicts; weigh the classes."""
         part = run.part()
         seen = slice(None) if part is None else part
         labels, C = run.task.labels[seen], run.task.num_classes
         kept = run.predict_train(run.networks[0], part).argmax(1) == labels
         self.kept[seen] = kept
-
-        counts = labels[kept].bincount(minlength=C).double()
-        balanced = counts[counts > 0].mean() / counts
-        weights = torch.where(counts > 0, balanced.clamp(max=self.max_weight), 0.0)
-        self.class_weights.copy_(weights)
+        self.class_weights.copy_(balanced_weights(labels[kept], C, self.max_weight))
 
     def own_labels(self) -> Tensor:
         """Return which examples the last split has kept, (N,) of 0 and 1."""
@@ -142,12 +119,8 @@ class PES(Method):
     def _refines(self, epoch: int) -> bool:
         return self.t1 <= epoch < self.start
 
-    def batches(self, run: Run, epoch: int) -> Iterator[Batch | MixMatchStep]:
-        """Yield batches, or in the last phase the steps of MixMatch.
-
-        Such a step is (batch of kept examples, batch of the others, weight of the loss of the
-        others, generator of the mixing draws).
-        """
+    def batches(self, run: Run, epoch: int) -> Iterator[Batch | tuple[Any, ...]]:
+        """Yield batches; in the last phase (kept batch, other batch, its weight, mixing draws)."""
         order = run.order()
         kept, others = order[self.kept[order]], order[~self.kept[order]]
         if epoch < self.start or min(len(kept), len(others)) < 2:
@@ -174,13 +147,7 @@ class PES(Method):
         lam: float = 0.0,
         rng: np.random.Generator | None = None,
     ) -> Tensor | None:
-        """Train by cross entropy, or by MixMatch where there is a batch of the others.
-
-        Args:
-            lam: weight of the loss of the others.
-            rng: of the mixing draws.
-        Returns: the (B, C) logits of a cross entropy step; None for MixMatch, which mixes images.
-        """
+        """Train on a step of `batches`; return the (B, C) logits, or None of mixed images."""
         network = run.networks[0]
         if others is None or rng is None:
             logits = network(batch.images)
@@ -197,56 +164,7 @@ class PES(Method):
             alpha = self.alpha if 2 * run.epoch < run.task.epochs else self.late_alpha
             inputs, mixed = mixmatch.mix(torch.cat(views), targets, alpha, rng)
 
-        ce, squared = mixmatch.semi_supervised_losses(
-            network(inputs), mixed, 2 * len(batch), self.class_weights
-        )
+        logits, weights = network(inputs), self.class_weights
+        ce, squared = mixmatch.semi_supervised_losses(logits, mixed, 2 * len(batch), weights)
         run.backward_step(ce + lam * squared, "network0")
         return None
-
-
-def parts_of(module: nn.Module) -> list[nn.Module]:
-    """List the blocks and layers of a network in order, with each Sequential taken apart."""
-    parts: list[nn.Module] = []
-    for child in module.children():
-        parts += parts_of(child) if isinstance(child, nn.Sequential) else [child]
-    return parts
-
-
-def late_parts(network: nn.Module, renew: str) -> list[nn.Module]:
-    """Return the parts of `network` that get new weights; see the docstring of this file."""
-    parts = []
-    for part in parts_of(getattr(network, "body", network)):
-        if next(part.parameters(), None) is not None:
-            parts.append(part)
-
-    # The width of a part is that of its widest convolution, 0 without one.
-    widths = [0] * len(parts)
-    for i, part in enumerate(parts):
-        for module in part.modules():
-            if isinstance(module, nn.Conv2d):
-                widths[i] = max(widths[i], module.out_channels)
-
-    last = [width for width in widths if width][-1:]
-    before = [i for i, width in enumerate(widths) if width and [width] != last]
-    if renew == "classifier" or not before:
-        return parts[-1:]
-
-    # The stage begins with the first convolution after the last one of another width.
-    first = next(i for i in range(before[-1] + 1, len(parts)) if widths[i])
-    return parts[first:]
-
-
-def start_afresh(parts: list[nn.Module], generator: torch.Generator) -> None:
-    """Give `parts` new weights, in place, as at the start of a training.
-
-    They are drawn on the CPU, so that they do not depend on the device.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(generator.initial_seed())
-        for part in parts:
-            fresh = copy.deepcopy(part).cpu()
-            for module in fresh.modules():
-                reset = getattr(module, "reset_parameters", None)
-                if callable(reset):
-                    reset()
-            part.load_state_dict(fresh.state_dict())

@@ -36,8 +36,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
-from nlbench.methods.dividemix import posterior
 from nlbench.ops.features import new_head, with_features
+from nlbench.ops.gaussian_mixture import posterior
 from nlbench.ops.mixmatch import mean_prediction, numpy_rng, permutation
 from nlbench.ops.uniform import divergence_from_uniform
 

@@ -2,21 +2,21 @@
 
 Three trainings, one after the other:
 1. A helper network learns by cross entropy, and T is estimated from it (nlbench.ops.transition).
-2. A helper network learns by importance weighting: the cross entropy of an example is weighted by
+2. It goes on by importance weighting: the cross entropy of an example is weighted by
    beta = p_y / (p T)_y, through which no gradient passes.
 3. The run itself begins with the weights of step 2, and an Adam with a constant, very small
    learning rate trains them together with dT, a correction of T that starts at 0. Now beta uses T +
    dT, and the gradient passes through it. In use T + dT is clamped at 0, and its rows are divided
    by their sums.
-The network predicts by p. All three steps count in the cost. Equations and constants are those of
-the authors' code, xiaoboxia/T-Revision. Differences from that code:
+Steps 1 and 2 keep the weights of the epoch with the highest accuracy on noisy labels that they do
+not train on, in step 2 that of the argmax of p T. The network predicts by p. All three steps count
+in the cost. Equations and constants are those of the authors' code, xiaoboxia/T-Revision.
+Differences from that code:
 - There the loop over a batch adds dT once more for each example, so that example i sees T + i dT;
   its vectorised version gives dT no gradient at all. Here one dT holds for the batch and gets its
   gradient, as the paper means it. Clamping and dividing are ours; the paper has no constraint.
-- Step 2 has the protocol's optimiser and length, and new weights. There it goes on with those of
-  step 1, by SGD at 0.01 for 200 epochs. Step 1 is SGD at 0.01 without momentum there.
-- In steps 1 and 2 the weights with the lowest loss on the noisy validation part are kept (see
-  Run.fit). There it is the epoch of the best noisy accuracy, in step 2 that of the argmax of p T.
+- Step 1 is SGD at 0.01 without momentum there, and step 2 SGD at 0.01 for 200 epochs. Here both
+  have the protocol's optimiser and schedule, and step 2 its length.
 - The code divides column j of the estimated T by the sum of row j, a slip; here rows have sum 1.
 - Where the denominator of beta falls below 1e-7 of p_y it is held there, so that beta is finite.
 Replacing the network's optimiser is part of the method; tables mark it.
@@ -86,12 +86,19 @@ class TRevision(Method):
         return T / T.sum(1, keepdim=True)
 
     def prepare(self, run: Run) -> None:
-        """Train both helper networks, and register the optimiser of the revision."""
-        estimator = run.fit("warm-up", "ce", self.warmup)
+        """Train the helper network in two steps, and register the optimiser of the revision."""
+        estimator = run.fit("warm-up", "ce", self.warmup, keep="best-accuracy")
         probs = run.predict_train(estimator).double().softmax(1)
         self.first_T.copy_(estimate_T(probs, anchor=self.anchor, percentile=self.percentile))
 
-        weighted = run.fit("weighted", self.weighted_loss, self.weighted)
+        weighted = run.fit(
+            "weighted",
+            self.weighted_loss,
+            self.weighted,
+            keep="best-accuracy",
+            scores=self.noisy_posterior,
+            start=estimator,
+        )
         run.networks[0].load_state_dict(weighted.state_dict())
 
         def adam(params):
@@ -99,6 +106,10 @@ class TRevision(Method):
 
         params = [*run.networks[0].parameters(), self.dT]
         run.optimise(params, adam, "network0", lambda position: 1.0)
+
+    def noisy_posterior(self, logits: Tensor) -> Tensor:
+        """Return p T, (n, C) float64, with T as it was estimated."""
+        return logits.double().softmax(1) @ self.first_T
 
     def weighted_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss of step 2, (B,), with T as it was estimated."""

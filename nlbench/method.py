@@ -284,15 +284,17 @@ class Run(abc.ABC):
         *,
         examples: Tensor | None = None,
         held_out: Tensor | None = None,
-        keep: Literal["best", "last"] = "best",
+        keep: Literal["best", "best-accuracy", "last"] = "best",
+        scores: Callable[[Tensor], Tensor] | None = None,
         paced: bool = False,
+        start: nn.Module | None = None,
     ) -> nn.Module:
-        """Train a helper network from new weights, and return it in evaluation mode.
+        """Train a helper network, and return it in evaluation mode.
 
+        It begins with new weights, which are the same for the same `key`, or with those of `start`.
         The weights with the lowest validation loss are kept. That loss is measured on the
         protocol's validation part or, if there is none, on 10% of the training examples, which this
-        training holds out. Two trainings with the same `key` begin with the same weights. The
-        result is stored beside the records under `key` and everything else
+        training holds out. The result is stored beside the records under `key` and everything else
         that it depends on. Its training time counts for each run that uses it.
 
         Args:
@@ -304,8 +306,18 @@ class Run(abc.ABC):
                 not held out.
             held_out: (m,) int64, positions of the examples that the validation loss is measured on,
                 and that it does not train on.
-            keep: "last" returns the weights after the last epoch.
+            keep: "best-accuracy" keeps the weights with the highest accuracy on the given labels
+                that the validation loss is measured on, the first ones if several have it. "last"
+                returns the weights after the last epoch.
+            scores: maps logits (n, C) to scores (n, C); the predicted label is the one with the
+                highest score. Default: the logits. Only for "best-accuracy" and a `loss` that is a
+                function.
             paced: whether `loss` also gets the epoch, an int from 0. Only for a function.
+            start: a network of the run, or one that `fit` has returned, to go on with: its weights
+                and the averages of its batch norms. The optimiser and the schedule begin anew.
+                `start` itself does not change.
+        Raises: ValueError for choices that do not go together, and for a `start` with other weights
+            than the run's networks have.
         """
 
     # ---- Predictions ----------------------------------------------------------------------------

@@ -22,8 +22,10 @@ from nlbench.executors.base import Todo
 from nlbench.results.store import Store
 from nlbench.training.context import Listener, RunOptions
 
-# Packages that the fork server may import ahead, because they start no threads that matter.
+# What the fork server may import ahead, because it starts no threads that matter: these packages,
+# and modules of nlbench.ops, which bring the packages that they need.
 _PRELOADED = ("numpy", "scipy", "sklearn", "torch")
+_OPS = "nlbench.ops."
 
 
 def execute(todo: Sequence[Todo], options: RunOptions, store: Store, listener: Listener) -> None:
@@ -80,4 +82,6 @@ def _imports(path: Path) -> Iterator[str]:
             names = [node.module or ""]
         else:
             continue
-        yield from (name for name in names if name.partition(".")[0] in _PRELOADED)
+        for name in names:
+            if name.startswith(_OPS) or name.partition(".")[0] in _PRELOADED:
+                yield name

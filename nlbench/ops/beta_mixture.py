@@ -6,7 +6,13 @@ Steps and constants are those of the authors' code, PaulAlbert31/LabelNoiseCorre
 import torch
 from torch import Tensor
 
-STEPS, EDGE, TINY = 10, 1e-4, 1e-12
+STEPS, EDGE, TINY, LOSS_MIN = 10, 1e-4, 1e-12, 1e-3
+
+
+def scaled(losses: Tensor, bounds: Tensor) -> Tensor:
+    """Return losses (n,), scaled by `bounds` (2,) and then clamped a little inside (0, 1)."""
+    low, high = bounds
+    return ((losses - low) / (high - low + 1e-6)).clamp(LOSS_MIN, 1 - LOSS_MIN)
 
 
 def fit(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

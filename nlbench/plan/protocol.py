@@ -14,6 +14,9 @@ from nlbench.plan.schedules import SCHEDULE_KINDS, FrozenModel, Schedule
 # Keys of a preset that nothing may override.
 FIXED_KEYS = ("name", "version")
 
+# Keys that came after runs had been made without them.
+_LATER = ("clip_norm",)
+
 # Keys that place a schedule in a training, or choose another one. A schedule with one of them in
 # the overrides is meant for the number of epochs there.
 _POSITIONS = {"kind", "milestones", "period", "starts"}
@@ -43,6 +46,8 @@ class Protocol(FrozenModel):
 
     Attributes:
         batch_size: the last, shorter batch of an epoch is kept.
+        clip_norm: before each step of an optimiser, the gradients of all its weights together are
+            scaled down to this L2 norm, if theirs is larger. 0 leaves them as they are.
         augment: "crop-flip" for arrays of pixels: a random crop after padding with 4 zero pixels,
             and a random flip; for image files: a random crop of the resized image, and a random
             flip. "reflect-crop-flip", for arrays: the same, padded with the reflection of the
@@ -85,6 +90,7 @@ class Protocol(FrozenModel):
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(ge=0)
+    clip_norm: float = Field(default=0.0, ge=0)
     schedule: Schedule
     augment: Literal["crop-flip", "reflect-crop-flip", "flip", "none"]
     strong: Literal["autoaugment", "randaugment-5", "randaugment-10"] = "autoaugment"
@@ -121,6 +127,9 @@ class Protocol(FrozenModel):
             del values["compile"]
         if self.strong == "autoaugment":
             del values["strong"]
+        for name in _LATER:
+            if values[name] == type(self).model_fields[name].default:
+                del values[name]
         # `RunSpec.decoding` says it, so that the keys of runs with exact decoding are those that
         # they had before there was another one.
         del values["exact_decode"]

@@ -203,7 +203,10 @@ def _meaning_of_trust() -> str:
 
 def _statistics(reference: str | None) -> list[Column]:
     """Return the columns about the differences of the last epoch."""
-    ties = "rows of one condition that share a letter cannot be told apart"
+    ties = (
+        "rows of one condition that share a letter cannot be told apart; of many rows it is the "
+        "number of others that a row cannot be told apart from"
+    )
     rank = "the interval of the row's rank: which ranks its seeds leave possible"
     columns = [
         Column(TIES, "ties", ties, True, words=True, low_first=True),
@@ -274,8 +277,9 @@ def _cells(
             cell = results.cell(row.name, condition, column.name)
             cells[column.name] = _of_metric(cell, column.name)
     complete = cells["last"].complete
-    letters = row_analysis.letters
-    cells[TIES] = Entry(letters or "-", order=letters or None, complete=complete)
+    tied = row_analysis.tied
+    place = row_analysis.letters or (None if tied is None else row_analysis.rank_low)
+    cells[TIES] = Entry(row_analysis.ties, order=place, complete=complete)
     cells[RANK] = replace(_rank(row_analysis), complete=complete)
     cells[MINUS] = _minus_baseline(results, condition, found, row_analysis)
     cells[BEST_MINUS] = replace(_interval(row_analysis.minus_best), complete=complete)

@@ -65,6 +65,8 @@ def _sentence(values: Mapping[str, Any]) -> str:
         parts.append(f"momentum {_text(values['momentum'])}")
     if "weight_decay" in values:
         parts.append(f"weight decay {_text(values['weight_decay'])}")
+    if values.get("clip_norm"):
+        parts.append(f"gradients clipped at norm {_text(values['clip_norm'])}")
     if "augment" in values:
         parts.append(_AUGMENTATIONS.get(str(values["augment"]), str(values["augment"])))
     if values.get("val_fraction"):

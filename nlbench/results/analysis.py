@@ -44,7 +44,9 @@ class RowAnalysis:
             not the mean of the row.
         failed: how many ended with an error.
         std: the sample standard deviation over seeds.
-        letters: the tie groups. Rows that share a letter cannot be told apart; "" where not ranked.
+        letters: the tie groups. Rows that share a letter cannot be told apart; "" where not ranked,
+            and where the table needs more letters than there are.
+        tied: the other ranked rows that it cannot be told apart from; None where not ranked.
         rank_low: the best rank that the row may have, all rows together; 1 is the best.
         rank_high: the worst one.
         minus_baseline: the row minus the baseline, paired where they share two seeds. `low` and
@@ -67,6 +69,7 @@ class RowAnalysis:
     std: float | None
     values: dict[int, float]
     letters: str = ""
+    tied: frozenset[str] | None = None
     rank_low: int | None = None
     rank_high: int | None = None
     minus_baseline: Interval | None = None
@@ -81,6 +84,14 @@ class RowAnalysis:
         It has a value then, no seed diverged, and it has two seeds where others have.
         """
         return self.n > 0 and not self.diverged and not self.alone
+
+    @property
+    def ties(self) -> str:
+        """What the column `ties` says: the letters, else the number of tied rows, else "-"."""
+        if self.tied is None:
+            return "-"
+        count = len(self.tied)
+        return self.letters or f"{count} row{'s' * (count != 1)}"
 
 
 @dataclass(frozen=True)
@@ -292,13 +303,21 @@ def _with_ties(
     if not tested:
         return list(rows)
     ranked = list(values)
-    groups = letters.letters(ranked, {frozenset(pair) for pair in better})
+    differing = {frozenset(pair) for pair in better}
+    groups = letters.letters(ranked, differing)
     ranks = letters.rank_intervals(ranked, better)
     found = []
     for row in rows:
-        if row.row in groups:
+        if row.row in ranks:
             low, high = ranks[row.row]
-            row = _changed(row, letters=groups[row.row], rank_low=low, rank_high=high)
+            others = (name for name in ranked if name != row.row)
+            row = _changed(
+                row,
+                letters=groups.get(row.row, ""),
+                tied=frozenset(name for name in others if {name, row.row} not in differing),
+                rank_low=low,
+                rank_high=high,
+            )
         found.append(row)
     return found
 

@@ -119,12 +119,18 @@ def _quoted(results: Results) -> str:
 
 
 def _places_by_tests(results: Results, condition: int, column: str) -> dict[str, _Place]:
-    """Return where the letters or ranks of the headline place each row."""
+    """Return where the letters or ranks of the headline place each row.
+
+    Where there are more groups than letters, the mean decides in their place.
+    """
     analysis = analyse(results, condition)
+    ranked = [row.row for row in analysis.rows if row.tied is not None]
     places = {}
     for row in results.rows:
         found = analysis.of(row.name)
-        value: str | tuple[int, int] | None = found.letters or None
+        value: float | str | tuple[int, int] | None = found.letters or None
+        if value is None and found.tied is not None:
+            value = ranked.index(found.row)
         if column == RANK:
             low, high = found.rank_low, found.rank_high
             value = None if low is None or high is None else (low, high)

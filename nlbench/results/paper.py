@@ -131,12 +131,12 @@ def best_group(results: Results, condition: int, analysis: Analysis) -> set[str]
     candidates = []
     for row in analysis.rows:
         complete = is_complete(results.cell(row.row, condition, analysis.metric))
-        if row.letters and complete and row.row in shown:
+        if row.tied is not None and complete and row.row in shown:
             candidates.append(row)
     if not candidates:
         return set()
-    best = set(candidates[0].letters)
-    return {row.row for row in candidates if best & set(row.letters)}
+    best, *others = candidates
+    return {best.row} | {row.row for row in others if best.row in (row.tied or ())}
 
 
 # ---- The caption --------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def _of_bold(results: Results, analyses: Sequence[tuple[int, Analysis]]) -> list
     untested = []
     for condition, analysis in analyses:
         title = results.conditions[condition]
-        if any(row.letters for row in analysis.rows):
+        if any(row.tied is not None for row in analysis.rows):
             tests[analysis.adjust].append(title)
         else:
             untested.append(title)

@@ -9,14 +9,14 @@ from nlbench.results.view import RANK, TIES
 
 
 def columns(results: Results, analysis: Analysis) -> dict[str, list[str]]:
-    """Return the columns of letters and of ranks for the rows that are shown.
+    """Return the columns of ties and of ranks for the rows that are shown.
 
     Empty where nothing can be tested, as with one seed. A row that is not ranked has "-", and its
     reason is in the sentence.
     """
     by_row = {row.row: row for row in analysis.rows}
     shown = [by_row[row.name] for row in results.rows]
-    if not any(row.letters for row in analysis.rows):
+    if all(row.tied is None for row in analysis.rows):
         return {}
 
     ranks = []
@@ -25,7 +25,7 @@ def columns(results: Results, analysis: Analysis) -> dict[str, list[str]]:
             ranks.append("-" if row.rank_low is None else f"{row.rank_low}")
         else:
             ranks.append(f"{row.rank_low}-{row.rank_high}")
-    return {TIES: [row.letters or "-" for row in shown], RANK: ranks}
+    return {TIES: [row.ties for row in shown], RANK: ranks}
 
 
 def notes(analysis: Analysis, *, with_letters: bool) -> list[str]:
@@ -44,29 +44,29 @@ def notes(analysis: Analysis, *, with_letters: bool) -> list[str]:
 
 
 def disagreement(results: Results, condition: int, reference: str, analysis: Analysis) -> list[str]:
-    """Say why p-values of differences to the reference and the letters disagree, where they do."""
-    letters = {row.row: set(row.letters) for row in analysis.rows if row.letters}
+    """Say why p-values of differences to the reference and the ties disagree, where they do."""
+    tied = analysis.of(reference).tied
+    ranked = {row.row for row in analysis.rows if row.tied is not None}
     differences = results.differences(reference, condition)
     rows = []
     for row in results.rows:
         found = differences.get(row.name)
-        if found is None or found.p is None or not {row.name, reference} <= set(letters):
+        if found is None or found.p is None or tied is None or row.name not in ranked:
             continue
-        share = bool(letters[row.name] & letters[reference])
-        if share == (found.p < 1 - analysis.level):
+        if (row.name in tied) == (found.p < 1 - analysis.level):
             rows.append(row.name)
     if not rows:
         return []
 
     tests = sum(found.p is not None for found in differences.values())
     pairs = sum(pair.p is not None for pair in analysis.pairs)
-    of_p, of_letters = f"p counts {tests} differences", f"the letters {pairs} pairs"
+    ties = "letters" if any(row.letters for row in analysis.rows) else "ties"
+    of_p, of_ties = f"p counts {tests} differences", f"the {ties} {pairs} pairs"
     if analysis.adjust == "tukey":
         of_p = f"p takes the spread of two rows and counts {tests} differences"
-        of_letters = f"the letters take one spread for all rows and count {pairs} pairs"
+        of_ties = f"the {ties} take one spread for all rows and count {pairs} pairs"
     return [
-        f"p and letters disagree for {wording.names(rows)} beside {reference}: {of_p}, "
-        f"{of_letters}."
+        f"p and {ties} disagree for {wording.names(rows)} beside {reference}: {of_p}, {of_ties}."
     ]
 
 

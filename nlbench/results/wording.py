@@ -189,10 +189,10 @@ def _of_test(analysis: Analysis, why: str) -> str:
         level += f" any false difference among all {tested} pairs"
         if analysis.adjust == "tukey":
             level += _if_alike(analysis.level, known_to_differ=bool(why))
-    return (
-        f"ties: rows that share a letter cannot be told apart ({_TESTS[analysis.adjust]}; "
-        f"{level}).{doubt}"
-    )
+    meaning = "rows that share a letter cannot be told apart"
+    if not any(row.letters for row in analysis.rows):
+        meaning = "how many of the other rows a row cannot be told apart from"
+    return f"ties: {meaning} ({_TESTS[analysis.adjust]}; {level}).{doubt}"
 
 
 def _if_alike(level: float, known_to_differ: bool = False) -> str:
@@ -280,7 +280,7 @@ def _incomplete(rows: Sequence[RowAnalysis]) -> str:
 def _untested(analysis: Analysis) -> str:
     """Name the pairs that have no test although both rows have two seeds; "" where all have none.
 
-    They share a letter.
+    They count as tied.
     """
     count = {row.row: row.n for row in analysis.rows}
     pairs_without = []
@@ -290,7 +290,7 @@ def _untested(analysis: Analysis) -> str:
     if not pairs_without or len(pairs_without) == len(analysis.pairs):
         return ""
     return (
-        f"Spread unknown, so not tested, and therefore with a common letter: "
+        f"Spread unknown, so not tested, and therefore tied: "
         f"{names(pairs_without)}, which do not vary over their seeds."
     )
 

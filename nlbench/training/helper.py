@@ -33,6 +33,7 @@ from nlbench.training.saver import Saver
 from nlbench.training.setup import make_network, sgd
 
 POLL_SECONDS = 0.5
+KEEPS = ("best", "best-accuracy", "last")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,18 +45,31 @@ class Wanted:
     epochs: int
     examples: Tensor | None = None
     held_out: Tensor | None = None
-    keep: Literal["best", "last"] = "best"
+    keep: Literal["best", "best-accuracy", "last"] = "best"
+    scores: Callable[[Tensor], Tensor] | None = None
     paced: bool = False
+    start: nn.Module | None = None
 
     def __post_init__(self) -> None:
-        if self.keep not in ("best", "last"):
-            raise ValueError(f"run.fit: keep must be 'best' or 'last', got {self.keep!r}")
+        if self.keep not in KEEPS:
+            raise ValueError(f"run.fit: keep must be one of {list(KEEPS)}, got {self.keep!r}")
+        if self.scores is not None:
+            self._check_scores()
         if self.paced and self.loss == "ce":
             raise ValueError('run.fit: paced is for a loss of your own, but the loss is "ce"')
         for name in ("examples", "held_out"):
             index = getattr(self, name)
             if index is not None and not len(index):
                 raise ValueError(f"run.fit: {name} holds no position; leave it out to use all")
+
+    def _check_scores(self) -> None:
+        if self.keep != "best-accuracy":
+            raise ValueError(
+                f'run.fit: scores is for keep="best-accuracy", but keep is {self.keep!r}'
+            )
+        # A result for "ce" is shared by all methods, and its key does not know their functions.
+        if self.loss == "ce":
+            raise ValueError('run.fit: scores is for a loss of your own, but the loss is "ce"')
 
     def changes(self) -> dict[str, Any]:
         """Return, for a key, the choices that are not the defaults."""
@@ -69,6 +83,11 @@ class Wanted:
             found["keep"] = self.keep
         if self.paced:
             found["paced"] = True
+        # A function of the method's own, as the loss is. Its code and hyperparameters are in a key.
+        if self.scores is not None:
+            found["scores"] = True
+        if self.start is not None:
+            found["start"] = digest_of_weights(self.start)
         return found
 
     def loss_at(self, epoch: int) -> Callable[[Tensor, Batch], Tensor]:
@@ -78,6 +97,17 @@ class Wanted:
         if self.paced:
             return functools.partial(_paced, self.loss, epoch)
         return self.loss
+
+    def rank(self, epoch: int, loss: float, accuracy: float) -> float:
+        """Return how much the weights after `epoch` are preferred, from what the validation found.
+
+        Weights that diverged have the lowest rank, -inf, and are never kept.
+        """
+        if not math.isfinite(loss):
+            return -math.inf
+        if self.keep == "last":
+            return float(epoch)
+        return accuracy if self.keep == "best-accuracy" else -loss
 
 
 class HelperNetworks:
@@ -114,6 +144,8 @@ class HelperNetworks:
         )
 
         wanted = Wanted(key, loss, epochs, **choices)
+        if wanted.start is not None:
+            begin_with(network, wanted.start)
         fit_key = self._fit_key(wanted)
         path = self._store.root / "fits" / f"{fit_key}.pt"
         result = Checkpoint(self._store, path, {"helper": fit_key, "state": "trained"})
@@ -158,7 +190,7 @@ class HelperNetworks:
     def _train(
         self, state: RunState, wanted: Wanted, network: nn.Module, result: Checkpoint
     ) -> None:
-        """Train a helper network, and save its best weights and the seconds it took in `result`."""
+        """Train a helper network, and save the weights kept and the seconds it took in `result`."""
         epochs = wanted.epochs
         protocol = stretched(self._spec.protocol, epochs)
         # It depends on the run's seed and the key alone, so that methods that share the network get
@@ -177,12 +209,13 @@ class HelperNetworks:
             schedule=protocol.factor,
             epoch_size=state.epoch_size,
         )
+        own.clip_norm = protocol.clip_norm
         own.gives_strong = state.gives_strong
         own.pulse = Pulse("helper network", self._report, self._listener, epochs)
         own.optimise(network.parameters(), sgd(protocol), "network0")
 
         # ---- Where it goes on ------------------------------------------------------------------
-        best: dict[str, Any] = {"loss": float("inf"), "network": {}}
+        best: dict[str, Any] = {"rank": -math.inf, "network": {}}
         seconds, first = 0.0, 0
         going = Checkpoint(
             self._store,
@@ -205,13 +238,12 @@ class HelperNetworks:
 
                 began = time.perf_counter()
                 mean = train_epoch(own, method, epoch, saver=saver)
-                loss_of = wanted.loss_at(epoch)
-                held_loss = validation_loss(network, loss_of, held_images, held_labels)
-                # A loss that is not a number is never lower, so weights that diverged are never
-                # kept.
-                last = wanted.keep == "last" and math.isfinite(held_loss)
-                if last or held_loss < best["loss"]:
-                    best = {"loss": held_loss, "network": _copy_of_weights(network)}
+                held_loss, accuracy = loss_and_accuracy(
+                    network, wanted, epoch, held_images, held_labels
+                )
+                rank = wanted.rank(epoch, held_loss, accuracy)
+                if rank > best["rank"]:
+                    best = {"rank": rank, "network": _copy_of_weights(network)}
                 seconds += time.perf_counter() - began + saver.take_earlier_seconds()
 
                 metrics = {"epoch": epoch, "loss": mean, "held_loss": held_loss}
@@ -302,18 +334,51 @@ def hold_out(state: RunState, seed: int, wanted: Wanted) -> tuple[Tensor, Traini
     return kept, state.images.subset(held), task.labels[held]
 
 
-def validation_loss(
-    network: nn.Module,
-    loss: Callable[[Tensor, Batch], Tensor],
-    images: TrainingImages,
-    labels: Tensor,
-) -> float:
-    """Return the mean loss of the network on images without augmentation."""
+def loss_and_accuracy(
+    network: nn.Module, wanted: Wanted, epoch: int, images: TrainingImages, labels: Tensor
+) -> tuple[float, float]:
+    """Return mean loss and accuracy of a network in training, on images without augmentation.
+
+    Raises: ValueError if `wanted.scores` does not return scores (n, C).
+    """
+    logits = predict_all(network, images)
+
     # The loss may depend on logits and labels alone. So the batch holds no images, and its index
     # holds no positions of training examples.
     index = torch.arange(len(labels), device=labels.device)
     batch = Batch(Tensor(), labels, index, lambda index, k: Tensor())
-    return float(loss(predict_all(network, images), batch).mean())
+    loss = float(wanted.loss_at(epoch)(logits, batch).mean())
+
+    scores = logits if wanted.scores is None else wanted.scores(logits)
+    if scores.shape != logits.shape:
+        raise ValueError(
+            f"run.fit: scores must return {tuple(logits.shape)}, as the logits have, "
+            f"but returned {tuple(scores.shape)}"
+        )
+    return loss, float((scores.argmax(1) == labels).double().mean())
+
+
+def begin_with(network: nn.Module, start: nn.Module) -> None:
+    """Copy the weights of `start` to `network`.
+
+    Raises: ValueError for a `start` with other weights than `network` has.
+    """
+    try:
+        network.load_state_dict(start.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            "run.fit: start must be one of run.networks or a network that run.fit returned, "
+            f"but its weights do not fit the protocol's model: {error}"
+        ) from error
+
+
+def digest_of_weights(network: nn.Module) -> str:
+    """Return 16 hex digits that stand for the weights and averages of a network."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def _copy_of_weights(network: nn.Module) -> dict[str, Tensor]:

@@ -46,6 +46,7 @@ class RunState(Run):
         val_images: the images of the validation part, or None.
         val_labels: (n,) int64, the noisy labels of the validation part, or None.
         epoch_size: number of examples in an epoch, or 0 for all.
+        clip_norm: the protocol's bound on the norm of the gradients, or 0 for none.
         optimisers: registered optimisers by name.
         replaced: names of optimisers that were registered a second time.
         passes: counts the images that the networks see in the steps.
@@ -74,6 +75,7 @@ class RunState(Run):
     val_images: TrainingImages | None
     val_labels: Tensor | None
     epoch_size: int
+    clip_norm: float
     optimisers: dict[str, torch.optim.Optimizer]
     replaced: set[str]
     passes: Passes
@@ -112,6 +114,7 @@ class RunState(Run):
         self.val_images = val_images
         self.val_labels = val_labels
         self.epoch_size = epoch_size
+        self.clip_norm = 0.0
         self.optimisers = {}
         self.replaced = set()
         self.passes = passes or Passes()
@@ -284,14 +287,22 @@ class RunState(Run):
         self.losses.append((self.step, loss.detach().reshape(1)))
 
     def step_optimisers(self, names: Iterable[str]) -> None:
-        """Step these optimisers, with the learning rates of their schedules."""
+        """Step these optimisers, with clipped gradients and the rates of their schedules."""
         self.stepping = True
         try:
             for name in names:
                 self.count_step(name)
+                if self.clip_norm:
+                    self._clip(self.optimisers[name])
                 self.optimisers[name].step()
         finally:
             self.stepping = False
+
+    def _clip(self, optimiser: torch.optim.Optimizer) -> None:
+        """Scale the gradients of all parameters of an optimiser to the norm `clip_norm` at most."""
+        weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+        # It decides on the device whether to scale, so that it can be a part of a captured step.
+        nn.utils.clip_grad_norm_(weights, self.clip_norm)
 
     def count_step(self, name: str) -> None:
         """Set the learning rates for the next step of an optimiser, and count that step."""

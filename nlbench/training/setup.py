@@ -200,6 +200,7 @@ def make_state(
         fit=fit,
         passes=passes,
     )
+    state.clip_norm = protocol.clip_norm
     # Of float features there is no strong view, and so no version.
     state.gives_strong = bool(spec.strong_views) or not data.info.mean
     for i, network in enumerate(networks):

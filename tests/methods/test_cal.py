@@ -188,3 +188,10 @@ def test_phases_scale_with_the_training(epochs, warmup, ramp, length):
     method = CAL(make_task(epochs=epochs))
     assert (method.warmup, method.ramp, method.length) == (warmup, ramp, length)
     assert method.begins == {"the confidence term": warmup + 1}
+
+
+def test_the_defaults_are_those_of_the_authors_code():
+    method = CAL(make_task())
+    assert (method.first_alpha, method.alpha, method.threshold) == (2.0, 1.0, -8.0)
+    for prior in (method.first_prior, method.prior):
+        assert prior.sum().item() == pytest.approx(1.0)

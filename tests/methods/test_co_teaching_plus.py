@@ -132,6 +132,16 @@ def test_the_switch_keeps_its_share_of_the_training(epochs, share, switch):
     assert CoTeachingPlus(told(0.4, epochs=epochs), switch_share=share).switch == switch
 
 
+def test_the_switch_is_by_default_that_of_the_authors_code_for_cifar10():
+    assert CoTeachingPlus(told(0.4, epochs=200)).switch == 20
+
+
+def test_the_rate_that_is_told_can_be_scaled():
+    method = CoTeachingPlus(told(0.4, epochs=200), rate_factor=0.5)
+    method.on_epoch_start(None, 10)
+    assert method.keep == pytest.approx(0.8, abs=1e-12)
+
+
 @pytest.mark.parametrize(("epoch", "keep"), [(0, 1.0), (1, 0.96), (5, 0.8), (10, 0.6), (199, 0.6)])
 def test_the_kept_share_follows_the_ramp(epoch, keep):
     method = CoTeachingPlus(told(0.4, epochs=200))

@@ -102,16 +102,23 @@ def test_the_turning_point(lids, warmup, expected):
     assert helper("is_turning_point")(list(map(float, lids)), warmup) is expected
 
 
+def ref_turned(lids, warmup):
+    """Return whether the LID rose above the five before it, in this epoch or an earlier one."""
+    for now in range(warmup + 5, len(lids)):
+        before = np.array(lids[now - 5 : now])
+        if lids[now] > before.mean() + 2 * np.sqrt(((before - before.mean()) ** 2).mean()):
+            return True
+    return False
+
+
 def test_a_plain_training_through_both_phases():
-    task = make_task(N=40, C=4, batch_size=16, epochs=5)
-    method = CLASSES["d2l"](task).double()
+    """The training finds its turning point by itself."""
+    task = make_task(N=40, C=4, batch_size=16, epochs=14, seed=13)
+    method = CLASSES["d2l"](task, warmup_share=1 / 14).double()
     run = in_float64(make_run(task, lr=0.1))
-    plain, lids = PlainSGD(run.networks[0]), []
-    for epoch in range(5):
+    plain, lids, turned = PlainSGD(run.networks[0]), [], []
+    for epoch in range(14):
         run.begin_epoch(epoch)
-        # The turning point is set by hand: five epochs are too few for one.
-        if epoch == 2:
-            method.turned.fill_(True)
         method.on_epoch_start(run, epoch)
 
         order = torch.randperm(40, generator=run.generator("lid"))
@@ -119,8 +126,10 @@ def test_a_plain_training_through_both_phases():
         x = plain.network[:3](run.images.rows[order]).detach()
         plain.network.train()
         lids.append(ref_lid(x.numpy()))
+        turned.append(ref_turned(lids, 1))
         assert float(method.lids[epoch]) == pytest.approx(lids[-1], rel=1e-9)
-        share = math.exp(-epoch / 5 * lids[-1] / min(lids)) if epoch >= 2 else None
+        assert bool(method.turned) is turned[-1]
+        share = math.exp(-epoch / 14 * lids[-1] / min(lids)) if turned[-1] else None
         assert method.share == (None if share is None else pytest.approx(share, rel=1e-9))
 
         for index in run.order().split(16):
@@ -128,7 +137,9 @@ def test_a_plain_training_through_both_phases():
             method.training_step(run, batch)
             z = plain.network(batch.images)
             plain.step(plain.gradients(ref_loss(z, task.labels[index], share, "sce")))
-    assert_same_network(run.networks[0], plain.network, 1e-9)
+        assert_same_network(run.networks[0], plain.network, 1e-9)
+    # It does not come as early as it can, and leaves some epochs to the new labels.
+    assert 6 < turned.index(True) < 13
 
 
 def test_the_turning_point_lasts():

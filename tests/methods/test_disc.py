@@ -12,6 +12,7 @@ from torch import nn
 
 from nlbench import registry
 from nlbench.method import Batch, Task
+from nlbench.ops.disc import draw_mixup
 
 DISC = registry.load_method(registry.method_files()["disc"])
 SETS = ("clean", "hard", "purified")
@@ -123,9 +124,9 @@ def step(method, run, batch):
     """Take a step on a batch, as an item of the method's plan."""
     if run.epoch < method.warmup:
         return method.training_step(run, batch)
-    selected = method.is_selected(batch.index).nonzero().squeeze(1)
-    draws = method.mixup_draws(len(selected), torch.device("cpu"))
-    return method.training_step(run, batch, selected, draws)
+    selected = (method.clean | method.hard | method.purified)[batch.index]
+    mixup = draw_mixup(selected, method.alpha, method.rng, torch.device("cpu"))
+    return method.training_step(run, batch, mixup)
 
 
 def an_epoch(method, weak, strong, labels, epoch=0, size=None):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from cases import hinted
-from lab import in_float64, make_logits
+from lab import in_float64
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
-from nlbench.methods.dividemix import DivideMix, divergence_from_uniform, posterior
+from nlbench.methods.dividemix import DivideMix
 from nlbench.ops import mixmatch
 
 
@@ -33,29 +33,6 @@ def softmax_row(z):
     return [v / sum(e) for v in e]
 
 
-# ---- Nlbench.ops.mixmatch ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stage", ["early", "late"])
-def test_divergence_from_uniform_matches_plain_loops(stage):
-    logits = make_logits(7, 5, stage, seed=0).requires_grad_()
-    p = torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True)
-    # KL(uniform || mean prediction) over five classes.
-    expected = 0.0
-    for k in range(5):
-        mean = p[:, k].sum() / 7
-        expected = expected + 0.2 * (math.log(0.2) - torch.log(mean))
-    loss = divergence_from_uniform(logits)
-
-    torch.testing.assert_close(loss, expected, rtol=1e-11, atol=1e-12)
-    (grad,) = torch.autograd.grad(loss, logits)
-    (expected_grad,) = torch.autograd.grad(expected, logits)
-    torch.testing.assert_close(grad, expected_grad, rtol=1e-11, atol=1e-12)
-
-
-# ---- The method ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("epochs", "params", "warmup", "ramp"),
     [
@@ -70,37 +47,6 @@ def test_schedule(epochs, params, warmup, ramp):
     method = DivideMix(lab.make_task(epochs=epochs), **params)
     assert method.warmup == warmup
     assert method.ramp == pytest.approx(ramp)
-
-
-def test_posterior_is_that_of_the_lower_of_two_gaussians():
-    rng = np.random.default_rng(0)
-    low, high = rng.normal(0.1, 0.05, 300), rng.normal(2.0, 0.3, 200)
-    losses = torch.from_numpy(np.concatenate([low, high]))
-    w = posterior(losses, torch.Generator().manual_seed(0))
-
-    assert w.dtype == torch.float32
-    assert (w[:300] > 0.5).all()
-    assert (w[300:] < 0.5).all()
-    assert torch.equal(w, posterior(losses, torch.Generator().manual_seed(0)))
-
-    # Bayes by hand with the moments of the two groups, which the mixture finds where they are so
-    # far apart.
-    x = (losses - losses.min()) / (losses.max() - losses.min())
-
-    def weighted_density(part, x):
-        variance = part.var(unbiased=False) + 5e-4
-        return len(part) * torch.exp(-((x - part.mean()) ** 2) / (2 * variance)) / variance.sqrt()
-
-    a, b = weighted_density(x[:300], x), weighted_density(x[300:], x)
-    torch.testing.assert_close(w.double(), a / (a + b), rtol=0, atol=0.02)
-
-
-@pytest.mark.parametrize(
-    "losses",
-    [torch.full((9,), 0.7), torch.tensor([1.0, math.nan, 2.0]), torch.tensor([math.inf, 1])],
-)
-def test_losses_without_a_fit_keep_everything(losses):
-    assert torch.equal(posterior(losses, torch.Generator()), torch.ones(len(losses)))
 
 
 def plan(method, run, epoch):

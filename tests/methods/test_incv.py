@@ -61,7 +61,8 @@ def plain_selection(task, run, rounds, symmetric):
         for side in range(2):
             trained, tested = halves[side], halves[1 - side]
             best = i < (rounds if i == 0 else rounds_with_the_best(rate, symmetric))
-            asked.append((sorted(selected + trained), sorted(tested), "best" if best else "last"))
+            keep = "best-accuracy" if best else "last"
+            asked.append((sorted(selected + trained), sorted(tested), keep))
             z = drawn(task, len(asked))
             right = [k for k in tested if int(z[k].argmax()) == labels[k]]
             if rate is None:
@@ -116,6 +117,7 @@ def test_the_selection_equals_a_plain_one(rounds, symmetric):
     asked.clear()
     method.prepare(run)
     assert method.selected.nonzero().squeeze(1).tolist() == selected
+    assert asked == expected
 
 
 def test_nothing_selected_is_everything():
@@ -127,6 +129,14 @@ def test_nothing_selected_is_everything():
     method.prepare(run)
     assert method.selected.all()
     assert not method.candidates.any()
+
+
+def test_no_more_examples_are_dropped_than_there_are():
+    method = INCV(make_task())
+    method.rate.fill_(0.7)
+    # Twice as many as were selected.
+    assert method.largest(torch.tensor([3.0, 1.0, 2.0]), 1).tolist() == [2, 0]
+    assert method.largest(torch.tensor([3.0, 1.0, 2.0]), 2).tolist() == [1, 2, 0]
 
 
 def ready(task, rate, num_selected, num_left, **params):
@@ -169,6 +179,17 @@ def test_the_batches_of_each_phase(rate, symmetric, epoch, num_left, sizes, coun
     for batch, _ in items:
         assert (batch.index < 40 + num_left).all()
         assert len(set(batch.index.tolist())) == len(batch)
+
+
+def test_an_epoch_without_selected_examples_has_all_of_its_own():
+    task = make_task(N=80, C=10, epochs=40)
+    method = ready(task, 0.5, 0, 0)
+    run = lab.make_run(task, 2, epoch_size=32)
+    run.begin_epoch(0)
+    outside = set(range(80)) - set(run.order().tolist())
+    method.selected[min(outside)] = True
+    items = list(method.batches(run, 0))
+    assert torch.cat([batch.index for batch, _ in items]).tolist() == run.order().tolist()
 
 
 def test_ten_steps_equal_plain_ones():

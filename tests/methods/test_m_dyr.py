@@ -140,6 +140,10 @@ class Plain:
     def B(self, loss):
         return min(max(self.table[int(100 * self.scaled(loss))], 1e-4), 1 - 1e-4)
 
+    def present(self, x, y):
+        losses = cross_entropies(plain_logits(self.network, x, training=False), y)
+        return torch.tensor([self.B(loss) for loss in losses.tolist()], dtype=torch.float64)
+
     def step(self, x, y, epoch, share, partner):
         C = self.run.task.num_classes
         if epoch < self.warmup:
@@ -150,14 +154,16 @@ class Plain:
         guess = None
         if epoch >= self.start:
             guess = plain_logits(self.network, x, training=True)
-        losses = cross_entropies(plain_logits(self.network, x, training=False), y)
-        B = torch.tensor([self.B(loss) for loss in losses.tolist()], dtype=torch.float64)
+        if self.kind != "m-dyr-h":
+            B = self.present(x, y)
         if self.kind == "md-dyr-sh":
             clean = (1 - B)[:, None]
             mixed = (clean * x + clean[partner] * x[partner]) / (clean + clean[partner])
         else:
             mixed = share * x + (1 - share) * x[partner]
         z = self.network(mixed)
+        if self.kind == "m-dyr-h":
+            B = self.present(x, y)
         if guess is None:
             loss = share * cross_entropies(z, y).mean()
             return loss + (1 - share) * cross_entropies(z, y[partner]).mean()
@@ -241,3 +247,8 @@ def test_the_temperature_falls_once():
         torch.testing.assert_close(method.target(z, epoch), (z / temperature).softmax(1))
     soft = MDYR(lab.make_task(epochs=300), "m-dyr-s")
     torch.testing.assert_close(soft.target(z, 299), z.softmax(1))
+
+
+def test_the_defaults_are_those_of_the_authors_code():
+    method = MDYR(lab.make_task())
+    assert (method.kind, method.alpha, method.reg) == ("m-dyr-h", 32.0, 1.0)

@@ -129,3 +129,7 @@ def test_the_percentile_is_the_nearest_rank():
 def test_what_begins_when():
     assert MentorNet(make_task(epochs=100)).begins == {"the curriculum": 19}
     assert MentorNet(make_task(epochs=40)).begins == {"the curriculum": 8}
+
+
+def test_the_width_of_the_last_phase_is_by_default_that_of_the_authors_code():
+    assert MentorNet(make_task()).gamma == 1.0

@@ -72,12 +72,14 @@ def test_peers_are_other_examples_and_labels_of_yet_others():
     assert [len(part) for item in items for part in item] == [16] * 6 + [8] * 3
     index, images, labels = (torch.cat(parts) for parts in zip(*items, strict=True))
 
-    # Each example is once an image, and its label is once a label; all three orders differ.
+    # Each example is once an image, and its label is once a label; all three orders differ, and
+    # none is that of the dataset.
     assert index.tolist() == run.order().tolist()
     assert sorted(images.tolist()) == list(range(40))
     assert images.tolist() != index.tolist()
     assert labels.sort().values.tolist() == run.task.labels.sort().values.tolist()
-    for order in (index, images):
+    assert images.tolist() != list(range(40))
+    for order in (index, images, torch.arange(40)):
         assert labels.tolist() != run.task.labels[order].tolist()
 
 

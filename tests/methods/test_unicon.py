@@ -316,9 +316,11 @@ def test_six_epochs_equal_a_plain_reimplementation(penalty):
         plain.epoch(epoch, 2, 3.0)
         if epoch >= 2:
             assert set(method.labelled.nonzero().flatten().tolist()) == plain.labelled
-            assert method.divergence.tolist() == pytest.approx(plain.d, rel=1e-6, abs=1e-6)
+            assert method.divergence.tolist() == pytest.approx(plain.d, rel=1e-7)
             assert method.share == plain.S
         for ours, theirs in ((run.networks, plain.networks), (method.projections, plain.heads)):
             for one, two in zip(ours, theirs, strict=True):
                 for name, value in two.state_dict().items():
-                    torch.testing.assert_close(one.state_dict()[name], value, rtol=1e-6, atol=1e-8)
+                    torch.testing.assert_close(
+                        one.state_dict()[name], value, rtol=1e-10, atol=1e-12
+                    )

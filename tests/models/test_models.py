@@ -24,6 +24,7 @@ PARAMETERS = {
     "resnet9": 6_573_130,
     "resnet9_slim": 103_954,
     "cnn3": 1_147_690,
+    "cnn8": 1_639_794,
     "cnn3_slim": 553_626,
     "digits_cnn": 151_402,
     "linear": 3 * 32 * 32 * 10,
@@ -104,6 +105,28 @@ def test_preact_resnet_ends_without_activation():
 
     # Without its convolutions only the activated shortcut of a block is left.
     torch.testing.assert_close(block(identity_input), block.bn1(identity_input).relu())
+
+
+def test_cnn8_is_the_network_of_the_papers_and_starts_as_their_code_does():
+    torch.manual_seed(0)
+    network = models.build("cnn8", 10, (3, 32, 32))
+    weights = [m.weight.detach() for m in network if isinstance(m, (nn.Conv2d, nn.Linear))]
+    assert [len(w) for w in weights] == [64, 64, 128, 128, 196, 196, 256, 10]
+
+    # He's uniform start for convolutions and Glorot's for the rest, which reach close to the bound.
+    for w in weights:
+        fan_in = w[0].numel()
+        bound = (6 / fan_in) ** 0.5 if w.ndim == 4 else (6 / (fan_in + len(w))) ** 0.5
+        assert 0.99 * bound < float(w.abs().max()) <= bound
+
+    x = torch.zeros(2, 3, 32, 32)
+    convolutions, found = 0, []
+    for module in network:
+        x = module(x)
+        convolutions += isinstance(module, nn.Conv2d)
+        if isinstance(module, nn.MaxPool2d):
+            found.append((convolutions, *x.shape[1:]))
+    assert found == [(2, 64, 16, 16), (4, 128, 8, 8), (6, 196, 4, 4)]
 
 
 def test_resnet9_halves_the_image_three_times_and_adds_two_residual_pairs():
@@ -199,6 +222,7 @@ def test_model_file():
         ),
         ("cnn3", (3, 7, 32), r"^model cnn3: needs images of at least 8x8, got 7x32"),
         ("cnn3_slim", (3, 32, 7), r"^model cnn3_slim: needs images of at least 8x8, got 32x7"),
+        ("cnn8", (3, 7, 32), r"^model cnn8: needs images of at least 8x8, got 7x32"),
         ("resnet9", (3, 32, 7), r"^model resnet9: needs images of at least 8x8, got 32x7"),
         ("digits_cnn", (1, 1, 8), r"^model digits_cnn: needs images of at least 2x2, got 1x8"),
         ("resnet8", (64,), r"^model resnet8: needs .* got 10 classes and shape \(64,\)"),

@@ -330,6 +330,10 @@ def test_presets_are_not_changed_by_overrides():
         ({"momentum": 1.0}, "momentum: must be less than 1"),
         ({"momentum": 0.0, "nesterov": True}, "nesterov: must be false where momentum is 0"),
         ({"threads": 100_000}, "threads: must be at most"),
+        ({"clip_norm": -1.0}, "clip_norm: must be at least 0.0, got -1.0"),
+        ({"clip_norm": math.inf}, "clip_norm: must be finite, got inf"),
+        ({"clip_norm": "5"}, "clip_norm: must be a number, got '5'"),
+        ({"clip_normm": 5.0}, "clip_normm: unknown key.*Did you mean 'clip_norm'"),
         (
             {"schedule": "cosine"},
             "schedule: must be a mapping with a kind: constant, multistep, stages, cosine-restarts",

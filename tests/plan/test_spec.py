@@ -69,6 +69,12 @@ def test_a_key_is_the_same_in_every_version():
     assert key() == "1b4af786faa46be7"
 
 
+def test_a_clip_is_part_of_the_key_and_its_absence_is_not():
+    assert "clip_norm" not in SPEC.identity()["protocol"]
+    assert key(**by(clip_norm=0.0)) == "1b4af786faa46be7"
+    assert key(**by(clip_norm=5.0)) not in (key(), key(**by(clip_norm=4.0)))
+
+
 def test_an_identity_is_plain_data_and_leaves_out_a_compile_that_is_false():
     identity = SPEC.identity()
     assert json.loads(json.dumps(identity)) == identity

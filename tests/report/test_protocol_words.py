@@ -32,3 +32,11 @@ def test_every_schedule_has_its_words(kind):
     (sentence,) = protocol.in_words([run.model_dump()])
 
     assert f"SGD with learning rate {words}" in sentence
+
+
+def test_a_clip_is_said_and_its_absence_is_not():
+    for bound, words in ((5.0, "weight decay 0.001, gradients clipped at norm 5, random"), (0, "")):
+        run = resolve("cifar", "cifar10", {"clip_norm": bound})
+        (sentence,) = protocol.in_words([run.model_dump()])
+        assert words in sentence
+        assert ("clipped" in sentence) == bool(bound)

@@ -15,6 +15,7 @@ from nlbench.results.analysis import analyse
 from nlbench.results.cells import Results
 from nlbench.results.metrics import METRICS
 from nlbench.results.over_datasets import over_datasets
+from nlbench.results.paper import best_group
 
 GOOD = [0.90, 0.91, 0.92, 0.90, 0.91]
 # As good as GOOD, with its own ups and downs.
@@ -310,6 +311,29 @@ def test_the_table_has_letters_and_the_sentence(store):
     without = tables.render(plan, store, columns=("last",))
     assert "In words" in without
     assert "rows that share a letter" not in without
+
+
+def test_a_table_of_more_groups_than_letters_counts_tied_rows(store):
+    values = {"ce": BAD}
+    for i in range(27):
+        values[f"r{i}"] = [value - 0.03 * i for value in GOOD]
+    # Of three equal rows each is tied with the two others.
+    values["same"] = ALSO_GOOD
+    values["also"] = GOOD[1:] + GOOD[:1]
+    results = results_of(store, values)
+    found = analyse(results, 0)
+    assert {row.letters for row in found.rows} == {""}
+    assert found.of("r0").tied == {"same", "also"}
+    assert found.of("r20").ties == "0 rows"
+
+    plan = plan_from(results, store)
+    text = tables.render(plan, store, columns=("last", "ties"), sort="ties")
+    assert [line.split("|")[1].strip() for line in text.splitlines() if "| 2 rows |" in line] == [
+        row.row for row in found.rows[:3]
+    ]
+    assert "- ties: how many of the other rows a row cannot be told apart from (" in flat(text)
+    # One character of each name of a group was compared before, so that rows with a2 and b2 tied.
+    assert best_group(results, 0, found) == {"r0", "same", "also"}
 
 
 def test_a_table_of_one_seed_has_no_letters(store):

@@ -237,6 +237,51 @@ def test_each_reason_against_a_difference(setting, record, known, unknown):
     assert replace(SETTING, **setting).differences(record) == (known, unknown)
 
 
+EPS = {"table": "epsilon-softmax Table 2", "method": "ce-eps-mae", "noise": "sym-0.4"}
+CLIPPED = {
+    "model": "cnn8",
+    "epochs": 120,
+    "lr": 0.01,
+    "weight_decay": 1e-4,
+    "clip_norm": 5.0,
+    "schedule": {"kind": "cosine-restarts", "period": 120.0, "floor": 0.0},
+}
+UNCLIPPED = {name: value for name, value in CLIPPED.items() if name != "clip_norm"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "known"),
+    [
+        (CLIPPED, []),
+        # A key at its default is in no record.
+        (UNCLIPPED, ["gradients: not clipped here, clipped at norm 5 there"]),
+        ({**CLIPPED, "clip_norm": 1.5},
+         ["gradients: clipped at norm 1.5 here, clipped at norm 5 there"]),
+        # A cosine of several periods is another schedule.
+        ({**CLIPPED, "schedule": {"kind": "cosine-restarts", "period": 60.0, "floor": 0.0}},
+         ["schedule: cosine-restarts here, cosine there"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_clip_and_a_cosine_are_compared(protocol, known):
+    spec = {
+        "method": "eps-softmax",
+        "dataset": "cifar10",
+        "noise": {"kind": "symmetric", "rate": 0.4},
+        "protocol": protocol,
+    }
+    setting = MeasuredSetting.of(spec, {"num_train": 50000})
+    assert setting.differences(one(**EPS, dataset="cifar10")) == (known, [])
+
+
+def test_clips_of_no_protocol_and_of_no_source_say_nothing():
+    record = one(**EPS, dataset="cifar10")
+    setting = MeasuredSetting.of({"method": "eps-softmax", "dataset": "cifar10"}, {})
+    assert not any("gradients" in reason for reason in setting.differences(record).known)
+    clipped = replace(SETTING, protocol={**CIFAR, "clip_norm": 5.0})
+    assert clipped.differences(ELR) == ([], [])
+
+
 def test_asymmetric_noise_is_not_one_thing():
     spec = {**SPEC, "noise": {"kind": "asymmetric", "rate": 0.4}}
     elr = one(**STEPS, dataset="cifar10", noise="asym-0.4")

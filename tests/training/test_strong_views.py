@@ -20,7 +20,7 @@ from nlbench.plan.protocol import resolve
 from nlbench.plan.spec import Condition, RunSpec
 from nlbench.results.store import Store
 from nlbench.training.context import Listener, RunOptions
-from nlbench.training.helper import HelperNetworks
+from nlbench.training.helper import HelperNetworks, Wanted
 from nlbench.training.images import Images
 from nlbench.training.train import train
 
@@ -177,7 +177,7 @@ def test_methods_with_strong_views_share_helper_networks_with_the_others(tmp_pat
     for version in (0, 2):
         of_version = replace(spec, strong_views=version)
         helpers = HelperNetworks(of_version, options, Store(tmp_path), Listener())
-        keys.add(helpers._fit_key("noisy", "ce", 2))
+        keys.add(helpers._fit_key(Wanted("noisy", "ce", 2)))
     assert len(keys) == 1
 
 

@@ -209,8 +209,20 @@ class MeasuredSetting:
 
     @property
     def schedule(self) -> str | None:
-        """The kind of the learning rate's schedule."""
-        return _mapping(self.protocol.get("schedule")).get("kind")
+        """The kind of the learning rate's schedule, as `Recipe` has it."""
+        schedule = _mapping(self.protocol.get("schedule"))
+        kind = schedule.get("kind")
+        if kind == "cosine-restarts":
+            # With one period it never restarts.
+            period, epochs = schedule.get("period"), self.protocol.get("epochs")
+            if isinstance(period, int | float) and isinstance(epochs, int) and period >= epochs:
+                return "cosine"
+        return kind
+
+    @property
+    def _clip(self) -> str | None:
+        """How gradients are clipped, in words. The value is left out of records where it is 0."""
+        return _clip(self.protocol.get("clip_norm", 0.0)) if self.protocol else None
 
     @property
     def form(self) -> str | None:
@@ -308,6 +320,7 @@ class MeasuredSetting:
             _Pair("weight decay", self.protocol.get("weight_decay"), theirs.weight_decay),
             _Pair("schedule", self.schedule, theirs.schedule),
             _Pair("optimiser", "SGD" if self.protocol else None, theirs.optimiser),
+            _Pair("gradients", self._clip, _clip(theirs.clip_norm)),
         ]
         return [pair for pair in pairs if None not in pair]
 
@@ -325,6 +338,13 @@ def _mapping(value: object) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
     return {}
+
+
+def _clip(norm: object) -> str | None:
+    """Say at which norm gradients are clipped; None where that is not known."""
+    if not isinstance(norm, int | float):
+        return None
+    return f"clipped at norm {norm:g}" if norm else "not clipped"
 
 
 def _shown(value: object) -> str:

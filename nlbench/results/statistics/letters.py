@@ -8,6 +8,9 @@ from collections.abc import Collection, Sequence
 # Rows by name, in pairs of which the order does not matter.
 Differing = Collection[frozenset[str]]
 
+# More of them cannot be read: among 58 rows a row has up to 94.
+MOST_LETTERS = len(string.ascii_lowercase)
+
 
 def letters(rows: Sequence[str], differing: Differing) -> dict[str, str]:
     """Return the letters of each row: two rows share one exactly if they do not differ.
@@ -18,6 +21,8 @@ def letters(rows: Sequence[str], differing: Differing) -> dict[str, str]:
     Args:
         rows: the best first.
         differing: the pairs that can be told apart.
+
+    Returns: the letters by row; no row at all where more than MOST_LETTERS groups are needed.
     """
     groups: list[set[str]] = [set(rows)] if rows else []
     for pair in sorted(differing, key=sorted):
@@ -31,12 +36,14 @@ def letters(rows: Sequence[str], differing: Differing) -> dict[str, str]:
                 split.append(group)
         groups = _absorbed(split)
 
+    if len(groups) > MOST_LETTERS:
+        return {}
     place = {row: i for i, row in enumerate(rows)}
     groups.sort(key=lambda group: sorted(place[row] for row in group))
     found = {}
     for row in rows:
-        names = [_letter(i) for i, group in enumerate(groups) if row in group]
-        found[row] = "".join(names)
+        pairs = zip(string.ascii_lowercase, groups, strict=False)
+        found[row] = "".join(letter for letter, group in pairs if row in group)
     return found
 
 
@@ -47,13 +54,6 @@ def _absorbed(groups: Sequence[set[str]]) -> list[set[str]]:
         if not any(group <= other for other in kept):
             kept.append(group)
     return kept
-
-
-def _letter(place: int) -> str:
-    """Return a to z, then A to Z, then a2, b2 and so on."""
-    alphabet = string.ascii_letters
-    rounds, rest = divmod(place, len(alphabet))
-    return alphabet[rest] + (str(rounds + 1) if rounds else "")
 
 
 def rank_intervals(
