@@ -107,11 +107,18 @@ def refused_waits():
 
 STEPS = {name: {} for name in registry.method_files()}
 
+# Their networks decide how many examples of a batch a step trains on, which the host must know.
+WAITING = ("co-teaching-plus", "promix")
 
-@pytest.mark.parametrize(
-    ("name", "params"),
-    [*STEPS.items(), ("gce", {"truncate": True}), ("disc", {"warmup_share": 0.0})],
-)
+
+def steps():
+    """Return the methods with their parameters; those that wait are expected to fail."""
+    cases = [*STEPS.items(), ("gce", {"truncate": True}), ("disc", {"warmup_share": 0.0})]
+    waits = pytest.mark.xfail(strict=True, raises=AssertionError, reason="see WAITING")
+    return [pytest.param(*case, marks=[waits] if case[0] in WAITING else []) for case in cases]
+
+
+@pytest.mark.parametrize(("name", "params"), steps())
 def test_a_step_does_not_wait_for_the_device(name, params, tmp_path, monkeypatch):
     build = setup.build_method
     monkeypatch.setattr(setup, "build_method", lambda *args: without_reading(build(*args)))

@@ -51,6 +51,9 @@ CAPTURABLE = {
     "eps-softmax": {},
     "logit-clip": {"norm": 2.5},
     "gls": {},
+    "pencil": {},
+    "sat": {},
+    "selc": {},
     "forward": {"T": True},
     "backward": {"T": True},
 }
