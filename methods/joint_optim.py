@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nlbench.method import Batch, Method, Run, Task
+from nlbench.ops.uniform import divergence_from_uniform
 
 
 class JointOptim(Method):
@@ -107,12 +108,9 @@ class JointOptim(Method):
 
     def joint_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of the first network, 0-d, for logits and soft labels (B, C)."""
-        B, C = logits.shape
         log_p = logits.log_softmax(1)
         entropy = -(log_p.exp() * log_p).sum(1).mean()
-        # From logarithms, where the mean of a class cannot underflow to 0.
-        log_mean = log_p.logsumexp(0) - math.log(B)
-        prior = -math.log(C) - log_mean.mean()
+        prior = divergence_from_uniform(log_p)
         return F.cross_entropy(logits, targets) + self.alpha * prior + self.beta * entropy
 
     def remember(self, p: Tensor, index: Tensor) -> None:

@@ -292,23 +292,24 @@ class Run(abc.ABC):
         """Train a helper network, and return it in evaluation mode.
 
         It begins with new weights, which are the same for the same `key`, or with those of `start`.
-        The weights with the lowest validation loss are kept. That loss is measured on the
-        protocol's validation part or, if there is none, on 10% of the training examples, which this
-        training holds out. The result is stored beside the records under `key` and everything else
-        that it depends on. Its training time counts for each run that uses it.
+        By default the weights with the lowest validation loss are kept. That loss is measured on
+        the protocol's validation part or, if there is none, on 10% of the training examples, which
+        this training holds out. The result is stored beside the records under `key` and everything
+        else that it depends on. Its training time counts for each run that uses it.
 
         Args:
             key: a name for the helper network.
-            loss: "ce" is cross entropy with the given labels; all methods with the same `key` and
-                `epochs` share the result. A function of (logits, batch) gives a result that belongs
-                to this method and its hyperparameters; of the batch it may use the labels only.
+            loss: "ce" is cross entropy with the given labels; all methods with the same `key`,
+                `epochs` and choices below share the result. A function of (logits, batch) gives a
+                result that belongs to this method and its hyperparameters; of the batch it may use
+                the labels only.
             examples: (n,) int64, positions of the examples that it trains on. Default: all that are
                 not held out.
             held_out: (m,) int64, positions of the examples that the validation loss is measured on,
                 and that it does not train on.
             keep: "best-accuracy" keeps the weights with the highest accuracy on the given labels
                 that the validation loss is measured on, the first ones if several have it. "last"
-                returns the weights after the last epoch.
+                keeps those of the last epoch whose validation loss is finite.
             scores: maps logits (n, C) to scores (n, C); the predicted label is the one with the
                 highest score. Default: the logits. Only for "best-accuracy" and a `loss` that is a
                 function.

@@ -226,7 +226,7 @@ def _comments(text: str) -> dict[int, tuple[str, bool]]:
 
 def _trusted(file: registry.MethodFile) -> str:
     """Return how far a shipped method is trusted, and which tests show it."""
-    known = trust.trusts().get(file.name)
+    known = trust.trusts().get(file.name) if _is_shipped(file) else None
     if known is None:
         return ""
     text = f"{known.words}: {known.compared}" if known.compared else known.words
@@ -236,9 +236,14 @@ def _trusted(file: registry.MethodFile) -> str:
     return f"{text} ({', '.join(f'tests/{name}' for name in files)})" if files else text
 
 
+def _is_shipped(file: registry.MethodFile) -> bool:
+    # A file of the user's may have the name of a shipped method, if it is shown by its path.
+    return file.module.startswith("nlbench.methods.")
+
+
 def _costs(file: registry.MethodFile) -> dict[str, str]:
     """Return what a shipped method takes beside its networks."""
-    known = trust.costs().get(file.name)
+    known = trust.costs().get(file.name) if _is_shipped(file) else None
     if known is None:
         return {}
     kept = known.kept_in_words() or "nothing beyond the networks that it trains"

@@ -40,9 +40,14 @@ def new_head(network: nn.Module, num_classes: int, *widths: int) -> nn.Sequentia
     Args:
         num_classes: the number of the network's outputs.
     """
+    size = num_features(network, num_classes)
+    return perceptron(size, *widths).to(next(network.parameters()))
+
+
+def num_features(network: nn.Module, num_classes: int) -> int:
+    """Return how many features a network has; a network without a linear layer, `num_classes`."""
     linear = last_linear(network)
-    num_features = num_classes if linear is None else linear.in_features
-    return perceptron(num_features, *widths).to(next(network.parameters()))
+    return num_classes if linear is None else linear.in_features
 
 
 def perceptron(*widths: int) -> nn.Sequential:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nlbench.ops import mixmatch
 from nlbench.ops.contrast import simclr_loss
-from nlbench.ops.features import last_linear
+from nlbench.ops.features import num_features
 
 # Authors' code: what is added inside of logarithms, and the d below which a label is kept whole.
 TINY, SURE = 1e-10, 0.5
@@ -64,8 +64,7 @@ def projection(network: nn.Module, num_classes: int) -> nn.Module:
     Args:
         num_classes: the number of the network's outputs.
     """
-    linear = last_linear(network)
-    size = num_classes if linear is None else linear.in_features
+    size = num_features(network, num_classes)
     layers = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, PROJECTED))
     return layers.to(next(network.parameters()))
 

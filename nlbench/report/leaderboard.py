@@ -277,8 +277,7 @@ def _cells(
             cell = results.cell(row.name, condition, column.name)
             cells[column.name] = _of_metric(cell, column.name)
     complete = cells["last"].complete
-    tied = row_analysis.tied
-    place = row_analysis.letters or (None if tied is None else row_analysis.rank_low)
+    place = row_analysis.letters or row_analysis.rank_low
     cells[TIES] = Entry(row_analysis.ties, order=place, complete=complete)
     cells[RANK] = replace(_rank(row_analysis), complete=complete)
     cells[MINUS] = _minus_baseline(results, condition, found, row_analysis)

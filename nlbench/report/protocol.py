@@ -15,7 +15,7 @@ _TRACKS = {
 _SCHEDULES = {
     "constant": "at a constant rate",
     "multistep": "multiplied by {gamma} at epoch {milestones}",
-    "stages": "then {rates} from epoch {starts} on",
+    "stages": "then {rates} from epochs {starts} on",
     "cosine-restarts": "on a cosine that restarts every {period} epochs",
     "one-cycle": "on one cycle up and down",
 }
@@ -83,7 +83,8 @@ def _schedule(values: Mapping[str, Any]) -> str:
     texts = {str(name): _text(value) for name, value in schedule.items()}
     for name, value in schedule.items():
         if isinstance(value, list):
-            texts[str(name)] = " and ".join(map(_text, value))
+            *others, last = map(_text, value)
+            texts[str(name)] = f"{', '.join(others)} and {last}" if others else last
     try:
         return _SCHEDULES.get(texts.get("kind", ""), "").format_map(texts)
     # A schedule of another version may lack a value.

@@ -46,7 +46,8 @@ class RowAnalysis:
         std: the sample standard deviation over seeds.
         letters: the tie groups. Rows that share a letter cannot be told apart; "" where not ranked,
             and where the table needs more letters than there are.
-        tied: the other ranked rows that it cannot be told apart from; None where not ranked.
+        tied: the other ranked rows that it cannot be told apart from, the best first; None where
+            not ranked.
         rank_low: the best rank that the row may have, all rows together; 1 is the best.
         rank_high: the worst one.
         minus_baseline: the row minus the baseline, paired where they share two seeds. `low` and
@@ -69,7 +70,7 @@ class RowAnalysis:
     std: float | None
     values: dict[int, float]
     letters: str = ""
-    tied: frozenset[str] | None = None
+    tied: tuple[str, ...] | None = None
     rank_low: int | None = None
     rank_high: int | None = None
     minus_baseline: Interval | None = None
@@ -314,7 +315,7 @@ def _with_ties(
             row = _changed(
                 row,
                 letters=groups.get(row.row, ""),
-                tied=frozenset(name for name in others if {name, row.row} not in differing),
+                tied=tuple(name for name in others if frozenset((name, row.row)) not in differing),
                 rank_low=low,
                 rank_high=high,
             )

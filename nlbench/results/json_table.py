@@ -120,7 +120,7 @@ def _of_cell(cell: Cell, row: RowAnalysis) -> dict[str, Any]:
         "values": {str(seed): value for seed, value in cell.values.items()},
         "marks": [_MARKS.get(mark, mark) for mark in cell.marks],
         "letters": row.letters,
-        "tied": None if row.tied is None else sorted(row.tied),
+        "tied": None if row.tied is None else list(row.tied),
         "rank": None if row.rank_low is None else [row.rank_low, row.rank_high],
         "minus_reference": _of_interval(row.minus_baseline),
         "minus_reference_welch": _of_interval(row.minus_baseline_welch),

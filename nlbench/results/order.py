@@ -62,7 +62,10 @@ def ordered(
     unranked += [name for name, place in places.items() if place.value is None]
 
     note = f"Sorted by {_in_words(results, condition, column, reference)}, "
-    note += f"{_direction(column, ascending)} first."
+    if column == TIES and any(isinstance(place.value, int) for place in places.values()):
+        note += f"the {'best' if ascending else 'worst'} possible rank first."
+    else:
+        note += f"{_direction(column, ascending)} first."
     if unranked:
         note += (
             " Placed after complete rows, because runs are missing, failed or damaged, or have no "
@@ -121,16 +124,13 @@ def _quoted(results: Results) -> str:
 def _places_by_tests(results: Results, condition: int, column: str) -> dict[str, _Place]:
     """Return where the letters or ranks of the headline place each row.
 
-    Where there are more groups than letters, the mean decides in their place.
+    Where there are more groups than letters, the best possible rank decides in their place.
     """
     analysis = analyse(results, condition)
-    ranked = [row.row for row in analysis.rows if row.tied is not None]
     places = {}
     for row in results.rows:
         found = analysis.of(row.name)
-        value: float | str | tuple[int, int] | None = found.letters or None
-        if value is None and found.tied is not None:
-            value = ranked.index(found.row)
+        value: float | str | tuple[int, int] | None = found.letters or found.rank_low
         if column == RANK:
             low, high = found.rank_low, found.rank_high
             value = None if low is None or high is None else (low, high)

@@ -59,7 +59,14 @@ class Wanted:
             raise ValueError('run.fit: paced is for a loss of your own, but the loss is "ce"')
         for name in ("examples", "held_out"):
             index = getattr(self, name)
-            if index is not None and not len(index):
+            if index is None:
+                continue
+            if index.dtype != torch.int64:
+                raise ValueError(
+                    f"run.fit: {name} must be positions, int64, got {index.dtype}; "
+                    "of a mask take mask.nonzero().squeeze(1)"
+                )
+            if not len(index):
                 raise ValueError(f"run.fit: {name} holds no position; leave it out to use all")
 
     def _check_scores(self) -> None:
@@ -322,6 +329,8 @@ def hold_out(state: RunState, seed: int, wanted: Wanted) -> tuple[Tensor, Traini
 
     if wanted.held_out is not None:
         kept[wanted.held_out] = False
+        if not kept.any():
+            raise ValueError("run.fit: held_out holds all examples, so that none is trained on")
         held_images = state.images.subset(wanted.held_out.cpu().numpy())
         return kept, held_images, task.labels[wanted.held_out]
     if state.val_images is not None and state.val_labels is not None:

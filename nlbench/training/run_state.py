@@ -5,7 +5,6 @@ Methods see it through the interface `method.Run`; the rest of it is for nlbench
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,6 +21,8 @@ from nlbench.training.evaluate import predict_all
 from nlbench.training.images import TrainingImages
 from nlbench.training.network import Network, Passes
 from nlbench.training.pulse import Pulse
+
+Factory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 
 # A step number that no run reaches, so that the first bad step is a minimum.
 NO_BAD_STEP = 2**62
@@ -116,6 +117,7 @@ class RunState(Run):
         self.epoch_size = epoch_size
         self.clip_norm = 0.0
         self.optimisers = {}
+        self._factory: Factory | None = None
         self.replaced = set()
         self.passes = passes or Passes()
         self.pulse = Pulse()
@@ -221,16 +223,15 @@ class RunState(Run):
     def optimise(
         self,
         params: Iterable[Any],
-        factory: Callable[[Iterable[Any]], torch.optim.Optimizer] | None,
+        factory: Factory | None,
         name: str,
         schedule: Schedule | None = None,
     ) -> torch.optim.Optimizer:
         if factory is None:
-            # The first network's optimiser is the protocol's. Its defaults are the arguments that
-            # it was made with.
-            first = self.optimisers["network0"]
-            kind: Callable[..., torch.optim.Optimizer] = type(first)
-            factory = functools.partial(kind, **first.defaults)
+            assert self._factory is not None
+            factory = self._factory
+        # The first one that is registered is the protocol's, for the first network.
+        self._factory = self._factory or factory
         optimiser = factory(params)
         if name in self.optimisers:
             self.replaced.add(name)

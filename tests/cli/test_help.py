@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import typer
 from trial import NLBENCH
 
+from nlbench import registry
 from nlbench.cli import app
 from nlbench.cli.app import ORDER
 from nlbench.results.metrics import METRICS
@@ -215,6 +217,15 @@ def test_show_method_tells_hyperparameters_and_their_sources(cli):
     ):
         assert fact in text
     assert "  lam: float = 3.0\n      authors, CIFAR-10; CIFAR-100: 7\n" in text
+
+
+def test_show_method_of_a_file_says_nothing_of_the_shipped_method_of_its_name(cli, tmp_path):
+    file = tmp_path / "elr.py"
+    shutil.copyfile(registry.method_files()["elr"].path, file)
+    shipped, own = (cli("show", "method", name).stdout for name in ("elr", str(file)))
+    for heading in ("trusted:", "cost:", "keeps:"):
+        assert heading in shipped
+        assert heading not in own
 
 
 def test_show_method_tells_once_where_all_defaults_are_from(cli):

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +18,13 @@ def ended_by(number, code):
         "from nlbench import cli\n"
         f"def interrupt(): os.kill(os.getpid(), {int(number)})\n"
     )
+    # In the project's own folder Python would import its sources, which have no methods in them.
     process = subprocess.run(
-        [sys.executable, "-c", program + code], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", program + code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=Path(__file__).parent,
     )
     return process.returncode, process.stderr
 

@@ -13,8 +13,8 @@ SCHEDULES = {
         "0.1 multiplied by 0.1 at epoch 40 and 80, ",
     ),
     "stages": (
-        {"starts": [200.0, 240.0], "rates": [0.2, 0.02]},
-        "0.1 then 0.2 and 0.02 from epoch 200 and 240 on, ",
+        {"starts": [200.0, 240.0, 280.0], "rates": [0.2, 0.02, 0.002]},
+        "0.1 then 0.2, 0.02 and 0.002 from epochs 200, 240 and 280 on, ",
     ),
     "cosine-restarts": (
         {"period": 10.0, "floor": 0.001},

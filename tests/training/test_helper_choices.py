@@ -30,6 +30,13 @@ def test_it_trains_on_the_chosen_examples_that_are_not_held_out():
     assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == [3, 5, 7]
 
 
+def test_to_hold_out_every_example_is_refused():
+    run = lab.make_run(lab.make_task(N=40))
+    wanted = Wanted("k", "ce", 2, torch.arange(3), torch.arange(5))
+    with pytest.raises(ValueError, match="held_out holds all examples, so that none is trained on"):
+        hold_out(run, 0, wanted)
+
+
 @pytest.mark.parametrize("validation", [False, True])
 def test_without_chosen_held_out_examples_the_usual_ones_are(validation):
     task = lab.make_task(N=40)
@@ -88,6 +95,7 @@ def test_choices_change_the_name_of_the_result_and_defaults_do_not():
         ),
         ({"paced": True}, 'paced is for a loss of your own, but the loss is "ce"'),
         ({"examples": torch.arange(0)}, "examples holds no position"),
+        ({"examples": torch.ones(9, dtype=torch.bool)}, r"of a mask take mask.nonzero\(\)"),
         ({"held_out": torch.arange(0)}, "held_out holds no position"),
     ],
 )
