@@ -528,6 +528,8 @@ def run_stages(
 ) -> Sweep:
     """Train a sweep; of a tuned suite the tries first, then the runs with the chosen settings.
 
+    Tries that Optuna proposes come in several sweeps.
+
     Args:
         prepare_again: prepares the same suite, after its tries have been trained.
         train: trains one sweep.
@@ -540,9 +542,10 @@ def run_stages(
         failed = any(record.status == "failed" for record in sweep.failures())
         if not sweep.plan.tries or failed:
             return sweep
+        tried = {spec.key for spec in sweep.specs}
         sweep = prepare_again()
         # Tries are left that belong to other shards, and the settings cannot be chosen yet.
-        if sweep.plan.tries:
+        if sweep.plan.tries and tried.issuperset(spec.key for spec in sweep.specs):
             return sweep
 
 
