@@ -894,6 +894,7 @@ def merge(
     *,
     take: Literal["ours", "newer", "theirs"] = "ours",
     dry_run: bool = False,
+    small: bool = False,
 ) -> MergeReport:
     """Take a colleague's records into a folder, and say where the numbers of one run differ.
 
@@ -906,6 +907,8 @@ def merge(
         take: what to keep where both have a run with different numbers, or a suite with different
             rows. What is replaced is kept under another name.
         dry_run: only say what would be done.
+        small: of the runs that are taken, leave out weights, helper networks and all that
+            predictions.npz has for each image but the predicted class.
 
     Returns: the keys by what became of the runs (`added`, `same`, `replaced`, `kept`, `left_out`),
         likewise for suites, and `lines`, with one about each run and suite to look at.
@@ -918,7 +921,10 @@ def merge(
     arguments.check_path("other", other)
     arguments.check_choice("take", take, ("ours", "newer", "theirs"))
     arguments.check_flag("dry_run", dry_run)
-    return merging.merge(other, Store(out, _warn), take=merging.Take(take), dry_run=dry_run)
+    arguments.check_flag("small", small)
+    return merging.merge(
+        other, Store(out, _warn), take=merging.Take(take), dry_run=dry_run, small=small
+    )
 
 
 # ---- Warnings ------------------------------------------------------------------------------------
