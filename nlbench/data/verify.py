@@ -75,12 +75,13 @@ def _check_images(images: Images, info: Info, name: str) -> None:
         info,
         f"{name} must be an array, got {type(images).__name__}",
     )
-    allowed, why = np.dtype(np.uint8), ""
+    allowed: type[np.generic] = np.uint8
+    why = ""
     if info.vocabulary:
-        allowed, why = np.dtype(np.int64), ", since INFO has a vocabulary"
+        allowed, why = np.int64, ", since INFO has a vocabulary"
     elif not info.mean:
-        allowed, why = np.dtype(np.float32), ", since INFO has no mean"
-    wanted = f"{allowed} of shape (N, {', '.join(map(str, info.shape))}){why}"
+        allowed, why = np.float32, ", since INFO has no mean"
+    wanted = f"{np.dtype(allowed)} of shape (N, {', '.join(map(str, info.shape))}){why}"
     _require(
         images.dtype == allowed and images.shape[1:] == tuple(info.shape),
         info,
