@@ -1,8 +1,9 @@
 """Networks by name.
 
 They are the public functions of this folder's files, and `torchvision/NAME` and `timm/NAME`. A
-model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width). To add
-one, add a function. Importing this package does not import torch.
+model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width), or for
+texts `name(num_classes, text_shape)`, with text_shape (length, vocabulary). To add one, add a
+function. Importing this package does not import torch.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import functools
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nlbench.errors import SuiteError, did_you_mean
 
@@ -28,7 +29,12 @@ EXTERNAL = ("torchvision", "timm")
 
 def names() -> dict[str, str]:
     """List our own models, name -> first line of its docstring, without importing their files."""
-    return {name: line for name, (_, line) in _functions().items()}
+    return {name: found.line for name, found in _functions().items()}
+
+
+def text_models() -> tuple[str, ...]:
+    """Return the names of our models of texts, without importing their files."""
+    return tuple(name for name, found in _functions().items() if found.takes_texts)
 
 
 def check(name: str) -> None:
@@ -125,8 +131,10 @@ def build(
 ) -> nn.Module:
     """Build a network, (B, *in_shape) float -> (B, num_classes) logits.
 
+    Of texts it takes (B, length) int64, numbers of words in [0, vocabulary).
+
     Args:
-        in_shape: (channels, height, width) of one example.
+        in_shape: (channels, height, width) of one example, or (length, vocabulary) of a text.
         weights: "" draws them; "imagenet" takes those that torchvision or timm publish; otherwise a
             file with a state dict, which is read without executing any code in it. A classifier
             for another number of classes starts from new weights.
@@ -136,7 +144,13 @@ def build(
     """
     check_weights(name, weights)
     check(name)
-    if num_classes < 2 or len(in_shape) != 3 or min(in_shape) < 1:
+    takes_texts, is_text = name in text_models(), len(in_shape) == 2
+    if takes_texts != is_text:
+        message = "is for texts, and these examples are none. `nlbench list models` lists others"
+        if is_text:
+            message = f"takes no texts. There are, for texts: {', '.join(text_models())}"
+        raise SuiteError(f"model {name}: {message}")
+    if num_classes < 2 or len(in_shape) not in (2, 3) or min(in_shape) < 1:
         raise SuiteError(
             f"model {name}: needs at least 2 classes and examples of shape (channels, height, "
             f"width), got {num_classes} classes and shape {tuple(in_shape)}"
@@ -155,7 +169,7 @@ def build(
         elif args:
             raise ValueError(f"takes no model_args, got {', '.join(args)}")
         else:
-            stem, _ = _functions()[name]
+            stem = _functions()[name].stem
             builder = getattr(importlib.import_module(f"nlbench.models.{stem}"), name)
             model = builder(num_classes, in_shape)
         if weights not in ("", "imagenet"):
@@ -195,21 +209,30 @@ def model_file(name: str) -> Path | None:
     """Return the file that defines one of our own models; None for one of torchvision or timm."""
     check(name)
     found = _functions().get(name)
-    return Path(__file__).with_name(f"{found[0]}.py") if found else None
+    return Path(__file__).with_name(f"{found.stem}.py") if found else None
+
+
+class _Function(NamedTuple):
+    """A model: the stem of its file, the first line of its docstring, and what it takes."""
+
+    stem: str
+    line: str
+    takes_texts: bool
 
 
 @functools.cache
-def _functions() -> dict[str, tuple[str, str]]:
-    """Read model name -> (file stem, first docstring line) from the files of this folder."""
-    found: dict[str, tuple[str, str]] = {}
+def _functions() -> dict[str, _Function]:
+    """Read the models by name from the files of this folder."""
+    found: dict[str, _Function] = {}
     # Parsed and not imported, so that names are listed without torch.
     for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
                 continue
             if node.name in found:
-                first = f"{found[node.name][0]}.py"
+                first = f"{found[node.name].stem}.py"
                 raise SuiteError(f"two models are named {node.name!r}: {first} and {path.name}")
             line = (ast.get_docstring(node) or "").partition("\n")[0]
-            found[node.name] = path.stem, line
+            takes_texts = any(argument.arg == "text_shape" for argument in node.args.args)
+            found[node.name] = _Function(path.stem, line, takes_texts)
     return found

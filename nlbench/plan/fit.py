@@ -181,7 +181,9 @@ def _model_problems(
 
 
 def _shape_for_network(protocol: Protocol, info: Info) -> tuple[int, ...]:
-    """Return (C, H, W) of an example as a network sees it."""
+    """Return (C, H, W) of an example as a network sees it; (L, vocabulary) of a text."""
+    if info.vocabulary:
+        return info.shape[0], info.vocabulary
     if not info.shape:
         return 3, protocol.crop, protocol.crop
 

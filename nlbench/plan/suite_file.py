@@ -120,11 +120,14 @@ class Tuning(StrictModel):
         tries: per row.
         seed: of the tries' runs and of their draw from the grid.
         protocol: key -> the values to try.
+        sampler: "random" draws all tries in advance; "optuna" proposes half of them from the
+            accuracies of those before.
     """
 
     tries: int = Field(ge=2, le=1000)
     seed: int = Field(default=1000, ge=0, lt=2**63)
     protocol: dict[str, Annotated[list[object], Field(min_length=1)]] = Field(default_factory=dict)
+    sampler: Literal["random", "optuna"] = "random"
 
 
 class MethodEntry(BaseModel):

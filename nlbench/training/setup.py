@@ -210,7 +210,7 @@ def make_state(
         passes=passes,
     )
     state.clip_norm = protocol.clip_norm
-    # Of float features there is no strong view, and so no version.
+    # Of float features and texts there is no strong view, and so no version.
     state.gives_strong = bool(spec.strong_views) or not data.info.mean
     factory = optimiser_of(protocol, networks)
     for i, network in enumerate(networks):
@@ -232,7 +232,7 @@ def make_network(
     that they are the same for every device.
 
     Args:
-        shape: (C, H, W) of an image.
+        shape: (C, H, W) of an image, or (L, vocabulary) of a text.
         passes: counts the images that the network sees.
     """
     protocol = spec.protocol

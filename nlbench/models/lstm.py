@@ -1,0 +1,54 @@
+"""A recurrent network for texts."""
+
+import torch
+from torch import Tensor, nn
+
+# The number of the padding, which stands after a text's words.
+PADDING = 0
+# The widths of the word vectors and of the LSTM, and the dropout of the word vectors: our choice.
+WIDTH, DROPOUT = 128, 0.2
+
+
+def lstm(num_classes: int, text_shape: tuple[int, ...]) -> nn.Module:
+    """Word vectors of 128 numbers, an LSTM of 128 and a linear layer, for texts: 0.8M parameters.
+
+    Our own. The last state of a text is that after its last word, so that padding has no effect.
+    """
+    _, vocabulary = text_shape
+    return TextLSTM(vocabulary, WIDTH, WIDTH, DROPOUT, nn.Linear(WIDTH, num_classes))
+
+
+class TextLSTM(nn.Module):
+    """An LSTM over word vectors, and a head on its state after the last word of each text.
+
+    Args:
+        vocabulary: the number of words, of which number 0 is padding.
+        embedding: width of the word vectors.
+        hidden: width of the LSTM.
+        dropout: the probability with which a position of all word vectors of a text is left out.
+        head: state (B, hidden) -> logits.
+    """
+
+    def __init__(
+        self, vocabulary: int, embedding: int, hidden: int, dropout: float, head: nn.Module
+    ):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, embedding, padding_idx=PADDING)
+        self.dropout = nn.Dropout1d(dropout)
+        self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
+        self.head = head
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the logits (B, C) of texts (B, L) int64, whose padding stands at the end."""
+        if tokens.is_floating_point():
+            raise TypeError(
+                f"a text is int64 numbers of words, got {tokens.dtype}: a method that mixes inputs "
+                "sets mixes_inputs = True, and cannot train on texts"
+            )
+        vectors = self.embedding(tokens)
+        states, _ = self.lstm(self.dropout(vectors.mT).mT)
+
+        # The states before the padding do not depend on it. Unlike packed sequences, this never
+        # waits for the device. A text without words has the state after its first padding.
+        last = (tokens != PADDING).sum(1).clamp(min=1) - 1
+        return self.head(states[torch.arange(len(tokens), device=tokens.device), last])
