@@ -15,7 +15,7 @@ from nlbench.plan.schedules import SCHEDULE_KINDS, FrozenModel, Schedule
 FIXED_KEYS = ("name", "version")
 
 # Keys that came after runs had been made without them.
-_LATER = ("clip_norm",)
+_LATER = ("clip_norm", "memory")
 
 # Keys that place a schedule in a training, or choose another one. A schedule with one of them in
 # the overrides is meant for the number of epochs there.
@@ -74,6 +74,8 @@ class Protocol(FrozenModel):
         stratify: the labels whose proportions the split and the subset keep.
         precision: "auto" is bfloat16 on hardware that has it, else float32. A run's protocol never
             has "auto", but the precision of the run.
+        memory: the dtype of the soft labels that methods keep of each example, (N, C). A method
+            that cannot keep them in bfloat16 or float16 is refused.
         compile: whether full batches of a training go through torch.compile. The results are the
             same up to rounding.
         threads: CPU threads of a run. They are part of the key, because they change the order in
@@ -103,6 +105,7 @@ class Protocol(FrozenModel):
     subset: int = Field(default=0, ge=0)
     stratify: Literal["clean", "given"] = "given"
     precision: Literal["float32", "bfloat16", "auto"]
+    memory: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     threads: int = Field(ge=1, le=1024)
 
