@@ -26,6 +26,7 @@ _LATER: dict[str, object] = {
     "model_args": {},
     "mean": [],
     "std": [],
+    "memory": "float32",
 }
 
 # What belongs to SGD alone.
@@ -104,6 +105,8 @@ class Protocol(FrozenModel):
         stratify: the labels whose proportions the split and the subset keep.
         precision: "auto" is bfloat16 on hardware that has it, else float32. A run's protocol never
             has "auto", but the precision of the run.
+        memory: the dtype of the soft labels that methods keep of each example, (N, C). A method
+            that cannot keep them in bfloat16 or float16 is refused.
         compile: whether full batches of a training go through torch.compile. The results are the
             same up to rounding.
         threads: CPU threads of a run. They are part of the key, because they change the order in
@@ -139,6 +142,7 @@ class Protocol(FrozenModel):
     subset: int = Field(default=0, ge=0)
     stratify: Literal["clean", "given"] = "given"
     precision: Literal["float32", "bfloat16", "auto"]
+    memory: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     threads: int = Field(ge=1, le=1024)
 
