@@ -44,12 +44,20 @@ class FolderOptions:
             "val"; else "".
         label_column, clean_column: the columns of the given and of the true labels in a list or
             parquet file; "" where their names tell.
+        text: the column of the texts; "" where the names tell.
+        split: the column of texts that says which part a row belongs to; "" for none.
+        vocabulary, length: of texts, how many different words have a number, and how many words of
+            a text are kept; 0 for the dataset's own.
     """
 
     test_share: float = 0.0
     clean_val: str = ""
     label_column: str = ""
     clean_column: str = ""
+    text: str = ""
+    split: str = ""
+    vocabulary: int = 0
+    length: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Places:
     Attributes:
         data_dir: the folder to read. For a dataset that a suite locates, the folder it names.
         cache_dir: the folder for decoded copies. It need not exist.
-        test_share, clean_val, label_column, clean_column: see `FolderOptions`.
+        test_share and the others: see `FolderOptions`.
     """
 
     data_dir: Path
@@ -68,6 +76,10 @@ class Places:
     clean_val: str = ""
     label_column: str = ""
     clean_column: str = ""
+    text: str = ""
+    split: str = ""
+    vocabulary: int = 0
+    length: int = 0
 
     @classmethod
     def of_user(cls, option: str | Path | None = None) -> Places:

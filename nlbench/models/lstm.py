@@ -1,4 +1,4 @@
-"""A recurrent network for texts."""
+"""Recurrent networks for texts."""
 
 import torch
 from torch import Tensor, nn
@@ -7,6 +7,8 @@ from torch import Tensor, nn
 PADDING = 0
 # The widths of the word vectors and of the LSTM, and the dropout of the word vectors: our choice.
 WIDTH, DROPOUT = 128, 0.2
+# giorgiop/loss-correction, models.py: also the width of the layer after the LSTM.
+IMDB_WIDTH, IMDB_DROPOUT, IMDB_HEAD_DROPOUT, IMDB_UNIFORM = 512, 0.8, 0.5, 0.05
 
 
 def lstm(num_classes: int, text_shape: tuple[int, ...]) -> nn.Module:
@@ -16,6 +18,35 @@ def lstm(num_classes: int, text_shape: tuple[int, ...]) -> nn.Module:
     """
     _, vocabulary = text_shape
     return TextLSTM(vocabulary, WIDTH, WIDTH, DROPOUT, nn.Linear(WIDTH, num_classes))
+
+
+def imdb_lstm(num_classes: int, text_shape: tuple[int, ...]) -> nn.Module:
+    """The LSTM of 512 of the Forward paper for IMDB, with a dense 512: 4.9M parameters.
+
+    As in the authors' code (Patrini et al., CVPR 2017; giorgiop/loss-correction, LSTMModel), which
+    is for Keras. There padding stands in front of a text and is read like a word, the gates have a
+    hard sigmoid, and He's normal is truncated.
+    """
+    _, vocabulary = text_shape
+    width = IMDB_WIDTH
+    dense, last = nn.Linear(width, width), nn.Linear(width, num_classes)
+    head = nn.Sequential(dense, nn.Dropout(IMDB_HEAD_DROPOUT), nn.ReLU(), last)
+    network = TextLSTM(vocabulary, width, width, IMDB_DROPOUT, head)
+
+    for layer in (dense, last):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+    lstm = network.lstm
+    for weight in (network.embedding.weight, lstm.weight_ih_l0):
+        nn.init.uniform_(weight, -IMDB_UNIFORM, IMDB_UNIFORM)
+    nn.init.orthogonal_(lstm.weight_hh_l0)
+    for bias in (lstm.bias_ih_l0, lstm.bias_hh_l0):
+        nn.init.zeros_(bias)
+    with torch.no_grad():
+        network.embedding.weight[PADDING] = 0
+        # Keras begins with an open forget gate, the second of torch's four.
+        lstm.bias_ih_l0[width : 2 * width] = 1
+    return network
 
 
 class TextLSTM(nn.Module):

@@ -85,6 +85,8 @@ def _info(
         message = f"two folders are called {Path(entry.path).name}: rename one of them"
     elif other:
         key, message = other
+    elif unused := _unused_key(entry):
+        key, message = unused
     else:
         try:
             return catalogue.info(entry.name, folder, places, entry.folder_options)
@@ -100,9 +102,24 @@ def _check_takes_no_parts(
     """Report keys that are for a folder of one's own, in the entry of another dataset."""
     if entry.test_share:
         problems.add([*where, "test_share"], f"{entry.name} has a test part; leave it out")
-    for key in ("clean_val", "label_column", "clean_column"):
+    for key in ("clean_val", "label_column", "clean_column", "label", "clean_label"):
         if getattr(entry, key):
             problems.add([*where, key], "only a folder of your own takes it; leave it out")
+    if unused := _unused_key(entry):
+        problems.add([*where, unused[0]], unused[1])
+
+
+def _unused_key(entry: DatasetEntry) -> tuple[str, str] | None:
+    """Return a key of the entry that its dataset does not read, and a message."""
+    for one, other in (("label", "label_column"), ("clean_label", "clean_column")):
+        if getattr(entry, one) and getattr(entry, other):
+            return one, f"is the same as {other}; leave one out"
+    if entry.name == "text":
+        return ("clean_val", "only a folder of images takes it") if entry.clean_val else None
+    for key in ("text", "split", "vocabulary", "length"):
+        if getattr(entry, key):
+            return key, "only the dataset text takes it; leave it out"
+    return None
 
 
 def _first_other(above: FolderOptions, here: FolderOptions) -> tuple[str, str] | None:

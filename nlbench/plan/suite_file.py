@@ -53,6 +53,8 @@ class DatasetEntry(StrictModel):
         test_share: of a folder without a test part, the share of its images to test on.
         label_column, clean_column: the columns of the given and of the true labels in a folder's
             lists or parquet files, where their names do not tell.
+        label, clean_label: the same, in short.
+        text, split, vocabulary, length: of texts; see `FolderOptions`.
     """
 
     name: str
@@ -65,6 +67,13 @@ class DatasetEntry(StrictModel):
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_column: str = ""
     clean_column: str = ""
+    label: str = ""
+    clean_label: str = ""
+    text: str = ""
+    split: str = ""
+    # Two numbers are for padding and for unknown words.
+    vocabulary: int = Field(default=0, ge=3, le=1_000_000)
+    length: int = Field(default=0, ge=1, le=100_000)
 
     @field_validator("labels", "noise", mode="before")
     @classmethod
@@ -90,8 +99,12 @@ class DatasetEntry(StrictModel):
         return FolderOptions(
             test_share=self.test_share,
             clean_val=self.clean_val,
-            label_column=self.label_column,
-            clean_column=self.clean_column,
+            label_column=self.label_column or self.label,
+            clean_column=self.clean_column or self.clean_label,
+            text=self.text,
+            split=self.split,
+            vocabulary=self.vocabulary,
+            length=self.length,
         )
 
     def label_sets(self, info: Info) -> list[str]:
