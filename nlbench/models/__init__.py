@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -121,7 +122,12 @@ def cached_weights(name: str, weights: str) -> Path | None:
 
 
 def build(
-    name: str, num_classes: int, in_shape: tuple[int, ...], *, weights: str = ""
+    name: str,
+    num_classes: int,
+    in_shape: tuple[int, ...],
+    *,
+    weights: str = "",
+    args: Mapping[str, object] | None = None,
 ) -> nn.Module:
     """Build a network, (B, *in_shape) float -> (B, num_classes) logits.
 
@@ -132,8 +138,9 @@ def build(
         weights: "" draws them; "imagenet" takes those that torchvision or timm publish; otherwise a
             file with a state dict, which is read without executing any code in it. A classifier
             for another number of classes starts from new weights.
-    Raises: SuiteError for an unknown name, and where the model cannot take such examples, classes
-        or weights.
+        args: further arguments of a model of torchvision or timm, for example img_size.
+    Raises: SuiteError for an unknown name, and where the model cannot take such examples, classes,
+        weights or arguments.
     """
     check_weights(name, weights)
     check(name)
@@ -156,7 +163,11 @@ def build(
             from nlbench.models import _external
 
             published = weights == "imagenet"
-            model = _external.build(package, inner, num_classes, in_shape, published=published)
+            model = _external.build(
+                package, inner, num_classes, in_shape, published=published, args=args or {}
+            )
+        elif args:
+            raise ValueError(f"takes no model_args, got {', '.join(args)}")
         else:
             stem = _functions()[name].stem
             builder = getattr(importlib.import_module(f"nlbench.models.{stem}"), name)
@@ -168,6 +179,30 @@ def build(
     except ValueError as error:
         raise SuiteError(f"model {name}: {error}") from error
     return model
+
+
+def distances(model: nn.Module) -> dict[str, int]:
+    """Return how far each weight of a model of timm is from its classifier, in layers, by name.
+
+    Raises: SuiteError for a model that does not say in which order its layers come.
+    """
+    if not hasattr(model, "group_matcher"):
+        raise SuiteError(
+            "a model of this kind does not say in which order its layers come; most models of timm "
+            "do. Leave layer_decay at 1"
+        )
+    from nlbench.models import _external
+
+    return _external.distances(model)
+
+
+def undecayed(model: nn.Module) -> set[str]:
+    """Return the names of the weights that a model of timm asks not to decay; none of another."""
+    if not hasattr(model, "no_weight_decay"):
+        return set()
+    from nlbench.models import _external
+
+    return _external.undecayed(model)
 
 
 def model_file(name: str) -> Path | None:

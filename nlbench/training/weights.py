@@ -52,6 +52,7 @@ def save_weights(
         "key": spec.key,
         "code": code,
         "model": protocol.model,
+        "model_args": protocol.model_args,
         "num_classes": info.num_classes,
         "class_names": list(info.class_names),
         "in_shape": list(state.images.shape),
@@ -178,8 +179,12 @@ def load_trained(store: Store, key: str) -> Trained:
 def _rebuilt(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
     # Building draws weights, and the caller's random numbers must stay as they are.
     with torch.random.fork_rng(devices=[]):
+        # Weights that were saved before a model could have arguments have no such value.
         model = models.build(
-            content["model"], content["num_classes"], tuple(content["in_shape"]), weights=""
+            content["model"],
+            content["num_classes"],
+            tuple(content["in_shape"]),
+            args=content.get("model_args", {}),
         )
     model.load_state_dict(weights)
     return model.eval()
