@@ -21,7 +21,7 @@ def lstm(num_classes: int, text_shape: tuple[int, ...]) -> nn.Module:
 
 
 def imdb_lstm(num_classes: int, text_shape: tuple[int, ...]) -> nn.Module:
-    """The LSTM of 512 of the Forward paper for IMDB, with a dense 512: 4.9M parameters.
+    """Word vectors, an LSTM and a dense layer of 512 each, of the Forward paper: 4.9M parameters.
 
     As in the authors' code (Patrini et al., CVPR 2017; giorgiop/loss-correction, LSTMModel), which
     is for Keras. There padding stands in front of a text and is read like a word, the gates have a
