@@ -79,6 +79,11 @@ class Info:
     class_names: tuple[str, ...] = ()
 
 
+def is_vector(info: Info) -> bool:
+    """Return whether an example is a vector of features, and so no image that has views."""
+    return not info.mean and tuple(info.shape[1:]) == (1, 1)
+
+
 # ---- A dataset that was read ---------------------------------------------------------------------
 
 

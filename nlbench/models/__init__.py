@@ -2,7 +2,8 @@
 
 They are the public functions of this folder's files, and `torchvision/NAME` and `timm/NAME`. A
 model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width). To add
-one, add a function. Importing this package does not import torch.
+one, add a function. Arguments after a `*` are options, which a protocol gives behind the name:
+`mlp-width=512-depth=3`. Importing this package does not import torch.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.errors import SuiteError, did_you_mean, unknown_key
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +30,7 @@ EXTERNAL = ("torchvision", "timm")
 
 def names() -> dict[str, str]:
     """List our own models, name -> first line of its docstring, without importing their files."""
-    return {name: line for name, (_, line) in _functions().items()}
+    return {name: model.line for name, model in _functions().items()}
 
 
 def check(name: str) -> None:
@@ -43,13 +46,7 @@ def check(name: str) -> None:
         _external.check(package, inner)
         return
 
-    known = _functions()
-    if name not in known:
-        others = ", ".join(f"{prefix}/NAME" for prefix in EXTERNAL)
-        hint = did_you_mean(name, known)
-        raise SuiteError(
-            f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{hint}"
-        )
+    _own(name)
 
 
 def is_repeatable(name: str) -> bool:
@@ -144,9 +141,9 @@ def build(
             published = weights == "imagenet"
             model = _external.build(package, inner, num_classes, in_shape, published=published)
         else:
-            stem, _ = _functions()[name]
-            builder = getattr(importlib.import_module(f"nlbench.models.{stem}"), name)
-            model = builder(num_classes, in_shape)
+            found, options = _own(name)
+            builder = getattr(importlib.import_module(f"nlbench.models.{found.stem}"), found.name)
+            model = builder(num_classes, in_shape, **options)
         if weights not in ("", "imagenet"):
             from nlbench.models import _weights
 
@@ -159,22 +156,89 @@ def build(
 def model_file(name: str) -> Path | None:
     """Return the file that defines one of our own models; None for one of torchvision or timm."""
     check(name)
-    found = _functions().get(name)
-    return Path(__file__).with_name(f"{found[0]}.py") if found else None
+    return None if "/" in name else Path(__file__).with_name(f"{_own(name)[0].stem}.py")
+
+
+# ---- Our own models ------------------------------------------------------------------------------
+
+
+# What an option may be: the type of its default says which.
+Option = bool | int | float
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A function of this folder's files.
+
+    Attributes:
+        stem: of the file.
+        line: the first line of its docstring.
+        options: its keyword-only arguments with their defaults.
+    """
+
+    name: str
+    stem: str
+    line: str
+    options: dict[str, Option]
+
+
+def _own(name: str) -> tuple[_Model, dict[str, Option]]:
+    """Return one of our own models, and the options that its name gives.
+
+    Raises: SuiteError for an unknown model or option, and for a value of another type.
+    """
+    # Before each option, but not in a number such as 1e-3.
+    base, *settings = re.split(r"-(?=[A-Za-z_]\w*=)", name)
+    known = _functions()
+    if base not in known:
+        others = ", ".join(f"{prefix}/NAME" for prefix in EXTERNAL)
+        hint = did_you_mean(base, known)
+        raise SuiteError(
+            f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{hint}"
+        )
+
+    model = known[base]
+    options: dict[str, Option] = {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        if key not in model.options:
+            takes = {option: f"{option} ({value})" for option, value in model.options.items()}
+            raise SuiteError(f"model {name}: {key}: {unknown_key(key, takes)}")
+        if key in options:
+            raise SuiteError(f"model {name}: {key} is given twice")
+        options[key] = _option(name, key, text, model.options[key])
+    return model, options
+
+
+def _option(name: str, key: str, text: str, default: Option) -> Option:
+    """Return the value of an option. Raises SuiteError where it is not of the default's type."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        return int(text) if isinstance(default, int) else float(text)
+    except (KeyError, ValueError):
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise SuiteError(
+            f"model {name}: {key} must be {kinds[type(default)]}, got {text!r}"
+        ) from None
 
 
 @functools.cache
-def _functions() -> dict[str, tuple[str, str]]:
-    """Read model name -> (file stem, first docstring line) from the files of this folder."""
-    found: dict[str, tuple[str, str]] = {}
+def _functions() -> dict[str, _Model]:
+    """Read the models from the files of this folder, by name."""
+    found: dict[str, _Model] = {}
     # Parsed and not imported, so that names are listed without torch.
     for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
                 continue
             if node.name in found:
-                first = f"{found[node.name][0]}.py"
+                first = f"{found[node.name].stem}.py"
                 raise SuiteError(f"two models are named {node.name!r}: {first} and {path.name}")
             line = (ast.get_docstring(node) or "").partition("\n")[0]
-            found[node.name] = path.stem, line
+            options: dict[str, Option] = {}
+            for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+                if default is not None:
+                    options[argument.arg] = ast.literal_eval(default)
+            found[node.name] = _Model(node.name, path.stem, line, options)
     return found
