@@ -222,6 +222,44 @@ PRESETS: dict[str, Preset] = {
             "threads": 1,
         },
     ),
+    # Our own, for frozen features of some 10,000 images or more, with some hundred numbers each.
+    "features": Preset(
+        "frozen features of a pretrained network: two hidden layers of 256, 20 epochs",
+        _ANY_CPU,
+        {
+            "version": 1,
+            "model": "mlp",
+            "epochs": 20,
+            "batch_size": 256,
+            "lr": 0.05,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "schedule": _ONE_CYCLE,
+            "augment": "none",
+            "precision": "float32",
+            "threads": 1,
+        },
+    ),
+    # Our own, for tables of some hundred to 100,000 rows. What cross entropy memorises with it is
+    # in docs/protocols.md.
+    "tabular": Preset(
+        "a table of your own: two hidden layers of 256, 200 epochs: seconds a run for some hundred "
+        "rows",
+        _ANY_CPU,
+        {
+            "version": 1,
+            "model": "mlp",
+            "epochs": 200,
+            "batch_size": 32,
+            "lr": 0.02,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "schedule": _ONE_CYCLE,
+            "augment": "none",
+            "precision": "float32",
+            "threads": 1,
+        },
+    ),
     # shengliu66/ELR: 120 epochs on CIFAR-10, 150 on CIFAR-100.
     "cifar": Preset(
         "ELR's split and schedule: ResNet-34, 45,000 / 5,000, x0.01 twice",

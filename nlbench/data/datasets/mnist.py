@@ -79,7 +79,7 @@ def find(data_dir: Path) -> Found:
 
 def _idx_files(folder: Path) -> dict[str, Path]:
     """Return those of the four files that are in a folder, by name."""
-    found = {}
+    found: dict[str, Path] = {}
     for name in _MD5:
         # Some unpacking programs write a dot for the second hyphen.
         for form in (name, f"{name}.gz", name.replace("-idx", ".idx")):
@@ -115,7 +115,8 @@ def load(places: Places, seed: int) -> Dataset:
 
 
 def _decode(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], Facts]:
-    warnings, checksums = [], {}
+    warnings: list[str] = []
+    checksums: dict[str, str] = {}
     if paths[0].suffix == ".parquet":
         parts = _of_parquet(paths)
     else:

@@ -217,12 +217,13 @@ def _files(path: Path) -> list[Path]:
 def _parts(places: Places) -> tuple[dict[str, _Part], list[str]]:
     """Return the parts train and test, and what is to be said about them."""
     path = places.data_dir
-    parts, notes = {}, []
+    parts: dict[str, _Part] = {}
+    notes: list[str] = []
     for name, file in zip(_PARTS, _files(path), strict=False):
         rows = read_rows(file)
         parts[name] = _part(rows, places, must=name == "train")
     if path.is_dir():
-        for key, value in {"test_share": places.test_share, "split": places.split}.items():
+        for key, value in {"test_share": places.test_share, "split": places.table.split}.items():
             if value:
                 raise DataError(f"{path}: has a test part; leave `{key}` out")
         for name, part in parts.items():
@@ -230,10 +231,10 @@ def _parts(places: Places) -> tuple[dict[str, _Part], list[str]]:
         return parts, notes
 
     whole = parts["train"]
-    if places.split and places.test_share:
+    if places.table.split and places.test_share:
         raise DataError(f"{path}: `split` and `test_share` both choose the test texts; keep one")
-    if places.split:
-        return _by_column(whole, places.split)
+    if places.table.split:
+        return _by_column(whole, places.table.split)
     if not places.test_share:
         raise DataMissing(f"{path}: has no test part; {_TEST_FIX}")
     _require_one_part(whole.rows, places, "train")
@@ -338,7 +339,7 @@ def _text_column(rows: Rows, places: Places) -> str:
 
 def _label_columns(rows: Rows, text: str, places: Places, must: bool) -> dict[str, str]:
     """Return the columns of the labels by label set, "given" before "clean"."""
-    names = [name for name in rows.names if name not in (text, places.split)]
+    names = [name for name in rows.names if name not in (text, places.table.split)]
     given, clean = places.label_column, places.clean_column
     for key, name in (("label", given), ("clean_label", clean)):
         if name and must:
