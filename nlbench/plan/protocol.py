@@ -68,10 +68,10 @@ class Protocol(FrozenModel):
     Attributes:
         model_args: further arguments of a model of torchvision or timm, for example img_size.
         batch_size: the last, shorter batch of an epoch is kept.
-        optimiser: "sgd", or "adamw", which has betas of 0.9 and 0.999, decays weights apart from
-            the gradient, and decays neither biases nor the weights of normalisation; see
+        optimiser: "sgd", "adagrad", or "adamw", which has betas of 0.9 and 0.999, decays weights
+            apart from the gradient, and decays neither biases nor the weights of normalisation; see
             `training.optimisers`.
-        momentum, nesterov: of SGD. With AdamW they must be 0 and false.
+        momentum, nesterov: of SGD. With the others they must be 0 and false.
         layer_decay: the learning rate of a layer is lr x layer_decay ^ (its distance from the
             classifier). 1 gives all layers the same. For models of timm alone, which say in which
             order their layers come.
@@ -120,7 +120,7 @@ class Protocol(FrozenModel):
     epochs: int = Field(ge=1, le=1_000_000)
     # Batch norm refuses a batch of one example.
     batch_size: int = Field(ge=2, le=1_000_000)
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "adamw", "adagrad"] = "sgd"
     lr: float = Field(gt=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     momentum: float = Field(ge=0, lt=1)
@@ -149,8 +149,11 @@ class Protocol(FrozenModel):
     @field_validator("momentum")
     @classmethod
     def _is_of_sgd(cls, value: float, info: ValidationInfo) -> float:
-        if value and info.data.get("optimiser") == "adamw":
+        optimiser = info.data.get("optimiser")
+        if value and optimiser == "adamw":
             raise ValueError("must be 0 for adamw, which has betas of 0.9 and 0.999 in its place")
+        if value and optimiser == "adagrad":
+            raise ValueError("must be 0 for adagrad, which has none")
         return value
 
     @field_validator("nesterov")
