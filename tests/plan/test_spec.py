@@ -83,7 +83,8 @@ OTHER_VALUES = {
     "nesterov": True, "weight_decay": 0.1, "clip_norm": 1.0, "schedule": Constant(kind="constant"),
     "augment": "flip", "strong": "randaugment-5", "resize": 40, "crop": 32, "mean": [0.5],
     "std": [0.25], "weights": "imagenet", "batches_per_epoch": 3, "val_fraction": 0.1, "subset": 50,
-    "stratify": "clean", "precision": "bfloat16", "compile": True, "threads": 2, "memory": "bfloat16",
+    "stratify": "clean", "precision": "bfloat16", "compile": True, "threads": 2,
+    "memory": "bfloat16",
 }  # fmt: skip
 
 
