@@ -1,5 +1,7 @@
 """Recurrent networks for texts."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 
