@@ -83,19 +83,34 @@ class _Dtype:
     __slots__ = ("dtype",)
 
     def __init__(self, code: str | bytes, align: bool = False, copy: bool = True):
-        self.dtype = _number_type(_text(code))
+        # A mapping that numpy.save wrote is an array of a single object.
+        self.dtype = np.dtype(object) if _text(code) == "O8" else _number_type(_text(code))
 
     def __setstate__(self, state: tuple[object, str | bytes, *tuple[object, ...]]) -> None:
-        self.dtype = _number_type(_text(state[1]) + self.dtype.str[1:])
+        if self.dtype.kind != "O":
+            self.dtype = _number_type(_text(state[1]) + self.dtype.str[1:])
 
 
 class _Array:
-    """Stand in for numpy.ndarray: empty at first, its content arrives as its state."""
+    """Stand in for numpy.ndarray: empty at first, its content arrives as its state.
+
+    Of an array of objects the only object is kept, in place of the array.
+    """
 
     __slots__ = ("array",)
+    array: Any
 
-    def __setstate__(self, state: tuple[object, tuple[int, ...], _Dtype, bool, bytes]) -> None:
+    def __setstate__(
+        self, state: tuple[object, tuple[int, ...], _Dtype, bool, bytes | list[object]]
+    ) -> None:
         _, shape, dtype, fortran, content = state
+        if isinstance(content, list):
+            if shape != () or dtype.dtype.kind != "O" or len(content) != 1:
+                raise pickle.UnpicklingError("an array of several objects")
+            if isinstance(content[0], _Array):
+                raise pickle.UnpicklingError("an array of arrays")
+            self.array = content[0]
+            return
         self.array = _array(content, dtype, shape, "F" if fortran else "C")
 
 
@@ -114,8 +129,8 @@ def _array(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "
 
     Nothing is copied, because a pickle of a megabyte may ask for the same array a million times.
     """
-    if not _is_shape(shape):
-        raise pickle.UnpicklingError(f"impossible array shape {shape!r}")
+    if not _is_shape(shape) or dtype.dtype.kind == "O":
+        raise pickle.UnpicklingError(f"impossible array of shape {shape!r}")
 
     # Python's integers do not overflow, so that no shape can claim memory beyond the content.
     if math.prod(shape) * dtype.dtype.itemsize != len(content):
