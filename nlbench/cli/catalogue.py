@@ -353,6 +353,7 @@ def noise_export(
     clean = data.clean_labels
     if clean is None:
         raise RuntimeError(f"{dataset} has a label set `clean`, and no clean labels")
+    resolve.require_fit(resolved, Examples.of(data))
     images = data.train_images
     # `resolve` has refused the kinds that need pixels for datasets of image files.
     pixels = None if isinstance(images, ImageFiles) else images

@@ -244,7 +244,7 @@ def _file(
     check_labels(labels, len(clean), C, path, examples.info.num_test)
     if not unrelated:
         found.require_same_truth(clean, path)
-        require_related(clean, labels, C, path)
+        require_related(clean[: len(found.labels)], found.labels, C, path)
     return labels
 
 

@@ -257,7 +257,7 @@ def _check_file(resolved: Resolved, examples: Examples) -> dict[str, float | str
     check_labels(labels, info.num_train, info.num_classes, path, info.num_test)
     if clean is not None and not unrelated:
         found.require_same_truth(clean, path)
-        require_related(clean, labels, info.num_classes, path)
+        require_related(clean[: len(found.labels)], found.labels, info.num_classes, path)
     order = "row" if found.order is None else repr(found.order)
     return {"read": f"{found.column} by {order}"} if found.moved else {}
 

@@ -108,7 +108,7 @@ def _from_table(table: TextTable, key: str, examples: Examples) -> np.ndarray:
 def _class_columns(table: TextTable, key: str, info: Info) -> list[str]:
     """Return the column of each class, in the order of the classes."""
     names = chosen(key, table.names, table.path) if key else list(table.names)
-    if set(info.class_names) <= set(names):
+    if info.class_names and set(info.class_names) <= set(names):
         return list(info.class_names)
 
     # Numbers at the end of the names, as in prob_0 to prob_9.
@@ -122,9 +122,8 @@ def _class_columns(table: TextTable, key: str, info: Info) -> list[str]:
         return [names[0] for names in found]
     raise DataError(
         f"{table.path}:1: must have a column for each of the {info.num_classes} classes, called as "
-        f"the classes are ({', '.join(info.class_names[:3])}, ...) or with their numbers from 0 at "
-        f"the end (prob_0, prob_1, ...); it has {', '.join(table.names[:20])}. `key` chooses some, "
-        f"as in key: 'prob_*'"
+        f"the classes of the dataset are, or with their numbers from 0 at the end (prob_0, prob_1, "
+        f"...); it has {', '.join(table.names[:20])}. `key` chooses some, as in key: 'prob_*'"
     )
 
 
