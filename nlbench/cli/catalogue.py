@@ -317,6 +317,7 @@ def noise_export(
     from nlbench.data import catalogue
     from nlbench.data.base import ImageFiles
     from nlbench.data.noise import label_files, measure, resolve
+    from nlbench.data.noise.examples import Examples
     from nlbench.data.places import Places
     from nlbench.errors import look_up
 
