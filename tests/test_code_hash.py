@@ -9,6 +9,7 @@ import pytest
 
 from nlbench import code_hash, registry
 from nlbench.data import catalogue
+from nlbench.data.noise.kinds import KINDS
 
 PACKAGE = Path(code_hash.__file__).parent
 METHODS = registry.method_files()
@@ -125,14 +126,14 @@ def test_every_python_hashes_an_f_string_alike(tmp_path):
 # ---- Which files count ------------------------------------------------------------------------
 
 
-def files_of(method, model="digits_cnn", dataset="digits"):
+def files_of(method, model="digits_cnn", dataset="digits", noise=""):
     """Return the files that the hash of a run covers, relative to the package.
 
     The method's file may lie outside of it, and is left out.
     """
     own = METHODS[method].path
     found = set()
-    for path in code_hash.hashed_files(own, model, dataset):
+    for path in code_hash.hashed_files(own, model, dataset, noise):
         if path != own:
             found.add(str(path.relative_to(PACKAGE)))
     return found
@@ -207,6 +208,31 @@ def test_a_run_has_its_own_model_and_its_own_drawn_dataset():
         expected = catalogue.dataset(name).INFO.redrawn
         assert (f"data/datasets/{name}.py" in files_of("ce", dataset=name)) == expected
     assert "data/datasets/folder.py" not in files_of("ce", dataset="folder:birds")
+
+
+def test_a_kind_of_noise_with_its_own_file_counts_for_the_runs_that_draw_it():
+    folder = PACKAGE / "data" / "noise" / "more"
+    own = {f"data/noise/more/{path.name}" for path in folder.glob("[!_]*.py")}
+    shared = {f"data/noise/more/{path.name}" for path in folder.glob("_[!_]*.py")}
+    assert {"data/noise/more/soft_labels.py", "data/noise/more/vote.py"} <= own
+    assert not (own | shared) & files_of("ce")
+
+    for kind in KINDS:
+        file = f"data/noise/more/{kind.replace('-', '_')}.py"
+        expected = {file, *shared} if file in own else set()
+        assert (own | shared) & files_of("ce", noise=kind) == expected
+        # It registers the kind that it is called after.
+        module = KINDS[kind].draw.__module__.replace(".", "/").removeprefix("nlbench/") + ".py"
+        assert module == (file if file in own else "data/noise/kinds.py")
+    assert len(own) == sum(f"data/noise/more/{k.replace('-', '_')}.py" in own for k in KINDS)
+
+
+def test_a_kind_of_noise_in_kinds_keeps_the_hash():
+    path = METHODS["ce"].path
+    plain = code_hash.code_hash(path, "digits_cnn", "digits")
+    for kind in ("symmetric", "file", "no such kind", "_rows"):
+        assert code_hash.code_hash(path, "digits_cnn", "digits", kind) == plain
+    assert code_hash.code_hash(path, "digits_cnn", "digits", "soft-labels") != plain
 
 
 # Files that training imports, but whose code cannot change a number, and the reason.
@@ -297,6 +323,7 @@ def imports(file):
 
 
 def test_every_file_of_the_numeric_folders_counts():
+    # The kinds in `more/` count where they are drawn.
     for folder in ("training", "data/noise"):
         for path in (PACKAGE / folder).glob("*.py"):
             assert str(path.relative_to(PACKAGE)) in files_of("ce")

@@ -317,6 +317,7 @@ def noise_export(
     from nlbench.data import catalogue
     from nlbench.data.base import ImageFiles
     from nlbench.data.noise import label_files, measure, resolve
+    from nlbench.data.noise.examples import Examples
     from nlbench.data.places import Places
     from nlbench.errors import look_up
 
@@ -353,6 +354,7 @@ def noise_export(
     clean = data.clean_labels
     if clean is None:
         raise RuntimeError(f"{dataset} has a label set `clean`, and no clean labels")
+    resolve.require_fit(resolved, Examples.of(data))
     images = data.train_images
     # `resolve` has refused the kinds that need pixels for datasets of image files.
     pixels = None if isinstance(images, ImageFiles) else images

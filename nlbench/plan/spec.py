@@ -59,7 +59,7 @@ class Condition:
         labels: the dataset's label set; "clean" when noise is drawn.
         noise: every parameter of the noise, without the path of its file; None when none is drawn.
         title: how a table prints it.
-        noise_path: the file of a `file` or `matrix` noise. Its digest is in `noise`.
+        noise_path: the file of a noise that reads one, such as `file`. Its digest is in `noise`.
         data_path: the folder of a dataset that a suite locates, else "".
         folder_options: what a suite says about a folder. The fingerprint holds which images and
             labels these give.
@@ -76,6 +76,11 @@ class Condition:
     data_path: str = field(default="", compare=False)
     folder_options: FolderOptions = field(default=FolderOptions(), compare=False)
     told: dict[str, Told] = field(default_factory=dict, hash=False)
+
+    @property
+    def noise_kind(self) -> str:
+        """The kind of the noise, "" where none is drawn."""
+        return "" if self.noise is None else str(self.noise["kind"])
 
 
 @dataclass(frozen=True)

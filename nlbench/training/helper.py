@@ -190,7 +190,10 @@ class HelperNetworks:
             identity.pop("told", None)
             identity.pop("strong_views", None)
         code = code_hash.code_hash(
-            None if shared else method_file, spec.protocol.model, spec.condition.dataset
+            None if shared else method_file,
+            spec.protocol.model,
+            spec.condition.dataset,
+            spec.condition.noise_kind,
         )
         asked = {"fit": wanted.key, "epochs": wanted.epochs, **wanted.changes()}
         return key_of({**identity, **asked, "code": code})
