@@ -19,16 +19,14 @@ from nlbench import models
 
 _PACKAGE = Path(__file__).parent
 
-# What a run computes with, whatever its method, model and dataset are.
+# What a run computes with, whatever its method, model and data are.
 HARNESS = (
     "training/*.py",
-    "data/noise/*.py",
+    "data/noise/matrix_files.py",
+    "data/noise/measure.py",
     "data/decode.py",
     "data/jpeg.py",
-    # They decide which label of a file belongs to which image.
-    "data/formats/columns.py",
     "data/formats/numpy_files.py",
-    "data/formats/split_column.py",
     "data/formats/text_table.py",
     "data/pixels.py",
     "data/stratified.py",
@@ -39,6 +37,14 @@ HARNESS = (
     "contract/returned.py",
     "method.py",
     "streams.py",
+)
+
+# What a run with noise computes with, besides. Label sets are part of the data's fingerprint.
+OF_NOISE = (
+    "data/noise/*.py",
+    # They decide which label of a file belongs to which image.
+    "data/formats/columns.py",
+    "data/formats/split_column.py",
 )
 
 
@@ -62,8 +68,8 @@ def code_hash(method_file: Path | None, model: str, dataset: str, noise: str = "
 def hashed_files(method_file: Path | None, model: str, dataset: str, noise: str = "") -> list[Path]:
     """List the files that `code_hash` reads. See there for the arguments."""
     files: list[Path] = []
-    for pattern in HARNESS:
-        files += sorted(_PACKAGE.glob(pattern))
+    for pattern in (*HARNESS, *(OF_NOISE if noise else ())):
+        files += [path for path in sorted(_PACKAGE.glob(pattern)) if path not in files]
     files.append(models.model_file(model) or _PACKAGE / "models" / "_external.py")
 
     # The fingerprint in a run's key covers data from files, however they are read. Data that code
@@ -94,7 +100,7 @@ def remember_loaded() -> None:
     file that they import themselves may have changed by then, so it is not remembered.
     """
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    for pattern in (*HARNESS, "ops/*.py"):
+    for pattern in (*HARNESS, *OF_NOISE, "ops/*.py"):
         for path in _PACKAGE.glob(pattern):
             if str(path) in files:
                 file_hash(path)

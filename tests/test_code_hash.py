@@ -227,12 +227,22 @@ def test_a_kind_of_noise_with_its_own_file_counts_for_the_runs_that_draw_it():
     assert len(own) == sum(f"data/noise/more/{k.replace('-', '_')}.py" in own for k in KINDS)
 
 
-def test_a_kind_of_noise_in_kinds_keeps_the_hash():
+def test_all_kinds_of_noise_in_kinds_have_one_hash():
     path = METHODS["ce"].path
-    plain = code_hash.code_hash(path, "digits_cnn", "digits")
-    for kind in ("symmetric", "file", "no such kind", "_rows"):
+    plain = code_hash.code_hash(path, "digits_cnn", "digits", "symmetric")
+    for kind in ("pair-flip", "file", "no such kind", "_rows"):
         assert code_hash.code_hash(path, "digits_cnn", "digits", kind) == plain
     assert code_hash.code_hash(path, "digits_cnn", "digits", "soft-labels") != plain
+
+
+def test_noise_counts_for_the_runs_that_draw_it_alone():
+    # Human labels are a part of the dataset's fingerprint.
+    drawing = files_of("ce", noise="symmetric") - files_of("ce")
+
+    assert {"data/noise/kinds.py", "data/noise/resolve.py", "data/noise/label_files.py"} <= drawing
+    assert all(name.startswith(("data/noise/", "data/formats/")) for name in drawing)
+    # The noise rate of a record is measured, and a matrix may be given without drawing noise.
+    assert {"data/noise/measure.py", "data/noise/matrix_files.py"} <= files_of("ce")
 
 
 # Files that training imports, but whose code cannot change a number, and the reason.
@@ -282,7 +292,7 @@ BOOKKEEPING = {
 
 
 def test_every_module_that_training_imports_counts_or_is_bookkeeping():
-    counted = files_of("ce")
+    counted = files_of("ce", noise="symmetric")
     imported, waiting = set(), ["training/train.py", "training/run_data.py"]
     while waiting:
         file = waiting.pop()
@@ -326,9 +336,9 @@ def test_every_file_of_the_numeric_folders_counts():
     # The kinds in `more/` count where they are drawn.
     for folder in ("training", "data/noise"):
         for path in (PACKAGE / folder).glob("*.py"):
-            assert str(path.relative_to(PACKAGE)) in files_of("ce")
+            assert str(path.relative_to(PACKAGE)) in files_of("ce", noise="symmetric")
 
-    for pattern in code_hash.HARNESS:
+    for pattern in (*code_hash.HARNESS, *code_hash.OF_NOISE):
         assert list(PACKAGE.glob(pattern)), f"{pattern} matches no file"
 
 
