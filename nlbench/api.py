@@ -528,6 +528,8 @@ def run_stages(
 ) -> Sweep:
     """Train a sweep; of a tuned suite the tries first, then the runs with the chosen settings.
 
+    Tries that Optuna proposes come in several sweeps.
+
     Args:
         prepare_again: prepares the same suite, after its tries have been trained.
         train: trains one sweep.
@@ -540,9 +542,10 @@ def run_stages(
         failed = any(record.status == "failed" for record in sweep.failures())
         if not sweep.plan.tries or failed:
             return sweep
+        tried = {spec.key for spec in sweep.specs}
         sweep = prepare_again()
         # Tries are left that belong to other shards, and the settings cannot be chosen yet.
-        if sweep.plan.tries:
+        if sweep.plan.tries and tried.issuperset(spec.key for spec in sweep.specs):
             return sweep
 
 
@@ -891,6 +894,7 @@ def merge(
     *,
     take: Literal["ours", "newer", "theirs"] = "ours",
     dry_run: bool = False,
+    small: bool = False,
 ) -> MergeReport:
     """Take a colleague's records into a folder, and say where the numbers of one run differ.
 
@@ -903,6 +907,8 @@ def merge(
         take: what to keep where both have a run with different numbers, or a suite with different
             rows. What is replaced is kept under another name.
         dry_run: only say what would be done.
+        small: of the runs that are taken, leave out weights, helper networks and all that
+            predictions.npz has for each image but the predicted class.
 
     Returns: the keys by what became of the runs (`added`, `same`, `replaced`, `kept`, `left_out`),
         likewise for suites, and `lines`, with one about each run and suite to look at.
@@ -915,7 +921,10 @@ def merge(
     arguments.check_path("other", other)
     arguments.check_choice("take", take, ("ours", "newer", "theirs"))
     arguments.check_flag("dry_run", dry_run)
-    return merging.merge(other, Store(out, _warn), take=merging.Take(take), dry_run=dry_run)
+    arguments.check_flag("small", small)
+    return merging.merge(
+        other, Store(out, _warn), take=merging.Take(take), dry_run=dry_run, small=small
+    )
 
 
 # ---- Warnings ------------------------------------------------------------------------------------

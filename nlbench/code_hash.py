@@ -19,19 +19,17 @@ from nlbench import models
 
 _PACKAGE = Path(__file__).parent
 
-# What a run computes with, whatever its method, model and dataset are.
+# What a run computes with, whatever its method, model and data are.
 HARNESS = (
     "training/*.py",
-    "data/noise/*.py",
+    "data/noise/matrix_files.py",
+    "data/noise/measure.py",
     "data/decode.py",
     "data/jpeg.py",
-    # They decide which label of a file belongs to which image.
-    "data/formats/columns.py",
     "data/formats/numpy_files.py",
     "data/formats/text_table.py",
     "data/pixels.py",
     "data/stratified.py",
-    "plan/protocol.py",
     "plan/schedules.py",
     # It computes a record's metrics from those of the epochs.
     "results/summary.py",
@@ -41,28 +39,37 @@ HARNESS = (
     "streams.py",
 )
 
+# What a run with noise computes with, besides. Label sets are part of the data's fingerprint.
+OF_NOISE = (
+    "data/noise/*.py",
+    # They decide which label of a file belongs to which image.
+    "data/formats/columns.py",
+    "data/formats/split_column.py",
+)
 
-def code_hash(method_file: Path | None, model: str, dataset: str) -> str:
-    """Hash the code that a run of this method, model and dataset computes with, as 16 hex digits.
+
+def code_hash(method_file: Path | None, model: str, dataset: str, noise: str = "") -> str:
+    """Hash the code that a run of this method, model and data computes with, as 16 hex digits.
 
     Args:
         method_file: None for a helper network, which no method's code trains.
         model: as a protocol names it. torchvision's and timm's share one file.
         dataset: as a run's identity names it.
+        noise: the kind of the run's noise; empty where none is drawn.
 
     Raises: SuiteError for an unknown model.
     """
     digest = hashlib.sha256(kernels_hash().encode())
-    for path in hashed_files(method_file, model, dataset):
+    for path in hashed_files(method_file, model, dataset, noise):
         digest.update(file_hash(path))
     return digest.hexdigest()[:16]
 
 
-def hashed_files(method_file: Path | None, model: str, dataset: str) -> list[Path]:
+def hashed_files(method_file: Path | None, model: str, dataset: str, noise: str = "") -> list[Path]:
     """List the files that `code_hash` reads. See there for the arguments."""
     files: list[Path] = []
-    for pattern in HARNESS:
-        files += sorted(_PACKAGE.glob(pattern))
+    for pattern in (*HARNESS, *(OF_NOISE if noise else ())):
+        files += [path for path in sorted(_PACKAGE.glob(pattern)) if path not in files]
     files.append(models.model_file(model) or _PACKAGE / "models" / "_external.py")
 
     # The fingerprint in a run's key covers data from files, however they are read. Data that code
@@ -71,9 +78,19 @@ def hashed_files(method_file: Path | None, model: str, dataset: str) -> list[Pat
     if dataset_file.is_file() and _is_redrawn(dataset_file):
         files.append(dataset_file)
 
+    files += _noise_files(noise)
     if method_file is not None:
         files += [method_file, *_helpers_of(method_file)]
     return [*files, *_used_ops(files)]
+
+
+def _noise_files(kind: str) -> list[Path]:
+    """List the file of a kind of noise that has one, and what such files share; else nothing."""
+    folder = _PACKAGE / "data" / "noise" / "more"
+    own = folder / f"{kind.replace('-', '_')}.py"
+    if not kind or own.name.startswith("_") or not own.is_file():
+        return []
+    return [*sorted(folder.glob("_[!_]*.py")), own]
 
 
 def remember_loaded() -> None:
@@ -83,7 +100,7 @@ def remember_loaded() -> None:
     file that they import themselves may have changed by then, so it is not remembered.
     """
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    for pattern in (*HARNESS, "ops/*.py"):
+    for pattern in (*HARNESS, *OF_NOISE, "ops/*.py"):
         for path in _PACKAGE.glob(pattern):
             if str(path) in files:
                 file_hash(path)

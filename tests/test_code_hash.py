@@ -9,6 +9,7 @@ import pytest
 
 from nlbench import code_hash, registry
 from nlbench.data import catalogue
+from nlbench.data.noise.kinds import KINDS
 
 PACKAGE = Path(code_hash.__file__).parent
 METHODS = registry.method_files()
@@ -125,14 +126,14 @@ def test_every_python_hashes_an_f_string_alike(tmp_path):
 # ---- Which files count ------------------------------------------------------------------------
 
 
-def files_of(method, model="digits_cnn", dataset="digits"):
+def files_of(method, model="digits_cnn", dataset="digits", noise=""):
     """Return the files that the hash of a run covers, relative to the package.
 
     The method's file may lie outside of it, and is left out.
     """
     own = METHODS[method].path
     found = set()
-    for path in code_hash.hashed_files(own, model, dataset):
+    for path in code_hash.hashed_files(own, model, dataset, noise):
         if path != own:
             found.add(str(path.relative_to(PACKAGE)))
     return found
@@ -209,6 +210,41 @@ def test_a_run_has_its_own_model_and_its_own_drawn_dataset():
     assert "data/datasets/folder.py" not in files_of("ce", dataset="folder:birds")
 
 
+def test_a_kind_of_noise_with_its_own_file_counts_for_the_runs_that_draw_it():
+    folder = PACKAGE / "data" / "noise" / "more"
+    own = {f"data/noise/more/{path.name}" for path in folder.glob("[!_]*.py")}
+    shared = {f"data/noise/more/{path.name}" for path in folder.glob("_[!_]*.py")}
+    assert {"data/noise/more/soft_labels.py", "data/noise/more/vote.py"} <= own
+    assert not (own | shared) & files_of("ce")
+
+    for kind in KINDS:
+        file = f"data/noise/more/{kind.replace('-', '_')}.py"
+        expected = {file, *shared} if file in own else set()
+        assert (own | shared) & files_of("ce", noise=kind) == expected
+        # It registers the kind that it is called after.
+        module = KINDS[kind].draw.__module__.replace(".", "/").removeprefix("nlbench/") + ".py"
+        assert module == (file if file in own else "data/noise/kinds.py")
+    assert len(own) == sum(f"data/noise/more/{k.replace('-', '_')}.py" in own for k in KINDS)
+
+
+def test_all_kinds_of_noise_in_kinds_have_one_hash():
+    path = METHODS["ce"].path
+    plain = code_hash.code_hash(path, "digits_cnn", "digits", "symmetric")
+    for kind in ("pair-flip", "file", "no such kind", "_rows"):
+        assert code_hash.code_hash(path, "digits_cnn", "digits", kind) == plain
+    assert code_hash.code_hash(path, "digits_cnn", "digits", "soft-labels") != plain
+
+
+def test_noise_counts_for_the_runs_that_draw_it_alone():
+    # Human labels are a part of the dataset's fingerprint.
+    drawing = files_of("ce", noise="symmetric") - files_of("ce")
+
+    assert {"data/noise/kinds.py", "data/noise/resolve.py", "data/noise/label_files.py"} <= drawing
+    assert all(name.startswith(("data/noise/", "data/formats/")) for name in drawing)
+    # The noise rate of a record is measured, and a matrix may be given without drawing noise.
+    assert {"data/noise/measure.py", "data/noise/matrix_files.py"} <= files_of("ce")
+
+
 # Files that training imports, but whose code cannot change a number, and the reason.
 BOOKKEEPING = {
     "code_hash.py": "names the code",
@@ -232,6 +268,7 @@ BOOKKEEPING = {
     "plan/options.py": "reads options of the command line",
     "plan/presets.py": "holds values, which are in the key",
     "plan/problems.py": "makes messages",
+    "plan/protocol.py": "holds values, which are in the key",
     "plan/shards.py": "divides runs, which does not change them",
     "plan/spec.py": "makes run keys, which hold all values",
     "plan/suite_file.py": "reads suites, whose values are in the key",
@@ -255,7 +292,7 @@ BOOKKEEPING = {
 
 
 def test_every_module_that_training_imports_counts_or_is_bookkeeping():
-    counted = files_of("ce")
+    counted = files_of("ce", noise="symmetric")
     imported, waiting = set(), ["training/train.py", "training/run_data.py"]
     while waiting:
         file = waiting.pop()
@@ -296,11 +333,12 @@ def imports(file):
 
 
 def test_every_file_of_the_numeric_folders_counts():
+    # The kinds in `more/` count where they are drawn.
     for folder in ("training", "data/noise"):
         for path in (PACKAGE / folder).glob("*.py"):
-            assert str(path.relative_to(PACKAGE)) in files_of("ce")
+            assert str(path.relative_to(PACKAGE)) in files_of("ce", noise="symmetric")
 
-    for pattern in code_hash.HARNESS:
+    for pattern in (*code_hash.HARNESS, *code_hash.OF_NOISE):
         assert list(PACKAGE.glob(pattern)), f"{pattern} matches no file"
 
 

@@ -188,6 +188,7 @@ class TakeRun(StrEnum):
         "nlbench merge ../anna/results --dry-run   # what would be done",
         "nlbench merge ../anna/results --out results",
         "nlbench merge ../anna/results --take newer",
+        "nlbench merge work --out results --small   # for a repository",
     )
 )
 @guarded
@@ -207,6 +208,14 @@ def merge(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
+    small: Annotated[
+        bool,
+        typer.Option(
+            "--small",
+            help="Of the runs that are taken, leave out weights, helper networks and all that "
+            "predictions.npz has for each image but the predicted class.",
+        ),
+    ] = False,
 ) -> None:
     """Take a colleague's records into a folder, and say where the numbers of one run differ.
 
@@ -220,7 +229,8 @@ def merge(
     from nlbench.results.merge import merge as merge_stores
     from nlbench.results.store import Store
 
-    report = merge_stores(other, Store(out, warn), take=Take(take.value), dry_run=dry_run)
+    store = Store(out, warn)
+    report = merge_stores(other, store, take=Take(take.value), dry_run=dry_run, small=small)
     say(*report.lines, *report.summary())
     if not report.complete:
         raise typer.Exit(1)

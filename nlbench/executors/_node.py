@@ -384,7 +384,9 @@ def _on_this_node(
 def _require_same(spec: RunSpec, code: str, options: RunOptions) -> None:
     """Raise Refused where this node has other code or other data than the sweep's machine."""
     method_file = options.methods[spec.method].path
-    own = code_hash.code_hash(method_file, spec.protocol.model, spec.condition.dataset)
+    own = code_hash.code_hash(
+        method_file, spec.protocol.model, spec.condition.dataset, spec.condition.noise_kind
+    )
     if own != code:
         raise Refused(
             f"its nlbench {version('nlbench')} computes with other code ({own}) than the machine "

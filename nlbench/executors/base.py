@@ -117,7 +117,8 @@ def state(
 
         by_status[record.status].add(key)
         method_file, model = methods[spec.method].path, spec.protocol.model
-        code = code_today(method_file, model, spec.condition.dataset)
+        condition = spec.condition
+        code = code_today(method_file, model, condition.dataset, condition.noise_kind)
         if record.code != code and not store.reproduced_under(key, code):
             result.stale.add(key)
         # An error may have a passing cause. A diverged run is a result and is not tried again.

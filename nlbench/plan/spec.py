@@ -59,7 +59,7 @@ class Condition:
         labels: the dataset's label set; "clean" when noise is drawn.
         noise: every parameter of the noise, without the path of its file; None when none is drawn.
         title: how a table prints it.
-        noise_path: the file of a `file` or `matrix` noise. Its digest is in `noise`.
+        noise_path: the file of a noise that reads one, such as `file`. Its digest is in `noise`.
         data_path: the folder of a dataset that a suite locates, else "".
         folder_options: what a suite says about a folder. The fingerprint holds which images and
             labels these give.
@@ -77,6 +77,11 @@ class Condition:
     folder_options: FolderOptions = field(default=FolderOptions(), compare=False)
     told: dict[str, Told] = field(default_factory=dict, hash=False)
 
+    @property
+    def noise_kind(self) -> str:
+        """The kind of the noise, "" where none is drawn."""
+        return "" if self.noise is None else str(self.noise["kind"])
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -90,6 +95,8 @@ class RunSpec:
         protocol: with a precision that is not "auto", and with `weights` as "", "imagenet" or the
             "sha256:..." of a file.
         weights_path: the file of those weights, else "".
+        weights_name: where that file comes from, if the suite says it by another name than a path,
+            for example "hf-hub:OWNER/NAME@COMMIT".
         told: of the suite's own privileged information, the part that the method declares.
         strong_views: the version of the strong views that the run uses; 0 where it uses none.
         decoding: the version of how its image files are decoded: DECODING where large pictures are
@@ -105,6 +112,7 @@ class RunSpec:
     protocol: Protocol
     seed: int
     weights_path: str = ""
+    weights_name: str = ""
     told: dict[str, Told] = field(default_factory=dict)
     strong_views: int = 0
     decoding: int = 0

@@ -1,10 +1,12 @@
 """The track `tuned`: every row gets as many tries, then runs with the settings they chose.
 
-A tuned suite becomes two ordinary ones. The first holds the tries: per row `tries` settings drawn
-from the product of the suite's protocol values and the row's own, on one seed that is not among the
-suite's. Plain cross entropy is tuned like the others. The second suite gives each row the setting
-with the highest validation accuracy at the last epoch, on average over the labels and noises of a
-dataset: one setting per dataset, never one per noise level.
+A tuned suite becomes two ordinary ones. The first holds the tries: per row `tries` settings from
+the product of the suite's protocol values and the row's own, on one seed that is not among the
+suite's. The sampler `random` draws them all in advance; `optuna` draws half of them, and proposes
+each of the others from the accuracies of those before. Plain cross entropy is tuned like the
+others. The second suite gives each row the setting with the highest validation accuracy at the last
+epoch, on average over the labels and noises of a dataset: one setting per dataset, never one per
+noise level.
 """
 
 from __future__ import annotations
@@ -69,27 +71,30 @@ def stage(
 
     if only:
         suite = suite.model_copy(update={"methods": {row: suite.methods[row] for row in only}})
-    drawn = settings(suite, problems)
-    try:
-        planned(_single_values(suite, tuning))
-        plan = planned(tries(suite, tuning, drawn))
-    except SuiteError as error:
-        raise problems.error([_in_own_row(problem) for problem in error.problems]) from None
-    plan.tries = True
+    axes = _axes(suite, tuning, problems)
+    accuracies: Accuracies = {}
+    while True:
+        drawn = _settings(axes, tuning, accuracies)
+        try:
+            # Once is enough, whatever the tries are.
+            if not accuracies:
+                planned(_single_values(suite, tuning))
+            plan = planned(tries(suite, tuning, drawn))
+        except SuiteError as error:
+            raise problems.error([_in_own_row(problem) for problem in error.problems]) from None
+        plan.tries = True
 
-    if not all(spec.protocol.val_fraction for spec in plan.specs):
-        message = (
-            f"protocol {suite.protocol} holds out no validation part to choose by; "
-            "add overrides: {val_fraction: 0.1}"
-        )
-        raise problems.error([Problem(("tuning",), message)])
-    if pending(plan):
-        return plan
+        _check_validation(plan, suite, problems)
+        if pending(plan):
+            return plan
+        accuracies = _accuracies(plan, score)
+        if all(len(of_row) == tuning.tries for of_row in drawn.values()):
+            break
 
     # All tries are done. Which settings did they choose?
-    chosen = choose(plan, drawn, score, problems)
+    chosen = choose(accuracies, drawn, problems)
     plan = planned(settled(suite, chosen))
-    plan.notes = describe(chosen, tuning.tries)
+    plan.notes = describe(chosen, tuning)
     return plan
 
 
@@ -103,6 +108,16 @@ def _tuning(suite: Suite, problems: Problems) -> Tuning:
     return suite.tuning
 
 
+def _check_validation(plan: Plan, suite: Suite, problems: Problems) -> None:
+    """Raise SuiteError where a try holds out nothing to choose by."""
+    if not all(spec.protocol.val_fraction for spec in plan.specs):
+        message = (
+            f"protocol {suite.protocol} holds out no validation part to choose by; "
+            "add overrides: {val_fraction: 0.1}"
+        )
+        raise problems.error([Problem(("tuning",), message)])
+
+
 # --- The tries ---------------------------------------------------------------------------------
 
 
@@ -114,14 +129,13 @@ class _Axis(NamedTuple):
     values: list[object]
 
 
-def settings(suite: Suite, problems: Problems) -> dict[str, list[Setting]]:
-    """Draw `tries` different settings for each row from its grid, by the tuning seed.
+def _axes(suite: Suite, tuning: Tuning, problems: Problems) -> dict[str, list[_Axis]]:
+    """Return the dimensions of each row's grid.
 
     Raises: SuiteError for a row whose grid is smaller than `tries`. With fewer tries for one row
         the comparison would not be fair.
     """
-    tuning = _tuning(suite, problems)
-    drawn = {}
+    of_rows = {}
     for row, entry in suite.methods.items():
         axes = [_Axis("protocol", key, values) for key, values in tuning.protocol.items()]
         axes += [_Axis("params", key, values) for key, values in entry.search.items()]
@@ -133,11 +147,35 @@ def settings(suite: Suite, problems: Problems) -> dict[str, list[Setting]]:
                 f"give tuning.protocol or methods.{row}.search more values, or lower tuning.tries"
             )
             raise problems.error([Problem(("methods", row), message)])
+        of_rows[row] = axes
+    return of_rows
 
-        # Sorted, so that the numbers of the tries follow the grid and not the draw.
-        picked = streams.rng(tuning.seed, "tuning", row).choice(size, tuning.tries, replace=False)
-        grid = list(itertools.product(*(axis.values for axis in axes)))
-        drawn[row] = [_setting(axes, grid[i]) for i in sorted(picked)]
+
+def _settings(
+    axes: Mapping[str, Sequence[_Axis]], tuning: Tuning, accuracies: Accuracies
+) -> dict[str, list[Setting]]:
+    """Return the different settings that each row tries, by the tuning seed.
+
+    With the sampler `optuna` these are the settings with an accuracy, and those to try next.
+
+    Args:
+        accuracies: of the tries so far, which lie in the same order.
+    """
+    drawn = {}
+    for row, of_row in axes.items():
+        sizes = [len(axis.values) for axis in of_row]
+        rng = streams.rng(tuning.seed, "tuning", row)
+        if tuning.sampler == "optuna":
+            # Not at the top of the file: Optuna is optional, and its import takes a while.
+            from nlbench.plan import optuna_tries
+
+            known = _means(row, accuracies)
+            picked = optuna_tries.places(sizes, tuning.tries, known, rng)
+        else:
+            # Sorted, so that the numbers of the tries follow the grid and not the draw.
+            picked = sorted(rng.choice(math.prod(sizes), tuning.tries, replace=False))
+        grid = list(itertools.product(*(axis.values for axis in of_row)))
+        drawn[row] = [_setting(of_row, grid[i]) for i in picked]
     return drawn
 
 
@@ -206,18 +244,13 @@ def _in_own_row(problem: Problem) -> Problem:
 # --- The choice --------------------------------------------------------------------------------
 
 
-def choose(
-    plan: Plan,
-    drawn: Mapping[str, Sequence[Setting]],
-    score: Callable[[RunSpec], float | None],
-    problems: Problems,
-) -> Chosen:
-    """Return the best setting of each row on each dataset; of equal ones the first.
+# (row, dataset) -> number of the try -> accuracy on noisy validation labels, the mean over the
+# dataset's labels and noises; -inf where it diverged
+Accuracies = dict[tuple[str, str], dict[int, float]]
 
-    Args:
-        plan: of the tries, all of them done.
-    Raises: SuiteError when every try of a row diverged on a dataset.
-    """
+
+def _accuracies(plan: Plan, score: Callable[[RunSpec], float | None]) -> Accuracies:
+    """Return the accuracies of tries, all of them done."""
     scores: dict[tuple[str, str], dict[int, list[float]]] = {}
     for spec in plan.specs:
         row, number = row_and_number(spec.row)
@@ -226,9 +259,29 @@ def choose(
         # A try that diverged under one condition has lost on the dataset.
         of_try.append(-math.inf if accuracy is None else accuracy)
 
+    means: Accuracies = {}
+    for place, by_number in scores.items():
+        means[place] = {number: sum(v) / len(v) for number, v in by_number.items()}
+    return means
+
+
+def _means(row: str, accuracies: Accuracies) -> list[float]:
+    """Return the mean accuracy over the datasets of each try of a row, in their order."""
+    of_row = [by_number for (name, _), by_number in accuracies.items() if name == row]
+    if not of_row:
+        return []
+    return [sum(by[i] for by in of_row) / len(of_row) for i in range(len(of_row[0]))]
+
+
+def choose(
+    accuracies: Accuracies, drawn: Mapping[str, Sequence[Setting]], problems: Problems
+) -> Chosen:
+    """Return the best setting of each row on each dataset; of equal ones the first.
+
+    Raises: SuiteError when every try of a row diverged on a dataset.
+    """
     chosen: Chosen = {}
-    for (row, dataset), by_number in scores.items():
-        means = {number: sum(values) / len(values) for number, values in by_number.items()}
+    for (row, dataset), means in accuracies.items():
         # With equal means the lowest number wins, so that the choice never depends on the order.
         best = max(means, key=lambda number: (means[number], -number))
         if means[best] == -math.inf:
@@ -247,11 +300,12 @@ def settled(suite: Suite, chosen: Chosen) -> Suite:
     return suite.model_copy(update={"methods": rows, "tuning": None})
 
 
-def describe(chosen: Chosen, count: int) -> list[str]:
+def describe(chosen: Chosen, tuning: Tuning) -> list[str]:
     """Return the notes of a table: which settings each row got."""
+    proposed = ", proposed by Optuna" if tuning.sampler == "optuna" else ""
     notes = [
-        f"Tuned: every row had {count} tries, chosen by accuracy on noisy validation labels at the "
-        "last epoch."
+        f"Tuned: every row had {tuning.tries} tries{proposed}, chosen by accuracy on noisy "
+        "validation labels at the last epoch."
     ]
     for row, by_dataset in chosen.items():
         for dataset, setting in by_dataset.items():

@@ -250,7 +250,7 @@ class Results:
                 self._records.append((cell["row"], cell["condition"], files.record))
 
         # The code hash of today by method, model and dataset. None where there is no code.
-        self._hashes: dict[tuple[str, str, str], str | None] = {}
+        self._hashes: dict[tuple[str, str, str, str], str | None] = {}
         # By key, of records that other code made: whether today's code has reproduced them.
         self._reproduced: dict[str, bool] = {}
 
@@ -412,17 +412,18 @@ class Results:
         """
         spec = record.spec
         model, dataset = spec.get("protocol", {}).get("model", ""), spec.get("dataset", "")
-        key = (spec["method"], model, dataset)
+        noise = str((spec.get("noise") or {}).get("kind", ""))
+        key = (spec["method"], model, dataset, noise)
         if key not in self._hashes:
             self._hashes[key] = self._hash(*key)
         return self._hashes[key]
 
-    def _hash(self, method: str, model: str, dataset: str) -> str | None:
+    def _hash(self, method: str, model: str, dataset: str, noise: str) -> str | None:
         path = self._method_file(method)
         if path is None:
             return None
         try:
-            return code_hash.code_hash(path, model, dataset)
+            return code_hash.code_hash(path, model, dataset, noise)
         except SuiteError:
             return ""
         except (

@@ -133,6 +133,13 @@ def _checksum_of_file(path: Path) -> str:
 # ---- JSON ---------------------------------------------------------------------------------------
 
 
+def json_bytes(value: Mapping[str, object]) -> bytes:
+    """Return an object as the store writes it: equal values give equal bytes."""
+    # NaN is refused, because JSON has none.
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    return (text + "\n").encode()
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Return the object of a JSON file of the store.
 

@@ -36,6 +36,7 @@ from nlbench.results.numbers import first_difference, read_numbers
 from nlbench.results.record import RunRecord
 from nlbench.results.reproduced import NOTE, is_about, read_note
 from nlbench.results.rounding import differing
+from nlbench.results.small import shrink
 from nlbench.results.store import Store, free_name
 
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -71,6 +72,7 @@ class MergeReport:
         fits: how many helper networks were copied.
         lines: a line about each run and plan that someone should look at.
         dry_run: whether this is only what would become of them.
+        small: whether runs are taken without what makes them large.
     """
 
     added: list[str] = field(default_factory=list)
@@ -83,6 +85,7 @@ class MergeReport:
     fits: int = 0
     lines: list[str] = field(default_factory=list)
     dry_run: bool = False
+    small: bool = False
 
     @property
     def complete(self) -> bool:
@@ -106,7 +109,12 @@ class MergeReport:
 
 
 def merge(
-    other: str | Path, store: Store, *, take: Take = Take.OURS, dry_run: bool = False
+    other: str | Path,
+    store: Store,
+    *,
+    take: Take = Take.OURS,
+    dry_run: bool = False,
+    small: bool = False,
 ) -> MergeReport:
     """Take what the folder `other` holds into `store`.
 
@@ -115,6 +123,8 @@ def merge(
         take: what to keep where both have a run with different numbers, or a suite with different
             rows. A run that failed never replaces one that did not.
         dry_run: only say what would be done.
+        small: of the runs that are taken, leave out what `small.LEFT_OUT` names, and weights. No
+            helper network is taken.
     Raises: StoreError for a folder that is no store, or the same one; for a store that cannot be
         written.
     """
@@ -125,12 +135,13 @@ def merge(
     if not dry_run:
         store.require_writable()
 
-    report = MergeReport(dry_run=dry_run)
+    report = MergeReport(dry_run=dry_run, small=small)
     for folder in sorted((theirs.root / "runs").iterdir()):
         _merge_run(folder, store, take, report)
     for name, line in merge_plans.merge(theirs, store, take.value, dry_run).items():
         _add_plan(name, line, report)
-    _merge_fits(theirs.root / "fits", store, report)
+    if not small:
+        _merge_fits(theirs.root / "fits", store, report)
     return report
 
 
@@ -225,7 +236,7 @@ def _decide(folder: Path, theirs: RunFiles, store: Store, take: Take, report: Me
     if not line:
         report.same.append(key)
         if same_record and not report.dry_run:
-            _copy_beside(folder, theirs, store)
+            _copy_beside(folder, theirs, store, report)
         return
 
     times = [located(place, RECORD).stat().st_mtime for place in (store.run_dir(key), folder)]
@@ -311,10 +322,12 @@ def _take(folder: Path, theirs: RunFiles, store: Store, report: MergeReport) -> 
         copied = check_run(staged, key)
         if copied is None or copied.checksum != theirs.checksum or _is_damaged(copied):
             raise _LeftOut("it has changed while it was copied; merge again")
+        if report.small:
+            shrink(staged)
         kept = _keep_replaced(own)
     if theirs.record is not None and theirs.record.status != "failed":
         (own / "checkpoint.pt").unlink(missing_ok=True)
-    _copy_beside(folder, theirs, store)
+    _copy_beside(folder, theirs, store, report)
     return kept
 
 
@@ -348,8 +361,11 @@ def _keep_replaced(folder: Path) -> str:
     return kept
 
 
-def _copy_beside(folder: Path, theirs: RunFiles, store: Store) -> None:
+def _copy_beside(folder: Path, theirs: RunFiles, store: Store, report: MergeReport) -> None:
     """Copy the weights, and the note that the run was reproduced, where ours has none."""
+    # The note is about the whole files, and not about those that were made smaller.
+    if report.small:
+        return
     own = store.run_dir(folder.name)
     for name in _BESIDE:
         if os.path.lexists(own / name) or not (folder / name).is_file():

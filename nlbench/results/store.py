@@ -18,7 +18,6 @@ import csv
 import errno
 import io
 import itertools
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,6 +47,7 @@ from nlbench.results.integrity import (
     Kind,
     RunFiles,
     check_run,
+    json_bytes,
     listed_files,
     located,
     places,
@@ -72,12 +72,6 @@ _MOST_NAMED = 3
 
 # Of a file that is written for a try: as much as file systems reserve at a time.
 _PROBE_BYTES = 4096
-
-
-def _json_bytes(value: Mapping[str, object]) -> bytes:
-    # With sorted keys, equal values give equal bytes. NaN is refused, because JSON has none.
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
-    return (text + "\n").encode()
 
 
 def _state(folder: Path) -> object:
@@ -403,7 +397,7 @@ class Store:
                 folder / PREDICTIONS,
             )
 
-        payload = _json_bytes(with_checksums(record.as_json(), files))
+        payload = json_bytes(with_checksums(record.as_json(), files))
         write_new(staged / RECORD, lambda file: file.write(payload), folder / RECORD)
 
     def _finish_moving(self, folder: Path) -> None:
@@ -488,7 +482,7 @@ class Store:
             raise
         except StoreError:
             self.set_aside(self.plan_path(name), "damaged plan")
-        payload = _json_bytes(with_checksum(stated(plan)))
+        payload = json_bytes(with_checksum(stated(plan)))
         write_atomic(self.plan_path(name), lambda file: file.write(payload))
 
     def plan(self, name: str) -> dict[str, Any] | None:

@@ -27,10 +27,11 @@ from nlbench.training.epoch import train_epoch
 from nlbench.training.evaluate import Diverged, predict_all
 from nlbench.training.images import TrainingImages
 from nlbench.training.network import Passes
+from nlbench.training.optimisers import optimiser_of
 from nlbench.training.pulse import Pulse, current
 from nlbench.training.run_state import RunState
 from nlbench.training.saver import Saver
-from nlbench.training.setup import make_network, sgd
+from nlbench.training.setup import make_network
 
 POLL_SECONDS = 0.5
 KEEPS = ("best", "best-accuracy", "last")
@@ -189,7 +190,10 @@ class HelperNetworks:
             identity.pop("told", None)
             identity.pop("strong_views", None)
         code = code_hash.code_hash(
-            None if shared else method_file, spec.protocol.model, spec.condition.dataset
+            None if shared else method_file,
+            spec.protocol.model,
+            spec.condition.dataset,
+            spec.condition.noise_kind,
         )
         asked = {"fit": wanted.key, "epochs": wanted.epochs, **wanted.changes()}
         return key_of({**identity, **asked, "code": code})
@@ -219,7 +223,7 @@ class HelperNetworks:
         own.clip_norm = protocol.clip_norm
         own.gives_strong = state.gives_strong
         own.pulse = Pulse("helper network", self._report, self._listener, epochs)
-        own.optimise(network.parameters(), sgd(protocol), "network0")
+        own.optimise(network.parameters(), optimiser_of(protocol, [network]), "network0")
 
         # ---- Where it goes on ------------------------------------------------------------------
         best: dict[str, Any] = {"rank": -math.inf, "network": {}}

@@ -44,7 +44,9 @@ _LONGEST_TRACEBACK = 20_000
 def code_of(spec: RunSpec, options: RunOptions) -> str:
     """Return the hash of the code that the run's numbers depend on."""
     method_file = options.methods[spec.method].path
-    return code_hash.code_hash(method_file, spec.protocol.model, spec.condition.dataset)
+    return code_hash.code_hash(
+        method_file, spec.protocol.model, spec.condition.dataset, spec.condition.noise_kind
+    )
 
 
 def ended(
@@ -65,7 +67,7 @@ def ended(
         recall: of each class of the test images.
     """
     protocol = spec.protocol
-    weights = models.weights_file(protocol.model, protocol.weights)
+    weights = spec.weights_name or models.weights_file(protocol.model, protocol.weights)
     diverged: RunError | None = None
     if error is not None:
         diverged = {"message": str(error), "epoch": error.epoch, "step": error.step}

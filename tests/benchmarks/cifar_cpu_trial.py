@@ -17,7 +17,7 @@ from nlbench.data.base import Info
 from nlbench.data.places import Places
 from nlbench.plan.schedules import OneCycle
 from nlbench.training import run_data
-from nlbench.training.images import Images
+from nlbench.training.images import Augment, Images
 
 if TYPE_CHECKING:
     from cifar_cpu_search import Try
@@ -109,12 +109,14 @@ class Trials:
     """Trains tries on data that is read once.
 
     Args:
-        seed: of subsets, weights and order.
+        seed: of subsets, weights, order and augmentation.
+        augment: of the training images, as a protocol names it.
     """
 
-    def __init__(self, data_dir: Path, seed: int):
+    def __init__(self, data_dir: Path, seed: int, augment: Augment = "none"):
         torch.set_num_threads(1)
         self.seed = seed
+        self.augment: Augment = augment
         self.dataset = catalogue.open_dataset("cifar10n", "", Places.of_user(data_dir), seed)
         self.start = spent()
 
@@ -146,7 +148,8 @@ class Trials:
         )
         given = data.labels if label_set == "worst" else data.clean_labels
         labels = torch.from_numpy(np.array(given))
-        images = plain(data.train_images, data.info)
+        images = images_of(data.train_images, data.info)
+        augmented = images_of(data.train_images, data.info, self.augment)
 
         torch.manual_seed(self.seed)
         network = network_of(values.network).to(memory_format=torch.channels_last)
@@ -158,12 +161,12 @@ class Trials:
             fused=True,
         )
         began = spent()
-        self._epochs(values, network, optimiser, images, labels)
+        self._epochs(values, network, optimiser, augmented, labels)
         training = spent() - began
 
         network.eval()
         began = spent()
-        tested = predict(network, plain(data.test_images, data.info))
+        tested = predict(network, images_of(data.test_images, data.info))
         evaluation = spent() - began
         accuracy = float((tested.argmax(1) == torch.from_numpy(data.test_labels)).float().mean())
 
@@ -188,17 +191,19 @@ class Trials:
     ) -> None:
         schedule = OneCycle(kind="one-cycle")
         generator = torch.Generator().manual_seed(self.seed)
-        none = images.draws(np.random.default_rng(0))
+        rng = np.random.default_rng(self.seed)
         steps = -(-len(images) // values.batch)
         for epoch in range(values.epochs):
             right = torch.zeros(())
+            # One draw for each image and epoch, as in a run.
+            draws = images.draws(rng)
             order = torch.randperm(len(images), generator=generator)
             for step, index in enumerate(order.split(values.batch)):
                 position = epoch + step / steps
                 for group in optimiser.param_groups:
                     group["lr"] = values.lr * schedule.factor(position, values.epochs, values.lr)
                 optimiser.zero_grad()
-                logits = network(images.augmented(index, none))
+                logits = network(images.augmented(index, draws))
                 F.cross_entropy(logits, labels[index]).backward()
                 optimiser.step()
                 right += (logits.argmax(1) == labels[index]).sum()
@@ -206,11 +211,11 @@ class Trials:
             print(f"epoch {epoch}: {share:.3f} right, {spent():.0f} s", file=sys.stderr)
 
 
-def plain(array: object, info: Info) -> Images:
-    """Return the images of an array, without augmentation."""
+def images_of(array: object, info: Info, augment: Augment = "none") -> Images:
+    """Return the images of an array."""
     # CIFAR-10 is no folder of files.
     assert isinstance(array, np.ndarray)
-    return Images(array, info)
+    return Images(array, info, augment=augment)
 
 
 def predict(network: nn.Module, images: Images) -> Tensor:

@@ -207,10 +207,47 @@ def test_torch_slices_share_a_storage(tmp_path):
         read_torch(tmp_path / "x.pt")
 
 
+def save_as_before_1_6(path, value):
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+    return path
+
+
 def test_torch_file_before_1_6(tmp_path):
-    torch.save(torch.arange(3), tmp_path / "x.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(DataError, match=r"before 1\.6"):
+    """CAL's label files are of this time."""
+    whole = torch.arange(6)
+    saved = {"clean_label_train": whole, "part": whole[2:5], "floats": torch.ones(2, 3), "n": [1]}
+    found = read_torch(save_as_before_1_6(tmp_path / "x.pt", saved))
+
+    assert list(found) == list(saved)
+    assert found["n"] == [1]
+    for name in ("clean_label_train", "part", "floats"):
+        np.testing.assert_array_equal(found[name], saved[name].numpy())
+        assert found[name].dtype == saved[name].numpy().dtype
+
+
+def test_a_torch_file_before_1_6_that_was_cut_off_is_refused_wherever_it_ends(tmp_path):
+    whole = save_as_before_1_6(tmp_path / "x.pt", {"a": torch.arange(5)}).read_bytes()
+    for end in range(1, len(whole)):
+        (tmp_path / "x.pt").write_bytes(whole[:end])
+        with pytest.raises(DataError, match="get the file again"):
+            read_torch(tmp_path / "x.pt")
+
+
+def test_a_torch_file_before_1_6_that_claims_a_huge_storage_is_refused(tmp_path):
+    whole = save_as_before_1_6(tmp_path / "x.pt", torch.arange(200)).read_bytes()
+    # The length is a number of one byte in the pickle.
+    claimed = whole.replace(b"K\xc8", b"J\xff\xff\xff\x7f")
+    assert claimed != whole
+    (tmp_path / "x.pt").write_bytes(claimed)
+    with pytest.raises(DataError, match="a storage of 2147483647 values"):
         read_torch(tmp_path / "x.pt")
+
+
+def test_a_torch_file_before_1_6_runs_nothing(tmp_path):
+    runs = Runs(os.system, f"touch {tmp_path / 'ran'}")
+    with pytest.raises(DataError, match=r"x\.pt: refused.*system"):
+        read_torch(save_as_before_1_6(tmp_path / "x.pt", {"clean_label": runs}))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_torch_file_that_wants_to_run_something(tmp_path):

@@ -15,6 +15,7 @@ from nlbench.results import merge as merging
 from nlbench.results import reproduced, state_files
 from nlbench.results.findings import Trouble
 from nlbench.results.merge import Take
+from nlbench.results.numbers import read_arrays
 from nlbench.results.store import Store
 from nlbench.results.verify import verify
 
@@ -159,6 +160,45 @@ def test_a_note_is_copied_with_the_record_that_it_is_about(ours, theirs):
 
     assert ours.reproduced_under(keys[0], "c")
     assert not (ours.run_dir(keys[1]) / "reproduced.json").exists()
+
+
+def test_a_small_merge_keeps_the_predicted_classes_and_what_tables_need(ours, theirs):
+    arrays = {
+        **{"test": [1, 2, 0, 1], "train": [1, 0], "T": [[0.9, 0.1], [0.2, 0.8]]},
+        **{
+            "train_index": [0, 1],
+            "labels": [1, 0],
+            "margin": [0.5, 2.0],
+            "test_labels": [1, 1, 0, 1],
+        },
+        **{"train_probs": [[0.5, 0.5], [0.1, 0.9]], "margin": [0.5, 2.0]},
+    }
+    key = write_run(theirs, arrays=arrays)
+    bare = write_run(theirs, seed=1, arrays={"test": [1, 2, 0, 1]})
+    (theirs.run_dir(key) / "weights.pt").write_bytes(b"weights")
+    (theirs.root / "fits").mkdir(exist_ok=True)
+    aged(theirs, key, 1_000_000)
+    report = merge(ours, theirs, small=True)
+
+    assert sorted(report.added) == sorted([key, bare])
+    kept = read_arrays(ours.run_dir(key) / "predictions.npz")
+    assert sorted(kept) == ["T", "test", "train"]
+    for name, array in kept.items():
+        assert array.tolist() == arrays[name]
+    assert not (ours.run_dir(key) / "weights.pt").exists()
+    assert (ours.run_dir(key) / "record.json").stat().st_mtime == 1_000_000
+    # Of the record nothing has changed but its checksums.
+    assert ours.read(key) == theirs.read(key)
+    assert ours.check(key).damage == []
+    # What has nothing to leave out is the same file.
+    for name in ("record.json", "predictions.npz"):
+        assert (ours.run_dir(bare) / name).read_bytes() == (
+            theirs.run_dir(bare) / name
+        ).read_bytes()
+
+    # The numbers are those of the whole run, in both directions.
+    assert sorted(merge(ours, theirs, small=True).same) == sorted([key, bare])
+    assert merge(theirs, ours).complete
 
 
 # ---- Runs of both --------------------------------------------------------------------------------

@@ -146,6 +146,11 @@ def is_label_column(name: str) -> bool:
     return _role(name) != ""
 
 
+def is_truth(name: str) -> bool:
+    """Return whether a column holds true labels, by its name, such as `clean_label`."""
+    return _role(name) == "clean"
+
+
 def path_column(names: Sequence[str], where: str | Path) -> str:
     """Return the column with the names of the images.
 

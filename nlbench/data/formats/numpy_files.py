@@ -11,6 +11,7 @@ import numpy as np
 
 from nlbench.data.formats.bounds import ROOM, require_modest_zip
 from nlbench.data.formats.recognise import NUMPY, ZIP, require_kind
+from nlbench.data.formats.safe_pickle import read_pickle
 from nlbench.errors import DataError
 
 # What a damaged header or archive makes NumPy raise.
@@ -31,8 +32,10 @@ DAMAGE = (
 )
 
 
-def read_npy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+def read_npy(path: Path) -> object:
     """Read the array of a .npy file, or the arrays of a .npz file by name.
+
+    numpy.save writes a mapping as an array of one object, which is read as the mapping.
 
     Raises: DataError, naming the file, when it is something else, damaged, or holds Python objects.
     """
@@ -53,6 +56,9 @@ def read_npy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
     except DAMAGE as error:
         words = " ".join(str(error).split())
+        alone = None if archive else _only_object(path)
+        if alone is not None:
+            return alone
         if "Object arrays" in words or "Python objects" in words or "object_" in words:
             raise DataError(
                 f"{path}: holds Python objects, which could run code when they are read; save "
@@ -62,3 +68,21 @@ def read_npy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
             f"{path}: is no array that NumPy reads, truncated or damaged "
             f"({type(error).__name__}: {words[:120]}); make or get it again"
         ) from None
+
+
+def _only_object(path: Path) -> object:
+    """Return the object in a .npy file of a single one; None for any other file.
+
+    Raises: DataError where the object is more than numbers, text, and lists and mappings of them.
+    """
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_2_0
+            if version == (1, 0):
+                read = np.lib.format.read_array_header_1_0
+            shape, _, dtype = read(file)
+            content = file.read()
+    except (OSError, *DAMAGE):
+        return None
+    return read_pickle(content, path) if dtype.kind == "O" and shape == () else None

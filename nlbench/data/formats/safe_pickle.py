@@ -8,6 +8,7 @@ is written for trusted input, sees the file.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
@@ -15,7 +16,7 @@ import pickle
 import pickletools
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,19 +84,34 @@ class _Dtype:
     __slots__ = ("dtype",)
 
     def __init__(self, code: str | bytes, align: bool = False, copy: bool = True):
-        self.dtype = _number_type(_text(code))
+        # A mapping that numpy.save wrote is an array of a single object.
+        self.dtype = np.dtype(object) if _text(code) == "O8" else _number_type(_text(code))
 
     def __setstate__(self, state: tuple[object, str | bytes, *tuple[object, ...]]) -> None:
-        self.dtype = _number_type(_text(state[1]) + self.dtype.str[1:])
+        if self.dtype.kind != "O":
+            self.dtype = _number_type(_text(state[1]) + self.dtype.str[1:])
 
 
 class _Array:
-    """Stand in for numpy.ndarray: empty at first, its content arrives as its state."""
+    """Stand in for numpy.ndarray: empty at first, its content arrives as its state.
+
+    Of an array of objects the only object is kept, in place of the array.
+    """
 
     __slots__ = ("array",)
+    array: Any
 
-    def __setstate__(self, state: tuple[object, tuple[int, ...], _Dtype, bool, bytes]) -> None:
+    def __setstate__(
+        self, state: tuple[object, tuple[int, ...], _Dtype, bool, bytes | list[object]]
+    ) -> None:
         _, shape, dtype, fortran, content = state
+        if isinstance(content, list):
+            if shape != () or dtype.dtype.kind != "O" or len(content) != 1:
+                raise pickle.UnpicklingError("an array of several objects")
+            if isinstance(content[0], _Array):
+                raise pickle.UnpicklingError("an array of arrays")
+            self.array = content[0]
+            return
         self.array = _array(content, dtype, shape, "F" if fortran else "C")
 
 
@@ -114,8 +130,8 @@ def _array(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "
 
     Nothing is copied, because a pickle of a megabyte may ask for the same array a million times.
     """
-    if not _is_shape(shape):
-        raise pickle.UnpicklingError(f"impossible array shape {shape!r}")
+    if not _is_shape(shape) or dtype.dtype.kind == "O":
+        raise pickle.UnpicklingError(f"impossible array of shape {shape!r}")
 
     # Python's integers do not overflow, so that no shape can claim memory beyond the content.
     if math.prod(shape) * dtype.dtype.itemsize != len(content):
@@ -194,15 +210,19 @@ class _Forbidden(Exception):
     """The pickle names a global that is not allowed."""
 
 
+# Called as storages(key, dtype, length).
+_Storages = Callable[[str, np.dtype, int], np.ndarray]
+
+
 class _Unpickler(pickle.Unpickler):
     """Unpickle with the stand-ins.
 
     Args:
-        storages: returns the bytes of a torch storage by its key. Without it a pickle may not refer
-            to storages.
+        storages: returns a torch storage by its key, type and length. Without it a pickle may not
+            refer to storages.
     """
 
-    def __init__(self, content: bytes, storages: Callable[[str], bytes] | None = None):
+    def __init__(self, content: bytes, storages: _Storages | None = None):
         # Pixels in a pickle of Python 2 are its kind of text, which must not be decoded.
         super().__init__(io.BytesIO(content), encoding="bytes")
         self._storages = storages
@@ -235,12 +255,14 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError("it copies far more than its size allows")
 
     def persistent_load(self, reference: Any) -> np.ndarray:
-        # torch refers to a storage by its kind, type, key, device and length.
-        kind, code, key, _, _ = reference
+        # torch refers to a storage by its kind, type, key, device and length. Before version 1.6
+        # the part that is seen follows, which is None for the whole.
+        kind, code, key, _, length, *part = reference
         known = _text(kind) == "storage" and code in _TORCH_STORAGES.values()
-        if self._storages is None or not known:
+        if self._storages is None or not known or part not in ([], [None]):
             raise pickle.UnpicklingError(f"unexpected reference {reference!r}")
-        return np.frombuffer(self._storages(key), np.dtype(code).newbyteorder("<"))
+        dtype = np.dtype(code).newbyteorder("<")
+        return self._storages(_text(key), dtype, length)
 
 
 def read_pickle(content: bytes, where: str | Path) -> object:
@@ -262,9 +284,12 @@ def read_torch(path: Path) -> object:
     """
     require_kind(path, ZIP, PICKLE)
     try:
-        # Since version 1.6 torch.save writes zip files. Anything else can only be a plain pickle.
+        # Since version 1.6 torch.save writes zip files.
         if not zipfile.is_zipfile(path):
-            return _read(path.read_bytes(), path, None)
+            content = path.read_bytes()
+            if content.startswith(pickle.dumps(_OLD_TORCH, 2)):
+                return _read_old_torch(content, path)
+            return _read(content, path, None)
 
         with zipfile.ZipFile(path) as archive:
             root = _root(archive, path)
@@ -273,8 +298,11 @@ def read_torch(path: Path) -> object:
 
             # Several tensors may share one storage, and a pickle may name one a million times.
             @functools.cache
-            def storage(key: str) -> bytes:
+            def bytes_of(key: str) -> bytes:
                 return archive.read(f"{root}/data/{key}")
+
+            def storage(key: str, dtype: np.dtype, length: int) -> np.ndarray:
+                return np.frombuffer(bytes_of(key), dtype)
 
             return _read(archive.read(f"{root}/data.pkl"), path, storage)
     except DataError:
@@ -298,11 +326,84 @@ def _root(archive: zipfile.ZipFile, path: Path) -> str:
     return root
 
 
-def _read(content: bytes, where: str | Path, storages: Callable[[str], bytes] | None) -> object:
+def _read_old_torch(content: bytes, path: Path) -> object:
+    """Read a file of torch.save before version 1.6.
+
+    It holds five pickles: a number, a version, facts about the machine, the object, and the keys of
+    its storages. Behind them each storage follows in the order of the keys, after its length.
+    """
+    stream = io.BytesIO(content)
+    with _named_failures(path):
+        _, _, machine, saved, keys = (_next_pickle(stream, content) for _ in range(5))
+        if _Unpickler(machine).load().get("little_endian") is not True:
+            raise DataError(f"{path}: was saved on a big-endian machine; save it again as .npy")
+        places = _places(_Unpickler(keys).load(), _sizes(saved, len(content)), stream.tell())
+
+    def storage(key: str, dtype: np.dtype, length: int) -> np.ndarray:
+        return np.frombuffer(content, dtype, length, places[key])
+
+    return _read(saved, path, storage)
+
+
+def _next_pickle(stream: io.BytesIO, content: bytes) -> bytes:
+    """Return the pickle at the place of a stream, and move behind it."""
+    start = stream.tell()
+    for _ in pickletools.genops(stream):
+        pass
+    found = content[start : stream.tell()]
+    _require_modest_steps(found)
+    return found
+
+
+def _sizes(saved: bytes, most: int) -> dict[str, tuple[int, int]]:
+    """Return the length and the bytes of a value of each storage that a pickle refers to."""
+    sizes: dict[str, tuple[int, int]] = {}
+
+    def storage(key: str, dtype: np.dtype, length: int) -> np.ndarray:
+        if not isinstance(length, int) or not 0 <= length * dtype.itemsize <= most:
+            raise pickle.UnpicklingError(f"a storage of {length} values")
+        sizes[key] = (length, dtype.itemsize)
+        # It takes no memory: every value is the same one.
+        return np.broadcast_to(np.zeros(1, dtype), length)
+
+    _Unpickler(saved, storage).load()
+    return sizes
+
+
+def _places(keys: object, sizes: Mapping[str, tuple[int, int]], start: int) -> dict[str, int]:
+    """Return where the values of each storage begin. The file has them in the order of the keys."""
+    if not isinstance(keys, list):
+        raise pickle.UnpicklingError("no list of storages")
+    places: dict[str, int] = {}
+    for key in keys:
+        length, size = sizes[_text(key)]
+        # The length stands before the values, in eight bytes.
+        places[_text(key)] = start + 8
+        start += 8 + length * size
+    return places
+
+
+def _read(content: bytes, where: str | Path, storages: _Storages | None) -> object:
     """Unpickle, with every failure as a DataError."""
-    try:
+    with _named_failures(where):
         _require_modest_steps(content)
         value = _unpacked(_Unpickler(content, storages).load(), 20 * len(content) + 1000)
+
+    if isinstance(value, int) and value == _OLD_TORCH:
+        raise DataError(
+            f"{where}: is in the format torch used before 1.6; load and save it again with a newer "
+            f"torch"
+        )
+    return value
+
+
+@contextlib.contextmanager
+def _named_failures(where: str | Path) -> Iterator[None]:
+    """Turn every failure to unpickle into a DataError."""
+    try:
+        yield
+    except DataError:
+        raise
     except _Forbidden as error:
         raise DataError(
             f"{where}: refused, because its pickle asks for {error}, which data has no use for; "
@@ -314,13 +415,6 @@ def _read(content: bytes, where: str | Path, storages: Callable[[str], bytes] | 
         raise DataError(
             f"{where}: not a readable pickle, truncated or damaged ({error}); get the file again"
         ) from None
-
-    if isinstance(value, int) and value == _OLD_TORCH:
-        raise DataError(
-            f"{where}: is in the format torch used before 1.6; load and save it again with a newer "
-            f"torch"
-        )
-    return value
 
 
 def _require_modest_steps(content: bytes) -> None:

@@ -24,6 +24,8 @@ _KAGGLE = {"public": _TEST, "private": _TEST}
 # Names of columns: a word that is enough, and whole names.
 _WORDS = {"split", "splits", "subset", "partition", "fold", "folds"}
 _NAMES = {"part", "set", "usage", "phase", "stage", "data set", "dataset", "purpose"}
+_NOT = {f"not {part}" for part in (_TRAIN, _TEST, _VAL)}
+_TRAINING = {_TRAIN, f"not {_TEST}", f"not {_VAL}"}
 _YES, _NO = {"1", "true", "yes", "y", "t", "1.0"}, {"0", "false", "no", "n", "f", "0.0"}
 
 # A column with more values is about something else.
@@ -40,6 +42,33 @@ def may_be_split(name: str) -> bool:
 def says_a_part(value: object) -> bool:
     """Return whether a cell is the name of a part, such as "train" or "Validation"."""
     return str(value).strip().lower() in _PARTS
+
+
+def part_of(name: str, value: str) -> str:
+    """Return "train", "test" or "val", as a cell of the column `name` says it; "" if it does not.
+
+    A cell is the name of a part, or yes or no in a column such as `is_test`.
+    """
+    plain, asked = value.strip().lower(), _asked(name)
+    if asked and plain in _YES:
+        return asked
+    if asked and plain in _NO:
+        return _TEST if asked == _TRAIN else _TRAIN
+    return _PARTS.get(plain, "")
+
+
+def training_part(name: str, cells: Sequence[str]) -> list[bool] | None:
+    """Return which rows a column counts to the training part; None for a column about other things.
+
+    None as well where all rows are of one part, or one of them is of a part that is not known.
+    """
+    values = set(cells)
+    if not may_be_split(name) or not 2 <= len(values) <= MOST_VALUES:
+        return None
+    of = {value: _part(name, value) for value in values}
+    if set(of.values()) <= {_TRAIN, _TEST, _VAL, *_NOT} and len(set(of.values())) > 1:
+        return [of[cell] in _TRAINING for cell in cells]
+    return None
 
 
 def require_one_part(columns: Mapping[str, Sequence[object]], part: str, file: Path) -> None:
@@ -74,18 +103,20 @@ def _asked(name: str) -> str:
     return _PARTS.get(found[0], "") if len(found) == 1 else ""
 
 
+def _part(name: str, value: str) -> str:
+    """Return the part that a cell of a column names, such as "test" or "not test"."""
+    plain = value.strip().lower()
+    asked = _asked(name)
+    if asked and plain in _YES:
+        return asked
+    if asked and plain in _NO:
+        return f"not {asked}"
+    return (_PARTS | _KAGGLE).get(plain, plain)
+
+
 def _fits(name: str, values: Sequence[str], part: str) -> bool:
     """Return whether all rows are of one part, and of the part that the table is for."""
-    parts = set()
-    for value in values:
-        plain = value.lower()
-        asked = _asked(name)
-        if asked and plain in _YES:
-            parts.add(asked)
-        elif asked and plain in _NO:
-            parts.add(f"not {asked}")
-        else:
-            parts.add((_PARTS | _KAGGLE).get(plain, plain))
+    parts = {_part(name, value) for value in values}
     if len(parts) > 1:
         return False
 

@@ -9,25 +9,32 @@ at every rate.
 Counts are exact: rate * n is taken in decimal, as the rate is written, and a half goes to the even
 number. So 0.07 of 100 is 7, while the binary product 7.000000000000001 has the ceiling 8.
 
-To add a kind, write a function under the decorator `_kind`, and a test beside the others.
+To add a kind, write a function under the decorator `_kind`, and a test beside the others. A kind
+that needs a reader of its own has a file in `more/`, which is called after the kind. It counts in
+the hash of those runs alone that use the kind.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
+import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 
 from nlbench.data.base import Info
+from nlbench.data.noise import more
 from nlbench.data.noise.examples import Examples
-from nlbench.data.noise.label_files import check_labels, read_labels
+from nlbench.data.noise.kind import KEY, KINDS, PATH, RATE, UNRELATED, Array, Kind, Param, Rng
+from nlbench.data.noise.kind import kind as _kind
+from nlbench.data.noise.label_files import check_labels, completed, read_label_file
 from nlbench.data.noise.matrix_files import read_matrix
 from nlbench.data.noise.relation import require_related
-from nlbench.files import user_path
+
+__all__ = ["KINDS", "Kind", "Param"]
 
 # truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog
 CIFAR10_PAIRS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
@@ -41,143 +48,14 @@ CIFAR100_SUPERCLASSES = (
     (36, 50, 65, 74, 80), (47, 52, 56, 59, 96), (8, 13, 48, 58, 90), (41, 69, 81, 85, 89),
 )  # fmt: skip
 
-Rng = np.random.Generator
-Array = np.ndarray
-
-
-# ---- What a kind is ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Param:
-    """A parameter that a suite may set for a kind.
-
-    Attributes:
-        type: float, bool, str, or Path for a file that must exist.
-        low, high: the range of a float.
-        default: None where the parameter is required.
-        added: it came after the first version, so that it is left out of a run's key when it has
-            its default, and existing keys stay.
-    """
-
-    name: str
-    type: type
-    doc: str
-    low: float = -math.inf
-    high: float = math.inf
-    default: float | str | None = None
-    added: bool = False
-
-    @property
-    def in_words(self) -> str:
-        """What a suite may write for it, and what it means."""
-        allowed = {float: f"{self.low:g} to {self.high:g}", bool: "true or false"}
-        words = [allowed[self.type]] if self.type in allowed else []
-        if self.default is None:
-            words.append("required")
-        elif self.default != "":
-            words.append(f"default {str(self.default).lower()}")
-        return f"{self.name} ({', '.join(words or ['optional'])}): {self.doc}"
-
-    def parse(self, value: object, base_dir: Path) -> float | str:
-        """Return the value in its canonical type. Raises ValueError that says what it must be."""
-        if self.type is float:
-            return self._parse_number(value)
-        if self.type is bool:
-            if not isinstance(value, bool):
-                raise ValueError(f"must be true or false, got {value!r}")
-            return value
-        if not isinstance(value, str | Path):
-            quotes = f"; put it in quotes: '{value}'" if isinstance(value, int | float) else ""
-            raise ValueError(f"must be text, got {value!r}{quotes}")
-        if self.type is str:
-            return str(value)
-
-        path = user_path(base_dir, str(value))
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}")
-        return str(path)
-
-    def _parse_number(self, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"must be a number, got {value!r}")
-        if not self.low <= value <= self.high:
-            raise ValueError(f"must be in [{self.low:g}, {self.high:g}], got {value!r}")
-        return float(value)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of noise.
-
-    Attributes:
-        draw: called as draw(rng, clean, C, **params) with the true labels (N,) int64; returns the
-            given labels (N,), integers, and leaves `clean` alone. A kind that needs images gets the
-            keywords `images` and `info` as well, one that needs examples the keyword
-            `examples`.
-        source: the paper or code that it follows, in a few words.
-        class_ids: the kind is defined for datasets whose `Info.class_ids` is this one. Empty: for
-            all datasets.
-        redrawn: whether each seed draws its own labels. False for labels from a file.
-        version: of the numbers that it draws. Raise it when they change: it is part of a run's key
-            from 2 on, so that no key ever stands for other labels than before.
-    """
-
-    name: str
-    doc: str
-    draw: Callable[..., Array]
-    params: tuple[Param, ...]
-    source: str = ""
-    class_ids: str = ""
-    needs_images: bool = False
-    needs_examples: bool = False
-    redrawn: bool = True
-    version: int = 1
-
-
-KINDS: dict[str, Kind] = {}
-
-RATE = Param("rate", float, "share of the labels to change", 0, 1)
-PATH = Param("path", Path, "the file, relative to the suite's folder")
-KEY = Param("key", str, "which column of a table, or entry of a .pt with several", default="")
-UNRELATED = Param(
-    "unrelated",
-    bool,
-    "true for labels that are meant to have nothing to do with the images",
-    default=False,
+REST = Param(
+    "rest",
+    str,
+    "clean: examples beyond the end of a shorter file keep their true labels",
+    default="",
     added=True,
+    choices=("clean",),
 )
-
-
-def _kind(
-    name: str,
-    *params: Param,
-    source: str,
-    class_ids: str = "",
-    needs_images: bool = False,
-    needs_examples: bool = False,
-    redrawn: bool = True,
-    version: int = 1,
-) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """Register a function as a kind. The first line of its docstring describes it to users."""
-
-    def register(draw: Callable[..., Array]) -> Callable[..., Array]:
-        doc = (draw.__doc__ or "").partition("\n")[0]
-        KINDS[name] = Kind(
-            name=name,
-            doc=doc,
-            draw=draw,
-            params=params,
-            source=source,
-            class_ids=class_ids,
-            needs_images=needs_images,
-            needs_examples=needs_examples,
-            redrawn=redrawn,
-            version=version,
-        )
-        return draw
-
-    return register
 
 
 # ---- The kinds -----------------------------------------------------------------------------------
@@ -337,19 +215,36 @@ def _instance_dependent_standardised(
 
 
 @_kind(
-    "file", PATH, KEY, UNRELATED, source="labels of your own", needs_examples=True, redrawn=False
+    "file",
+    PATH,
+    KEY,
+    UNRELATED,
+    REST,
+    source="labels of your own",
+    needs_examples=True,
+    redrawn=False,
 )
 def _file(
-    rng: Rng, clean: Array, C: int, *, path: str, key: str, unrelated: bool, examples: Examples
+    rng: Rng,
+    clean: Array,
+    C: int,
+    *,
+    path: str,
+    key: str,
+    unrelated: bool,
+    rest: str,
+    examples: Examples,
 ) -> Array:
     """Read the labels from a file, such as .csv, .npy, .pt or .json; all seeds get the same.
 
     They are in the order of the training images, or put in it by a column that names these.
     """
-    labels = read_labels(Path(path), key, examples)
+    found = read_label_file(Path(path), key, examples)
+    labels = completed(found, clean) if rest else found.labels
     check_labels(labels, len(clean), C, path, examples.info.num_test)
     if not unrelated:
-        require_related(clean, labels, C, path)
+        found.require_same_truth(clean, path)
+        require_related(clean[: len(found.labels)], found.labels, C, path)
     return labels
 
 
@@ -440,3 +335,16 @@ def _pixel_scale(images: Array, info: Info) -> tuple[Array, Array]:
     axes = (0, *range(2, images.ndim))
     mean = images.mean(axes, np.float64, keepdims=True)
     return mean, images.std(axes, np.float64, keepdims=True)
+
+
+# ---- Kinds with a file of their own --------------------------------------------------------------
+
+
+def _load_more() -> None:
+    """Import the files in `more/`, each of which registers the kind that it is called after."""
+    for found in pkgutil.iter_modules(more.__path__):
+        if not found.name.startswith("_"):
+            importlib.import_module(f"{more.__name__}.{found.name}")
+
+
+_load_more()

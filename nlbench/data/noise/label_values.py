@@ -153,11 +153,13 @@ def _what_rows_are(values: np.ndarray) -> str:
     if values.dtype.kind == "f" and np.allclose(values.sum(1), 1, atol=1e-3):
         return (
             f"holds probabilities of {C} classes for each of {N} examples (soft labels); nlbench "
-            f"trains on one label for each: save labels.argmax(1)"
+            f"trains on one label for each: save labels.argmax(1), or draw one by the run's seed "
+            f"with {{kind: soft-labels, path: ...}}"
         )
     return (
         f"labels must be integers of shape (N,), got {values.dtype} of shape {values.shape}; save "
-        f"the one column of labels"
+        f"the one column of labels, or take all columns as those of annotators, with "
+        f"{{kind: annotators, path: ...}} or {{kind: vote, path: ...}}"
     )
 
 

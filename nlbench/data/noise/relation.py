@@ -134,6 +134,6 @@ def require_related(
         raise DataError(
             f"{where}: {found}. Are its rows in the order of the training images, and its classes "
             f"in that of the dataset (see docs/noise.md)? A column 'index' or 'path' puts rows in "
-            f"order. If the labels are meant to be so, add `unrelated: true` to this noise in the "
-            f"suite"
+            f"order. If the labels are meant to be so, as those of an adversary are, add "
+            f"`unrelated: true` to this noise in the suite"
         )

@@ -11,7 +11,7 @@ from nlbench import streams
 from nlbench.data.base import Info
 from nlbench.data.noise.examples import Examples
 from nlbench.data.noise.kinds import KINDS, Kind
-from nlbench.data.noise.label_files import as_labels, check_labels, read_label_file
+from nlbench.data.noise.label_files import as_labels, check_labels, completed, read_label_file
 from nlbench.data.noise.matrix_files import matrix_warnings, read_matrix
 from nlbench.data.noise.relation import require_related
 from nlbench.errors import DataError, Problem, SuiteError, did_you_mean, unknown_name
@@ -105,9 +105,7 @@ def apply(
     """
     kind = KINDS[str(noise["kind"])]
     clean = as_labels(clean_labels, "clean_labels")
-    params: dict[str, object] = {}
-    for param in kind.params:
-        params[param.name] = noise.get(param.name, param.default)
+    params = _params(noise)
 
     # The run's key holds the digest, so another content would be another run.
     if "sha256" in noise and _digest_now(str(params["path"])) != noise["sha256"]:
@@ -121,6 +119,14 @@ def apply(
 
     given = kind.draw(streams.rng(seed, "noise"), clean, info.num_classes, **params)
     return np.ascontiguousarray(given, np.int64)
+
+
+def _params(noise: Resolved) -> dict[str, object]:
+    """Return every parameter of a resolved noise, those that its key leaves out too."""
+    found: dict[str, object] = {}
+    for param in KINDS[str(noise["kind"])].params:
+        found[param.name] = noise.get(param.name, param.default)
+    return found
 
 
 # ---- Checks --------------------------------------------------------------------------------------
@@ -151,12 +157,14 @@ def _kind_problems(kind: Kind, info: Info) -> list[Problem]:
         )
 
     # A label file goes by the order of the images.
-    if not kind.redrawn and info.redrawn:
+    if kind.needs_examples and info.redrawn:
         messages.append(
             f"needs a fixed order of images, and {info.name} draws its own for each seed"
         )
     if kind.needs_images and not info.shape:
         messages.append(f"needs images in memory, and those of {info.title} are files")
+    if kind.needs_images and info.vocabulary:
+        messages.append(f"depends on pixels or features, and {info.title} is texts")
     return [_problem("kind", f"{kind.name} {message}") for message in messages]
 
 
@@ -183,11 +191,11 @@ def _unknown_keys(noise: Mapping[str, object], kind: Kind) -> list[Problem]:
 
 
 def require_fit(noise: Resolved, examples: Examples) -> None:
-    """Raise DataError unless the labels of a `file` noise fit the training examples.
+    """Raise DataError unless the file of a noise fits the training examples.
 
     It is called when the dataset has been read, before the first run. Other kinds always fit.
     """
-    if noise["kind"] == "file":
+    if KINDS[str(noise["kind"])].needs_examples:
         _check_file(noise, examples)
 
 
@@ -205,8 +213,20 @@ def warnings_of(noise: Resolved, examples: Examples) -> tuple[str, ...]:
 
     found = read_label_file(path, str(noise["key"]), examples)
     words = []
-    if examples.clean is not None and np.array_equal(found.labels, examples.clean):
-        words.append("all its labels are the true ones; is it the right file or column?")
+    if examples.clean is not None:
+        if np.array_equal(found.labels, examples.clean):
+            words.append("all its labels are the true ones; is it the right file or column?")
+        share = found.share_of_truth(examples.clean)
+        if share < 1:
+            words.append(
+                f"{100 * (1 - share):.2f}% of the true labels in its {found.truth_name!r} are "
+                f"others than those of the dataset"
+            )
+        if len(found.labels) < len(examples.clean):
+            words.append(
+                f"it ends after {len(found.labels)} labels, and the other "
+                f"{len(examples.clean) - len(found.labels)} examples keep their true ones"
+            )
     if found.column not in ("", "label", noise["key"]):
         words.append(f"the labels are its column {found.column!r}")
     if found.order not in (None, "index"):
@@ -226,10 +246,20 @@ def _check_file(resolved: Resolved, examples: Examples) -> dict[str, float | str
         read_matrix(path, info.num_classes, unrelated=unrelated)
         return {}
 
+    check = KINDS[str(resolved["kind"])].check
+    if check is not None:
+        check(examples, **_params(resolved))
+        return {}
+
     found = read_label_file(path, str(resolved["key"]), examples)
-    check_labels(found.labels, info.num_train, info.num_classes, path, info.num_test)
-    if examples.clean is not None and not unrelated:
-        require_related(examples.clean, found.labels, info.num_classes, path)
+    labels, clean = found.labels, examples.clean
+    if resolved.get("rest"):
+        # The true labels are not known before the dataset has been read. Any class does until then.
+        labels = completed(found, np.zeros(info.num_train, np.int64) if clean is None else clean)
+    check_labels(labels, info.num_train, info.num_classes, path, info.num_test)
+    if clean is not None and not unrelated:
+        found.require_same_truth(clean, path)
+        require_related(clean[: len(found.labels)], found.labels, info.num_classes, path)
     order = "row" if found.order is None else repr(found.order)
     return {"read": f"{found.column} by {order}"} if found.moved else {}
 

@@ -68,7 +68,7 @@ def order_of(
     Raises: DataError, naming the column, when it does not name each training example once.
     """
     found: list[Order] = []
-    for name, cells in columns.items():
+    for name, cells in _usable(columns, examples).items():
         order = _order_by(_Column(name, cells, lines, where), examples)
         if order is not None:
             found.append(order)
@@ -97,6 +97,26 @@ def order_of(
             f"{telling[0].column!r} puts them in another order; remove the one that is not meant"
         )
     return telling[0]
+
+
+def _usable(
+    columns: Mapping[str, Sequence[str]], examples: Examples | None
+) -> Mapping[str, Sequence[str]]:
+    """Return the columns without those of names, where images have none and positions are given.
+
+    Lists of CIFAR-10 often have the names that its pictures had before they were put together.
+    """
+    if examples is None or examples.names != ():
+        return columns
+    numbered = {name for name, cells in columns.items() if _integers(cells) is not None}
+    if not any(_plain(name) in _POSITIONS for name in numbered):
+        return columns
+
+    kept = {}
+    for name, cells in columns.items():
+        if name in numbered or _plain(name) not in _NAMES:
+            kept[name] = cells
+    return kept
 
 
 # ---- One column ----------------------------------------------------------------------------------

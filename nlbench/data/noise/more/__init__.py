@@ -1,0 +1,1 @@
+"""Kinds of noise with a file of their own, which is called after the kind."""
