@@ -58,6 +58,7 @@ Size = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of `patches`: chooses what its filters see first.")]
+Device = Annotated[str, typer.Option(help="Of published models: auto, cpu, cuda or cuda:1")]
 Share = Annotated[
     float,
     typer.Option(
@@ -89,6 +90,7 @@ def embed(
     size: Size = 0,
     seed: Seed = 0,
     test_share: Share = 0.0,
+    device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
     """Write frozen features of images, on which every method trains in seconds.
@@ -110,7 +112,7 @@ def embed(
 
     settings = Settings(filters=filters, dims=dims, size=size, seed=seed)
     asked = Asked.of(dataset)
-    chosen = extractor(model, weights, settings)
+    chosen = extractor(model, weights, settings, device)
     data = asked.open(Places.of_user(data_dir), test_share)
     warn(*(f"warning: {line}" for line in data.warnings))
     with count_bar("images") as start:

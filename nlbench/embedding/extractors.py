@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 
 from nlbench import models
 from nlbench.data.base import ImageFiles, Images
@@ -21,13 +22,14 @@ PATCHES = "patches"
 SIZE_OF_FILES = 32
 
 
-def extractor(model: str, weights: str, settings: Settings) -> Extractor:
+def extractor(model: str, weights: str, settings: Settings, device: str) -> Extractor:
     """Return the extractor `model`.
 
     Args:
         weights: "imagenet", "none" or a file; "" for what is usual: "imagenet" for a published
             model. `patches` has none.
         settings: of `patches`.
+        device: of a published model, as torch names it, or "auto".
     Raises: SuiteError for an unknown name, and for weights that the model does not have.
     """
     if model == PATCHES:
@@ -41,7 +43,20 @@ def extractor(model: str, weights: str, settings: Settings) -> Extractor:
 
     from nlbench.embedding.published import PublishedExtractor
 
-    return PublishedExtractor(model, weights or "imagenet")
+    return PublishedExtractor(model, weights or "imagenet", _device(device))
+
+
+def _device(name: str) -> torch.device:
+    """Return a device by its name. Raises SuiteError where it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SuiteError(f"--device {name}: cannot be used here ({reason})") from None
+    return device
 
 
 class PatchExtractor:
