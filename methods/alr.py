@@ -15,7 +15,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nlbench import ops
 from nlbench.method import Batch, Method, Run, Task
@@ -47,8 +46,7 @@ class ALR(Method):
         self.alpha, self.lam_e = alpha, lam_e
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
         self.begins = {"label refinement": self.warmup}
-        one_hot = F.one_hot(task.labels, task.num_classes)
-        self.register_buffer("targets", one_hot.to(torch.float32))
+        self.add_memory("targets", task.labels)
         self.refining = False
 
     def on_epoch_start(self, run: Run, epoch: int) -> None:
@@ -64,11 +62,25 @@ class ALR(Method):
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         alpha, lam_e = self._weights()
-        return ops.alr_loss(logits, batch.index, self.targets, alpha=alpha, lam_e=lam_e)
+        return ops.alr_loss(
+            logits,
+            batch.index,
+            self.targets,
+            alpha=alpha,
+            lam_e=lam_e,
+            rounding=self.memory_rounding,
+        )
 
     def loss_and_grad(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         alpha, lam_e = self._weights()
-        return ops.alr_step(logits, batch.index, self.targets, alpha=alpha, lam_e=lam_e)
+        return ops.alr_step(
+            logits,
+            batch.index,
+            self.targets,
+            alpha=alpha,
+            lam_e=lam_e,
+            rounding=self.memory_rounding,
+        )
 
     def _weights(self) -> tuple[float, float]:
         """Return (alpha, lam_e) for this epoch.

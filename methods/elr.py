@@ -35,19 +35,33 @@ class ELR(Method):
             raise ValueError(f"lam must be finite and >= 0, got {lam}")
 
         self.beta, self.lam = beta, lam
-        self.register_buffer("targets", torch.zeros(task.num_train, task.num_classes))
+        self.add_memory("targets")
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        labels, index = batch.labels, batch.index
-        return ops.elr_loss(logits, labels, index, self.targets, beta=self.beta, lam=self.lam)
+        return ops.elr_loss(
+            logits,
+            batch.labels,
+            batch.index,
+            self.targets,
+            beta=self.beta,
+            lam=self.lam,
+            rounding=self.memory_rounding,
+        )
 
     def loss_and_grad(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        labels, index = batch.labels, batch.index
-        return ops.elr_step(logits, labels, index, self.targets, beta=self.beta, lam=self.lam)
+        return ops.elr_step(
+            logits,
+            batch.labels,
+            batch.index,
+            self.targets,
+            beta=self.beta,
+            lam=self.lam,
+            rounding=self.memory_rounding,
+        )
 
     def gradient_parts(self, logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         """Return the gradients of cross entropy and regulariser, as in Figure 2 of the paper."""
-        t = self.targets[batch.index]
+        t = ops.widened(self.targets[batch.index])
         # Without a label, cross entropy has no gradient. The targets hold this batch already, and
         # are not updated again.
         _, of_mean = ops.elr_step_soft(logits, torch.zeros_like(t), t, lam=self.lam)

@@ -88,7 +88,7 @@ class ELRPlus(Method):
         self.ema_ramp = max(1, round(ema_ramp_share * steps)) if ema_ramp_share else 0
         self.lam_ramp = round(lam_ramp_share * steps)
         for name in ("targets", "targets1")[:networks]:
-            self.register_buffer(name, torch.zeros(task.num_train, task.num_classes))
+            self.add_memory(name)
 
     def prepare(self, run: Run) -> None:
         self.teachers = frozen_copies(run.networks)
@@ -128,16 +128,16 @@ class ELRPlus(Method):
         def mixed(values: Tensor) -> Tensor:
             return share * values + (1 - share) * values[perm] if share < 1 else values
 
-        network, images = run.networks[k], batch.view(k)
+        network, images, index = run.networks[k], batch.view(k), batch.index
         logits = network(mixed(images))
 
         # The teacher is the other network's copy; a single network has its own copy as its teacher.
         with torch.no_grad():
             taught = self.teachers[k - 1](images)
-        targets = self.get_buffer(("targets", "targets1")[k])
-        ops.update_targets(taught, batch.index, targets, beta=self.beta, clamp=False)
+        targets, rounding = self.get_buffer(("targets", "targets1")[k]), self.memory_rounding
+        ops.update_targets(taught, index, targets, beta=self.beta, clamp=False, rounding=rounding)
 
-        t = targets[batch.index]
+        t = ops.widened(targets[index])
         one_hot = torch.zeros_like(t).scatter_(1, batch.labels[:, None], 1.0)
         labels, t = mixed(one_hot), mixed(t)
         if self.weighs:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nlbench import ops
 from nlbench.method import Batch, Method, Run, Task
 from nlbench.ops.uniform import divergence_from_uniform
 
@@ -73,9 +74,10 @@ class JointOptim(Method):
         self.start = task.scaled(start_share, of=1)
         self.begins = {"label correction": self.start, "the second network": self.first}
         N, C = task.num_train, task.num_classes
-        self.register_buffer("targets", F.one_hot(task.labels, C).float())
+        self.add_memory("targets", task.labels)
         # The predictions of an example's last visits, in a ring, and its number of visits.
-        self.register_buffer("recent", torch.zeros(N, task.scaled(average_share, of=1), C))
+        visits = task.scaled(average_share, of=1)
+        self.register_buffer("recent", torch.zeros(N, visits, C, dtype=task.memory))
         self.register_buffer("visits", torch.zeros(N, dtype=torch.int64))
         self.own = 0
 
@@ -98,10 +100,11 @@ class JointOptim(Method):
     def training_step(self, run: Run, batch: Batch) -> Tensor:
         """Train the network of this epoch; return its (B, C) logits."""
         logits = run.forward(run.networks[self.own], batch.images)
+        targets = ops.widened(self.targets[batch.index])
         if self.own == 1:
-            loss = F.cross_entropy(logits, self.targets[batch.index])
+            loss = F.cross_entropy(logits, targets)
         else:
-            loss = self.joint_loss(logits, self.targets[batch.index])
+            loss = self.joint_loss(logits, targets)
             self.remember(logits.detach().softmax(1), batch.index)
         run.backward_step(loss, f"network{self.own}")
         return logits
@@ -124,7 +127,8 @@ class JointOptim(Method):
             return
 
         count = self.visits.clamp(max=self.recent.shape[1])
-        means = self.recent.sum(1) / count.clamp(min=1)[:, None]
+        dtype = torch.promote_types(self.recent.dtype, torch.float32)
+        means = self.recent.sum(1, dtype=dtype) / count.clamp(min=1)[:, None]
         self.targets.copy_(torch.where(count[:, None] > 0, means, self.targets))
 
     def predict(self, run: Run, images: Tensor) -> Tensor:

@@ -78,11 +78,10 @@ class PLS(Method):
         self.temperature, self.alpha = temperature, alpha
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
         self.begins = {"pseudo-labels": self.warmup, "their weights": self.warmup + 1}
-        N, C = task.num_train, task.num_classes
         # The pseudo-labels of an example's last step.
-        self.register_buffer("guesses", F.one_hot(task.labels, C).float())
-        self.register_buffer("noisy", torch.zeros(N, dtype=torch.bool))
-        self.register_buffer("weights", torch.ones(N))
+        self.add_memory("guesses", task.labels)
+        self.register_buffer("noisy", torch.zeros(task.num_train, dtype=torch.bool))
+        self.register_buffer("weights", torch.ones(task.num_train))
 
     def prepare(self, run: Run) -> None:
         self.projection = new_head(run.networks[0], run.task.num_classes, WIDTH)

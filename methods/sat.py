@@ -16,7 +16,6 @@ share of the training here.
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nlbench import ops
 from nlbench.method import Batch, Method, Run, Task
@@ -46,7 +45,7 @@ class SAT(Method):
         self.momentum = momentum
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
         self.begins = {"soft labels": self.warmup}
-        self.register_buffer("targets", F.one_hot(task.labels, task.num_classes).float())
+        self.add_memory("targets", task.labels)
         # The weight of the old soft label in this epoch. With 1 it stays one-hot, so that all
         # weights are 1 and the loss is the cross entropy.
         self.keep = 1.0
@@ -64,18 +63,29 @@ class SAT(Method):
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         losses = ops.alr_loss(
-            logits, batch.index, self.targets, alpha=self.keep, lam_e=0.0, reduction="none"
+            logits,
+            batch.index,
+            self.targets,
+            alpha=self.keep,
+            lam_e=0.0,
+            reduction="none",
+            rounding=self.memory_rounding,
         )
         return losses * self.weights(batch.index)
 
     def loss_and_grad(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         losses, dlogits = ops.alr_step(
-            logits, batch.index, self.targets, alpha=self.keep, lam_e=0.0
+            logits,
+            batch.index,
+            self.targets,
+            alpha=self.keep,
+            lam_e=0.0,
+            rounding=self.memory_rounding,
         )
         weights = self.weights(batch.index)
         return losses * weights, dlogits * weights[:, None]
 
     def weights(self, index: Tensor) -> Tensor:
         """Return w of the examples at `index` (B,), (B,), from the soft labels as they are."""
-        largest = self.targets[index].amax(1)
+        largest = ops.widened(self.targets[index].amax(1))
         return largest / largest.mean()

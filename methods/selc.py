@@ -15,7 +15,6 @@ with mixup on the corrected labels, is left out.
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nlbench import ops
 from nlbench.method import Batch, Method, Run, Task
@@ -44,7 +43,7 @@ class SELC(Method):
         self.momentum = momentum
         self.warmup = task.scaled(warmup_share, of=1) if warmup_share else 0
         self.begins = {"label correction": self.warmup}
-        self.register_buffer("targets", F.one_hot(task.labels, task.num_classes).float())
+        self.add_memory("targets", task.labels)
         # The weight of the old soft label in this epoch. With 1 it stays as it is, bit for bit.
         self.keep = 1.0
 
@@ -60,7 +59,21 @@ class SELC(Method):
         self.keep = float(state)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        return ops.alr_loss(logits, batch.index, self.targets, alpha=self.keep, lam_e=0.0)
+        return ops.alr_loss(
+            logits,
+            batch.index,
+            self.targets,
+            alpha=self.keep,
+            lam_e=0.0,
+            rounding=self.memory_rounding,
+        )
 
     def loss_and_grad(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        return ops.alr_step(logits, batch.index, self.targets, alpha=self.keep, lam_e=0.0)
+        return ops.alr_step(
+            logits,
+            batch.index,
+            self.targets,
+            alpha=self.keep,
+            lam_e=0.0,
+            rounding=self.memory_rounding,
+        )

@@ -77,11 +77,11 @@ class SSR(Method):
 
         self.lam, self.theta_r, self.theta_s = lam, theta_r, theta_s
         self.k, self.alpha = k, alpha
-        N, C = task.num_train, task.num_classes
+        N = task.num_train
         self.register_buffer("corrected", task.labels.clone())
         self.register_buffer("clean", torch.ones(N, dtype=torch.bool))
         # The neighbours' votes, divided by their sum. Before the first epoch: the given labels.
-        self.register_buffer("votes", F.one_hot(task.labels, C).float())
+        self.add_memory("votes", task.labels)
 
     def prepare(self, run: Run) -> None:
         if not self.lam:

@@ -40,6 +40,9 @@ def typed_value(value: object, annotation: Any) -> object:
     return typed
 
 
+# In a memory (N, C) of a task that arguments are checked on.
+_MOST_NUMBERS = 2**24
+
 # Privileged information that exists for any dataset whose true labels are known.
 _MEASURED = ("noise_rate", "T")
 
@@ -98,12 +101,19 @@ def problem_of(error: ValueError, given: Iterable[str]) -> Problem:
 
 
 def dummy_task(info: Info) -> Task:
-    """Return a task of the dataset's size with made-up labels, to check arguments on."""
+    """Return a task of the dataset's size with made-up labels, to check arguments on.
+
+    It has fewer examples where a memory of them all would be large. Memories are to be narrow, so
+    that a method which heeds that can be told from others.
+    """
     import torch
 
     from nlbench.method import Task
 
-    N, C = info.num_train or 1000, info.num_classes
+    C = info.num_classes
+    N = min(info.num_train or 1000, max(1000, _MOST_NUMBERS // C))
+    # So that a matrix (C, C) cannot be taken for something with a row for each example.
+    N += N == C
     # Whether a run can be told them is checked by `plan.told`, which knows what the suite gives.
     known: dict[str, object] = {
         "noise_rate": 0.2,
@@ -118,4 +128,5 @@ def dummy_task(info: Info) -> Task:
         steps_per_epoch=100,
         batch_size=128,
         privileged=known,
+        memory=torch.bfloat16,
     )

@@ -38,6 +38,8 @@ class Task:
         device: the device of the networks and batches.
         privileged: the values of `noise_rate` and `T`, as far as the method declares them in
             `told`. Set by nlbench; a method reads them as `task.noise_rate` and `task.T`.
+        memory: the dtype of memories (N, C), from the protocol's `memory`: float32, bfloat16 or
+            float16. `Method.add_memory` heeds it.
     """
 
     num_train: int
@@ -48,6 +50,7 @@ class Task:
     batch_size: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     privileged: dict[str, Any] = field(default_factory=dict, repr=False)
+    memory: torch.dtype = torch.float32
 
     @property
     def noise_rate(self) -> float:
@@ -351,7 +354,7 @@ class Method(nn.Module):
     State is kept in buffers, which checkpoints save. State with one entry per training example is a
     buffer with N rows, indexed by `batch.index`. A buffer `targets` (N, C) is compared with the
     clean labels after each epoch, and stored by `own_labels`. A buffer `T` (C, C) is stored with
-    the predictions.
+    the predictions. `add_memory` makes a buffer (N, C) that the protocol may ask to be narrow.
 
     Order of the calls:
 
@@ -386,6 +389,8 @@ class Method(nn.Module):
             keep buffers where they are, and never wait for the device. It changes no number.
         begins: optional: what the method does only from a later epoch on, and that epoch, counted
             from 0, such as {"MixMatch": 10}. A constructor sets it. A run that ends before says so.
+        memory_rounding: a buffer (2,) int64, the random stream that rounds narrow memories, or
+            None, see `add_memory`.
     """
 
     told: tuple[str, ...] = ()
@@ -395,10 +400,37 @@ class Method(nn.Module):
     couples_examples: bool = False
     capturable: bool = False
     begins: Mapping[str, int] = {}
+    memory_rounding: Tensor | None
 
     def __init__(self, task: Task):
         super().__init__()
         self.task = task
+        self.register_buffer("memory_rounding", None)
+
+    def add_memory(self, name: str, labels: Tensor | None = None) -> None:
+        """Register the buffer `name` (N, C) in the dtype `task.memory`, which the protocol chooses.
+
+        It starts with the one-hot rows of `labels` (N,) int64, or else with zeros. If its dtype is
+        bfloat16 or float16, `memory_rounding` is no longer None, but the random stream of the ops
+        that update the memory: pass it to them as `rounding`. Rows that are read are to be widened
+        by `ops.widened` before anything is computed with them.
+
+        A method that keeps floats (N, C) by other means cannot be run with a narrow memory. It is
+        refused before the first run.
+        """
+        task = self.task
+        memory = torch.zeros(
+            task.num_train, task.num_classes, dtype=task.memory, device=task.labels.device
+        )
+        if labels is not None:
+            memory.scatter_(1, labels[:, None], 1.0)
+        self.register_buffer(name, memory)
+
+        # The seed is drawn from the stream of the constructor. Memories share one count of
+        # roundings, so that no two of them draw the same numbers.
+        if task.memory != torch.float32 and self.memory_rounding is None:
+            seed = int(torch.randint(2**62, ()))
+            self.memory_rounding = torch.tensor([seed, 0], device=memory.device)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss of `logits` (B, C) float32: 0-d, or (B,) losses whose mean is taken.

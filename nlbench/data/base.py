@@ -82,6 +82,11 @@ class Info:
     vocabulary: int = 0
 
 
+def is_vector(info: Info) -> bool:
+    """Return whether an example is a vector of features, and so no image that has views."""
+    return not info.mean and tuple(info.shape[1:]) == (1, 1)
+
+
 # ---- A dataset that was read ---------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
@@ -35,8 +35,27 @@ def cache_dir() -> Path:
 
 
 @dataclass(frozen=True)
+class TableOptions:
+    """What a suite says about a table of features, beside its path and the columns of its labels.
+
+    Attributes:
+        features: names and patterns of the columns to read; empty for all.
+        split: the column that says which part a row belongs to; "" for none.
+        categorical: names and patterns of the columns that hold categories.
+        missing: what becomes of an empty cell: "refuse", "mean", "median" or "most-frequent".
+        label_sets: (name, column) of further sets of given labels.
+    """
+
+    features: tuple[str, ...] = ()
+    split: str = ""
+    categorical: tuple[str, ...] = ()
+    missing: str = "refuse"
+    label_sets: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class FolderOptions:
-    """What a suite says about a folder of the user's own, beside its path.
+    """What a suite says about a folder or file of the user's own, beside its path.
 
     Attributes:
         test_share: of a folder without a test part, the share of its images to test on; else 0.
@@ -44,12 +63,20 @@ class FolderOptions:
             "val"; else "".
         label_column, clean_column: the columns of the given and of the true labels in a list or
             parquet file; "" where their names tell.
+        text: the column of the texts; "" where the names tell.
+        vocabulary, length: of texts, how many different words have a number, and how many words of
+            a text are kept; 0 for the dataset's own.
+        table: what it says about a table.
     """
 
     test_share: float = 0.0
     clean_val: str = ""
     label_column: str = ""
     clean_column: str = ""
+    text: str = ""
+    vocabulary: int = 0
+    length: int = 0
+    table: TableOptions = TableOptions()
 
 
 @dataclass(frozen=True)
@@ -59,7 +86,7 @@ class Places:
     Attributes:
         data_dir: the folder to read. For a dataset that a suite locates, the folder it names.
         cache_dir: the folder for decoded copies. It need not exist.
-        test_share, clean_val, label_column, clean_column: see `FolderOptions`.
+        test_share and the others: see `FolderOptions`.
     """
 
     data_dir: Path
@@ -68,6 +95,10 @@ class Places:
     clean_val: str = ""
     label_column: str = ""
     clean_column: str = ""
+    text: str = ""
+    vocabulary: int = 0
+    length: int = 0
+    table: TableOptions = TableOptions()
 
     @classmethod
     def of_user(cls, option: str | Path | None = None) -> Places:
@@ -76,4 +107,5 @@ class Places:
 
     def reading(self, folder: Path, options: FolderOptions | None = None) -> Places:
         """Return the same places with `folder` as the folder to read."""
-        return replace(self, data_dir=folder, **asdict(options or FolderOptions()))
+        # `vars`, because `asdict` would make a dict of the options of a table as well.
+        return replace(self, data_dir=folder, **vars(options or FolderOptions()))

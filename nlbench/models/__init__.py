@@ -2,10 +2,12 @@
 
 They are the public functions of this folder's files, `torchvision/NAME`, `timm/NAME` and
 `timm/NAME.TAG`, where TAG names published weights. A suite may also say `hf-hub:OWNER/NAME` or
-`local-dir:PATH`, which `look_up` finds: a model of timm with its weights. A
-model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width), or for
-texts `name(num_classes, text_shape)`, with text_shape (length, vocabulary). To add one, add a
-function. Importing this package does not import torch.
+`local-dir:PATH`, which `look_up` finds: a model of timm with its weights.
+
+A model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width), or
+for texts `name(num_classes, text_shape)`, with text_shape (length, vocabulary). To add one, add a
+function. Arguments after a `*` are options, which a protocol gives behind the name:
+`mlp-width=512-depth=3`. Importing this package does not import torch.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.errors import SuiteError, did_you_mean, unknown_key
 from nlbench.models._references import Preprocessing as Preprocessing
 from nlbench.models._references import Reference as Reference
 from nlbench.models._references import is_reference as is_reference
@@ -39,12 +43,12 @@ PUBLISHED = ("imagenet", "pretrained")
 
 def names() -> dict[str, str]:
     """List our own models, name -> first line of its docstring, without importing their files."""
-    return {name: found.line for name, found in _functions().items()}
+    return {name: model.line for name, model in _functions().items()}
 
 
 def text_models() -> tuple[str, ...]:
     """Return the names of our models of texts, without importing their files."""
-    return tuple(name for name, found in _functions().items() if found.takes_texts)
+    return tuple(name for name, model in _functions().items() if model.takes_texts)
 
 
 def check(name: str) -> None:
@@ -60,13 +64,7 @@ def check(name: str) -> None:
         _external.check(package, inner)
         return
 
-    known = _functions()
-    if name not in known:
-        others = ", ".join(f"{prefix}/NAME" for prefix in EXTERNAL)
-        hint = did_you_mean(name, known)
-        raise SuiteError(
-            f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{hint}"
-        )
+    _own(name)
 
 
 def is_repeatable(name: str) -> bool:
@@ -185,7 +183,8 @@ def build(
     """
     check_weights(name, weights)
     check(name)
-    takes_texts, is_text = name in text_models(), len(in_shape) == 2
+    takes_texts = "/" not in name and _own(name)[0].takes_texts
+    is_text = len(in_shape) == 2
     if takes_texts != is_text:
         message = "is for texts, and these examples are none. `nlbench list models` lists others"
         if is_text:
@@ -210,9 +209,9 @@ def build(
         elif args:
             raise ValueError(f"takes no model_args, got {', '.join(args)}")
         else:
-            stem = _functions()[name].stem
-            builder = getattr(importlib.import_module(f"nlbench.models.{stem}"), name)
-            model = builder(num_classes, in_shape)
+            found, options = _own(name)
+            builder = getattr(importlib.import_module(f"nlbench.models.{found.stem}"), found.name)
+            model = builder(num_classes, in_shape, **options)
         if weights not in ("", *PUBLISHED):
             from nlbench.models import _weights
 
@@ -249,22 +248,79 @@ def undecayed(model: nn.Module) -> set[str]:
 def model_file(name: str) -> Path | None:
     """Return the file that defines one of our own models; None for one of torchvision or timm."""
     check(name)
-    found = _functions().get(name)
-    return Path(__file__).with_name(f"{found.stem}.py") if found else None
+    return None if "/" in name else Path(__file__).with_name(f"{_own(name)[0].stem}.py")
 
 
-class _Function(NamedTuple):
-    """A model: the stem of its file, the first line of its docstring, and what it takes."""
+# ---- Our own models ------------------------------------------------------------------------------
 
+
+# What an option may be: the type of its default says which.
+Option = bool | int | float
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A function of this folder's files.
+
+    Attributes:
+        stem: of the file.
+        line: the first line of its docstring.
+        options: its keyword-only arguments with their defaults.
+        takes_texts: whether its examples are texts.
+    """
+
+    name: str
     stem: str
     line: str
+    options: dict[str, Option]
     takes_texts: bool
 
 
+def _own(name: str) -> tuple[_Model, dict[str, Option]]:
+    """Return one of our own models, and the options that its name gives.
+
+    Raises: SuiteError for an unknown model or option, and for a value of another type.
+    """
+    # Before each option, but not in a number such as 1e-3.
+    base, *settings = re.split(r"-(?=[A-Za-z_]\w*=)", name)
+    known = _functions()
+    if base not in known:
+        others = ", ".join(f"{prefix}/NAME" for prefix in EXTERNAL)
+        hint = did_you_mean(base, known)
+        raise SuiteError(
+            f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{hint}"
+        )
+
+    model = known[base]
+    options: dict[str, Option] = {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        if key not in model.options:
+            takes = {option: f"{option} ({value})" for option, value in model.options.items()}
+            raise SuiteError(f"model {name}: {key}: {unknown_key(key, takes)}")
+        if key in options:
+            raise SuiteError(f"model {name}: {key} is given twice")
+        options[key] = _option(name, key, text, model.options[key])
+    return model, options
+
+
+def _option(name: str, key: str, text: str, default: Option) -> Option:
+    """Return the value of an option. Raises SuiteError where it is not of the default's type."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        return int(text) if isinstance(default, int) else float(text)
+    except (KeyError, ValueError):
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise SuiteError(
+            f"model {name}: {key} must be {kinds[type(default)]}, got {text!r}"
+        ) from None
+
+
 @functools.cache
-def _functions() -> dict[str, _Function]:
-    """Read the models by name from the files of this folder."""
-    found: dict[str, _Function] = {}
+def _functions() -> dict[str, _Model]:
+    """Read the models from the files of this folder, by name."""
+    found: dict[str, _Model] = {}
     # Parsed and not imported, so that names are listed without torch.
     for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -274,6 +330,10 @@ def _functions() -> dict[str, _Function]:
                 first = f"{found[node.name].stem}.py"
                 raise SuiteError(f"two models are named {node.name!r}: {first} and {path.name}")
             line = (ast.get_docstring(node) or "").partition("\n")[0]
+            options: dict[str, Option] = {}
+            for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+                if default is not None:
+                    options[argument.arg] = ast.literal_eval(default)
             takes_texts = any(argument.arg == "text_shape" for argument in node.args.args)
-            found[node.name] = _Function(path.stem, line, takes_texts)
+            found[node.name] = _Model(node.name, path.stem, line, options, takes_texts)
     return found

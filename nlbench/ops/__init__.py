@@ -17,6 +17,7 @@ from nlbench.ops.extension import (
 )
 from nlbench.ops.faults import check_faults
 from nlbench.ops.images import augment
+from nlbench.ops.narrow import widened
 from nlbench.ops.strong import strong_augment
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "update_targets",
     "why_no_cuda",
     "why_no_extension",
+    "widened",
 ]

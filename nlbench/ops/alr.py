@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, library
 
-from nlbench.ops import losses
+from nlbench.ops import losses, narrow
 from nlbench.ops.losses import ALR
 
 
@@ -17,6 +19,7 @@ def alr_loss(
     alpha: float,
     lam_e: float,
     reduction: str = "mean",
+    rounding: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy to soft labels that follow the predictions, plus the predictions' entropy.
 
@@ -38,16 +41,21 @@ def alr_loss(
                    The only argument that receives a gradient, once (no second derivative); never
                    written to.
         index:     [B] int64 in [0, N), no repeats.
-        targets:   [N, C] float32 or float64, contiguous, without gradient. Rows `index` are UPDATED
-                   IN PLACE.
+        targets:   [N, C] float32 or float64, with `rounding` bfloat16 or float16; contiguous,
+                   without gradient. Rows `index` are UPDATED IN PLACE.
         alpha:     momentum of the targets, in [0, 1].
         lam_e:     weight of the entropy, finite and >= 0.
         reduction: "mean", "sum", or "none" for the per-example losses. An empty batch has no mean:
                    ValueError.
+        rounding:  as in `elr_loss`.
 
     Returns: float64 for float64 logits, else float32; 0-d, or [B] for reduction="none".
     Raises:  as `elr_loss`.
     """
+    if rounding is not None:
+        of_rows = partial(alr_loss, logits, alpha=alpha, lam_e=lam_e, reduction=reduction)
+        return narrow.on_rows("alr_loss", logits, index, targets, rounding, of_rows)
+
     _check("alr_loss", logits, index, targets, alpha, lam_e)
     losses.check_reduction("alr_loss", reduction, len(logits))
     logits = losses.ranged(logits)
@@ -64,7 +72,13 @@ def alr_loss(
 
 
 def alr_step(
-    logits: Tensor, index: Tensor, targets: Tensor, *, alpha: float, lam_e: float
+    logits: Tensor,
+    index: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float,
+    lam_e: float,
+    rounding: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Take the step of `alr_loss` without autograd: update the targets, return losses and gradient.
 
@@ -72,6 +86,10 @@ def alr_step(
 
     Returns: (losses, dlogits), as `elr_step`.
     """
+    if rounding is not None:
+        of_rows = partial(alr_step, logits, alpha=alpha, lam_e=lam_e)
+        return narrow.on_rows("alr_step", logits, index, targets, rounding, of_rows)
+
     _check("alr_step", logits, index, targets, alpha, lam_e)
     if torch.compiler.is_compiling():
         return torch.ops.nlbench.alr_step(logits.detach(), index, targets, alpha, lam_e, True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, library
 
-from nlbench.ops import losses
+from nlbench.ops import losses, narrow
 from nlbench.ops.checks import require, require_device
 from nlbench.ops.losses import ELR, ELR_SOFT, UPDATE_TARGETS
 
@@ -21,6 +23,7 @@ def elr_loss(
     beta: float,
     lam: float,
     reduction: str = "mean",
+    rounding: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy with early-learning regularisation.
 
@@ -43,12 +46,14 @@ def elr_loss(
                    written to.
         labels:    [B] int64 in [0, C).
         index:     [B] int64 in [0, N), no repeats.
-        targets:   [N, C] float32 or float64, contiguous, without gradient. Rows `index` are UPDATED
-                   IN PLACE.
+        targets:   [N, C] float32 or float64, with `rounding` bfloat16 or float16; contiguous,
+                   without gradient. Rows `index` are UPDATED IN PLACE.
         beta:      momentum of the targets, in [0, 1).
         lam:       weight of the regulariser, finite and >= 0.
         reduction: "mean", "sum", or "none" for the per-example losses. An empty batch has no mean:
                    ValueError.
+        rounding:  [2] int64, the random stream that rounds targets in bfloat16 or float16, see
+                   `narrow.on_rows`. UPDATED IN PLACE. None for wider targets.
 
     Returns: float64 for float64 logits, else float32; 0-d, or [B] for reduction="none".
     Raises:  TypeError (dtype), ValueError (shape, device, strides, range of a number) or IndexError
@@ -57,6 +62,10 @@ def elr_loss(
              skipped, its loss is NaN and its gradient zero, and `check_faults` raises. The caller
              must make sure that indices do not repeat; on a GPU nothing checks it.
     """
+    if rounding is not None:
+        of_rows = partial(elr_loss, logits, labels, beta=beta, lam=lam, reduction=reduction)
+        return narrow.on_rows("elr_loss", logits, index, targets, rounding, of_rows)
+
     _check("elr_loss", logits, labels, index, targets, beta, lam)
     losses.check_reduction("elr_loss", reduction, len(logits))
     logits = losses.ranged(logits)
@@ -73,7 +82,14 @@ def elr_loss(
 
 
 def elr_step(
-    logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor, *, beta: float, lam: float
+    logits: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    targets: Tensor,
+    *,
+    beta: float,
+    lam: float,
+    rounding: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Take the step of `elr_loss` without autograd: update the targets, return losses and gradient.
 
@@ -83,6 +99,10 @@ def elr_step(
              dtype of `logits`, the gradient of losses.mean(). Neither is connected to `logits`.
              Both are empty for an empty batch.
     """
+    if rounding is not None:
+        of_rows = partial(elr_step, logits, labels, beta=beta, lam=lam)
+        return narrow.on_rows("elr_step", logits, index, targets, rounding, of_rows)
+
     _check("elr_step", logits, labels, index, targets, beta, lam)
     if torch.compiler.is_compiling():
         return torch.ops.nlbench.elr_step(logits.detach(), labels, index, targets, beta, lam, True)
@@ -161,7 +181,13 @@ def elr_step_soft(
 
 
 def update_targets(
-    logits: Tensor, index: Tensor, targets: Tensor, *, beta: float, clamp: bool
+    logits: Tensor,
+    index: Tensor,
+    targets: Tensor,
+    *,
+    beta: float,
+    clamp: bool,
+    rounding: Tensor | None = None,
 ) -> None:
     """Move the targets of some examples towards what a network predicts for them.
 
@@ -173,16 +199,21 @@ def update_targets(
     or +inf, or with nothing but -inf, has NaN as its target.
 
     Args:
-        logits:  [B, C] float32, float64, bfloat16 or float16; receives no gradient, never written
-                 to.
-        index:   [B] int64 in [0, N), no repeats.
-        targets: [N, C] float32 or float64, contiguous, without gradient. Rows `index` are UPDATED
-                 IN PLACE.
-        beta:    momentum of the targets, in [0, 1).
-        clamp:   whether the prediction is first clamped and renormalised, as in `elr_loss`.
+        logits:   [B, C] float32, float64, bfloat16 or float16; receives no gradient, never written
+                  to.
+        index:    [B] int64 in [0, N), no repeats.
+        targets:  [N, C], as in `elr_loss`. Rows `index` are UPDATED IN PLACE.
+        beta:     momentum of the targets, in [0, 1).
+        clamp:    whether the prediction is first clamped and renormalised, as in `elr_loss`.
+        rounding: as in `elr_loss`.
 
     Raises: as `elr_loss`.
     """
+    if rounding is not None:
+        of_rows = partial(update_targets, logits, beta=beta, clamp=clamp)
+        narrow.on_rows("update_targets", logits, index, targets, rounding, of_rows)
+        return
+
     losses.check_logits("update_targets", logits)
     losses.check_memory("update_targets", logits, index, targets)
     losses.check_momentum("update_targets", "beta", beta)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, library
 from torch.autograd.function import once_differentiable
@@ -231,11 +232,17 @@ def check_logits(op: str, logits: Tensor) -> tuple[int, int]:
     return B, C
 
 
-def check_memory(op: str, logits: Tensor, index: Tensor, targets: Tensor) -> None:
+def check_memory(
+    op: str,
+    logits: Tensor,
+    index: Tensor,
+    targets: Tensor,
+    dtypes: tuple[torch.dtype, ...] = WIDE,
+) -> None:
     """Check `targets`, a memory that the op updates, and `index`, which addresses it."""
     B, C = logits.shape
     require(op, "index", index, INTS, (B,))
-    require(op, "targets", targets, WIDE, ("N", C))
+    require(op, "targets", targets, dtypes, ("N", C))
     require_device(op, "index", index, logits.device, "logits")
     require_device(op, "targets", targets, logits.device, "logits")
     because = "it is updated in place, and a copy would take the update"
@@ -268,6 +275,13 @@ def check_reduction(op: str, reduction: str, B: int) -> None:
             f"{op}: the mean of an empty batch is undefined: logits must have a row, "
             "got shape [0, C]"
         )
+
+
+def check_index(op: str, index: Tensor, N: int) -> None:
+    """Check that `index` (B,) int64, on the CPU, is in [0, N) and does not repeat."""
+    values = np.sort(index.numpy())
+    if len(values) and (values[0] < 0 or values[-1] >= N or (np.diff(values) == 0).any()):
+        _check_values(op, None, index, 0, N)
 
 
 def _check_values(op: str, labels: Tensor | None, index: Tensor | None, C: int, N: int) -> None:

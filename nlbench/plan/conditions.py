@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from nlbench.data import catalogue, describe
 from nlbench.data.base import Dataset, Info
-from nlbench.data.places import FolderOptions, Places
+from nlbench.data.places import FolderOptions, Places, TableOptions
 from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unknown_name
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import STAND_IN, Condition
 from nlbench.plan.suite_file import DatasetEntry, Suite
 from nlbench.plan.told import told_by_entry
+
+# The datasets whose columns a suite names, and the keys that no other one takes.
+_TABLE, _TEXT = "features", "text"
+_KEYS_OF = {
+    _TABLE: set(vars(TableOptions())),
+    _TEXT: {"text", "split", "vocabulary", "length"},
+}
+_LABEL_KEYS = ("label_column", "clean_column", "label", "clean_label")
 
 # --- What is known before the data is read -----------------------------------------------------
 
@@ -65,7 +73,8 @@ def _info(
     located_by_suite = info.located_by == "suite"
     if not entry.path:
         if located_by_suite:
-            problems.add(where, f"{entry.name} needs a path, the folder it lies in")
+            what = "the file of the table" if entry.name in _KEYS_OF else "the folder it lies in"
+            problems.add(where, f"{entry.name} needs a path, {what}")
             return None
         _check_takes_no_parts(entry, where, problems)
         return info
@@ -85,6 +94,8 @@ def _info(
         message = f"two folders are called {Path(entry.path).name}: rename one of them"
     elif other:
         key, message = other
+    elif unused := _unused_key(entry):
+        key, message = unused
     else:
         try:
             return catalogue.info(entry.name, folder, places, entry.folder_options)
@@ -100,19 +111,52 @@ def _check_takes_no_parts(
     """Report keys that are for a folder of one's own, in the entry of another dataset."""
     if entry.test_share:
         problems.add([*where, "test_share"], f"{entry.name} has a test part; leave it out")
-    for key in ("clean_val", "label_column", "clean_column"):
+    for key in ("clean_val", *_LABEL_KEYS):
         if getattr(entry, key):
             problems.add([*where, key], "only a folder of your own takes it; leave it out")
+    if (unused := _unused_key(entry)) and unused[0] not in ("clean_val", *_LABEL_KEYS):
+        problems.add([*where, unused[0]], unused[1])
+
+
+def _unused_key(entry: DatasetEntry) -> tuple[str, str] | None:
+    """Return a key of the entry that its dataset does not read, and a message."""
+    for one, other in (("label", "label_column"), ("clean_label", "clean_column")):
+        if getattr(entry, one) and getattr(entry, other):
+            return one, f"is the same as {other}; leave one out"
+    if entry.name in _KEYS_OF and entry.clean_val:
+        return "clean_val", "only a folder of images takes it; leave it out"
+    if entry.name == _TABLE and "clean" in entry.label_sets_in:
+        return "labels", "the column of the true labels is named by `clean_label`"
+
+    given, default = entry.folder_options, FolderOptions()
+    for keys in _KEYS_OF.values():
+        for key in sorted(keys - _KEYS_OF.get(entry.name, set())):
+            values = [getattr(of.table, key, getattr(of, key, None)) for of in (given, default)]
+            if values[0] != values[1]:
+                takers = [name for name, taken in _KEYS_OF.items() if key in taken]
+                key = "labels" if key == "label_sets" else key
+                return key, f"only the dataset {' or '.join(takers)} takes it; leave it out"
+    return None
 
 
 def _first_other(above: FolderOptions, here: FolderOptions) -> tuple[str, str] | None:
     """Return a key whose value differs from that of an entry above, and a message."""
-    for key, value in asdict(above).items():
+    for key, value in vars(above).items():
+        if key == "table":
+            continue
         if value != getattr(here, key):
             # The words of a share are those of its number.
             words = f"{value:g}" if isinstance(value, float) else repr(value)
             return key, f"is {words} in an entry above; it must be the same in both"
+    for key, value in vars(above.table).items():
+        if value != getattr(here.table, key):
+            key = "labels" if key == "label_sets" else key
+            return key, f"is {_as_yaml(value)} in an entry above; it must be the same in both"
     return None
+
+
+def _as_yaml(value: object) -> str:
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)
 
 
 # --- Conditions --------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ _LATER: dict[str, object] = {
     "std": [],
     # A run's protocol has no other.
     "preprocess": "dataset",
+    "memory": "float32",
 }
 
 # What belongs to SGD alone.
@@ -69,10 +70,10 @@ class Protocol(FrozenModel):
     Attributes:
         model_args: further arguments of a model of torchvision or timm, for example img_size.
         batch_size: the last, shorter batch of an epoch is kept.
-        optimiser: "sgd", or "adamw", which has betas of 0.9 and 0.999, decays weights apart from
-            the gradient, and decays neither biases nor the weights of normalisation; see
+        optimiser: "sgd", "adagrad", or "adamw", which has betas of 0.9 and 0.999, decays weights
+            apart from the gradient, and decays neither biases nor the weights of normalisation; see
             `training.optimisers`.
-        momentum, nesterov: of SGD. With AdamW they must be 0 and false.
+        momentum, nesterov: of SGD. With the others they must be 0 and false.
         layer_decay: the learning rate of a layer is lr x layer_decay ^ (its distance from the
             classifier). 1 gives all layers the same. For models of timm alone, which say in which
             order their layers come.
@@ -111,6 +112,8 @@ class Protocol(FrozenModel):
         stratify: the labels whose proportions the split and the subset keep.
         precision: "auto" is bfloat16 on hardware that has it, else float32. A run's protocol never
             has "auto", but the precision of the run.
+        memory: the dtype of the soft labels that methods keep of each example, (N, C). A method
+            that cannot keep them in bfloat16 or float16 is refused.
         compile: whether full batches of a training go through torch.compile. The results are the
             same up to rounding.
         threads: CPU threads of a run. They are part of the key, because they change the order in
@@ -124,7 +127,7 @@ class Protocol(FrozenModel):
     epochs: int = Field(ge=1, le=1_000_000)
     # Batch norm refuses a batch of one example.
     batch_size: int = Field(ge=2, le=1_000_000)
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "adamw", "adagrad"] = "sgd"
     lr: float = Field(gt=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     momentum: float = Field(ge=0, lt=1)
@@ -147,14 +150,18 @@ class Protocol(FrozenModel):
     subset: int = Field(default=0, ge=0)
     stratify: Literal["clean", "given"] = "given"
     precision: Literal["float32", "bfloat16", "auto"]
+    memory: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     threads: int = Field(ge=1, le=1024)
 
     @field_validator("momentum")
     @classmethod
     def _is_of_sgd(cls, value: float, info: ValidationInfo) -> float:
-        if value and info.data.get("optimiser") == "adamw":
+        optimiser = info.data.get("optimiser")
+        if value and optimiser == "adamw":
             raise ValueError("must be 0 for adamw, which has betas of 0.9 and 0.999 in its place")
+        if value and optimiser == "adagrad":
+            raise ValueError("must be 0 for adagrad, which has none")
         return value
 
     @field_validator("nesterov")

@@ -33,7 +33,8 @@ def followed(protocol: Protocol, info: Info, base: Path) -> tuple[Protocol, str]
     found: Preprocessing | None = None
     origin = ""
     is_reference = models.is_reference(protocol.model)
-    if (is_reference or "." in protocol.model) and protocol.weights != "pretrained":
+    has_tag = protocol.model.startswith("timm/") and "." in protocol.model
+    if (is_reference or has_tag) and protocol.weights != "pretrained":
         message = (
             f"must be 'pretrained' for {protocol.model}, which names its weights; for others, name "
             f"the architecture alone, timm/NAME. Got {protocol.weights!r}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nlbench import child, registry
 from nlbench.build import build_method, dummy_task, problem_of, typed_value
 from nlbench.contract.strong import uses_strong_views
-from nlbench.data.base import Info
+from nlbench.data.base import Info, is_vector
 from nlbench.errors import MethodError, Problem, SuiteError, did_you_mean, unknown_key
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import REFUSED, STAND_IN, Told
@@ -114,6 +114,13 @@ def check_row(
                 declared[dataset], networks = method.told, method.num_networks
                 _check_takes(method, info, where, problems)
     strong_views = uses_strong_views(method_class)
+    for info in infos.values():
+        if strong_views and is_vector(info):
+            message = (
+                f"{file.name} learns from strong views of images, and {info.title} holds features, "
+                "of which no views can be made; leave the row out"
+            )
+            problems.add(where, message)
     return CheckedRow(file.name, params, declared, own, networks, strong_views)
 
 

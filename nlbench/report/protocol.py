@@ -21,7 +21,7 @@ _SCHEDULES = {
     "warmup-cosine": "with a warm-up of {warmup} epochs, then on a cosine down to {floor}",
 }
 
-_OPTIMISERS = {"sgd": "SGD", "adamw": "AdamW"}
+_OPTIMISERS = {"sgd": "SGD", "adamw": "AdamW", "adagrad": "Adagrad"}
 
 _AUGMENTATIONS = {
     "crop-flip": "random crops and flips",

@@ -17,6 +17,9 @@ from nlbench.results.summary import keyed
 from nlbench.training import pulse
 from nlbench.training.images import TrainingImages
 
+# Numbers that are looked at together, of a memory (N, C) that may be large.
+_PART = 2**24
+
 # ---- Accuracy -----------------------------------------------------------------------------------
 
 
@@ -91,14 +94,17 @@ def predict_all(
     if isinstance(network, nn.Module):
         network.eval()
 
-    outputs = []
+    # One tensor from the beginning: parts and their union would take twice the memory.
+    logits = torch.empty(0)
     with torch.no_grad():
         for start in range(0, len(images), batch_size):
             end = min(start + batch_size, len(images))
-            outputs.append(network(images.plain(start, end)))
+            part = network(images.plain(start, end))
+            if start == 0:
+                logits = part.new_empty(len(images), *part.shape[1:])
+            logits[start:end] = part
             # A million images take hours on a CPU, in which a run must not look dead.
             pulse.predicted(end, len(images))
-        logits = torch.cat(outputs)
 
     if isinstance(network, nn.Module):
         network.train(training)
@@ -195,6 +201,16 @@ def target_accuracy(targets: Tensor, clean_labels: Tensor) -> float:
     Rows of zeros do not count: their examples have not been seen yet. Neither do examples whose
     clean label is unknown, -1.
     """
-    used = (targets.abs().sum(1) > 0) & (clean_labels >= 0)
-    right = (targets.argmax(1) == clean_labels) & used
-    return float(right.sum()) / max(int(used.sum()), 1)
+    right, total = 0, 0
+    # In parts, because a copy of all targets may not fit into memory.
+    size = rows_of(targets)
+    for rows, clean in zip(targets.split(size), clean_labels.split(size), strict=True):
+        used = (rows.abs().sum(1) > 0) & (clean >= 0)
+        right += int(((rows.argmax(1) == clean) & used).sum())
+        total += int(used.sum())
+    return right / max(total, 1)
+
+
+def rows_of(values: Tensor) -> int:
+    """Return in how many rows at a time (N, ...) values are to be looked at, at least 1."""
+    return max(1, _PART * len(values) // max(values.numel(), 1))

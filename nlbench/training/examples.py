@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from nlbench.data.base import ImageFiles
 from nlbench.method import Batch
+from nlbench.training.evaluate import rows_of
 from nlbench.training.run_data import RunData
 
 
@@ -116,10 +117,13 @@ def example_arrays(
         logits: (N, C) of the method after the last epoch, on images without augmentation.
         labels: (N,) int64, the given labels.
     """
-    probs = logits.double().softmax(1).gather(1, labels[:, None])[:, 0]
+    probs = []
+    size = rows_of(logits)
+    for part, given in zip(logits.split(size), labels.split(size), strict=True):
+        probs.append(part.double().softmax(1).gather(1, given[:, None])[:, 0])
     arrays = {
         "train": logits.argmax(1).cpu().numpy().astype("int16"),
-        "train_prob": probs.cpu().numpy().astype("float32"),
+        "train_prob": torch.cat(probs).cpu().numpy().astype("float32"),
     }
     mean, margin = losses.mean(), losses.margin()
     if mean is not None:

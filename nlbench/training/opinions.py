@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nlbench.contract.returned import described
 from nlbench.method import Method
+from nlbench.training.evaluate import rows_of
 from nlbench.training.examples import rounded
 
 # Probabilities of so few are kept without being asked for.
@@ -67,10 +68,12 @@ def _kept(own: Tensor, method: Method) -> dict[str, np.ndarray]:
     """Return the arrays of `own_arrays` for what `own_labels` has returned, (N,) or (N, C)."""
     # It may lie on the CPU, and the labels on a GPU.
     labels = method.task.labels
-    own = own.detach().to(labels.device, torch.float64)
-    scores, suggested = own, None
+    own = own.detach().to(labels.device)
+    suggested = None
     if own.dim() == 2:
         scores, suggested = _of_soft_labels(own, labels)
+    else:
+        scores = own.double()
     known = scores[~scores.isnan()]
     if not len(known) or (len(known) == len(scores) and bool((known == known[0]).all())):
         return {}
@@ -90,22 +93,29 @@ def _problem(own: object, method: Method) -> str:
         return f"{described(own)} and no tensor {wanted}"
     if own.is_complex():
         return f"{described(own)} and no real numbers"
-    # Of integers and truth values there is no NaN, and of truth values no smallest one.
-    own = own.detach().double()
-    known = own[~own.isnan()]
-    if len(known) and float(known.min()) < 0:
-        return "negative numbers"
-    if own.dim() == 1 and len(known) and float(known.max()) > 1:
-        return "numbers above 1"
-    if own.isinf().any():
-        return "infinite numbers"
+    # In parts, because a copy of a soft label for each example may not fit into memory.
+    for part in own.detach().split(rows_of(own)):
+        # Of integers and truth values there is no NaN, and of truth values no smallest one.
+        values = part.double()
+        known = values[~values.isnan()]
+        if len(known) and float(known.min()) < 0:
+            return "negative numbers"
+        if own.dim() == 1 and len(known) and float(known.max()) > 1:
+            return "numbers above 1"
+        if values.isinf().any():
+            return "infinite numbers"
     return ""
 
 
 def _of_soft_labels(own: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the score of the given label and the suggested class, (N,), for soft labels (N, C)."""
-    totals = own.sum(1)
-    known = totals > 0
-    scores = own.gather(1, labels[:, None]).squeeze(1) / totals
-    nothing = torch.full_like(scores, torch.nan)
-    return torch.where(known, scores, nothing), torch.where(known, own.argmax(1), -1)
+    scores, suggested = [], []
+    size = rows_of(own)
+    for part, given in zip(own.split(size), labels.split(size), strict=True):
+        rows = part.double()
+        totals = rows.sum(1)
+        known = totals > 0
+        score = rows.gather(1, given[:, None]).squeeze(1) / totals
+        scores.append(torch.where(known, score, torch.nan))
+        suggested.append(torch.where(known, rows.argmax(1), -1))
+    return torch.cat(scores), torch.cat(suggested)

@@ -16,6 +16,8 @@ from nlbench.training.network import Network
 # Loshchilov & Hutter (arXiv:1711.05101) and torch's defaults. Ours: no protocol changes them.
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
+# Keras' small number, since the codes that use Adagrad here are for Keras.
+ADAGRAD_EPS = 1e-7
 
 
 def optimiser_of(
@@ -23,10 +25,10 @@ def optimiser_of(
 ) -> Callable[[Iterable[Any]], torch.optim.Optimizer]:
     """Return a function that makes the protocol's optimiser for parameters, or for groups of them.
 
-    SGD decays all weights. AdamW decays neither biases and weights of normalisation, which are the
-    tensors with one dimension, nor those that a model of timm names in `no_weight_decay`, such as
-    the embeddings of positions; timm does the same. Learning rate and weight decay that a group
-    sets itself count in place of the protocol's.
+    SGD and Adagrad decay all weights. AdamW decays neither biases and weights of normalisation,
+    which are the tensors with one dimension, nor those that a model of timm names in
+    `no_weight_decay`, such as the embeddings of positions; timm does the same. Learning rate and
+    weight decay that a group sets itself count in place of the protocol's.
 
     Args:
         networks: have their layers' learning rates from `layer_decay`. Parameters of no network, as
@@ -43,6 +45,9 @@ def optimiser_of(
         )
         if protocol.layer_decay == 1:
             return make
+    elif protocol.optimiser == "adagrad":
+        # torch has no fused form of it for GPUs.
+        make = functools.partial(torch.optim.Adagrad, eps=ADAGRAD_EPS, **{**common, "fused": False})
     else:
         make = functools.partial(torch.optim.AdamW, betas=ADAM_BETAS, eps=ADAM_EPS, **common)
 
@@ -59,7 +64,7 @@ def optimiser_of(
         groups = []
         for group in _as_groups(params):
             # A group with its own weight decay has it for all of its weights.
-            decays = protocol.optimiser == "sgd" or "weight_decay" in group
+            decays = protocol.optimiser != "adamw" or "weight_decay" in group
             kept: set[int] = set()
             if not decays:
                 kept = {id(weight) for weight in group["params"] if weight.ndim <= 1} | undecayed

@@ -115,6 +115,7 @@ def make_task(
         batch_size=protocol.batch_size,
         device=device,
         privileged=privileged,
+        memory=getattr(torch, protocol.memory),
     )
 
 

@@ -12,7 +12,7 @@ from nlbench import models
 from nlbench.errors import SuiteError
 
 # All other models take images of CIFAR's shape.
-SHAPES = {"digits_cnn": (1, 8, 8)}
+SHAPES = {"digits_cnn": (1, 8, 8), "mnist_mlp": (1, 28, 28)}
 IMAGE_MODELS = [name for name in models.names() if name not in models.text_models()]
 
 # Numbers of parameters for ten classes, as the sources of the models give them.
@@ -29,6 +29,7 @@ PARAMETERS = {
     "cnn3_slim": 553_626,
     "digits_cnn": 151_402,
     "linear": 3 * 32 * 32 * 10,
+    "mnist_mlp": 784 * 128 + 128 * 128 + 128 * 10 + 128 + 128 + 10,
 }
 
 

@@ -388,11 +388,15 @@ def test_presets_are_not_changed_by_overrides():
         ({"precision": "float16"}, "precision: must be 'float32', 'bfloat16' or 'auto'"),
         ({"momentum": 1.0}, "momentum: must be less than 1"),
         ({"momentum": 0.0, "nesterov": True}, "nesterov: must be false where momentum is 0"),
-        ({"optimiser": "adam"}, "optimiser: must be 'sgd' or 'adamw'"),
+        ({"optimiser": "adam"}, "optimiser: must be 'sgd', 'adamw' or 'adagrad'"),
         ({"optimizer": "adamw"}, "optimizer: unknown key.*Did you mean 'optimiser'"),
         (
             {"optimiser": "adamw", "momentum": 0.9},
             "momentum: must be 0 for adamw, which has betas of 0.9 and 0.999 in its place, got 0.9",
+        ),
+        (
+            {"optimiser": "adagrad", "momentum": 0.9},
+            "must be 0 for adagrad, which has none, got 0.9",
         ),
         ({"optimiser": "adamw", "nesterov": True}, "nesterov: must be false where momentum is 0"),
         ({"layer_decay": 0.0}, "layer_decay: must be greater than 0"),

@@ -84,7 +84,7 @@ OTHER_VALUES = {
     "augment": "flip", "strong": "randaugment-5", "resize": 40, "crop": 32, "mean": [0.5],
     "std": [0.25], "weights": "imagenet", "batches_per_epoch": 3, "val_fraction": 0.1, "subset": 50,
     "preprocess": "weights", "stratify": "clean", "precision": "bfloat16", "compile": True,
-    "threads": 2,
+    "threads": 2, "memory": "bfloat16",
 }  # fmt: skip
 
 
@@ -108,6 +108,7 @@ def test_values_that_are_left_out_of_the_key_are_those_of_the_first_versions():
     first = {
         "compile": False, "strong": "autoaugment", "clip_norm": 0.0, "optimiser": "sgd",
         "layer_decay": 1.0, "model_args": {}, "mean": [], "std": [], "preprocess": "dataset",
+        "memory": "float32",
     }  # fmt: skip
     values = SPEC.protocol.model_dump(mode="json")
     left_out = values.keys() - SPEC.protocol.identity().keys() - {"exact_decode"}

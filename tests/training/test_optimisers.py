@@ -91,6 +91,23 @@ def test_steps_of_adamw_are_those_of_the_equation_at_the_rates_of_the_schedule()
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
+def test_steps_of_adagrad_are_those_of_the_equation():
+    """Check w -= lr * g / (sqrt(sum of g^2) + 1e-7), where g has the decay of the weights in it."""
+    given = {"optimiser": "adagrad", "lr": 0.01, "weight_decay": 0.1}
+    values = resolve("linear", "gaussians", given)
+    w = nn.Parameter(torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
+    optimiser = optimiser_of(values, [])([w])
+    wanted, total = w.detach().clone(), torch.zeros(3, dtype=torch.float64)
+
+    for step in range(5):
+        w.grad = torch.tensor([0.3, -1.0, 0.0], dtype=torch.float64) * (step - 2)
+        g = w.grad + 0.1 * wanted
+        total += g**2
+        wanted -= 0.01 * g / (total.sqrt() + 1e-7)
+        optimiser.step()
+        torch.testing.assert_close(w.detach(), wanted, rtol=0, atol=1e-12)
+
+
 def test_the_default_is_torchs_sgd_with_one_group_that_decays_all_weights():
     network = nn.Linear(3, 2)
     optimiser = optimiser_of(resolve("digits", "digits"), [network])(network.parameters())

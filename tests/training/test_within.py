@@ -51,6 +51,19 @@ def test_a_run_that_stops_every_five_steps_equals_one_that_does_not(tmp_path, na
     assert len({step for _, step in stopper.stopped}) > 2
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["elr", pytest.param("elr-plus", marks=pytest.mark.methods)])
+def test_a_narrow_memory_is_rounded_the_same_after_a_stop(tmp_path, name, dtype):
+    whole, pieces, steps, stopper = both(tmp_path, {name: {}}, every=5, memory=dtype)
+    assert outcome(pieces) == outcome(whole)
+    assert stopper.steps == steps
+
+    # The memory is in the dtype that was asked for.
+    wide = sweep(tmp_path / "wide", {name: {}})
+    wide.run()
+    assert outcome(wide) != outcome(whole)
+
+
 # ---- What a method may keep from step to step ----------------------------------------------------
 
 # Values that steps change and no checkpoint of an epoch's end holds. All of them are seen.

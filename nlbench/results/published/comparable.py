@@ -230,7 +230,7 @@ class MeasuredSetting:
         if not self.protocol:
             return None
         name = str(self.protocol.get("optimiser", "sgd"))
-        return {"sgd": "SGD", "adamw": "AdamW"}.get(name, name)
+        return {"sgd": "SGD", "adamw": "AdamW", "adagrad": "Adagrad"}.get(name, name)
 
     @property
     def form(self) -> str | None:

@@ -1,0 +1,79 @@
+"""The committed records of results/, and the places of pages that a command printed from them.
+
+    python tests/support/committed.py
+
+prints them again. In a page such a place stands between two lines:
+
+    <!-- printed by: nlbench table results --suite cifar10n-cpu -->
+    ...
+    <!-- end of what was printed -->
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+
+_BEGIN, _END = "<!-- printed by: ", "<!-- end of what was printed -->"
+_PLACE = re.compile(
+    rf"^{re.escape(_BEGIN)}(?P<command>nlbench .+?) -->\n(?P<printed>.*?)^{re.escape(_END)}$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def records() -> list[str]:
+    """Return the paths of the committed records, relative to the repository."""
+    listing = ["git", "-C", str(ROOT), "ls-files", "-z", "results"]
+    found = subprocess.run(listing, check=True, capture_output=True, text=True).stdout
+    return [path for path in found.split("\0") if path]
+
+
+def copy_records(target: Path) -> None:
+    """Copy the committed records to `target`/results, and nothing that lies beside them."""
+    for path in records():
+        copy = target / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, copy)
+
+
+def places(page: Path) -> list[tuple[str, str]]:
+    """Return each command of a page with the text that stands there."""
+    return [(m["command"], m["printed"]) for m in _PLACE.finditer(page.read_text())]
+
+
+def printed(command: str, folder: Path) -> str:
+    """Return what a command prints, as it stands in a page.
+
+    Args:
+        folder: the command's working directory, which holds results/.
+    """
+    program = [sys.executable, "-c", "from nlbench.cli import main; main()"]
+    words = shlex.split(command)[1:]
+    run = subprocess.run([*program, *words], cwd=folder, capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f"{command}: exit status {run.returncode}\n{run.stderr}")
+    return f"\n{run.stdout.strip()}\n\n"
+
+
+def main() -> None:
+    """Print every place again."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy_records(Path(folder))
+        for page in PAGES:
+            text = page.read_text()
+
+            def again(match: re.Match[str]) -> str:
+                output = printed(match["command"], Path(folder))
+                return f"{_BEGIN}{match['command']} -->\n{output}{_END}"
+
+            page.write_text(_PLACE.sub(again, text))
+
+
+if __name__ == "__main__":
+    main()
