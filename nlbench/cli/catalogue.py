@@ -120,6 +120,9 @@ def _described(what: Listed, methods_dir: Path | None) -> dict[str, str]:
         packages = {
             "torchvision/NAME": "any classifier of torchvision",
             "timm/NAME": "any model of timm",
+            "timm/NAME.TAG": "with the weights TAG, as timm.list_pretrained() names them",
+            "hf-hub:OWNER/NAME": "a model of timm with its weights, from the Hugging Face hub",
+            "local-dir:PATH": "a model of timm with its weights, in a folder",
         }
         return {**models.names(), **packages}
 

@@ -85,7 +85,7 @@ def _fetched_weights(sweep: Sweep) -> dict[str, Path | None]:
     found = {}
     for model, weights in sorted(wanted):
         models.fetch_weights(model, weights)
-        if weights == "imagenet":
+        if weights in models.PUBLISHED:
             found[model] = models.cached_weights(model, weights)
     return found
 

@@ -93,6 +93,7 @@ def expand(
                     fingerprint=fingerprints[condition.dataset, condition.labels],
                     protocol=resolved.protocol,
                     weights_path=resolved.weights_path,
+                    weights_name=resolved.weights_name,
                     told=told[row, place],
                     strong_views=STRONG_VIEWS if checked.strong_views and is_images else 0,
                     decoding=DECODING if _scales(info, resolved.protocol) else 0,

@@ -13,6 +13,7 @@ from nlbench.plan.fit import misfits, read_weights
 from nlbench.plan.presets import PRESETS
 from nlbench.plan.problems import Problems
 from nlbench.plan.protocol import Protocol, merge_values, resolve
+from nlbench.plan.references import followed
 from nlbench.plan.spec import STAND_IN
 from nlbench.plan.suite_file import Suite
 
@@ -23,10 +24,12 @@ class RowProtocol(NamedTuple):
     Attributes:
         protocol: fully resolved. Its weights are named by their digest.
         weights_path: the file of those weights, else "".
+        weights_name: where that file comes from, if it is from the hub.
     """
 
     protocol: Protocol
     weights_path: str
+    weights_name: str
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,14 @@ class RowProtocols:
             return None
 
         # Paths on the command line count from the working directory.
+        base = Path() if "model" in self.settings else self.base
+        try:
+            protocol, weights_name = followed(protocol, info, base)
+        except SuiteError as error:
+            for problem in error.problems:
+                self._report(problem, self.settings, row, dataset)
+            return None
+
         base = Path() if "weights" in self.settings else self.base
         found = misfits(protocol, info, base)
         for problem in found:
@@ -81,7 +92,7 @@ class RowProtocols:
         changes = {"weights": weights.identity}
         if protocol.precision == "auto":
             changes["precision"] = self.auto_precision()
-        return RowProtocol(protocol.model_copy(update=changes), weights.path)
+        return RowProtocol(protocol.model_copy(update=changes), weights.path, weights_name)
 
     def _resolve(
         self, settings: Mapping[str, object], row: str, dataset: str, info: Info

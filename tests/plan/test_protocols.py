@@ -358,6 +358,16 @@ def test_another_optimiser_leaves_out_the_momentum_of_the_preset():
     assert resolve("cifarn", "cifar10n", {"optimiser": "sgd"}) == resolve("cifarn", "cifar10n")
 
 
+def test_another_model_leaves_out_the_arguments_of_the_presets():
+    def args(**overrides):
+        return resolve("vit-finetune", "folder:x", overrides).model_args
+
+    assert args() == args(model="timm/vit_small_patch16_224.augreg_in21k") != {}
+    assert args(model="cnn3") == {}
+    assert args(model_args={"img_size": 96}) == {"drop_path_rate": 0.1, "img_size": 96}
+    assert args(model="timm/test_vit", model_args={"img_size": 96}) == {"img_size": 96}
+
+
 def test_presets_are_not_changed_by_overrides():
     before = resolve("cifarn", "cifar10n")
     resolve("cifarn", "cifar10n", {"epochs": 3, "schedule": {"gamma": 0.5}, "lr": 1.0})

@@ -83,8 +83,8 @@ OTHER_VALUES = {
     "nesterov": True, "weight_decay": 0.1, "clip_norm": 1.0, "schedule": Constant(kind="constant"),
     "augment": "flip", "strong": "randaugment-5", "resize": 40, "crop": 32, "mean": [0.5],
     "std": [0.25], "weights": "imagenet", "batches_per_epoch": 3, "val_fraction": 0.1, "subset": 50,
-    "stratify": "clean", "precision": "bfloat16", "compile": True, "threads": 2,
-    "memory": "bfloat16",
+    "preprocess": "weights", "stratify": "clean", "precision": "bfloat16", "compile": True,
+    "threads": 2, "memory": "bfloat16",
 }  # fmt: skip
 
 
@@ -107,7 +107,8 @@ def test_values_that_are_left_out_of_the_key_are_those_of_the_first_versions():
     """With another default, runs that leave the key out would have the keys of others."""
     first = {
         "compile": False, "strong": "autoaugment", "clip_norm": 0.0, "optimiser": "sgd",
-        "layer_decay": 1.0, "model_args": {}, "mean": [], "std": [], "memory": "float32",
+        "layer_decay": 1.0, "model_args": {}, "mean": [], "std": [], "preprocess": "dataset",
+        "memory": "float32",
     }  # fmt: skip
     values = SPEC.protocol.model_dump(mode="json")
     left_out = values.keys() - SPEC.protocol.identity().keys() - {"exact_decode"}
