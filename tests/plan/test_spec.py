@@ -75,6 +75,12 @@ def test_a_clip_is_part_of_the_key_and_its_absence_is_not():
     assert key(**by(clip_norm=5.0)) not in (key(), key(**by(clip_norm=4.0)))
 
 
+def test_a_narrow_memory_is_part_of_the_key_and_the_usual_one_is_not():
+    assert "memory" not in SPEC.identity()["protocol"]
+    assert key(**by(memory="float32")) == "1b4af786faa46be7"
+    assert len({key(), key(**by(memory="bfloat16")), key(**by(memory="float16"))}) == 3
+
+
 def test_an_identity_is_plain_data_and_leaves_out_a_compile_that_is_false():
     identity = SPEC.identity()
     assert json.loads(json.dumps(identity)) == identity
