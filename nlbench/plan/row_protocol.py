@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +61,23 @@ class RowProtocols:
                 if resolved is not None:
                     found[row, dataset] = resolved
         return found
+
+    def epochs(self, row: str, infos: Mapping[str, Info]) -> dict[str, int]:
+        """Return the epochs of a row's trainings by dataset, and report nothing.
+
+        Where a protocol has a problem, the entry is missing.
+        """
+        silent = replace(self, problems=Problems(self.problems.source))
+        found = {}
+        for dataset, info in infos.items():
+            protocol = silent._resolve(self.settings, row, dataset, info)
+            if protocol is not None:
+                found[dataset] = protocol.epochs
+        return found
+
+    def report(self, problem: Problem, row: str, dataset: str) -> None:
+        """Report a problem of a key of a row's protocol, where its value was given."""
+        self._report(problem, self.settings, row, dataset)
 
     def _of(self, row: str, dataset: str, info: Info) -> RowProtocol | None:
         # Check the suite's own values first, so that an error in the file is not blamed on --set.

@@ -9,6 +9,7 @@ from typing import Any
 
 from nlbench.data.places import FolderOptions
 from nlbench.files import short_hash
+from nlbench.plan.memories import Need
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.suite_file import Suite
 
@@ -164,6 +165,7 @@ class Plan:
         conditions: in the suite's order, which is the order of a table's columns.
         told: row -> the privileged information that its method declares.
         networks: row -> the number of networks that its method trains.
+        needs: (row, dataset) -> how much memory a run needs.
         notes: sentences to print below the table.
         tries: whether these are the tries of a tuned suite.
     """
@@ -174,6 +176,7 @@ class Plan:
     conditions: list[Condition]
     told: dict[str, list[str]] = field(default_factory=dict)
     networks: dict[str, int] = field(default_factory=dict)
+    needs: dict[tuple[str, str], Need] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tries: bool = False
 

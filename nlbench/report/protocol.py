@@ -80,6 +80,8 @@ def _sentence(values: Mapping[str, Any]) -> str:
         parts.append(f"a share of {_text(values['val_fraction'])} of the training images held out")
     if values.get("precision"):
         parts.append(f"precision {values['precision']}")
+    if values.get("memory", "float32") != "float32":
+        parts.append(f"soft labels kept in {values['memory']}")
     return f"{', '.join(parts)}."
 
 

@@ -412,6 +412,8 @@ def test_presets_are_not_changed_by_overrides():
         ),
         ({"schedule": {"kind": "warmup-cosine"}}, "schedule.warmup: is required"),
         ({"threads": 100_000}, "threads: must be at most"),
+        ({"memory": "float8"}, "memory: must be 'float32', 'bfloat16' or 'float16', got 'float8'"),
+        ({"memory": 16}, "memory: must be 'float32', 'bfloat16' or 'float16', got 16"),
         ({"clip_norm": -1.0}, "clip_norm: must be at least 0.0, got -1.0"),
         ({"clip_norm": math.inf}, "clip_norm: must be finite, got inf"),
         ({"clip_norm": "5"}, "clip_norm: must be a number, got '5'"),
