@@ -18,7 +18,7 @@ from nlbench.training import pulse
 from nlbench.training.images import TrainingImages
 
 # Numbers that are looked at together, of a memory (N, C) that may be large.
-_PART = 2**20
+_PART = 2**24
 
 # ---- Accuracy -----------------------------------------------------------------------------------
 

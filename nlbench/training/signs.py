@@ -9,7 +9,6 @@ import numpy as np
 from torch import Tensor
 
 from nlbench.results.record import Metrics
-from nlbench.training.evaluate import rows_of
 
 
 def is_one_class(predicted: Tensor, labels: Tensor) -> bool:
@@ -57,9 +56,7 @@ def signs_of(
             signs["never-learned"] = (
                 "it predicts neither test nor training labels better than the most frequent class"
             )
-        bad = 0
-        for part in train_logits.split(rows_of(train_logits)):
-            bad += int((~part.isfinite()).any(1).sum())
+        bad = int((~train_logits.isfinite()).any(1).sum())
         if bad:
             signs["not-finite"] = f"its outputs for {bad} training images are not finite"
 

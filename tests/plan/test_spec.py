@@ -113,6 +113,8 @@ def test_values_that_are_left_out_of_the_key_are_those_of_the_first_versions():
     values = SPEC.protocol.model_dump(mode="json")
     left_out = values.keys() - SPEC.protocol.identity().keys() - {"exact_decode"}
     assert {name: values[name] for name in left_out} == first
+
+
 def test_a_narrow_memory_is_part_of_the_key_and_the_usual_one_is_not():
     assert "memory" not in SPEC.identity()["protocol"]
     assert key(**by(memory="float32")) == "1b4af786faa46be7"
