@@ -203,7 +203,9 @@ def data_status(
 @data_app.command("check", epilog=examples("nlbench data check my_images"))
 @guarded
 def data_check(
-    folder: Annotated[Path, typer.Argument(help="A folder of your own images.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder of your own images, or hf:OWNER/NAME[@REVISION].")
+    ],
 ) -> None:
     """Check a folder of your own before anything is trained.
 
@@ -230,6 +232,7 @@ def data_check(
         "nlbench data fetch cifar10 --data-dir /data",
         "nlbench data fetch elr-table1-cifar10",
         "nlbench data fetch my.yaml",
+        "nlbench data fetch hf:uoft-cs/cifar10",
     ),
 )
 @guarded
@@ -237,7 +240,8 @@ def data_fetch(
     name: Annotated[
         str,
         typer.Argument(
-            help="A dataset of `nlbench list datasets`, or a suite: its name or its file.",
+            help="A dataset of `nlbench list datasets`, hf:OWNER/NAME[@REVISION], or a suite: its "
+            "name or its file.",
             autocompletion=complete_datasets,
         ),
     ],
@@ -250,11 +254,18 @@ def data_fetch(
     fetches published weights.
     """
     from nlbench import registry
-    from nlbench.cli.prepare import datasets_of, fetch_datasets
-    from nlbench.data import catalogue
+    from nlbench.cli.prepare import datasets_of, entries_on_hub, fetch_datasets, fetch_from_hub
+    from nlbench.data import catalogue, hub
     from nlbench.data.places import Places
     from nlbench.errors import look_up
+    from nlbench.plan.suite_file import DatasetEntry
 
+    one = hub.named(name)
+    if one is not None:
+        repository, revision = one
+        entry = DatasetEntry(name=hub.NAME, path=repository, revision=revision)
+        say(*fetch_from_hub([entry], Places.of_user(data_dir)))
+        return
     datasets = catalogue.dataset_files()
     names = [name]
     # A suite may have the name of its dataset.
@@ -262,6 +273,7 @@ def data_fetch(
         if name not in registry.suite_files() and not Path(name).exists():
             look_up("dataset or suite", name, {**datasets, **registry.suite_files()})
         names = datasets_of(name)
+        say(*fetch_from_hub(entries_on_hub(name), Places.of_user(data_dir)))
     folder = Places.of_user(data_dir).data_dir
     fetch_datasets(names, folder)
     say(*(catalogue.advice(each, folder) for each in names))

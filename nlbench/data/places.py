@@ -44,12 +44,22 @@ class FolderOptions:
             "val"; else "".
         label_column, clean_column: the columns of the given and of the true labels in a list or
             parquet file; "" where their names tell.
+        image_column: likewise the column of the images.
+        revision, config: of a dataset of the Hugging Face hub, a branch, tag or commit, and the
+            configuration; "" for the default ones.
+        split, test_split: of such a dataset, the parts to train and to test on; "" for train and
+            test.
     """
 
     test_share: float = 0.0
     clean_val: str = ""
     label_column: str = ""
     clean_column: str = ""
+    image_column: str = ""
+    revision: str = ""
+    config: str = ""
+    split: str = ""
+    test_split: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,9 +67,11 @@ class Places:
     """The folders that a dataset is read from and decoded into.
 
     Attributes:
-        data_dir: the folder to read. For a dataset that a suite locates, the folder it names.
+        data_dir: the folder to read. For a dataset that a suite locates, the folder it names; for
+            one of the Hugging Face hub owner/name.
         cache_dir: the folder for decoded copies. It need not exist.
-        test_share, clean_val, label_column, clean_column: see `FolderOptions`.
+
+    The others are those of `FolderOptions`.
     """
 
     data_dir: Path
@@ -68,6 +80,11 @@ class Places:
     clean_val: str = ""
     label_column: str = ""
     clean_column: str = ""
+    image_column: str = ""
+    revision: str = ""
+    config: str = ""
+    split: str = ""
+    test_split: str = ""
 
     @classmethod
     def of_user(cls, option: str | Path | None = None) -> Places:

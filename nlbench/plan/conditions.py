@@ -68,6 +68,8 @@ def _info(
             problems.add(where, f"{entry.name} needs a path, the folder it lies in")
             return None
         _check_takes_no_parts(entry, where, problems)
+        _check_keys(entry, info, where, problems)
+        _report_other(entry, where, options, problems)
         return info
 
     try:
@@ -75,22 +77,22 @@ def _info(
     except ValueError as error:
         problems.add([*where, "path"], str(error))
         return None
-    other = _first_other(options.setdefault(entry.id, entry.folder_options), entry.folder_options)
-    key = "path"
+    if not _check_keys(entry, info, where, problems):
+        return None
     if not located_by_suite:
         message = f"{entry.name} takes no path; --data-dir says where"
-    elif Path(entry.path).name in ("", ".."):
+    elif not entry.on_hub and Path(entry.path).name in ("", ".."):
         message = "must end with the folder's own name, which tables and records show"
     elif folders.setdefault(entry.id, folder) != folder:
         message = f"two folders are called {Path(entry.path).name}: rename one of them"
-    elif other:
-        key, message = other
+    elif _report_other(entry, where, options, problems):
+        return None
     else:
         try:
             return catalogue.info(entry.name, folder, places, entry.folder_options)
         except UserError as error:
             message = str(error)
-    problems.add([*where, key], message)
+    problems.add([*where, "path"], message)
     return None
 
 
@@ -105,14 +107,48 @@ def _check_takes_no_parts(
             problems.add([*where, key], "only a folder of your own takes it; leave it out")
 
 
-def _first_other(above: FolderOptions, here: FolderOptions) -> tuple[str, str] | None:
-    """Return a key whose value differs from that of an entry above, and a message."""
-    for key, value in asdict(above).items():
-        if value != getattr(here, key):
+def _check_keys(
+    entry: DatasetEntry, info: Info, where: tuple[str | int, ...], problems: Problems
+) -> bool:
+    """Report keys that another dataset takes, and columns that are named twice.
+
+    Returns: whether nothing is wrong.
+    """
+    wrong: dict[str, str] = {}
+    for key in ("revision", "config", "split", "test_split"):
+        if getattr(entry, key) and not entry.on_hub:
+            wrong[key] = "only `hf`, a dataset of the Hugging Face hub, takes it; leave it out"
+    for key in ("image", "label", "clean_label"):
+        if getattr(entry, key) and key not in info.columns:
+            takes = f"it takes only {' and '.join(info.columns)}; " if info.columns else ""
+            wrong[key] = f"{entry.name} has no such column to choose; {takes}leave it out"
+    for key, other in (("label", "label_column"), ("clean_label", "clean_column")):
+        if getattr(entry, key) and getattr(entry, other):
+            wrong[key] = f"is another name of {other}; give one of them"
+    for key, message in wrong.items():
+        problems.add([*where, key], message)
+    return not wrong
+
+
+def _report_other(
+    entry: DatasetEntry,
+    where: tuple[str | int, ...],
+    options: dict[str, FolderOptions],
+    problems: Problems,
+) -> bool:
+    """Report a key whose value differs from that of an entry above. Returns whether one does."""
+    here = entry.folder_options
+    above = options.setdefault(entry.id, here)
+    for name, value in asdict(above).items():
+        if value != getattr(here, name):
             # The words of a share are those of its number.
             words = f"{value:g}" if isinstance(value, float) else repr(value)
-            return key, f"is {words} in an entry above; it must be the same in both"
-    return None
+            problems.add(
+                [*where, entry.key_of(name)],
+                f"is {words} in an entry above; it must be the same in both",
+            )
+            return True
+    return False
 
 
 # --- Conditions --------------------------------------------------------------------------------
@@ -139,15 +175,15 @@ def conditions_of(
             continue
 
         info = infos[entry.id]
+        # A branch of the hub may move at any time. Everything else reads its commit of now.
+        options = replace(entry.folder_options, revision=info.commit)
         found = _with_label_sets(entry, info, where, problems)
-        found += _with_noises(entry, info, where, base, places, problems)
+        found += _with_noises(entry, info, where, base, places, options, problems)
         told = told_by_entry(entry, info, where, base, problems)
         for condition in found:
-            condition = replace(condition, told=told)
+            condition = replace(condition, told=told, folder_options=options)
             if entry.path:
-                condition = replace(
-                    condition, data_path=str(folder), folder_options=entry.folder_options
-                )
+                condition = replace(condition, data_path=str(folder))
             condition = _titled_apart(condition, conditions)
             if condition in conditions:
                 problems.add(where, f"{condition.title} is listed twice; keep one")
@@ -181,6 +217,7 @@ def _with_noises(
     where: tuple[str | int, ...],
     base: Path,
     places: Places,
+    options: FolderOptions,
     problems: Problems,
 ) -> list[Condition]:
     from nlbench.data.noise import resolve
@@ -201,9 +238,7 @@ def _with_noises(
     # A folder has been read already, so that its files can be compared with a list of labels here.
     examples = None
     if noises and entry.path:
-        data = catalogue.open_dataset(
-            entry.name, entry.folder(base), places, 0, entry.folder_options
-        )
+        data = catalogue.open_dataset(entry.name, entry.folder(base), places, 0, options)
         examples = Examples.of(data)
 
     found = []

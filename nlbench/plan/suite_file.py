@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nlbench import registry
+from nlbench.data import hub
 from nlbench.data.places import FolderOptions
 from nlbench.errors import Problem, SuiteError, did_you_mean, in_words, unknown_key
 from nlbench.files import user_path
@@ -42,7 +43,8 @@ class DatasetEntry(StrictModel):
     """A dataset of the suite, with the labels to train on.
 
     Attributes:
-        path: the folder of a dataset that a suite locates, relative to the suite's file.
+        path: the folder of a dataset that a suite locates, relative to the suite's file; of `hf`
+            owner/name on the Hugging Face hub.
         labels: label sets of the dataset. Without labels and noise, its first set is used.
         noise: noises to draw on the clean labels.
         noise_rate: what methods are told that need the noise rate, in place of the measured one: a
@@ -53,6 +55,9 @@ class DatasetEntry(StrictModel):
         test_share: of a folder without a test part, the share of its images to test on.
         label_column, clean_column: the columns of the given and of the true labels in a folder's
             lists or parquet files, where their names do not tell.
+        image, label, clean_label: the columns of a parquet file or list. The last two are other
+            names of label_column and clean_column.
+        revision, config, split, test_split: of `hf`; see `FolderOptions`.
     """
 
     name: str
@@ -65,6 +70,13 @@ class DatasetEntry(StrictModel):
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_column: str = ""
     clean_column: str = ""
+    image: str = ""
+    label: str = ""
+    clean_label: str = ""
+    revision: str = ""
+    config: str = ""
+    split: str = ""
+    test_split: str = ""
 
     @field_validator("labels", "noise", mode="before")
     @classmethod
@@ -75,14 +87,21 @@ class DatasetEntry(StrictModel):
     @property
     def id(self) -> str:
         """The dataset's name, with the folder's after a colon if there is one. Records show it."""
+        if self.on_hub and self.path:
+            return f"{self.name}:{self.path}"
         return f"{self.name}:{Path(self.path).name}" if self.path else self.name
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the path is owner/name of the Hugging Face hub, and no folder."""
+        return self.name == hub.NAME
 
     def folder(self, base: Path) -> Path:
         """Return where a dataset with a path is, for a suite whose file is in `base`.
 
         Raises: ValueError for a path that no folder can have.
         """
-        return user_path(base, self.path)
+        return Path(self.path) if self.on_hub else user_path(base, self.path)
 
     @property
     def folder_options(self) -> FolderOptions:
@@ -90,9 +109,20 @@ class DatasetEntry(StrictModel):
         return FolderOptions(
             test_share=self.test_share,
             clean_val=self.clean_val,
-            label_column=self.label_column,
-            clean_column=self.clean_column,
+            label_column=self.label or self.label_column,
+            clean_column=self.clean_label or self.clean_column,
+            image_column=self.image,
+            revision=self.revision,
+            config=self.config,
+            split=self.split,
+            test_split=self.test_split,
         )
+
+    def key_of(self, option: str) -> str:
+        """Return the key that gives this attribute of `folder_options`."""
+        columns = {"label_column": "label", "clean_column": "clean_label", "image_column": "image"}
+        key = columns.get(option, option)
+        return key if getattr(self, key) or key == "image" else option
 
     def label_sets(self, info: Info) -> list[str]:
         """Return the label sets to train on."""

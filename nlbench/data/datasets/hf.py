@@ -1,0 +1,132 @@
+"""Images of a dataset of the Hugging Face hub, from its parquet files at one commit."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nlbench.data import hub
+from nlbench.data.base import Dataset, Found, Source
+from nlbench.data.cache import file_state
+from nlbench.data.datasets import folder
+from nlbench.data.datasets.folder import Part
+from nlbench.data.formats import hub_layout, image_parquet
+from nlbench.data.places import Places, cache_dir
+from nlbench.errors import DataError
+
+INFO = replace(folder.INFO, name=hub.NAME, title="a dataset of the Hugging Face hub")
+SOURCES: tuple[Source, ...] = ()
+WHERE = (
+    "images of the Hugging Face hub, of which a suite says the name: "
+    "datasets: [{name: hf, path: owner/name, revision: main}]"
+)
+FETCH = "`nlbench data fetch hf:OWNER/NAME` downloads one, and `nlbench data check` looks at it"
+
+
+def find(data_dir: Path) -> Found:
+    """Find nothing, because a suite names the dataset. Say which ones are known."""
+    return Found(paths=(), looked=(), missing=(WHERE, FETCH, *hub.overview(cache_dir())))
+
+
+def load(places: Places, seed: int) -> Dataset:
+    """Read the dataset `places.data_dir`, which is owner/name, after downloading what is missing.
+
+    Classes have the order and the names of the hub's ClassLabel; without one they are ordered as a
+    folder's are. The commit is in `info`.
+
+    Raises: DataMissing where it cannot be downloaded; DataError, naming the file and the fix.
+    """
+    repository = places.data_dir.as_posix()
+    found = hub.snapshot(repository, places.revision, places.cache_dir)
+    splits = hub_layout.choose(found.files, places.config, found.words)
+
+    files = {}
+    for key, split in _wanted(places, found.words).items():
+        names = hub_layout.files_of(splits, split, key, found.words)
+        paths = hub.download(found, names)
+        # The names 0000 and 0001 of the hub's own conversion do not say how many there are.
+        if not all(path.stem.isdecimal() for path in paths):
+            image_parquet.require_one_copy(paths, split)
+        files[key] = tuple(paths)
+    # Each seed reads the same files.
+    state = file_state([path for paths in files.values() for path in paths])
+    return _read(replace(places, revision=found.commit), tuple(files.items()), state)
+
+
+def _wanted(places: Places, where: str) -> dict[str, str]:
+    """Return which split is which part, by the suite's key for it."""
+    wanted = {"split": places.split or "train"}
+    if not places.test_share:
+        wanted["test_split"] = places.test_split or "test"
+    elif places.test_split:
+        raise DataError(f"{where}: test_split and test_share exclude each other; keep one")
+    if places.clean_val:
+        wanted["clean_val"] = places.clean_val
+
+    keys: dict[str, str] = {}
+    for key, split in wanted.items():
+        if keys.setdefault(split, key) != key:
+            raise DataError(
+                f"{where}: {keys[split]} and {key} are both {split!r}; an image may be in one part "
+                f"only"
+            )
+    return wanted
+
+
+@functools.lru_cache(maxsize=8)
+def _read(places: Places, files: tuple[tuple[str, tuple[Path, ...]], ...], state: str) -> Dataset:
+    """Read the parts; `state` is that of the files, so that a change is noticed."""
+    wanted = _wanted(places, places.data_dir.as_posix())
+    parts = {}
+    names: list[str] = []
+    for key, paths in files:
+        parts[key], known = _part(places, key, wanted[key], paths)
+        if known and names and known != names:
+            raise DataError(
+                f"{paths[0]}: names the classes {_shortened(known)}, and {files[0][1][0]} "
+                f"{_shortened(names)}; the labels of both must mean the same classes, in the same "
+                f"order"
+            )
+        names = names or known
+
+    train = parts["split"]
+    if "test_split" in parts:
+        test = parts["test_split"]
+    else:
+        train, test = folder.share_of(train, places)
+    held = [parts["clean_val"]] if "clean_val" in parts else []
+
+    repository = places.data_dir.as_posix()
+    name = f"{hub.NAME}:{repository}"
+    info = replace(INFO, name=name, title=repository, commit=places.revision)
+    return folder.as_dataset(train, test, held, info, places.cache_dir, _classes(names, train))
+
+
+def _part(places: Places, key: str, split: str, paths: Sequence[Path]) -> tuple[Part, list[str]]:
+    """Return the images of a split, and the names of the classes where its metadata has them."""
+    # Other parts need not have the columns of the training part.
+    chosen = folder.chosen_columns(places, must=key == "split")
+    names = image_parquet.class_names(paths[0], chosen)
+    hidden = image_parquet.hidden_labels(paths, chosen)
+    if hidden:
+        raise DataError(
+            f"{paths[0]}: {hidden} of the labels of the split {split!r} are -1, with which the hub "
+            f"marks labels that are kept secret; name a split with labels, for example `{key}: "
+            f"validation`, or `test_share: 0.2`, in the suite's dataset entry"
+        )
+    return folder.from_parquet(paths, chosen, places.cache_dir, split), names
+
+
+def _classes(names: Sequence[str], train: Part) -> list[str]:
+    """Return the classes by number: those of the metadata, then others of true labels."""
+    if not names:
+        return []
+    others = {label for label in (*train.labels, *train.clean) if label} - {*names}
+    return [*names, *sorted(others)]
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
