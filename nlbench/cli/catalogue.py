@@ -256,14 +256,14 @@ def data_fetch(
     from nlbench import registry
     from nlbench.cli.prepare import datasets_of, entries_on_hub, fetch_datasets, fetch_from_hub
     from nlbench.data import catalogue, hub
-    from nlbench.data.places import Places
+    from nlbench.data.places import HUB, Places
     from nlbench.errors import look_up
     from nlbench.plan.suite_file import DatasetEntry
 
     one = hub.named(name)
     if one is not None:
         repository, revision = one
-        entry = DatasetEntry(name=hub.NAME, path=repository, revision=revision)
+        entry = DatasetEntry(name=HUB, path=repository, revision=revision)
         say(*fetch_from_hub([entry], Places.of_user(data_dir)))
         return
     datasets = catalogue.dataset_files()

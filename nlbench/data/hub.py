@@ -6,6 +6,7 @@ Only parquet files are downloaded. No code of a repository is downloaded or exec
 from __future__ import annotations
 
 import errno
+import importlib.util
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nlbench.data.cache import read_json, write_json
 from nlbench.data.missing import megabytes
+from nlbench.data.places import HUB
 from nlbench.errors import DataError, DataMissing, did_you_mean, on_one_line, printable
 from nlbench.files import digest
 
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
     from huggingface_hub import DatasetInfo
 
 T = TypeVar("T")
-
-# The name of the dataset whose entries in a suite name a repository of the hub.
-NAME = "hf"
 
 # The branch with the parquet files that the hub itself makes of datasets in other formats.
 CONVERTED = "refs/convert/parquet"
@@ -68,7 +67,7 @@ class Snapshot:
     @property
     def words(self) -> str:
         """The snapshot as messages name it."""
-        return f"{NAME}:{self.repository} at {self.commit[:12]}"
+        return f"{HUB}:{self.repository} at {self.commit[:12]}"
 
 
 class _NoAnswer(Exception):
@@ -95,9 +94,9 @@ def named(text: str) -> tuple[str, str] | None:
     The revision may be left out, and is "" then.
     Raises: DataError where the form is not owner/name.
     """
-    if not text.startswith(f"{NAME}:"):
+    if not text.startswith(f"{HUB}:"):
         return None
-    repository, _, revision = text.removeprefix(f"{NAME}:").partition("@")
+    repository, _, revision = text.removeprefix(f"{HUB}:").partition("@")
     require_repository(repository)
     return repository, revision
 
@@ -182,7 +181,7 @@ def _listed(repository: str, revision: str) -> Snapshot:
             sha256 = sibling.lfs.sha256 if sibling.lfs else ""
             files[str(name)] = ParquetFile(sibling.size or 0, sha256 or "")
     if not _COMMIT.fullmatch(info.sha or ""):
-        raise DataError(f"{NAME}:{repository}: the hub names no commit, but {info.sha!r}")
+        raise DataError(f"{HUB}:{repository}: the hub names no commit, but {info.sha!r}")
     return Snapshot(repository, str(info.sha), files)
 
 
@@ -252,8 +251,8 @@ def _in_hub_cache(repository: str, revision: str) -> Snapshot | None:
 # ---- The files -----------------------------------------------------------------------------------
 
 
-def download(found: Snapshot, names: Sequence[str]) -> list[Path]:
-    """Return the paths of a snapshot's files, after downloading those that are not there.
+def download(found: Snapshot, names: Sequence[str]) -> dict[str, Path]:
+    """Return the path of each of a snapshot's files, after downloading those that are not there.
 
     They lie in the hub's cache, HF_HOME. The client goes on with a file whose connection broke. A
     process that is killed leaves the whole files, and the next one gets the rest.
@@ -269,7 +268,7 @@ def download(found: Snapshot, names: Sequence[str]) -> list[Path]:
         _report(f"{found.words}: downloading {count}{size and ', '}{size}")
     for name in missing:
         _fetch(client, found, name)
-    return [_require_there(client, found, name) for name in names]
+    return {name: _require_there(client, found, name) for name in names}
 
 
 def _there(client: ModuleType, found: Snapshot, name: str) -> Path | None:
@@ -333,7 +332,9 @@ def _is_damaged(client: ModuleType, found: Snapshot, name: str) -> bool:
 
 def overview(cache_dir: Path) -> list[str]:
     """Return a line for each commit that is known: how many of its files are in the hub's cache."""
-    lines = []
+    lines: list[str] = []
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return lines
     for path in sorted((cache_dir / "hub").glob("*--*/*.json")):
         known = None
         if _COMMIT.fullmatch(path.stem):
@@ -360,7 +361,7 @@ def _client() -> ModuleType:
         import huggingface_hub.errors
     except ModuleNotFoundError:
         raise DataMissing(
-            f"{NAME}: datasets of the Hugging Face hub need the package huggingface_hub, which is "
+            f"{HUB}: datasets of the Hugging Face hub need the package huggingface_hub, which is "
             f"not installed: pip install 'nlbench[hub]'"
         ) from None
     return huggingface_hub
@@ -374,7 +375,7 @@ def _answer(ask: Callable[[], T], repository: str, revision: str) -> T:
     """
     client = _client()
     errors, page = client.errors, f"{client.constants.ENDPOINT}/datasets/{repository}"
-    name = f"{NAME}:{repository}"
+    name = f"{HUB}:{repository}"
     try:
         return ask()
     except errors.GatedRepoError as error:
@@ -445,7 +446,7 @@ def _offline(repository: str, revision: str, reason: str) -> str:
     at = f" at {revision[:12]}" if revision else ""
     home = _client().constants.HF_HOME
     return (
-        f"{NAME}:{repository}{at}: the hub cannot be asked ({reason}), and {home} does not hold "
+        f"{HUB}:{repository}{at}: the hub cannot be asked ({reason}), and {home} does not hold "
         f"all of it. Where there is network, run `nlbench data fetch SUITE.yaml`; then give this "
         f"machine the same folders with HF_HOME and NLBENCH_CACHE, and HF_HUB_OFFLINE=1, with "
         f"which the hub is never asked."

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import platformdirs
 
+# The dataset whose path in a suite is owner/name on the Hugging Face hub, and no folder.
+HUB = "hf"
+
 
 def _expanded(path: str | Path) -> Path:
     # Unlike Path.expanduser, this leaves a ~ as it is where the home folder is unknown.

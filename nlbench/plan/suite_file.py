@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nlbench import registry
-from nlbench.data import hub
-from nlbench.data.places import FolderOptions
+from nlbench.data.places import HUB, FolderOptions
 from nlbench.errors import Problem, SuiteError, did_you_mean, in_words, unknown_key
 from nlbench.files import user_path
 from nlbench.plan.problems import Problems
@@ -94,7 +93,7 @@ class DatasetEntry(StrictModel):
     @property
     def on_hub(self) -> bool:
         """Whether the path is owner/name of the Hugging Face hub, and no folder."""
-        return self.name == hub.NAME
+        return self.name == HUB
 
     def folder(self, base: Path) -> Path:
         """Return where a dataset with a path is, for a suite whose file is in `base`.

@@ -13,10 +13,10 @@ from nlbench.data.cache import file_state
 from nlbench.data.datasets import folder
 from nlbench.data.datasets.folder import Part
 from nlbench.data.formats import hub_layout, image_parquet
-from nlbench.data.places import Places, cache_dir
+from nlbench.data.places import HUB, Places, cache_dir
 from nlbench.errors import DataError
 
-INFO = replace(folder.INFO, name=hub.NAME, title="a dataset of the Hugging Face hub")
+INFO = replace(folder.INFO, name=HUB, title="a dataset of the Hugging Face hub")
 SOURCES: tuple[Source, ...] = ()
 WHERE = (
     "images of the Hugging Face hub, of which a suite says the name: "
@@ -42,10 +42,15 @@ def load(places: Places, seed: int) -> Dataset:
     found = hub.snapshot(repository, places.revision, places.cache_dir)
     splits = hub_layout.choose(found.files, places.config, found.words)
 
+    wanted = _wanted(places, found.words)
+    names = {}
+    for key, split in wanted.items():
+        names[key] = hub_layout.files_of(splits, split, key, found.words)
+    there = hub.download(found, [name for part in names.values() for name in part])
+
     files = {}
-    for key, split in _wanted(places, found.words).items():
-        names = hub_layout.files_of(splits, split, key, found.words)
-        paths = hub.download(found, names)
+    for key, split in wanted.items():
+        paths = [there[name] for name in names[key]]
         # The names 0000 and 0001 of the hub's own conversion do not say how many there are.
         if not all(path.stem.isdecimal() for path in paths):
             image_parquet.require_one_copy(paths, split)
@@ -99,7 +104,7 @@ def _read(places: Places, files: tuple[tuple[str, tuple[Path, ...]], ...], state
     held = [parts["clean_val"]] if "clean_val" in parts else []
 
     repository = places.data_dir.as_posix()
-    name = f"{hub.NAME}:{repository}"
+    name = f"{HUB}:{repository}"
     info = replace(INFO, name=name, title=repository, commit=places.revision)
     return folder.as_dataset(train, test, held, info, places.cache_dir, _classes(names, train))
 

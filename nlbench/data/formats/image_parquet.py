@@ -13,6 +13,7 @@ from nlbench.data.formats.bounds import PictureBytes
 from nlbench.data.formats.columns import (
     ChosenColumns,
     LabelColumns,
+    is_label_column,
     is_no_class,
     require_class,
 )
@@ -250,7 +251,9 @@ def about_columns(file: Path, chosen: ChosenAll) -> list[str]:
     """Return in words which columns of labels were taken for what, unless they have usual names."""
     from pyarrow import parquet
 
-    return _columns(file, parquet.read_schema(file), chosen)[1].notes(file)
+    found = _columns(file, parquet.read_schema(file), chosen)[1]
+    # One column for both says that its labels are true.
+    return [] if found.given == found.clean else found.notes(file)
 
 
 def splitting_columns(files: Sequence[Path], chosen: ChosenAll) -> dict[str, list[object]]:
@@ -329,6 +332,10 @@ def _columns(file: Path, schema: Schema, chosen: ChosenAll) -> tuple[str, LabelC
                 f"entry{_no_images(schema)}"
             )
         image = [*usual, *of_images][0]
+    labels = _of_type(schema, "ClassLabel")
+    # For example "species". Only the metadata tells that it holds classes.
+    if len(labels) == 1 and not chosen.given and not any(map(is_label_column, columns)):
+        return image, LabelColumns(labels[0], chosen.clean)
     return image, chosen.among(columns, file)
 
 

@@ -153,6 +153,15 @@ def test_the_images_are_known_by_the_metadata_of_hugging_face(load, tmp_path):
     places = Places(tmp_path / "f", tmp_path / "cache")
     assert folder.load(places, 0).label_sets["given"].tolist() == [0, 1, 0, 1]
 
+    # Nor does the name of this column of labels tell.
+    table = table.rename_columns(["picture", "species"])
+    classes = '"species": {"_type": "ClassLabel", "names": ["owl", "crow"]}'
+    features = features.replace("}}}}", "}, " + classes + "}}}")
+    pq.write_table(table.replace_schema_metadata({"huggingface": features}), file)
+    test = pa.table({"image": [encoded(j, 9) for j in range(2)], "label": ["owl", "crow"]})
+    pq.write_table(test, tmp_path / "f" / "test.parquet")
+    assert folder.load(places, 0).info.class_names == ("crow", "owl")
+
     pq.write_table(table, file)
-    with pytest.raises(DataError, match=r"has picture, label; .*`image: NAME`"):
+    with pytest.raises(DataError, match=r"has picture, species; .*`image: NAME`"):
         folder.load(places, 0)
