@@ -65,7 +65,7 @@ def _info(
     located_by_suite = info.located_by == "suite"
     if not entry.path:
         if located_by_suite:
-            problems.add(where, f"{entry.name} needs a path, the folder it lies in")
+            problems.add(where, f"{entry.name} needs a path, {_path_in_words(entry)}")
             return None
         _check_takes_no_parts(entry, where, problems)
         _check_keys(entry, info, where, problems)
@@ -94,6 +94,10 @@ def _info(
             message = str(error)
     problems.add([*where, "path"], message)
     return None
+
+
+def _path_in_words(entry: DatasetEntry) -> str:
+    return "for example `path: uoft-cs/cifar10`" if entry.on_hub else "the folder it lies in"
 
 
 def _check_takes_no_parts(

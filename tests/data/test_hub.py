@@ -21,17 +21,9 @@ TEST = [0, 1, 2]
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     """Run a hub, and let the client ask it and nothing else."""
-    with fake_hub.serving() as hub_:
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr(constants, "ENDPOINT", hub_.url)
-        # The client makes it of ENDPOINT when it is imported.
-        template = f"{hub_.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
-        yield hub_
+    with fake_hub.serving() as found:
+        fake_hub.use(found, monkeypatch, tmp_path / "hf")
+        yield found
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from huggingface_hub import constants
 from PIL import Image
 
 
@@ -70,6 +71,26 @@ def serving():
     finally:
         hub.server.shutdown()
         hub.server.server_close()
+
+
+def use(hub, monkeypatch, home):
+    """Let the client in this process ask this hub and nothing else, and keep its cache in a folder.
+
+    The client reads its environment when it is imported.
+    """
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    values = {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": template,
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_HUB_OFFLINE": False,
+        "HF_TOKEN_PATH": str(home / "token"),
+    }
+    for name, value in values.items():
+        monkeypatch.setattr(constants, name, value)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
