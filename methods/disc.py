@@ -49,6 +49,7 @@ MARGIN, CAP = 0.5, 0.99
 class DISC(Method):
     # A batch without a selected example makes no step, and an epoch may have no other batches.
     trains_every_epoch = False
+    mixes_inputs = True
 
     # (N, 2), of the weak and of the strong view.
     thresholds: Tensor

@@ -15,8 +15,7 @@ of the training. Differences from that code:
   a suite sets 301.
 - On Clothing1M and WebVision, where lambda_u is 0, their code does not pass the mixed unlabelled
   half through the network. Here batch norm and the KL term always see both halves.
-- The losses are always those of this epoch. For 90% noise the authors average five epochs, but a
-  method does not know the noise rate.
+- The losses are always those of this epoch. For 90% noise, the authors average five epochs.
 - Both networks see the same two augmentations of an example.
 - Where a split leaves fewer than two examples on a side, or all losses are equal, the network that
   would learn from it has an epoch of warm-up.
@@ -41,6 +40,7 @@ MixMatchStep = tuple[int, Batch, Batch, float, np.random.Generator]
 
 class DivideMix(Method):
     num_networks = 2
+    mixes_inputs = True
     clean: Tensor
 
     def __init__(

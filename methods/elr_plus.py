@@ -16,8 +16,7 @@ Differences from that code:
 - Ramps are shares of the training. As there, both count from the first step: the regulariser's
   position is s + 1 at step s, counted from 0, and the average's is s + 2.
 - An averaged copy starts as its network. There it starts from other random weights.
-- A trailing batch of one example, which batch norm may refuse, joins the batch before it.
-- Mixed labels that the targets rule out entirely stay as they are.
+- A trailing batch of one example joins the one before. Mixed labels that the targets rule out stay.
 - With two GPUs, as their file for WebVision asks for, the authors' teachers are copies that are
   renewed once an epoch, and one of them predicts in place of its network.
 """
@@ -80,6 +79,7 @@ class ELRPlus(Method):
             raise ValueError(f"networks must be 1 or 2, got {networks}")
 
         self.beta, self.lam, self.mixup_a, self.num_networks = beta, lam, mixup_a, networks
+        self.mixes_inputs = mixup_a > 0
         as_authors = weigh_labels == "auto" and task.num_classes == 100 and lam > 0
         self.weighs = weigh_labels == "yes" or as_authors
         # With a decay of 0 an averaged copy has its network's weights.

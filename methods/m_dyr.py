@@ -12,7 +12,6 @@ its partner', from a random permutation of the batch) and l ~ Beta(32, 32), the 
   5 of 300 epochs the loss is l CE(y) + (1-l) CE(y'). Then it is that of m-dyr-s, with the logits
   inside the softmax divided by a temperature that falls from 1 to 0.001 over 89 of 300 epochs.
 To it is added reg * sum_k (1/C) log((1/C) / batch mean of p_k), but not where the loss is mixup's.
-
 Everything is from the authors' code, PaulAlbert31/LabelNoiseCorrection: B from a table of 100
 points that is held at its maximum to the right of it, losses scaled by their 5th and 95th
 percentiles, ten steps of EM by moments. As there, a step has two more passes of the unmixed batch:
@@ -21,8 +20,8 @@ m-dyr-h after the pass of the mixed batch and else before it. The row M-DYR-SH o
 in each column the better of m-dyr-h and md-dyr-sh.
 
 Differences from that code:
-- The losses of the mixture are those without augmentation; there of augmented images.
-- In variant s their regulariser takes C = 10, here C. Where all losses are equal, B is 1/2 here.
+- The mixture's losses are without augmentation. Where all are equal, B is 1/2.
+- In variant s their regulariser takes C = 10, here C.
 """
 
 import math
@@ -43,6 +42,7 @@ POINTS, B_MIN = 100, 1e-4
 
 
 class MDYR(Method):
+    mixes_inputs = True
     table: Tensor
     bounds: Tensor
     wrong: Tensor

@@ -16,6 +16,8 @@ from nlbench.method import Batch, Method, Run, Task
 
 
 class Mixup(Method):
+    mixes_inputs = True
+
     def __init__(
         self,
         task: Task,

@@ -15,8 +15,7 @@ the layers before it whose convolutions are as wide as the last one (nlbench.ops
 
 Differences from PES_semi.py:
 - T2 lies inside the length of the training.
-- An epoch of MixMatch has as many steps as one of cross entropy: 391 on CIFAR in batches of 128,
-  while the authors round down, to 390.
+- An epoch of MixMatch has as many steps as one of cross entropy: 391 on CIFAR, theirs has 390.
 - The split is predicted without augmentation.
 - The renewed weights learn again after T2; there no optimiser holds them any more. The protocol's
   optimiser still has its momentum of the old weights, which fades in about ten steps.
@@ -40,6 +39,7 @@ from nlbench.ops.pes import balanced_weights, late_parts, start_afresh
 
 
 class PES(Method):
+    mixes_inputs = True
     kept: Tensor
     class_weights: Tensor
 

@@ -48,6 +48,7 @@ WIDTH = 128
 class PLS(Method):
     # Images are mixed with others of the batch, and compared with them.
     couples_examples = True
+    mixes_inputs = True
 
     guesses: Tensor
     noisy: Tensor

@@ -18,8 +18,7 @@ The networks predict by the mean logits of their primary heads.
 
 Constants are those of the authors' code (Train_promix.py, run.sh). Differences from it:
 - A line that should cap beta switches it off at twice the ramp. Here it stays, unless `official`.
-- In the warm-up with penalty the authors clamp the logits at 1e-12 from below, which is no entropy
-  of the prediction. Here they are not clamped.
+- In the warm-up with penalty the authors clamp the logits at 1e-12 from below. Here they do not.
 - The protocol's optimiser and batch size are used. A trailing batch, which they drop, is used too.
 - The strong view is that of the protocol. Theirs is RandAugment(3, 5), then crop and flip.
 - The masks are those of FMix's paper, see nlbench.ops.fmix.
@@ -49,6 +48,7 @@ MOMENTUM = 0.9999  # authors' code, of pi
 
 class ProMix(Method):
     num_networks = 2
+    mixes_inputs = True
     selected: Tensor
     pi: Tensor
 

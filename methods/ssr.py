@@ -48,6 +48,7 @@ HIDDEN, OUTPUT = 256, 128
 class SSR(Method):
     # Images are mixed with others of the batch.
     couples_examples = True
+    mixes_inputs = True
 
     corrected: Tensor
     clean: Tensor

@@ -20,8 +20,7 @@ Constants are those of the authors' code. Differences from it:
 - A class with fewer than S * N / C examples is labelled as a whole. There, the places that it
   leaves empty add training image 0 that many times.
 - A branch for a mean above 0.7 is left out: d is at most log 2 = 0.693.
-- The projection is that of SimCLR (arXiv:2002.05709): two layers, 128 outputs. None of our sources
-  says what the authors' is.
+- The projection is SimCLR's (arXiv:2002.05709), 128 outputs; the authors' is unknown to us.
 - The protocol's optimiser, batch size and strong view are used. Their learning rate rises again
   after epoch 280 of 351.
 - Where a split leaves fewer than two examples on a side, the epoch is one of warm-up.
@@ -46,6 +45,7 @@ from nlbench.ops.uniform import divergence_from_uniform, negative_entropy
 
 class UNICON(Method):
     num_networks = 2
+    mixes_inputs = True
     divergence: Tensor
     labelled: Tensor
 

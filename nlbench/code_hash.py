@@ -31,7 +31,6 @@ HARNESS = (
     "data/formats/text_table.py",
     "data/pixels.py",
     "data/stratified.py",
-    "plan/protocol.py",
     "plan/schedules.py",
     # It computes a record's metrics from those of the epochs.
     "results/summary.py",

@@ -116,7 +116,8 @@ class Batch:
     def images(self) -> Tensor:
         """Return the augmented and normalised images (B, ...) float32, which are view 0.
 
-        If the images are files, this waits until they are decoded.
+        Of texts these are the numbers of their words, (B, L) int64; see `Method.mixes_inputs`. If
+        the images are files, this waits until they are decoded.
         """
         if not isinstance(self._images, Tensor):
             self._images = self._images()
@@ -371,6 +372,9 @@ class Method(nn.Module):
         trains_every_epoch: whether each epoch calls `run.backward_step` at least once; if one does
             not, the run ends with an error. A method that may leave out all steps of an epoch sets
             it to False.
+        mixes_inputs: whether it adds or interpolates inputs, as mixup does. Such a method cannot
+            train on texts, whose inputs are the numbers of words. A constructor may set it on the
+            instance, if it depends on a hyperparameter.
         couples_examples: whether the loss of an example is meant to depend on the other examples
             of its batch, as with a selection in the batch. `nlbench check` then leaves out its
             check `pairs`. It changes no number.
@@ -387,6 +391,7 @@ class Method(nn.Module):
     told: tuple[str, ...] = ()
     num_networks: int = 1
     trains_every_epoch: bool = True
+    mixes_inputs: bool = False
     couples_examples: bool = False
     capturable: bool = False
     begins: Mapping[str, int] = {}

@@ -232,6 +232,7 @@ BOOKKEEPING = {
     "plan/options.py": "reads options of the command line",
     "plan/presets.py": "holds values, which are in the key",
     "plan/problems.py": "makes messages",
+    "plan/protocol.py": "holds values, which are in the key",
     "plan/shards.py": "divides runs, which does not change them",
     "plan/spec.py": "makes run keys, which hold all values",
     "plan/suite_file.py": "reads suites, whose values are in the key",

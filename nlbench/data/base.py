@@ -45,8 +45,8 @@ class Info:
     Attributes:
         title: how tables print it, for example "CIFAR-10N".
         num_train, num_test: numbers of examples; 0 where they are counted when the data is read.
-        shape: of one example: (H, W, 3) for uint8 images, (C, H, W) for float features, () for
-            image files.
+        shape: of one example: (H, W, 3) for uint8 images, (C, H, W) for float features, (L,) for
+            texts, () for image files.
         label_sets: the names of the label sets; the first is the default. Without "clean" among
             them the true labels are unknown.
         mean, std: per channel, of images scaled to [0, 1]; empty for float features.
@@ -63,6 +63,8 @@ class Info:
         columns: the columns of its parquet files that a suite may name: "image", "label",
             "clean_label".
         commit: of a dataset of the Hugging Face hub, the commit that was read; else empty.
+        vocabulary: of texts, the number of different words, with those for padding and for unknown
+            ones; 0 for all other data.
     """
 
     name: str
@@ -82,6 +84,12 @@ class Info:
     class_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     commit: str = ""
+    vocabulary: int = 0
+
+
+def is_vector(info: Info) -> bool:
+    """Return whether an example is a vector of features, and so no image that has views."""
+    return not info.mean and tuple(info.shape[1:]) == (1, 1)
 
 
 # ---- A dataset that was read ---------------------------------------------------------------------
@@ -116,7 +124,7 @@ class ImageFiles:
         return np.char.add(os.fsencode(self.root) + b"/", self.names)
 
 
-# (N, H, W, 3) uint8, (N, C, H, W) float32, or files.
+# (N, H, W, 3) uint8, (N, C, H, W) float32, (N, L) int64 for texts, or files.
 Images = np.ndarray | ImageFiles
 
 
@@ -125,7 +133,7 @@ class Dataset:
     """A dataset in memory, memory-mapped or as files. Nothing in it is written to.
 
     Images are (N, H, W, 3) uint8, to be augmented and normalised, (N, C, H, W) float32 features,
-    used as they are, or files.
+    used as they are, texts as (N, L) int64 numbers of words, in [0, info.vocabulary), or files.
 
     Attributes:
         test_labels: (N_test,) int64, the true ones.

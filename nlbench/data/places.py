@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
@@ -38,8 +38,27 @@ def cache_dir() -> Path:
 
 
 @dataclass(frozen=True)
+class TableOptions:
+    """What a suite says about a table of features, beside its path and the columns of its labels.
+
+    Attributes:
+        features: names and patterns of the columns to read; empty for all.
+        split: the column that says which part a row belongs to; "" for none.
+        categorical: names and patterns of the columns that hold categories.
+        missing: what becomes of an empty cell: "refuse", "mean", "median" or "most-frequent".
+        label_sets: (name, column) of further sets of given labels.
+    """
+
+    features: tuple[str, ...] = ()
+    split: str = ""
+    categorical: tuple[str, ...] = ()
+    missing: str = "refuse"
+    label_sets: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class FolderOptions:
-    """What a suite says about a folder of the user's own, beside its path.
+    """What a suite says about a folder or file of the user's own, beside its path.
 
     Attributes:
         test_share: of a folder without a test part, the share of its images to test on; else 0.
@@ -50,8 +69,11 @@ class FolderOptions:
         image_column: likewise the column of the images.
         revision, config: of a dataset of the Hugging Face hub, a branch, tag or commit, and the
             configuration; "" for the default ones.
-        split, test_split: of such a dataset, the parts to train and to test on; "" for train and
-            test.
+        test_split: of such a dataset, the part to test on; "" for test.
+        text: the column of the texts; "" where the names tell.
+        vocabulary, length: of texts, how many different words have a number, and how many words of
+            a text are kept; 0 for the dataset's own.
+        table: what it says about a table.
     """
 
     test_share: float = 0.0
@@ -61,8 +83,11 @@ class FolderOptions:
     image_column: str = ""
     revision: str = ""
     config: str = ""
-    split: str = ""
     test_split: str = ""
+    text: str = ""
+    vocabulary: int = 0
+    length: int = 0
+    table: TableOptions = TableOptions()
 
 
 @dataclass(frozen=True)
@@ -73,8 +98,7 @@ class Places:
         data_dir: the folder to read. For a dataset that a suite locates, the folder it names; for
             one of the Hugging Face hub owner/name.
         cache_dir: the folder for decoded copies. It need not exist.
-
-    The others are those of `FolderOptions`.
+        test_share and the others: see `FolderOptions`.
     """
 
     data_dir: Path
@@ -86,8 +110,11 @@ class Places:
     image_column: str = ""
     revision: str = ""
     config: str = ""
-    split: str = ""
     test_split: str = ""
+    text: str = ""
+    vocabulary: int = 0
+    length: int = 0
+    table: TableOptions = TableOptions()
 
     @classmethod
     def of_user(cls, option: str | Path | None = None) -> Places:
@@ -96,4 +123,5 @@ class Places:
 
     def reading(self, folder: Path, options: FolderOptions | None = None) -> Places:
         """Return the same places with `folder` as the folder to read."""
-        return replace(self, data_dir=folder, **asdict(options or FolderOptions()))
+        # `vars`, because `asdict` would make a dict of the options of a table as well.
+        return replace(self, data_dir=folder, **vars(options or FolderOptions()))

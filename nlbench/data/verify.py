@@ -75,10 +75,13 @@ def _check_images(images: Images, info: Info, name: str) -> None:
         info,
         f"{name} must be an array, got {type(images).__name__}",
     )
-    allowed = np.uint8 if info.mean else np.float32
-    wanted = f"{np.dtype(allowed)} of shape (N, {', '.join(map(str, info.shape))})"
-    if not info.mean:
-        wanted += ", since INFO has no mean"
+    allowed: type[np.generic] = np.uint8
+    why = ""
+    if info.vocabulary:
+        allowed, why = np.int64, ", since INFO has a vocabulary"
+    elif not info.mean:
+        allowed, why = np.float32, ", since INFO has no mean"
+    wanted = f"{np.dtype(allowed)} of shape (N, {', '.join(map(str, info.shape))}){why}"
     _require(
         images.dtype == allowed and images.shape[1:] == tuple(info.shape),
         info,

@@ -1,8 +1,10 @@
 """Networks by name.
 
 They are the public functions of this folder's files, and `torchvision/NAME` and `timm/NAME`. A
-model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width). To add
-one, add a function. Importing this package does not import torch.
+model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width), or for
+texts `name(num_classes, text_shape)`, with text_shape (length, vocabulary). To add one, add a
+function. Arguments after a `*` are options, which a protocol gives behind the name:
+`mlp-width=512-depth=3`. Importing this package does not import torch.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.errors import SuiteError, did_you_mean, unknown_key
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +32,12 @@ EXTERNAL = ("torchvision", "timm")
 
 def names() -> dict[str, str]:
     """List our own models, name -> first line of its docstring, without importing their files."""
-    return {name: line for name, (_, line) in _functions().items()}
+    return {name: model.line for name, model in _functions().items()}
+
+
+def text_models() -> tuple[str, ...]:
+    """Return the names of our models of texts, without importing their files."""
+    return tuple(name for name, model in _functions().items() if model.takes_texts)
 
 
 def check(name: str) -> None:
@@ -43,13 +53,7 @@ def check(name: str) -> None:
         _external.check(package, inner)
         return
 
-    known = _functions()
-    if name not in known:
-        others = ", ".join(f"{prefix}/NAME" for prefix in EXTERNAL)
-        hint = did_you_mean(name, known)
-        raise SuiteError(
-            f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{hint}"
-        )
+    _own(name)
 
 
 def is_repeatable(name: str) -> bool:
@@ -115,21 +119,36 @@ def cached_weights(name: str, weights: str) -> Path | None:
 
 
 def build(
-    name: str, num_classes: int, in_shape: tuple[int, ...], *, weights: str = ""
+    name: str,
+    num_classes: int,
+    in_shape: tuple[int, ...],
+    *,
+    weights: str = "",
+    args: Mapping[str, object] | None = None,
 ) -> nn.Module:
     """Build a network, (B, *in_shape) float -> (B, num_classes) logits.
 
+    Of texts it takes (B, length) int64, numbers of words in [0, vocabulary).
+
     Args:
-        in_shape: (channels, height, width) of one example.
+        in_shape: (channels, height, width) of one example, or (length, vocabulary) of a text.
         weights: "" draws them; "imagenet" takes those that torchvision or timm publish; otherwise a
             file with a state dict, which is read without executing any code in it. A classifier
             for another number of classes starts from new weights.
-    Raises: SuiteError for an unknown name, and where the model cannot take such examples, classes
-        or weights.
+        args: further arguments of a model of torchvision or timm, for example img_size.
+    Raises: SuiteError for an unknown name, and where the model cannot take such examples, classes,
+        weights or arguments.
     """
     check_weights(name, weights)
     check(name)
-    if num_classes < 2 or len(in_shape) != 3 or min(in_shape) < 1:
+    takes_texts = "/" not in name and _own(name)[0].takes_texts
+    is_text = len(in_shape) == 2
+    if takes_texts != is_text:
+        message = "is for texts, and these examples are none. `nlbench list models` lists others"
+        if is_text:
+            message = f"takes no texts. There are, for texts: {', '.join(text_models())}"
+        raise SuiteError(f"model {name}: {message}")
+    if num_classes < 2 or len(in_shape) not in (2, 3) or min(in_shape) < 1:
         raise SuiteError(
             f"model {name}: needs at least 2 classes and examples of shape (channels, height, "
             f"width), got {num_classes} classes and shape {tuple(in_shape)}"
@@ -142,11 +161,15 @@ def build(
             from nlbench.models import _external
 
             published = weights == "imagenet"
-            model = _external.build(package, inner, num_classes, in_shape, published=published)
+            model = _external.build(
+                package, inner, num_classes, in_shape, published=published, args=args or {}
+            )
+        elif args:
+            raise ValueError(f"takes no model_args, got {', '.join(args)}")
         else:
-            stem, _ = _functions()[name]
-            builder = getattr(importlib.import_module(f"nlbench.models.{stem}"), name)
-            model = builder(num_classes, in_shape)
+            found, options = _own(name)
+            builder = getattr(importlib.import_module(f"nlbench.models.{found.stem}"), found.name)
+            model = builder(num_classes, in_shape, **options)
         if weights not in ("", "imagenet"):
             from nlbench.models import _weights
 
@@ -156,25 +179,119 @@ def build(
     return model
 
 
+def distances(model: nn.Module) -> dict[str, int]:
+    """Return how far each weight of a model of timm is from its classifier, in layers, by name.
+
+    Raises: SuiteError for a model that does not say in which order its layers come.
+    """
+    if not hasattr(model, "group_matcher"):
+        raise SuiteError(
+            "a model of this kind does not say in which order its layers come; most models of timm "
+            "do. Leave layer_decay at 1"
+        )
+    from nlbench.models import _external
+
+    return _external.distances(model)
+
+
+def undecayed(model: nn.Module) -> set[str]:
+    """Return the names of the weights that a model of timm asks not to decay; none of another."""
+    if not hasattr(model, "no_weight_decay"):
+        return set()
+    from nlbench.models import _external
+
+    return _external.undecayed(model)
+
+
 def model_file(name: str) -> Path | None:
     """Return the file that defines one of our own models; None for one of torchvision or timm."""
     check(name)
-    found = _functions().get(name)
-    return Path(__file__).with_name(f"{found[0]}.py") if found else None
+    return None if "/" in name else Path(__file__).with_name(f"{_own(name)[0].stem}.py")
+
+
+# ---- Our own models ------------------------------------------------------------------------------
+
+
+# What an option may be: the type of its default says which.
+Option = bool | int | float
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A function of this folder's files.
+
+    Attributes:
+        stem: of the file.
+        line: the first line of its docstring.
+        options: its keyword-only arguments with their defaults.
+        takes_texts: whether its examples are texts.
+    """
+
+    name: str
+    stem: str
+    line: str
+    options: dict[str, Option]
+    takes_texts: bool
+
+
+def _own(name: str) -> tuple[_Model, dict[str, Option]]:
+    """Return one of our own models, and the options that its name gives.
+
+    Raises: SuiteError for an unknown model or option, and for a value of another type.
+    """
+    # Before each option, but not in a number such as 1e-3.
+    base, *settings = re.split(r"-(?=[A-Za-z_]\w*=)", name)
+    known = _functions()
+    if base not in known:
+        others = ", ".join(f"{prefix}/NAME" for prefix in EXTERNAL)
+        hint = did_you_mean(base, known)
+        raise SuiteError(
+            f"unknown model {name!r}. There are: {', '.join(known)}, and {others}.{hint}"
+        )
+
+    model = known[base]
+    options: dict[str, Option] = {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        if key not in model.options:
+            takes = {option: f"{option} ({value})" for option, value in model.options.items()}
+            raise SuiteError(f"model {name}: {key}: {unknown_key(key, takes)}")
+        if key in options:
+            raise SuiteError(f"model {name}: {key} is given twice")
+        options[key] = _option(name, key, text, model.options[key])
+    return model, options
+
+
+def _option(name: str, key: str, text: str, default: Option) -> Option:
+    """Return the value of an option. Raises SuiteError where it is not of the default's type."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        return int(text) if isinstance(default, int) else float(text)
+    except (KeyError, ValueError):
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise SuiteError(
+            f"model {name}: {key} must be {kinds[type(default)]}, got {text!r}"
+        ) from None
 
 
 @functools.cache
-def _functions() -> dict[str, tuple[str, str]]:
-    """Read model name -> (file stem, first docstring line) from the files of this folder."""
-    found: dict[str, tuple[str, str]] = {}
+def _functions() -> dict[str, _Model]:
+    """Read the models from the files of this folder, by name."""
+    found: dict[str, _Model] = {}
     # Parsed and not imported, so that names are listed without torch.
     for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
                 continue
             if node.name in found:
-                first = f"{found[node.name][0]}.py"
+                first = f"{found[node.name].stem}.py"
                 raise SuiteError(f"two models are named {node.name!r}: {first} and {path.name}")
             line = (ast.get_docstring(node) or "").partition("\n")[0]
-            found[node.name] = path.stem, line
+            options: dict[str, Option] = {}
+            for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+                if default is not None:
+                    options[argument.arg] = ast.literal_eval(default)
+            takes_texts = any(argument.arg == "text_shape" for argument in node.args.args)
+            found[node.name] = _Model(node.name, path.stem, line, options, takes_texts)
     return found

@@ -1,11 +1,12 @@
 """Models of torchvision and timm under our interface."""
 
 import contextlib
+import fnmatch
 import http.client
 import importlib
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,12 @@ from torch import Tensor, nn
 
 from nlbench.errors import SuiteError, did_you_mean
 from nlbench.models._weights import refusal
+
+# Arguments of timm's and torchvision's functions that are no part of an architecture, or that the
+# data decides. Files that they name would be in no key.
+_RESERVED = {"num_classes", "in_chans", "features_only", "exportable", "scriptable", "cache_dir"}
+_RESERVED |= {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict"}
+_RESERVED |= {"pretrained", "weights", "weights_backbone"}
 
 # The same weights as safetensors, by timm's name of the pickled file.
 _SAFER_FILES = {
@@ -41,20 +48,34 @@ def check(package: str, name: str) -> None:
 
 
 def build(
-    package: str, name: str, num_classes: int, in_shape: tuple[int, ...], *, published: bool = False
+    package: str,
+    name: str,
+    num_classes: int,
+    in_shape: tuple[int, ...],
+    *,
+    published: bool = False,
+    args: Mapping[str, object],
 ) -> nn.Module:
     """Build the model with a classifier for `num_classes`.
 
     Args:
         published: start from the ImageNet weights that the package publishes, and download them on
             first use. The classifier has new weights unless it has exactly their classes.
-    Raises: ValueError where the model cannot take examples of this shape, or has no such weights;
-        SuiteError where they cannot be downloaded.
+        args: further arguments of the model.
+    Raises: ValueError where the model cannot take examples of this shape or such arguments, or has
+        no such weights; SuiteError where they cannot be downloaded.
     """
+    if reserved := sorted(_RESERVED & args.keys()):
+        raise ValueError(f"model_args must not have {', '.join(reserved)}, which nlbench sets")
     builder = _torchvision if package == "torchvision" else _timm
     try:
         with _weights_only():
-            model = builder(name, num_classes, in_shape, published)
+            model = builder(name, num_classes, in_shape, published, args)
+    except TypeError as error:
+        # An error about something else than the arguments is no error of the suite.
+        if not args:
+            raise
+        raise ValueError(f"does not take these model_args: {error}") from error
     # URLError and the errors of huggingface_hub are OSErrors.
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(package, name, error) from error
@@ -82,6 +103,32 @@ def fetch(package: str, name: str) -> None:
     # timm raises RuntimeError for a model without weights.
     except (ValueError, RuntimeError) as error:
         raise SuiteError(f"model {package}/{name}: {error}") from error
+
+
+# ---- Layers --------------------------------------------------------------------------------------
+
+
+def distances(model: Any) -> dict[str, int]:
+    """Return how far each weight of a model of timm is from its classifier, in layers, by name.
+
+    The layers are those of timm's `param_groups_layer_decay`, which follows BEiT's.
+    """
+    from timm.models import group_parameters
+
+    layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    last = max(layers.values())
+    # What belongs to no layer is part of the classifier.
+    return {name: last - layers.get(name, last) for name, _ in model.named_parameters()}
+
+
+def undecayed(model: Any) -> set[str]:
+    """Return the names of the weights that a model of timm asks not to decay."""
+    patterns = model.no_weight_decay()
+    found = set()
+    for name, _ in model.named_parameters():
+        if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
+            found.add(name)
+    return found
 
 
 # ---- Published weights ---------------------------------------------------------------------------
@@ -193,7 +240,11 @@ def _names(package: str) -> list[str]:
 
 
 def _torchvision(
-    name: str, num_classes: int, in_shape: tuple[int, ...], pretrained: bool
+    name: str,
+    num_classes: int,
+    in_shape: tuple[int, ...],
+    pretrained: bool,
+    args: Mapping[str, object],
 ) -> nn.Module:
     from torchvision import models
 
@@ -203,11 +254,12 @@ def _torchvision(
             f"timm/{name} may take any number"
         )
 
-    options = {}
+    options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         # With their extra heads a forward pass in training returns a tuple, and no method here has
         # a loss for them.
         options = {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
+    options |= args
     model = models.get_model(name, weights=None, num_classes=num_classes, **options)
     if pretrained:
         state = model.state_dict()
@@ -220,16 +272,22 @@ def _torchvision(
     return model
 
 
-def _timm(name: str, num_classes: int, in_shape: tuple[int, ...], pretrained: bool) -> nn.Module:
+def _timm(
+    name: str,
+    num_classes: int,
+    in_shape: tuple[int, ...],
+    pretrained: bool,
+    args: Mapping[str, object],
+) -> nn.Module:
     if pretrained:
-        return _published_timm(name, num_classes=num_classes, in_chans=in_shape[0])
+        return _published_timm(name, num_classes=num_classes, in_chans=in_shape[0], **args)
     model: nn.Module = _import_timm().create_model(
-        name, pretrained=False, num_classes=num_classes, in_chans=in_shape[0]
+        name, pretrained=False, num_classes=num_classes, in_chans=in_shape[0], **args
     )
     return model
 
 
-def _published_timm(name: str, **options: int) -> nn.Module:
+def _published_timm(name: str, **options: object) -> nn.Module:
     """Build a model of timm with its published weights, and download them on first use."""
     file = cached_file("timm", name)
     # Named by its path, a file is read without asking a server whether there is a later one. A node

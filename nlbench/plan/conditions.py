@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from nlbench.data import catalogue, describe
 from nlbench.data.base import Dataset, Info
-from nlbench.data.places import FolderOptions, Places
+from nlbench.data.places import HUB, FolderOptions, Places, TableOptions
 from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unknown_name
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import STAND_IN, Condition
 from nlbench.plan.suite_file import DatasetEntry, Suite
 from nlbench.plan.told import told_by_entry
+
+# The datasets whose columns a suite names, and the keys that no other one takes.
+_TABLE, _TEXT = "features", "text"
+_KEYS_OF = {
+    _TABLE: set(vars(TableOptions())),
+    _TEXT: {"text", "split", "vocabulary", "length"},
+}
+# A dataset of the hub may be images, a table or texts.
+_KEYS_OF[HUB] = {"revision", "config", "test_split"} | _KEYS_OF[_TABLE] | _KEYS_OF[_TEXT]
 
 # --- What is known before the data is read -----------------------------------------------------
 
@@ -97,7 +106,9 @@ def _info(
 
 
 def _path_in_words(entry: DatasetEntry) -> str:
-    return "for example `path: uoft-cs/cifar10`" if entry.on_hub else "the folder it lies in"
+    if entry.on_hub:
+        return "for example `path: uoft-cs/cifar10`"
+    return "the file of the table" if entry.name in _KEYS_OF else "the folder it lies in"
 
 
 def _check_takes_no_parts(
@@ -114,24 +125,41 @@ def _check_takes_no_parts(
 def _check_keys(
     entry: DatasetEntry, info: Info, where: tuple[str | int, ...], problems: Problems
 ) -> bool:
-    """Report keys that another dataset takes, and columns that are named twice.
+    """Report a key that the dataset does not take. Returns whether there is none."""
+    wrong = _unused_key(entry) or _no_column(entry, info)
+    if wrong:
+        problems.add([*where, wrong[0]], wrong[1])
+    return wrong is None
 
-    Returns: whether nothing is wrong.
-    """
-    wrong: dict[str, str] = {}
-    for key in ("revision", "config", "split", "test_split"):
-        if getattr(entry, key) and not entry.on_hub:
-            wrong[key] = "only `hf`, a dataset of the Hugging Face hub, takes it; leave it out"
+
+def _no_column(entry: DatasetEntry, info: Info) -> tuple[str, str] | None:
+    """Return a key that names a column where the dataset has none to choose, and a message."""
     for key in ("image", "label", "clean_label"):
         if getattr(entry, key) and key not in info.columns:
             takes = f"it takes only {' and '.join(info.columns)}; " if info.columns else ""
-            wrong[key] = f"{entry.name} has no such column to choose; {takes}leave it out"
-    for key, other in (("label", "label_column"), ("clean_label", "clean_column")):
-        if getattr(entry, key) and getattr(entry, other):
-            wrong[key] = f"is another name of {other}; give one of them"
-    for key, message in wrong.items():
-        problems.add([*where, key], message)
-    return not wrong
+            return key, f"{entry.name} has no such column to choose; {takes}leave it out"
+    return None
+
+
+def _unused_key(entry: DatasetEntry) -> tuple[str, str] | None:
+    """Return a key of the entry that its dataset does not read, and a message."""
+    for one, other in (("label", "label_column"), ("clean_label", "clean_column")):
+        if getattr(entry, one) and getattr(entry, other):
+            return one, f"is the same as {other}; leave one out"
+    if entry.name in (_TABLE, _TEXT) and entry.clean_val:
+        return "clean_val", "only a folder of images takes it; leave it out"
+    if entry.name == _TABLE and "clean" in entry.label_sets_in:
+        return "labels", "the column of the true labels is named by `clean_label`"
+
+    given, default = entry.folder_options, FolderOptions()
+    for keys in _KEYS_OF.values():
+        for key in sorted(keys - _KEYS_OF.get(entry.name, set())):
+            values = [getattr(of.table, key, getattr(of, key, None)) for of in (given, default)]
+            if values[0] != values[1]:
+                takers = [name for name, taken in _KEYS_OF.items() if key in taken]
+                key = "labels" if key == "label_sets" else key
+                return key, f"only the dataset {' or '.join(takers)} takes it; leave it out"
+    return None
 
 
 def _report_other(
@@ -142,17 +170,30 @@ def _report_other(
 ) -> bool:
     """Report a key whose value differs from that of an entry above. Returns whether one does."""
     here = entry.folder_options
-    above = options.setdefault(entry.id, here)
-    for name, value in asdict(above).items():
-        if value != getattr(here, name):
+    other = _first_other(options.setdefault(entry.id, here), here)
+    if other:
+        problems.add([*where, entry.key_of(other[0])], other[1])
+    return other is not None
+
+
+def _first_other(above: FolderOptions, here: FolderOptions) -> tuple[str, str] | None:
+    """Return a key whose value differs from that of an entry above, and a message."""
+    for key, value in vars(above).items():
+        if key == "table":
+            continue
+        if value != getattr(here, key):
             # The words of a share are those of its number.
             words = f"{value:g}" if isinstance(value, float) else repr(value)
-            problems.add(
-                [*where, entry.key_of(name)],
-                f"is {words} in an entry above; it must be the same in both",
-            )
-            return True
-    return False
+            return key, f"is {words} in an entry above; it must be the same in both"
+    for key, value in vars(above.table).items():
+        if value != getattr(here.table, key):
+            key = "labels" if key == "label_sets" else key
+            return key, f"is {_as_yaml(value)} in an entry above; it must be the same in both"
+    return None
+
+
+def _as_yaml(value: object) -> str:
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)
 
 
 # --- Conditions --------------------------------------------------------------------------------

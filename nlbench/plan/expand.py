@@ -83,7 +83,7 @@ def expand(
             for row, checked in rows.items():
                 resolved = protocols[row, condition.dataset]
                 info = counted.get(condition.dataset, infos[condition.dataset])
-                # Float features, which have no mean, are used without augmentation.
+                # Float features and texts, which have no mean, are used without augmentation.
                 is_images = bool(info.mean)
                 spec = RunSpec(
                     row=row,

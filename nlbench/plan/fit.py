@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nlbench.data import stratified
 from nlbench.data.base import Info
 from nlbench.errors import Problem, SuiteError
 from nlbench.files import user_path
 from nlbench.plan.protocol import Protocol
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # --- Weights -----------------------------------------------------------------------------------
 
@@ -72,7 +77,7 @@ def misfits(protocol: Protocol, info: Info, base: Path) -> list[Problem]:
         base: the folder that the path of weights counts from.
     """
     problems = _crop_problems(protocol, info) or _model_problems(protocol, info)
-    problems += _augment_problems(protocol, info)
+    problems += _augment_problems(protocol, info) + _mean_problems(protocol, info)
     try:
         weights = read_weights(protocol, base)
     except SuiteError as error:
@@ -104,6 +109,20 @@ def _crop_problems(protocol: Protocol, info: Info) -> list[Problem]:
     else:
         return []
     return [Problem(("crop",), message)]
+
+
+def _mean_problems(protocol: Protocol, info: Info) -> list[Problem]:
+    """Return why images cannot be normalised by the protocol's own values."""
+    if not protocol.mean:
+        return []
+    # Only images have a mean. Those in files are RGB.
+    channels = len(info.mean) if info.shape else 3
+    if channels == len(protocol.mean):
+        return []
+    message = f"must have {channels} values, one for each channel of {info.title}"
+    if not channels:
+        message = f"is for images, and {info.title} has features, which are used as they are"
+    return [Problem(("mean",), message)]
 
 
 def _augment_problems(protocol: Protocol, info: Info) -> list[Problem]:
@@ -147,16 +166,24 @@ def _model_problems(
 ) -> list[Problem]:
     """Return why the model cannot be used on the dataset's examples, with the weights of a file."""
     shape = _shape_for_network(protocol, info)
+    # As text, because a dictionary has no hash.
+    args = json.dumps(protocol.model_args, sort_keys=True)
     if weights is None:
-        key, message = "model", _why_not(protocol.model, info.num_classes, shape)
+        key, message = "model", _why_not(protocol.model, info.num_classes, shape, args)
+        if not message and protocol.layer_decay != 1:
+            key = "layer_decay"
+            message = _why_no_layers(protocol.model, info.num_classes, shape, args)
     else:
         key = "weights"
-        message = _why_not(protocol.model, info.num_classes, shape, weights.path, weights.identity)
+        given = weights.path, weights.identity
+        message = _why_not(protocol.model, info.num_classes, shape, args, *given)
     return [Problem((key,), message)] if message else []
 
 
 def _shape_for_network(protocol: Protocol, info: Info) -> tuple[int, ...]:
-    """Return (C, H, W) of an example as a network sees it."""
+    """Return (C, H, W) of an example as a network sees it; (L, vocabulary) of a text."""
+    if info.vocabulary:
+        return info.shape[0], info.vocabulary
     if not info.shape:
         return 3, protocol.crop, protocol.crop
 
@@ -172,12 +199,14 @@ def _why_not(
     model: str,
     num_classes: int,
     in_shape: tuple[int, ...],
+    args: str,
     weights: str = "",
     digest: str = "",
 ) -> str:
     """Return why a model cannot be used on such examples, or "".
 
     Args:
+        args: the model's further arguments, as JSON.
         weights: a file to load into the model.
         digest: of that file. Part of the arguments so that a changed file is looked at again.
     """
@@ -185,20 +214,40 @@ def _why_not(
 
     from nlbench import models
 
-    if not weights and _fits_by_shape(model, num_classes, in_shape):
+    if not weights and _by_shape(model, num_classes, in_shape, args) is not None:
         return ""
 
     # Build it with numbers: weights have some, and some models of other packages need some.
     try:
         # Building draws weights, and the caller's random numbers must stay as they are.
         with torch.random.fork_rng(devices=[]):
-            models.build(model, num_classes, in_shape, weights=weights)
+            models.build(model, num_classes, in_shape, weights=weights, args=json.loads(args))
     except SuiteError as error:
         return str(error)
     return ""
 
 
-def _fits_by_shape(model: str, num_classes: int, in_shape: tuple[int, ...]) -> bool:
+@functools.cache
+def _why_no_layers(model: str, num_classes: int, in_shape: tuple[int, ...], args: str) -> str:
+    """Return why the layers of a model that can be built have no order, or ""."""
+    import torch
+
+    from nlbench import models
+
+    network = _by_shape(model, num_classes, in_shape, args)
+    try:
+        if network is None:
+            with torch.random.fork_rng(devices=[]):
+                network = models.build(model, num_classes, in_shape, args=json.loads(args))
+        models.distances(network)
+    except SuiteError as error:
+        return str(error)
+    return ""
+
+
+def _by_shape(
+    model: str, num_classes: int, in_shape: tuple[int, ...], args: str
+) -> nn.Module | None:
     """Try to build and apply a model by shapes alone, which takes no memory and no time."""
     import torch
 
@@ -207,8 +256,7 @@ def _fits_by_shape(model: str, num_classes: int, in_shape: tuple[int, ...]) -> b
     try:
         models.check(model)
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            models.build(model, num_classes, in_shape)
+            return models.build(model, num_classes, in_shape, args=json.loads(args))
     # Some models of other packages cannot be built by shapes. The caller tries with numbers.
     except (SuiteError, RuntimeError, NotImplementedError):
-        return False
-    return True
+        return None

@@ -59,6 +59,13 @@ _SGD: dict[str, object] = {
     "threads": 2,
 }
 
+_ADAGRAD: dict[str, object] = {
+    **_SGD,
+    "optimiser": "adagrad",
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+}
+
 # shengliu66/ELR: ResNet-34, lr 0.02, weight decay 1e-3, batch 128, 45,000 / 5,000 images split by
 # clean class, noisy validation labels.
 _CIFAR: dict[str, object] = {
@@ -155,6 +162,99 @@ PRESETS: dict[str, Preset] = {
             "momentum": 0.0,
             "weight_decay": 0.0,
             "schedule": {"kind": "constant"},
+            "augment": "none",
+            "precision": "float32",
+            "threads": 1,
+        },
+    ),
+    # giorgiop/loss-correction, models.py and experiment.py (Patrini et al., CVPR 2017): network,
+    # epochs, batches of 128, Adagrad at Keras' default of 0.01, 10% of the labels held out, and
+    # no augmentation.
+    "mnist": Preset(
+        "the Forward paper's code for MNIST: two dense layers of 128, Adagrad, 40 epochs",
+        _ANY_CPU,
+        {
+            **_ADAGRAD,
+            "version": 1,
+            "model": "mnist_mlp",
+            "epochs": 40,
+            "lr": 0.01,
+            "schedule": {"kind": "constant"},
+            "augment": "none",
+            "val_fraction": 0.1,
+            "precision": "float32",
+            "threads": 1,
+        },
+    ),
+    # The same sources, LSTMModel, with Adagrad at 0.001. The precision is ours.
+    "imdb": Preset(
+        "the Forward paper's code for IMDB: an LSTM of 512, Adagrad, 50 epochs",
+        _GPU,
+        {
+            **_ADAGRAD,
+            "version": 1,
+            "model": "imdb_lstm",
+            "epochs": 50,
+            "lr": 0.001,
+            "schedule": {"kind": "constant"},
+            "augment": "none",
+            "val_fraction": 0.1,
+        },
+    ),
+    # Our own: on the short texts of docs/your-own-data.md cross entropy memorises nearly all wrong
+    # labels. With a learning rate of 0.1 it memorised less than half of them.
+    "texts": Preset(
+        "texts of your own: a small LSTM, 30 epochs",
+        _ANY_CPU,
+        {
+            **_SGD,
+            "version": 1,
+            "model": "lstm",
+            "epochs": 30,
+            "batch_size": 64,
+            "lr": 0.5,
+            "weight_decay": 0.0,
+            "clip_norm": 1.0,
+            "schedule": _ONE_CYCLE,
+            "augment": "none",
+            "val_fraction": 0.1,
+            "precision": "float32",
+            "threads": 1,
+        },
+    ),
+    # Our own, for frozen features of some 10,000 images or more, with some hundred numbers each.
+    "features": Preset(
+        "frozen features of a pretrained network: two hidden layers of 256, 20 epochs",
+        _ANY_CPU,
+        {
+            "version": 1,
+            "model": "mlp",
+            "epochs": 20,
+            "batch_size": 256,
+            "lr": 0.05,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "schedule": _ONE_CYCLE,
+            "augment": "none",
+            "precision": "float32",
+            "threads": 1,
+        },
+    ),
+    # Our own, for tables of some hundred to 100,000 rows. What cross entropy memorises with it is
+    # in docs/protocols.md.
+    "tabular": Preset(
+        "a table of your own: two hidden layers of 256, 200 epochs: seconds a run for some hundred "
+        "rows",
+        _ANY_CPU,
+        {
+            "version": 1,
+            "model": "mlp",
+            "epochs": 200,
+            "batch_size": 32,
+            "lr": 0.02,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "schedule": _ONE_CYCLE,
             "augment": "none",
             "precision": "float32",
             "threads": 1,

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from nlbench.errors import Problem, SuiteError, in_words, unknown_key, unknown_name
 from nlbench.plan.presets import PRESETS
-from nlbench.plan.schedules import SCHEDULE_KINDS, FrozenModel, Schedule
+from nlbench.plan.schedules import SCHEDULE_KINDS, FrozenModel, Schedule, WarmupCosine, factor_of
 
 # Keys of a preset that nothing may override.
 FIXED_KEYS = ("name", "version")
 
-# Keys that came after runs had been made without them.
-_LATER = ("clip_norm",)
+# Keys that came after runs had been made without them, with the value that those runs had. The
+# identity leaves it out, so that their keys do not change. The values are not read from the fields
+# below, because another default must give other keys.
+_LATER: dict[str, object] = {
+    "compile": False,
+    "strong": "autoaugment",
+    "clip_norm": 0.0,
+    "optimiser": "sgd",
+    "layer_decay": 1.0,
+    "model_args": {},
+    "mean": [],
+    "std": [],
+}
+
+# What belongs to SGD alone.
+_OF_SGD: dict[str, object] = {"momentum": 0.0, "nesterov": False}
+
+# What an argument of a model can be.
+ModelArgument = bool | int | float | str | list[int | float | str]
 
 # Keys that place a schedule in a training, or choose another one. A schedule with one of them in
 # the overrides is meant for the number of epochs there.
-_POSITIONS = {"kind", "milestones", "period", "starts"}
+_POSITIONS = {"kind", "milestones", "period", "starts", "warmup"}
 
 
 def merge_values(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
@@ -42,10 +59,21 @@ def merge_values(base: Mapping[str, object], over: Mapping[str, object]) -> dict
 
 
 class Protocol(FrozenModel):
-    """A fully resolved protocol. All of them use SGD.
+    """A fully resolved protocol.
+
+    Every value that can change a number is in `identity`, so that this file is no part of the code
+    that records are the hash of: what a value does is in files that are.
 
     Attributes:
+        model_args: further arguments of a model of torchvision or timm, for example img_size.
         batch_size: the last, shorter batch of an epoch is kept.
+        optimiser: "sgd", "adagrad", or "adamw", which has betas of 0.9 and 0.999, decays weights
+            apart from the gradient, and decays neither biases nor the weights of normalisation; see
+            `training.optimisers`.
+        momentum, nesterov: of SGD. With the others they must be 0 and false.
+        layer_decay: the learning rate of a layer is lr x layer_decay ^ (its distance from the
+            classifier). 1 gives all layers the same. For models of timm alone, which say in which
+            order their layers come.
         clip_norm: before each step of an optimiser, the gradients of all its weights together are
             scaled down to this L2 norm, if theirs is larger. 0 leaves them as they are.
         augment: "crop-flip" for arrays of pixels: a random crop after padding with 4 zero pixels,
@@ -65,6 +93,8 @@ class Protocol(FrozenModel):
             most at two and four times `resize`, where nothing is left to resize: by 4.2 of 255 in
             the mean and 92 at edges (photographs, docs/your-own-data.md). It says nothing about
             datasets that are no image files.
+        mean, std: per channel, of images scaled to [0, 1], in place of the dataset's own. Empty
+            for those.
         weights: what networks start from: "" for random weights, "imagenet", or a file. In a run's
             protocol the file is named by its digest, "sha256:...".
         batches_per_epoch: batches of an epoch that are balanced by given label; 0 trains on every
@@ -83,10 +113,13 @@ class Protocol(FrozenModel):
     name: str
     version: int
     model: str
+    model_args: dict[str, ModelArgument] = Field(default_factory=dict)
     epochs: int = Field(ge=1, le=1_000_000)
     # Batch norm refuses a batch of one example.
     batch_size: int = Field(ge=2, le=1_000_000)
+    optimiser: Literal["sgd", "adamw", "adagrad"] = "sgd"
     lr: float = Field(gt=0)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(ge=0)
@@ -97,6 +130,9 @@ class Protocol(FrozenModel):
     resize: int = Field(default=0, ge=0, le=4096)
     crop: int = Field(default=0, ge=0, le=4096)
     exact_decode: bool = False
+    mean: list[float] = Field(default_factory=list)
+    # Validated also where only mean is given.
+    std: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list, validate_default=True)
     weights: str = ""
     batches_per_epoch: int = Field(default=0, ge=0, le=10_000_000)
     val_fraction: float = Field(default=0.0, ge=0, lt=1)
@@ -106,6 +142,16 @@ class Protocol(FrozenModel):
     compile: bool = False
     threads: int = Field(ge=1, le=1024)
 
+    @field_validator("momentum")
+    @classmethod
+    def _is_of_sgd(cls, value: float, info: ValidationInfo) -> float:
+        optimiser = info.data.get("optimiser")
+        if value and optimiser == "adamw":
+            raise ValueError("must be 0 for adamw, which has betas of 0.9 and 0.999 in its place")
+        if value and optimiser == "adagrad":
+            raise ValueError("must be 0 for adagrad, which has none")
+        return value
+
     @field_validator("nesterov")
     @classmethod
     def _has_momentum(cls, value: bool, info: ValidationInfo) -> bool:
@@ -114,21 +160,24 @@ class Protocol(FrozenModel):
             raise ValueError("must be false where momentum is 0")
         return value
 
-    def factor(self, position: float) -> float:
-        """Return the factor on the learning rate at `position`, in epochs with fractions."""
-        return self.schedule.factor(position, self.epochs, self.lr)
+    @field_validator("std")
+    @classmethod
+    def _one_each(cls, values: list[float], info: ValidationInfo) -> list[float]:
+        mean = info.data.get("mean")
+        if mean is not None and len(values) != len(mean):
+            raise ValueError(f"must have as many values as mean, which has {len(mean)}")
+        return values
+
+    @property
+    def factor(self) -> Callable[[float], float]:
+        """The factor on the learning rate at a position, in epochs with fractions."""
+        return factor_of(self.schedule, self.epochs, self.lr)
 
     def identity(self) -> dict[str, object]:
         """Return the values as plain data, as a run's key hashes them."""
         values = self.model_dump(mode="json")
-
-        # Added later. Left out with their defaults, so that existing run keys do not change.
-        if not self.compile:
-            del values["compile"]
-        if self.strong == "autoaugment":
-            del values["strong"]
-        for name in _LATER:
-            if values[name] == type(self).model_fields[name].default:
+        for name, earlier in _LATER.items():
+            if values[name] == earlier:
                 del values[name]
         # `RunSpec.decoding` says it, so that the keys of runs with exact decoding are those that
         # they had before there was another one.
@@ -144,14 +193,17 @@ def resolve(name: str, dataset: str, overrides: Mapping[str, object] | None = No
 
     A `schedule` in the overrides that does not name its `kind` changes single values of the
     preset's. Changing `epochs` scales the schedule's positions, unless the overrides set those too.
+    Another `optimiser` leaves out what the preset says of its own.
 
     Raises: SuiteError for an unknown name; with `problems` for every unknown key, wrong type or
         value out of range.
     """
     if name not in PRESETS:
         raise SuiteError(unknown_name("protocol", name, PRESETS))
-    preset = {"name": name, **PRESETS[name].on(dataset)}
+    preset: dict[str, Any] = {"name": name, **PRESETS[name].on(dataset)}
     given = dict(overrides or {})
+    if given.get("optimiser", "sgd") != "sgd" and "optimiser" not in preset:
+        preset |= _OF_SGD
 
     problems = []
     for key in FIXED_KEYS:
@@ -172,6 +224,11 @@ def resolve(name: str, dataset: str, overrides: Mapping[str, object] | None = No
     if protocol.epochs != preset["epochs"] and not sets_positions:
         ratio = protocol.epochs / preset["epochs"]
         protocol = protocol.model_copy(update={"schedule": protocol.schedule.scaled(ratio)})
+
+    schedule = protocol.schedule
+    if isinstance(schedule, WarmupCosine) and schedule.warmup >= protocol.epochs:
+        message = f"must be less than the {protocol.epochs} epochs, got {schedule.warmup:g}"
+        raise SuiteError(problems=[Problem(("schedule", "warmup"), message)])
     return protocol
 
 

@@ -137,7 +137,7 @@ def rebuild(
 
 def refuse_older_views(spec: RunSpec, file: registry.MethodFile) -> None:
     """Raise SuiteError for a run whose strong views are of version 1, which no key holds."""
-    # Float features, which have no mean, have no strong views.
+    # Float features and texts, which have no mean, have no strong views.
     if spec.strong_views or not catalogue.dataset(spec.condition.dataset).INFO.mean:
         return
     if uses_strong_views(registry.load_method(file)):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nlbench import child, registry
 from nlbench.build import build_method, dummy_task, problem_of, typed_value
 from nlbench.contract.strong import uses_strong_views
-from nlbench.data.base import Info
+from nlbench.data.base import Info, is_vector
 from nlbench.errors import MethodError, Problem, SuiteError, did_you_mean, unknown_key
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import REFUSED, STAND_IN, Told
@@ -112,7 +112,15 @@ def check_row(
             method = check.build(params[dataset], info)
             if method is not None:
                 declared[dataset], networks = method.told, method.num_networks
+                _check_takes(method, info, where, problems)
     strong_views = uses_strong_views(method_class)
+    for info in infos.values():
+        if strong_views and is_vector(info):
+            message = (
+                f"{file.name} learns from strong views of images, and {info.title} holds features, "
+                "of which no views can be made; leave the row out"
+            )
+            problems.add(where, message)
     return CheckedRow(file.name, params, declared, own, networks, strong_views)
 
 
@@ -148,6 +156,19 @@ def check_row_apart(
         return None
     problems.extend(found)
     return checked
+
+
+def _check_takes(method: Method, info: Info, where: list[str], problems: Problems) -> None:
+    """Report why a method cannot train on a dataset of texts, where it is one."""
+    if not info.vocabulary:
+        return
+    if method.mixes_inputs:
+        why = "mixes inputs, as mixup does, and the words of two texts cannot be mixed"
+    elif uses_strong_views(type(method)):
+        why = "learns from strong views, and of a text there are none"
+    else:
+        return
+    problems.add(where, f"it {why} ({info.title} is texts). fix: leave this row out")
 
 
 def _check_track(row: str, suite: Suite, problems: Problems) -> None:

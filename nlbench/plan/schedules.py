@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -143,13 +145,58 @@ class OneCycle(FrozenModel):
         return self
 
 
+class WarmupCosine(FrozenModel):
+    """A straight line up to the base learning rate, then half a cosine down to `floor`.
+
+    Changes with every step. The same as torch's SequentialLR of LinearLR and CosineAnnealingLR, and
+    as timm's cosine schedule with `t_in_epochs` off.
+
+    Attributes:
+        warmup: the length of the line in epochs, with fractions. 0 leaves it out.
+        start: the factor that the line begins with.
+        floor: a learning rate, not a factor.
+    """
+
+    kind: Literal["warmup-cosine"]
+    warmup: float = Field(ge=0)
+    start: float = Field(default=0.01, gt=0, le=1)
+    floor: float = Field(default=0.0, ge=0)
+
+    def factor(self, position: float, epochs: int, lr: float) -> float:
+        """Return the factor at `position` of `epochs`. A warm-up as long as that never falls."""
+        if position < self.warmup:
+            return self.start + (1 - self.start) * position / self.warmup
+        if self.warmup >= epochs:
+            return 1.0
+
+        part = min((position - self.warmup) / (epochs - self.warmup), 1.0)
+        low = self.floor / lr
+        return low + (1 - low) * (1 + math.cos(math.pi * part)) / 2
+
+    def scaled(self, ratio: float) -> WarmupCosine:
+        """Return the schedule with its warm-up stretched by `ratio`."""
+        return self.model_copy(update={"warmup": self.warmup * ratio})
+
+
 SCHEDULE_KINDS: dict[str, type[BaseModel]] = {
     "constant": Constant,
     "multistep": MultiStep,
     "stages": Stages,
     "cosine-restarts": CosineRestarts,
     "one-cycle": OneCycle,
+    "warmup-cosine": WarmupCosine,
 }
 Schedule = Annotated[
-    Constant | MultiStep | Stages | CosineRestarts | OneCycle, Field(discriminator="kind")
+    Constant | MultiStep | Stages | CosineRestarts | OneCycle | WarmupCosine,
+    Field(discriminator="kind"),
 ]
+
+
+def factor_of(schedule: Schedule, epochs: int, lr: float) -> Callable[[float], float]:
+    """Return the factor on the learning rate as a function of the position, in epochs.
+
+    Args:
+        epochs: of the whole training.
+        lr: the base learning rate.
+    """
+    return functools.partial(schedule.factor, epochs=epochs, lr=lr)

@@ -90,6 +90,8 @@ class RunSpec:
         protocol: with a precision that is not "auto", and with `weights` as "", "imagenet" or the
             "sha256:..." of a file.
         weights_path: the file of those weights, else "".
+        weights_name: where that file comes from, if the suite says it by another name than a path,
+            for example "hf-hub:OWNER/NAME@COMMIT".
         told: of the suite's own privileged information, the part that the method declares.
         strong_views: the version of the strong views that the run uses; 0 where it uses none.
         decoding: the version of how its image files are decoded: DECODING where large pictures are
@@ -105,6 +107,7 @@ class RunSpec:
     protocol: Protocol
     seed: int
     weights_path: str = ""
+    weights_name: str = ""
     told: dict[str, Told] = field(default_factory=dict)
     strong_views: int = 0
     decoding: int = 0

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nlbench import registry
-from nlbench.data.places import HUB, FolderOptions
+from nlbench.data.places import HUB, FolderOptions, TableOptions
 from nlbench.errors import Problem, SuiteError, did_you_mean, in_words, unknown_key
 from nlbench.files import user_path
 from nlbench.plan.problems import Problems
@@ -54,9 +54,16 @@ class DatasetEntry(StrictModel):
         test_share: of a folder without a test part, the share of its images to test on.
         label_column, clean_column: the columns of the given and of the true labels in a folder's
             lists or parquet files, where their names do not tell.
-        image, label, clean_label: the columns of a parquet file or list. The last two are other
-            names of label_column and clean_column.
-        revision, config, split, test_split: of `hf`; see `FolderOptions`.
+        label, clean_label: the same, in short.
+        image: the column of the images, or of their files.
+        revision, config, test_split: of `hf`; see `FolderOptions`.
+        features, categorical: names and patterns of a table's columns; see `TableOptions`.
+        split: the column of a table or of texts that says which part a row belongs to; of `hf` the
+            part to train on.
+        missing: what becomes of a table's empty cells.
+        label_sets_in: label set -> the table's column that holds it, as a mapping under `labels`
+            gives them.
+        text, vocabulary, length: of texts; see `FolderOptions`.
     """
 
     name: str
@@ -74,13 +81,30 @@ class DatasetEntry(StrictModel):
     clean_label: str = ""
     revision: str = ""
     config: str = ""
-    split: str = ""
     test_split: str = ""
+    features: list[str] = Field(default_factory=list)
+    categorical: list[str] = Field(default_factory=list)
+    split: str = ""
+    missing: Literal["refuse", "mean", "median", "most-frequent"] = "refuse"
+    label_sets_in: dict[str, str] = Field(default_factory=dict)
+    text: str = ""
+    # Two numbers are for padding and for unknown words.
+    vocabulary: int = Field(default=0, ge=3, le=1_000_000)
+    length: int = Field(default=0, ge=1, le=100_000)
 
-    @field_validator("labels", "noise", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_of_labels(cls, values: object) -> object:
+        """Accept `labels: {worst: worst_label}`, which names the column of each label set."""
+        if isinstance(values, dict) and isinstance(values.get("labels"), dict):
+            columns = values["labels"]
+            return {**values, "labels": list(columns), "label_sets_in": columns}
+        return values
+
+    @field_validator("labels", "noise", "features", "categorical", mode="before")
     @classmethod
     def _single(cls, value: object) -> object:
-        """Accept one label set or noise without the brackets of a list."""
+        """Accept one label set, noise or column without the brackets of a list."""
         return [value] if isinstance(value, str | dict) else value
 
     @property
@@ -108,13 +132,22 @@ class DatasetEntry(StrictModel):
         return FolderOptions(
             test_share=self.test_share,
             clean_val=self.clean_val,
-            label_column=self.label or self.label_column,
-            clean_column=self.clean_label or self.clean_column,
             image_column=self.image,
             revision=self.revision,
             config=self.config,
-            split=self.split,
             test_split=self.test_split,
+            label_column=self.label_column or self.label,
+            clean_column=self.clean_column or self.clean_label,
+            text=self.text,
+            vocabulary=self.vocabulary,
+            length=self.length,
+            table=TableOptions(
+                features=tuple(self.features),
+                split=self.split,
+                categorical=tuple(self.categorical),
+                missing=self.missing,
+                label_sets=tuple(self.label_sets_in.items()),
+            ),
         )
 
     def key_of(self, option: str) -> str:

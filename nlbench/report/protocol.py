@@ -18,7 +18,10 @@ _SCHEDULES = {
     "stages": "then {rates} from epochs {starts} on",
     "cosine-restarts": "on a cosine that restarts every {period} epochs",
     "one-cycle": "on one cycle up and down",
+    "warmup-cosine": "with a warm-up of {warmup} epochs, then on a cosine down to {floor}",
 }
+
+_OPTIMISERS = {"sgd": "SGD", "adamw": "AdamW", "adagrad": "Adagrad"}
 
 _AUGMENTATIONS = {
     "crop-flip": "random crops and flips",
@@ -59,9 +62,13 @@ def _sentence(values: Mapping[str, Any]) -> str:
         parts.append(f"{values['epochs']} epochs")
     if "batch_size" in values:
         parts.append(f"batches of {values['batch_size']}")
+    name = _OPTIMISERS.get(str(values.get("optimiser", "sgd")), str(values.get("optimiser")))
     if "lr" in values:
-        parts.append(f"SGD with learning rate {_text(values['lr'])} {_schedule(values)}".rstrip())
-    if "momentum" in values:
+        rate = f"learning rate {_text(values['lr'])} {_schedule(values)}".rstrip()
+        parts.append(f"{name} with {rate}")
+    if values.get("layer_decay", 1) != 1:
+        parts.append(f"times {_text(values['layer_decay'])} for each layer below the classifier")
+    if "momentum" in values and name == "SGD":
         parts.append(f"momentum {_text(values['momentum'])}")
     if "weight_decay" in values:
         parts.append(f"weight decay {_text(values['weight_decay'])}")

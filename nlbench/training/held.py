@@ -149,7 +149,10 @@ class _Walk:
 
     def add(self, value: Any, path: str, put: Put | None) -> None:
         """Walk through a value, which `put` can replace."""
-        if type(value) in _PLAIN:
+        # Whether two tuples of plain values are one object changes nothing. The groups of AdamW
+        # share their betas, until a checkpoint gives each its own.
+        is_plain_tuple = type(value) is tuple and all(type(part) in _PLAIN for part in value)
+        if type(value) in _PLAIN or is_plain_tuple:
             self.held.add(path, repr(value), value, put)
         elif isinstance(value, _CONSTANT):
             self.held.add(path, f"{type(value).__name__} {_name_of(value)}")

@@ -27,10 +27,11 @@ from nlbench.training.epoch import train_epoch
 from nlbench.training.evaluate import Diverged, predict_all
 from nlbench.training.images import TrainingImages
 from nlbench.training.network import Passes
+from nlbench.training.optimisers import optimiser_of
 from nlbench.training.pulse import Pulse, current
 from nlbench.training.run_state import RunState
 from nlbench.training.saver import Saver
-from nlbench.training.setup import make_network, sgd
+from nlbench.training.setup import make_network
 
 POLL_SECONDS = 0.5
 KEEPS = ("best", "best-accuracy", "last")
@@ -219,7 +220,7 @@ class HelperNetworks:
         own.clip_norm = protocol.clip_norm
         own.gives_strong = state.gives_strong
         own.pulse = Pulse("helper network", self._report, self._listener, epochs)
-        own.optimise(network.parameters(), sgd(protocol), "network0")
+        own.optimise(network.parameters(), optimiser_of(protocol, [network]), "network0")
 
         # ---- Where it goes on ------------------------------------------------------------------
         best: dict[str, Any] = {"rank": -math.inf, "network": {}}

@@ -34,8 +34,8 @@ class TrainingImages(Protocol):
         """Number of batches that are requested before the step that uses them."""
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one example as a network gets it."""
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one example as a network gets it; (L, vocabulary) of a text."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -105,12 +105,12 @@ def images_of(
 class Images:
     """Images on a device. uint8 images are augmented and normalised by one kernel.
 
-    Float features are used as they are, without augmentation.
+    Float features and the words of texts are used as they are, without augmentation.
 
     Args:
-        array: (N, H, W, 3) uint8 or (N, C, H, W) float32. On the CPU it is used without a copy. It
-            is never written to.
-        info: gives mean and standard deviation per channel.
+        array: (N, H, W, 3) uint8, (N, C, H, W) float32, or (N, L) int64 for texts. On the CPU it is
+            used without a copy. It is never written to.
+        info: gives mean and standard deviation per channel, and how many words there are.
         augment, strong: see `images_of`.
     """
 
@@ -124,8 +124,10 @@ class Images:
         augment: Augment = "none",
         strong: Strong = "autoaugment",
     ):
-        if array.dtype not in (np.uint8, np.float32):
-            raise TypeError(f"images must be uint8 or float32, got {array.dtype}")
+        allowed = (np.int64,) if info.vocabulary else (np.uint8, np.float32)
+        if array.dtype not in allowed:
+            known = "int64, as texts are" if info.vocabulary else "uint8 or float32"
+            raise TypeError(f"images must be {known}, got {array.dtype}")
 
         self.data = _on_device(array, torch.device(device))
         self.info = info
@@ -141,8 +143,10 @@ class Images:
         return len(self.data)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one example as a network gets it."""
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one example as a network gets it; (L, vocabulary) of a text."""
+        if self.info.vocabulary:
+            return self.data.shape[1], self.info.vocabulary
         first, second, third = self.data.shape[1:]
         return (third, first, second) if self.pixels else (first, second, third)
 

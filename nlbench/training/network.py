@@ -33,7 +33,7 @@ class Passes(NotHeld):
 
 
 class Network(nn.Module):
-    """A model in the protocol's precision: images (B, ...) float32 -> logits (B, C) float32.
+    """A model in the protocol's precision: images (B, ...) -> logits (B, C) float32.
 
     Compiled code and captured graphs are for whole batches in training mode. Shorter batches,
     evaluation, and passes without gradient go through the model as it is.

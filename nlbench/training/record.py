@@ -65,7 +65,7 @@ def ended(
         recall: of each class of the test images.
     """
     protocol = spec.protocol
-    weights = models.weights_file(protocol.model, protocol.weights)
+    weights = spec.weights_name or models.weights_file(protocol.model, protocol.weights)
     diverged: RunError | None = None
     if error is not None:
         diverged = {"message": str(error), "epoch": error.epoch, "step": error.step}

@@ -27,7 +27,7 @@ from nlbench.plan.spec import RunSpec
 class RunData:
     """The data of one run.
 
-    Images are (n, H, W, 3) uint8, (n, C, H, W) float32 or files; labels are (n,) int64. Label
+    Images are as in `Dataset`; labels are (n,) int64. Label
     arrays are copies. Images are the dataset's own arrays where nothing is left out.
 
     Attributes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from nlbench.plan.spec import ESTIMATE, RunSpec, Told
 from nlbench.training.context import RunOptions
 from nlbench.training.images import TrainingImages, images_of
 from nlbench.training.network import Network, Passes
+from nlbench.training.optimisers import optimiser_of
 from nlbench.training.run_data import RunData
 from nlbench.training.run_state import RunState
 from nlbench.training.seeding import seeded
@@ -48,6 +49,14 @@ def machine_settings(protocol: Protocol, device: torch.device) -> Iterator[None]
     finally:
         torch.set_num_threads(threads)
         torch.backends.cudnn.deterministic = deterministic
+
+
+def normalised(data: RunData, protocol: Protocol) -> RunData:
+    """Return the data with the protocol's mean and standard deviation, where it has them."""
+    if not protocol.mean:
+        return data
+    info = replace(data.info, mean=tuple(protocol.mean), std=tuple(protocol.std))
+    return replace(data, info=info)
 
 
 def own_tensor(array: np.ndarray, device: torch.device) -> Tensor:
@@ -201,10 +210,11 @@ def make_state(
         passes=passes,
     )
     state.clip_norm = protocol.clip_norm
-    # Of float features there is no strong view, and so no version.
+    # Of float features and texts there is no strong view, and so no version.
     state.gives_strong = bool(spec.strong_views) or not data.info.mean
+    factory = optimiser_of(protocol, networks)
     for i, network in enumerate(networks):
-        state.optimise(network.parameters(), sgd(protocol), f"network{i}")
+        state.optimise(network.parameters(), factory, f"network{i}")
     return state
 
 
@@ -222,13 +232,15 @@ def make_network(
     that they are the same for every device.
 
     Args:
-        shape: (C, H, W) of an image.
+        shape: (C, H, W) of an image, or (L, vocabulary) of a text.
         passes: counts the images that the network sees.
     """
     protocol = spec.protocol
     with seeded(spec.seed, stream):
         weights = spec.weights_path or protocol.weights
-        body = models.build(protocol.model, task.num_classes, shape, weights=weights)
+        body = models.build(
+            protocol.model, task.num_classes, shape, weights=weights, args=protocol.model_args
+        )
 
     network = Network(
         body,
@@ -239,18 +251,6 @@ def make_network(
         graphs=uses_graphs(options, protocol),
     )
     return network.to(task.device).to(memory_format=torch.channels_last)
-
-
-def sgd(protocol: Protocol) -> Callable[[Iterable[Any]], torch.optim.Optimizer]:
-    """Return a function that makes the protocol's optimiser for given parameters."""
-    return functools.partial(
-        torch.optim.SGD,
-        lr=protocol.lr,
-        momentum=protocol.momentum,
-        nesterov=protocol.nesterov,
-        weight_decay=protocol.weight_decay,
-        fused=True,
-    )
 
 
 def uses_whole_steps(options: RunOptions, protocol: Protocol) -> bool:

@@ -42,6 +42,7 @@ from nlbench.training.setup import (
     make_method,
     make_state,
     make_task,
+    normalised,
     own_tensor,
     scored_parts,
     uses_whole_steps,
@@ -75,6 +76,7 @@ def _train(
 ) -> RunRecord:
     """Do what `train` does. Raises BeginAgain."""
     protocol, device = spec.protocol, options.device
+    data = normalised(data, protocol)
     with (
         machine_settings(protocol, device),
         Guard(spec.method, _arrays(data)) as guard,

@@ -52,6 +52,7 @@ def save_weights(
         "key": spec.key,
         "code": code,
         "model": protocol.model,
+        "model_args": protocol.model_args,
         "num_classes": info.num_classes,
         "class_names": list(info.class_names),
         "in_shape": list(state.images.shape),
@@ -92,7 +93,8 @@ class Trained:
 
     Attributes:
         class_names: the classes by number; empty where the dataset does not name them.
-        networks: in evaluation mode on the CPU, images (B, C, H, W) float32 -> logits (B, C).
+        networks: in evaluation mode on the CPU, images (B, C, H, W) float32 or texts
+            (B, L) int64 -> logits (B, C).
         test_accuracy: on the run's test images, in [0, 1].
     """
 
@@ -156,9 +158,12 @@ def load_trained(store: Store, key: str) -> Trained:
             "again with --stale rerun --save-weights"
         )
 
+    # Only the shape of a text has two numbers, the second of which is the vocabulary.
+    shape = content["in_shape"]
+    vocabulary = shape[1] if len(shape) == 2 else 0
     info = Info(
         name="", title="", num_classes=content["num_classes"], num_train=0, num_test=0, shape=(),
-        mean=tuple(content["mean"]), std=tuple(content["std"]),
+        mean=tuple(content["mean"]), std=tuple(content["std"]), vocabulary=vocabulary,
     )  # fmt: skip
     # Weights that were saved before there was another way to decode have no such value.
     scaled = bool(content.get("scaled", False))
@@ -174,8 +179,12 @@ def load_trained(store: Store, key: str) -> Trained:
 def _rebuilt(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
     # Building draws weights, and the caller's random numbers must stay as they are.
     with torch.random.fork_rng(devices=[]):
+        # Weights that were saved before a model could have arguments have no such value.
         model = models.build(
-            content["model"], content["num_classes"], tuple(content["in_shape"]), weights=""
+            content["model"],
+            content["num_classes"],
+            tuple(content["in_shape"]),
+            args=content.get("model_args", {}),
         )
     model.load_state_dict(weights)
     return model.eval()

@@ -133,8 +133,10 @@ class WholeSteps:
         """Look whether a recording is still that of this epoch's step."""
         state = self._state
         self._epoch, self._rehearsed = state.epoch, 0
-        # The rates are known only where the network has its own optimiser alone.
-        self._rates = state.rates_of_epoch(_OWN) if _OWN in state.optimisers else None
+        # The rates are known only where the network has its own optimiser alone. torch records no
+        # AdamW but one that is made for it, which then warns of each step that is not recorded.
+        own = state.optimisers.get(_OWN)
+        self._rates = state.rates_of_epoch(_OWN) if isinstance(own, torch.optim.SGD) else None
 
         drawn = state.draws(0)
         if self._draws.shape == drawn.shape and self._draws.dtype == drawn.dtype:
@@ -214,10 +216,10 @@ class _Recorded:
     Recording takes a step.
 
     Args:
-        rates: the learning rates that the recorded optimiser has. None if they change in the epoch:
-            then the optimiser is no part of the recording, and is stepped after it. torch's fused
-            optimiser would read rates from the device, but rounded to float32, which changes the
-            numbers.
+        rates: the learning rates that the recorded optimiser has. None if they change in the epoch,
+            and for another optimiser than SGD: then it is no part of the recording, and is stepped
+            after it. torch's fused optimisers would read rates from the device, but rounded to
+            float32, which changes the numbers.
     """
 
     def __init__(

@@ -1,7 +1,10 @@
 """Datasets of the Hugging Face hub: the real client against a hub on this machine."""
 
+from pathlib import Path
+
 import fake_hub
 import huggingface_hub
+import numpy as np
 import pytest
 from fake_hub import parquet, pictures
 from huggingface_hub import constants
@@ -16,6 +19,7 @@ from nlbench.plan.suite_file import read_suite
 NAMES = ["zebra", "ant", "cow"]
 TRAIN = [0, 1, 2] * 4
 TEST = [0, 1, 2]
+FILMS = ["a good film", "a bad film", "a good play", "a bad play", "a good book", "a bad book"]
 
 
 @pytest.fixture
@@ -47,8 +51,6 @@ def files_of(seed=0, names=NAMES, test=TEST):
 
 def load(tmp_path, path="ann/birds", **options):
     """Read a dataset of the hub."""
-    from pathlib import Path
-
     return hf.load(Places(Path(path), tmp_path / "cache", **options), 0)
 
 
@@ -195,16 +197,68 @@ def test_parts_that_name_other_classes_are_refused(birds, tmp_path):
         load(tmp_path)
 
 
-def test_texts_and_vectors_are_named(server, tmp_path):
-    for column, said in (
-        (["a", "b"], "'text' holds texts"),
-        ([[0.5], [1.5]], "'text' holds vectors"),
-    ):
-        content = parquet({"text": column, "label": [0, 1]})
-        files = {"train-00000-of-00001.parquet": content, "test-00000-of-00001.parquet": content}
-        server.repository("ann/words").commit(files)
-        with pytest.raises(DataError, match=said):
-            load(tmp_path, "ann/words")
+def test_texts_are_read_as_those_of_a_suite(server, tmp_path):
+    files = {}
+    for split, texts in (("train", FILMS), ("test", ["good", "bad"])):
+        labels = [1, 0] * (len(texts) // 2)
+        shards = [(texts, labels)]
+        if split == "train":
+            shards = [(texts[:2], labels[:2]), (texts[2:], labels[2:])]
+        for i, (part, given) in enumerate(shards):
+            name = f"plain/{split}-{i:05}-of-{len(shards):05}.parquet"
+            files[name] = parquet({"text": part, "label": given}, {"label": ["neg", "pos"]})
+    commit = server.repository("ann/films").commit(files)
+
+    data = load(tmp_path, "ann/films")
+    assert (data.info.name, data.info.commit) == ("hf:ann/films", commit)
+    assert data.info.class_names == ("neg", "pos")
+    assert data.label_sets["given"].tolist() == [1, 0] * 3
+    assert data.test_labels.tolist() == [1, 0]
+    assert data.info.vocabulary > 0
+    # The first words of both kinds of text are the same one, and the second ones differ.
+    assert data.train_images[0, 0] == data.train_images[1, 0]
+    assert data.train_images[0, 1] != data.train_images[1, 1]
+
+    shared = load(tmp_path, "ann/films", test_share=0.34, length=2)
+    assert shared.info.num_test == 2
+    assert shared.train_images.shape[1] == 2
+    files["plain/val-00000-of-00001.parquet"] = files["plain/test-00000-of-00001.parquet"]
+    server.repository("ann/films").commit(files)
+    with pytest.raises(DataError, match="clean_val is for images"):
+        load(tmp_path, "ann/films", clean_val="val")
+
+
+def test_hidden_labels_of_texts_are_refused(server, tmp_path):
+    files = {}
+    for split, labels in (("train", [0, 1]), ("test", [-1, -1])):
+        content = parquet({"text": ["good", "bad"], "label": labels})
+        files[f"{split}-00000-of-00001.parquet"] = content
+    server.repository("ann/films").commit(files)
+    with pytest.raises(DataError, match=r"2 of the labels of the split 'test' are -1"):
+        load(tmp_path, "ann/films")
+
+
+def test_vectors_are_read_as_those_of_a_suite(server, tmp_path):
+    files = {}
+    for split, count in (("train", 6), ("test", 2)):
+        vectors = [[float(i), float(i % 2)] for i in range(count)]
+        columns = {"emb": vectors, "label": [i % 2 for i in range(count)]}
+        files[f"{split}-00000-of-00001.parquet"] = parquet(columns, {"label": ["no", "yes"]})
+    commit = server.repository("ann/vectors").commit(files)
+    data = load(tmp_path, "ann/vectors")
+    assert (data.info.name, data.info.commit) == ("hf:ann/vectors", commit)
+    assert data.info.shape == (2, 1, 1)
+    assert data.label_sets["given"].tolist() == [0, 1] * 3
+    np.testing.assert_allclose(data.train_images[:, 1, 0, 0], [-1, 1] * 3, atol=1e-6)
+
+
+def test_columns_that_do_not_tell_what_they_hold(server, tmp_path):
+    content = parquet({"story": ["good", "bad"], "label": [0, 1]})
+    files = {"train-00000-of-00001.parquet": content, "test-00000-of-00001.parquet": content}
+    server.repository("ann/words").commit(files)
+    with pytest.raises(DataError, match=r"has the columns story, label, .*`text: NAME`"):
+        load(tmp_path, "ann/words")
+    assert load(tmp_path, "ann/words", text="story").info.num_train == 2
 
 
 # ---- Commits and keys ----------------------------------------------------------------------------

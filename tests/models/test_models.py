@@ -12,7 +12,8 @@ from nlbench import models
 from nlbench.errors import SuiteError
 
 # All other models take images of CIFAR's shape.
-SHAPES = {"digits_cnn": (1, 8, 8)}
+SHAPES = {"digits_cnn": (1, 8, 8), "mnist_mlp": (1, 28, 28)}
+IMAGE_MODELS = [name for name in models.names() if name not in models.text_models()]
 
 # Numbers of parameters for ten classes, as the sources of the models give them.
 PARAMETERS = {
@@ -28,10 +29,11 @@ PARAMETERS = {
     "cnn3_slim": 553_626,
     "digits_cnn": 151_402,
     "linear": 3 * 32 * 32 * 10,
+    "mnist_mlp": 784 * 128 + 128 * 128 + 128 * 10 + 128 + 128 + 10,
 }
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_model(name):
     shape = SHAPES.get(name, (3, 32, 32))
     torch.manual_seed(0)
@@ -63,7 +65,7 @@ def test_model(name):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_other_shapes(name):
     network = models.build(name, 3, (2, 16, 24)).eval()
     assert network(torch.zeros(1, 2, 16, 24)).shape == (1, 3)
@@ -226,6 +228,9 @@ def test_model_file():
         ("resnet9", (3, 32, 7), r"^model resnet9: needs images of at least 8x8, got 32x7"),
         ("digits_cnn", (1, 1, 8), r"^model digits_cnn: needs images of at least 2x2, got 1x8"),
         ("resnet8", (64,), r"^model resnet8: needs .* got 10 classes and shape \(64,\)"),
+        ("linear", (20, 50), r"^model linear: takes no texts. There are, for texts: lstm"),
+        ("timm/resnet18", (20, 50), r"^model timm/resnet18: takes no texts. There are, for texts:"),
+        ("lstm", (1, 8, 8), r"^model lstm: is for texts, and these examples are none"),
     ],
 )
 def test_errors(name, shape, message):

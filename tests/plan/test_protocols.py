@@ -285,6 +285,42 @@ def test_one_cycle_is_torchs(rise):
     assert ours[-1] < 0.05 / 100
 
 
+@pytest.mark.parametrize(("start", "floor"), [(0.01, 0.0), (0.2, 0.001)])
+def test_warmup_cosine_is_torchs(start, floor):
+    warmup, epochs, steps = 2, 9, 5
+    values = {"kind": "warmup-cosine", "warmup": warmup, "start": start, "floor": floor}
+    ours = rates(values, 0.02, epochs, steps)
+
+    def make(optimiser):
+        first, rest = warmup * steps, (epochs - warmup) * steps
+        schedulers = torch.optim.lr_scheduler
+        line = schedulers.LinearLR(optimiser, start_factor=start, total_iters=first)
+        cosine = schedulers.CosineAnnealingLR(optimiser, T_max=rest, eta_min=floor)
+        return schedulers.SequentialLR(optimiser, [line, cosine], milestones=[first])
+
+    with warnings.catch_warnings():
+        # SequentialLR calls its parts in a way that torch itself has deprecated.
+        warnings.simplefilter("ignore")
+        theirs = torch_rates(make, 0.02, epochs, steps, each_step=True)
+    assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+    assert max(ours) == ours[warmup * steps] == 0.02
+
+
+def test_warmup_cosine_is_the_formula_within_steps_and_ends_at_its_floor():
+    values = {"kind": "warmup-cosine", "warmup": 0.5, "start": 0.1, "floor": 0.002}
+    factor = resolve("cifar", "cifar10", {"schedule": values, "lr": 0.02, "epochs": 4}).factor
+
+    assert [factor(at) for at in (0.0, 0.25, 0.5)] == pytest.approx([0.1, 0.55, 1.0])
+    for at in (1.0, 2.7, 3.99):
+        cosine = math.cos(math.pi * (at - 0.5) / 3.5)
+        assert factor(at) == pytest.approx((0.002 + 0.018 * (1 + cosine) / 2) / 0.02, rel=1e-14)
+    # A step after the end of an epoch's plan has the rate of its end.
+    assert factor(4.0) == factor(5.0) == pytest.approx(0.1)
+
+    without = {**values, "warmup": 0.0}
+    assert resolve("cifar", "cifar10", {"schedule": without}).factor(0.0) == 1.0
+
+
 def test_constant_stays():
     assert rates({"kind": "constant"}, 0.3, 2, 3) == [0.3] * 6
 
@@ -293,6 +329,12 @@ def test_a_changed_length_takes_the_schedule_along():
     assert resolve("cifarn", "cifar10n", {"epochs": 50}).schedule.milestones == [30.0]
     assert resolve("cifar", "cifar100", {"epochs": 15}).schedule.milestones == [8.0, 12.0]
     assert resolve("cifar-cosine", "cifar10", {"epochs": 15}).schedule.period == 1.0
+
+    warmup = {"kind": "warmup-cosine", "warmup": 5.0}
+    assert resolve("cifar", "cifar10", {"schedule": warmup}).schedule.scaled(0.5).warmup == 2.5
+    # A position that is given stays where it is.
+    given = {"schedule": warmup, "epochs": 30}
+    assert resolve("cifar", "cifar10", given).schedule.warmup == 5.0
 
     one_cycle = resolve("digits", "digits", {"epochs": 4})
     assert one_cycle.schedule == resolve("digits", "digits").schedule
@@ -307,6 +349,13 @@ def test_positions_that_are_given_stay_as_given():
 def test_a_single_value_of_the_schedule_can_be_changed():
     protocol = resolve("cifarn", "cifar10n", {"epochs": 50, "schedule": {"gamma": 0.5}})
     assert (protocol.schedule.gamma, protocol.schedule.milestones) == (0.5, [30.0])
+
+
+def test_another_optimiser_leaves_out_the_momentum_of_the_preset():
+    assert resolve("cifarn", "cifar10n").momentum == 0.9
+    other = resolve("cifarn", "cifar10n", {"optimiser": "adamw"})
+    assert (other.optimiser, other.momentum, other.nesterov) == ("adamw", 0.0, False)
+    assert resolve("cifarn", "cifar10n", {"optimiser": "sgd"}) == resolve("cifarn", "cifar10n")
 
 
 def test_presets_are_not_changed_by_overrides():
@@ -329,6 +378,29 @@ def test_presets_are_not_changed_by_overrides():
         ({"precision": "float16"}, "precision: must be 'float32', 'bfloat16' or 'auto'"),
         ({"momentum": 1.0}, "momentum: must be less than 1"),
         ({"momentum": 0.0, "nesterov": True}, "nesterov: must be false where momentum is 0"),
+        ({"optimiser": "adam"}, "optimiser: must be 'sgd', 'adamw' or 'adagrad'"),
+        ({"optimizer": "adamw"}, "optimizer: unknown key.*Did you mean 'optimiser'"),
+        (
+            {"optimiser": "adamw", "momentum": 0.9},
+            "momentum: must be 0 for adamw, which has betas of 0.9 and 0.999 in its place, got 0.9",
+        ),
+        (
+            {"optimiser": "adagrad", "momentum": 0.9},
+            "must be 0 for adagrad, which has none, got 0.9",
+        ),
+        ({"optimiser": "adamw", "nesterov": True}, "nesterov: must be false where momentum is 0"),
+        ({"layer_decay": 0.0}, "layer_decay: must be greater than 0"),
+        ({"layer_decay": 1.1}, "layer_decay: must be at most 1"),
+        ({"model_args": {"img_size": None}}, "model_args.img_size"),
+        ({"mean": [0.5], "std": [0.5, 0.5]}, "std: must have as many values as mean, which has 1"),
+        ({"std": [0.5]}, "std: must have as many values as mean, which has 0"),
+        ({"mean": [0.5], "std": [0.0]}, "std.0: must be greater than 0"),
+        ({"mean": [0.5]}, "std: must have as many values as mean, which has 1"),
+        (
+            {"schedule": {"kind": "warmup-cosine", "warmup": 100.0}},
+            "schedule.warmup: must be less than the 100 epochs, got 100",
+        ),
+        ({"schedule": {"kind": "warmup-cosine"}}, "schedule.warmup: is required"),
         ({"threads": 100_000}, "threads: must be at most"),
         ({"clip_norm": -1.0}, "clip_norm: must be at least 0.0, got -1.0"),
         ({"clip_norm": math.inf}, "clip_norm: must be finite, got inf"),

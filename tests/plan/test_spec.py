@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from nlbench.plan.protocol import resolve
+from nlbench.plan.protocol import Protocol, resolve
 from nlbench.plan.rebuild import rebuild
-from nlbench.plan.schedules import OneCycle
+from nlbench.plan.schedules import Constant, OneCycle
 from nlbench.plan.spec import Condition, RunSpec, key_of
 
 CONDITION = Condition("digits", "clean", {"kind": "symmetric", "rate": 0.4})
@@ -73,6 +73,44 @@ def test_a_clip_is_part_of_the_key_and_its_absence_is_not():
     assert "clip_norm" not in SPEC.identity()["protocol"]
     assert key(**by(clip_norm=0.0)) == "1b4af786faa46be7"
     assert key(**by(clip_norm=5.0)) not in (key(), key(**by(clip_norm=4.0)))
+
+
+# A further value of every key of a protocol. The code of a record does not cover protocol.py, so a
+# value that changes a number must change the key.
+OTHER_VALUES = {
+    "name": "linear", "version": 2, "model": "cnn3", "model_args": {"img_size": 32}, "epochs": 3,
+    "batch_size": 64, "optimiser": "adamw", "lr": 0.01, "layer_decay": 0.9, "momentum": 0.5,
+    "nesterov": True, "weight_decay": 0.1, "clip_norm": 1.0, "schedule": Constant(kind="constant"),
+    "augment": "flip", "strong": "randaugment-5", "resize": 40, "crop": 32, "mean": [0.5],
+    "std": [0.25], "weights": "imagenet", "batches_per_epoch": 3, "val_fraction": 0.1, "subset": 50,
+    "stratify": "clean", "precision": "bfloat16", "compile": True, "threads": 2,
+}  # fmt: skip
+
+
+def test_every_value_of_a_protocol_is_in_the_key():
+    # `RunSpec.decoding` is in the key in its place; see above.
+    assert {*OTHER_VALUES, "exact_decode"} == set(Protocol.model_fields)
+    keys = {name: key(**by(**{name: value})) for name, value in OTHER_VALUES.items()}
+    assert key() not in keys.values()
+    assert len(set(keys.values())) == len(keys)
+
+    # These values are refused alone.
+    also = {"optimiser": {"momentum": 0.0}, "mean": {"std": [0.25]}, "std": {"mean": [0.5]}}
+    for name, value in OTHER_VALUES.items():
+        changed = replace(SPEC, **by(**{name: value}, **also.get(name, {})))
+        again = rebuild(json.loads(json.dumps(changed.identity()))).protocol
+        assert getattr(again, name) == value
+
+
+def test_values_that_are_left_out_of_the_key_are_those_of_the_first_versions():
+    """With another default, runs that leave the key out would have the keys of others."""
+    first = {
+        "compile": False, "strong": "autoaugment", "clip_norm": 0.0, "optimiser": "sgd",
+        "layer_decay": 1.0, "model_args": {}, "mean": [], "std": [],
+    }  # fmt: skip
+    values = SPEC.protocol.model_dump(mode="json")
+    left_out = values.keys() - SPEC.protocol.identity().keys() - {"exact_decode"}
+    assert {name: values[name] for name in left_out} == first
 
 
 def test_an_identity_is_plain_data_and_leaves_out_a_compile_that_is_false():

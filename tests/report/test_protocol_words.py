@@ -21,6 +21,10 @@ SCHEDULES = {
         "0.1 on a cosine that restarts every 10 epochs, ",
     ),
     "one-cycle": ({}, "0.1 on one cycle up and down, "),
+    "warmup-cosine": (
+        {"warmup": 5.0, "floor": 1e-6},
+        "0.1 with a warm-up of 5 epochs, then on a cosine down to 1e-06, ",
+    ),
 }
 
 
@@ -40,3 +44,12 @@ def test_a_clip_is_said_and_its_absence_is_not():
         (sentence,) = protocol.in_words([run.model_dump()])
         assert words in sentence
         assert ("clipped" in sentence) == bool(bound)
+
+
+def test_another_optimiser_is_named_without_a_momentum():
+    run = resolve("cifar", "cifar10", {"optimiser": "adamw", "lr": 0.001, "layer_decay": 0.75})
+    (sentence,) = protocol.in_words([run.model_dump()])
+    assert "AdamW with learning rate 0.001 multiplied by 0.01" in sentence
+    assert "times 0.75 for each layer below the classifier, weight decay" in sentence
+    assert "SGD" not in sentence
+    assert "momentum" not in sentence

@@ -1,7 +1,9 @@
 """Small copies of datasets of image files, in their official layouts: real lists, real images."""
 
+import gzip
 import io
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -305,3 +307,95 @@ class Folder:
                 table = pa.table(columns).replace_schema_metadata(metadata)
                 pq.write_table(table, place / data / f"{part}-{shard:05}-of-00002.parquet")
         return place
+
+
+# ---- MNIST --------------------------------------------------------------------------------------
+
+
+class Mnist:
+    """A small MNIST: digits with random pixels, in torchvision's and in Hugging Face's layout."""
+
+    def __init__(self, num_train: int = 30, num_test: int = 20):
+        rng = np.random.default_rng(0)
+        self.images, self.labels = {}, {}
+        for part, count in (("train", num_train), ("test", num_test)):
+            self.images[part] = rng.integers(0, 256, (count, 28, 28), np.uint8)
+            self.labels[part] = np.arange(count) % 10
+
+    def idx(self) -> dict[str, bytes]:
+        """Return the four idx files: name -> content."""
+        files = {}
+        for part, name in (("train", "train"), ("test", "t10k")):
+            images, labels = self.images[part], self.labels[part]
+            head = struct.pack(">4i", 2051, len(images), 28, 28)
+            files[f"{name}-images-idx3-ubyte"] = head + images.tobytes()
+            head = struct.pack(">2i", 2049, len(labels))
+            files[f"{name}-labels-idx1-ubyte"] = head + labels.astype(np.uint8).tobytes()
+        return files
+
+    def write_idx(self, folder: Path, packed: bool = True) -> None:
+        """Write the four files as torchvision leaves them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.idx().items():
+            if packed:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+            else:
+                (folder / name).write_bytes(content)
+
+    def write_parquet(self, folder: Path) -> None:
+        """Write a file for each part, as the Hugging Face repository has them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        for part in ("train", "test"):
+            cells = []
+            for pixels in self.images[part]:
+                file = io.BytesIO()
+                Image.fromarray(pixels).save(file, "PNG")
+                cells.append({"bytes": file.getvalue(), "path": None})
+            columns = {
+                "image": pa.array(cells, image),
+                "label": pa.array(self.labels[part].tolist(), pa.int64()),
+            }
+            pq.write_table(pa.table(columns), folder / f"{part}-00000-of-00001.parquet")
+
+
+# ---- IMDB ---------------------------------------------------------------------------------------
+
+
+class Imdb:
+    """A small IMDB, in the authors' folder and in Hugging Face's layout."""
+
+    def __init__(self, per_class: int = 12):
+        rng = np.random.default_rng(0)
+        words = {0: ["dull", "awful", "bored"], 1: ["lovely", "superb", "moved"]}
+        self.texts: dict[str, list[str]] = {"train": [], "test": []}
+        self.labels = [label for label in (0, 1) for _ in range(per_class)]
+        for part, texts in self.texts.items():
+            for i, label in enumerate(self.labels):
+                told = " ".join(rng.choice(words[label], 3))
+                texts.append(f"The film, number {i} of the {part}:<br /><br />I was {told}!")
+
+    def write_folders(self, root: Path) -> None:
+        """Write NUMBER_RATING.txt into train/neg, train/pos, test/neg and test/pos."""
+        for part, texts in self.texts.items():
+            for i, (text, label) in enumerate(zip(texts, self.labels, strict=True)):
+                folder = root / part / ("neg", "pos")[label]
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"{i}_{(3, 8)[label]}.txt").write_text(text, encoding="utf-8")
+        # What else lies in the authors' folder.
+        (root / "train" / "unsup").mkdir()
+        (root / "train" / "unsup" / "0_0.txt").write_text("not labelled")
+        (root / "imdb.vocab").write_text("the\nand\n")
+
+    def write_parquet(self, folder: Path) -> None:
+        """Write a file for each part, as the Hugging Face repository has them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        features = {
+            "text": {"dtype": "string", "_type": "Value"},
+            "label": {"names": ["neg", "pos"], "_type": "ClassLabel"},
+        }
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        for part, texts in self.texts.items():
+            table = pa.table({"text": texts, "label": pa.array(self.labels, pa.int64())})
+            table = table.replace_schema_metadata(metadata)
+            pq.write_table(table, folder / f"{part}-00000-of-00001.parquet")

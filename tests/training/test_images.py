@@ -1,5 +1,7 @@
 """Images in memory: plain and augmented batches, and the draws that decide the augmentation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,35 @@ def test_without_augmentation_there_is_nothing_to_draw(pixels):
     draws = images.draws(np.random.default_rng(0))
     assert draws.numel() == 0
     assert torch.equal(images.augmented(torch.tensor([1, 2]), draws), images.plain(1, 3))
+
+
+def test_texts_are_used_as_they_are():
+    info = replace(digits.INFO, shape=(5,), vocabulary=40)
+    words = np.random.default_rng(0).integers(0, 40, (9, 5))
+    images = Images(words, info, "cpu", augment="crop-flip")
+    draws = images.draws(np.random.default_rng(0))
+    assert draws.numel() == 0
+    # A model needs to know how long a text is, and how many words there are.
+    assert images.shape == images.subset(np.array([1])).shape == (5, 40)
+
+    index = torch.tensor([5, 2])
+    batches = [images.augmented(index, draws), images.request(index, draws)()]
+    batches.append(images.strong(index, draws, seed=0))
+    for batch in batches:
+        assert batch.dtype == torch.int64
+        assert batch.tolist() == words[[5, 2]].tolist()
+    assert images.plain(7, 500).tolist() == words[7:].tolist()
+    assert images.subset(np.array([4, 0])).plain(0, 2).tolist() == words[[4, 0]].tolist()
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "dtype", "message"),
+    [(40, np.int32, "must be int64, as texts are, got int32"), (0, np.int64, "uint8 or float32")],
+)
+def test_numbers_of_another_type_are_refused(vocabulary, dtype, message):
+    info = replace(digits.INFO, shape=(5,), vocabulary=vocabulary)
+    with pytest.raises(TypeError, match=message):
+        Images(np.zeros((2, 5), dtype), info)
 
 
 def test_float_features_are_used_as_they_are(tmp_path):

@@ -155,6 +155,7 @@ def test_the_methods_that_say_they_are_capturable_are_those_of_these_tests():
         {"record_gradients": True},
         {"clip_norm": 0.5},
         {"schedule": MULTISTEP, "clip_norm": 0.5},
+        {"optimiser": "adamw", "lr": 0.001, "schedule": {"kind": "constant"}},
         {"schedule": {"kind": "constant"}, "precision": "bfloat16"},
         # No epoch has so many whole steps as the rehearsals and the recording take.
         {"subset": 100},

@@ -1,4 +1,4 @@
-"""CIFAR in the Hugging Face layout: encoded images and labels in parquet files.
+"""CIFAR and MNIST in the Hugging Face layout: encoded images and labels in parquet files.
 
 Their names are like `train-00000-of-00001.parquet`.
 """
@@ -74,8 +74,8 @@ def decode(
 
     Args:
         label_columns, image_columns: the first of these that a file has is read.
-        shape: (H, W, 3) that every image must have.
-    Returns: images (N, H, W, 3) uint8, labels (N,) int64, and whether any image is a JPEG, so that
+        shape: (H, W, 3) that every image must have, or (H, W, 1) for grey ones.
+    Returns: images (N, *shape) uint8, labels (N,) int64, and whether any image is a JPEG, so that
         the pixels are not the official ones.
     Raises: DataError for a damaged file, a missing column, and an image of another size, mode or
         format.
@@ -149,10 +149,11 @@ def _bytes(column: Array, path: Path) -> list[bytes | None]:
 def _pixels(
     encoded: Sequence[bytes | None], path: Path, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, bool]:
-    """Decode the images of one file. Returns (n, H, W, 3) uint8, and whether any is a JPEG."""
+    """Decode the images of one file. Returns (n, *shape) uint8, and whether any is a JPEG."""
     from PIL import Image
 
     height, width, channels = shape
+    mode = {1: "L", 3: "RGB"}[channels]
     decoded = np.empty((len(encoded), height, width, channels), np.uint8)
     jpeg = False
     for i, content in enumerate(encoded):
@@ -165,12 +166,12 @@ def _pixels(
             with Image.open(io.BytesIO(content)) as image:
                 pixels.refuse_program(image)
                 # Resizing silently would make another dataset of it.
-                if image.mode != "RGB" or image.size != (width, height):
+                if image.mode != mode or image.size != (width, height):
                     raise DataError(
                         f"{path}: image {i} is {image.mode} {image.width}x{image.height}, it must "
-                        f"be RGB {width}x{height}; is this the right dataset?"
+                        f"be {mode} {width}x{height}; is this the right dataset?"
                     )
-                decoded[i] = np.asarray(image)
+                decoded[i] = np.asarray(image).reshape(height, width, channels)
                 jpeg |= image.format == "JPEG"
         except DataError:
             raise

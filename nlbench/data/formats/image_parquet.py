@@ -223,9 +223,11 @@ def _is_unknown(value: object) -> bool:
     return value is None or is_no_class(str(value))
 
 
-def hidden_labels(files: Sequence[Path], chosen: ChosenAll) -> int:
-    """Return how many given labels are -1, which hides a label on the Hugging Face hub.
+def hidden_labels(files: Sequence[Path], label: str) -> int:
+    """Return how many labels are -1, which hides a label on the Hugging Face hub.
 
+    Args:
+        label: the column; a file without it has none.
     Raises: DataError, naming the file.
     """
     import pyarrow
@@ -233,17 +235,15 @@ def hidden_labels(files: Sequence[Path], chosen: ChosenAll) -> int:
 
     count = 0
     for file in files:
+        schema = read_schema(file)
+        if label not in schema.names or not pyarrow.types.is_integer(schema.field(label).type):
+            continue
         try:
-            opened = parquet.ParquetFile(file)
-            label = _columns(file, opened.schema_arrow, chosen)[1].given
-            cells = opened.read(columns=[label]).column(0)
-            if pyarrow.types.is_integer(cells.type):
-                count += compute.sum(compute.equal(cells, -1)).as_py() or 0
-        except DataError:
-            raise
+            cells = parquet.ParquetFile(file).read(columns=[label]).column(0)
         # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
         except Exception as error:
             raise _unreadable(file, error) from error
+        count += compute.sum(compute.equal(cells, -1)).as_py() or 0
     return count
 
 
@@ -329,7 +329,7 @@ def _columns(file: Path, schema: Schema, chosen: ChosenAll) -> tuple[str, LabelC
             raise DataError(
                 f"{file}: needs a column image and a column label, has {', '.join(columns)}; if "
                 f"another one holds the images, name it with `image: NAME` in the suite's dataset "
-                f"entry{_no_images(schema)}"
+                f"entry"
             )
         image = [*usual, *of_images][0]
     labels = _of_type(schema, "ClassLabel")
@@ -375,33 +375,34 @@ def _label(value: object, names: Sequence[str], column: str, where: str, more: s
     )
 
 
-def _no_images(schema: Schema) -> str:
-    """Say what a table without images holds, if it looks like texts or like vectors."""
-    from pyarrow import types
+def read_schema(file: Path) -> Schema:
+    """Return the columns of a file, with their metadata. Raises DataError, naming the file."""
+    from pyarrow import parquet
 
-    for field in schema:
-        kind = field.type
-        is_list = types.is_list(kind) or types.is_fixed_size_list(kind) or types.is_large_list(kind)
-        if is_list and types.is_floating(kind.value_type):
-            return f". {field.name!r} holds vectors, not images"
-    if "text" in schema.names:
-        return ". 'text' holds texts, not images"
-    return ""
+    try:
+        return parquet.read_schema(file)
+    # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
+    except Exception as error:
+        raise _unreadable(file, error) from error
 
 
-def class_names(file: Path, chosen: ChosenAll) -> list[str]:
+def has_images(schema: Schema) -> bool:
+    """Return whether a file has a column of images, by its name or its metadata."""
+    usual = any(column in schema.names for column in IMAGE_COLUMNS)
+    return usual or bool(_of_type(schema, "Image"))
+
+
+def label_of(file: Path, chosen: ChosenAll) -> str:
+    """Return the column of the given labels. Raises DataError, naming the file."""
+    return _columns(file, read_schema(file), chosen)[1].given
+
+
+def class_names(file: Path, label: str) -> list[str]:
     """Return the names of the classes in their order, where the metadata of a file has them.
 
     Raises: DataError, naming the file.
     """
-    from pyarrow import parquet
-
-    try:
-        schema = parquet.read_schema(file)
-    # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
-    except Exception as error:
-        raise _unreadable(file, error) from error
-    return _class_names(schema, _columns(file, schema, chosen)[1].given)
+    return _class_names(read_schema(file), label)
 
 
 def _class_names(schema: Schema, label: str) -> list[str]:

@@ -42,6 +42,19 @@ def says_a_part(value: object) -> bool:
     return str(value).strip().lower() in _PARTS
 
 
+def part_of(name: str, value: str) -> str:
+    """Return "train", "test" or "val", as a cell of the column `name` says it; "" if it does not.
+
+    A cell is the name of a part, or yes or no in a column such as `is_test`.
+    """
+    plain, asked = value.strip().lower(), _asked(name)
+    if asked and plain in _YES:
+        return asked
+    if asked and plain in _NO:
+        return _TEST if asked == _TRAIN else _TRAIN
+    return _PARTS.get(plain, "")
+
+
 def require_one_part(columns: Mapping[str, Sequence[object]], part: str, file: Path) -> None:
     """Raise DataError for a column that says that rows belong to other parts than `part`.
 

@@ -157,6 +157,8 @@ def _kind_problems(kind: Kind, info: Info) -> list[Problem]:
         )
     if kind.needs_images and not info.shape:
         messages.append(f"needs images in memory, and those of {info.title} are files")
+    if kind.needs_images and info.vocabulary:
+        messages.append(f"depends on pixels or features, and {info.title} is texts")
     return [_problem("kind", f"{kind.name} {message}") for message in messages]
 
 

@@ -225,6 +225,14 @@ class MeasuredSetting:
         return _clip(self.protocol.get("clip_norm", 0.0)) if self.protocol else None
 
     @property
+    def _optimiser(self) -> str | None:
+        """The optimiser's name. Records leave it out where it is SGD."""
+        if not self.protocol:
+            return None
+        name = str(self.protocol.get("optimiser", "sgd"))
+        return {"sgd": "SGD", "adamw": "AdamW", "adagrad": "Adagrad"}.get(name, name)
+
+    @property
     def form(self) -> str | None:
         """Return the form of the method that was run.
 
@@ -319,7 +327,7 @@ class MeasuredSetting:
             _Pair("learning rate", self.protocol.get("lr"), theirs.lr),
             _Pair("weight decay", self.protocol.get("weight_decay"), theirs.weight_decay),
             _Pair("schedule", self.schedule, theirs.schedule),
-            _Pair("optimiser", "SGD" if self.protocol else None, theirs.optimiser),
+            _Pair("optimiser", self._optimiser, theirs.optimiser),
             _Pair("gradients", self._clip, _clip(theirs.clip_norm)),
         ]
         return [pair for pair in pairs if None not in pair]

@@ -132,8 +132,8 @@ def test_the_short_keys_name_the_same_columns(tmp_path):
     assert short.key != expanded({"label": "b", "clean_label": "a"}).key
     for wrong, said in (
         ({"label": "a", "image": "foto"}, "has no column 'foto', only .* Did you mean 'photo'"),
-        ({"label": "a", "label_column": "a"}, r"datasets.0.label: is another name of label_column"),
-        ({"label": "a", "split": "train"}, r"datasets.0.split: only `hf`"),
+        ({"label": "a", "label_column": "a"}, r"datasets.0.label: is the same as label_column"),
+        ({"label": "a", "split": "train"}, r"datasets.0.split: only the dataset .*hf takes it"),
     ):
         with pytest.raises(SuiteError, match=said):
             expanded(wrong)

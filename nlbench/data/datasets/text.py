@@ -1,0 +1,463 @@
+"""Texts of your own with labels: a CSV, JSON lines or parquet file, or one for each part."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nlbench.data.base import Dataset, Found, Info, Source, fingerprint
+from nlbench.data.cache import Arrays, Facts, cached, file_state
+from nlbench.data.formats.columns import ChosenColumns, is_label_column, is_no_class
+from nlbench.data.formats.split_column import part_of, require_one_part
+from nlbench.data.formats.text_rows import SUFFIXES, Rows, read_rows
+from nlbench.data.noise.relation import unrelated
+from nlbench.data.places import Places
+from nlbench.data.test_share import choose_test
+from nlbench.data.texts import UNKNOWN, numbered, vocabulary_of, words_of
+from nlbench.errors import DataError, DataMissing, did_you_mean
+from nlbench.files import short_hash
+
+# Where a suite says nothing: the numbers of the Forward paper's code for IMDB.
+VOCABULARY, LENGTH = 5000, 400
+
+INFO = Info(
+    name="text",
+    title="texts of your own",
+    num_classes=0,
+    num_train=0,
+    num_test=0,
+    shape=(LENGTH,),
+    # A table with a column of true labels also has the labels "clean".
+    label_sets=("given",),
+    located_by="suite",
+    columns=("label", "clean_label"),
+    vocabulary=VOCABULARY,
+)
+SOURCES: tuple[Source, ...] = ()
+WHERE = (
+    "texts of your own, of which a suite says where they lie: "
+    "datasets: [{name: text, path: reviews.csv, text: review, label: rating, test_share: 0.2}]"
+)
+_PARTS = ("train", "test")
+NAMES = ("text", "texts", "sentence", "review", "document", "message", "comment", "tweet", "body")
+_TEST_FIX = (
+    "`test_share: 0.2` in the suite's dataset entry takes a fifth of the texts to test on, and "
+    "`split: COLUMN` parts them as a column says"
+)
+# In place of a true label that nobody knows.
+_NOBODY_KNOWS = -1
+
+# Raise it when the same files and options give other arrays.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The texts of one part, with their labels as text.
+
+    Attributes:
+        places: the row of each text in the table.
+        labels: by label set, "given" before "clean"; "" for a true label that is unknown.
+    """
+
+    rows: Rows
+    places: Sequence[int]
+    texts: list[str]
+    labels: dict[str, list[str]]
+
+    def at(self, i: int) -> str:
+        """Return where a text is, for the beginning of a message."""
+        return self.rows.at(self.places[i])
+
+    def select(self, places: Sequence[int]) -> _Part:
+        """Return the texts at these positions."""
+        labels = {name: [of[i] for i in places] for name, of in self.labels.items()}
+        taken = [self.places[i] for i in places]
+        return _Part(self.rows, taken, [self.texts[i] for i in places], labels)
+
+    @property
+    def true(self) -> list[str]:
+        """The labels to test on: the true ones where the table has some, else the given ones."""
+        return self.labels.get("clean") or self.labels["given"]
+
+
+# ---- Reading it ----------------------------------------------------------------------------------
+
+
+def find(data_dir: Path) -> Found:
+    """Find nothing: a suite names the file."""
+    kinds = f"a file must be one of {', '.join(SUFFIXES)}; or a folder with train and test in one"
+    return Found(paths=(), looked=(), missing=(WHERE, kinds))
+
+
+def load(places: Places, seed: int) -> Dataset:
+    """Read the table `places.data_dir`: a file, or a folder with one for each part.
+
+    Texts become (N, L) int64 numbers of words, by a vocabulary of the training texts; see
+    `nlbench.data.texts`. L is the suite's `length`, or that of the longest text. A class is a
+    label's text. Classes are numbered in their order, integers as numbers. The test texts' true
+    labels, or else their given ones, are taken as true.
+
+    Raises: DataMissing when the file is not there; DataError, naming file and row.
+    """
+    path = places.data_dir
+    if not path.exists():
+        raise DataMissing(f"{path}: no such file; {WHERE}")
+    return _read(places, file_state(_files(path)))
+
+
+# The suite's check and each seed read the same table.
+@functools.lru_cache(maxsize=8)
+def _read(places: Places, state: str) -> Dataset:
+    """Read the table; `state` is that of its files, so that a change is noticed."""
+    path = places.data_dir
+    options = {**vars(places), "data_dir": str(path), "cache_dir": "", "version": _VERSION}
+    name = f"text-{short_hash(repr(sorted(options.items())).encode())}"
+    arrays, facts = cached(places.cache_dir, name, _files(path), lambda: _decode(places))
+
+    label_sets = {name: arrays[name] for name in facts["label_sets"]}
+    info = replace(
+        INFO,
+        name=f"text:{path.name}",
+        title=path.stem,
+        num_classes=len(facts["classes"]),
+        num_train=len(arrays["train"]),
+        num_test=len(arrays["test"]),
+        shape=arrays["train"].shape[1:],
+        label_sets=tuple(label_sets),
+        partly_clean="partly_clean" in arrays,
+        class_names=tuple(facts["classes"]),
+        vocabulary=facts["vocabulary"],
+    )
+    return Dataset(
+        info=info,
+        train_images=arrays["train"],
+        test_images=arrays["test"],
+        test_labels=arrays["test_labels"],
+        label_sets=label_sets,
+        partly_clean=arrays.get("partly_clean"),
+        fingerprint=facts["fingerprint"],
+        warnings=tuple(facts["notes"]),
+    )
+
+
+def _decode(places: Places) -> tuple[Arrays, Facts]:
+    """Return the arrays of a table, and what else is known of it."""
+    parts, notes = _parts(places)
+    for name, part in parts.items():
+        if not part.texts:
+            raise DataError(f"{part.rows.path}: there are no {name} texts")
+    train, test = parts["train"], parts["test"]
+
+    # ---- Labels ----------------------------------------------------------------------------------
+    classes = _classes(train, notes)
+    number = {"": _NOBODY_KNOWS} | {name: i for i, name in enumerate(classes)}
+    _require_known(test, classes)
+
+    arrays: dict[str, np.ndarray] = {}
+    for name, labels in train.labels.items():
+        complete = "" not in labels
+        arrays[name if complete else "partly_clean"] = np.array([number[x] for x in labels])
+    label_sets = [name for name in train.labels if name in arrays]
+    # Where nobody knows a true label, there are none.
+    if "partly_clean" in arrays and not any(train.labels["clean"]):
+        del arrays["partly_clean"]
+    arrays["test_labels"] = np.array([number[label] for label in test.true])
+
+    # ---- Words -----------------------------------------------------------------------------------
+    words = {name: [words_of(text) for text in part.texts] for name, part in parts.items()}
+    size, length = places.vocabulary or VOCABULARY, places.length or LENGTH
+    longest = max(len(found) for of_part in words.values() for found in of_part)
+    length = min(length, max(longest, 1))
+    vocabulary = vocabulary_of(words["train"], size)
+    for name, of_part in words.items():
+        arrays[name] = numbered(of_part, vocabulary, length)
+
+    notes += _about_texts(parts, words, arrays)
+    notes += _about_labels(arrays, classes, train)
+    clean = arrays.get("clean", arrays.get("partly_clean", np.empty(0, np.int64)))
+    hashed = fingerprint(arrays["train"], arrays["test"], clean, arrays["test_labels"])
+    facts = {
+        "classes": classes,
+        "label_sets": label_sets,
+        "vocabulary": size,
+        "fingerprint": short_hash("\0".join([hashed, str(size), *classes]).encode()),
+        "notes": notes,
+    }
+    return arrays, facts
+
+
+# ---- Parts ---------------------------------------------------------------------------------------
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files that are read. Raises DataMissing for a folder that lacks a part."""
+    if not path.is_dir():
+        return [path]
+    found = []
+    for part in _PARTS:
+        there = [path / f"{part}{suffix}" for suffix in SUFFIXES]
+        there = [file for file in there if file.is_file()]
+        if len(there) > 1:
+            raise DataError(f"{path}: {there[0].name} and {there[1].name} are one part; keep one")
+        if not there:
+            names = ", ".join(f"{part}{suffix}" for suffix in SUFFIXES)
+            raise DataMissing(
+                f"{path}: there is none of {names}; with one file for all texts, name that file as "
+                "the path"
+            )
+        found += there
+    return found
+
+
+def _parts(places: Places) -> tuple[dict[str, _Part], list[str]]:
+    """Return the parts train and test, and what is to be said about them."""
+    path = places.data_dir
+    parts: dict[str, _Part] = {}
+    notes: list[str] = []
+    for name, file in zip(_PARTS, _files(path), strict=False):
+        rows = read_rows(file)
+        parts[name] = _part(rows, places, must=name == "train")
+    if path.is_dir():
+        for key, value in {"test_share": places.test_share, "split": places.table.split}.items():
+            if value:
+                raise DataError(f"{path}: has a test part; leave `{key}` out")
+        for name, part in parts.items():
+            _require_one_part(part.rows, places, name)
+        return parts, notes
+
+    whole = parts["train"]
+    if places.table.split and places.test_share:
+        raise DataError(f"{path}: `split` and `test_share` both choose the test texts; keep one")
+    if places.table.split:
+        return _by_column(whole, places.table.split)
+    if not places.test_share:
+        raise DataMissing(f"{path}: has no test part; {_TEST_FIX}")
+    _require_one_part(whole.rows, places, "train")
+    return _by_share(whole, places.test_share)
+
+
+def _require_one_part(rows: Rows, places: Places, name: str) -> None:
+    """Raise DataError for a column that parts the rows, and is not read."""
+    others = {}
+    for column, cells in rows.columns.items():
+        if column not in (_text_column(rows, places), places.label_column, places.clean_column):
+            others[column] = [cell or "" for cell in cells]
+    try:
+        require_one_part(others, name, rows.path)
+    except DataError as error:
+        raise DataError(f"{error}. If it says the part, name it with `split: COLUMN`") from None
+
+
+def _by_column(whole: _Part, name: str) -> tuple[dict[str, _Part], list[str]]:
+    cells = whole.rows.column(name, "split")
+    found = [part_of(name, cell or "") for cell in cells]
+    if "" in found:
+        row = found.index("")
+        raise DataError(
+            f"{whole.at(row)}: {name} is {cells[row]!r}. A text is of the part train, test or val "
+            "(or training, validation and the like; or yes and no in a column such as is_test)"
+        )
+    parts = {}
+    for part in _PARTS:
+        parts[part] = whole.select([i for i, of in enumerate(found) if of == part])
+    notes = []
+    if "val" in found:
+        notes.append(
+            f"{whole.rows.path}: {found.count('val')} texts of the part val are not read. "
+            "Validation texts are taken out of the training part (the protocol's val_fraction)"
+        )
+    return parts, notes
+
+
+def _by_share(whole: _Part, share: float) -> tuple[dict[str, _Part], list[str]]:
+    # Tested on true labels where some are known, and else on the given ones.
+    trusted = whole.labels.get("clean", [])
+    notes = []
+    if not any(trusted):
+        trusted = whole.labels["given"]
+        notes.append(
+            f"{whole.rows.path}: the test texts come from the same table (test_share), so their "
+            "labels may be as wrong as those of the training texts. If all labels are true, name "
+            "their column with `clean_label` in place of `label`"
+        )
+    same: dict[str, list[int]] = {}
+    for i, text in enumerate(whole.texts):
+        same.setdefault(text, []).append(i)
+    copies = [group for group in same.values() if len(group) > 1]
+    chosen = choose_test(trusted, copies, share)
+    if not chosen.any():
+        raise DataError(f"{whole.rows.path}: too few texts for test_share {share:g}")
+    parts = {}
+    for part, mask in (("train", ~chosen), ("test", chosen)):
+        parts[part] = whole.select(np.flatnonzero(mask).tolist())
+    return parts, notes
+
+
+# ---- Columns -------------------------------------------------------------------------------------
+
+
+def _part(rows: Rows, places: Places, *, must: bool) -> _Part:
+    """Return the texts and labels of a table.
+
+    Args:
+        must: whether the columns of labels that a suite names must be there.
+    """
+    column = _text_column(rows, places)
+    texts = []
+    for i, text in enumerate(rows.column(column, "text")):
+        if text is None:
+            raise DataError(f"{rows.at(i)}: there is no {column}; take the row out")
+        texts.append(text)
+
+    labels = {}
+    for name, of in _label_columns(rows, column, places, must).items():
+        cells = [_composed(cell or "") for cell in rows.column(of)]
+        labels[name] = ["" if is_no_class(cell) else cell for cell in cells]
+        if name == "given" or not must:
+            _require_labels(rows, of, cells)
+    return _Part(rows, range(len(texts)), texts, labels)
+
+
+def _text_column(rows: Rows, places: Places) -> str:
+    if places.text:
+        return places.text
+    found = [name for name in rows.names if name.lower() in NAMES]
+    if len(found) != 1:
+        what = f"{', '.join(map(repr, found))} may all hold the texts" if found else ""
+        raise DataError(
+            f"{rows.path}: {what or 'has no column text'}; it has "
+            f"{', '.join(map(repr, rows.names[:20]))}. Name the column with `text: COLUMN` in the "
+            "suite's dataset entry"
+        )
+    return found[0]
+
+
+def _label_columns(rows: Rows, text: str, places: Places, must: bool) -> dict[str, str]:
+    """Return the columns of the labels by label set, "given" before "clean"."""
+    names = [name for name in rows.names if name not in (text, places.table.split)]
+    given, clean = places.label_column, places.clean_column
+    for key, name in (("label", given), ("clean_label", clean)):
+        if name and must:
+            rows.column(name, key)
+    # Labels that are all true may be all that there are.
+    others = [name for name in names if name != clean]
+    if clean in names and not given and not any(map(is_label_column, others)):
+        return {"clean": clean}
+    found = ChosenColumns(given, clean, must).among(names, rows.path)
+    columns = {"given": found.given}
+    if found.clean:
+        columns["clean"] = found.clean
+    return columns
+
+
+def _composed(label: str) -> str:
+    """Return a label with composed accents. Some systems write an e and its accent apart."""
+    return unicodedata.normalize("NFC", label.strip())
+
+
+def _require_labels(rows: Rows, column: str, cells: Sequence[str]) -> None:
+    """Raise DataError, naming the first row, for a label that says that there is none."""
+    wrong = [i for i, cell in enumerate(cells) if is_no_class(cell)]
+    if not wrong:
+        return
+    cell = cells[wrong[0]]
+    what = f"{column} {cell!r} says that there is no label" if cell else f"{column} is empty"
+    more = f" (the first of {len(wrong)} of {len(cells)})" if len(wrong) > 1 else ""
+    raise DataError(
+        f"{rows.at(wrong[0])}: {what}{more}; take such rows out, or if this is a class, give it "
+        "another name, such as 'class-unknown' for 'unknown'"
+    )
+
+
+# ---- Classes -------------------------------------------------------------------------------------
+
+
+def _classes(train: _Part, notes: Sequence[str]) -> list[str]:
+    """Return the classes of the training labels in order. Whole numbers are ordered as numbers."""
+    found = {label for labels in train.labels.values() for label in labels if label}
+    if len(found) < 2:
+        message = f"{train.rows.path}: holds one class, {', '.join(found)}; at least two are needed"
+        raise DataError("\n".join([message, *notes]))
+    # int() refuses thousands of digits.
+    if all(label.isdecimal() and len(label) < 1000 for label in found):
+        return sorted(found, key=lambda label: (int(label), label))
+    return sorted(found)
+
+
+def _require_known(test: _Part, classes: Sequence[str]) -> None:
+    """Raise DataError for a test text without a class, or of one that no training text has."""
+    for i, label in enumerate(test.true):
+        if not label:
+            raise DataError(
+                f"{test.at(i)}: the true label of a test text is empty (the first of "
+                f"{test.true.count('')} of {len(test.true)}); give it, or take the row out"
+            )
+        if label not in classes:
+            raise DataError(
+                f"{test.at(i)}: no training text has the class {label!r}. There are: "
+                f"{', '.join(classes[:20])}.{did_you_mean(label, classes)}"
+            )
+
+
+# ---- What the owner of the texts should see ------------------------------------------------------
+
+
+def _about_labels(
+    arrays: Mapping[str, np.ndarray], classes: Sequence[str], train: _Part
+) -> list[str]:
+    """Say which classes no test text has, and when labels have nothing to do with true ones."""
+    path, there = train.rows.path, set(arrays["test_labels"].tolist())
+    notes = []
+    absent = [name for i, name in enumerate(classes) if i not in there]
+    if absent:
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        notes.append(f"{path}: no test text has the class {', '.join(absent[:5])}{more}")
+    if len(classes) > 10 and 2 * len(classes) > len(train.texts):
+        notes.append(
+            f"{path}: {len(classes)} classes for {len(train.texts)} texts; are these labels?"
+        )
+    if {"given", "clean"} <= arrays.keys():
+        found = unrelated(arrays["clean"], arrays["given"], len(classes))
+        if found:
+            notes.append(f"{path}: {found}: do both columns belong to these texts?")
+    return notes
+
+
+def _about_texts(
+    parts: Mapping[str, _Part],
+    words: Mapping[str, Sequence[Sequence[str]]],
+    arrays: Mapping[str, np.ndarray],
+) -> list[str]:
+    """Say how many texts have no word, are in both parts, or are of unknown words alone."""
+    notes = []
+    for name, part in parts.items():
+        empty = [i for i, of_text in enumerate(words[name]) if not of_text]
+        if empty:
+            notes.append(
+                f"{part.at(empty[0])}: has no word (the first of {len(empty)} of "
+                f"{len(part.texts)} {name} texts); such a text is one unknown word"
+            )
+
+    train, test = parts["train"], parts["test"]
+    known = set(train.texts)
+    again = [i for i, text in enumerate(test.texts) if text in known]
+    if again:
+        notes.append(
+            f"{len(again)} of {len(test.texts)} test texts are training texts as well, the first: "
+            f"{test.at(again[0])}. Take them out of one part: every method looks better than it is"
+        )
+
+    # Texts without spaces between words, as Chinese is written, have none that occurs again.
+    unknown = np.isin(arrays["test"], (0, UNKNOWN)).all(1).mean()
+    if unknown > 0.1:
+        notes.append(
+            f"{test.rows.path}: {unknown:.0%} of the test texts have no word of the training "
+            "texts; words must be parted by spaces or signs"
+        )
+    return notes
