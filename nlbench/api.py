@@ -19,6 +19,7 @@ from nlbench.plan import arguments, shards
 from nlbench.plan.arguments import python_interface
 from nlbench.plan.arguments import warn_caller as _warn
 from nlbench.plan.expand import expand, plan_name
+from nlbench.plan.memories import Room
 from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES, command_line, parse_shard
 from nlbench.plan.shards import Shard
 from nlbench.plan.spec import Plan, RunSpec
@@ -126,6 +127,8 @@ class Sweep:
             ends=ends,
         )
 
+        self._refuse_what_cannot_fit(todo, devices, options.jobs)
+
         # Workers would otherwise download the same weights at the same time.
         for model, weights in {(spec.protocol.model, spec.protocol.weights) for spec in todo}:
             models.fetch_weights(model, weights)
@@ -188,6 +191,33 @@ class Sweep:
             # The user narrows the suite to rows, and not to tries.
             todo = [replace(spec, row=tuning.row_and_number(spec.row)[0]) for spec in todo]
         return base.ways_to_be_faster(todo, devices[0], self._count_jobs(jobs, todo, devices))
+
+    def about_memory(self, above: int = 0) -> list[str]:
+        """Return a line on what each row keeps of each example and class, if so many bytes."""
+        titles = {need.dataset for need in self.plan.needs.values()}
+        lines: dict[str, None] = {}
+        for spec in self.specs:
+            need = self.plan.needs.get((spec.row, spec.condition.dataset))
+            if need is not None and need.memories and need.kept >= above:
+                place = f"{need.dataset}: " if len(titles) > 1 else ""
+                lines[f"{place}{need}"] = None
+        return list(lines)
+
+    def _refuse_what_cannot_fit(
+        self, todo: Sequence[RunSpec], devices: Sequence[torch.device], jobs: int
+    ) -> None:
+        """Raise SuiteError if runs need more memory than this machine and its GPUs have."""
+        from nlbench import hardware
+
+        # Nobody knows here what other machines have.
+        if self.executor.name == RAY:
+            return
+        gpus = [hardware.gpu_memory_bytes(device) for device in devices if device.type == "cuda"]
+        room = Room(hardware.memory_bytes(), len(gpus), min(gpus, default=0), jobs)
+        wanted = [self.plan.needs.get((spec.row, spec.condition.dataset)) for spec in todo]
+        lines = room.refusals([need for need in wanted if need is not None])
+        if lines:
+            raise SuiteError("\n".join(lines))
 
     def _leaves_held(self) -> bool:
         """Return whether this process ends while others still train runs of the suite."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -14,6 +15,12 @@ import torch
 
 _CPUINFO = Path("/proc/cpuinfo")
 
+# By either version of control groups.
+_MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
 # glibc's numbers for two settings of mallopt, from malloc.h.
 _TRIM_THRESHOLD = -1
 _MMAP_THRESHOLD = -3
@@ -25,6 +32,28 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Return how many bytes of memory this process may have, 0 if unknown.
+
+    It is the machine's, or less where Linux's control groups set a limit, as for a container.
+    """
+    try:
+        found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (ValueError, OSError, AttributeError):
+        return 0
+    for path in _MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            # Without a limit it is the word "max", or a number that no machine has.
+            found.append(int(path.read_text()))
+    return min(found)
+
+
+def gpu_memory_bytes(device: torch.device) -> int:
+    """Return how many bytes of memory a GPU has."""
+    total: int = torch.cuda.get_device_properties(device).total_memory
+    return total
 
 
 def precision(devices: Sequence[torch.device]) -> str:

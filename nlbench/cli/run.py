@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 LEFT = 75
 
 
+# Bytes that a method keeps.
+WORTH_SAYING = 100_000_000
+
+
 class Stale(StrEnum):
     keep = "keep"
     rerun = "rerun"
@@ -378,7 +382,7 @@ def run(
             warn(api.stale_records(len(sweep.state.stale)))
         if dry_run:
             lines, warnings = sweep.about_data()
-            say(_counts(sweep), *_counts_of_shard(sweep), *lines)
+            say(_counts(sweep), *_counts_of_shard(sweep), *lines, *sweep.about_memory())
             warn(*(f"warning: {line}" for line in warnings))
             return
         if debug:
@@ -389,7 +393,7 @@ def run(
         from nlbench.watching.feed import watching
 
         def train(sweep: Sweep) -> None:
-            warn(*_counts_of_shard(sweep))
+            warn(*_counts_of_shard(sweep), *sweep.about_memory(above=WORTH_SAYING))
             # The sweep prints these warnings before it trains.
             told = sweep.about_data(folders_only=True)[1]
             ways = sweep.ways_to_be_faster(parallel_jobs)

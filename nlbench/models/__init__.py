@@ -1,8 +1,11 @@
 """Networks by name.
 
-They are the public functions of this folder's files, and `torchvision/NAME` and `timm/NAME`. A
-model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width), or for
-texts `name(num_classes, text_shape)`, with text_shape (length, vocabulary). To add one, add a
+They are the public functions of this folder's files, `torchvision/NAME`, `timm/NAME` and
+`timm/NAME.TAG`, where TAG names published weights. A suite may also say `hf-hub:OWNER/NAME` or
+`local-dir:PATH`, which `look_up` finds: a model of timm with its weights.
+
+A model is `name(num_classes, in_shape) -> nn.Module`, with in_shape (channels, height, width), or
+for texts `name(num_classes, text_shape)`, with text_shape (length, vocabulary). To add one, add a
 function. Arguments after a `*` are options, which a protocol gives behind the name:
 `mlp-width=512-depth=3`. Importing this package does not import torch.
 """
@@ -19,12 +22,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlbench.errors import SuiteError, did_you_mean, unknown_key
+from nlbench.models._references import Preprocessing as Preprocessing
+from nlbench.models._references import Reference as Reference
+from nlbench.models._references import is_reference as is_reference
+from nlbench.models._references import look_up as look_up
 
 if TYPE_CHECKING:
     from torch import nn
 
 # The prefixes of models from other packages.
 EXTERNAL = ("torchvision", "timm")
+
+# The values of `weights` that stand for those that torchvision or timm publish: those on ImageNet
+# of a model without a tag, and those of a tag.
+PUBLISHED = ("imagenet", "pretrained")
 
 
 # ---- Names ---------------------------------------------------------------------------------------
@@ -72,22 +83,39 @@ def check_weights(name: str, weights: str) -> None:
     """Check that a model can have `weights`, without reading them.
 
     Args:
-        weights: "" for none, "imagenet", or a file.
+        weights: "" for none, "imagenet", "pretrained", or a file.
     Raises: SuiteError where the model has no weights of that kind.
     """
-    if weights == "imagenet" and "/" not in name:
+    if weights not in PUBLISHED:
+        return
+    if "/" not in name:
         raise SuiteError(
             f"model {name} has no published weights; models of torchvision and timm have. "
             "Name a file"
         )
+    if weights == "pretrained" and "." not in name:
+        raise SuiteError(
+            f"pretrained is for timm/NAME.TAG, whose tag names the weights, and {name} has no tag"
+            f"{_tags(name)}; or set weights: imagenet"
+        )
+
+
+def _tags(name: str) -> str:
+    """Return the names with tags of a model of timm, as a part of a message."""
+    package, _, inner = name.partition("/")
+    if package != "timm":
+        return ""
+    from nlbench.models import _external
+
+    return f". There are: {', '.join(f'timm/{inner}.{tag}' for tag in _external.tags(inner))}"
 
 
 def fetch_weights(name: str, weights: str) -> None:
-    """Download the weights "imagenet", if they are not in the package's cache yet.
+    """Download published weights, if they are not in the package's cache yet.
 
     Raises: SuiteError where they cannot be downloaded.
     """
-    if weights == "imagenet":
+    if weights in PUBLISHED:
         from nlbench.models import _external
 
         _external.fetch(*name.split("/", 1))
@@ -96,10 +124,10 @@ def fetch_weights(name: str, weights: str) -> None:
 def weights_file(name: str, weights: str) -> str:
     """Return the file of `weights`, as a record names it.
 
-    For "imagenet" that is the published file. A user's file is returned as it is; its checksum is
-    in the run key.
+    For published weights that is the published file. A user's file is returned as it is; its
+    checksum is in the run key.
     """
-    if weights != "imagenet":
+    if weights not in PUBLISHED:
         return weights
     from nlbench.models import _external
 
@@ -107,12 +135,26 @@ def weights_file(name: str, weights: str) -> str:
 
 
 def cached_weights(name: str, weights: str) -> Path | None:
-    """Return the file of the weights "imagenet" in its package's cache; None if it is not there."""
-    if weights != "imagenet":
+    """Return the file of published weights in their package's cache; None if it is not there."""
+    if weights not in PUBLISHED:
         return None
     from nlbench.models import _external
 
     return _external.cached_file(*name.split("/", 1))
+
+
+def preprocessing(name: str) -> Preprocessing:
+    """Return how images were prepared for the published weights of a model.
+
+    Raises: SuiteError for a model without them.
+    """
+    check(name)
+    from nlbench.models import _references
+
+    try:
+        return _references.preprocessing(*name.split("/", 1))
+    except ValueError as error:
+        raise SuiteError(f"model {name}: {error}") from error
 
 
 # ---- Networks ------------------------------------------------------------------------------------
@@ -132,9 +174,9 @@ def build(
 
     Args:
         in_shape: (channels, height, width) of one example, or (length, vocabulary) of a text.
-        weights: "" draws them; "imagenet" takes those that torchvision or timm publish; otherwise a
-            file with a state dict, which is read without executing any code in it. A classifier
-            for another number of classes starts from new weights.
+        weights: "" draws them; "imagenet" and "pretrained" take those that torchvision or timm
+            publish; otherwise a file with a state dict, which is read without executing any code in
+            it. A classifier for another number of classes starts from new weights.
         args: further arguments of a model of torchvision or timm, for example img_size.
     Raises: SuiteError for an unknown name, and where the model cannot take such examples, classes,
         weights or arguments.
@@ -160,7 +202,7 @@ def build(
         if slash:
             from nlbench.models import _external
 
-            published = weights == "imagenet"
+            published = weights in PUBLISHED
             model = _external.build(
                 package, inner, num_classes, in_shape, published=published, args=args or {}
             )
@@ -170,7 +212,7 @@ def build(
             found, options = _own(name)
             builder = getattr(importlib.import_module(f"nlbench.models.{found.stem}"), found.name)
             model = builder(num_classes, in_shape, **options)
-        if weights not in ("", "imagenet"):
+        if weights not in ("", *PUBLISHED):
             from nlbench.models import _weights
 
             _weights.load(model, Path(weights))

@@ -39,6 +39,16 @@ def check(package: str, name: str) -> None:
     Raises: SuiteError otherwise.
     """
     known = _names(package)
+    base, dot, tag = name.partition(".")
+    if package == "timm" and dot and base in known:
+        if tag not in tags(base):
+            options = [f"timm/{base}.{other}" for other in tags(base)]
+            hint = did_you_mean(f"timm/{name}", options)
+            raise SuiteError(
+                f"unknown model 'timm/{name}': timm has no weights {tag!r} of {base}. There are: "
+                f"{', '.join(options) or 'none'}.{hint}"
+            )
+        return
     if name not in known:
         hint = did_you_mean(f"{package}/{name}", [f"{package}/{other}" for other in known])
         raise SuiteError(
@@ -93,7 +103,7 @@ def fetch(package: str, name: str) -> None:
     try:
         with _weights_only():
             if package == "torchvision":
-                _torchvision_weights(name).get_state_dict(check_hash=True)
+                torchvision_weights(name).get_state_dict(check_hash=True)
             else:
                 _published_timm(name)
     except (OSError, http.client.HTTPException) as error:
@@ -181,8 +191,8 @@ def weights_file(package: str, name: str) -> str:
     torchvision's file names end in the first digits of the sha256.
     """
     if package == "torchvision":
-        return str(_torchvision_weights(name).url)
-    config = _import_timm().get_pretrained_cfg(name)
+        return str(torchvision_weights(name).url)
+    config = timm_config(name)
     if config.hf_hub_id:
         return f"model.safetensors of https://huggingface.co/{config.hf_hub_id}"
     return str(config.url)
@@ -191,9 +201,9 @@ def weights_file(package: str, name: str) -> str:
 def cached_file(package: str, name: str) -> Path | None:
     """Return the file of the published weights in the package's cache; None if it is not there."""
     if package == "torchvision":
-        return _in_torch_hub(_torchvision_weights(name).url)
+        return _in_torch_hub(torchvision_weights(name).url)
 
-    config = _import_timm().get_pretrained_cfg(name)
+    config = timm_config(name)
     if config is None or config.custom_load:
         return None
     if not config.hf_hub_id:
@@ -216,7 +226,18 @@ def _in_torch_hub(url: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _torchvision_weights(name: str) -> Any:
+def tags(name: str) -> list[str]:
+    """Return the tags of the weights that timm publishes of a model."""
+    names = _import_timm().list_pretrained(f"{name}.*")
+    return [found.partition(".")[2] for found in names]
+
+
+def timm_config(name: str) -> Any:
+    """Return timm's entry of the weights of NAME or NAME.TAG, or None for a model without any."""
+    return _import_timm().get_pretrained_cfg(name)
+
+
+def torchvision_weights(name: str) -> Any:
     """Return torchvision's entry of the weights IMAGENET1K_V1."""
     from torchvision import models
 
@@ -264,7 +285,7 @@ def _torchvision(
     if pretrained:
         state = model.state_dict()
         # The published classifier is for ImageNet's classes. All other tensors fit.
-        full = models.get_model(name, weights=_torchvision_weights(name)).state_dict()
+        full = models.get_model(name, weights=torchvision_weights(name)).state_dict()
         for key, own in state.items():
             if full[key].shape == own.shape:
                 state[key] = full[key]

@@ -30,7 +30,7 @@ def lstm(
     return TextLSTM(vocabulary, width, width, dropout, nn.Linear(width, num_classes))
 
 
-def imdb_lstm(num_classes: int, text_shape: tuple[int, ...]) -> TextLSTM:
+def imdb_lstm(num_classes: int, text_shape: tuple[int, ...]) -> nn.Module:
     """Word vectors, an LSTM and a dense layer of 512 each, of the Forward paper: 4.9M parameters.
 
     As in the authors' code (Patrini et al., CVPR 2017; giorgiop/loss-correction, LSTMModel), which

@@ -12,6 +12,7 @@ from nlbench.data.places import Places
 from nlbench.errors import unknown_name
 from nlbench.files import short_hash
 from nlbench.plan.conditions import conditions_of, known_infos, read_fingerprints
+from nlbench.plan.memories import misfit, need_of
 from nlbench.plan.presets import PRESETS
 from nlbench.plan.problems import Problems
 from nlbench.plan.protocol import Protocol
@@ -56,15 +57,21 @@ def expand(
 
     infos = known_infos(suite, base, places, problems)
     conditions = conditions_of(suite, base, infos, places, problems)
+    row_protocols = RowProtocols(suite, base, settings, auto_precision, problems)
     rows: dict[str, CheckedRow] = {}
     for row in suite.methods:
-        checked = check_row_apart(row, suite, files, infos, problems)
+        epochs = row_protocols.epochs(row, infos)
+        checked = check_row_apart(row, suite, files, infos, epochs, problems)
         if checked is not None:
             rows[row] = checked
 
     told = _told(conditions, rows, infos, problems)
-    row_protocols = RowProtocols(suite, base, settings, auto_precision, problems)
     protocols = row_protocols.on(infos)
+    for (row, dataset), resolved in protocols.items():
+        if row in rows:
+            problem = misfit(row, rows[row].memories.get(dataset, ()), resolved.protocol)
+            if problem is not None:
+                row_protocols.report(problem, row, dataset)
     # Reading the data may take minutes, so everything else is checked before.
     problems.raise_if_any()
 
@@ -78,6 +85,7 @@ def expand(
     # ---- Runs ---------------------------------------------------------------------------------
     # Seed by seed, so that every method has a result early.
     specs = []
+    needs = {}
     for seed in dict.fromkeys([*suite.seeds, *(seeds or ())]):
         for place, condition in enumerate(conditions):
             for row, checked in rows.items():
@@ -85,6 +93,9 @@ def expand(
                 info = counted.get(condition.dataset, infos[condition.dataset])
                 # Float features and texts, which have no mean, are used without augmentation.
                 is_images = bool(info.mean)
+                needs[row, condition.dataset] = need_of(
+                    row, checked.memories[condition.dataset], info, resolved.protocol
+                )
                 spec = RunSpec(
                     row=row,
                     method=checked.method,
@@ -93,6 +104,7 @@ def expand(
                     fingerprint=fingerprints[condition.dataset, condition.labels],
                     protocol=resolved.protocol,
                     weights_path=resolved.weights_path,
+                    weights_name=resolved.weights_name,
                     told=told[row, place],
                     strong_views=STRONG_VIEWS if checked.strong_views and is_images else 0,
                     decoding=DECODING if _scales(info, resolved.protocol) else 0,
@@ -106,6 +118,7 @@ def expand(
         conditions=conditions,
         told={row: checked.told for row, checked in rows.items()},
         networks={row: checked.networks for row, checked in rows.items()},
+        needs=needs,
     )
 
 

@@ -25,7 +25,7 @@ class Weights:
     """The weights that networks start from.
 
     Attributes:
-        identity: "", "imagenet", or "sha256:..." of the file.
+        identity: "", "imagenet", "pretrained", or "sha256:..." of the file.
         path: the file, if one is named, else "".
     """
 
@@ -44,7 +44,7 @@ def read_weights(protocol: Protocol, base: Path) -> Weights:
 
     given = protocol.weights
     models.check_weights(protocol.model, given)
-    if given in ("", "imagenet"):
+    if given in ("", *models.PUBLISHED):
         return Weights(given, "")
 
     try:
@@ -52,8 +52,10 @@ def read_weights(protocol: Protocol, base: Path) -> Weights:
     except ValueError as error:
         raise SuiteError(str(error)) from None
     if not path.is_file():
-        message = f"no such file: {path}; it must be 'imagenet', a file of weights, or left out"
-        raise SuiteError(message)
+        raise SuiteError(
+            f"no such file: {path}; it must be 'imagenet', 'pretrained', a file of weights, or "
+            "left out"
+        )
     stat = path.stat()
     return Weights(f"sha256:{_digest(path, stat.st_size, stat.st_mtime_ns)}", str(path))
 

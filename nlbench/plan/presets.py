@@ -396,6 +396,48 @@ PRESETS: dict[str, Preset] = {
             "lr": 0.01,
         },
     ),
+    # facebookresearch/mae, FINETUNE.md (ViT-Large) and the defaults of main_finetune.py: layer
+    # decay, weight decay, warm-up, floor, drop path, and lr as 1e-3 x batch / 256. Ours: the
+    # weights (Steiner et al., arXiv:2106.10270), crops and flips alone, and all that our presets
+    # for images share.
+    "vit-finetune": Preset(
+        "a folder of your own: ViT-S/16 from ImageNet-21k weights, AdamW with layer decay, 30 "
+        "epochs",
+        _GPU,
+        {
+            **_IMAGES,
+            "model": "timm/vit_small_patch16_224.augreg_in21k",
+            "model_args": {"drop_path_rate": 0.1},
+            "weights": "pretrained",
+            "preprocess": "weights",
+            "optimiser": "adamw",
+            "lr": 2.5e-4,
+            "layer_decay": 0.75,
+            "momentum": 0.0,
+            "weight_decay": 0.05,
+            "schedule": {"kind": "warmup-cosine", "warmup": 5.0, "floor": 1e-6},
+        },
+    ),
+    # facebookresearch/mae, FINETUNE.md and main_linprobe.py: length, warm-up, no weight decay, and
+    # lr as 0.1 x batch / 256, on features that are normalised without a scale of their own. Ours:
+    # SGD in place of LARS, whose batches hold 16,384 images.
+    "linear-probe": Preset(
+        "a linear classifier on frozen features, which a file holds: 90 epochs",
+        _ANY_CPU,
+        {
+            "version": 1,
+            "model": "linear",
+            "epochs": 90,
+            "batch_size": 256,
+            "lr": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "schedule": {"kind": "warmup-cosine", "warmup": 10.0},
+            "augment": "none",
+            "precision": "float32",
+            "threads": 1,
+        },
+    ),
     # Our own. From scratch, because no ImageNet weights fit the CIFAR form of a ResNet.
     "images-32": Preset(
         "a folder of your own, shrunk to 32 pixels: ResNet-18 in its CIFAR form from scratch, 30 "

@@ -26,6 +26,8 @@ _LATER: dict[str, object] = {
     "model_args": {},
     "mean": [],
     "std": [],
+    # A run's protocol has no other.
+    "preprocess": "dataset",
     "memory": "float32",
 }
 
@@ -96,8 +98,13 @@ class Protocol(FrozenModel):
             datasets that are no image files.
         mean, std: per channel, of images scaled to [0, 1], in place of the dataset's own. Empty
             for those.
-        weights: what networks start from: "" for random weights, "imagenet", or a file. In a run's
-            protocol the file is named by its digest, "sha256:...".
+        preprocess: "weights" takes those of mean, std, resize and crop that are empty or 0 from the
+            published weights, as their package says them; sizes for image files alone. A run's
+            protocol has "dataset" and the numbers.
+        weights: what networks start from: "" for random weights; "imagenet"; "pretrained" for those
+            that a model's name says, `timm/NAME.TAG`, `hf-hub:OWNER/NAME` or `local-dir:PATH`; or a
+            file. In a run's protocol a file is named by its digest, "sha256:...", and the latter
+            two are timm/NAME with a file.
         batches_per_epoch: batches of an epoch that are balanced by given label; 0 trains on every
             example once.
         val_fraction: part of all training images that is held out, with the noisy labels.
@@ -136,6 +143,7 @@ class Protocol(FrozenModel):
     mean: list[float] = Field(default_factory=list)
     # Validated also where only mean is given.
     std: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list, validate_default=True)
+    preprocess: Literal["dataset", "weights"] = "dataset"
     weights: str = ""
     batches_per_epoch: int = Field(default=0, ge=0, le=10_000_000)
     val_fraction: float = Field(default=0.0, ge=0, lt=1)
@@ -197,7 +205,8 @@ def resolve(name: str, dataset: str, overrides: Mapping[str, object] | None = No
 
     A `schedule` in the overrides that does not name its `kind` changes single values of the
     preset's. Changing `epochs` scales the schedule's positions, unless the overrides set those too.
-    Another `optimiser` leaves out what the preset says of its own.
+    Another `optimiser` leaves out what the preset says of its own, and another `model` the
+    preset's `model_args`.
 
     Raises: SuiteError for an unknown name; with `problems` for every unknown key, wrong type or
         value out of range.
@@ -208,6 +217,8 @@ def resolve(name: str, dataset: str, overrides: Mapping[str, object] | None = No
     given = dict(overrides or {})
     if given.get("optimiser", "sgd") != "sgd" and "optimiser" not in preset:
         preset |= _OF_SGD
+    if given.get("model", preset["model"]) != preset["model"]:
+        preset.pop("model_args", None)
 
     problems = []
     for key in FIXED_KEYS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from nlbench.plan.fit import misfits, read_weights
 from nlbench.plan.presets import PRESETS
 from nlbench.plan.problems import Problems
 from nlbench.plan.protocol import Protocol, merge_values, resolve
+from nlbench.plan.references import followed
 from nlbench.plan.spec import STAND_IN
 from nlbench.plan.suite_file import Suite
 
@@ -23,10 +24,12 @@ class RowProtocol(NamedTuple):
     Attributes:
         protocol: fully resolved. Its weights are named by their digest.
         weights_path: the file of those weights, else "".
+        weights_name: where that file comes from, if it is from the hub.
     """
 
     protocol: Protocol
     weights_path: str
+    weights_name: str
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,23 @@ class RowProtocols:
                     found[row, dataset] = resolved
         return found
 
+    def epochs(self, row: str, infos: Mapping[str, Info]) -> dict[str, int]:
+        """Return the epochs of a row's trainings by dataset, and report nothing.
+
+        Where a protocol has a problem, the entry is missing.
+        """
+        silent = replace(self, problems=Problems(self.problems.source))
+        found = {}
+        for dataset, info in infos.items():
+            protocol = silent._resolve(self.settings, row, dataset, info)
+            if protocol is not None:
+                found[dataset] = protocol.epochs
+        return found
+
+    def report(self, problem: Problem, row: str, dataset: str) -> None:
+        """Report a problem of a key of a row's protocol, where its value was given."""
+        self._report(problem, self.settings, row, dataset)
+
     def _of(self, row: str, dataset: str, info: Info) -> RowProtocol | None:
         # Check the suite's own values first, so that an error in the file is not blamed on --set.
         protocol = self._resolve({}, row, dataset, info)
@@ -70,6 +90,14 @@ class RowProtocols:
             return None
 
         # Paths on the command line count from the working directory.
+        base = Path() if "model" in self.settings else self.base
+        try:
+            protocol, weights_name = followed(protocol, info, base)
+        except SuiteError as error:
+            for problem in error.problems:
+                self._report(problem, self.settings, row, dataset)
+            return None
+
         base = Path() if "weights" in self.settings else self.base
         found = misfits(protocol, info, base)
         for problem in found:
@@ -81,7 +109,7 @@ class RowProtocols:
         changes = {"weights": weights.identity}
         if protocol.precision == "auto":
             changes["precision"] = self.auto_precision()
-        return RowProtocol(protocol.model_copy(update=changes), weights.path)
+        return RowProtocol(protocol.model_copy(update=changes), weights.path, weights_name)
 
     def _resolve(
         self, settings: Mapping[str, object], row: str, dataset: str, info: Info

@@ -14,6 +14,7 @@ from nlbench.build import build_method, dummy_task, problem_of, typed_value
 from nlbench.contract.strong import uses_strong_views
 from nlbench.data.base import Info, is_vector
 from nlbench.errors import MethodError, Problem, SuiteError, did_you_mean, unknown_key
+from nlbench.plan.memories import Memory, memories_of
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import REFUSED, STAND_IN, Told
 from nlbench.plan.suite_file import MethodEntry, Suite
@@ -32,6 +33,7 @@ class CheckedRow:
         params: every hyperparameter, by dataset.
         declared: the privileged information that the method declares, by dataset.
         own: the privileged information that the row itself gives, by dataset.
+        memories: what it keeps of each example and class, by dataset.
         networks: the number of networks that it trains.
         strong_views: whether it uses strong views.
     """
@@ -40,6 +42,7 @@ class CheckedRow:
     params: dict[str, dict[str, object]]
     declared: dict[str, tuple[str, ...]]
     own: dict[str, dict[str, Told]]
+    memories: dict[str, tuple[Memory, ...]]
     networks: int
     strong_views: bool = False
 
@@ -64,6 +67,7 @@ def check_row(
     suite: Suite,
     files: Mapping[str, registry.MethodFile],
     infos: Mapping[str, Info],
+    epochs: Mapping[str, int],
     problems: Problems,
 ) -> CheckedRow | None:
     """Check a row of the suite by building its method on every dataset.
@@ -71,6 +75,7 @@ def check_row(
     Args:
         files: the methods by name.
         infos: the suite's datasets.
+        epochs: of a training, by dataset, where they are known.
     Returns: None where the method cannot be loaded. With any problem the result is not to be used.
     """
     entry, where = suite.methods[row], ["methods", row]
@@ -100,6 +105,7 @@ def check_row(
     params: dict[str, dict[str, object]] = {}
     declared: dict[str, tuple[str, ...]] = {}
     own: dict[str, dict[str, Told]] = {}
+    memories: dict[str, tuple[Memory, ...]] = {}
     networks = 1
     for dataset, info in infos.items():
         given = _given(row, entry, dataset)
@@ -109,9 +115,10 @@ def check_row(
         # A required hyperparameter without a value has been reported, and nothing can be built.
         if params[dataset].keys() == takes.keys():
             check = _BuildCheck(file, method_class, takes, given, row, problems)
-            method = check.build(params[dataset], info)
+            method = check.build(params[dataset], info, epochs.get(dataset))
             if method is not None:
                 declared[dataset], networks = method.told, method.num_networks
+                memories[dataset] = memories_of(method)
                 _check_takes(method, info, where, problems)
     strong_views = uses_strong_views(method_class)
     for info in infos.values():
@@ -121,7 +128,7 @@ def check_row(
                 "of which no views can be made; leave the row out"
             )
             problems.add(where, message)
-    return CheckedRow(file.name, params, declared, own, networks, strong_views)
+    return CheckedRow(file.name, params, declared, own, memories, networks, strong_views)
 
 
 def check_row_apart(
@@ -129,6 +136,7 @@ def check_row_apart(
     suite: Suite,
     files: Mapping[str, registry.MethodFile],
     infos: Mapping[str, Info],
+    epochs: Mapping[str, int],
     problems: Problems,
 ) -> CheckedRow | None:
     """Check a row as `check_row` does, but load a user's own file in a process of its own.
@@ -137,11 +145,11 @@ def check_row_apart(
     """
     file = files.get(suite.methods[row].method or row)
     if file is None or file.module.startswith("nlbench.methods."):
-        return check_row(row, suite, files, infos, problems)
+        return check_row(row, suite, files, infos, epochs, problems)
 
     def check() -> tuple[CheckedRow | None, list[Problem]]:
         own = Problems(problems.source)
-        return check_row(row, suite, files, infos, own), own.found
+        return check_row(row, suite, files, infos, epochs, own), own.found
 
     # Before the fork, so that it is imported once.
     importlib.import_module("torch")
@@ -324,12 +332,15 @@ class _BuildCheck:
     row: str
     problems: Problems
 
-    def build(self, params: Mapping[str, object], info: Info) -> Method | None:
+    def build(self, params: Mapping[str, object], info: Info, epochs: int | None) -> Method | None:
         """Return the method, or None after a problem that no default can stand in for."""
         values = dict(params)
         while True:
+            task = dummy_task(info)
+            # What a method keeps may depend on them.
+            task.epochs = epochs or task.epochs
             try:
-                return build_method(self.method_class, values, dummy_task(info))
+                return build_method(self.method_class, values, task)
             except ValueError as error:
                 wrong = self._report(error)
             except Exception as error:

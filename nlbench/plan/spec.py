@@ -9,6 +9,7 @@ from typing import Any
 
 from nlbench.data.places import FolderOptions
 from nlbench.files import short_hash
+from nlbench.plan.memories import Need
 from nlbench.plan.protocol import Protocol
 from nlbench.plan.suite_file import Suite
 
@@ -60,9 +61,9 @@ class Condition:
         noise: every parameter of the noise, without the path of its file; None when none is drawn.
         title: how a table prints it.
         noise_path: the file of a noise that reads one, such as `file`. Its digest is in `noise`.
-        data_path: the folder of a dataset that a suite locates, else "".
+        data_path: the folder of a dataset that a suite locates, else "". Of `hf` owner/name.
         folder_options: what a suite says about a folder. The fingerprint holds which images and
-            labels these give.
+            labels these give. Of `hf` the revision is a commit.
         told: what the suite gives in place of measured privileged information; see
             `plan.told`.
     """
@@ -140,6 +141,9 @@ class RunSpec:
         # Added in version 0.3, with the second version of decoding.
         if self.decoding:
             values["decoding"] = self.decoding
+        # Added in version 0.4. Only a dataset of the Hugging Face hub has one.
+        if self.condition.folder_options.revision:
+            values["commit"] = self.condition.folder_options.revision
         return values
 
     @property
@@ -164,6 +168,7 @@ class Plan:
         conditions: in the suite's order, which is the order of a table's columns.
         told: row -> the privileged information that its method declares.
         networks: row -> the number of networks that its method trains.
+        needs: (row, dataset) -> how much memory a run needs.
         notes: sentences to print below the table.
         tries: whether these are the tries of a tuned suite.
     """
@@ -174,6 +179,7 @@ class Plan:
     conditions: list[Condition]
     told: dict[str, list[str]] = field(default_factory=dict)
     networks: dict[str, int] = field(default_factory=dict)
+    needs: dict[tuple[str, str], Need] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tries: bool = False
 

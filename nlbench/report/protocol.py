@@ -62,6 +62,21 @@ def _sentence(values: Mapping[str, Any]) -> str:
         parts.append(f"{values['epochs']} epochs")
     if "batch_size" in values:
         parts.append(f"batches of {values['batch_size']}")
+    parts += _optimisation(values)
+    if "augment" in values:
+        parts.append(_AUGMENTATIONS.get(str(values["augment"]), str(values["augment"])))
+    if values.get("val_fraction"):
+        parts.append(f"a share of {_text(values['val_fraction'])} of the training images held out")
+    if values.get("precision"):
+        parts.append(f"precision {values['precision']}")
+    if values.get("memory", "float32") != "float32":
+        parts.append(f"soft labels kept in {values['memory']}")
+    return f"{', '.join(parts)}."
+
+
+def _optimisation(values: Mapping[str, Any]) -> list[str]:
+    """Describe what makes the steps."""
+    parts = []
     name = _OPTIMISERS.get(str(values.get("optimiser", "sgd")), str(values.get("optimiser")))
     if "lr" in values:
         rate = f"learning rate {_text(values['lr'])} {_schedule(values)}".rstrip()
@@ -74,13 +89,7 @@ def _sentence(values: Mapping[str, Any]) -> str:
         parts.append(f"weight decay {_text(values['weight_decay'])}")
     if values.get("clip_norm"):
         parts.append(f"gradients clipped at norm {_text(values['clip_norm'])}")
-    if "augment" in values:
-        parts.append(_AUGMENTATIONS.get(str(values["augment"]), str(values["augment"])))
-    if values.get("val_fraction"):
-        parts.append(f"a share of {_text(values['val_fraction'])} of the training images held out")
-    if values.get("precision"):
-        parts.append(f"precision {values['precision']}")
-    return f"{', '.join(parts)}."
+    return parts
 
 
 def _schedule(values: Mapping[str, Any]) -> str:

@@ -87,6 +87,25 @@ def test_dry_run_counts_and_trains_nothing(cli, place):
     assert expected in counted("--only", "ce", *values)
 
 
+def test_what_methods_keep_is_said_beforehand(cli, place, monkeypatch):
+    (place / "trial.yaml").write_text(SUITE.replace("gce: {}", "elr: {}"))
+    line = "elr keeps targets, 1,397 x 10 numbers in float32: 55.9 kB\n"
+    assert line in cli("run", "trial.yaml", "--out", "store", "--dry-run").stdout
+
+    # A training says it where it is much.
+    assert line not in cli("run", "trial.yaml", "--out", "store").stderr
+    monkeypatch.setattr("nlbench.cli.run.WORTH_SAYING", 50_000)
+    assert line in cli("run", "trial.yaml", "--out", "other").stderr
+
+
+def test_what_cannot_fit_into_memory_is_refused_with_status_2(refused, place, monkeypatch):
+    (place / "trial.yaml").write_text(SUITE.replace("gce: {}", "elr: {}"))
+    monkeypatch.setattr("nlbench.hardware.memory_bytes", lambda: 100_000)
+    message = refused("run", "trial.yaml", "--out", "store")
+    assert "elr keeps targets, 1,397 x 10 numbers in float32: 55.9 kB. A run on Digits" in message
+    assert "fix: memory: bfloat16" in message
+
+
 def test_stale_records_are_reported_and_trained_again_on_request(cli, place):
     command = ("run", "trial.yaml", "--out", "store")
     assert cli(*command).exit_code == 0

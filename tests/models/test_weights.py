@@ -289,7 +289,7 @@ def test_the_key_is_of_the_content_and_not_of_the_path(tmp_path, suite, monkeypa
 def test_wrong_weights_come_before_the_first_run_with_the_line_that_names_them(tmp_path, suite):
     saved(tmp_path / "suites" / "other.pth", state("resnet8"))
     place = tmp_path / "suites"
-    fix = "it must be 'imagenet', a file of weights, or"
+    fix = "it must be 'imagenet', 'pretrained', a file of weights, or"
     for weights, message in (
         ("nowhere.pth", f"no such file: {place}/nowhere.pth; {fix}"),
         ("other.pth", f"{place}/other.pth: no weights of this model"),

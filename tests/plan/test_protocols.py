@@ -358,6 +358,16 @@ def test_another_optimiser_leaves_out_the_momentum_of_the_preset():
     assert resolve("cifarn", "cifar10n", {"optimiser": "sgd"}) == resolve("cifarn", "cifar10n")
 
 
+def test_another_model_leaves_out_the_arguments_of_the_presets():
+    def args(**overrides):
+        return resolve("vit-finetune", "folder:x", overrides).model_args
+
+    assert args() == args(model="timm/vit_small_patch16_224.augreg_in21k") != {}
+    assert args(model="cnn3") == {}
+    assert args(model_args={"img_size": 96}) == {"drop_path_rate": 0.1, "img_size": 96}
+    assert args(model="timm/test_vit", model_args={"img_size": 96}) == {"img_size": 96}
+
+
 def test_presets_are_not_changed_by_overrides():
     before = resolve("cifarn", "cifar10n")
     resolve("cifarn", "cifar10n", {"epochs": 3, "schedule": {"gamma": 0.5}, "lr": 1.0})
@@ -402,6 +412,8 @@ def test_presets_are_not_changed_by_overrides():
         ),
         ({"schedule": {"kind": "warmup-cosine"}}, "schedule.warmup: is required"),
         ({"threads": 100_000}, "threads: must be at most"),
+        ({"memory": "float8"}, "memory: must be 'float32', 'bfloat16' or 'float16', got 'float8'"),
+        ({"memory": 16}, "memory: must be 'float32', 'bfloat16' or 'float16', got 16"),
         ({"clip_norm": -1.0}, "clip_norm: must be at least 0.0, got -1.0"),
         ({"clip_norm": math.inf}, "clip_norm: must be finite, got inf"),
         ({"clip_norm": "5"}, "clip_norm: must be a number, got '5'"),

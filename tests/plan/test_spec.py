@@ -83,8 +83,8 @@ OTHER_VALUES = {
     "nesterov": True, "weight_decay": 0.1, "clip_norm": 1.0, "schedule": Constant(kind="constant"),
     "augment": "flip", "strong": "randaugment-5", "resize": 40, "crop": 32, "mean": [0.5],
     "std": [0.25], "weights": "imagenet", "batches_per_epoch": 3, "val_fraction": 0.1, "subset": 50,
-    "stratify": "clean", "precision": "bfloat16", "compile": True, "threads": 2,
-    "memory": "bfloat16",
+    "preprocess": "weights", "stratify": "clean", "precision": "bfloat16", "compile": True,
+    "threads": 2, "memory": "bfloat16",
 }  # fmt: skip
 
 
@@ -107,11 +107,18 @@ def test_values_that_are_left_out_of_the_key_are_those_of_the_first_versions():
     """With another default, runs that leave the key out would have the keys of others."""
     first = {
         "compile": False, "strong": "autoaugment", "clip_norm": 0.0, "optimiser": "sgd",
-        "layer_decay": 1.0, "model_args": {}, "mean": [], "std": [], "memory": "float32",
+        "layer_decay": 1.0, "model_args": {}, "mean": [], "std": [], "preprocess": "dataset",
+        "memory": "float32",
     }  # fmt: skip
     values = SPEC.protocol.model_dump(mode="json")
     left_out = values.keys() - SPEC.protocol.identity().keys() - {"exact_decode"}
     assert {name: values[name] for name in left_out} == first
+
+
+def test_a_narrow_memory_is_part_of_the_key_and_the_usual_one_is_not():
+    assert "memory" not in SPEC.identity()["protocol"]
+    assert key(**by(memory="float32")) == "1b4af786faa46be7"
+    assert len({key(), key(**by(memory="bfloat16")), key(**by(memory="float16"))}) == 3
 
 
 def test_an_identity_is_plain_data_and_leaves_out_a_compile_that_is_false():

@@ -38,6 +38,14 @@ def test_every_schedule_has_its_words(kind):
     assert f"SGD with learning rate {words}" in sentence
 
 
+def test_a_narrow_memory_is_said_and_the_usual_one_is_not():
+    for memory, ends in (("bfloat16", "soft labels kept in bfloat16."), ("float32", "float32.")):
+        run = resolve("cifar", "cifar10", {"memory": memory, "precision": "float32"})
+        (sentence,) = protocol.in_words([run.model_dump()])
+        assert sentence.endswith(ends)
+        assert ("soft labels" in sentence) == (memory != "float32")
+
+
 def test_a_clip_is_said_and_its_absence_is_not():
     for bound, words in ((5.0, "weight decay 0.001, gradients clipped at norm 5, random"), (0, "")):
         run = resolve("cifar", "cifar10", {"clip_norm": bound})

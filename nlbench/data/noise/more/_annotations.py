@@ -144,7 +144,7 @@ def _of_array(values: np.ndarray, path: Path, examples: Examples) -> np.ndarray:
     if values.dtype.kind not in "iuf":
         return _of_list(values.tolist(), path, examples)
     labels = np.full(len(values), MISSING, np.int64)
-    there = np.isfinite(values) & (values != MISSING)
+    there = np.isfinite(values)
     labels[there] = label_values.from_array(values[there], path, examples.info)
     return labels
 
