@@ -85,6 +85,7 @@ def test_dataset_features_reads_what_the_printed_entry_says(cli, place, clean, s
     assert data.label_sets["given"].tolist() == made.given
     assert data.test_labels.tolist() == made.test
     assert data.train_images.shape == (30, 6, 1, 1)
+    assert data.info.class_names == CLASSES
 
 
 def test_a_dataset_of_the_data_directory_by_its_name(cli, place):
@@ -123,7 +124,7 @@ def test_the_command_embeds_by_a_published_architecture(cli, place):
     )
     assert result.exit_code == 0, result.stderr
     with np.load(place / "a.npz") as file:
-        assert file["train_features"].shape == (6, 384)
+        assert file["train_features"].shape == (6, 96)
 
 
 # ---- Interruptions -------------------------------------------------------------------------------
@@ -246,7 +247,7 @@ def test_features_that_are_no_numbers_of_float16_name_the_image(small_parts, tmp
     [
         (["mine", "--to", "a.npy"], "--to a.npy: must end in .npz"),
         (["mine", "--to", "trial.npz"], "--to trial.npz: is there already; remove it"),
-        (["cifar10m", "--to", "a.npz"], "Did you mean 'cifar10n'? Or name a folder of pictures"),
+        (["cifar10m", "--to", "a.npz"], "unknown dataset 'cifar10m'. There are: "),
         (["no/such", "--to", "a.npz"], "no/such: no such folder, and no dataset of that name"),
         (["digits", "--to", "a.npz"], "dataset digits holds no pictures, but features"),
         (["empty", "--to", "a.npz"], "empty: no train images there; it must hold"),
