@@ -14,6 +14,9 @@ from nlbench.cli.app import DataDir, app, complete_datasets, examples, guarded, 
 if TYPE_CHECKING:
     from nlbench.embedding.embed import Written
 
+# With so many training images the preset `features` is for them, and with fewer `tabular`.
+_MANY = 10_000
+
 DatasetName = Annotated[
     str,
     typer.Argument(
@@ -45,7 +48,12 @@ Weights = Annotated[
     ),
 ]
 Dims = Annotated[
-    int, typer.Option(min=1, help="Of `patches`: so many principal components are kept.")
+    int,
+    typer.Option(
+        min=1,
+        help="Of `patches`: so many principal components are kept, and at most a fifth of the "
+        "number of training images.",
+    ),
 ]
 FilterCount = Annotated[int, typer.Option("--filters", min=2, help="Of `patches`: its filters.")]
 Size = Annotated[
@@ -127,7 +135,7 @@ def _lines(written: Written) -> list[str]:
         f"{written.to}: {written.train:,} training and {written.test:,} test images, "
         f"{record['dims']} features each, by {record['model']} in {record['seconds']:,.0f} s",
         "a suite reads it with",
-        "protocol: features",
+        f"protocol: {'features' if written.train >= _MANY else 'tabular'}",
         f"datasets: [{_as_yaml(written.entry)}]",
     ]
 

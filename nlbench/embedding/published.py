@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,13 @@ from nlbench.data.base import ImageFiles, Images
 from nlbench.embedding.parts import Parts
 from nlbench.errors import SuiteError
 from nlbench.files import digest
+from nlbench.models import Reference
 
 # Images at once.
 _BATCH = 32
 
 # The networks are built with so many classes, and their classifier is thrown away.
 _CLASSES = 2
-
-# Pixels of a side where a model of timm says nothing.
-_SIDE = 224
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -39,25 +38,38 @@ class PublishedExtractor:
         """Build the network, and download its weights on first use.
 
         Args:
-            weights: "imagenet", "none" or a file.
+            model: torchvision/NAME, timm/NAME, timm/NAME.TAG, hf-hub:OWNER/NAME or local-dir:PATH.
+            weights: "imagenet", "none" or a file; "" for those that are published.
         Raises: SuiteError for an unknown model, and for weights that it does not have.
         """
-        models.check(model)
-        given = "" if weights == "none" else weights
-        # The weights of `none` are drawn, and the parts of an interrupted call must fit together.
+        name, given, args = model, weights, {}
+        reference = None
+        if models.is_reference(model):
+            reference = models.look_up(model, Path())
+            if weights:
+                raise SuiteError(f"--weights {weights}: {model} has its own weights; leave it out")
+            name, given, args = reference.model, str(reference.file), dict(reference.args)
+        models.check(name)
+        if given == "none":
+            given = ""
+        elif not given:
+            # A tag names published weights; without one they are those on ImageNet.
+            given = "pretrained" if "." in name else "imagenet"
+
+        # Weights that are `none` are drawn, and the parts of an interrupted call must fit together.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            if model.startswith("torchvision/"):
-                built: tuple[nn.Module, Transform, Any] = _torchvision(model, given)
+            if name.startswith("torchvision/"):
+                found = _torchvision(name, given)
             else:
-                built = _timm(model, given)
-        self._network, self._transform, words = built
-        self._network.eval().to(device)
+                found = _timm(name, given, args, _config_beside(reference))
+        self._network = found.network.eval().to(device)
+        self._transform = found.transform
         self._device = device
         self.record: dict[str, Any] = {
-            "model": model,
-            "weights": _weights(model, given),
-            "transform": words,
+            "model": reference.origin or model if reference else model,
+            "weights": _weights(name, given),
+            "transform": found.words,
         }
 
     def learn(self, images: Images, parts: Parts) -> None:
@@ -88,33 +100,59 @@ def _weights(model: str, given: str) -> dict[str, str]:
     """Return what the record says of the weights: where they are from, and their sha256."""
     if not given:
         return {"file": "none"}
-    file = models.cached_weights(model, given) if given == "imagenet" else Path(given)
+    file = models.cached_weights(model, given) if given in models.PUBLISHED else Path(given)
     sha256 = digest(file, "sha256") if file is not None else "unknown"
     return {"file": models.weights_file(model, given), "sha256": sha256}
 
 
-def _timm(model: str, weights: str) -> tuple[nn.Module, Transform, dict[str, Any]]:
-    """Return a network of timm without its classifier, its transform, and this in words."""
-    from timm import get_pretrained_cfg
-    from timm.data import create_transform, resolve_model_data_config
+# ---- The two packages ----------------------------------------------------------------------------
 
-    known = get_pretrained_cfg(model.partition("/")[2], allow_unregistered=True)
-    shape = tuple(known.input_size) if known is not None else (3, _SIDE, _SIDE)
-    network: Any = models.build(model, _CLASSES, shape, weights=weights)
+
+@dataclass(frozen=True)
+class _Found:
+    """A network without its classifier, its transform, and this transform as JSON has it."""
+
+    network: nn.Module
+    transform: Transform
+    words: Any
+
+
+def _config_beside(reference: Reference | None) -> dict[str, Any]:
+    """Return what the configuration beside the weights of a reference says of their transform."""
+    if reference is None:
+        return {}
+    # `look_up` has read the same file, and has refused one that is none of timm's.
+    read = json.loads((reference.file.parent / "config.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = read.get("pretrained_cfg", read)
+    return found
+
+
+def _timm(model: str, weights: str, args: dict[str, Any], about: dict[str, Any]) -> _Found:
+    """Build a model of timm.
+
+    Args:
+        about: its `pretrained_cfg`; empty for the one that timm knows.
+    """
+    from timm import get_pretrained_cfg
+    from timm.data import create_transform, resolve_data_config
+
+    known = get_pretrained_cfg(model.partition("/")[2])
+    if not about and known is not None:
+        about = known.to_dict()
+    config = resolve_data_config({}, pretrained_cfg=about)
+    network: Any = models.build(
+        model, _CLASSES, tuple(config["input_size"]), weights=weights, args=args
+    )
     network.reset_classifier(0)
-    config = resolve_model_data_config(network)
     transform: Transform = create_transform(**config, is_training=False)
     # With lists for tuples, as JSON has them.
-    return network, transform, json.loads(json.dumps(config))
+    return _Found(network, transform, json.loads(json.dumps(config)))
 
 
-def _torchvision(model: str, weights: str) -> tuple[nn.Module, Transform, str]:
-    """Return a network of torchvision without its classifier, its transform, and this in words."""
+def _torchvision(model: str, weights: str) -> _Found:
     from torchvision.models import get_model_weights
 
     published = list(get_model_weights(model.partition("/")[2]))
-    if not published:
-        raise SuiteError(f"model {model}: torchvision has no weights of it, and no transform")
     # IMAGENET1K_V1 comes first, and `imagenet` means these weights.
     transform = published[0].transforms()
     side = transform.crop_size[0]
@@ -125,4 +163,4 @@ def _torchvision(model: str, weights: str) -> tuple[nn.Module, Transform, str]:
         raise SuiteError(f"model {model}: has no linear classifier whose input could be taken")
     owner, _, name = linear[-1].rpartition(".")
     setattr(network.get_submodule(owner), name, nn.Identity())
-    return network, transform, " ".join(str(transform).split())
+    return _Found(network, transform, " ".join(str(transform).split()))

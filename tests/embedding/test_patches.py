@@ -167,36 +167,41 @@ def test_a_constant_feature_is_zero():
 
 @pytest.mark.parametrize("side", [12, 28, 64])
 def test_pictures_of_any_size_and_grey_ones_have_features(few_patches, side):
-    images = pictures(30, side, side)
+    images = pictures(50, side, side)
     grey = images.mean(3, keepdims=True).astype(np.uint8).repeat(3, 3)
     for given in (images, grey):
         found = patches.learn(given, Settings(filters=8, dims=10))(given)
-        assert found.shape == (30, 10)
+        assert found.shape == (50, 10)
         assert np.isfinite(found).all()
         assert found.std(0).min() > 0
 
 
 def test_the_same_seed_gives_the_same_features_and_another_seed_others(few_patches):
     images = pictures(40)
-    settings = Settings(filters=9, dims=10)
+    settings = Settings(filters=9, dims=8)
     first = patches.learn(images, settings)(images)
     np.testing.assert_array_equal(first, patches.learn(images, settings)(images))
-    other = patches.learn(images, Settings(filters=9, dims=10, seed=1))(images)
+    other = patches.learn(images, Settings(filters=9, dims=8, seed=1))(images)
     assert np.abs(first - other).max() > 0.1
 
 
 def test_features_do_not_depend_on_what_is_embedded_with_an_image(few_patches):
     images = pictures(40)
-    learned = patches.learn(images, Settings(filters=9, dims=10))
+    learned = patches.learn(images, Settings(filters=9, dims=8))
     alone = np.concatenate([learned(images[i : i + 1]) for i in range(20)])
     np.testing.assert_allclose(alone, learned(images[:20]), rtol=1e-4, atol=1e-4)
 
 
 def test_what_was_learned_can_be_kept(few_patches):
     images = pictures(40)
-    learned = patches.learn(images, Settings(filters=9, dims=10))
+    learned = patches.learn(images, Settings(filters=9, dims=8))
     again = patches.Patches.of_arrays(learned.arrays())
     np.testing.assert_array_equal(learned(images), again(images))
+
+
+def test_few_images_have_few_features(few_patches):
+    images = pictures(40)
+    assert patches.learn(images, Settings(filters=9, dims=30))(images).shape == (40, 8)
 
 
 def test_images_that_are_too_small_are_refused():

@@ -90,3 +90,20 @@ def test_models_that_have_no_features_are_refused(model, message):
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(SuiteError, match="--device cuda:99: cannot be used here"):
         extractor("timm/test_resnet", "none", Settings(), "cuda:99")
+
+
+def test_a_folder_that_timm_has_saved_has_its_own_transform(tmp_path):
+    torch.manual_seed(2)
+    model = timm.create_model("test_vit", num_classes=7).eval()
+    model.pretrained_cfg |= {"mean": (0.1, 0.2, 0.3), "interpolation": "nearest", "crop_pct": 0.5}
+    timm.models.save_for_hf(model, tmp_path)
+    made, found = features(f"local-dir:{tmp_path}", "")
+
+    config = timm.data.resolve_model_data_config(model)
+    assert (config["mean"], config["crop_pct"]) == ((0.1, 0.2, 0.3), 0.5)
+    transform = timm.data.create_transform(**config, is_training=False)
+    pixels = torch.stack([transform(Image.fromarray(PIXELS[i])) for i in (4, 0, 2)])
+    with torch.no_grad():
+        expected = model.forward_head(model.forward_features(pixels), pre_logits=True)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert made.record["weights"]["file"] == str(tmp_path / "pytorch_model.bin")
