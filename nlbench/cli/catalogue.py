@@ -200,24 +200,35 @@ def data_status(
         say(catalogue.advice(each, places.data_dir), "")
 
 
-@data_app.command("check", epilog=examples("nlbench data check my_images"))
+@data_app.command(
+    "check",
+    epilog=examples("nlbench data check my_images", "nlbench data check table.csv --label species"),
+)
 @guarded
 def data_check(
-    folder: Annotated[Path, typer.Argument(help="A folder of your own images.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of your own images, or a table.")],
+    label: Annotated[str, typer.Option(help="The column of a table's given labels.")] = "",
+    clean_label: Annotated[str, typer.Option(help="The column of a table's true labels.")] = "",
 ) -> None:
-    """Check a folder of your own before anything is trained.
+    """Check a folder or table of your own before anything is trained.
 
     Decode every picture, and report what is broken, left out or there twice, and the images of each
-    class.
+    class. Of a table, report its features and classes.
 
     Exit status: 0 the folder can be used; 1 it cannot, or a picture is broken.
     """
     from nlbench.cli.check_folder import check_folder
+    from nlbench.cli.check_table import check_table, is_table
     from nlbench.data.places import Places
     from nlbench.executors.progress import count_bar
 
-    with count_bar("decoding pictures") as start:
-        report = check_folder(folder, Places.of_user(), start)
+    if is_table(folder):
+        report = check_table(folder, Places.of_user(), label, clean_label)
+    elif label or clean_label:
+        raise SuiteError("--label and --clean-label name the columns of a table; leave them out")
+    else:
+        with count_bar("decoding pictures") as start:
+            report = check_folder(folder, Places.of_user(), start)
     say(*report.lines)
     if report.unfit:
         raise typer.Exit(1)

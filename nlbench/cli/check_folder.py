@@ -16,7 +16,7 @@ from nlbench.data.places import FolderOptions, Places
 from nlbench.errors import DataError, DataMissing
 
 # Of a folder without a test part.
-_SHARE = 0.2
+SHARE = 0.2
 
 # Groups of copies that are printed.
 _GROUPS_SHOWN = 20
@@ -59,7 +59,7 @@ def check_folder(
 
     paths = _paths(data) if data else _below(path)
     if data:
-        report.lines += [describe.in_short(data), "", *_class_table(data), ""]
+        report.lines += [describe.in_short(data), "", *class_table(data), ""]
 
     if not paths:
         return report
@@ -89,11 +89,11 @@ def _read(path: Path, places: Places, report: Report) -> Dataset:
         return folder.load(places.reading(path), 0)
     except DataMissing as error:
         try:
-            data = folder.load(places.reading(path, FolderOptions(test_share=_SHARE)), 0)
+            data = folder.load(places.reading(path, FolderOptions(test_share=SHARE)), 0)
         except DataError:
             raise error from None
     report.lines += [
-        f"no test part: `test_share: {_SHARE}` in the suite's dataset entry would make this one",
+        f"no test part: `test_share: {SHARE}` in the suite's dataset entry would make this one",
         "",
     ]
     return data
@@ -124,7 +124,7 @@ def _below(path: Path) -> list[str]:
     return paths
 
 
-def _class_table(data: Dataset) -> list[str]:
+def class_table(data: Dataset) -> list[str]:
     """Return a line for each class: its name, and its images in each part."""
     info = data.info
     columns = [["class", *info.class_names]]

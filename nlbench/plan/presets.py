@@ -240,8 +240,8 @@ PRESETS: dict[str, Preset] = {
             "threads": 1,
         },
     ),
-    # Our own, for tables of some hundred to 100,000 rows. What cross entropy memorises with it is
-    # in docs/protocols.md.
+    # Our own, for tables of some hundred to 100,000 rows. docs/protocols.md has what cross entropy
+    # memorises with it.
     "tabular": Preset(
         "a table of your own: two hidden layers of 256, 200 epochs: seconds a run for some hundred "
         "rows",

@@ -30,6 +30,8 @@ PARAMETERS = {
     "digits_cnn": 151_402,
     "linear": 3 * 32 * 32 * 10,
     "mnist_mlp": 784 * 128 + 128 * 128 + 128 * 10 + 128 + 128 + 10,
+    # Two hidden layers without bias, two batch norms, and the classifier.
+    "mlp": 3072 * 256 + 256 * 256 + 4 * 256 + 257 * 10,
 }
 
 
@@ -299,3 +301,47 @@ def test_a_broken_timm_is_not_called_missing(monkeypatch):
     monkeypatch.setattr(_external, "importlib", SimpleNamespace(import_module=broken))
     with pytest.raises(ModuleNotFoundError, match="huggingface_hub"):
         models.check("timm/resnet18")
+
+
+# ---- Options -------------------------------------------------------------------------------------
+
+
+def test_options_behind_the_name_reach_the_model():
+    network = models.build("mlp-width=5-depth=3-dropout=1e-1", 4, (7, 1, 1))
+    widths = [m.out_features for m in network if isinstance(m, nn.Linear)]
+    assert widths == [5, 5, 5, 4]
+    assert [m.p for m in network if isinstance(m, nn.Dropout)] == [0.1] * 3
+    assert models.model_file("mlp-width=5").name == "mlp.py"
+
+    plain = models.build("mlp-width=8-depth=1-batch_norm=false", 3, (4, 1, 1))
+    assert sum(p.numel() for p in plain.parameters()) == 5 * 8 + 9 * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mlp-widht=5", "widht: unknown key. It takes: width (256), depth (2), dropout (0.0)"),
+        ("mlp-widht=5", "Did you mean 'width'?"),
+        ("mlp-width=5.5", "width must be a whole number, got '5.5'"),
+        ("mlp-batch_norm=yes", "batch_norm must be true or false, got 'yes'"),
+        ("mlp-width=5-width=6", "width is given twice"),
+        ("mlp-dropout=1", "dropout in [0, 1)"),
+        ("linear-width=5", "width: unknown key. It takes: nothing"),
+        ("mpl-width=5", "Did you mean 'mlp'?"),
+    ],
+)
+def test_wrong_options_are_refused(name, words):
+    with pytest.raises(SuiteError) as caught:
+        models.build(name, 3, (4, 1, 1))
+    assert words in str(caught.value)
+
+
+def test_a_last_batch_of_one_example_trains_the_mlp():
+    network = models.build("mlp", 3, (4, 1, 1))
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    network(torch.randn(1, 4, 1, 1)).sum().backward()
+    assert all(torch.equal(before[name], value) for name, value in network.named_buffers())
+    network(torch.randn(2, 4, 1, 1)).sum().backward()
+    assert not torch.equal(
+        before["2.running_mean"], dict(network.named_buffers())["2.running_mean"]
+    )

@@ -119,7 +119,8 @@ def _decode(places: Places) -> tuple[Arrays, Facts]:
     assert whole is not None
     columns = columns_of_labels(whole, places)
     taken = [*columns.values()]
-    if places.table.split:
+    if places.table.split and "" in frames:
+        _require_column(whole, "split", places.table.split)
         taken.append(places.table.split)
     chosen = choose(whole, places.table.features, places.table.categorical, taken)
     _require_rows(whole, [*taken, *chosen.numbers, *chosen.categories])
@@ -159,6 +160,14 @@ def _decode(places: Places) -> tuple[Arrays, Facts]:
 
 def _bytes(labels: np.ndarray) -> bytes:
     return labels.astype("<i8").tobytes()
+
+
+def _require_column(frame: Frame, key: str, name: str) -> None:
+    if name not in frame.columns:
+        raise DataError(
+            f"{frame.path}: `{key}` names {name!r}, and there is no such column, only "
+            f"{', '.join(map(repr, list(frame.columns)[:20]))}.{did_you_mean(name, frame.columns)}"
+        )
 
 
 def _require_rows(frame: Frame, names: Sequence[str]) -> None:
@@ -252,11 +261,6 @@ def _split(
 
 
 def _split_by_column(frame: Frame, name: str) -> tuple[dict[str, Part], list[str]]:
-    if name not in frame.columns:
-        raise DataError(
-            f"{frame.path}: `split` names {name!r}, and there is no such column, only "
-            f"{', '.join(map(repr, list(frame.columns)[:20]))}.{did_you_mean(name, frame.columns)}"
-        )
     texts = as_texts(frame.columns[name])
     found = [part_of(name, text or "") for text in texts]
     if "" in found:
