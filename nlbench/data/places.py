@@ -63,20 +63,20 @@ class FolderOptions:
             "val"; else "".
         label_column, clean_column: the columns of the given and of the true labels in a list or
             parquet file; "" where their names tell.
+        table: what it says about a table.
         text: the column of the texts; "" where the names tell.
         vocabulary, length: of texts, how many different words have a number, and how many words of
             a text are kept; 0 for the dataset's own.
-        table: what it says about a table.
     """
 
     test_share: float = 0.0
     clean_val: str = ""
     label_column: str = ""
     clean_column: str = ""
+    table: TableOptions = TableOptions()
     text: str = ""
     vocabulary: int = 0
     length: int = 0
-    table: TableOptions = TableOptions()
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ class Places:
     clean_val: str = ""
     label_column: str = ""
     clean_column: str = ""
+    table: TableOptions = TableOptions()
     text: str = ""
     vocabulary: int = 0
     length: int = 0
-    table: TableOptions = TableOptions()
 
     @classmethod
     def of_user(cls, option: str | Path | None = None) -> Places:
