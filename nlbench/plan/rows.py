@@ -156,7 +156,7 @@ def _check_takes(
 ) -> None:
     """Report why a method cannot train on a dataset of texts or of features."""
     if info.vocabulary and method.mixes_inputs:
-        why = f"mixes inputs, as mixup does, and {info.title} holds texts, whose words cannot be mixed"
+        why = f"mixes inputs, as mixup does, and {info.title} holds texts, which cannot be mixed"
     elif uses_strong_views(type(method)) and (info.vocabulary or is_vector(info)):
         held = "texts" if info.vocabulary else "features"
         why = (

@@ -518,7 +518,7 @@ def test_wrong_keys_of_a_table_are_refused(suite, change, words):
 
 def test_keys_of_a_table_are_refused_elsewhere(suite):
     suite["datasets"] = [{"name": "digits", "features": ["a"]}]
-    with pytest.raises(SuiteError, match="features: only the dataset features takes columns"):
+    with pytest.raises(SuiteError, match="features: only the dataset features takes it"):
         nlbench.run(suite, out="unused")
 
 
