@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nlbench import registry
+from nlbench.data.imbalance import Imbalance
 from nlbench.data.places import FolderOptions, TableOptions
 from nlbench.errors import Problem, SuiteError, did_you_mean, in_words, unknown_key
 from nlbench.files import user_path
@@ -38,6 +39,13 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class ImbalanceEntry(StrictModel):
+    """Classes of unequal sizes; see `data.imbalance`."""
+
+    kind: Literal["exp", "step"]
+    ratio: Annotated[float, Field(gt=0, lt=1)]
+
+
 class DatasetEntry(StrictModel):
     """A dataset of the suite, with the labels to train on.
 
@@ -59,6 +67,7 @@ class DatasetEntry(StrictModel):
         missing: what becomes of a table's empty cells.
         label_sets_in: label set -> the table's column that holds it, as a mapping under `labels`
             gives them.
+        imbalance: makes the classes of the training part unequal.
     """
 
     name: str
@@ -78,6 +87,7 @@ class DatasetEntry(StrictModel):
     split: str = ""
     missing: Literal["refuse", "mean", "median", "most-frequent"] = "refuse"
     label_sets_in: dict[str, str] = Field(default_factory=dict)
+    imbalance: ImbalanceEntry | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -96,8 +106,14 @@ class DatasetEntry(StrictModel):
 
     @property
     def id(self) -> str:
-        """The dataset's name, with the folder's after a colon if there is one. Records show it."""
-        return f"{self.name}:{Path(self.path).name}" if self.path else self.name
+        """The dataset's name, with the folder's after a colon if there is one. Records show it.
+
+        An imbalance is behind it, as in "cifar10@exp-0.01".
+        """
+        name = f"{self.name}:{Path(self.path).name}" if self.path else self.name
+        if self.imbalance is None:
+            return name
+        return name + Imbalance(self.imbalance.kind, self.imbalance.ratio).suffix
 
     def folder(self, base: Path) -> Path:
         """Return where a dataset with a path is, for a suite whose file is in `base`.
@@ -295,7 +311,9 @@ def _structure_problem(detail: ErrorDetails) -> Problem:
     """Return what pydantic found as a problem of the suite, in our words."""
     path = detail["loc"]
     if detail["type"] == "extra_forbidden":
-        model = DatasetEntry if path[0] == "datasets" else Suite
+        model: type[BaseModel] = DatasetEntry if path[0] == "datasets" else Suite
+        if "imbalance" in path[:-1]:
+            model = ImbalanceEntry
         message = unknown_key(path[-1], model.model_fields.keys())
     else:
         message = in_words(detail)
