@@ -209,7 +209,10 @@ def data_status(
 )
 @guarded
 def data_check(
-    folder: Annotated[Path, typer.Argument(help="A folder of your own images, or a table.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="A folder of your own images, a table, or hf:OWNER/NAME[@REVISION]."),
+    ],
     label: Annotated[str, typer.Option(help="The column of a table's given labels.")] = "",
     clean_label: Annotated[str, typer.Option(help="The column of a table's true labels.")] = "",
 ) -> None:
@@ -244,6 +247,7 @@ def data_check(
         "nlbench data fetch cifar10 --data-dir /data",
         "nlbench data fetch elr-table1-cifar10",
         "nlbench data fetch my.yaml",
+        "nlbench data fetch hf:uoft-cs/cifar10",
     ),
 )
 @guarded
@@ -251,7 +255,8 @@ def data_fetch(
     name: Annotated[
         str,
         typer.Argument(
-            help="A dataset of `nlbench list datasets`, or a suite: its name or its file.",
+            help="A dataset of `nlbench list datasets`, hf:OWNER/NAME[@REVISION], or a suite: its "
+            "name or its file.",
             autocompletion=complete_datasets,
         ),
     ],
@@ -264,11 +269,18 @@ def data_fetch(
     fetches published weights.
     """
     from nlbench import registry
-    from nlbench.cli.prepare import datasets_of, fetch_datasets
-    from nlbench.data import catalogue
-    from nlbench.data.places import Places
+    from nlbench.cli.prepare import datasets_of, entries_on_hub, fetch_datasets, fetch_from_hub
+    from nlbench.data import catalogue, hub
+    from nlbench.data.places import HUB, Places
     from nlbench.errors import look_up
+    from nlbench.plan.suite_file import DatasetEntry
 
+    one = hub.named(name)
+    if one is not None:
+        repository, revision = one
+        entry = DatasetEntry(name=HUB, path=repository, revision=revision)
+        say(*fetch_from_hub([entry], Places.of_user(data_dir)))
+        return
     datasets = catalogue.dataset_files()
     names = [name]
     # A suite may have the name of its dataset.
@@ -276,6 +288,7 @@ def data_fetch(
         if name not in registry.suite_files() and not Path(name).exists():
             look_up("dataset or suite", name, {**datasets, **registry.suite_files()})
         names = datasets_of(name)
+        say(*fetch_from_hub(entries_on_hub(name), Places.of_user(data_dir)))
     folder = Places.of_user(data_dir).data_dir
     fetch_datasets(names, folder)
     say(*(catalogue.advice(each, folder) for each in names))

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nlbench.data import describe, inspect
+from nlbench.data import describe, hub, inspect
 from nlbench.data.base import Dataset, ImageFiles
-from nlbench.data.datasets import folder
+from nlbench.data.datasets import folder, hf
 from nlbench.data.formats.class_folders import SUFFIXES, is_of_program
 from nlbench.data.formats.copies import groups_of_copies
 from nlbench.data.places import FolderOptions, Places
@@ -40,13 +40,15 @@ def check_folder(
 ) -> Report:
     """Read a folder as a run would, decode every picture of it, and report what was found.
 
+    `path` may also be hf:owner/name@revision, a dataset of the Hugging Face hub.
+
     If it cannot be read as a dataset, the pictures in it are checked nevertheless.
 
     Args:
         start: is called with the number of pictures before they are decoded; what it returns is
             called with the number of those that were just decoded.
     """
-    if not path.is_dir():
+    if hub.named(str(path)) is None and not path.is_dir():
         raise DataMissing(f"{path}: no such folder")
     report = Report()
     data: Dataset | None
@@ -85,6 +87,10 @@ def check_folder(
 
 def _read(path: Path, places: Places, report: Report) -> Dataset:
     """Read the folder; one without a test part as with a `test_share`, which the report says."""
+    on_hub = hub.named(str(path))
+    if on_hub is not None:
+        repository, revision = on_hub
+        return hf.load(places.reading(Path(repository), FolderOptions(revision=revision)), 0)
     try:
         return folder.load(places.reading(path), 0)
     except DataMissing as error:

@@ -13,6 +13,8 @@ from nlbench.errors import DataMissing
 
 if TYPE_CHECKING:
     from nlbench.api import Sweep
+    from nlbench.data.places import Places
+    from nlbench.plan.suite_file import DatasetEntry
 
 
 def prepare_suite(suite: str | Path, prepare: Callable[[], Sweep], data_dir: Path | None) -> None:
@@ -52,6 +54,29 @@ def datasets_of(suite: str | Path) -> list[str]:
     for name in names:
         catalogue.dataset(name)
     return list(names)
+
+
+def entries_on_hub(suite: str | Path) -> list[DatasetEntry]:
+    """Return the entries of a suite for datasets of the Hugging Face hub. Raises SuiteError."""
+    from nlbench.plan.suite_file import read_suite
+
+    checked, problems = read_suite(suite)
+    problems.raise_if_any()
+    return [entry for entry in checked.datasets if entry.on_hub and entry.path]
+
+
+def fetch_from_hub(entries: Sequence[DatasetEntry], places: Places) -> list[str]:
+    """Download what these entries lack, and decode it. Returns a line for each.
+
+    Raises: DataMissing, DataError.
+    """
+    from nlbench.data import catalogue, hub
+
+    lines = []
+    for entry in entries:
+        info = catalogue.info(entry.name, entry.path, places, entry.folder_options)
+        lines.append(f"{entry.id}: there, at {info.commit}, in {hub.home()}")
+    return lines
 
 
 def fetch_datasets(names: Sequence[str], folder: Path) -> None:
@@ -95,13 +120,15 @@ def _fetched_weights(sweep: Sweep) -> dict[str, Path | None]:
 
 def _places(sweep: Sweep, weights: dict[str, Path | None]) -> list[str]:
     """Return a line for each thing that the runs read: where it is, and how large."""
-    from nlbench.data import cache, catalogue
+    from nlbench.data import cache, catalogue, hub
 
     lines = []
     for name in dict.fromkeys(c.dataset for c in sweep.plan.conditions if not c.data_path):
         files = catalogue.status(name, sweep.data_dir).found.paths
         size = _in_words(sum(path.stat().st_size for path in files if path.is_file()))
         lines.append(f"data: {catalogue.advice(name, sweep.data_dir)}{size and f', {size}'}")
+    for name, commit in _from_hub(sweep).items():
+        lines.append(f"data: {name}: there, at {commit}, in {hub.home()}")
     for entry, made in cache.used_entries().items():
         what = "decoded now" if made else "was there"
         lines.append(f"cache: {entry}: {what}, {_in_words(_size_of(entry))}")
@@ -114,12 +141,21 @@ def _places(sweep: Sweep, weights: dict[str, Path | None]) -> list[str]:
     return lines
 
 
+def _from_hub(sweep: Sweep) -> dict[str, str]:
+    """Return the commit of each dataset of the Hugging Face hub."""
+    commits = {c.dataset: c.folder_options.revision for c in sweep.plan.conditions}
+    return {name: commit for name, commit in commits.items() if commit}
+
+
 def _for_nodes(sweep: Sweep, weights: dict[str, Path | None]) -> list[str]:
     """Return the settings with which machines without network find everything."""
+    from nlbench.data import hub
     from nlbench.data.places import Places
 
     places = Places.of_user(sweep.data_dir)
     settings = {"NLBENCH_DATA": places.data_dir, "NLBENCH_CACHE": places.cache_dir}
+    if _from_hub(sweep):
+        settings["HF_HOME"] = hub.home()
     for model in weights:
         name, place = _home_of(model)
         settings[name] = place

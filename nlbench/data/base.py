@@ -60,6 +60,9 @@ class Info:
         class_ids: the dataset that numbers the classes as this one does, for kinds of noise that
             are defined on certain classes, for example "cifar10"; empty where no kind needs it.
         class_names: the classes by number, where the dataset names them; else empty.
+        columns: the columns of its parquet files that a suite may name: "image", "label",
+            "clean_label".
+        commit: of a dataset of the Hugging Face hub, the commit that was read; else empty.
         vocabulary: of texts, the number of different words, with those for padding and for unknown
             ones; 0 for all other data.
     """
@@ -79,6 +82,8 @@ class Info:
     located_by: Literal["data-dir", "suite"] = "data-dir"
     class_ids: str = ""
     class_names: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    commit: str = ""
     vocabulary: int = 0
 
 

@@ -45,7 +45,8 @@ def info(name: str, path: str | Path, places: Places, options: FolderOptions | N
 
     Args:
         path: the folder that a suite names, or "" for a dataset of the data directory. A folder is
-            read here, because nothing is known of it before.
+            read here, because nothing is known of it before. Of `hf` owner/name, which is
+            downloaded here.
         options: what a suite says about a folder.
     Raises: SuiteError for an unknown name; DataMissing, DataError for a folder.
     """
@@ -71,10 +72,9 @@ def open_dataset(
     Raises: SuiteError for an unknown name; DataMissing when it is not there; DataError, naming the
         file, when it cannot be used.
     """
-    if path:
-        places = places.reading(Path(path), options)
+    folder = Path(path) if path else places.data_dir
     module = dataset(name)
-    data = module.load(places, seed)
+    data = module.load(places.reading(folder, options), seed)
 
     # A mistake in a dataset's file would else end in an error of NumPy that names no dataset.
     require_sound(data, module.INFO)

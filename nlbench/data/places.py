@@ -8,6 +8,9 @@ from pathlib import Path
 
 import platformdirs
 
+# The dataset whose path in a suite is owner/name on the Hugging Face hub, and no folder.
+HUB = "hf"
+
 
 def _expanded(path: str | Path) -> Path:
     # Unlike Path.expanduser, this leaves a ~ as it is where the home folder is unknown.
@@ -63,20 +66,28 @@ class FolderOptions:
             "val"; else "".
         label_column, clean_column: the columns of the given and of the true labels in a list or
             parquet file; "" where their names tell.
+        image_column: likewise the column of the images.
+        revision, config: of a dataset of the Hugging Face hub, a branch, tag or commit, and the
+            configuration; "" for the default ones.
+        test_split: of such a dataset, the part to test on; "" for test.
+        table: what it says about a table.
         text: the column of the texts; "" where the names tell.
         vocabulary, length: of texts, how many different words have a number, and how many words of
             a text are kept; 0 for the dataset's own.
-        table: what it says about a table.
     """
 
     test_share: float = 0.0
     clean_val: str = ""
     label_column: str = ""
     clean_column: str = ""
+    image_column: str = ""
+    revision: str = ""
+    config: str = ""
+    test_split: str = ""
+    table: TableOptions = TableOptions()
     text: str = ""
     vocabulary: int = 0
     length: int = 0
-    table: TableOptions = TableOptions()
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,8 @@ class Places:
     """The folders that a dataset is read from and decoded into.
 
     Attributes:
-        data_dir: the folder to read. For a dataset that a suite locates, the folder it names.
+        data_dir: the folder to read. For a dataset that a suite locates, the folder it names; for
+            one of the Hugging Face hub owner/name.
         cache_dir: the folder for decoded copies. It need not exist.
         test_share and the others: see `FolderOptions`.
     """
@@ -95,10 +107,14 @@ class Places:
     clean_val: str = ""
     label_column: str = ""
     clean_column: str = ""
+    image_column: str = ""
+    revision: str = ""
+    config: str = ""
+    test_split: str = ""
+    table: TableOptions = TableOptions()
     text: str = ""
     vocabulary: int = 0
     length: int = 0
-    table: TableOptions = TableOptions()
 
     @classmethod
     def of_user(cls, option: str | Path | None = None) -> Places:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nlbench.data import catalogue, describe
 from nlbench.data.base import Dataset, Info
-from nlbench.data.places import FolderOptions, Places, TableOptions
+from nlbench.data.places import HUB, FolderOptions, Places, TableOptions
 from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unknown_name
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import STAND_IN, Condition
@@ -21,7 +21,8 @@ _KEYS_OF = {
     _TABLE: set(vars(TableOptions())),
     _TEXT: {"text", "split", "vocabulary", "length"},
 }
-_LABEL_KEYS = ("label_column", "clean_column", "label", "clean_label")
+# A dataset of the hub may be images, a table or texts.
+_KEYS_OF[HUB] = {"revision", "config", "test_split"} | _KEYS_OF[_TABLE] | _KEYS_OF[_TEXT]
 
 # --- What is known before the data is read -----------------------------------------------------
 
@@ -73,10 +74,11 @@ def _info(
     located_by_suite = info.located_by == "suite"
     if not entry.path:
         if located_by_suite:
-            what = "the file of the table" if entry.name in _KEYS_OF else "the folder it lies in"
-            problems.add(where, f"{entry.name} needs a path, {what}")
+            problems.add(where, f"{entry.name} needs a path, {_path_in_words(entry)}")
             return None
         _check_takes_no_parts(entry, where, problems)
+        _check_keys(entry, info, where, problems)
+        _report_other(entry, where, options, problems)
         return info
 
     try:
@@ -84,25 +86,29 @@ def _info(
     except ValueError as error:
         problems.add([*where, "path"], str(error))
         return None
-    other = _first_other(options.setdefault(entry.id, entry.folder_options), entry.folder_options)
-    key = "path"
+    if not _check_keys(entry, info, where, problems):
+        return None
     if not located_by_suite:
         message = f"{entry.name} takes no path; --data-dir says where"
-    elif Path(entry.path).name in ("", ".."):
+    elif not entry.on_hub and Path(entry.path).name in ("", ".."):
         message = "must end with the folder's own name, which tables and records show"
     elif folders.setdefault(entry.id, folder) != folder:
         message = f"two folders are called {Path(entry.path).name}: rename one of them"
-    elif other:
-        key, message = other
-    elif unused := _unused_key(entry):
-        key, message = unused
+    elif _report_other(entry, where, options, problems):
+        return None
     else:
         try:
             return catalogue.info(entry.name, folder, places, entry.folder_options)
         except UserError as error:
             message = str(error)
-    problems.add([*where, key], message)
+    problems.add([*where, "path"], message)
     return None
+
+
+def _path_in_words(entry: DatasetEntry) -> str:
+    if entry.on_hub:
+        return "for example `path: uoft-cs/cifar10`"
+    return "the file of the table" if entry.name in _KEYS_OF else "the folder it lies in"
 
 
 def _check_takes_no_parts(
@@ -111,11 +117,28 @@ def _check_takes_no_parts(
     """Report keys that are for a folder of one's own, in the entry of another dataset."""
     if entry.test_share:
         problems.add([*where, "test_share"], f"{entry.name} has a test part; leave it out")
-    for key in ("clean_val", *_LABEL_KEYS):
+    for key in ("clean_val", "label_column", "clean_column"):
         if getattr(entry, key):
             problems.add([*where, key], "only a folder of your own takes it; leave it out")
-    if (unused := _unused_key(entry)) and unused[0] not in ("clean_val", *_LABEL_KEYS):
-        problems.add([*where, unused[0]], unused[1])
+
+
+def _check_keys(
+    entry: DatasetEntry, info: Info, where: tuple[str | int, ...], problems: Problems
+) -> bool:
+    """Report a key that the dataset does not take. Returns whether there is none."""
+    wrong = _unused_key(entry) or _no_column(entry, info)
+    if wrong:
+        problems.add([*where, wrong[0]], wrong[1])
+    return wrong is None
+
+
+def _no_column(entry: DatasetEntry, info: Info) -> tuple[str, str] | None:
+    """Return a key that names a column where the dataset has none to choose, and a message."""
+    for key in ("image", "label", "clean_label"):
+        if getattr(entry, key) and key not in info.columns:
+            takes = f"it takes only {' and '.join(info.columns)}; " if info.columns else ""
+            return key, f"{entry.name} has no such column to choose; {takes}leave it out"
+    return None
 
 
 def _unused_key(entry: DatasetEntry) -> tuple[str, str] | None:
@@ -123,7 +146,7 @@ def _unused_key(entry: DatasetEntry) -> tuple[str, str] | None:
     for one, other in (("label", "label_column"), ("clean_label", "clean_column")):
         if getattr(entry, one) and getattr(entry, other):
             return one, f"is the same as {other}; leave one out"
-    if entry.name in _KEYS_OF and entry.clean_val:
+    if entry.name in (_TABLE, _TEXT) and entry.clean_val:
         return "clean_val", "only a folder of images takes it; leave it out"
     if entry.name == _TABLE and "clean" in entry.label_sets_in:
         return "labels", "the column of the true labels is named by `clean_label`"
@@ -137,6 +160,20 @@ def _unused_key(entry: DatasetEntry) -> tuple[str, str] | None:
                 key = "labels" if key == "label_sets" else key
                 return key, f"only the dataset {' or '.join(takers)} takes it; leave it out"
     return None
+
+
+def _report_other(
+    entry: DatasetEntry,
+    where: tuple[str | int, ...],
+    options: dict[str, FolderOptions],
+    problems: Problems,
+) -> bool:
+    """Report a key whose value differs from that of an entry above. Returns whether one does."""
+    here = entry.folder_options
+    other = _first_other(options.setdefault(entry.id, here), here)
+    if other:
+        problems.add([*where, entry.key_of(other[0])], other[1])
+    return other is not None
 
 
 def _first_other(above: FolderOptions, here: FolderOptions) -> tuple[str, str] | None:
@@ -183,15 +220,15 @@ def conditions_of(
             continue
 
         info = infos[entry.id]
+        # A branch of the hub may move at any time. Everything else reads its commit of now.
+        options = replace(entry.folder_options, revision=info.commit)
         found = _with_label_sets(entry, info, where, problems)
-        found += _with_noises(entry, info, where, base, places, problems)
+        found += _with_noises(entry, info, where, base, places, options, problems)
         told = told_by_entry(entry, info, where, base, problems)
         for condition in found:
-            condition = replace(condition, told=told)
+            condition = replace(condition, told=told, folder_options=options)
             if entry.path:
-                condition = replace(
-                    condition, data_path=str(folder), folder_options=entry.folder_options
-                )
+                condition = replace(condition, data_path=str(folder))
             condition = _titled_apart(condition, conditions)
             if condition in conditions:
                 problems.add(where, f"{condition.title} is listed twice; keep one")
@@ -225,6 +262,7 @@ def _with_noises(
     where: tuple[str | int, ...],
     base: Path,
     places: Places,
+    options: FolderOptions,
     problems: Problems,
 ) -> list[Condition]:
     from nlbench.data.noise import resolve
@@ -245,9 +283,7 @@ def _with_noises(
     # A folder has been read already, so that its files can be compared with a list of labels here.
     examples = None
     if noises and entry.path:
-        data = catalogue.open_dataset(
-            entry.name, entry.folder(base), places, 0, entry.folder_options
-        )
+        data = catalogue.open_dataset(entry.name, entry.folder(base), places, 0, options)
         examples = Examples.of(data)
 
     found = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,7 +37,7 @@ class Files:
         folders, paths = {}, {}
         for spec in specs:
             condition = spec.condition
-            if condition.data_path:
+            if condition.data_path or condition.folder_options != FolderOptions():
                 folders[condition.dataset] = condition.data_path, condition.folder_options
             if condition.noise is not None and "sha256" in condition.noise:
                 paths[_FILE + str(condition.noise["sha256"])] = condition.noise_path
@@ -66,6 +66,7 @@ class _Identity(BaseModel):
     told: dict[str, float | str] = {}
     strong_views: int = 0
     decoding: int = 0
+    commit: str = ""
 
 
 def rebuild(
@@ -87,6 +88,8 @@ def rebuild(
     missing: list[str] = []
 
     folder, options = files.folders.get(dataset, ("", FolderOptions()))
+    # The suite's branch may have moved since.
+    options = replace(options, revision=given.commit)
     if catalogue.dataset(dataset).INFO.located_by == "suite" and not folder:
         missing.append(f"the folder of the dataset {dataset!r}")
 

@@ -61,9 +61,9 @@ class Condition:
         noise: every parameter of the noise, without the path of its file; None when none is drawn.
         title: how a table prints it.
         noise_path: the file of a noise that reads one, such as `file`. Its digest is in `noise`.
-        data_path: the folder of a dataset that a suite locates, else "".
+        data_path: the folder of a dataset that a suite locates, else "". Of `hf` owner/name.
         folder_options: what a suite says about a folder. The fingerprint holds which images and
-            labels these give.
+            labels these give. Of `hf` the revision is a commit.
         told: what the suite gives in place of measured privileged information; see
             `plan.told`.
     """
@@ -141,6 +141,9 @@ class RunSpec:
         # Added in version 0.3, with the second version of decoding.
         if self.decoding:
             values["decoding"] = self.decoding
+        # Added in version 0.4. Only a dataset of the Hugging Face hub has one.
+        if self.condition.folder_options.revision:
+            values["commit"] = self.condition.folder_options.revision
         return values
 
     @property

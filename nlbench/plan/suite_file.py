@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nlbench import registry
-from nlbench.data.places import FolderOptions, TableOptions
+from nlbench.data.places import HUB, FolderOptions, TableOptions
 from nlbench.errors import Problem, SuiteError, did_you_mean, in_words, unknown_key
 from nlbench.files import user_path
 from nlbench.plan.problems import Problems
@@ -42,7 +42,8 @@ class DatasetEntry(StrictModel):
     """A dataset of the suite, with the labels to train on.
 
     Attributes:
-        path: the folder of a dataset that a suite locates, relative to the suite's file.
+        path: the folder of a dataset that a suite locates, relative to the suite's file; of `hf`
+            owner/name on the Hugging Face hub.
         labels: label sets of the dataset. Without labels and noise, its first set is used.
         noise: noises to draw on the clean labels.
         noise_rate: what methods are told that need the noise rate, in place of the measured one: a
@@ -54,8 +55,11 @@ class DatasetEntry(StrictModel):
         label_column, clean_column: the columns of the given and of the true labels in a folder's
             lists or parquet files, where their names do not tell.
         label, clean_label: the same, in short.
+        image: the column of the images, or of their files.
+        revision, config, test_split: of `hf`; see `FolderOptions`.
         features, categorical: names and patterns of a table's columns; see `TableOptions`.
-        split: the column of a table or of texts that says which part a row belongs to.
+        split: the column of a table or of texts that says which part a row belongs to; of `hf` the
+            part to train on.
         missing: what becomes of a table's empty cells.
         label_sets_in: label set -> the table's column that holds it, as a mapping under `labels`
             gives them.
@@ -72,8 +76,12 @@ class DatasetEntry(StrictModel):
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_column: str = ""
     clean_column: str = ""
+    image: str = ""
     label: str = ""
     clean_label: str = ""
+    revision: str = ""
+    config: str = ""
+    test_split: str = ""
     features: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
     split: str = ""
@@ -102,14 +110,21 @@ class DatasetEntry(StrictModel):
     @property
     def id(self) -> str:
         """The dataset's name, with the folder's after a colon if there is one. Records show it."""
+        if self.on_hub and self.path:
+            return f"{self.name}:{self.path}"
         return f"{self.name}:{Path(self.path).name}" if self.path else self.name
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the path is owner/name of the Hugging Face hub, and no folder."""
+        return self.name == HUB
 
     def folder(self, base: Path) -> Path:
         """Return where a dataset with a path is, for a suite whose file is in `base`.
 
         Raises: ValueError for a path that no folder can have.
         """
-        return user_path(base, self.path)
+        return Path(self.path) if self.on_hub else user_path(base, self.path)
 
     @property
     def folder_options(self) -> FolderOptions:
@@ -117,6 +132,10 @@ class DatasetEntry(StrictModel):
         return FolderOptions(
             test_share=self.test_share,
             clean_val=self.clean_val,
+            image_column=self.image,
+            revision=self.revision,
+            config=self.config,
+            test_split=self.test_split,
             label_column=self.label_column or self.label,
             clean_column=self.clean_column or self.clean_label,
             text=self.text,
@@ -130,6 +149,12 @@ class DatasetEntry(StrictModel):
                 label_sets=tuple(self.label_sets_in.items()),
             ),
         )
+
+    def key_of(self, option: str) -> str:
+        """Return the key that gives this attribute of `folder_options`."""
+        columns = {"label_column": "label", "clean_column": "clean_label", "image_column": "image"}
+        key = columns.get(option, option)
+        return key if getattr(self, key) or key == "image" else option
 
     def label_sets(self, info: Info) -> list[str]:
         """Return the label sets to train on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,8 @@ def open_data(labelling: Labelling, where: Whereabouts) -> Dataset:
     folder, options = "", FolderOptions()
     if catalogue.dataset(name).INFO.located_by == "suite":
         folder, options = _folder(name, labelling, where)
+        # The branch of a dataset of the hub may have moved since.
+        options = replace(options, revision=str(spec.get("commit", "")))
 
     places = Places.of_user(where.data_dir)
     data = catalogue.open_dataset(name, folder, places, labelling.runs[0].seed, options)

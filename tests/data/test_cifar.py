@@ -18,7 +18,9 @@ from nlbench.data import cache
 from nlbench.data.datasets import cifar10, cifar100
 from nlbench.data.formats import cifar
 from nlbench.data.places import Places
-from nlbench.errors import DataError, DataMissing, NlbenchWarning
+from nlbench.errors import DataError, DataMissing, NlbenchWarning, SuiteError
+from nlbench.plan.expand import expand
+from nlbench.plan.suite_file import read_suite
 
 
 def check(dataset, small):
@@ -426,3 +428,50 @@ def test_real_cifar10(real_cifar10):
     std = real_cifar10.train_images[:10_000].reshape(-1, 3).std(0) / 255
     # These are of the JPEG copy; the official images have 0.2470, 0.2435, 0.2616.
     np.testing.assert_allclose(std, [0.2452, 0.2428, 0.2606], atol=2e-3)
+
+
+# ---- Columns that a suite names ------------------------------------------------------------------
+
+
+def test_a_suite_names_the_columns_of_parquet_files(small10, tmp_path, monkeypatch):
+    monkeypatch.setenv("NLBENCH_CACHE", str(tmp_path / "cache"))
+    places = Places.of_user(tmp_path)
+    small10.write_parquet(tmp_path / "cifar10", image="photo", label="answer")
+    entry = {"name": "cifar10", "image": "photo", "label": "answer"}
+
+    def fingerprint(**changed):
+        text = {"name": "x", "protocol": "cifar", "methods": {"ce": {}}, "seeds": [0]}
+        suite, problems = read_suite({**text, "datasets": [{**entry, **changed}]})
+        return expand(suite, problems, places=places).specs[0].fingerprint
+
+    found = fingerprint()
+    with pytest.raises(DataError, match=r"no column foto, only photo, answer; .*'photo'\?"):
+        fingerprint(image="foto")
+    with pytest.raises(SuiteError, match=r"datasets.0.clean_label: cifar10 has no such column"):
+        fingerprint(clean_label="answer")
+    with pytest.raises(SuiteError, match=r"datasets.0.split: only the dataset .*hf takes it"):
+        fingerprint(split="train")
+
+    # What the columns are called changes no key.
+    shutil.rmtree(tmp_path / "cifar10")
+    small10.write_parquet(tmp_path / "cifar10")
+    assert fingerprint(image="", label="") == found
+
+    shutil.rmtree(tmp_path / "cifar10")
+    small10.write_batches(tmp_path)
+    with pytest.raises(DataError, match="holds no parquet files, and only these have columns"):
+        fingerprint()
+
+
+def test_another_column_is_another_copy_in_the_cache(small100, tmp_path):
+    place = tmp_path / "cifar100"
+    small100.write_parquet(place, label="fine_label")
+    for path in place.glob("*.parquet"):
+        table = pq.read_table(path)
+        other = (np.array(table["fine_label"]) + 1) % 100
+        pq.write_table(table.append_column("noise", pa.array(other)), path)
+
+    places = Places(tmp_path, tmp_path / "cache")
+    check(cifar100.load(places, 0), small100)
+    chosen = cifar100.load(replace(places, label_column="noise"), 0)
+    np.testing.assert_array_equal(chosen.clean_labels, (small100.train[1] + 1) % 100)

@@ -25,7 +25,7 @@ def read(tmp_path):
     """Return a function that reads a table with options as a suite gives them."""
 
     def call(path, *, label="", clean_label="", test_share=0.0, **table):
-        options = FolderOptions(test_share, "", label, clean_label, TableOptions(**table))
+        options = FolderOptions(test_share, "", label, clean_label, table=TableOptions(**table))
         places = Places(tmp_path, tmp_path / "cache").reading(path, options)
         return features.load(places, 0)
 
@@ -518,7 +518,7 @@ def test_wrong_keys_of_a_table_are_refused(suite, change, words):
 
 def test_keys_of_a_table_are_refused_elsewhere(suite):
     suite["datasets"] = [{"name": "digits", "features": ["a"]}]
-    with pytest.raises(SuiteError, match="features: only the dataset features takes columns"):
+    with pytest.raises(SuiteError, match="features: only the dataset features or hf takes it"):
         nlbench.run(suite, out="unused")
 
 

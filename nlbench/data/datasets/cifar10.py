@@ -18,6 +18,7 @@ INFO = Info(
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2023, 0.1994, 0.2010),
     class_ids="cifar10",
+    columns=("image", "label"),
 )
 IMAGES = Source(
     file="cifar-10-python.tar.gz",

@@ -17,6 +17,7 @@ INFO = Info(
     mean=(0.5071, 0.4867, 0.4408),
     std=(0.2675, 0.2565, 0.2761),
     class_ids="cifar100",
+    columns=("image", "label"),
 )
 IMAGES = Source(
     file="cifar-100-python.tar.gz",

@@ -32,6 +32,7 @@ INFO = Info(
     shape=(0, 1, 1),
     label_sets=("given",),
     located_by="suite",
+    columns=("label", "clean_label"),
 )
 SOURCES: tuple[Source, ...] = ()
 WHERE = (

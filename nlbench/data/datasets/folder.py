@@ -24,7 +24,6 @@ from nlbench.data.formats.class_folders import (
     pictures_in,
 )
 from nlbench.data.formats.columns import (
-    ChosenColumns,
     is_no_class,
     path_column,
     require_classes,
@@ -32,6 +31,7 @@ from nlbench.data.formats.columns import (
 from nlbench.data.formats.copies import groups_of_copies
 from nlbench.data.formats.grey import grey_depths
 from nlbench.data.formats.image_lists import ImageList
+from nlbench.data.formats.image_parquet import ChosenAll
 from nlbench.data.formats.not_pictures import about_not_pictures
 from nlbench.data.formats.split_column import require_one_part
 from nlbench.data.formats.text_table import read_table
@@ -53,6 +53,7 @@ INFO = Info(
     mean=image_lists.IMAGENET_MEAN,
     std=image_lists.IMAGENET_STD,
     located_by="suite",
+    columns=("image", "label", "clean_label"),
 )
 SOURCES: tuple[Source, ...] = ()
 LAYOUTS = (
@@ -162,13 +163,38 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     train, test = _both_parts(places)
     # True labels that may select an epoch; a suite asks for them.
     held = [_held_part(places)] if places.clean_val else []
+    name = places.data_dir.name
+    info = replace(INFO, name=f"folder:{name}", title=name)
+    data = as_dataset(train, test, held, info, places.cache_dir)
 
+    paths = [os.path.join(part.root, name) for part in (train, test, *held) for name in part.names]
+    others = _other_parts(places, train, test, *held)
+    unlisted = _unlisted(places.data_dir, paths, train, test, *held)
+    return replace(data, warnings=(*data.warnings, *others, *unlisted))
+
+
+def as_dataset(
+    train: Part,
+    test: Part,
+    held: Sequence[Part],
+    info: Info,
+    cache_dir: Path,
+    names: Sequence[str] = (),
+) -> Dataset:
+    """Return the dataset of listed images, after checking that their parts fit together.
+
+    Args:
+        held: a validation part, if there is one.
+        info: name and title; the rest is counted here.
+        names: the classes in their order; those of the labels, sorted, where empty.
+    Raises: DataError, naming file and line.
+    """
     # ---- Classes as numbers ----------------------------------------------------------------------
     # A class may occur among the true labels alone.
     for part in (train, test, *held):
         part.clean[:] = _as_whole_numbers(part.clean, train.labels)
     known = [label for label in train.clean if label]
-    classes = _classes(train.labels + known)
+    classes = list(names) or _classes(train.labels + known)
     if len(classes) < 2:
         message = f"{train.source}: holds one class, {', '.join(classes)}; at least two are needed"
         raise DataError("\n".join([message, *train.notes]))
@@ -207,18 +233,15 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
     if held_lists:
         lists["validation"] = held_lists[0]
     paths = [os.path.join(part.root, name) for part in lists.values() for name in part.names]
-    grey = grey_depths(paths, places.cache_dir)
+    grey = grey_depths(paths, cache_dir)
     bits = grey.bits
     scored: dict[str, tuple[Images, np.ndarray]] = {}
     for images in held_lists:
         scored["clean_val"] = replace(images.files(), grey_bits=bits), images.labels
 
     # ---- The dataset -----------------------------------------------------------------------------
-    name = places.data_dir.name
     info = replace(
-        INFO,
-        name=f"folder:{name}",
-        title=name,
+        info,
         num_classes=len(classes),
         num_train=len(train_list.names),
         num_test=len(test_list.names),
@@ -244,14 +267,12 @@ def _read(places: Places, state: tuple[tuple[str, int], ...]) -> Dataset:
             *train.notes,
             *test.notes,
             *(note for part in held for note in part.notes),
-            *_other_parts(places, train, test, *held),
             *_about_classes(classes, train_list, test_list),
             *_about_labels(label_sets, len(classes), train.source),
             *absent,
-            *_unlisted(places.data_dir, paths, train, test, *held),
-            *about_not_pictures(paths, places.cache_dir),
+            *about_not_pictures(paths, cache_dir),
             *grey.notes(),
-            *_about_copies(lists, groups_of_copies(paths, places.cache_dir)),
+            *_about_copies(lists, groups_of_copies(paths, cache_dir)),
         ),
     )
 
@@ -433,7 +454,14 @@ def _both_parts(places: Places) -> tuple[Part, Part]:
     whole = _part(places, "train") if _has_part(path, "train") else _class_folders(path)
     if not whole.names:
         raise DataError(_why_empty(whole))
+    return share_of(whole, places)
 
+
+def share_of(whole: Part, places: Places) -> tuple[Part, Part]:
+    """Part one list of images into a training and a test part, as the suite's `test_share` says.
+
+    Raises: DataError where there are too few images.
+    """
     listed = whole.numbered(np.zeros(len(whole.names), np.int64))
     kept, absent = image_lists.usable(listed)
     whole = whole.select(kept)
@@ -483,7 +511,7 @@ def _part(places: Places, name: str) -> Part:
     path = places.data_dir
     parquet = image_parquet.all_splits(path).get(name, [])
     # Other parts need not have the columns of the training part.
-    chosen = ChosenColumns(places.label_column, places.clean_column, must=name == "train")
+    chosen = chosen_columns(places, must=name == "train")
     if (path / f"{name}.csv").is_file():
         part = _csv(path / f"{name}.csv", chosen, name)
     elif (path / name / "metadata.csv").is_file():
@@ -493,7 +521,7 @@ def _part(places: Places, name: str) -> Part:
         part = _class_folders(path / name)
     elif parquet:
         files = image_parquet.require_one_copy(parquet, name)
-        part = _parquet(files, chosen, places.cache_dir, name)
+        part = from_parquet(files, chosen, places.cache_dir, name)
     else:
         raise DataMissing(
             f"{path}: no {name} images there; it must hold {LAYOUTS}{_hint(path, name)}"
@@ -510,6 +538,11 @@ def _part(places: Places, name: str) -> Part:
     if parquet and part.source.suffix != ".parquet":
         part.notes.append(f"{path}: {parquet[0].name} is not read, because {part.source.name} is")
     return part
+
+
+def chosen_columns(places: Places, *, must: bool) -> ChosenAll:
+    """Return the columns that a suite names. Those of the training part must be there."""
+    return ChosenAll(places.label_column, places.clean_column, must=must, image=places.image_column)
 
 
 def _require_no_other_labels(folder: Path) -> None:
@@ -664,7 +697,7 @@ def _class_folders(folder: Path) -> Part:
     return part
 
 
-def _metadata(folder: Path, chosen: ChosenColumns, name: str) -> Part:
+def _metadata(folder: Path, chosen: ChosenAll, name: str) -> Part:
     """Read the labels of Hugging Face's metadata.csv, which lies beside the pictures."""
     part = _csv(folder / "metadata.csv", chosen, name)
     tops = {name.split("/")[0] for name in part.names if "/" in name}
@@ -686,11 +719,11 @@ def _metadata(folder: Path, chosen: ChosenColumns, name: str) -> Part:
 # ---- CSV lists -----------------------------------------------------------------------------------
 
 
-def _csv(path: Path, chosen: ChosenColumns, name_of_part: str) -> Part:
+def _csv(path: Path, chosen: ChosenAll, name_of_part: str) -> Part:
     """Read a list with columns for the path, the given label and possibly the true label."""
     table = read_table(path)
     where = f"{path}:1"
-    place = path_column(table.names, where)
+    place = _path_column(table.names, chosen, where)
     found = chosen.among(table.names, where)
 
     cells = {"path": table.column(place), "label": table.column(found.given)}
@@ -728,10 +761,23 @@ def _csv(path: Path, chosen: ChosenColumns, name_of_part: str) -> Part:
     return part
 
 
+def _path_column(names: Sequence[str], chosen: ChosenAll, where: str) -> str:
+    """Return the column of the files: the one that a suite names, else by its name."""
+    # A column may be called "", as the index that pandas writes.
+    if chosen.image and chosen.image in names:
+        return chosen.image
+    if chosen.image and chosen.must:
+        raise DataError(
+            f"{where}: has no column {chosen.image!r}, only {', '.join(names)}."
+            f"{did_you_mean(chosen.image, names)}"
+        )
+    return path_column(names, where)
+
+
 # ---- Parquet files -------------------------------------------------------------------------------
 
 
-def _parquet(files: Sequence[Path], chosen: ChosenColumns, cache_dir: Path, name: str) -> Part:
+def from_parquet(files: Sequence[Path], chosen: ChosenAll, cache_dir: Path, name: str) -> Part:
     """Read images from parquet files. They are written out as files once, into the cache."""
     # Version 2 refuses labels that no class name belongs to.
     # Version 3 has checksums.
@@ -748,7 +794,7 @@ def _parquet(files: Sequence[Path], chosen: ChosenColumns, cache_dir: Path, name
     return part if len(part.clean) == len(part.names) else replace(part, clean=[])
 
 
-def _write_out(files: Sequence[Path], chosen: ChosenColumns, folder: Path) -> list[list[str]]:
+def _write_out(files: Sequence[Path], chosen: ChosenAll, folder: Path) -> list[list[str]]:
     """Write each image to a file in `folder`, and return each file's name with its labels.
 
     A file's name holds a hash of the image. The fingerprint is made of the names, so that it

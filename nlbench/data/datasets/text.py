@@ -35,6 +35,7 @@ INFO = Info(
     # A table with a column of true labels also has the labels "clean".
     label_sets=("given",),
     located_by="suite",
+    columns=("label", "clean_label"),
     vocabulary=VOCABULARY,
 )
 SOURCES: tuple[Source, ...] = ()
@@ -43,7 +44,7 @@ WHERE = (
     "datasets: [{name: text, path: reviews.csv, text: review, label: rating, test_share: 0.2}]"
 )
 _PARTS = ("train", "test")
-_NAMES = ("text", "texts", "sentence", "review", "document", "message", "comment", "tweet", "body")
+NAMES = ("text", "texts", "sentence", "review", "document", "message", "comment", "tweet", "body")
 _TEST_FIX = (
     "`test_share: 0.2` in the suite's dataset entry takes a fifth of the texts to test on, and "
     "`split: COLUMN` parts them as a column says"
@@ -326,7 +327,7 @@ def _part(rows: Rows, places: Places, *, must: bool) -> _Part:
 def _text_column(rows: Rows, places: Places) -> str:
     if places.text:
         return places.text
-    found = [name for name in rows.names if name.lower() in _NAMES]
+    found = [name for name in rows.names if name.lower() in NAMES]
     if len(found) != 1:
         what = f"{', '.join(map(repr, found))} may all hold the texts" if found else ""
         raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from nlbench.data.missing import require
 from nlbench.data.noise.label_files import check_labels
 from nlbench.data.places import Places
 from nlbench.errors import DataError
-from nlbench.files import digest
+from nlbench.files import digest, short_hash
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Layout:
         train, test: the files in the folder, in the canonical order of the images.
         label_key: the key of the labels in these files.
         label_columns: the columns of parquet files that hold them, best first.
+        image_columns: likewise those of the images.
         places: folders of the data directory that belong to this dataset alone.
         md5: of published copies, by file name.
     """
@@ -41,6 +42,7 @@ class Layout:
     label_columns: tuple[str, ...]
     places: tuple[str, ...]
     md5: Mapping[str, str]
+    image_columns: tuple[str, ...] = cifar_parquet.IMAGE_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,11 @@ def read(info: Info, layout: Layout, sources: Sequence[Source], places: Places) 
     # Without a copy, `require` has raised.
     assert copy is not None
 
-    arrays, facts = cached(
-        places.cache_dir, layout.name, copy.files, lambda: _decode(copy, layout, info)
-    )
+    name = layout.name
+    if places.image_column or places.label_column:
+        layout = _with_columns(layout, copy, places)
+        name += f"-{short_hash(f'{places.image_column}|{places.label_column}'.encode())}"
+    arrays, facts = cached(places.cache_dir, name, copy.files, lambda: _decode(copy, layout, info))
     return Dataset(
         info=info,
         train_images=arrays["train_images"],
@@ -99,6 +103,20 @@ def read(info: Info, layout: Layout, sources: Sequence[Source], places: Places) 
         variant=facts["variant"],
         warnings=(*facts["warnings"], *_beside(copy, layout)),
         checksums=facts["checksums"],
+    )
+
+
+def _with_columns(layout: Layout, copy: Copy, places: Places) -> Layout:
+    """Return the layout with the columns that a suite names. Raises DataError."""
+    if copy.form != "parquet":
+        raise DataError(
+            f"{copy.train[0].parent}: holds no parquet files, and only these have columns; leave "
+            f"out `image` and `label` in the suite's dataset entry"
+        )
+    return replace(
+        layout,
+        image_columns=(places.image_column,) if places.image_column else layout.image_columns,
+        label_columns=(places.label_column,) if places.label_column else layout.label_columns,
     )
 
 
@@ -249,9 +267,11 @@ def _decode(copy: Copy, layout: Layout, info: Info) -> tuple[dict[str, np.ndarra
 
 
 def _decode_parquet(copy: Copy, layout: Layout, info: Info) -> _Decoded:
-    columns, shape = layout.label_columns, info.shape
-    train_images, train_labels, train_jpeg = cifar_parquet.decode(copy.train, columns, shape)
-    test_images, test_labels, test_jpeg = cifar_parquet.decode(copy.test, columns, shape)
+    columns, images, shape = layout.label_columns, layout.image_columns, info.shape
+    train_images, train_labels, train_jpeg = cifar_parquet.decode(
+        copy.train, columns, shape, images
+    )
+    test_images, test_labels, test_jpeg = cifar_parquet.decode(copy.test, columns, shape, images)
     variant = ""
     if train_jpeg or test_jpeg:
         variant = "JPEG"

@@ -16,13 +16,13 @@ import numpy as np
 from nlbench.data import pixels
 from nlbench.data.formats.bounds import PictureBytes
 from nlbench.data.noise.label_files import as_labels
-from nlbench.errors import DataError
+from nlbench.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
     from pyarrow import Array
 
 _SHARD = re.compile(r"(?P<part>train|test)-(?P<number>\d+)-of-(?P<count>\d+).*\.parquet")
-_IMAGE_COLUMNS = ("img", "image")
+IMAGE_COLUMNS = ("img", "image")
 
 
 # ---- Finding the files ---------------------------------------------------------------------------
@@ -65,12 +65,15 @@ def has_column(path: Path, column: str) -> bool:
 
 
 def decode(
-    paths: Sequence[Path], label_columns: Sequence[str], shape: tuple[int, ...]
+    paths: Sequence[Path],
+    label_columns: Sequence[str],
+    shape: tuple[int, ...],
+    image_columns: Sequence[str] = IMAGE_COLUMNS,
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """Decode the images of all files, one after the other, with their labels.
 
     Args:
-        label_columns: the first of these that a file has is read.
+        label_columns, image_columns: the first of these that a file has is read.
         shape: (H, W, 3) that every image must have, or (H, W, 1) for grey ones.
     Returns: images (N, *shape) uint8, labels (N,) int64, and whether any image is a JPEG, so that
         the pixels are not the official ones.
@@ -79,7 +82,7 @@ def decode(
     """
     images, labels, jpeg = [], [], False
     for path in paths:
-        encoded, shard_labels = _read(path, label_columns)
+        encoded, shard_labels = _read(path, label_columns, image_columns)
         shard_images, lossy = _pixels(encoded, path, shape)
         images.append(shard_images)
         labels.append(shard_labels)
@@ -87,7 +90,9 @@ def decode(
     return np.concatenate(images), np.concatenate(labels), jpeg
 
 
-def _read(path: Path, label_columns: Sequence[str]) -> tuple[list[bytes | None], np.ndarray]:
+def _read(
+    path: Path, label_columns: Sequence[str], image_columns: Sequence[str]
+) -> tuple[list[bytes | None], np.ndarray]:
     """Read the encoded images and the labels of one file."""
     import pyarrow
     import pyarrow.parquet
@@ -95,7 +100,7 @@ def _read(path: Path, label_columns: Sequence[str]) -> tuple[list[bytes | None],
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            image = _choose(names, _IMAGE_COLUMNS, path)
+            image = _choose(names, image_columns, path)
             label = _choose(names, label_columns, path)
             unpacked = PictureBytes(path, file.metadata.num_rows)
             encoded: list[bytes | None] = []
@@ -121,8 +126,9 @@ def _choose(names: Sequence[str], wanted: Sequence[str], path: Path) -> str:
         if name in names:
             return name
     raise DataError(
-        f"{path}: has no column {' or '.join(wanted)}, only {', '.join(names)}; "
-        f"is this the right dataset?"
+        f"{path}: has no column {' or '.join(wanted)}, only {', '.join(names)}; is this the right "
+        f"dataset? `image` and `label` in the suite's dataset entry name other columns."
+        f"{did_you_mean(wanted[0], names)}"
     )
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nlbench.data.formats.bounds import PictureBytes
 from nlbench.data.formats.columns import (
     ChosenColumns,
     LabelColumns,
+    is_label_column,
     is_no_class,
     require_class,
 )
 from nlbench.data.formats.split_column import may_be_split, says_a_part
-from nlbench.errors import DataError
-from nlbench.files import digest
+from nlbench.errors import DataError, did_you_mean
+from nlbench.files import digest, short_hash
 
 if TYPE_CHECKING:
     from pyarrow import Schema
@@ -28,6 +30,24 @@ IMAGE_COLUMNS = ("image", "img")
 # Names like train-00000-of-00003-0123456789abcdef.parquet, train.parquet and train_1.parquet.
 _OF = re.compile(r"(?P<split>.+?)-(?P<number>\d+)-of-(?P<count>\d+)(?:-[0-9a-f]+)?")
 _NUMBERED = re.compile(r"(?P<split>.*?[^\W\d])[-_.]?(?:part|shard)?[-_.]?(?P<number>\d+)")
+
+
+@dataclass(frozen=True)
+class ChosenAll(ChosenColumns):
+    """The columns of images and labels that a suite names.
+
+    Attributes:
+        image: the column of the images; "" where names or the file's metadata tell.
+    """
+
+    image: str = ""
+
+    @property
+    def tag(self) -> str:
+        """As `ChosenColumns.tag`; it differs for another column of images as well."""
+        if not self.image:
+            return super().tag
+        return f"{super().tag}-{short_hash(self.image.encode())}"
 
 
 # ---- Finding the files of a part -----------------------------------------------------------------
@@ -137,7 +157,7 @@ def _first_of_count(numbered: Mapping[tuple[int, int], Path], count: int) -> Pat
 # ---- Reading them --------------------------------------------------------------------------------
 
 
-def images(files: Sequence[Path], chosen: ChosenColumns) -> Iterator[tuple[bytes, list[str]]]:
+def images(files: Sequence[Path], chosen: ChosenAll) -> Iterator[tuple[bytes, list[str]]]:
     """Yield each image's bytes and its labels: the given one, then the true one where known.
 
     Raises: DataError, naming file and row.
@@ -203,14 +223,40 @@ def _is_unknown(value: object) -> bool:
     return value is None or is_no_class(str(value))
 
 
-def about_columns(file: Path, chosen: ChosenColumns) -> list[str]:
+def hidden_labels(files: Sequence[Path], label: str) -> int:
+    """Return how many labels are -1, which hides a label on the Hugging Face hub.
+
+    Args:
+        label: the column; a file without it has none.
+    Raises: DataError, naming the file.
+    """
+    import pyarrow
+    from pyarrow import compute, parquet
+
+    count = 0
+    for file in files:
+        schema = read_schema(file)
+        if label not in schema.names or not pyarrow.types.is_integer(schema.field(label).type):
+            continue
+        try:
+            cells = parquet.ParquetFile(file).read(columns=[label]).column(0)
+        # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
+        except Exception as error:
+            raise _unreadable(file, error) from error
+        count += compute.sum(compute.equal(cells, -1)).as_py() or 0
+    return count
+
+
+def about_columns(file: Path, chosen: ChosenAll) -> list[str]:
     """Return in words which columns of labels were taken for what, unless they have usual names."""
     from pyarrow import parquet
 
-    return _columns(file, parquet.read_schema(file), chosen)[1].notes(file)
+    found = _columns(file, parquet.read_schema(file), chosen)[1]
+    # One column for both says that its labels are true.
+    return [] if found.given == found.clean else found.notes(file)
 
 
-def splitting_columns(files: Sequence[Path], chosen: ChosenColumns) -> dict[str, list[object]]:
+def splitting_columns(files: Sequence[Path], chosen: ChosenAll) -> dict[str, list[object]]:
     """Return the columns that may say which part a row belongs to, over all files.
 
     They are known by their names, or by a first row that names a part.
@@ -265,14 +311,31 @@ def _split_cells(opened: ParquetFile, column: str) -> list[object]:
     return cells
 
 
-def _columns(file: Path, schema: Schema, chosen: ChosenColumns) -> tuple[str, LabelColumns]:
+def _columns(file: Path, schema: Schema, chosen: ChosenAll) -> tuple[str, LabelColumns]:
     """Return the column of the images, and those of the labels."""
     columns = schema.names
-    image = next((column for column in IMAGE_COLUMNS if column in columns), None)
-    if image is None:
+    if chosen.image and chosen.image in columns:
+        image = chosen.image
+        columns = [column for column in columns if column != image]
+    elif chosen.image and chosen.must:
         raise DataError(
-            f"{file}: needs a column image and a column label, has {', '.join(columns)}"
+            f"{file}: has no column {chosen.image!r}, only {', '.join(columns)}."
+            f"{did_you_mean(chosen.image, columns)}"
         )
+    else:
+        of_images = _of_type(schema, "Image")
+        usual = [column for column in IMAGE_COLUMNS if column in columns]
+        if not usual and len(of_images) != 1:
+            raise DataError(
+                f"{file}: needs a column image and a column label, has {', '.join(columns)}; if "
+                f"another one holds the images, name it with `image: NAME` in the suite's dataset "
+                f"entry"
+            )
+        image = [*usual, *of_images][0]
+    labels = _of_type(schema, "ClassLabel")
+    # For example "species". Only the metadata tells that it holds classes.
+    if len(labels) == 1 and not chosen.given and not any(map(is_label_column, columns)):
+        return image, LabelColumns(labels[0], chosen.clean)
     return image, chosen.among(columns, file)
 
 
@@ -312,10 +375,58 @@ def _label(value: object, names: Sequence[str], column: str, where: str, more: s
     )
 
 
+def read_schema(file: Path) -> Schema:
+    """Return the columns of a file, with their metadata. Raises DataError, naming the file."""
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_schema(file)
+    # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
+    except Exception as error:
+        raise _unreadable(file, error) from error
+
+
+def has_images(schema: Schema) -> bool:
+    """Return whether a file has a column of images, by its name or its metadata."""
+    usual = any(column in schema.names for column in IMAGE_COLUMNS)
+    return usual or bool(_of_type(schema, "Image"))
+
+
+def label_of(file: Path, chosen: ChosenAll) -> str:
+    """Return the column of the given labels. Raises DataError, naming the file."""
+    return _columns(file, read_schema(file), chosen)[1].given
+
+
+def class_names(file: Path, label: str) -> list[str]:
+    """Return the names of the classes in their order, where the metadata of a file has them.
+
+    Raises: DataError, naming the file.
+    """
+    return _class_names(read_schema(file), label)
+
+
 def _class_names(schema: Schema, label: str) -> list[str]:
     """Return the names of the classes, which Hugging Face keeps in the schema's metadata."""
     try:
-        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        return [str(name) for name in metadata["info"]["features"][label]["names"]]
-    except (KeyError, TypeError, ValueError):
+        return [str(name) for name in features(schema)[label]["names"]]
+    except (KeyError, TypeError):
         return []
+
+
+def _of_type(schema: Schema, kind: str) -> list[str]:
+    """Return the columns that the metadata calls a feature of this type, such as "Image"."""
+    known = features(schema).items()
+    return [
+        name
+        for name, feature in known
+        if isinstance(feature, dict) and feature.get("_type") == kind and name in schema.names
+    ]
+
+
+def features(schema: Schema) -> dict[str, Any]:
+    """Return the features by column, which Hugging Face keeps in the schema's metadata."""
+    try:
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        return dict(metadata["info"]["features"])
+    except (KeyError, TypeError, ValueError):
+        return {}

@@ -108,3 +108,60 @@ def test_the_same_in_lists_and_in_a_suite(tmp_path):
         SuiteError, match=r"datasets.0.label_column: only a folder of your own takes"
     ):
         expanded({"name": "digits", "label_column": "label"})
+
+
+def test_the_short_keys_name_the_same_columns(tmp_path):
+    root = tmp_path / "f"
+    root.mkdir()
+    lines = ["thumb,photo,a,b"]
+    for i in range(6):
+        (root / f"{i}.png").write_bytes(encoded(i % 2, i))
+        lines.append(f"none.png,{i}.png,{i % 2},{i // 3}")
+    (root / "train.csv").write_text("\n".join(lines))
+    (root / "t.png").write_bytes(encoded(0, 9))
+    (root / "test.csv").write_text("path,label\nt.png,1\n")
+
+    def expanded(*changed):
+        entry = {"name": "folder", "path": str(root), "image": "photo"}
+        suite = {"name": "s", "protocol": "images-32", "methods": {"ce": {}}, "seeds": [0]}
+        checked, problems = read_suite({**suite, "datasets": [{**entry, **one} for one in changed]})
+        return expand(checked, problems, places=Places(tmp_path, tmp_path / "cache")).specs[0]
+
+    short = expanded({"label": "a", "clean_label": "b"})
+    assert short.key == expanded({"label_column": "a", "clean_column": "b"}).key
+    assert short.key != expanded({"label": "b", "clean_label": "a"}).key
+    for wrong, said in (
+        ({"label": "a", "image": "foto"}, "has no column 'foto', only .* Did you mean 'photo'"),
+        ({"label": "a", "label_column": "a"}, r"datasets.0.label: is the same as label_column"),
+        ({"label": "a", "split": "train"}, r"datasets.0.split: only the dataset .*hf takes it"),
+    ):
+        with pytest.raises(SuiteError, match=said):
+            expanded(wrong)
+    with pytest.raises(SuiteError, match=r"datasets.1.label: is 'a' in an entry above"):
+        expanded({"label": "a"}, {"label": "b"})
+    with pytest.raises(SuiteError, match=r"datasets.1.image: is 'photo' in an entry above"):
+        expanded({"label": "a"}, {"label": "a", "image": "thumb"})
+
+
+def test_the_images_are_known_by_the_metadata_of_hugging_face(load, tmp_path):
+    images = [encoded(j, 0) for j in range(4)]
+    load({"label": [0, 1, 0, 1]})
+    file = tmp_path / "f" / "train-00000-of-00001.parquet"
+    table = pa.table({"picture": images, "label": [0, 1, 0, 1]})
+    features = '{"info": {"features": {"picture": {"_type": "Image"}}}}'
+    pq.write_table(table.replace_schema_metadata({"huggingface": features}), file)
+    places = Places(tmp_path / "f", tmp_path / "cache")
+    assert folder.load(places, 0).label_sets["given"].tolist() == [0, 1, 0, 1]
+
+    # Nor does the name of this column of labels tell.
+    table = table.rename_columns(["picture", "species"])
+    classes = '"species": {"_type": "ClassLabel", "names": ["owl", "crow"]}'
+    features = features.replace("}}}}", "}, " + classes + "}}}")
+    pq.write_table(table.replace_schema_metadata({"huggingface": features}), file)
+    test = pa.table({"image": [encoded(j, 9) for j in range(2)], "label": ["owl", "crow"]})
+    pq.write_table(test, tmp_path / "f" / "test.parquet")
+    assert folder.load(places, 0).info.class_names == ("crow", "owl")
+
+    pq.write_table(table, file)
+    with pytest.raises(DataError, match=r"has picture, species; .*`image: NAME`"):
+        folder.load(places, 0)
