@@ -86,7 +86,7 @@ MAY = {
     "": {"api", "reproduction", "errors"},
     "cli": {"api", "reproduction", "executors", "conformance", "bench", "results", "plan", "data"}
     | {"figures", "report", "suspects", "registry", "build", "models", "ops", "errors", "hardware"}
-    | {"child", "watching", "trust"},
+    | {"child", "watching", "trust", "embedding"},
     "api": {"executors", "results", "plan", "data", "registry", "models", "errors", "hardware"}
     | {"watching"},
     "reproduction": {"executors", "results", "plan", "data", "registry", "models", "errors"},
@@ -101,6 +101,7 @@ MAY = {
     "suspects": {"results", "plan", "data", "errors", "files"},
     "training": {"results", "plan", "data", "code_hash", "registry", "build", "models"}
     | {"method", "contract", "ops", "errors", "files", "hardware", "streams", "process_state"},
+    "embedding": {"data", "models", "errors", "files", "streams"},
     "results": {"plan", "code_hash", "registry", "errors", "files"},
     "plan": {"data", "registry", "build", "contract", "models", "errors", "files", "streams"}
     | {"child"},

@@ -9,7 +9,7 @@ from nlbench.cli.app import app, main  # isort: skip
 
 # The order of these imports is the order of the commands in `nlbench --help`.
 from nlbench.cli import run, results, compare, figures, report, suspects, store, reproduce  # isort: skip
-from nlbench.cli import catalogue, methods, doctor, bench  # isort: skip
+from nlbench.cli import catalogue, embed, methods, doctor, bench  # isort: skip
 
 __all__ = [
     "app",
@@ -17,6 +17,7 @@ __all__ = [
     "catalogue",
     "compare",
     "doctor",
+    "embed",
     "figures",
     "main",
     "methods",

@@ -38,6 +38,7 @@ ORDER = (
     "plot",
     "publish",
     "data",
+    "embed",
     "new-method",
     "check",
     "noise",

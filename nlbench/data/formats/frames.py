@@ -197,10 +197,33 @@ def _of_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Frame]
     if not parts:
         raise DataError(f"{path}: holds no array with a row for each example")
 
-    # Without both parts, names such as X_train tell nothing.
-    if not {"train", "test"} <= set(parts):
+    if {"train", "test"} <= set(parts):
+        # Beside both parts, an array that belongs to none has no row for each example.
+        parts.pop("", None)
+    else:
+        # Without both parts, names such as X_train tell nothing.
         parts = {"": {name: column for part in parts.values() for name, column in part.items()}}
-    return {part: Frame(path, columns) for part, columns in parts.items()}
+
+    frames = {}
+    for part, columns in parts.items():
+        frames[part] = Frame(path, columns, named=_named_labels(columns, arrays.get("class_names")))
+    return frames
+
+
+def _named_labels(columns: Mapping[str, Column], names: np.ndarray | None) -> dict[str, list[str]]:
+    """Return the class names of each column of whole numbers that is called label or the like.
+
+    Args:
+        names: the array `class_names` of the file, where it has one.
+    """
+    if names is None or names.ndim != 1 or names.dtype.kind not in "US":
+        return {}
+    texts = [str(name) for name in names.astype(np.str_)]
+    named = {}
+    for name, column in columns.items():
+        if "label" in name and isinstance(column, np.ndarray) and column.dtype.kind in "iu":
+            named[name] = texts
+    return named
 
 
 def _of_array(array: np.ndarray) -> Column | None:

@@ -1,0 +1,1 @@
+"""Frozen features of images, and the file that they are written to: `nlbench embed`."""
