@@ -82,7 +82,7 @@ def _info(
         return catalogue.info(entry.id, "", places)
 
     try:
-        folder = entry.folder(base)
+        folder = entry.folder(base, places.data_dir)
     except ValueError as error:
         problems.add([*where, "path"], str(error))
         return None
@@ -222,7 +222,7 @@ def conditions_of(
         where = ("datasets", i)
         # A dataset that cannot be used has been reported already, and a second folder of one name.
         try:
-            folder = entry.folder(base)
+            folder = entry.folder(base, places.data_dir)
         except ValueError:
             continue
         if entry.id not in infos or folders.setdefault(entry.id, folder) != folder:
@@ -292,7 +292,9 @@ def _with_noises(
     # A folder has been read already, so that its files can be compared with a list of labels here.
     examples = None
     if noises and entry.path:
-        data = catalogue.open_dataset(entry.id, entry.folder(base), places, 0, options)
+        data = catalogue.open_dataset(
+            entry.id, entry.folder(base, places.data_dir), places, 0, options
+        )
         examples = Examples.of(data)
 
     found = []

@@ -50,8 +50,8 @@ class DatasetEntry(StrictModel):
     """A dataset of the suite, with the labels to train on.
 
     Attributes:
-        path: the folder of a dataset that a suite locates, relative to the suite's file; of `hf`
-            owner/name on the Hugging Face hub.
+        path: the folder of a dataset that a suite locates, relative to the suite's file or,
+            where nothing lies there, to the data directory; of `hf` owner/name on the Hugging Face hub.
         labels: label sets of the dataset. Without labels and noise, its first set is used.
         noise: noises to draw on the clean labels.
         noise_rate: what methods are told that need the noise rate, in place of the measured one: a
@@ -135,12 +135,18 @@ class DatasetEntry(StrictModel):
         """Whether the path is owner/name of the Hugging Face hub, and no folder."""
         return self.name == HUB
 
-    def folder(self, base: Path) -> Path:
+    def folder(self, base: Path, data_dir: Path) -> Path:
         """Return where a dataset with a path is, for a suite whose file is in `base`.
+
+        A relative path that is not there is looked for in the data directory, too: there a suite
+        that comes with nlbench finds what a user has made for it.
 
         Raises: ValueError for a path that no folder can have.
         """
-        return Path(self.path) if self.on_hub else user_path(base, self.path)
+        if self.on_hub:
+            return Path(self.path)
+        path, other = user_path(base, self.path), user_path(data_dir, self.path)
+        return other if other.exists() and not path.exists() else path
 
     @property
     def folder_options(self) -> FolderOptions:

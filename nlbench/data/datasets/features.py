@@ -66,7 +66,8 @@ def load(places: Places, seed: int) -> Dataset:
     """
     path = places.data_dir
     if not path.exists():
-        raise DataMissing(f"{path}: no such file; {WHERE}")
+        made = f"`nlbench embed DATASET --to {path.name}` makes features of images"
+        raise DataMissing(f"{path}: no such file; {WHERE}; {made}")
     files = files_of(path)
     return _read(places, file_state(files))
 
