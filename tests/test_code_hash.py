@@ -265,6 +265,7 @@ BOOKKEEPING = {
     "files.py": "writes files",
     "hardware.py": "asks the machine; its answers are in the key or in the record",
     "plan/conditions.py": "makes fingerprints, which are in the key",
+    "plan/memories.py": "estimates memory",
     "plan/options.py": "reads options of the command line",
     "plan/presets.py": "holds values, which are in the key",
     "plan/problems.py": "makes messages",

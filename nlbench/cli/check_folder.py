@@ -40,11 +40,10 @@ def check_folder(
 ) -> Report:
     """Read a folder as a run would, decode every picture of it, and report what was found.
 
-    `path` may also be hf:owner/name@revision, a dataset of the Hugging Face hub.
-
     If it cannot be read as a dataset, the pictures in it are checked nevertheless.
 
     Args:
+        path: the folder; or hf:owner/name@revision, a dataset of the Hugging Face hub.
         start: is called with the number of pictures before they are decoded; what it returns is
             called with the number of those that were just decoded.
     """

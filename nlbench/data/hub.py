@@ -273,14 +273,19 @@ def download(found: Snapshot, names: Sequence[str]) -> dict[str, Path]:
 
 def _there(client: ModuleType, found: Snapshot, name: str) -> Path | None:
     """Return the path of a file in the cache; None where it is not there, or not whole."""
+    path = _in_cache(client, found, name)
+    size = found.files[name].size
+    return None if path is None or (size and path.stat().st_size != size) else path
+
+
+def _in_cache(client: ModuleType, found: Snapshot, name: str) -> Path | None:
+    """Return the path of a file in the cache, whole or not; None where it is not there."""
+    cache = client.constants.HF_HUB_CACHE
     path = client.try_to_load_from_cache(
-        found.repository, name, revision=found.commit, repo_type="dataset"
+        found.repository, name, cache_dir=cache, revision=found.commit, repo_type="dataset"
     )
     # The client remembers in its cache, with an object that is no path, that a file does not exist.
-    if not isinstance(path, str) or not Path(path).is_file():
-        return None
-    size = found.files[name].size
-    return Path(path) if not size or Path(path).stat().st_size == size else None
+    return Path(path) if isinstance(path, str) and Path(path).is_file() else None
 
 
 def _require_there(client: ModuleType, found: Snapshot, name: str) -> Path:
@@ -300,8 +305,9 @@ def _fetch(client: ModuleType, found: Snapshot, name: str) -> None:
             name,
             repo_type="dataset",
             revision=found.commit,
+            cache_dir=client.constants.HF_HUB_CACHE,
             endpoint=client.constants.ENDPOINT,
-            force_download=_is_damaged(client, found, name),
+            force_download=_in_cache(client, found, name) is not None,
         )
         return path
 
@@ -321,13 +327,6 @@ def _fetch(client: ModuleType, found: Snapshot, name: str) -> None:
             f"{found.words}: what came of {name} has another sha256 than the hub says, and was not "
             f"kept; run it again"
         )
-
-
-def _is_damaged(client: ModuleType, found: Snapshot, name: str) -> bool:
-    path = client.try_to_load_from_cache(
-        found.repository, name, revision=found.commit, repo_type="dataset"
-    )
-    return isinstance(path, str) and Path(path).is_file()
 
 
 def overview(cache_dir: Path) -> list[str]:

@@ -70,10 +70,10 @@ class FolderOptions:
         revision, config: of a dataset of the Hugging Face hub, a branch, tag or commit, and the
             configuration; "" for the default ones.
         test_split: of such a dataset, the part to test on; "" for test.
+        table: what it says about a table.
         text: the column of the texts; "" where the names tell.
         vocabulary, length: of texts, how many different words have a number, and how many words of
             a text are kept; 0 for the dataset's own.
-        table: what it says about a table.
     """
 
     test_share: float = 0.0
@@ -84,10 +84,10 @@ class FolderOptions:
     revision: str = ""
     config: str = ""
     test_split: str = ""
+    table: TableOptions = TableOptions()
     text: str = ""
     vocabulary: int = 0
     length: int = 0
-    table: TableOptions = TableOptions()
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ class Places:
     revision: str = ""
     config: str = ""
     test_split: str = ""
+    table: TableOptions = TableOptions()
     text: str = ""
     vocabulary: int = 0
     length: int = 0
-    table: TableOptions = TableOptions()
 
     @classmethod
     def of_user(cls, option: str | Path | None = None) -> Places:

@@ -37,8 +37,8 @@ def columns_of_labels(frame: Frame, places: Places) -> dict[str, str]:
             )
 
     others = [name for name in vectors if name not in (clean, *extra.values())]
-    # Labels that are all true, or sets of given labels, may be all that there are.
-    if not given and (clean or extra) and not any(map(is_label_column, others)):
+    # Sets of given labels that the suite names, or labels that are all true, may be all there are.
+    if not given and (extra or (clean and not any(map(is_label_column, others)))):
         found = {**extra, "clean": clean}
     else:
         by_name = label_columns(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nlbench.data import catalogue, describe
+from nlbench.data import catalogue, describe, imbalance
 from nlbench.data.base import Dataset, Info
 from nlbench.data.places import HUB, FolderOptions, Places, TableOptions
 from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unknown_name
@@ -79,10 +79,10 @@ def _info(
         _check_takes_no_parts(entry, where, problems)
         _check_keys(entry, info, where, problems)
         _report_other(entry, where, options, problems)
-        return info
+        return catalogue.info(entry.id, "", places)
 
     try:
-        folder = entry.folder(base)
+        folder = entry.folder(base, places.data_dir)
     except ValueError as error:
         problems.add([*where, "path"], str(error))
         return None
@@ -90,15 +90,15 @@ def _info(
         return None
     if not located_by_suite:
         message = f"{entry.name} takes no path; --data-dir says where"
-    elif not entry.on_hub and Path(entry.path).name in ("", ".."):
-        message = "must end with the folder's own name, which tables and records show"
+    elif not entry.on_hub and (wrong := _wrong_name(Path(entry.path).name)):
+        message = wrong
     elif folders.setdefault(entry.id, folder) != folder:
         message = f"two folders are called {Path(entry.path).name}: rename one of them"
     elif _report_other(entry, where, options, problems):
         return None
     else:
         try:
-            return catalogue.info(entry.name, folder, places, entry.folder_options)
+            return catalogue.info(entry.id, folder, places, entry.folder_options)
         except UserError as error:
             message = str(error)
     problems.add([*where, "path"], message)
@@ -109,6 +109,15 @@ def _path_in_words(entry: DatasetEntry) -> str:
     if entry.on_hub:
         return "for example `path: uoft-cs/cifar10`"
     return "the file of the table" if entry.name in _KEYS_OF else "the folder it lies in"
+
+
+def _wrong_name(name: str) -> str:
+    """Return why a folder or file of this name cannot be a dataset, or ""."""
+    if name in ("", ".."):
+        return "must end with the folder's own name, which tables and records show"
+    if imbalance.parse(name)[1]:
+        return "ends as the name of a dataset with an `imbalance` does; rename it"
+    return ""
 
 
 def _check_takes_no_parts(
@@ -213,7 +222,7 @@ def conditions_of(
         where = ("datasets", i)
         # A dataset that cannot be used has been reported already, and a second folder of one name.
         try:
-            folder = entry.folder(base)
+            folder = entry.folder(base, places.data_dir)
         except ValueError:
             continue
         if entry.id not in infos or folders.setdefault(entry.id, folder) != folder:
@@ -283,7 +292,9 @@ def _with_noises(
     # A folder has been read already, so that its files can be compared with a list of labels here.
     examples = None
     if noises and entry.path:
-        data = catalogue.open_dataset(entry.name, entry.folder(base), places, 0, options)
+        data = catalogue.open_dataset(
+            entry.id, entry.folder(base, places.data_dir), places, 0, options
+        )
         examples = Examples.of(data)
 
     found = []
@@ -383,7 +394,7 @@ def _about_noise_files(conditions: Sequence[Condition], places: Places) -> list[
             )
             examples = Examples.of(data)
         else:
-            examples = Examples.unread(catalogue.dataset(condition.dataset).INFO)
+            examples = Examples.unread(catalogue.info(condition.dataset, "", places))
         noise = {**condition.noise, "path": condition.noise_path}
         warnings += resolve.warnings_of(noise, examples)
     return list(dict.fromkeys(warnings))
@@ -411,7 +422,8 @@ def read_fingerprints(
         if not catalogue.status(name, places.data_dir).there
     ]
     if missing:
-        raise DataMissing("\n".join(missing))
+        # A dataset may be there twice, with equal classes and with unequal ones.
+        raise DataMissing("\n".join(dict.fromkeys(missing)))
 
     fingerprints: dict[tuple[str, str], str] = {}
     infos: dict[str, Info] = {}

@@ -57,20 +57,19 @@ def places(
         trial = study.ask()
         choice = [trial.suggest_categorical(str(i), range(size)) for i, size in enumerate(sizes)]
         place = int(np.ravel_multi_index(choice, sizes))
-        if place in picked:
+        proposed = place not in picked
+        if not proposed:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             repeats += 1
             if repeats < _PATIENCE:
                 continue
             place = next(other for other in others if other not in picked)
-            trial = None
 
         picked.append(place)
         if len(picked) <= len(known):
-            # A try that diverged is as bad as one that is never right.
-            accuracy = max(known[len(picked) - 1], 0.0)
-            if trial is not None:
-                study.tell(trial, accuracy)
+            if proposed:
+                # A try that diverged is as bad as one that is never right.
+                study.tell(trial, max(known[len(picked) - 1], 0.0))
         elif len(picked) >= drawn:
             break
     return picked

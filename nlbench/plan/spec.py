@@ -93,8 +93,8 @@ class RunSpec:
         method: the method's name in the registry.
         params: every hyperparameter of the method.
         fingerprint: hash of the decoded data and, for human labels, of the label set.
-        protocol: with a precision that is not "auto", and with `weights` as "", "imagenet" or the
-            "sha256:..." of a file.
+        protocol: with a precision that is not "auto", and with `weights` as "", "imagenet",
+            "pretrained" or the "sha256:..." of a file.
         weights_path: the file of those weights, else "".
         weights_name: where that file comes from, if the suite says it by another name than a path,
             for example "hf-hub:OWNER/NAME@COMMIT".

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nlbench import registry
+from nlbench.data.imbalance import Imbalance
 from nlbench.data.places import HUB, FolderOptions, TableOptions
 from nlbench.errors import Problem, SuiteError, did_you_mean, in_words, unknown_key
 from nlbench.files import user_path
@@ -38,12 +39,19 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class ImbalanceEntry(StrictModel):
+    """Classes of unequal sizes; see `data.imbalance`."""
+
+    kind: Literal["exp", "step"]
+    ratio: Annotated[float, Field(gt=0, lt=1)]
+
+
 class DatasetEntry(StrictModel):
     """A dataset of the suite, with the labels to train on.
 
     Attributes:
-        path: the folder of a dataset that a suite locates, relative to the suite's file; of `hf`
-            owner/name on the Hugging Face hub.
+        path: the folder of a dataset that a suite locates, relative to the suite's file or,
+            where nothing lies there, to the data directory; of `hf` owner/name on the Hugging Face hub.
         labels: label sets of the dataset. Without labels and noise, its first set is used.
         noise: noises to draw on the clean labels.
         noise_rate: what methods are told that need the noise rate, in place of the measured one: a
@@ -64,6 +72,7 @@ class DatasetEntry(StrictModel):
         label_sets_in: label set -> the table's column that holds it, as a mapping under `labels`
             gives them.
         text, vocabulary, length: of texts; see `FolderOptions`.
+        imbalance: makes the classes of the training part unequal.
     """
 
     name: str
@@ -91,6 +100,7 @@ class DatasetEntry(StrictModel):
     # Two numbers are for padding and for unknown words.
     vocabulary: int = Field(default=0, ge=3, le=1_000_000)
     length: int = Field(default=0, ge=1, le=100_000)
+    imbalance: ImbalanceEntry | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -109,22 +119,34 @@ class DatasetEntry(StrictModel):
 
     @property
     def id(self) -> str:
-        """The dataset's name, with the folder's after a colon if there is one. Records show it."""
-        if self.on_hub and self.path:
-            return f"{self.name}:{self.path}"
-        return f"{self.name}:{Path(self.path).name}" if self.path else self.name
+        """The dataset's name, with the folder's after a colon if there is one. Records show it.
+
+        An imbalance is behind it, as in "cifar10@exp-0.01".
+        """
+        name = self.name
+        if self.path:
+            name += f":{self.path if self.on_hub else Path(self.path).name}"
+        if self.imbalance is None:
+            return name
+        return name + Imbalance(self.imbalance.kind, self.imbalance.ratio).suffix
 
     @property
     def on_hub(self) -> bool:
         """Whether the path is owner/name of the Hugging Face hub, and no folder."""
         return self.name == HUB
 
-    def folder(self, base: Path) -> Path:
+    def folder(self, base: Path, data_dir: Path) -> Path:
         """Return where a dataset with a path is, for a suite whose file is in `base`.
+
+        A relative path that is not there is looked for in the data directory, too: there a suite
+        that comes with nlbench finds what a user has made for it.
 
         Raises: ValueError for a path that no folder can have.
         """
-        return Path(self.path) if self.on_hub else user_path(base, self.path)
+        if self.on_hub:
+            return Path(self.path)
+        path, other = user_path(base, self.path), user_path(data_dir, self.path)
+        return other if other.exists() and not path.exists() else path
 
     @property
     def folder_options(self) -> FolderOptions:
@@ -331,7 +353,9 @@ def _structure_problem(detail: ErrorDetails) -> Problem:
     """Return what pydantic found as a problem of the suite, in our words."""
     path = detail["loc"]
     if detail["type"] == "extra_forbidden":
-        model = DatasetEntry if path[0] == "datasets" else Suite
+        model: type[BaseModel] = DatasetEntry if path[0] == "datasets" else Suite
+        if "imbalance" in path[:-1]:
+            model = ImbalanceEntry
         message = unknown_key(path[-1], model.model_fields.keys())
     else:
         message = in_words(detail)

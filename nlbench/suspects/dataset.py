@@ -13,7 +13,7 @@ from nlbench.data import catalogue
 from nlbench.data.base import Dataset, ImageFiles
 from nlbench.data.noise import label_files, resolve
 from nlbench.data.noise.examples import Examples as DataExamples
-from nlbench.data.places import FolderOptions, Places
+from nlbench.data.places import FolderOptions, Places, data_dir
 from nlbench.errors import DataError, SuiteError, UserError
 from nlbench.plan.conditions import fingerprint_of
 from nlbench.plan.suite_file import read_suite
@@ -89,7 +89,7 @@ def _folders_of(suite_file: str | Path) -> Mapping[str, tuple[str, FolderOptions
     found = {}
     for entry in suite.datasets:
         if entry.path:
-            found[entry.id] = str(entry.folder(base)), entry.folder_options
+            found[entry.id] = str(entry.folder(base, data_dir())), entry.folder_options
     return found
 
 

@@ -1,7 +1,7 @@
 """Search for the images and epochs of the suite cifar10n-cpu-aug, by cross entropy alone.
 
     python tests/benchmarks/cifar_cpu_lengths.py --data-dir DIR --isa avx2 --out FILE.csv \\
-        [26666:28 26666:56 13333:84 6667:168 3333:336]
+        [26666:28 26666:56 13333:84 10000:112 6667:168]
 
 A try is IMAGES:EPOCHS: one training of cross entropy on the worst labels of CIFAR-10N with the
 preset cifar-cpu and random crops and flips. A line is added to the file after each training, and a
@@ -24,7 +24,7 @@ from pathlib import Path
 from cifar_cpu_search import AVX2, ENOUGH, SEED, Try
 
 # The last three have as many steps, three times those of cifar-cpu.
-TRIES = ("26666:28", "26666:56", "13333:84", "6667:168", "3333:336")
+TRIES = ("26666:28", "26666:56", "13333:84", "10000:112", "6667:168")
 COLUMNS = ("images", "epochs", "memorised", "worst", "training", "run", "isa", "seed")
 
 

@@ -1,5 +1,7 @@
 """The dataset `features`: tables of one's own, compared with scikit-learn and with each other."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -12,6 +14,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from typer.testing import CliRunner
 
 import nlbench
+from nlbench import registry
 from nlbench.cli import app
 from nlbench.data import catalogue
 from nlbench.data.datasets import features
@@ -490,6 +493,18 @@ def test_a_suite_trains_on_a_table(suite, tmp_path):
     assert (frame["last"] > 0.9).all()
 
 
+def test_a_table_says_once_how_large_the_classes_are_over_all_seeds(suite, tmp_path):
+    suite["seeds"] = [0, 1, 2]
+    nlbench.run(suite, out=tmp_path / "out", overrides={"epochs": 1})
+    sizes = []
+    for file in (tmp_path / "out" / "runs").glob("*/record.json"):
+        sizes += json.loads(file.read_text())["classes"]["train"]
+    assert len(set(sizes)) > 2
+    text = " ".join(CliRunner().invoke(app, ["table", str(tmp_path / "out")]).stdout.split())
+    assert text.count("2 classes (0, 1)") == 1
+    assert f"each with {min(sizes)} to {max(sizes)} training and 42 to 72 test examples" in text
+
+
 def test_a_method_that_needs_views_of_images_says_why_it_is_refused(suite, tmp_path):
     suite["methods"] = {"promix": {}, "dividemix": {}, "ssr": {}}
     with pytest.raises(SuiteError) as caught:
@@ -498,6 +513,15 @@ def test_a_method_that_needs_views_of_images_says_why_it_is_refused(suite, tmp_p
     assert "methods.promix: promix learns from strong views of images, and cancer holds" in text
     assert "methods.ssr" in text
     assert "dividemix" not in text
+
+
+@pytest.mark.methods
+def test_every_other_method_trains_on_a_table(suite, tmp_path):
+    refused = {"disc", "gjs", "pls", "promix", "sop-plus", "ssr", "unicon"}
+    suite["methods"] = {name: {} for name in registry.method_files() if name not in refused}
+    frame = nlbench.run(suite, out=tmp_path / "out", overrides={"epochs": 3})
+    assert len(frame) > 40
+    assert set(frame["status"]) == {"done"}
 
 
 @pytest.mark.parametrize(

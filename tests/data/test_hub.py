@@ -188,6 +188,12 @@ def test_hidden_labels_are_refused(birds, tmp_path):
         load(tmp_path)
 
 
+def test_accents_of_names_are_composed(birds, tmp_path):
+    # The accent is a character of its own.
+    birds.commit(files_of(names=["zebra", "cafe\u0301", "cow"]))
+    assert load(tmp_path).info.class_names == ("zebra", "caf\u00e9", "cow")
+
+
 def test_parts_that_name_other_classes_are_refused(birds, tmp_path):
     files = files_of()
     columns = {"image": pictures(TEST, 9), "label": TEST}

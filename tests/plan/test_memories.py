@@ -1,13 +1,17 @@
 """What methods keep of each example and class: how much that is, and in which dtype."""
 
 import dataclasses
+import re
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from nlbench import api, hardware
+from nlbench import api, hardware, registry
+from nlbench.build import build_method, dummy_task
+from nlbench.data.base import Info
 from nlbench.errors import SuiteError
-from nlbench.plan.memories import Memory, Need, Room
+from nlbench.plan.memories import Memory, Need, Room, memories_of
 
 # The training part of digits.
 N, C = 1397, 10
@@ -84,6 +88,27 @@ def test_the_numbers_are_those_of_the_training_part_and_of_its_epochs(tmp_path):
 def test_a_method_of_ones_own_is_looked_at_too(tmp_path):
     sw = prepared(tmp_path, {"own": {}}, methods_dir=own_method(tmp_path))
     assert sw.about_memory() == ["own keeps kept, 1,397 x 10 numbers in float32: 55.9 kB"]
+
+
+def test_the_page_names_the_shipped_methods_that_heed_the_key_and_those_that_refuse_it():
+    files = registry.method_files().values()
+    heeds, refuses = set(), set()
+    for file in files:
+        if not file.module.startswith("nlbench.methods."):
+            continue
+        cls = registry.load_method(file)
+        defaults = {name: one.default for name, one in registry.hyperparameters(cls).items()}
+        task = dummy_task(Info("made", "Made", C, 300, 100, (1, 8, 8)))
+        sizes = {memory.size for memory in memories_of(build_method(cls, defaults, task))}
+        if sizes:
+            (heeds if sizes == {0} else refuses).add(file.name)
+
+    page = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
+    sentences = re.sub(r"\s+", " ", page).split(". ")
+    (first,) = [text for text in sentences if text.endswith("heed it")]
+    (second,) = [text for text in sentences if text.endswith("so they refuse it")]
+    assert heeds | {"sam"} == set(re.findall(r"`([a-z-]+)`", first))
+    assert refuses == set(re.findall(r"`([a-z-]+)`", second))
 
 
 # ---- Who refuses ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -197,6 +198,7 @@ RUNS = {
     "cifar10n-cpu-random1": 10 * 5,
     # Without the tries, which are the suite's first stage.
     "cifar10n-cpu-tuned": 7 * 5,
+    "cifar10n-features": 47 * 5 * 5,
     "clothing1m": 56 * 5,
     "clothing1m-losses-published": 7 * 5,
     "clothing1m-published": 4 * 5,
@@ -215,6 +217,8 @@ RUNS = {
     "elr-table4": 7 * 5,
     "elr-table5": 10 * 2 * 5,
     "elr-table5-identical": 10 * 2 * 5,
+    "forward-imdb": 6 * 4 * 5,
+    "forward-mnist": 6 * 4 * 5,
     "quick": 10 * 5,
     "webvision": 56 * 5,
     "webvision-published": 5 * 5,
@@ -236,8 +240,18 @@ def shipped(**wanted):
 
 
 @pytest.fixture
-def without_data(monkeypatch):
+def without_data(monkeypatch, tmp_path):
     """Let suites expand as if their data were there."""
+    # Features are the user's own, so that nothing is known of them without the file.
+    rng = np.random.default_rng(0)
+    labels = np.arange(100) % 10
+    arrays = {f"train_label_{name}": labels for name in ("aggregate", "random1", "random2")}
+    arrays |= {"train_label_random3": labels, "train_label_worst": labels}
+    for part in ("train", "test"):
+        arrays[f"{part}_features"] = rng.standard_normal((100, 4)).astype(np.float16)
+        arrays[f"{part}_labels"] = labels
+    (tmp_path / "no-data").mkdir()
+    np.savez(tmp_path / "no-data" / "cifar10n-features.npz", **arrays)
 
     def fingerprints(conditions, *_):
         return {(c.dataset, c.labels): "0" for c in conditions}, {}
@@ -284,15 +298,37 @@ def test_shipped_suites_are_sound(plan, without_data, name):
     assert "\n" not in found.suite.description
 
 
-NO_FILES = [name for name in RUNS if name.startswith(("quick", "digits-", "early-"))]
+def test_the_suite_of_features_leaves_out_those_alone_that_learn_from_views():
+    images, _ = read_suite("cifar10n")
+    features, _ = read_suite("cifar10n-features")
+    small, _ = read_suite("cifar10n-cpu")
+    text = Path(registry.suite_files()["cifar10n-features"]).read_text(encoding="utf-8")
+
+    left_out = images.methods.keys() - features.methods.keys()
+    assert features.methods.keys() - images.methods.keys() == {"no-regulariser"}
+    # The comment names each of them.
+    reasons = text.partition("# Left out")[2].partition("methods:")[0]
+    assert {row for row in images.methods if re.search(rf"\b{row}[ ,.]", reasons)} == left_out
+    # The two tables are compared row by row.
+    assert small.methods.keys() <= features.methods.keys()
+    for row, entry in small.methods.items():
+        assert features.methods[row] == entry
 
 
-@pytest.mark.parametrize("name", NO_FILES)
+NO_FILES = {name for name in RUNS if name.startswith(("quick", "digits-", "early-"))}
+
+
+@pytest.mark.parametrize("name", sorted(NO_FILES))
 def test_some_shipped_suites_need_no_files(plan, name):
     assert len(plan(Path(name)).specs) == RUNS[name]
 
 
-@pytest.mark.parametrize("name", sorted(RUNS.keys() - NO_FILES))
+def test_the_suite_of_features_says_what_makes_its_file(plan):
+    with pytest.raises(SuiteError, match=r"no such file;.* `nlbench embed DATASET --to cifar10n-"):
+        plan(Path("cifar10n-features"))
+
+
+@pytest.mark.parametrize("name", sorted(RUNS.keys() - NO_FILES - {"cifar10n-features"}))
 def test_the_other_shipped_suites_lack_nothing_but_their_data(plan, name):
     with pytest.raises(DataMissing) as caught:
         plan(Path(name))

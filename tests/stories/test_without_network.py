@@ -92,10 +92,17 @@ def published(name, tmp_path):
     safetensors.save_file(state, snapshot / "model.safetensors")
 
 
-@pytest.mark.parametrize("model", ["torchvision/squeezenet1_1", "timm/test_resnet"])
-def test_after_preparing_nothing_connects(node, tmp_path, model):
+@pytest.mark.parametrize(
+    ("model", "weights"),
+    [
+        ("torchvision/squeezenet1_1", "imagenet"),
+        ("timm/test_resnet", "imagenet"),
+        ("timm/test_resnet.r160_in1k", "pretrained"),
+    ],
+)
+def test_after_preparing_nothing_connects(node, tmp_path, model, weights):
     pytest.importorskip(model.partition("/")[0])
-    options = ("--set", f"model={model}", "--out", "store")
+    options = ("--set", f"model={model}", "--set", f"weights={weights}", "--out", "store")
     # Without weights it does, and the guard notices.
     missing = node(*options)
     assert missing.returncode == 2, missing.stderr

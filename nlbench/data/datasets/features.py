@@ -66,7 +66,8 @@ def load(places: Places, seed: int) -> Dataset:
     """
     path = places.data_dir
     if not path.exists():
-        raise DataMissing(f"{path}: no such file; {WHERE}")
+        made = f"`nlbench embed DATASET --to {path.name}` makes features of images"
+        raise DataMissing(f"{path}: no such file; {WHERE}; {made}")
     files = files_of(path)
     return _read(places, file_state(files))
 
@@ -305,6 +306,6 @@ def _about_twins(parts: Mapping[str, Part], chosen: Chosen) -> list[str]:
         return []
     return [
         f"{len(again)} of {len(test)} test rows have the features of a training row, the first: "
-        f"{parts['test'].at(again[0])}. Take them out of one part: every method looks better than "
-        "it is"
+        f"{parts['test'].at(again[0])}. If these are copies of one row, take them out of one part: "
+        "every method looks better than it is"
     ]

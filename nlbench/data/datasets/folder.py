@@ -98,10 +98,10 @@ class Part:
     def add(self, name: str, label: str, clean: str | None, line: int = 0) -> None:
         """Append one image."""
         self.names.append(name)
-        self.labels.append(_composed(label))
+        self.labels.append(composed(label))
         self.lines.append(line)
         if clean is not None:
-            self.clean.append("" if is_no_class(clean) else _composed(clean))
+            self.clean.append("" if is_no_class(clean) else composed(clean))
 
     def select(self, mask: np.ndarray) -> Part:
         """Return the images where `mask` (N,) bool is true, without the notes."""
@@ -116,7 +116,7 @@ class Part:
         return ImageList(self.source, self.names, labels, self.lines, self.root)
 
 
-def _composed(label: str) -> str:
+def composed(label: str) -> str:
     """Return a label with composed accents. Some systems write the e and the accent apart."""
     return unicodedata.normalize("NFC", label)
 

@@ -177,8 +177,10 @@ def _classes(names: Sequence[str], train: Part) -> list[str]:
     """Return the classes by number: those of the metadata, then others of true labels."""
     if not names:
         return []
-    others = {label for label in (*train.labels, *train.clean) if label} - {*names}
-    return [*names, *sorted(others)]
+    # As the labels are written, with composed accents.
+    known = [folder.composed(name) for name in names]
+    others = {label for label in (*train.labels, *train.clean) if label} - {*known}
+    return [*known, *sorted(others)]
 
 
 def _shortened(names: Sequence[str]) -> str:

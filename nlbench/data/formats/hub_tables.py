@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,10 +11,10 @@ from nlbench.data.formats.columns import is_label_column
 from nlbench.data.formats.image_parquet import has_images, read_schema
 from nlbench.data.places import Places
 from nlbench.errors import DataError
-from nlbench.files import new_folder
+from nlbench.files import new_folder, sync, writing
 
 if TYPE_CHECKING:
-    from pyarrow import Schema
+    from pyarrow import RecordBatch, Schema
 
 Kind = Literal["images", "text", "features"]
 
@@ -86,13 +86,21 @@ def _join(paths: Sequence[Path], to: Path) -> None:
     from pyarrow import parquet
 
     schema = read_schema(paths[0])
-    with parquet.ParquetWriter(to, schema) as writer:
+    with writing(to), parquet.ParquetWriter(to, schema) as writer:
         for path in paths:
             if not read_schema(path).equals(schema):
                 raise DataError(f"{path}: has other columns than {paths[0].name}")
-            try:
-                for batch in parquet.ParquetFile(path).iter_batches(batch_size=_ROWS):
-                    writer.write_batch(batch)
-            # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
-            except Exception as error:
-                raise DataError(f"{path}: cannot be read as parquet ({error})") from error
+            for batch in _batches(path):
+                writer.write_batch(batch)
+    with to.open("rb") as file:
+        sync(file)
+
+
+def _batches(path: Path) -> Iterator[RecordBatch]:
+    from pyarrow import parquet
+
+    try:
+        yield from parquet.ParquetFile(path).iter_batches(batch_size=_ROWS)
+    # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
+    except Exception as error:
+        raise DataError(f"{path}: cannot be read as parquet ({error})") from error
