@@ -66,7 +66,8 @@ def hashed_files(method_file: Path | None, model: str, dataset: str) -> list[Pat
 
     # The fingerprint in a run's key covers data from files, however they are read. Data that code
     # draws for each seed has the fingerprint of one draw, so that its code counts as well.
-    dataset_file = _PACKAGE / "data" / "datasets" / f"{dataset}.py"
+    # An imbalance, as in "digits@exp-0.1", is in the fingerprint as well.
+    dataset_file = _PACKAGE / "data" / "datasets" / f"{dataset.partition('@')[0]}.py"
     if dataset_file.is_file() and _is_redrawn(dataset_file):
         files.append(dataset_file)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from nlbench.data import imbalance
 from nlbench.data.base import Dataset, DatasetModule, Found, Info, Source
 from nlbench.data.missing import explain
 from nlbench.data.places import FolderOptions, Places
@@ -30,11 +31,15 @@ def dataset_files() -> dict[str, Path]:
 
 
 def dataset(name: str) -> DatasetModule:
-    """Return the module of dataset `name`. A part after a colon, as in "folder:birds", is ignored.
+    """Return the module of dataset `name`.
+
+    A part after a colon, as in "folder:birds", and an imbalance, as in "digits@exp-0.1", are
+    ignored.
 
     Raises: SuiteError for an unknown name.
     """
-    path = look_up("dataset", name.partition(":")[0], dataset_files())
+    plain = imbalance.parse(name)[0].partition(":")[0]
+    path = look_up("dataset", plain, dataset_files())
 
     # mypy cannot see a module that is imported by name; tests check what each one defines.
     return cast(DatasetModule, importlib.import_module(f"nlbench.data.datasets.{path.stem}"))
@@ -49,12 +54,12 @@ def info(name: str, path: str | Path, places: Places, options: FolderOptions | N
         options: what a suite says about a folder.
     Raises: SuiteError for an unknown name; DataMissing, DataError for a folder.
     """
-    module = dataset(name)
-    if module.INFO.located_by == "data-dir":
-        return module.INFO
+    known, unequal = dataset(name).INFO, imbalance.parse(name)[1]
+    if known.located_by == "data-dir":
+        return imbalance.about(known, unequal) if unequal else known
 
     # The seed does not matter: no dataset that a suite locates is redrawn.
-    return module.load(places.reading(Path(path), options), seed=0).info
+    return open_dataset(name, path, places, 0, options).info
 
 
 def open_dataset(
@@ -78,7 +83,8 @@ def open_dataset(
 
     # A mistake in a dataset's file would else end in an error of NumPy that names no dataset.
     require_sound(data, module.INFO)
-    return data
+    unequal = imbalance.parse(name)[1]
+    return imbalance.subset(data, unequal) if unequal else data
 
 
 @dataclass(frozen=True)

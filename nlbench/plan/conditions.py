@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nlbench.data import catalogue, describe
+from nlbench.data import catalogue, describe, imbalance
 from nlbench.data.base import Dataset, Info
 from nlbench.data.places import FolderOptions, Places, TableOptions
 from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unknown_name
@@ -77,7 +77,7 @@ def _info(
             problems.add(where, f"{entry.name} needs a path, {what}")
             return None
         _check_takes_no_parts(entry, where, problems)
-        return info
+        return catalogue.info(entry.id, "", places)
 
     try:
         folder = entry.folder(base)
@@ -85,24 +85,32 @@ def _info(
         problems.add([*where, "path"], str(error))
         return None
     other = _first_other(options.setdefault(entry.id, entry.folder_options), entry.folder_options)
-    key = "path"
     if not located_by_suite:
-        message = f"{entry.name} takes no path; --data-dir says where"
-    elif Path(entry.path).name in ("", ".."):
-        message = "must end with the folder's own name, which tables and records show"
+        key, message = "path", f"{entry.name} takes no path; --data-dir says where"
+    elif wrong := _wrong_name(Path(entry.path).name):
+        key, message = "path", wrong
     elif folders.setdefault(entry.id, folder) != folder:
-        message = f"two folders are called {Path(entry.path).name}: rename one of them"
-    elif other:
-        key, message = other
-    elif unused := _unused_key(entry):
-        key, message = unused
+        name = Path(entry.path).name
+        key, message = "path", f"two folders are called {name}: rename one of them"
+    elif unfit := other or _unused_key(entry):
+        key, message = unfit
     else:
+        key = "path"
         try:
-            return catalogue.info(entry.name, folder, places, entry.folder_options)
+            return catalogue.info(entry.id, folder, places, entry.folder_options)
         except UserError as error:
             message = str(error)
     problems.add([*where, key], message)
     return None
+
+
+def _wrong_name(name: str) -> str:
+    """Return why a folder or file of this name cannot be a dataset, or ""."""
+    if name in ("", ".."):
+        return "must end with the folder's own name, which tables and records show"
+    if imbalance.parse(name)[1]:
+        return "ends as the name of a dataset with an `imbalance` does; rename it"
+    return ""
 
 
 def _check_takes_no_parts(
@@ -245,9 +253,7 @@ def _with_noises(
     # A folder has been read already, so that its files can be compared with a list of labels here.
     examples = None
     if noises and entry.path:
-        data = catalogue.open_dataset(
-            entry.name, entry.folder(base), places, 0, entry.folder_options
-        )
+        data = catalogue.open_dataset(entry.id, entry.folder(base), places, 0, entry.folder_options)
         examples = Examples.of(data)
 
     found = []
@@ -347,7 +353,7 @@ def _about_noise_files(conditions: Sequence[Condition], places: Places) -> list[
             )
             examples = Examples.of(data)
         else:
-            examples = Examples.unread(catalogue.dataset(condition.dataset).INFO)
+            examples = Examples.unread(catalogue.info(condition.dataset, "", places))
         noise = {**condition.noise, "path": condition.noise_path}
         warnings += resolve.warnings_of(noise, examples)
     return list(dict.fromkeys(warnings))
@@ -375,7 +381,8 @@ def read_fingerprints(
         if not catalogue.status(name, places.data_dir).there
     ]
     if missing:
-        raise DataMissing("\n".join(missing))
+        # A dataset may be there twice, with equal classes and with unequal ones.
+        raise DataMissing("\n".join(dict.fromkeys(missing)))
 
     fingerprints: dict[tuple[str, str], str] = {}
     infos: dict[str, Info] = {}

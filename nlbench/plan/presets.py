@@ -31,8 +31,8 @@ class Preset:
         return f"v{version}: {self.description} ({precision}: for {self.hardware})"
 
     def on(self, dataset: str) -> dict[str, Any]:
-        """Return the preset's values on a dataset."""
-        return {**self.values, **self.per_dataset.get(dataset, {})}
+        """Return the preset's values on a dataset, whatever its imbalance ("cifar100@exp-0.1")."""
+        return {**self.values, **self.per_dataset.get(dataset.partition("@")[0], {})}
 
 
 # --- Values that several presets share ---------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nlbench import registry
+from nlbench.data.imbalance import Imbalance
 from nlbench.data.places import FolderOptions, TableOptions
 from nlbench.errors import Problem, SuiteError, did_you_mean, in_words, unknown_key
 from nlbench.files import user_path
@@ -38,6 +39,13 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class ImbalanceEntry(StrictModel):
+    """Classes of unequal sizes; see `data.imbalance`."""
+
+    kind: Literal["exp", "step"]
+    ratio: Annotated[float, Field(gt=0, lt=1)]
+
+
 class DatasetEntry(StrictModel):
     """A dataset of the suite, with the labels to train on.
 
@@ -60,6 +68,7 @@ class DatasetEntry(StrictModel):
         label_sets_in: label set -> the table's column that holds it, as a mapping under `labels`
             gives them.
         text, vocabulary, length: of texts; see `FolderOptions`.
+        imbalance: makes the classes of the training part unequal.
     """
 
     name: str
@@ -83,6 +92,7 @@ class DatasetEntry(StrictModel):
     # Two numbers are for padding and for unknown words.
     vocabulary: int = Field(default=0, ge=3, le=1_000_000)
     length: int = Field(default=0, ge=1, le=100_000)
+    imbalance: ImbalanceEntry | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -101,8 +111,14 @@ class DatasetEntry(StrictModel):
 
     @property
     def id(self) -> str:
-        """The dataset's name, with the folder's after a colon if there is one. Records show it."""
-        return f"{self.name}:{Path(self.path).name}" if self.path else self.name
+        """The dataset's name, with the folder's after a colon if there is one. Records show it.
+
+        An imbalance is behind it, as in "cifar10@exp-0.01".
+        """
+        name = f"{self.name}:{Path(self.path).name}" if self.path else self.name
+        if self.imbalance is None:
+            return name
+        return name + Imbalance(self.imbalance.kind, self.imbalance.ratio).suffix
 
     def folder(self, base: Path) -> Path:
         """Return where a dataset with a path is, for a suite whose file is in `base`.
@@ -303,7 +319,9 @@ def _structure_problem(detail: ErrorDetails) -> Problem:
     """Return what pydantic found as a problem of the suite, in our words."""
     path = detail["loc"]
     if detail["type"] == "extra_forbidden":
-        model = DatasetEntry if path[0] == "datasets" else Suite
+        model: type[BaseModel] = DatasetEntry if path[0] == "datasets" else Suite
+        if "imbalance" in path[:-1]:
+            model = ImbalanceEntry
         message = unknown_key(path[-1], model.model_fields.keys())
     else:
         message = in_words(detail)

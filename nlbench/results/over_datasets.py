@@ -135,7 +135,8 @@ def _one_for_each_dataset(results: Results, conditions: Sequence[int] | None) ->
 def _dataset(results: Results, place: int) -> str:
     """Return which images a condition has; empty before its first run is done."""
     for record in results.records_under(place):
-        name = str(record.spec.get("dataset", ""))
+        # Subsets with unequal classes, such as cifar10@exp-0.01, have the same images.
+        name = str(record.spec.get("dataset", "")).partition("@")[0]
         # Folders of users share a name. Their fingerprints tell them apart.
         if name == "folder":
             return f"folder {record.spec.get('fingerprint', '')}"
