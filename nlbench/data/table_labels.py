@@ -60,13 +60,17 @@ def columns_of_labels(frame: Frame, places: Places) -> dict[str, str]:
 def all_labels(part: Part, columns: Mapping[str, str], required: bool) -> dict[str, list[str]]:
     """Return the labels of a part as texts by label set, "" for an unknown true one.
 
+    A column of true labels that is empty in all rows is taken for none.
+
     Args:
         required: whether every set must be there. A test part needs one.
     """
     labels = {}
     for label_set, column in columns.items():
         if column in part.frame.columns:
-            labels[label_set] = _classes_of(part, column, label_set == "clean")
+            texts = _classes_of(part, column, label_set == "clean")
+            if any(texts):
+                labels[label_set] = texts
         elif required:
             raise DataError(f"{part.frame.path}: has no column {column!r}")
     if not labels:

@@ -172,7 +172,7 @@ def test_odd_texts_are_named_in_warnings(tmp_path):
         ([("a", "n/a", "train")], HEADER, {}, ["label 'n/a' says that there is no label"]),
         ([("a", "no", "train")], HEADER, {}, ["there are no test texts"]),
         ([*ROWS[:1], *ROWS[-1:]], HEADER, {}, ["holds one class, yes; at least two are needed"]),
-        ([*ROWS, ("a", "yse", "test")], HEADER, {}, ["t.csv:8: no training text has the class"]),
+        ([*ROWS, ("a", "nope", "test")], HEADER, {}, ["t.csv:8: no training text has the class"]),
         ([], HEADER, {}, ["holds no rows"]),
     ],
 )
