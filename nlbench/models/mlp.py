@@ -32,13 +32,13 @@ def mlp(
     """Hidden layers with batch norm and ReLU. Options: width 256, depth 2, dropout 0, batch_norm.
 
     Args:
-        depth: number of hidden layers.
+        depth: number of hidden layers. 0 is a linear classifier with a bias, which `linear` lacks.
         dropout: probability that a hidden unit is set to zero in training.
     Raises: ValueError for options out of range.
     """
-    if not (1 <= width <= 65_536 and 1 <= depth <= 100 and 0 <= dropout < 1):
+    if not (1 <= width <= 65_536 and 0 <= depth <= 100 and 0 <= dropout < 1):
         raise ValueError(
-            "width must be in [1, 65536], depth in [1, 100] and dropout in [0, 1), got "
+            "width must be in [1, 65536], depth in [0, 100] and dropout in [0, 1), got "
             f"{width}, {depth} and {dropout}"
         )
     layers: list[nn.Module] = [nn.Flatten()]

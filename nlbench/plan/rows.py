@@ -112,15 +112,8 @@ def check_row(
             method = check.build(params[dataset], info)
             if method is not None:
                 declared[dataset], networks = method.told, method.num_networks
-                _check_takes(method, info, where, problems)
+                _check_takes(file.name, method, info, where, problems)
     strong_views = uses_strong_views(method_class)
-    for info in infos.values():
-        if strong_views and is_vector(info):
-            message = (
-                f"{file.name} learns from strong views of images, and {info.title} holds features, "
-                "of which no views can be made; leave the row out"
-            )
-            problems.add(where, message)
     return CheckedRow(file.name, params, declared, own, networks, strong_views)
 
 
@@ -158,17 +151,21 @@ def check_row_apart(
     return checked
 
 
-def _check_takes(method: Method, info: Info, where: list[str], problems: Problems) -> None:
-    """Report why a method cannot train on a dataset of texts, where it is one."""
-    if not info.vocabulary:
-        return
-    if method.mixes_inputs:
-        why = "mixes inputs, as mixup does, and the words of two texts cannot be mixed"
-    elif uses_strong_views(type(method)):
-        why = "learns from strong views, and of a text there are none"
+def _check_takes(
+    name: str, method: Method, info: Info, where: list[str], problems: Problems
+) -> None:
+    """Report why a method cannot train on a dataset of texts or of features."""
+    if info.vocabulary and method.mixes_inputs:
+        why = f"mixes inputs, as mixup does, and {info.title} holds texts, which cannot be mixed"
+    elif uses_strong_views(type(method)) and (info.vocabulary or is_vector(info)):
+        held = "texts" if info.vocabulary else "features"
+        why = (
+            f"learns from strong views of images, and {info.title} holds {held}, of which no views "
+            "can be made"
+        )
     else:
         return
-    problems.add(where, f"it {why} ({info.title} is texts). fix: leave this row out")
+    problems.add(where, f"{name} {why}; leave the row out")
 
 
 def _check_track(row: str, suite: Suite, problems: Problems) -> None:

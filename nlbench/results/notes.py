@@ -62,8 +62,8 @@ def of_condition(results: Results, condition: int) -> list[str]:
     facts = [record.noise for record in records]
     notes = [f"{results.conditions[condition]}: {_noise_rate(facts)}; {_sizes(facts)}."]
 
-    classes = {_classes(record.classes) for record in records if _are_counted(record.classes)}
-    notes += sorted(f"{results.conditions[condition]}: {text}." for text in classes)
+    counted = [record.classes for record in records if _are_counted(record.classes)]
+    notes += [f"{results.conditions[condition]}: {text}." for text in _classes(counted)]
     odd = [text for record in records for text in record.classes.get("data_warnings", [])]
     notes += once(f"data: {text}." for text in odd)
 
@@ -161,14 +161,26 @@ def _are_counted(facts: ClassFacts) -> bool:
     return all(facts.get(name) for name in ("names", "num_classes", "train", "test"))
 
 
-def _classes(facts: ClassFacts) -> str:
-    """Return the number of classes, the first names, and how many examples each has."""
-    names, shown = facts["names"], facts["names"][:5]
-    more = ", ..." if len(names) > len(shown) else ""
-    return (
-        f"{facts['num_classes']} classes ({', '.join(shown)}{more}), each with "
-        f"{_range(facts['train'])} training and {_range(facts['test'])} test examples"
-    )
+def _classes(facts: Sequence[ClassFacts]) -> list[str]:
+    """Return the number of classes, the first names, and how many examples each has in all runs.
+
+    There is more than one text where the data was changed between runs.
+    """
+    train: dict[tuple[str, ...], list[int]] = {}
+    test: dict[tuple[str, ...], list[int]] = {}
+    for fact in facts:
+        names = tuple(fact["names"])
+        train.setdefault(names, []).extend(fact["train"])
+        test.setdefault(names, []).extend(fact["test"])
+
+    texts = []
+    for names in sorted(train):
+        more = ", ..." if len(names) > 5 else ""
+        texts.append(
+            f"{len(names)} classes ({', '.join(names[:5])}{more}), each with "
+            f"{_range(train[names])} training and {_range(test[names])} test examples"
+        )
+    return texts
 
 
 def _range(counts: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from nlbench import models
+from nlbench.errors import SuiteError
 
 
 @pytest.fixture
@@ -65,6 +66,34 @@ def test_dropout_leaves_out_a_position_of_all_word_vectors_of_a_text(network):
     left_out = seen[0] == 0
     assert torch.equal(left_out, left_out[:, :1].expand_as(left_out))
     assert 0 < left_out.float().mean() < 0.5
+
+
+def test_the_network_for_imdb_is_that_of_the_papers_code():
+    """Check numbers of weights by the layers' widths, and how Keras draws the first ones."""
+    torch.manual_seed(0)
+    network = models.build("imdb_lstm", 2, (400, 5000))
+    lstm = 4 * (512 * 512 + 512 * 512 + 2 * 512)
+    dense = 512 * 512 + 512 + 512 * 2 + 2
+    assert sum(p.numel() for p in network.parameters()) == 5000 * 512 + lstm + dense
+
+    assert network.embedding.weight.abs().max() <= 0.05
+    assert network.embedding.weight[0].abs().sum() == 0
+    bias = network.lstm.bias_ih_l0 + network.lstm.bias_hh_l0
+    assert bias.view(4, 512).unique(dim=1).flatten().tolist() == [0, 1, 0, 0]
+    recurrent = network.lstm.weight_hh_l0
+    torch.testing.assert_close(recurrent.T @ recurrent, torch.eye(512), rtol=0, atol=1e-4)
+
+    words = texts(9, 4)
+    wider = torch.nn.functional.pad(words, (0, 30))
+    network.eval()
+    torch.testing.assert_close(network(words), network(wider))
+
+
+@pytest.mark.parametrize(("option", "message"), [("width=0", "at least 1"), ("dropout=1.0", "in")])
+def test_wrong_options_are_refused(option, message):
+    with pytest.raises(SuiteError, match=f"must be {message}"):
+        models.build(f"lstm-{option}", 2, (9, 30))
+    assert models.build("lstm-width=16-dropout=0.5", 2, (9, 30)).lstm.hidden_size == 16
 
 
 def test_mixed_texts_are_refused_with_the_reason(network):

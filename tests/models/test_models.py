@@ -315,6 +315,8 @@ def test_options_behind_the_name_reach_the_model():
 
     plain = models.build("mlp-width=8-depth=1-batch_norm=false", 3, (4, 1, 1))
     assert sum(p.numel() for p in plain.parameters()) == 5 * 8 + 9 * 3
+    linear = models.build("mlp-depth=0", 3, (4, 1, 1))
+    assert [tuple(p.shape) for p in linear.parameters()] == [(3, 4), (3,)]
 
 
 @pytest.mark.parametrize(

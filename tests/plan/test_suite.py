@@ -209,6 +209,8 @@ RUNS = {
     "elr-table4": 7 * 5,
     "elr-table5": 10 * 2 * 5,
     "elr-table5-identical": 10 * 2 * 5,
+    "forward-imdb": 6 * 4 * 5,
+    "forward-mnist": 6 * 4 * 5,
     "quick": 10 * 5,
     "webvision": 56 * 5,
     "webvision-published": 5 * 5,

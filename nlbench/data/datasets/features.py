@@ -305,6 +305,6 @@ def _about_twins(parts: Mapping[str, Part], chosen: Chosen) -> list[str]:
         return []
     return [
         f"{len(again)} of {len(test)} test rows have the features of a training row, the first: "
-        f"{parts['test'].at(again[0])}. Take them out of one part: every method looks better than "
-        "it is"
+        f"{parts['test'].at(again[0])}. If these are copies of one row, take them out of one part: "
+        "every method looks better than it is"
     ]
