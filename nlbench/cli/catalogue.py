@@ -273,10 +273,11 @@ def data_fetch(
     from nlbench.data import catalogue, hub
     from nlbench.data.places import HUB, Places
     from nlbench.errors import look_up
-    from nlbench.plan.suite_file import DatasetEntry
 
     one = hub.named(name)
     if one is not None:
+        from nlbench.plan.suite_file import DatasetEntry
+
         repository, revision = one
         entry = DatasetEntry(name=HUB, path=repository, revision=revision)
         say(*fetch_from_hub([entry], Places.of_user(data_dir)))

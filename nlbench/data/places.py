@@ -66,14 +66,14 @@ class FolderOptions:
             "val"; else "".
         label_column, clean_column: the columns of the given and of the true labels in a list or
             parquet file; "" where their names tell.
-        image_column: likewise the column of the images.
-        revision, config: of a dataset of the Hugging Face hub, a branch, tag or commit, and the
-            configuration; "" for the default ones.
-        test_split: of such a dataset, the part to test on; "" for test.
         table: what it says about a table.
         text: the column of the texts; "" where the names tell.
         vocabulary, length: of texts, how many different words have a number, and how many words of
             a text are kept; 0 for the dataset's own.
+        image_column: the column of the images, or of their files; "" where the names tell.
+        revision, config: of a dataset of the Hugging Face hub, a branch, tag or commit, and the
+            configuration; "" for the default ones.
+        test_split: of such a dataset, the part to test on; "" for test.
     """
 
     test_share: float = 0.0

@@ -50,8 +50,9 @@ class DatasetEntry(StrictModel):
     """A dataset of the suite, with the labels to train on.
 
     Attributes:
-        path: the folder of a dataset that a suite locates, relative to the suite's file or,
-            where nothing lies there, to the data directory; of `hf` owner/name on the Hugging Face hub.
+        path: the folder or file of a dataset that a suite locates, relative to the suite's file or,
+            where nothing lies there, to the data directory; of `hf` owner/name on the Hugging Face
+            hub.
         labels: label sets of the dataset. Without labels and noise, its first set is used.
         noise: noises to draw on the clean labels.
         noise_rate: what methods are told that need the noise rate, in place of the measured one: a
