@@ -74,10 +74,13 @@ def hashed_files(method_file: Path | None, model: str, dataset: str, noise: str 
 
     # The fingerprint in a run's key covers data from files, however they are read. Data that code
     # draws for each seed has the fingerprint of one draw, so that its code counts as well.
-    # An imbalance, as in "digits@exp-0.1", is in the fingerprint as well.
-    dataset_file = _PACKAGE / "data" / "datasets" / f"{dataset.partition('@')[0]}.py"
+    name, unequal, _ = dataset.partition("@")
+    dataset_file = _PACKAGE / "data" / "datasets" / f"{name}.py"
     if dataset_file.is_file() and _is_redrawn(dataset_file):
         files.append(dataset_file)
+    # Of a dataset with an imbalance, as "digits@exp-0.1", this chooses the examples.
+    if unequal:
+        files.append(_PACKAGE / "data" / "imbalance.py")
 
     files += _noise_files(noise)
     if method_file is not None:

@@ -258,6 +258,7 @@ BOOKKEEPING = {
     "data/formats/class_folders.py": "lists pictures, whose names and labels are in the key",
     "data/formats/recognise.py": "makes messages about files of a wrong kind",
     "data/formats/safe_pickle.py": "reads files, whose content is in the key",
+    "data/imbalance.py": "counts for datasets with an imbalance, see tests/data/test_imbalance.py",
     "data/missing.py": "makes messages about missing files",
     "data/places.py": "names folders of datasets",
     "data/verify.py": "refuses datasets that are not what they promise",

@@ -27,9 +27,6 @@ Kind = Literal["exp", "step"]
 
 _SUFFIX = re.compile(r"@(?P<kind>exp|step)-(?P<ratio>\d+(?:\.\d+)?(?:e-\d+)?)$")
 
-# Raise it when other examples are kept for the same data and imbalance.
-_VERSION = 1
-
 
 @dataclass(frozen=True)
 class Imbalance:
@@ -108,11 +105,10 @@ def subset(data: Dataset, imbalance: Imbalance) -> Dataset:
             f"{data.info.title}: imbalance {imbalance.words}: classes with fewer examples than it "
             f"gives them keep all: {', '.join(lacking[:5])}{more}",
         )
-    # The hash of given labels belongs to it, because they decide here which examples there are.
-    words = f"{data.fingerprint} {labels_hash(by)} imbalance {_VERSION} {imbalance.suffix}"
-    if data.info.redrawn:
-        # As the dataset's own fingerprint, it must be the same for every seed.
-        words = f"{data.fingerprint} imbalance {_VERSION} {imbalance.suffix}"
+    words = f"{data.fingerprint} {imbalance.suffix}"
+    # That of a dataset that is drawn anew for each seed must be the same for all of them.
+    if not data.info.redrawn:
+        words += f" {labels_hash(index)}"
     return replace(
         data,
         info=replace(about(data.info, imbalance), num_train=len(index)),
