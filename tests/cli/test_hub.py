@@ -4,6 +4,7 @@ import fake_hub
 import pytest
 from fake_hub import parquet, pictures
 
+from nlbench.data import cache
 from nlbench.data import hub as hub_module
 
 SUITE = """\
@@ -19,6 +20,8 @@ overrides: {model: cnn3, epochs: 1}
 @pytest.fixture
 def hub(place, monkeypatch):
     """Run a hub with one dataset."""
+    # What other tests of this process have tried to read is not there any more.
+    monkeypatch.setattr(cache, "_used", {})
     with fake_hub.serving() as found:
         fake_hub.use(found, monkeypatch, place / "hf")
         files = {}
