@@ -251,7 +251,7 @@ def test_features_that_are_no_numbers_of_float16_name_the_image(small_parts, tmp
         (["no/such", "--to", "a.npz"], "no/such: no such folder, and no dataset of that name"),
         (["digits", "--to", "a.npz"], "dataset digits holds no pictures, but features"),
         (["empty", "--to", "a.npz"], "empty: no train images there; it must hold"),
-        (["mine", "--model", "patchs", "--to", "a.npz"], "Did you mean 'patches'?"),
+        (["mine", "--model", "patch", "--to", "a.npz"], "Did you mean 'patches'?"),
         (["mine", "--model", "timm/resnet81", "--to", "a.npz"], "unknown model 'timm/resnet81'"),
         (["mine", "--weights", "none", "--to", "a.npz"], "--weights none: patches has no weights"),
         (["mine", "--size", "6", "--to", "a.npz"], "images of 6x6 pixels have no room for 3 x 3"),
