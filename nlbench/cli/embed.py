@@ -32,7 +32,7 @@ ModelName = Annotated[
         "--model",
         metavar="NAME",
         help="patches (k-means filters that are learned from the training images; needs no weights "
-        "and no network), timm/NAME or torchvision/NAME.",
+        "and no network), timm/NAME, torchvision/NAME, hf-hub:OWNER/NAME or local-dir:PATH.",
     ),
 ]
 To = Annotated[
@@ -83,8 +83,8 @@ Share = Annotated[
     epilog=examples(
         "nlbench embed cifar10n --model patches --to cifar10n.npz",
         "nlbench embed my_images --test-share 0.2 --to my_images.npz",
-        "nlbench embed cifar10n --model timm/vit_small_patch14_dinov2 --to dinov2.npz",
-        "nlbench embed cifar10n --model torchvision/resnet50 --weights resnet50.pth --to r50.npz",
+        "nlbench embed cifar10n --model timm/resnet50.a1_in1k --to resnet50.npz",
+        "nlbench embed my_images --model local-dir:my_model --to mine.npz",
     )
 )
 @guarded

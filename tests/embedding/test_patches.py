@@ -85,6 +85,15 @@ def test_one_convolution_is_whitening_triangle_and_pooling(few_patches, height, 
         np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=2e-3)
 
 
+def test_no_filter_sees_how_bright_a_patch_is(few_patches, monkeypatch):
+    # A centroid that no patch has moved has some of the direction in which brightness changes.
+    monkeypatch.setattr(patches, "PASSES", 0)
+    settings = Settings(filters=7)
+    filters = patches.learn_filters(patches.draw_patches(pictures(40), settings), settings)
+    largest = filters.weight.abs().max()
+    assert filters.weight.mean((1, 2, 3)).abs().max() < 1e-6 * largest
+
+
 def test_patches_are_those_of_the_images(few_patches):
     images = pictures(5)
     known = set()
