@@ -412,7 +412,8 @@ class Results:
         """
         spec = record.spec
         model, dataset = spec.get("protocol", {}).get("model", ""), spec.get("dataset", "")
-        noise = str((spec.get("noise") or {}).get("kind", ""))
+        drawn = spec.get("noise")
+        noise = str(drawn.get("kind", "")) if isinstance(drawn, dict) else ""
         key = (spec["method"], model, dataset, noise)
         if key not in self._hashes:
             self._hashes[key] = self._hash(*key)

@@ -11,6 +11,7 @@ cache then, so that the seconds are those of the program and not of the disk.
 
 import argparse
 import io
+import itertools
 import json
 import os
 import random
@@ -182,12 +183,12 @@ def write_store(folder, runs, suites, damaged=0):
         sweep = api.prepare(path, out=store.root)
         plan = {**sweep.plan.as_json(), "method_files": {}, "command": sweep.command}
         store.write_plan(plan)
-        codes = {
-            name: code_hash.code_hash(sweep.methods[name].path, "digits_cnn", "digits")
-            for name in METHODS
-        }
+        codes = {}
+        for name, kind in itertools.product(METHODS, KINDS):
+            path = sweep.methods[name].path
+            codes[name, kind] = code_hash.code_hash(path, "digits_cnn", "digits", kind)
         for spec in sweep.plan.specs:
-            code = codes[spec.method]
+            code = codes[spec.method, spec.condition.noise_kind]
             write_run(store, spec, code, rng, rng.choice(predictions))
             keys.append(spec.key)
 

@@ -24,7 +24,7 @@ from trial import NLBENCH
 
 from nlbench.data.decode import BrokenImage, open_image
 from nlbench.data.formats import cifar_batches, cifar_parquet, image_parquet
-from nlbench.data.formats.columns import ChosenColumns
+from nlbench.data.formats.image_parquet import ChosenAll
 from nlbench.data.formats.numpy_files import read_npy
 from nlbench.data.formats.safe_pickle import read_pickle
 from nlbench.errors import DataError
@@ -224,7 +224,7 @@ def parquet(path, image, rows):
 
 def folder_pictures(path):
     """Read the pictures of a folder's file."""
-    return list(image_parquet.images([path], ChosenColumns()))
+    return list(image_parquet.images([path], ChosenAll()))
 
 
 def cifar_pictures(path):

@@ -295,7 +295,7 @@ def test_noise_that_looks_at_images_is_refused(suite, tmp_path, kind):
         ({"clean_val": "val"}, "clean_val: only a folder of images takes it"),
         ({"label": "a", "label_column": "b"}, "label: is the same as label_column"),
         ({"vocabulary": 2}, "vocabulary: must be at least 3"),
-        ({"missing": "mean"}, "missing: only the dataset features takes it"),
+        ({"missing": "mean"}, "missing: only the dataset features or hf takes it"),
         ({"path": ""}, "text needs a path"),
     ],
 )
@@ -308,7 +308,7 @@ def test_wrong_keys_are_refused(suite, tmp_path, change, words):
 @pytest.mark.parametrize("key", ["vocabulary", "length"])
 def test_keys_of_texts_are_refused_elsewhere(suite, tmp_path, key):
     suite["datasets"] = [{"name": "digits", key: 5}]
-    with pytest.raises(SuiteError, match=f"{key}: only the dataset text takes it"):
+    with pytest.raises(SuiteError, match=f"{key}: only the dataset text or hf takes it"):
         nlbench.run(suite, out=tmp_path / "out")
 
 

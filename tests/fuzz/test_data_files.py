@@ -17,7 +17,7 @@ from mutations import EXAMPLES, READ, changed, changed_members, changes, outcome
 
 from nlbench.data.base import Info
 from nlbench.data.formats import cifar_batches, cifar_parquet, image_lists, image_parquet
-from nlbench.data.formats.columns import ChosenColumns
+from nlbench.data.formats.image_parquet import ChosenAll
 from nlbench.data.noise.examples import Examples
 from nlbench.data.noise.label_files import read_label_file
 from nlbench.data.noise.matrix_files import matrix_warnings, read_matrix
@@ -111,7 +111,7 @@ def image_list(path):
 
 def folder_parquet(path):
     """Read a folder's parquet file of pictures."""
-    chosen = ChosenColumns()
+    chosen = ChosenAll()
     image_parquet.splitting_columns([path], chosen)
     for _ in image_parquet.images([path], chosen):
         pass

@@ -132,7 +132,10 @@ def test_the_state_of_the_store_moves_no_run(tmp_path):
 def write_record(sw, spec, status):
     """Write a record as a run of this code would."""
     code = code_hash.code_hash(
-        sw.methods[spec.method].path, spec.protocol.model, spec.condition.dataset
+        sw.methods[spec.method].path,
+        spec.protocol.model,
+        spec.condition.dataset,
+        spec.condition.noise_kind,
     )
     record = RunRecord(
         key=spec.key,

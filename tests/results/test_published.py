@@ -656,6 +656,9 @@ def record(
 ):
     """Return the record of a run. A run that is not done has no facts about its noise."""
     spec = {**spec, "method": spec.get("method", row), "seed": seed}
+    path = method_files()[spec["method"]].path
+    drawn = spec["noise"]
+    kind = drawn.get("kind", "") if isinstance(drawn, dict) else ""
     facts = {}
     if status == "done":
         facts = {
@@ -677,7 +680,7 @@ def record(
         timing={},
         environment={"device": device, "precision": "bfloat16"},
         method={"told": [], "networks": 1, "forward_passes": 1.0},
-        code=code or code_hash(method_files()[spec["method"]].path, "resnet34", spec["dataset"]),
+        code=code or code_hash(path, "resnet34", spec["dataset"], kind),
     )
 
 

@@ -76,6 +76,7 @@ def _record(row, seed, value, condition, metrics):
         },
     }
     done = isinstance(value, float)
+    kind = spec["noise"]["kind"]
     measured = {"last": value, "best": value, "last10": value, **metrics} if done else {}
     files = method_files()
     return RunRecord(
@@ -87,5 +88,5 @@ def _record(row, seed, value, condition, metrics):
         timing={},
         environment={"device": "cpu", "precision": "float32"},
         method={"told": [], "networks": 1, "forward_passes": 1.0},
-        code=code_hash(files[row].path, "digits_cnn", name) if row in files else "c",
+        code=code_hash(files[row].path, "digits_cnn", name, kind) if row in files else "c",
     )

@@ -7,6 +7,7 @@ five kinds of noise, ten seeds, 100 epochs. Methods differ by what they memorise
 failed, diverged, missing and stale ones, and runs of two devices.
 """
 
+import itertools
 import json
 import math
 import random
@@ -22,8 +23,8 @@ EPOCHS = 100
 SEEDS = 10
 
 METHODS = (
-    *("alr", "backward", "bootstrap", "ce", "co-teaching", "cores2", "disc", "elr", "ema"),
-    *("ensemble", "forward", "gce", "gls", "jocor", "mae", "mixup", "nce-rce", "sl", "sop"),
+    *("alr", "backward", "bootstrap", "ce", "co-teaching", "cores2", "elr", "ema"),
+    *("ensemble", "forward", "gce", "gls", "jocor", "mae", "mixup", "nce-rce", "sat", "sl", "sop"),
     "volminnet",
 )
 NOISES = (
@@ -141,8 +142,10 @@ def write_many_runs(folder):
         plan = {**sweep.plan.as_json(), "method_files": {}, "command": f"nlbench run {name}.yaml"}
         store.write_plan(plan)
         codes = {}
-        for method in METHODS:
-            codes[method] = code_hash.code_hash(sweep.methods[method].path, model, dataset)
+        kinds = {spec.condition.noise_kind for spec in sweep.plan.specs}
+        for method, kind in itertools.product(METHODS, kinds):
+            path = sweep.methods[method].path
+            codes[method, kind] = code_hash.code_hash(path, model, dataset, kind)
 
         specs = list(sweep.plan.specs)
         chosen = rng.sample(range(len(specs)), MISSING + FAILED + DIVERGED + STALE)
@@ -153,7 +156,7 @@ def write_many_runs(folder):
             if state == "missing":
                 continue
             history = history_of(spec.method, spec.condition.noise["rate"], spec.seed)
-            code = "0" * 16 if state == "stale" else codes[spec.method]
+            code = "0" * 16 if state == "stale" else codes[spec.method, spec.condition.noise_kind]
             record = _record_of(spec, code, history, rng)
             if state in ("failed", "diverged"):
                 record, history = _not_done(record, state), []

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import nlbench
-from nlbench import api, executors, models, registry
+from nlbench import api, executors, hardware, models, registry
 from nlbench.data.datasets import digits
 from nlbench.method import Method
 from nlbench.plan import protocol as protocols
@@ -575,6 +575,7 @@ def test_models_that_are_not_captured_are_named(graphs, tmp_path, monkeypatch):
     prepared = sweep(tmp_path, {"ce": {}})
     prepared.store.warn = said.append
     monkeypatch.setattr(executors, "choose", lambda options: mock.Mock())
+    monkeypatch.setattr(hardware, "gpu_memory_bytes", lambda device: 80 << 30)
     gpu = dataclasses.replace(prepared, devices=lambda: (torch.device("cuda"),))
     gpu.run(whole_steps=True, cuda_graphs=graphs)
 
