@@ -138,7 +138,7 @@ def suspects(
     True labels are not needed. Fill in the column `confirmed` of the CSV list, and `nlbench
     relabel` writes your list of labels anew.
     """
-    from nlbench.suspects import pictures, ranking
+    from nlbench.suspects import pictures
     from nlbench.suspects.dataset import Whereabouts
 
     form, count = _format(format_, to), _count(top)
@@ -161,7 +161,7 @@ def suspects(
         return
 
     name = None if score is None else score.value
-    rankings = [ranking.rank(one, rows, name) for one in labellings]
+    rankings = [_ranked(one, rows, name, where) for one in labellings]
     if grid is not None:
         _draw(rankings, count, where, grid)
     _put(_text(rankings, count, form, where, table), to)
@@ -283,6 +283,18 @@ def _about_seeds(labellings: list[Labelling], seed: int | None) -> list[str]:
     ]
 
 
+def _ranked(
+    labelling: Labelling, rows: list[str], score: str | None, where: Whereabouts
+) -> Ranking:
+    """Return the ranking of a labelling, with the rows of its examples where they are needed."""
+    from nlbench.suspects import dataset, ranking
+
+    examples, notes = dataset.with_rows(labelling, ranking.examples_of(labelling), where)
+    found = ranking.rank(labelling, rows, score, examples)
+    found.notes.extend(notes)
+    return found
+
+
 def _quality(
     suite: str,
     labellings: list[Labelling],
@@ -373,11 +385,19 @@ def relabel(
         ),
     ],
     to: Annotated[Path, typer.Option(help="The new file. Nothing is overwritten.")],
+    label: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="The column of LIST with the labels that the runs were trained on, where its name "
+            "does not tell.",
+        ),
+    ] = "",
 ) -> None:
     """Write a copy of a list of labels with those that a person has confirmed."""
     from nlbench.suspects.relabel import relabel as write_relabelled
 
-    done = write_relabelled(listed, confirmed, to)
+    done = write_relabelled(listed, confirmed, to, label=label)
     say(
         f"{to}: {done.total:,} labels, of which {done.changed:,} are changed and {done.kept:,} "
         f"confirmed as they were; {done.open:,} lines of {confirmed} are undecided"

@@ -148,6 +148,8 @@ class Dataset:
             known, and -1 for the others; else None.
         scored: further images to evaluate, with their true labels: "ilsvrc12", a second test set;
             "clean_val", a validation set.
+        rows: (N,) int64, the row of each training example in its table, from 0; with an imbalance,
+            else its position among all training examples. None where neither is known.
     """
 
     info: Info
@@ -161,6 +163,7 @@ class Dataset:
     checksums: dict[str, str] = field(default_factory=dict)
     scored: dict[str, tuple[Images, np.ndarray]] = field(default_factory=dict)
     partly_clean: np.ndarray | None = None
+    rows: np.ndarray | None = None
 
     @property
     def clean_labels(self) -> np.ndarray | None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
+
+import numpy as np
 
 from nlbench.data import imbalance
 from nlbench.data.base import Dataset, DatasetModule, Found, Info, Source
@@ -20,6 +22,9 @@ from nlbench.data.verify import require_sound
 from nlbench.errors import look_up
 
 _FOLDER = Path(__file__).parent / "datasets"
+
+# The name that the rows have among the label sets while examples are selected.
+_ROWS = "rows of the table"
 
 
 @functools.cache
@@ -84,7 +89,24 @@ def open_dataset(
     # A mistake in a dataset's file would else end in an error of NumPy that names no dataset.
     require_sound(data, module.INFO)
     unequal = imbalance.parse(name)[1]
-    return imbalance.subset(data, unequal) if unequal else data
+    return _subset(data, unequal) if unequal else data
+
+
+def _subset(data: Dataset, unequal: imbalance.Imbalance) -> Dataset:
+    """Return the training examples that an imbalance keeps, with their rows where they are known.
+
+    A dataset of the data directory has the order of its files, so that positions in it are rows.
+    """
+    rows = data.rows
+    if rows is None and data.info.located_by == "data-dir":
+        rows = np.arange(len(data.train_images))
+    if rows is None:
+        return imbalance.subset(data, unequal)
+
+    # Whatever is listed by label set is selected in the same way.
+    part = imbalance.subset(replace(data, label_sets={**data.label_sets, _ROWS: rows}), unequal)
+    label_sets = dict(part.label_sets)
+    return replace(part, rows=label_sets.pop(_ROWS), label_sets=label_sets)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlbench.data import catalogue
+from nlbench.data import catalogue, imbalance
 from nlbench.data.base import Dataset, ImageFiles
 from nlbench.data.noise import label_files, resolve
 from nlbench.data.noise.examples import Examples as DataExamples
@@ -18,6 +18,7 @@ from nlbench.errors import DataError, SuiteError, UserError
 from nlbench.plan.conditions import fingerprint_of
 from nlbench.plan.suite_file import read_suite
 from nlbench.suspects.labelling import Labelling
+from nlbench.suspects.ranking import UNKNOWN_ROW, Examples
 
 
 @dataclass(frozen=True)
@@ -136,3 +137,44 @@ def _given(labelling: Labelling, data: Dataset) -> np.ndarray:
     return resolve.apply(
         noise, data.clean_labels, data.info, labelling.runs[0].seed, images, examples
     )
+
+
+# ---- Where the given labels are ------------------------------------------------------------------
+
+
+def with_rows(
+    labelling: Labelling, examples: Examples, where: Whereabouts
+) -> tuple[Examples, list[str]]:
+    """Return the examples of a labelling with their rows, and what is to be said about them.
+
+    Rows are needed where an example has no file, and its index counts other examples than the
+    person's list: test rows of a table are left out, and those that an imbalance does not keep.
+    Labels of a file are counted as training examples are.
+    """
+    name, noise = str(labelling.spec.get("dataset", "")), labelling.spec.get("noise") or {}
+    unequal = imbalance.parse(name)[1]
+    of_a_file = "sha256" in noise and noise["kind"] != "matrix"
+    if examples.files is not None or of_a_file:
+        return examples, []
+    try:
+        if catalogue.dataset(name).INFO.located_by == "data-dir" and not unequal:
+            return examples, []
+        rows = open_data(labelling, where).rows
+        why = "its examples are no rows of a table"
+    except UserError as error:
+        rows, why = None, str(error)
+
+    if rows is None:
+        unknown = np.full(len(examples.index), UNKNOWN_ROW)
+        note = (
+            f"{labelling.title}: `index` counts the training examples, and their rows are unknown, "
+            f"so that `nlbench relabel` can correct no table: {why}"
+        )
+        return replace(examples, rows=unknown), [note]
+    notes = []
+    if unequal:
+        notes.append(
+            f"{labelling.title}: `index` counts the {len(rows):,} training examples that the "
+            "imbalance keeps, and `row` all of the data"
+        )
+    return replace(examples, rows=rows[examples.index]), notes

@@ -11,11 +11,14 @@ import numpy as np
 
 from nlbench.files import write_new
 from nlbench.results.formats import csv_name, markdown
-from nlbench.suspects.ranking import NONE, Ranking
+from nlbench.suspects.ranking import NONE, UNKNOWN_ROW, Ranking
 from nlbench.suspects.scores import SCORES
 
 # The columns that `nlbench relabel` reads.
-INDEX, FILE, GIVEN, CONFIRMED = "index", "file", "given", "confirmed"
+INDEX, ROW, FILE, GIVEN, CONFIRMED = "index", "row", "file", "given", "confirmed"
+
+# What stands in the column `row` where a list has rows and nobody knows them.
+UNKNOWN = "unknown"
 
 COLUMNS = (
     "suite",
@@ -23,6 +26,7 @@ COLUMNS = (
     "seeds",
     "rank",
     INDEX,
+    ROW,
     FILE,
     GIVEN,
     "suggested",
@@ -63,6 +67,7 @@ def _cells(ranking: Ranking, i: int, rank: int) -> Iterator[object]:
     """Yield the cells from `index` to the scores."""
     examples, labelling = ranking.examples, ranking.labelling
     yield int(examples.index[i])
+    yield row_of(ranking, i)
     yield csv_name(file_of(ranking, i))
     yield csv_name(labelling.in_words(int(examples.given[i])))
     yield csv_name(suggested_of(ranking, i))
@@ -92,6 +97,24 @@ def file_of(ranking: Ranking, i: int) -> str:
         return ""
     # Surrogates stand for bytes that are no UTF-8, and cannot be written as UTF-8.
     return str(files[i]).encode("utf-8", "backslashreplace").decode()
+
+
+def row_of(ranking: Ranking, i: int) -> str:
+    """Return the row of an example, UNKNOWN, or "" where its file or index says where it is.
+
+    Args:
+        i: its position in the arrays of the ranking.
+    """
+    rows = ranking.examples.rows
+    if rows is None:
+        return ""
+    return UNKNOWN if rows[i] == UNKNOWN_ROW else str(rows[i])
+
+
+def has_rows(ranking: Ranking) -> bool:
+    """Return whether the rows of the examples are known."""
+    rows = ranking.examples.rows
+    return rows is not None and not (rows == UNKNOWN_ROW).any()
 
 
 def suggested_of(ranking: Ranking, i: int) -> str:
@@ -125,15 +148,22 @@ def as_markdown(rankings: Sequence[Ranking], top: int | None, width: int | None)
 
 
 def _block(ranking: Ranking, top: int, width: int | None, notes: Sequence[str]) -> str:
-    example = "file" if ranking.examples.files is not None else "index"
-    headings = [example, "given", "suggested", "agreement", "rows", heading_of(ranking)]
+    headings = [_naming(ranking), "given", "suggested", "agreement", "rows", heading_of(ranking)]
     lines = []
     for i in map(int, ranking.order[:top]):
-        name = file_of(ranking, i) or str(ranking.examples.index[i])
+        row = row_of(ranking, i) if has_rows(ranking) else ""
+        name = file_of(ranking, i) or row or str(ranking.examples.index[i])
         given = ranking.labelling.in_words(int(ranking.examples.given[i]))
         suggested = suggested_of(ranking, i) or "-"
         lines.append([name, given, suggested, *agreements(ranking, i), shown_score(ranking, i)])
     return markdown(title_of(ranking), headings, lines, notes, width=width)
+
+
+def _naming(ranking: Ranking) -> str:
+    """Return the column by which printed lists name examples."""
+    if ranking.examples.files is not None:
+        return FILE
+    return ROW if has_rows(ranking) else INDEX
 
 
 # ---- In words, for Markdown and for the page -----------------------------------------------------

@@ -15,7 +15,9 @@ from nlbench.suspects.listing import (
     counted,
     explanations,
     file_of,
+    has_rows,
     heading_of,
+    row_of,
     shown_score,
     suggested_of,
     title_of,
@@ -119,11 +121,13 @@ def _part(ranking: Ranking, top: int | None, data: Dataset | None) -> _Part:
             notes.append(f"No pictures: {error}.")
             with_pictures = False
 
-    names = ["rank", "index", "file", "given", "suggested", "agreement", "rows"]
+    names = ["rank", "index", "row", "file", "given", "suggested", "agreement", "rows"]
     names.append(heading_of(ranking))
     # Images in memory have no files.
     if ranking.examples.files is None:
         names.remove("file")
+    if not has_rows(ranking):
+        names.remove("row")
     lines = []
     for rank, i in enumerate(order, 1):
         cells = _cells(ranking, i, rank)
@@ -137,6 +141,8 @@ def _part(ranking: Ranking, top: int | None, data: Dataset | None) -> _Part:
 def _cells(ranking: Ranking, i: int, rank: int) -> list[_Cell]:
     labelling, examples = ranking.labelling, ranking.examples
     cells = [_Cell(str(rank), True), _Cell(str(examples.index[i]), True)]
+    if has_rows(ranking):
+        cells.append(_Cell(row_of(ranking, i), True))
     if examples.files is not None:
         cells.append(_Cell(file_of(ranking, i)))
     cells.append(_Cell(labelling.in_words(int(examples.given[i]))))

@@ -13,6 +13,8 @@ from nlbench.suspects.scores import PREFERRED, SCORES, Score
 
 # In place of a class where no run suggests another one.
 NONE = -1
+# In place of a row that could not be found out.
+UNKNOWN_ROW = -1
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,15 @@ class Examples:
         index: (M,) int64, ascending positions in the dataset's training part.
         given: (M,) int64, the given labels.
         files: (M,) text, the files of the images; None where they are no files.
+        rows: (M,) int64, where the given labels are in the list that a person corrects: rows of a
+            table, or positions without the imbalance; UNKNOWN_ROW where nobody knows. None where
+            `files` or `index` say it.
     """
 
     index: np.ndarray
     given: np.ndarray
     files: np.ndarray | None
+    rows: np.ndarray | None = None
 
     def places(self, run: SeenRun) -> np.ndarray:
         """Return where the examples of a run are among these, (N,)."""

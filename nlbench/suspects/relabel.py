@@ -15,13 +15,15 @@ from nlbench.data.formats.text_table import TextTable, read_table
 from nlbench.errors import DataError, did_you_mean
 from nlbench.files import make_folder, write_new
 from nlbench.results.formats import csv_name
-from nlbench.suspects.listing import COLUMNS, CONFIRMED, FILE, GIVEN, INDEX
+from nlbench.suspects.listing import COLUMNS, CONFIRMED, FILE, GIVEN, INDEX, ROW
 
 _SUFFIXES = (".csv", ".tsv", ".txt")
 
 # Names of columns in lower case, without underscores and spaces.
 _FILES = ("path", "file", "filename", "filepath", "image", "imagepath", "imagefile", "imagename")
 _POSITIONS = ("index", "idx", "position", "imageindex", "")
+
+_ROWS = ("row",)
 
 # So many unknown names or labels are listed.
 _MOST = 5
@@ -49,9 +51,10 @@ class _List:
     """A table with the column of labels and the one that says which image a line is about.
 
     Attributes:
-        ids: column -> the identity of each line, in one spelling; of "index" and "file", those that
-            the table has.
+        ids: column -> the identity of each line, in one spelling; of "file" and "index", and of
+            "row" where a person has confirmed labels, those that the table has.
         names: the columns by the same words, as the table calls them.
+        of_suspects: whether the table is a list of suspects, of this or an earlier version.
     """
 
     table: TextTable
@@ -59,21 +62,24 @@ class _List:
     labels: list[str]
     ids: dict[str, list[str]]
     names: dict[str, str]
+    of_suspects: bool = False
 
     def at(self, row: int) -> str:
         """Return the place of a line, for errors."""
         return f"{self.table.path}:{self.table.lines[row]}"
 
 
-def relabel(listed: Path, confirmed: Path, to: Path) -> Relabelled:
+def relabel(listed: Path, confirmed: Path, to: Path, *, label: str = "") -> Relabelled:
     """Write a copy of the list `listed` with the labels of `confirmed` to the new file `to`.
 
     `confirmed` is a list of suspects whose column `confirmed` a person has filled in, or any table
     with such a column, or with one of labels. Lines without a label there are undecided. If
     `listed` is itself a list of suspects, the copy has its images and labels alone.
 
-    Raises: DataError for a file that exists, an image or label that the list does not have, and an
-        image that is there twice.
+    Args:
+        label: the column of the labels in `listed`; "" where the names of the columns tell.
+    Raises: DataError for a file that exists, an image or label that the list does not have, an
+        image that is there twice, and where nobody knows which line an image is in.
     """
     if os.path.lexists(to):
         raise DataError(
@@ -81,8 +87,8 @@ def relabel(listed: Path, confirmed: Path, to: Path) -> Relabelled:
         )
     if to.suffix.lower() not in _SUFFIXES:
         raise DataError(f"{to}: a list is written as {', '.join(_SUFFIXES)}")
-    old = _read(listed, by_person=False)
     new = _read(confirmed, by_person=True)
+    old = _read(listed, by_person=False, chosen=label, header=ROW in new.ids)
     by, places = _matched(old, new)
     labels, report = _with_confirmed(old, new, by, places)
 
@@ -96,45 +102,60 @@ def relabel(listed: Path, confirmed: Path, to: Path) -> Relabelled:
 # ---- Reading -------------------------------------------------------------------------------------
 
 
-def _read(path: Path, *, by_person: bool) -> _List:
+def _read(path: Path, *, by_person: bool, chosen: str = "", header: bool = True) -> _List:
     """Read a list, or the labels that a person has confirmed. Raises DataError.
 
     Args:
         by_person: takes the labels from the column that a person has filled in.
+        chosen: the column of the labels; "" where the names of the columns tell.
+        header: whether the first line of several cells names the columns, be these numbers.
     """
     if path.suffix.lower() not in _SUFFIXES:
         raise DataError(f"{path}: must be a table with the suffix {', '.join(_SUFFIXES)}")
-    table = read_table(path, header=by_person, spaces=path.suffix.lower() == ".txt")
+    spaces = path.suffix.lower() == ".txt"
+    table = read_table(path, header=by_person, spaces=spaces)
+    if header and not table.names and max(map(len, table.rows), default=0) > 1:
+        table = read_table(path, spaces=spaces)
     if not table.rows:
         raise DataError(f"{path}: holds no lines")
+    if chosen and (not table.names or _is_of_suspects(table)):
+        raise DataError(
+            f"{path}: --label {chosen}: this list has labels in one place; leave it out"
+        )
     if not table.names:
         return _without_header(table)
 
-    where = f"{path}:1"
-    if by_person and CONFIRMED in table.names:
-        label = CONFIRMED
-    elif not by_person and _is_of_suspects(table):
-        _require_one_list(table)
-        label = GIVEN
-    else:
-        answer = f"call the column with the labels {'confirmed' if by_person else 'label'!r}"
-        label = label_columns(table.names, where, answer=answer).given
-
+    label = _label_column(table, by_person, chosen)
+    known = {FILE: _FILES, INDEX: _POSITIONS}
+    # In a list, the lines themselves are the rows.
+    if by_person:
+        known[ROW] = _ROWS
     ids, names = {}, {}
-    for word, known in ((FILE, _FILES), (INDEX, _POSITIONS)):
-        column = _column(table, known, exclude=label)
+    for word, spellings in known.items():
+        column = _column(table, spellings, exclude=label)
         # A list of suspects has an empty column `file` where images are no files.
         if column is not None and any(table.column(column)):
-            ids[word] = [_spelt(cell) for cell in table.column(column)]
+            ids[word] = [_spelt(cell, word) for cell in table.column(column)]
             names[word] = column
     if not ids and by_person:
         raise DataError(
-            f"{where}: no column says which image a line is about; there must be one called "
-            f"{FILE!r} or {INDEX!r}"
+            f"{path}:1: no column says which image a line is about; there must be one called "
+            f"{FILE!r}, {ROW!r} or {INDEX!r}"
         )
-    if not ids:
-        ids[INDEX] = [str(row) for row in range(len(table.rows))]
-    return _List(table, label, table.column(label), ids, names)
+    return _List(table, label, table.column(label), ids, names, _is_of_suspects(table))
+
+
+def _label_column(table: TextTable, by_person: bool, chosen: str) -> str:
+    """Return the column of the labels. Raises DataError."""
+    if by_person and CONFIRMED in table.names:
+        return CONFIRMED
+    if not by_person and _is_of_suspects(table):
+        _require_one_list(table)
+        return GIVEN
+    answer = "call the column with the labels 'confirmed'"
+    if not by_person:
+        answer = "name the column with the labels with --label"
+    return label_columns(table.names, f"{table.path}:1", given=chosen, answer=answer).given
 
 
 def _without_header(table: TextTable) -> _List:
@@ -145,8 +166,7 @@ def _without_header(table: TextTable) -> _List:
             f"{table.path}:{table.lines[0]}: must name the columns, for example path,label; this "
             f"file has {widest} columns without a header"
         )
-    labels = [row[0] for row in table.rows]
-    return _List(table, "", labels, {INDEX: [str(row) for row in range(len(labels))]}, {})
+    return _List(table, "", [row[0] for row in table.rows], {}, {})
 
 
 def _column(table: TextTable, known: Sequence[str], exclude: str) -> str | None:
@@ -158,9 +178,12 @@ def _column(table: TextTable, known: Sequence[str], exclude: str) -> str | None:
     return None
 
 
-def _spelt(cell: str) -> str:
+def _spelt(cell: str, word: str) -> str:
     """Return a file or position in one spelling: composed letters, slashes, no ./ in front."""
     text = unicodedata.normalize("NFC", cell.strip())
+    # pandas writes 4 as 4.0 where other cells of a column are empty.
+    if word != FILE:
+        text = text.removesuffix(".0")
     if text.isdecimal():
         return str(int(text))
     # A list of suspects has an apostrophe before what a spreadsheet would compute.
@@ -168,7 +191,8 @@ def _spelt(cell: str) -> str:
 
 
 def _is_of_suspects(table: TextTable) -> bool:
-    return set(COLUMNS) <= set(table.names)
+    # Earlier versions listed no rows.
+    return set(COLUMNS) - {ROW} <= set(table.names)
 
 
 def _require_one_list(table: TextTable) -> None:
@@ -189,16 +213,60 @@ def _require_one_list(table: TextTable) -> None:
 def _matched(old: _List, new: _List) -> tuple[str, Mapping[str, int]]:
     """Return by which column lines are matched, and the line of the list of each image.
 
-    Raises: DataError where no column is in both, and for an image that is there twice.
+    Raises: DataError where no column is in both, where it is not known which lines are meant, and
+        for an image that is there twice.
     """
-    shared = [word for word in (FILE, INDEX) if word in old.ids and word in new.ids]
-    if not shared:
-        raise DataError(
-            f"{new.table.path}: names images by {' and '.join(new.ids)}, and {old.table.path} by "
-            f"{' and '.join(old.ids)}; add the column that is missing"
-        )
-    by = shared[0]
-    return by, _lines(old, by, decided=False)
+    if FILE in old.ids and FILE in new.ids:
+        return FILE, _lines(old, FILE, decided=False)
+    if ROW in new.ids and not old.of_suspects:
+        _require_rows(old, new)
+        return ROW, _every_line(old)
+    if INDEX in new.ids and (INDEX in old.ids or not old.ids):
+        _require_counted_by_index(old, new)
+        return INDEX, _lines(old, INDEX, decided=False) if old.ids else _every_line(old)
+    raise DataError(
+        f"{new.table.path}: names images by {' and '.join(new.ids)}, and {old.table.path} by "
+        f"{' and '.join(old.ids) or 'the order of its lines'}; add the column that is missing"
+    )
+
+
+def _every_line(old: _List) -> dict[str, int]:
+    return {str(row): row for row in range(len(old.labels))}
+
+
+_ROWS_FIX = (
+    "`nlbench suspects` lists the rows of a .csv or .tsv table where the table lies as the suite "
+    f"says, which --from SUITE.yaml names; or fill in {ROW!r}, which counts from 0 without the "
+    "header"
+)
+
+
+def _require_rows(old: _List, new: _List) -> None:
+    """Raise DataError where a decided line does not say which row of the list it is about."""
+    for row, cell in enumerate(new.ids[ROW]):
+        if new.labels[row] and not cell.isdecimal():
+            what = f"is {cell!r}" if cell else "is empty"
+            raise DataError(
+                f"{new.at(row)}: column {ROW!r} {what}, so nobody knows which row of "
+                f"{old.table.path} is meant. {_ROWS_FIX}"
+            )
+
+
+def _require_counted_by_index(old: _List, new: _List) -> None:
+    """Raise DataError where an index may count other examples than the lines of a table.
+
+    A file of labels has one line for each training example. So it is where a list of suspects has
+    an empty column of rows.
+    """
+    counted = new.of_suspects and ROW in new.table.names
+    # The labels, and at most their positions.
+    plain = len(old.table.names) <= 1 + (INDEX in old.ids)
+    if old.of_suspects or counted or plain or (INDEX in old.ids and not new.of_suspects):
+        return
+    raise DataError(
+        f"{new.table.path}: has no column {ROW!r}. Its {INDEX!r} counts the training examples, and "
+        f"{old.table.path} may have test rows among them. {_ROWS_FIX}"
+    )
 
 
 def _lines(listed: _List, by: str, *, decided: bool) -> dict[str, int]:

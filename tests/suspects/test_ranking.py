@@ -220,7 +220,7 @@ def test_several_suites_must_be_told_apart(tmp_path):
 
 def test_the_columns_of_the_list_are_these(tmp_path):
     # Programs and people's own scripts read them.
-    expected = ["suite", "condition", "seeds", "rank", "index", "file", "given", "suggested"]
+    expected = ["suite", "condition", "seeds", "rank", "index", "row", "file", "given", "suggested"]
     expected += ["suspect", "suspicion", "agreement", "runs", "rows_agreement", "rows"]
     expected += ["margin", "own", "prob", "loss", "confirmed"]
     assert list(listing.COLUMNS) == expected

@@ -45,7 +45,7 @@ _TEST_FIX = (
     "`split: COLUMN` parts them as a column says"
 )
 # Raise it when the same files and options give other arrays.
-_VERSION = 1
+_VERSION = 2
 
 
 def find(data_dir: Path) -> Found:
@@ -105,6 +105,7 @@ def _read(places: Places, state: str) -> Dataset:
         partly_clean=arrays.get("partly_clean"),
         fingerprint=facts["fingerprint"],
         warnings=tuple(facts["notes"]),
+        rows=arrays["rows"],
     )
 
 
@@ -148,6 +149,7 @@ def _decode(places: Places) -> tuple[Arrays, Facts]:
     arrays = dict(numbered.arrays)
     for name, matrix in made.features.items():
         arrays[name] = matrix.reshape(*matrix.shape, 1, 1)
+    arrays["rows"] = parts["train"].rows
     clean = arrays.get(numbered.clean, np.empty(0, np.int64))
     test = arrays["test_labels"]
     texts = "\0".join([made.fingerprint, *numbered.classes]).encode()

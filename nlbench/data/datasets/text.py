@@ -53,7 +53,7 @@ _TEST_FIX = (
 _NOBODY_KNOWS = -1
 
 # Raise it when the same files and options give other arrays.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,7 @@ def _read(places: Places, state: str) -> Dataset:
         partly_clean=arrays.get("partly_clean"),
         fingerprint=facts["fingerprint"],
         warnings=tuple(facts["notes"]),
+        rows=arrays["rows"],
     )
 
 
@@ -168,6 +169,7 @@ def _decode(places: Places) -> tuple[Arrays, Facts]:
     if "partly_clean" in arrays and not any(train.labels["clean"]):
         del arrays["partly_clean"]
     arrays["test_labels"] = np.array([number[label] for label in test.true])
+    arrays["rows"] = np.array(train.places, np.int64)
 
     # ---- Words -----------------------------------------------------------------------------------
     words = {name: [words_of(text) for text in part.texts] for name, part in parts.items()}
