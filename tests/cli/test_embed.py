@@ -9,6 +9,7 @@ import pytest
 import yaml
 from layouts import CLASSES, Animal10N, Folder, Mnist
 
+from nlbench.cli.embed import _as_yaml
 from nlbench.data import catalogue
 from nlbench.data.base import Dataset, ImageFiles, Info
 from nlbench.data.places import FolderOptions, Places, TableOptions
@@ -18,6 +19,7 @@ from nlbench.embedding.embed import embed
 from nlbench.embedding.pictures import Asked, squares
 from nlbench.errors import DataError, SuiteError
 from nlbench.files import NotWritten
+from nlbench.plan.yaml_lines import parse_yaml
 
 QUIET = ("--filters", "8", "--dims", "6")
 
@@ -99,6 +101,54 @@ def test_a_dataset_of_the_data_directory_by_its_name(cli, place):
     assert arrays["test_labels"].tolist() == list(range(10))
     assert arrays["train_features"].shape == (30, 6)
     assert "label: labels" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no",
+        "on",
+        "Yes",
+        "off",
+        "y",
+        "true",
+        "False",
+        "null",
+        "~",
+        "a:b",
+        "worst",
+        "1",
+        ".5",
+        ".inf",
+        "é",
+        "😀",
+        "{a}",
+        "a,b",
+        "#1",
+        "'",
+        '"',
+        "\\",
+        "*",
+    ],
+)
+def test_the_printed_entry_has_each_label_set_by_its_name(name):
+    sets = {name: f"label_{name}", f"{name}: {name}": f"- {name} #{name}", f"{name}\t": name}
+    entry = {"name": "features", "path": f"folder/{name}.npz", "labels": sets}
+    line = f"datasets: [{_as_yaml(entry)}]"
+    # By the reader of suites, which follows YAML 1.2, and by one that follows 1.1.
+    for read in (parse_yaml, yaml.safe_load):
+        assert read(line) == {"datasets": [entry]}
+
+
+def test_the_printed_entry_has_no_needless_quotes():
+    entry = {
+        "name": "features",
+        "path": "../a/cifar10n-x_1.npz",
+        "labels": {"worst": "label_worst"},
+    }
+    assert _as_yaml(entry) == (
+        "{name: features, path: ../a/cifar10n-x_1.npz, labels: {worst: label_worst}}"
+    )
 
 
 @pytest.mark.parametrize("places", [("MNIST", "raw"), ("mnist",)])

@@ -451,8 +451,9 @@ def test_lists_of_different_lengths_are_refused(read, tmp_path):
 
 
 def test_a_file_that_is_not_there_or_has_no_test_part_says_what_to_do(read, tmp_path):
-    with pytest.raises(DataMissing, match="no such file"):
+    with pytest.raises(DataMissing, match="no such file") as refusal:
         read(tmp_path / "no.csv")
+    assert f"`nlbench embed DATASET --to {tmp_path / 'no.csv'}` makes" in str(refusal.value)
     path = write(animals().drop(columns=["part", "home"]), tmp_path / "t.csv")
     with pytest.raises(DataMissing, match=r"has no test part; `test_share: 0\.2`"):
         read(path, label="species")

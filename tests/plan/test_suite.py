@@ -323,9 +323,14 @@ def test_some_shipped_suites_need_no_files(plan, name):
     assert len(plan(Path(name)).specs) == RUNS[name]
 
 
-def test_the_suite_of_features_says_what_makes_its_file(plan):
-    with pytest.raises(SuiteError, match=r"no such file;.* `nlbench embed DATASET --to cifar10n-"):
+def test_the_suite_of_features_says_what_makes_its_file(plan, tmp_path):
+    with pytest.raises(SuiteError, match="no such file") as refusal:
         plan(Path("cifar10n-features"))
+    # The folder of the suites is no place for data.
+    message = str(refusal.value)
+    made = re.search(r"`nlbench embed DATASET --to (\S+)` makes features of images", message)
+    assert Path(made[1]) == tmp_path / "no-data" / "cifar10n-features.npz"
+    assert f"and none in the data directory: {made[1]};" in message
 
 
 @pytest.mark.parametrize("name", sorted(RUNS.keys() - NO_FILES - {"cifar10n-features"}))
