@@ -10,6 +10,7 @@ from typing import cast
 
 import numpy as np
 
+from nlbench.data import feature_matrix
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.cache import Arrays, Facts, cached, file_state
 from nlbench.data.feature_matrix import Missing, Part, matrices
@@ -44,8 +45,6 @@ _TEST_FIX = (
     "`test_share: 0.2` in the suite's dataset entry takes a fifth of the rows to test on, and "
     "`split: COLUMN` parts them as a column says"
 )
-# Raise it when the same files and options give other arrays.
-_VERSION = 1
 
 
 def find(data_dir: Path) -> Found:
@@ -85,7 +84,8 @@ def missing(looked: Sequence[Path]) -> DataMissing:
 def _read(places: Places, state: str) -> Dataset:
     """Read the table; `state` is that of its files, so that a change is noticed."""
     path = places.data_dir
-    options = (_VERSION, places.test_share, places.label_column, places.clean_column, places.table)
+    columns = (places.label_column, places.clean_column, places.table)
+    options = (feature_matrix.VERSION, places.test_share, *columns)
     name = f"features-{short_hash(repr((str(path), options)).encode())}"
     arrays, facts = cached(places.cache_dir, name, files_of(path), lambda: _decode(places))
 
