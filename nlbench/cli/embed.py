@@ -14,6 +14,10 @@ from nlbench.cli.app import DataDir, app, complete_datasets, examples, guarded, 
 if TYPE_CHECKING:
     from nlbench.embedding.embed import Written
 
+# A text or path that YAML reads as it is, and the words that some version of YAML reads otherwise.
+_PLAIN = re.compile(r"(?:(?:\.{0,2}|~)/)?[A-Za-z_][\w./-]*", re.ASCII)
+_NO_TEXTS = {"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
+
 # With so many training images the preset `features` is for them, and with fewer `tabular`.
 _MANY = 10_000
 
@@ -143,8 +147,9 @@ def _lines(written: Written) -> list[str]:
 def _as_yaml(value: object) -> str:
     """Return a mapping or text as YAML on one line."""
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_as_yaml(part)}' for key, part in value.items())}}}"
+        parts = [f"{_as_yaml(key)}: {_as_yaml(part)}" for key, part in value.items()]
+        return f"{{{', '.join(parts)}}}"
     text = str(value)
-    # JSON's form is YAML's as well, and only few texts need it.
-    plain = re.fullmatch(r"[A-Za-z_./~][\w./~-]*", text, re.ASCII) is not None
-    return text if plain else json.dumps(text)
+    plain = _PLAIN.fullmatch(text) and text.lower() not in _NO_TEXTS
+    # JSON's form is YAML's as well, but for the pairs of numbers by which it writes an emoji.
+    return text if plain else json.dumps(text, ensure_ascii=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,8 +32,11 @@ class Extractor(Protocol):
 
     record: dict[str, Any]
 
-    def learn(self, images: Images, parts: Parts) -> None:
-        """Learn from the training images what is to be learned, or read it from `parts`."""
+    def learn(self, images: Images, parts: Parts) -> float:
+        """Learn from the training images what is to be learned, or read it from `parts`.
+
+        Returns: the seconds that learning has taken, in this call or in an interrupted one.
+        """
 
     def __call__(self, images: Images, index: np.ndarray) -> np.ndarray:
         """Return the features (B, D) float32 of the images at these positions."""
@@ -78,12 +80,12 @@ def embed(
     plan = {**extractor.record, **_of_dataset(data)}
     parts = Parts(to, plan)
     with parts.held():
-        extractor.learn(data.train_images, parts)
+        seconds = extractor.learn(data.train_images, parts)
         images = {"train": data.train_images, "test": data.test_images}
         advance = start(sum(map(len, images.values())))
 
         names: dict[str, list[str]] = {}
-        seconds, dims = 0.0, 0
+        dims = 0
         for part, pictures in images.items():
             names[f"{part}_features"] = []
             for name, index in _pieces(part, len(pictures)):
@@ -116,8 +118,7 @@ def _pieces(part: str, count: int) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _features(extractor: Extractor, images: Images, index: np.ndarray) -> Arrays:
-    """Return the features of a part as float16, and the seconds that they took."""
-    began = time.monotonic()
+    """Return the features of a part as float16."""
     found = extractor(images, index)
     # A NaN is not smaller than anything.
     bad = np.flatnonzero(~(np.abs(found).max(1) <= _LARGEST))
@@ -128,10 +129,7 @@ def _features(extractor: Extractor, images: Images, index: np.ndarray) -> Arrays
             f"{where}: its features are not finite, or too large for float16 ({len(bad)} of "
             f"{len(index)} images); are these the right weights?"
         )
-    return {
-        "features": found.astype(np.float16),
-        "seconds": np.array(time.monotonic() - began),
-    }
+    return {"features": found.astype(np.float16)}
 
 
 def _of_dataset(data: Dataset) -> dict[str, Any]:

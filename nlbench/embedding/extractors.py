@@ -71,8 +71,11 @@ class PatchExtractor:
             "transform": asdict(settings),
         }
 
-    def learn(self, images: Images, parts: Parts) -> None:
-        """Learn from a sample of the training images. Raises SuiteError for too small ones."""
+    def learn(self, images: Images, parts: Parts) -> float:
+        """Learn from a sample of the training images, and return the seconds that it has taken.
+
+        Raises: SuiteError for too small images.
+        """
 
         def make() -> dict[str, np.ndarray]:
             index = sample_index(len(images), self._settings)
@@ -81,7 +84,9 @@ class PatchExtractor:
             except ValueError as error:
                 raise SuiteError(f"{PATCHES}: {error}: --size 32") from None
 
-        self._patches = Patches.of_arrays(parts.kept("extractor", make))
+        learned = parts.kept("extractor", make)
+        self._patches = Patches.of_arrays(learned)
+        return float(learned["seconds"])
 
     def __call__(self, images: Images, index: np.ndarray) -> np.ndarray:
         """Return the features (B, D) float32."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,11 +76,15 @@ class Parts:
     def kept(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of a part: those that were kept, or what `make()` returns.
 
+        The array `seconds` () float64 is among them: how long `make()` has taken.
+
         Raises: NotWritten; what `make` raises.
         """
         found = self._read(name)
         if found is None:
+            began = time.monotonic()
             found = make()
+            found["seconds"] = np.array(time.monotonic() - began)
             # Made in memory, because np.savez would hide an error of the disk.
             stream = io.BytesIO()
             np.savez(stream, allow_pickle=False, **found)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,11 @@ _BATCH = 32
 # The networks are built with so many classes, and their classifier is thrown away.
 _CLASSES = 2
 
+_FOLDER = (
+    "put its config.json and model.safetensors, from a machine with network, into a folder, and "
+    "name that: --model local-dir:PATH"
+)
+
 Transform = Callable[[Image.Image], Tensor]
 
 
@@ -45,9 +52,10 @@ class PublishedExtractor:
         name, given, args = model, weights, {}
         reference = None
         if models.is_reference(model):
-            reference = models.look_up(model, Path())
             if weights:
                 raise SuiteError(f"--weights {weights}: {model} has its own weights; leave it out")
+            with _fix(_FOLDER):
+                reference = models.look_up(model, Path())
             name, given, args = reference.model, str(reference.file), dict(reference.args)
         models.check(name)
         if given == "none":
@@ -56,13 +64,8 @@ class PublishedExtractor:
             # A tag names published weights; without one they are those on ImageNet.
             given = "pretrained" if "." in name else "imagenet"
 
-        # Weights that are `none` are drawn, and the parts of an interrupted call must fit together.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            if name.startswith("torchvision/"):
-                found = _torchvision(name, given)
-            else:
-                found = _timm(name, given, args, _config_beside(reference))
+        with _fix(_file_fix(name, given)):
+            found = _build(name, given, args, _config_beside(reference))
         self._network = found.network.eval().to(device)
         self._transform = found.transform
         self._device = device
@@ -72,8 +75,9 @@ class PublishedExtractor:
             "transform": found.words,
         }
 
-    def learn(self, images: Images, parts: Parts) -> None:
-        """Learn nothing: the weights are published."""
+    def learn(self, images: Images, parts: Parts) -> float:
+        """Learn nothing in no time: the weights are published."""
+        return 0.0
 
     def __call__(self, images: Images, index: np.ndarray) -> np.ndarray:
         """Return the features (B, D) float32 of the images at these positions."""
@@ -88,6 +92,34 @@ class PublishedExtractor:
                     batches.append(self._network(batch).flatten(1).float().cpu())
         found: np.ndarray = torch.cat(batches).numpy()
         return found
+
+
+@contextlib.contextmanager
+def _fix(words: str) -> Iterator[None]:
+    """Within a `with` block, end an error about a failed download with a fix of this command.
+
+    Args:
+        words: the fix; "" leaves all errors as they are. Theirs is for a suite.
+    """
+    try:
+        yield
+    except SuiteError as error:
+        if not words or not isinstance(error.__cause__, OSError | HTTPException):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise SuiteError(f"{reason}\n{words}") from error
+
+
+def _file_fix(model: str, weights: str) -> str:
+    """Return in words how published weights are had without network; "" for others."""
+    try:
+        where = models.weights_file(model, weights)
+    # A model may have none, which is refused when it is built.
+    except (ValueError, AttributeError):
+        return ""
+    if weights not in models.PUBLISHED:
+        return ""
+    return f"get {where} on a machine with network, and name the file: --weights FILE"
 
 
 def _picture(images: Images, i: int) -> Image.Image:
@@ -115,6 +147,16 @@ class _Found:
     network: nn.Module
     transform: Transform
     words: Any
+
+
+def _build(model: str, weights: str, args: dict[str, Any], about: dict[str, Any]) -> _Found:
+    """Build a model of either package. See `_timm` for the arguments."""
+    # Weights that are `none` are drawn, and the parts of an interrupted call must fit together.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if model.startswith("torchvision/"):
+            return _torchvision(model, weights)
+        return _timm(model, weights, args, about)
 
 
 def _config_beside(reference: Reference | None) -> dict[str, Any]:

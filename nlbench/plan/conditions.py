@@ -10,6 +10,7 @@ from nlbench.data import catalogue, describe, imbalance
 from nlbench.data.base import Dataset, Info
 from nlbench.data.places import HUB, FolderOptions, Places, TableOptions
 from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unknown_name
+from nlbench.files import user_path
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import STAND_IN, Condition
 from nlbench.plan.suite_file import DatasetEntry, Suite
@@ -98,7 +99,7 @@ def _info(
         return None
     else:
         try:
-            return catalogue.info(entry.id, folder, places, entry.folder_options)
+            return _located(entry, folder, places)
         except UserError as error:
             message = str(error)
     problems.add([*where, "path"], message)
@@ -109,6 +110,18 @@ def _path_in_words(entry: DatasetEntry) -> str:
     if entry.on_hub:
         return "for example `path: uoft-cs/cifar10`"
     return "the file of the table" if entry.name in _KEYS_OF else "the folder it lies in"
+
+
+def _located(entry: DatasetEntry, folder: Path, places: Places) -> Info:
+    """Read what is known of a dataset that the suite locates. Raises UserError."""
+    if entry.name == _TABLE and not folder.exists():
+        # Imported here, because most suites have no table.
+        from nlbench.data.datasets import features
+
+        # A table may also lie in the data directory. An absolute path is the same in both folders.
+        looked = dict.fromkeys((folder, user_path(places.data_dir, entry.path)))
+        raise features.missing(tuple(looked))
+    return catalogue.info(entry.id, folder, places, entry.folder_options)
 
 
 def _wrong_name(name: str) -> str:

@@ -201,7 +201,7 @@ PRESETS: dict[str, Preset] = {
             "val_fraction": 0.1,
         },
     ),
-    # Our own: on the short texts of docs/your-own-data.md cross entropy memorises nearly all wrong
+    # Our own: on the short texts of docs/your-own-texts.md cross entropy memorises nearly all wrong
     # labels. With a learning rate of 0.1 it memorised less than half of them.
     "texts": Preset(
         "texts of your own: a small LSTM, 30 epochs",
@@ -396,10 +396,10 @@ PRESETS: dict[str, Preset] = {
             "lr": 0.01,
         },
     ),
-    # facebookresearch/mae, FINETUNE.md (ViT-Large) and the defaults of main_finetune.py: layer
-    # decay, weight decay, warm-up, floor, drop path, and lr as 1e-3 x batch / 256. Ours: the
-    # weights (Steiner et al., arXiv:2106.10270), crops and flips alone, and all that our presets
-    # for images share.
+    # facebookresearch/mae. FINETUNE.md for ViT-Large, and the defaults of main_finetune.py: layer
+    # decay, weight decay, and lr as 1e-3 x batch / 256. These defaults alone: warm-up, floor, and
+    # drop path 0.1, for which FINETUNE.md has 0.2 with ViT-Large. Ours: the weights (Steiner et
+    # al., arXiv:2106.10270), crops and flips alone, and all that our presets for images share.
     "vit-finetune": Preset(
         "a folder of your own: ViT-S/16 from ImageNet-21k weights, AdamW with layer decay, 30 "
         "epochs",

@@ -10,8 +10,10 @@ are measured.
 
 Two heads are trained on the standardised features of all training images with their clean labels:
 a linear one by scikit-learn's logistic regression, with a weight of the squared norm that is chosen
-on the last fifth of the training images, and a network with two hidden layers of 256, dropout 0.3
-and weight decay 1e-3. Accuracies are those of the last epoch on the test images.
+on the last fifth of the training images (69.2% in docs/embed.md), and a network with two hidden
+layers of 256, dropout 0.3 and weight decay 1e-3 (72.9%). Accuracies are those of the last epoch on
+CIFAR-10's test images. The extractor's activation, pooling and root, and the network's dropout and
+weight decay, were chosen on test images of CIFAR-10, too.
 """
 
 from __future__ import annotations

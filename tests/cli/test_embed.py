@@ -2,21 +2,24 @@
 
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
 import yaml
-from layouts import CLASSES, Animal10N, Folder
+from layouts import CLASSES, Animal10N, Folder, Mnist
 
+from nlbench.cli.embed import _as_yaml
 from nlbench.data import catalogue
 from nlbench.data.base import Dataset, ImageFiles, Info
 from nlbench.data.places import FolderOptions, Places, TableOptions
 from nlbench.embedding import embed as embedding
-from nlbench.embedding import patches
+from nlbench.embedding import extractors, patches
 from nlbench.embedding.embed import embed
-from nlbench.embedding.pictures import squares
+from nlbench.embedding.pictures import Asked, squares
 from nlbench.errors import DataError, SuiteError
 from nlbench.files import NotWritten
+from nlbench.plan.yaml_lines import parse_yaml
 
 QUIET = ("--filters", "8", "--dims", "6")
 
@@ -100,6 +103,82 @@ def test_a_dataset_of_the_data_directory_by_its_name(cli, place):
     assert "label: labels" in result.stdout
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no",
+        "on",
+        "Yes",
+        "off",
+        "y",
+        "true",
+        "False",
+        "null",
+        "~",
+        "a:b",
+        "worst",
+        "1",
+        ".5",
+        ".inf",
+        "é",
+        "😀",
+        "{a}",
+        "a,b",
+        "#1",
+        "'",
+        '"',
+        "\\",
+        "*",
+    ],
+)
+def test_the_printed_entry_has_each_label_set_by_its_name(name):
+    sets = {name: f"label_{name}", f"{name}: {name}": f"- {name} #{name}", f"{name}\t": name}
+    entry = {"name": "features", "path": f"folder/{name}.npz", "labels": sets}
+    line = f"datasets: [{_as_yaml(entry)}]"
+    # By the reader of suites, which follows YAML 1.2, and by one that follows 1.1.
+    for read in (parse_yaml, yaml.safe_load):
+        assert read(line) == {"datasets": [entry]}
+
+
+def test_the_printed_entry_has_no_needless_quotes():
+    entry = {
+        "name": "features",
+        "path": "../a/cifar10n-x_1.npz",
+        "labels": {"worst": "label_worst"},
+    }
+    assert _as_yaml(entry) == (
+        "{name: features, path: ../a/cifar10n-x_1.npz, labels: {worst: label_worst}}"
+    )
+
+
+@pytest.mark.parametrize("places", [("MNIST", "raw"), ("mnist",)])
+def test_grey_levels_of_mnist_are_pictures(cli, place, places):
+    small = Mnist(num_train=60)
+    (small.write_idx if len(places) > 1 else small.write_parquet)(place.joinpath("data", *places))
+    data = Asked.of("mnist").open(Places(place / "data", place / "cache"), 0.0)
+    for images, part in ((data.train_images, "train"), (data.test_images, "test")):
+        assert images.dtype == np.uint8
+        # A grey level stands in all three channels.
+        expected = np.repeat(small.images[part][..., None], 3, axis=3)
+        np.testing.assert_array_equal(images, expected)
+
+    result = cli("embed", "mnist", *QUIET, "--data-dir", place / "data", "--to", "a.npz")
+    assert result.exit_code == 0, result.stderr
+    arrays = arrays_of(place / "a.npz")
+    assert arrays["train_features"].shape == (60, 6)
+    assert arrays["train_labels"].tolist() == small.labels["train"].tolist()
+    assert arrays["test_labels"].tolist() == small.labels["test"].tolist()
+
+
+def test_grey_levels_of_digits_are_pictures(place):
+    places = Places(place, place / "cache")
+    levels = catalogue.open_dataset("digits", "", places, 0).train_images
+    found = Asked.of("digits").open(places, 0.0).train_images
+    assert (found.shape, found.dtype) == ((1397, 8, 8, 3), np.uint8)
+    for channel in range(3):
+        np.testing.assert_allclose(found[..., channel] / 255, levels[:, 0], atol=0.5 / 255 + 1e-6)
+
+
 def test_a_folder_without_a_test_part_gives_a_share(cli, place):
     Folder().write_classes(place / "mine")
     shutil.rmtree(place / "mine" / "test")
@@ -138,7 +217,7 @@ class Doubling:
         self.calls, self.value, self.seen = calls, value, []
 
     def learn(self, images, parts):
-        pass
+        return 0.0
 
     def __call__(self, images, index):
         if len(self.seen) == self.calls:
@@ -182,6 +261,48 @@ def test_an_interrupted_call_goes_on_and_gives_the_same_arrays(small_parts, tmp_
     assert not (tmp_path / "cut.npz.parts").exists()
 
 
+class Learning(Doubling):
+    """An extractor whose learning takes a while, and which is asked for its first images once."""
+
+    def __init__(self, calls):
+        super().__init__(calls)
+        self.learned = 0
+
+    def learn(self, images, parts):
+        def make():
+            self.learned += 1
+            time.sleep(0.3)
+            return {"weight": np.zeros(1)}
+
+        return float(parts.kept("extractor", make)["seconds"])
+
+
+def test_the_seconds_count_learning_also_in_a_call_that_goes_on(small_parts, tmp_path):
+    whole = write(tmp_path / "whole.npz", Learning(calls=1000)).record["seconds"]
+    assert 0.3 <= whole < 10
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "cut.npz", Learning(calls=2))
+    rest = Learning(calls=1000)
+    record = write(tmp_path / "cut.npz", rest).record
+    assert rest.learned == 0
+    assert record["seconds"] >= 0.3
+    assert record_of(tmp_path / "cut.npz")["seconds"] == record["seconds"]
+
+
+def test_the_seconds_of_patches_are_those_of_learning_and_of_images(cli, place, monkeypatch):
+    learned = extractors.learn
+
+    def slow(images, settings):
+        time.sleep(1.1)
+        return learned(images, settings)
+
+    monkeypatch.setattr(extractors, "learn", slow)
+    Folder(per_class=2, test=1).write_csv(place / "mine")
+    assert cli("embed", "mine", *QUIET, "--to", "a.npz").exit_code == 0
+    assert record_of(place / "a.npz")["seconds"] >= 1.1
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more"])
 def test_a_damaged_part_is_made_again(small_parts, tmp_path, content):
     with pytest.raises(KeyboardInterrupt):
@@ -205,6 +326,7 @@ def test_two_processes_do_not_write_one_file(small_parts, tmp_path):
     class Nested(Doubling):
         def learn(self, images, parts):
             write(tmp_path / "a.npz")
+            return 0.0
 
     with pytest.raises(SuiteError, match="another process is writing a"):
         write(tmp_path / "a.npz", Nested())
@@ -249,7 +371,13 @@ def test_features_that_are_no_numbers_of_float16_name_the_image(small_parts, tmp
         (["mine", "--to", "trial.npz"], "--to trial.npz: is there already; remove it"),
         (["cifar10m", "--to", "a.npz"], "unknown dataset 'cifar10m'. There are: "),
         (["no/such", "--to", "a.npz"], "no/such: no such folder, and no dataset of that name"),
-        (["digits", "--to", "a.npz"], "dataset digits holds no pictures, but features"),
+        (["gaussians", "--to", "a.npz"], "dataset gaussians holds no pictures, but features"),
+        (["features", "--to", "a.npz"], "dataset features holds no pictures, but features"),
+        (["features:a.csv", "--to", "a.npz"], "dataset features holds no pictures, but features"),
+        (["text", "--to", "a.npz"], "dataset text holds texts, which have no pictures"),
+        (["imdb", "--to", "a.npz"], "dataset imdb holds texts, which have no pictures"),
+        (["hf", "--to", "a.npz"], "hf needs a path behind a colon: hf:PATH"),
+        (["folder", "--to", "a.npz"], "folder needs a path behind a colon: folder:PATH"),
         (["empty", "--to", "a.npz"], "empty: no train images there; it must hold"),
         (["mine", "--model", "patch", "--to", "a.npz"], "Did you mean 'patches'?"),
         (["mine", "--model", "timm/resnet81", "--to", "a.npz"], "unknown model 'timm/resnet81'"),

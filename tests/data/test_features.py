@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import nlbench
 from nlbench import registry
 from nlbench.cli import app
-from nlbench.data import catalogue
+from nlbench.data import catalogue, feature_matrix
 from nlbench.data.datasets import features
 from nlbench.data.formats import frames
 from nlbench.data.places import FolderOptions, Places, TableOptions
@@ -365,6 +365,47 @@ def test_the_fingerprint_changes_with_values_labels_and_options(read, tmp_path):
     assert len(seen) == 4
 
 
+FIXED = pd.DataFrame(
+    {
+        "x": [1.0, 2.0, 4.0, 8.0, 16.0],
+        "home": ["sea", "wood", "sea", "house", "wood"],
+        "part": ["train", "train", "train", "train", "test"],
+        "label": ["a", "b", "a", "b", "a"],
+    }
+)
+
+
+def read_fixed(read, path):
+    return read(write(FIXED, path), label="label", split="part", categorical=("home",))
+
+
+def test_the_fingerprint_of_a_table_stays_with_the_numbers_that_it_becomes(read, tmp_path):
+    """Ask for another `feature_matrix.VERSION` where these numbers change."""
+    data = read_fixed(read, tmp_path / "t.csv")
+    scale = np.sqrt(7.1875)
+    expected = [
+        [-2.75 / scale, 0, 1, 0],
+        [-1.75 / scale, 0, 0, 1],
+        [0.25 / scale, 0, 1, 0],
+        [4.25 / scale, 1, 0, 0],
+        [12.25 / scale, 0, 0, 1],
+    ]
+    found = np.concatenate([data.train_images, data.test_images])[..., 0, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert data.fingerprint == "458e7ab27ec34a62"
+
+
+def test_another_version_of_the_numbers_has_another_fingerprint_and_copy(
+    read, tmp_path, monkeypatch
+):
+    first = read_fixed(read, tmp_path / "t.csv").fingerprint
+    copies = len(list((tmp_path / "cache").iterdir()))
+    monkeypatch.setattr(feature_matrix, "VERSION", 2)
+    features._read.cache_clear()
+    assert read_fixed(read, tmp_path / "t.csv").fingerprint != first
+    assert len(list((tmp_path / "cache").iterdir())) == 2 * copies
+
+
 # ---- What is refused -----------------------------------------------------------------------------
 
 MORE = {"label": "species", "split": "part", "categorical": ("home",)}
@@ -451,8 +492,9 @@ def test_lists_of_different_lengths_are_refused(read, tmp_path):
 
 
 def test_a_file_that_is_not_there_or_has_no_test_part_says_what_to_do(read, tmp_path):
-    with pytest.raises(DataMissing, match="no such file"):
+    with pytest.raises(DataMissing, match="no such file") as refusal:
         read(tmp_path / "no.csv")
+    assert f"`nlbench embed DATASET --to {tmp_path / 'no.csv'}` makes" in str(refusal.value)
     path = write(animals().drop(columns=["part", "home"]), tmp_path / "t.csv")
     with pytest.raises(DataMissing, match=r"has no test part; `test_share: 0\.2`"):
         read(path, label="species")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -70,8 +71,39 @@ def test_published_weights_that_cannot_be_reached_name_the_file(monkeypatch, tmp
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(SuiteError, match=r"cannot be downloaded.*\n.*model\.safetensors of https"):
+    with pytest.raises(SuiteError, match="cannot be downloaded") as refusal:
         extractor("timm/resnet18", "", Settings(), "cpu")
+    assert str(refusal.value).splitlines()[1:] == [
+        "get model.safetensors of https://huggingface.co/timm/resnet18.a1_in1k on a machine with "
+        "network, and name the file: --weights FILE"
+    ]
+
+
+def test_weights_of_torchvision_that_cannot_be_reached_name_the_file(monkeypatch, tmp_path):
+    def no_network(*args, **options):
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", no_network)
+    with pytest.raises(SuiteError, match=r"cannot be downloaded: .*no network") as refusal:
+        extractor("torchvision/resnet18", "", Settings(), "cpu")
+    assert str(refusal.value).splitlines()[1:] == [
+        "get https://download.pytorch.org/models/resnet18-f37072fd.pth on a machine with network, "
+        "and name the file: --weights FILE"
+    ]
+
+
+def test_a_model_of_the_hub_that_cannot_be_reached_may_lie_in_a_folder(monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(SuiteError, match="cannot be downloaded") as refusal:
+        extractor("hf-hub:owner/name", "", Settings(), "cpu")
+    assert str(refusal.value).splitlines()[1:] == [
+        "put its config.json and model.safetensors, from a machine with network, into a folder, "
+        "and name that: --model local-dir:PATH"
+    ]
 
 
 @pytest.mark.parametrize(

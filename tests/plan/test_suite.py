@@ -309,10 +309,32 @@ def test_the_suite_of_features_leaves_out_those_alone_that_learn_from_views():
     # The comment names each of them.
     reasons = text.partition("# Left out")[2].partition("methods:")[0]
     assert {row for row in images.methods if re.search(rf"\b{row}[ ,.]", reasons)} == left_out
+    # Of these alone the views are merely the same.
+    strong = {row for row in left_out if (images.methods[row].method or row) in STRONG}
+    assert left_out - strong == {"dividemix", "pes"}
     # The two tables are compared row by row.
     assert small.methods.keys() <= features.methods.keys()
     for row, entry in small.methods.items():
         assert features.methods[row] == entry
+
+
+ON_FEATURES = (
+    "{name: t, protocol: features, datasets: [{name: features, path: cifar10n-features.npz, "
+    "label: label_worst, clean_label: labels}], methods: {METHOD: {}}, seeds: [0]}"
+)
+
+
+@pytest.mark.parametrize("method", ["dividemix", "pes", "elr-plus"])
+def test_methods_with_several_weak_views_run_on_features(plan, without_data, method):
+    assert len(plan(ON_FEATURES.replace("METHOD", method)).specs) == 1
+
+
+@pytest.mark.parametrize("method", ["disc", "gjs", "pls", "promix", "sop-plus", "ssr", "unicon"])
+def test_methods_with_strong_views_are_refused_on_features(plan, without_data, method):
+    with pytest.raises(
+        SuiteError, match=r"learns from strong views of images, .* leave the row out"
+    ):
+        plan(ON_FEATURES.replace("METHOD", method))
 
 
 NO_FILES = {name for name in RUNS if name.startswith(("quick", "digits-", "early-"))}
@@ -323,9 +345,14 @@ def test_some_shipped_suites_need_no_files(plan, name):
     assert len(plan(Path(name)).specs) == RUNS[name]
 
 
-def test_the_suite_of_features_says_what_makes_its_file(plan):
-    with pytest.raises(SuiteError, match=r"no such file;.* `nlbench embed DATASET --to cifar10n-"):
+def test_the_suite_of_features_says_what_makes_its_file(plan, tmp_path):
+    with pytest.raises(SuiteError, match="no such file") as refusal:
         plan(Path("cifar10n-features"))
+    # The folder of the suites is no place for data.
+    message = str(refusal.value)
+    made = re.search(r"`nlbench embed DATASET --to (\S+)` makes features of images", message)
+    assert Path(made[1]) == tmp_path / "no-data" / "cifar10n-features.npz"
+    assert f"and none in the data directory: {made[1]};" in message
 
 
 @pytest.mark.parametrize("name", sorted(RUNS.keys() - NO_FILES - {"cifar10n-features"}))

@@ -10,6 +10,7 @@ from typing import cast
 
 import numpy as np
 
+from nlbench.data import feature_matrix
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.cache import Arrays, Facts, cached, file_state
 from nlbench.data.feature_matrix import Missing, Part, matrices
@@ -44,8 +45,8 @@ _TEST_FIX = (
     "`test_share: 0.2` in the suite's dataset entry takes a fifth of the rows to test on, and "
     "`split: COLUMN` parts them as a column says"
 )
-# Raise it when the same files and options give other arrays.
-_VERSION = 2
+# Raise it when the cache gets other arrays of the same table.
+_LAYOUT = 2
 
 
 def find(data_dir: Path) -> Found:
@@ -66,10 +67,18 @@ def load(places: Places, seed: int) -> Dataset:
     """
     path = places.data_dir
     if not path.exists():
-        made = f"`nlbench embed DATASET --to {path.name}` makes features of images"
-        raise DataMissing(f"{path}: no such file; {WHERE}; {made}")
+        raise missing((path,))
     files = files_of(path)
     return _read(places, file_state(files))
+
+
+def missing(looked: Sequence[Path]) -> DataMissing:
+    """Return the error for a file that is in none of these places. It may be made in the last."""
+    places = f"{looked[0]}: no such file"
+    if len(looked) > 1:
+        places += f", and none in the data directory: {looked[-1]}"
+    made = f"`nlbench embed DATASET --to {looked[-1]}` makes features of images"
+    return DataMissing(f"{places}; {WHERE}; {made}")
 
 
 # The suite's check and each seed read the same table.
@@ -77,7 +86,8 @@ def load(places: Places, seed: int) -> Dataset:
 def _read(places: Places, state: str) -> Dataset:
     """Read the table; `state` is that of its files, so that a change is noticed."""
     path = places.data_dir
-    options = (_VERSION, places.test_share, places.label_column, places.clean_column, places.table)
+    columns = (places.label_column, places.clean_column, places.table)
+    options = (feature_matrix.VERSION, _LAYOUT, places.test_share, *columns)
     name = f"features-{short_hash(repr((str(path), options)).encode())}"
     arrays, facts = cached(places.cache_dir, name, files_of(path), lambda: _decode(places))
 

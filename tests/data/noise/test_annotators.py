@@ -188,7 +188,11 @@ def changed(row, values):
     ("labels", "words"),
     [
         (LABELS[:100], "100 rows of labels, it must have one for each of 300 training examples"),
-        (LABELS[:280], "280 rows of labels.*validation part"),
+        (
+            LABELS[:280],
+            r"280 rows of labels.*validation part .* all of them\. Add rows for the other 20, for "
+            "example with their true labels$",
+        ),
         (LABELS.T, r"a row for each annotator; save array\.T, of shape \(N, A\)"),
         (LABELS[:, 0], r"must have the shape \(N, A\).*kind: file"),
         (changed(5, [1, 2, 10]), r"in \[0, 10\), got 10 at position 5, annotator 2"),

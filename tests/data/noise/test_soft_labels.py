@@ -173,7 +173,11 @@ def wrong_cells(row, values):
             soft()[:100],
             "100 soft labels, .* each of 400.*number of test examples",
         ),
-        (soft()[:380], "380 soft labels.*validation part"),
+        (
+            soft()[:380],
+            r"380 soft labels.*validation part .* needs all of them\. Add rows for the other 20, "
+            "for example with their true labels$",
+        ),
         (soft()[:, :9], r"soft labels of 9 classes, and .* has 10"),
         (soft().T, "10 soft labels, it must have one for each of 400"),
         (CLEAN, r"shape \(N, C\), got int64 of shape \(400,\).*kind: file"),

@@ -14,13 +14,12 @@ from nlbench.data.noise import label_values
 from nlbench.data.noise.examples import Examples
 from nlbench.data.noise.kind import Param
 from nlbench.data.noise.label_files import (
-    check_count,
     in_order,
     order_of_table,
     read_content,
     training_rows,
 )
-from nlbench.data.noise.more._rows import by_image, chosen
+from nlbench.data.noise.more._rows import by_image, chosen, require_count
 from nlbench.errors import DataError, shown
 
 ANNOTATORS = Param(
@@ -194,7 +193,7 @@ def _from_rows(content: object, path: Path, examples: Examples) -> np.ndarray:
 def _check(labels: np.ndarray, path: Path, examples: Examples) -> None:
     """Raise DataError unless each example has a label, and all are classes of the dataset."""
     info = examples.info
-    check_count(len(labels), info.num_train, path, info.num_test, "rows of labels")
+    require_count(len(labels), examples, path, "rows of labels")
     wrong = np.argwhere((labels != MISSING) & ((labels < 0) | (labels >= info.num_classes)))
     if len(wrong):
         row, column = wrong[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 from nlbench.data.formats.text_table import TextTable
 from nlbench.data.noise.examples import Examples
-from nlbench.data.noise.label_files import order_of_table
+from nlbench.data.noise.label_files import check_count, order_of_table
 from nlbench.errors import DataError, did_you_mean
 
 
@@ -31,6 +31,26 @@ def chosen(key: str, names: Iterable[str], path: Path) -> list[str]:
             )
         found |= dict.fromkeys(fitting)
     return list(found)
+
+
+def require_count(count: int, examples: Examples, path: Path, what: str) -> None:
+    """Raise DataError unless a file has a row for each training example.
+
+    Args:
+        what: the rows in words, for example "soft labels".
+    """
+    info = examples.info
+    try:
+        check_count(count, info.num_train, path, info.num_test, what)
+    except DataError as error:
+        # Its advice is for {kind: file}; no other kind takes `rest`.
+        text, partial, _ = str(error).partition(" If it has the labels of the first images,")
+        if not partial:
+            raise
+        raise DataError(
+            f"{text} Add rows for the other {info.num_train - count}, for example with their true "
+            "labels"
+        ) from None
 
 
 def by_image(content: Mapping[object, Any], path: Path, examples: Examples | None) -> list[Any]:

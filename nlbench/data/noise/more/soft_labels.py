@@ -14,14 +14,13 @@ from nlbench.data.formats.text_table import TextTable
 from nlbench.data.noise.examples import Examples
 from nlbench.data.noise.kind import KEY, PATH, UNRELATED, Array, Rng, kind
 from nlbench.data.noise.label_files import (
-    check_count,
     entry,
     in_order,
     order_of_table,
     read_content,
     training_rows,
 )
-from nlbench.data.noise.more._rows import by_image, chosen
+from nlbench.data.noise.more._rows import by_image, chosen, require_count
 from nlbench.data.noise.relation import require_related
 from nlbench.errors import DataError, shown
 
@@ -86,7 +85,7 @@ def read_soft_labels(path: Path, key: str, examples: Examples) -> np.ndarray:
             content = by_image(content, path, examples)
         values = _as_array(entry(content, key, path), path, info.num_classes)
 
-    check_count(len(values), info.num_train, path, info.num_test, "soft labels")
+    require_count(len(values), examples, path, "soft labels")
     if values.shape[-1] != info.num_classes:
         raise DataError(
             f"{path}: has soft labels of {values.shape[-1]} classes, and {info.title} has "
