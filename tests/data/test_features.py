@@ -223,6 +223,50 @@ def test_the_names_of_hugging_faces_classes_are_those_of_the_file(read, tmp_path
     assert data.info.class_names == ("no", "yes")
 
 
+NAMES = ["owl", "crow", "finch"]
+
+
+def write_named(path, labels, **more):
+    """Write features with labels whose numbers have names, as NumPy or Hugging Face does."""
+    x = np.random.default_rng(0).normal(size=(len(labels), 2))
+    if path.suffix == ".npz":
+        np.savez(path, X=x, labels=labels, class_names=NAMES, **more)
+        return path
+    metadata = {"info": {"features": {"labels": {"names": NAMES, "_type": "ClassLabel"}}}}
+    table = pa.table({"X": list(x), "labels": labels, **more})
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(metadata)}), path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["npz", "parquet"])
+def test_classes_have_the_numbers_that_the_file_gives_them(read, tmp_path, form):
+    labels = np.arange(30) % 3
+    split = ["test"] * 15 + ["train"] * 15
+    path = write_named(tmp_path / f"t.{form}", labels, part=split, noisy=(labels + 1) % 3)
+    data = read(path, label="labels", label_sets=(("noisy", "noisy"),), split="part")
+    assert data.info.class_names == tuple(NAMES)
+    assert data.label_sets["given"].tolist() == labels[15:].tolist()
+    assert data.test_labels.tolist() == labels[:15].tolist()
+    # The numbers of a further column have the same names.
+    assert data.label_sets["noisy"].tolist() == ((labels[15:] + 1) % 3).tolist()
+
+
+def test_a_number_without_a_name_is_refused_and_a_name_without_rows_is_told(read, tmp_path):
+    path = write_named(tmp_path / "t.npz", np.arange(40) % 4)
+    with pytest.raises(DataError, match=r"row 3: 'labels' is 3, and the file names 3 classes, fro"):
+        read(path, test_share=0.5)
+    data = read(write_named(tmp_path / "u.npz", np.arange(40) % 2), test_share=0.5)
+    assert data.info.class_names == tuple(NAMES)
+    for part in ("training", "test"):
+        assert any(f"no {part} row has the class finch" in note for note in data.warnings)
+
+
+def test_two_classes_of_one_name_are_refused(read, tmp_path):
+    np.savez(tmp_path / "t.npz", X=X, y=[0, 1, 0, 1, 0], class_names=["a", "a"])
+    with pytest.raises(DataError, match="two classes have the name 'a'; rename one"):
+        read(tmp_path / "t.npz", test_share=0.4)
+
+
 def test_parts_may_be_two_files_of_a_folder(read, tmp_path):
     table = animals().drop(columns="part")
     folder = tmp_path / "f"
@@ -342,6 +386,25 @@ def test_an_empty_column_of_true_labels_is_none(read, tmp_path):
     )
     assert data.info.label_sets == ("given",)
     assert data.partly_clean is None
+
+
+def test_classes_that_look_like_one_are_named_in_a_warning(read, tmp_path):
+    table = animals()
+    table.loc[1, "species"] = "Cat"
+    data = read(write(table, tmp_path / "t.csv"), **MORE)
+    assert any("'Cat' and 'cat' are two classes; is one misspelt?" in n for n in data.warnings)
+
+
+def test_labels_that_the_test_part_lacks_are_named_with_the_fix(read, tmp_path):
+    y = np.arange(30) % 2
+    np.savez(
+        tmp_path / "s.npz", train_features=X.repeat(6, 0), train_label_given=y, train_labels=y,
+        test_features=X.repeat(6, 0), test_labels=y,
+    )  # fmt: skip
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "s.npz", label_sets=(("given", "label_given"),), features=("features",))
+    assert "its test part has none of the columns of labels 'label_given'" in str(caught.value)
+    assert "only 'labels'; `label:` or `clean_label:` names the column" in str(caught.value)
 
 
 def test_the_classes_minus_one_and_one_are_classes(read, tmp_path):
