@@ -13,7 +13,7 @@ import numpy as np
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.cache import Arrays, Facts, cached, file_state
 from nlbench.data.feature_matrix import Missing, Part, matrices
-from nlbench.data.formats.feature_columns import Chosen, as_texts, choose
+from nlbench.data.formats.feature_columns import Chosen, as_texts, choose, require_no_copy
 from nlbench.data.formats.frames import SUFFIXES, Frame, files_of, read_parts, shape_of
 from nlbench.data.formats.split_column import part_of
 from nlbench.data.places import Places
@@ -141,6 +141,10 @@ def _decode(places: Places) -> tuple[Arrays, Facts]:
             raise DataError(f"{part.frame.path}: there are no {name} rows")
 
     numbered = Numbered.of(parts, columns, notes)
+    for name, array in numbered.arrays.items():
+        if name != "test_labels":
+            rows = parts["train"].rows
+            require_no_copy(whole, rows, chosen, places.table.features, array)
     made = matrices(parts, chosen, cast(Missing, places.table.missing))
     notes += [*made.notes, *_about_twins(parts, chosen)]
 

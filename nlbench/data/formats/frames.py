@@ -57,12 +57,14 @@ class Frame:
         path: the file, or the folder of the arrays.
         lines: the line of each row in its file, from 1; empty where rows are no lines.
         named: the classes of columns whose numbers stand for classes with names.
+        unread: the type of each column that is neither numbers nor texts, such as a date.
     """
 
     path: Path
     columns: Mapping[str, Column]
     lines: Sequence[int] = ()
     named: Mapping[str, list[str]] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, row: int) -> str:
         """Return where a row is, for the beginning of a message."""
@@ -273,11 +275,14 @@ def _read_arrow(path: Path) -> Frame:
             twice = [name for name in table.column_names if table.column_names.count(name) > 1]
             raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one")
         columns: dict[str, Column] = {}
+        unread = {}
         for name in table.column_names:
             column = _of_arrow(table.column(name), f"{path}: the column {name!r}")
-            if column is not None:
+            if column is None:
+                unread[name] = str(table.column(name).type)
+            else:
                 columns[name] = column
-        return Frame(path, columns, named=class_names_of(table.schema))
+        return Frame(path, columns, named=class_names_of(table.schema), unread=unread)
     except DataError:
         raise
     # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
