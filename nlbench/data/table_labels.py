@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nlbench.data.class_names import about_class_names
 from nlbench.data.feature_matrix import Part
 from nlbench.data.formats.columns import is_label_column, is_no_class, label_columns
 from nlbench.data.formats.frames import Frame, shape_of
@@ -57,34 +58,80 @@ def columns_of_labels(frame: Frame, places: Places) -> dict[str, str]:
     return found
 
 
-def all_labels(part: Part, columns: Mapping[str, str], required: bool) -> dict[str, list[str]]:
+def trusted_labels(whole: Part, columns: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return the labels that a test part is chosen by, and what is to be said about them.
+
+    They are the true labels where the table has some, "" where one is unknown; else the first set.
+    """
+    labels = all_labels(whole, columns)
+    if "clean" in labels:
+        return labels["clean"], []
+    first, found = next(iter(labels.items()))
+    note = (
+        f"{whole.frame.path}: the test rows come from the same table (test_share), so their labels "
+        "may be as wrong as those of the training rows. If all labels are true, name the column "
+        f"with `clean_label: {columns[first]}`"
+    )
+    return found, [note]
+
+
+def all_labels(
+    part: Part, columns: Mapping[str, str], name_of_part: str = "train"
+) -> dict[str, list[str]]:
     """Return the labels of a part as texts by label set, "" for an unknown true one.
 
-    A column of true labels that is empty in all rows is taken for none.
-
-    Args:
-        required: whether every set must be there. A test part needs one.
+    A column of true labels that is empty in all rows is taken for none. The part "train" must have
+    all columns, and another one at least one.
     """
     labels = {}
+    names = names_of_classes(part.frame, columns)
     for label_set, column in columns.items():
         if column in part.frame.columns:
-            texts = _classes_of(part, column, label_set == "clean")
+            texts = _classes_of(part, column, names, may_be_unknown=label_set == "clean")
             if any(texts):
                 labels[label_set] = texts
-        elif required:
+        elif name_of_part == "train":
             raise DataError(f"{part.frame.path}: has no column {column!r}")
     if not labels:
-        raise DataError(f"{part.frame.path}: has no column {next(iter(columns.values()))!r}")
+        there = [name for name, column in part.frame.columns.items() if not shape_of(column)]
+        raise DataError(
+            f"{part.frame.path}: its {name_of_part} part has none of the columns of labels "
+            f"{', '.join(map(repr, columns.values()))}, only {', '.join(map(repr, there[:20]))}; "
+            "`label:` or `clean_label:` names the column that both parts have"
+        )
     return labels
 
 
-def _classes_of(part: Part, name: str, may_be_unknown: bool) -> list[str]:
-    """Return a column of labels as texts. Raises DataError, naming the row of what is no class."""
+def names_of_classes(frame: Frame, columns: Mapping[str, str]) -> list[str]:
+    """Return the names of the classes in the order of the file's numbers; empty where it has none.
+
+    Args:
+        columns: those of the labels. Names of one of them count for all.
+    Raises: DataError for two classes of one name.
+    """
+    named = [frame.named[column] for column in columns.values() if frame.named.get(column)]
+    names = [_composed(name) for name in named[0]] if named else []
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{frame.path}: two classes have the name {twice[0]!r}; rename one")
+    return names
+
+
+def _composed(text: str) -> str:
+    """Return a text with composed accents. Some systems write an e and its accent apart."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _classes_of(part: Part, name: str, names: Sequence[str], may_be_unknown: bool) -> list[str]:
+    """Return a column of labels as texts. Raises DataError, naming the row of what is no class.
+
+    Args:
+        names: the names of the classes by number; empty where the file has none.
+    """
     column = part.frame.columns[name]
-    names = part.frame.named.get(name, [])
     texts = part.texts(name)
     # Numbers of classes that are -1 and 1 are usual, and -1 alone marks a hidden label.
-    signs = {text for text in texts if text is not None} <= {"-1", "1"}
+    signs = not names and {text for text in texts if text is not None} <= {"-1", "1"}
     found = []
     for i, text in enumerate(texts):
         if text is None or (is_no_class(text) and not signs):
@@ -97,11 +144,22 @@ def _classes_of(part: Part, name: str, may_be_unknown: bool) -> list[str]:
                 f"{part.at(i)}: {name!r} is {text}. A label must be a class, a whole number or a "
                 "text; numbers that are measured cannot be one"
             )
-        if names and text.isdecimal() and int(text) < len(names):
-            text = names[int(text)]
-        # Some systems write an e and its accent apart.
-        found.append(unicodedata.normalize("NFC", text))
+        if names and not (isinstance(column, list) and _composed(text) in names):
+            text = _named(part, i, name, text, names)
+        found.append(_composed(text))
     return found
+
+
+def _named(part: Part, row: int, column: str, text: str, names: Sequence[str]) -> str:
+    """Return the name of a class's number; a text that is no number as it is."""
+    if text.isdecimal() and len(text) < 10 and int(text) < len(names):
+        return names[int(text)]
+    if not text.lstrip("-").isdecimal():
+        return text
+    raise DataError(
+        f"{part.at(row)}: {column!r} is {text}, and the file names {len(names)} classes, from 0 "
+        f"({names[0]}) to {len(names) - 1} ({names[-1]})"
+    )
 
 
 def _refuse_label(part: Part, row: int, name: str, text: str | None) -> None:
@@ -135,12 +193,21 @@ class Numbered:
     def of(
         cls,
         parts: Mapping[str, Part],
-        labels: Mapping[str, Mapping[str, list[str]]],
+        columns: Mapping[str, str],
         notes: Sequence[str],
     ) -> Numbered:
-        """Give numbers to the classes that the training rows have."""
+        """Give numbers to the classes that the training rows have, or that the file names.
+
+        Args:
+            columns: the column of each label set.
+            notes: what was said before, for a message.
+        """
+        labels = {name: all_labels(part, columns, name) for name, part in parts.items()}
         train, path = labels["train"], parts["train"].frame.path
-        classes = _in_order({text for texts in train.values() for text in texts if text})
+        # Label files and matrices that come with the file have its numbers.
+        names = names_of_classes(parts["train"].frame, columns)
+        there = {text for texts in train.values() for text in texts if text}
+        classes = [*names, *_in_order(there - {*names})]
         if len(classes) < 2:
             message = f"{path}: holds one class, {', '.join(classes)}; at least two are needed"
             raise DataError("\n".join([message, *notes]))
@@ -171,15 +238,17 @@ class Numbered:
 
     def _odd(self, train: Mapping[str, list[str]], path: Path) -> list[str]:
         """Say what is odd in the labels."""
-        notes = []
+        notes = [f"{path}: {note}" for note in about_class_names(self.classes)]
         rows = len(next(iter(train.values())))
         if len(self.classes) > 10 and 2 * len(self.classes) > rows:
             notes.append(f"{path}: {len(self.classes)} classes for {rows} rows; are these labels?")
-        there = set(self.arrays["test_labels"].tolist())
-        absent = [name for i, name in enumerate(self.classes) if i not in there]
-        if absent:
-            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-            notes.append(f"{path}: no test row has the class {', '.join(absent[:5])}{more}")
+        trained = {text for texts in train.values() for text in texts}
+        tested = {self.classes[i] for i in self.arrays["test_labels"].tolist()}
+        for part, there in (("training", trained), ("test", tested)):
+            absent = [name for name in self.classes if name not in there]
+            if absent:
+                more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+                notes.append(f"{path}: no {part} row has the class {', '.join(absent[:5])}{more}")
         if self.clean.startswith("labels") and len(self.complete) > 1:
             given, clean = self.arrays["labels0"], self.arrays[self.clean]
             found = unrelated(clean, given, len(self.classes))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nlbench import registry
 from nlbench.data.imbalance import Imbalance
@@ -70,8 +70,8 @@ class DatasetEntry(StrictModel):
         split: the column of a table or of texts that says which part a row belongs to; of `hf` the
             part to train on.
         missing: what becomes of a table's empty cells.
-        label_sets_in: label set -> the table's column that holds it, as a mapping under `labels`
-            gives them.
+        label_sets_in: label set -> the table's column that holds it. It is no key: a mapping under
+            `labels` gives it.
         text, vocabulary, length: of texts; see `FolderOptions`.
         imbalance: makes the classes of the training part unequal.
     """
@@ -96,27 +96,30 @@ class DatasetEntry(StrictModel):
     categorical: list[str] = Field(default_factory=list)
     split: str = ""
     missing: Literal["refuse", "mean", "median", "most-frequent"] = "refuse"
-    label_sets_in: dict[str, str] = Field(default_factory=dict)
+    label_sets_in: dict[str, str] = Field(default_factory=dict, validation_alias="labels")
     text: str = ""
     # Two numbers are for padding and for unknown words.
     vocabulary: int = Field(default=0, ge=3, le=1_000_000)
     length: int = Field(default=0, ge=1, le=100_000)
     imbalance: ImbalanceEntry | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _columns_of_labels(cls, values: object) -> object:
-        """Accept `labels: {worst: worst_label}`, which names the column of each label set."""
-        if isinstance(values, dict) and isinstance(values.get("labels"), dict):
-            columns = values["labels"]
-            return {**values, "labels": list(columns), "label_sets_in": columns}
-        return values
-
     @field_validator("labels", "noise", "features", "categorical", mode="before")
     @classmethod
     def _single(cls, value: object) -> object:
         """Accept one label set, noise or column without the brackets of a list."""
         return [value] if isinstance(value, str | dict) else value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _names_of_sets(cls, value: object) -> object:
+        """Accept `labels: {worst: worst_label}`, which names the column of each label set."""
+        return list(value) if isinstance(value, dict) else value
+
+    @field_validator("label_sets_in", mode="before")
+    @classmethod
+    def _columns_of_sets(cls, value: object) -> object:
+        """Return the columns of label sets; none where `labels` names the sets alone."""
+        return value if isinstance(value, dict) else {}
 
     @property
     def id(self) -> str:
@@ -357,7 +360,9 @@ def _structure_problem(detail: ErrorDetails) -> Problem:
         model: type[BaseModel] = DatasetEntry if path[0] == "datasets" else Suite
         if "imbalance" in path[:-1]:
             model = ImbalanceEntry
-        message = unknown_key(path[-1], model.model_fields.keys())
+        # Two fields may be read from one key.
+        keys = [str(of.validation_alias or name) for name, of in model.model_fields.items()]
+        message = unknown_key(path[-1], list(dict.fromkeys(keys)))
     else:
         message = in_words(detail)
         if len(path) == 1 and path[0] in _EXAMPLES:

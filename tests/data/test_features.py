@@ -223,6 +223,50 @@ def test_the_names_of_hugging_faces_classes_are_those_of_the_file(read, tmp_path
     assert data.info.class_names == ("no", "yes")
 
 
+NAMES = ["owl", "crow", "finch"]
+
+
+def write_named(path, labels, **more):
+    """Write features with labels whose numbers have names, as NumPy or Hugging Face does."""
+    x = np.random.default_rng(0).normal(size=(len(labels), 2))
+    if path.suffix == ".npz":
+        np.savez(path, X=x, labels=labels, class_names=NAMES, **more)
+        return path
+    metadata = {"info": {"features": {"labels": {"names": NAMES, "_type": "ClassLabel"}}}}
+    table = pa.table({"X": list(x), "labels": labels, **more})
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(metadata)}), path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["npz", "parquet"])
+def test_classes_have_the_numbers_that_the_file_gives_them(read, tmp_path, form):
+    labels = np.arange(30) % 3
+    split = ["test"] * 15 + ["train"] * 15
+    path = write_named(tmp_path / f"t.{form}", labels, part=split, noisy=(labels + 1) % 3)
+    data = read(path, label="labels", label_sets=(("noisy", "noisy"),), split="part")
+    assert data.info.class_names == tuple(NAMES)
+    assert data.label_sets["given"].tolist() == labels[15:].tolist()
+    assert data.test_labels.tolist() == labels[:15].tolist()
+    # The numbers of a further column have the same names.
+    assert data.label_sets["noisy"].tolist() == ((labels[15:] + 1) % 3).tolist()
+
+
+def test_a_number_without_a_name_is_refused_and_a_name_without_rows_is_told(read, tmp_path):
+    path = write_named(tmp_path / "t.npz", np.arange(40) % 4)
+    with pytest.raises(DataError, match=r"row 3: 'labels' is 3, and the file names 3 classes, fro"):
+        read(path, test_share=0.5)
+    data = read(write_named(tmp_path / "u.npz", np.arange(40) % 2), test_share=0.5)
+    assert data.info.class_names == tuple(NAMES)
+    for part in ("training", "test"):
+        assert any(f"no {part} row has the class finch" in note for note in data.warnings)
+
+
+def test_two_classes_of_one_name_are_refused(read, tmp_path):
+    np.savez(tmp_path / "t.npz", X=X, y=[0, 1, 0, 1, 0], class_names=["a", "a"])
+    with pytest.raises(DataError, match="two classes have the name 'a'; rename one"):
+        read(tmp_path / "t.npz", test_share=0.4)
+
+
 def test_parts_may_be_two_files_of_a_folder(read, tmp_path):
     table = animals().drop(columns="part")
     folder = tmp_path / "f"
@@ -344,6 +388,25 @@ def test_an_empty_column_of_true_labels_is_none(read, tmp_path):
     assert data.partly_clean is None
 
 
+def test_classes_that_look_like_one_are_named_in_a_warning(read, tmp_path):
+    table = animals()
+    table.loc[1, "species"] = "Cat"
+    data = read(write(table, tmp_path / "t.csv"), **MORE)
+    assert any("'Cat' and 'cat' are two classes; is one misspelt?" in n for n in data.warnings)
+
+
+def test_labels_that_the_test_part_lacks_are_named_with_the_fix(read, tmp_path):
+    y = np.arange(30) % 2
+    np.savez(
+        tmp_path / "s.npz", train_features=X.repeat(6, 0), train_label_given=y, train_labels=y,
+        test_features=X.repeat(6, 0), test_labels=y,
+    )  # fmt: skip
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "s.npz", label_sets=(("given", "label_given"),), features=("features",))
+    assert "its test part has none of the columns of labels 'label_given'" in str(caught.value)
+    assert "only 'labels'; `label:` or `clean_label:` names the column" in str(caught.value)
+
+
 def test_the_classes_minus_one_and_one_are_classes(read, tmp_path):
     table = animals(sign=np.where(np.arange(60) % 3, -1, 1)).drop(columns=["species", "home"])
     data = read(write(table, tmp_path / "t.csv"), label="sign", split="part")
@@ -449,6 +512,77 @@ def test_what_cannot_be_read_is_refused_with_the_fix(read, tmp_path, change, opt
     with pytest.raises(DataError) as caught:
         read(path, **options)
     assert words.replace("{path}", str(path)) in str(caught.value)
+
+
+def test_a_copy_of_the_labels_is_no_feature_unless_it_is_named(read, tmp_path):
+    table = animals()
+    table["kind"] = table.species.map({"cat": 3, "dog": 1, "owl": 7})
+    # A twentieth may differ, and cells may be empty.
+    table.loc[[1], "kind"] = table.kind[2]
+    table.loc[[5], "kind"] = np.nan
+    more = {**MORE, "missing": "median"}
+    with pytest.raises(DataError) as caught:
+        read(write(table, tmp_path / "t.csv"), **more)
+    assert "the column 'kind' has a value for each class, so it may" in str(caught.value)
+    assert "as `features: ['!kind']` does" in str(caught.value)
+    assert "name it: `features: ['*', kind]`" in str(caught.value)
+    assert read(tmp_path / "t.csv", features=("*", "kind"), **more).info.shape == (6, 1, 1)
+    assert read(tmp_path / "t.csv", features=("!kind",), **more).info.shape == (5, 1, 1)
+
+    # So is one of categories, which must be named in any case, and one of the true labels.
+    table = animals(given=["cat", "dog", "owl"] * 20, art=animals().species + "s")
+    more = {**MORE, "clean_label": "species", "label": "given", "categorical": ("home", "art")}
+    with pytest.raises(DataError, match="'art' has a value for each class"):
+        read(write(table, tmp_path / "u.csv"), **more)
+
+
+def test_a_column_that_only_goes_with_the_labels_is_a_feature(read, tmp_path):
+    rng = np.random.default_rng(0)
+    rare = np.arange(200) % 20 == 1
+    table = pd.DataFrame({"size": rng.normal(size=200), "label": np.where(rare, "sick", "well")})
+    # On 97% of the rows it says "sick" where the label does, but not for most of the sick.
+    table["fever"] = (np.arange(200) % 60 == 1) | (np.arange(200) == 3)
+    table["one"] = 1
+    assert read(write(table, tmp_path / "t.csv"), test_share=0.2).info.shape == (3, 1, 1)
+    # Ten rows of two classes agree with some columns by chance.
+    few = animals(two=np.arange(60) % 2, label=["a", "b"] * 30)[:24].drop(columns="species")
+    path = write(few, tmp_path / "u.csv")
+    assert read(path, split="part", categorical=("home",)).info.num_train == 18
+
+
+def test_labels_of_annotators_are_no_features_by_their_names(read, tmp_path):
+    table = animals(annotator1=np.arange(60) % 7, annotatorB=np.arange(60) % 5)
+    path = write(table, tmp_path / "t.csv")
+    with pytest.raises(DataError, match=r"'annotator1' may hold labels, by its name"):
+        read(path, **MORE)
+    assert read(path, features=("!annotator*",), **MORE).info.shape == (5, 1, 1)
+
+
+def test_numbers_of_rows_may_have_gaps(read, tmp_path):
+    table = animals(id=np.arange(60) * 2 + 5, height_id=np.arange(60) / 2)
+    data = read(write(table, tmp_path / "t.csv"), **MORE)
+    assert any("the column 'id' numbers the rows, and is not read" in n for n in data.warnings)
+    assert data.info.shape == (6, 1, 1)
+    # Downwards, and of eight bits without a sign, where a difference would be positive.
+    np.savez(tmp_path / "t.npz", id=np.arange(30, 0, -1).astype(np.uint8), a=X.repeat(6, 0)[:, 0],
+             y=np.arange(30) % 2)  # fmt: skip
+    assert read(tmp_path / "t.npz", test_share=0.4).info.shape == (2, 1, 1)
+
+
+def test_dates_of_a_parquet_file_are_left_out_with_a_warning(read, tmp_path):
+    table = animals(when=pd.date_range("2020-01-01", periods=60))
+    table["lasted"] = table.when - table.when[0]
+    path = write(table, tmp_path / "t.parquet")
+    data = read(path, **MORE)
+    assert data.info.shape == (5, 1, 1)
+    (note,) = [note for note in data.warnings if "neither numbers nor texts" in note]
+    assert "'when' (timestamp[" in note
+    assert "'lasted' (duration[" in note
+    # What is left out on purpose is not named.
+    data = read(path, features=("!when", "!lasted"), **MORE)
+    assert not any("neither numbers" in note for note in data.warnings)
+    with pytest.raises(DataError, match="`features` names 'when', which holds timestamp"):
+        read(path, features=("weight", "when"), **MORE)
 
 
 def test_two_columns_of_one_name_are_refused(read, tmp_path):
@@ -585,6 +719,12 @@ def test_every_other_method_trains_on_a_table(suite, tmp_path):
         ({"label": "a", "label_column": "b"}, "label: is the same as label_column"),
         ({"labels": {"clean": "x"}}, "labels: the column of the true labels is named by"),
         ({"missing": "zero"}, "missing"),
+        ({"labels": {"worst": 3}}, "labels.worst: must be text"),
+        ({"labels": {}}, "labels: must not be empty"),
+        (
+            {"label_sets_in": {"worst": "x"}},
+            "label_sets_in: unknown key. It takes: name, path, labels, noise",
+        ),
         ({"path": ""}, "features needs a path, the file of the table"),
     ],
 )
@@ -620,6 +760,16 @@ def test_data_check_reports_on_a_table(suite, tmp_path):
     assert done.exit_code == 1
     assert "cannot be used as it is" in done.output
     assert "hold text" in done.output
+
+
+def test_a_table_of_texts_is_sent_to_the_dataset_of_texts(tmp_path):
+    rows = [f"the film number {i} was {'good' if i % 2 else 'bad'},{i % 2}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["said,label", *rows]))
+    done = CliRunner().invoke(app, ["data", "check", str(tmp_path / "t.csv")])
+    assert done.exit_code == 1
+    assert "'said' holds texts (such as 'the film number 0 was bad')" in done.output
+    assert "use the dataset text: `{name: text, path: t.csv, text: said}`" in done.output
+    assert "categorical" not in done.output
 
 
 def test_the_registry_has_the_dataset():

@@ -125,6 +125,57 @@ def test_classes_of_whole_numbers_are_in_the_order_of_numbers(tmp_path):
     assert load(write(tmp_path / "t.csv", rows)).info.class_names == ("9", "10")
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_true_labels_with_a_point_are_the_classes_of_the_given_ones(tmp_path, form):
+    # pandas writes a column of whole numbers so when some of them are missing.
+    true = ["1.0", "0.0", "0.0", "", "0.0", "1.0"]
+    given = ["1", "0", "1", "1", "0", "1"]
+    rows = [(row[0], *of, row[2]) for row, *of in zip(ROWS, given, true, strict=True)]
+    header = ("text", "label", "clean_label", "part")
+    data = load(write(tmp_path / f"t.{form}", rows, header))
+    assert data.info.class_names == ("0", "1")
+    assert data.label_sets["given"].tolist() == [1, 0, 1, 1]
+    assert data.partly_clean.tolist() == [1, 0, 0, -1]
+
+
+def test_the_labels_minus_one_and_one_are_classes(tmp_path):
+    rows = [(text, {"yes": "1", "no": "-1"}[label], part) for text, label, part in ROWS]
+    data = load(write(tmp_path / "t.csv", rows))
+    assert data.info.class_names == ("-1", "1")
+    assert data.label_sets["given"].tolist() == [1, 0, 0, 1]
+    # Beside another class, -1 says that the label is hidden.
+    refused(write(tmp_path / "u.csv", [*rows, ("a", "2", "train")]), "u.csv:3: label '-1' says")
+
+
+def test_classes_that_look_like_one_are_named_in_a_warning(tmp_path):
+    data = load(write(tmp_path / "t.csv", [*ROWS, ("fine film", "Yes", "train")]))
+    assert any("t.csv: 'Yes' and 'yes' are two classes; is one mis" in w for w in data.warnings)
+
+
+def test_labels_of_the_test_part_must_have_a_column_of_the_training_part(tmp_path):
+    write(tmp_path / "train.csv", ROWS[:4], ("text", "noisy_label", "part"))
+    write(tmp_path / "test.csv", ROWS[4:], ("text", "label", "part"))
+    refused(tmp_path, "its test part has none of the columns of labels 'noisy_label'", split="")
+
+
+def test_classes_have_the_order_of_the_files_names(tmp_path):
+    names = ["yes", "no", "neither"]
+    table = pa.table(
+        {
+            "text": [row[0] for row in ROWS],
+            "part": [row[2] for row in ROWS],
+            "label": [names.index(row[1]) for row in ROWS],
+        }
+    )
+    metadata = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps(metadata)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    data = load(tmp_path / "t.parquet")
+    assert data.info.class_names == tuple(names)
+    assert data.label_sets["given"].tolist() == [0, 1, 1, 0]
+    assert any("no training row has the class neither" in note for note in data.warnings)
+
+
 def test_names_of_classes_are_those_of_the_hub(tmp_path):
     small = Imdb()
     small.write_parquet(tmp_path / "hub")
@@ -142,7 +193,7 @@ def test_test_share_draws_the_same_texts_and_keeps_copies_together(tmp_path):
     np.testing.assert_array_equal(data.test_images, again.test_images)
     # Each text is there twice. One that is in both parts would be named in a warning.
     assert not any("training texts as well" in warning for warning in data.warnings)
-    assert any("may be as wrong as those of the training texts" in w for w in data.warnings)
+    assert any("may be as wrong as those of the training rows" in w for w in data.warnings)
 
 
 def test_odd_texts_are_named_in_warnings(tmp_path):
@@ -168,11 +219,11 @@ def test_odd_texts_are_named_in_warnings(tmp_path):
         (ROWS, HEADER, {"test_share": 0.2}, ["both choose the test texts; keep one"]),
         (ROWS, HEADER, {"split": "", "test_share": 0.4}, ["parts the rows", "`split: COLUMN`"]),
         ([("a", "no", "here")], HEADER, {}, ["t.csv:2: part is 'here'. A text is of the part"]),
-        ([("a", "", "train")], HEADER, {}, ["t.csv:2: label is empty; take such rows out"]),
-        ([("a", "n/a", "train")], HEADER, {}, ["label 'n/a' says that there is no label"]),
+        ([*ROWS, ("a", "", "train")], HEADER, {}, ["t.csv:8: label is empty; take such rows out"]),
+        ([*ROWS, ("a", "n/a", "train")], HEADER, {}, ["label 'n/a' says that there is no label"]),
         ([("a", "no", "train")], HEADER, {}, ["there are no test texts"]),
         ([*ROWS[:1], *ROWS[-1:]], HEADER, {}, ["holds one class, yes; at least two are needed"]),
-        ([*ROWS, ("a", "nope", "test")], HEADER, {}, ["t.csv:8: no training text has the class"]),
+        ([*ROWS, ("a", "nope", "test")], HEADER, {}, ["t.csv:8: no training row has the class"]),
         ([], HEADER, {}, ["holds no rows"]),
     ],
 )

@@ -14,11 +14,11 @@ from nlbench.data import feature_matrix
 from nlbench.data.base import Dataset, Found, Info, Source
 from nlbench.data.cache import Arrays, Facts, cached, file_state
 from nlbench.data.feature_matrix import Missing, Part, matrices
-from nlbench.data.formats.feature_columns import Chosen, as_texts, choose
+from nlbench.data.formats.feature_columns import Chosen, as_texts, choose, require_no_copy
 from nlbench.data.formats.frames import SUFFIXES, Frame, files_of, read_parts, shape_of
 from nlbench.data.formats.split_column import part_of
 from nlbench.data.places import Places
-from nlbench.data.table_labels import Numbered, all_labels, columns_of_labels
+from nlbench.data.table_labels import Numbered, columns_of_labels, trusted_labels
 from nlbench.data.test_share import choose_test
 from nlbench.errors import DataError, DataMissing, did_you_mean
 from nlbench.files import short_hash
@@ -151,8 +151,11 @@ def _decode(places: Places) -> tuple[Arrays, Facts]:
         if not len(part.rows):
             raise DataError(f"{part.frame.path}: there are no {name} rows")
 
-    labels = {name: all_labels(part, columns, name == "train") for name, part in parts.items()}
-    numbered = Numbered.of(parts, labels, notes)
+    numbered = Numbered.of(parts, columns, notes)
+    for name, array in numbered.arrays.items():
+        if name != "test_labels":
+            rows = parts["train"].rows
+            require_no_copy(whole, rows, chosen, places.table.features, array)
     made = matrices(parts, chosen, cast(Missing, places.table.missing))
     notes += [*made.notes, *_about_twins(parts, chosen)]
 
@@ -250,12 +253,7 @@ def _split(
         raise DataMissing(f"{frame.path}: has no test part; {_TEST_FIX}")
 
     whole = _all_rows(frame)
-    labels = all_labels(whole, columns, True)
-    # Tested on true labels where some are known, and else on the given ones.
-    trusted = labels.get("clean", [])
-    first = next(iter(labels.values()))
-    if not any(trusted):
-        trusted = first
+    trusted, notes = trusted_labels(whole, columns)
     twins: dict[str, list[int]] = {}
     for i, found in enumerate(_row_hashes(whole, chosen)):
         twins.setdefault(found, []).append(i)
@@ -263,13 +261,6 @@ def _split(
     test = choose_test(trusted, copies, places.test_share)
     if not test.any():
         raise DataError(f"{frame.path}: too few rows for test_share {places.test_share:g}")
-    notes = []
-    if "clean" not in labels:
-        notes.append(
-            f"{frame.path}: the test rows come from the same table (test_share), so their labels "
-            "may be as wrong as those of the training rows. If all labels are true, name the "
-            f"column with `clean_label: {columns[next(iter(labels))]}`"
-        )
     parts = {"train": Part(frame, np.flatnonzero(~test)), "test": Part(frame, np.flatnonzero(test))}
     return parts, notes
 

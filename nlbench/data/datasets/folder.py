@@ -13,6 +13,7 @@ import numpy as np
 
 from nlbench.data.base import Dataset, Found, Images, Info, Source
 from nlbench.data.cache import cached_files, file_state
+from nlbench.data.class_names import about_class_names
 from nlbench.data.formats import image_lists, image_parquet
 from nlbench.data.formats.class_folders import (
     BESIDE,
@@ -349,15 +350,8 @@ def _about_labels(labels: Mapping[str, np.ndarray], C: int, source: Path) -> lis
 
 def _about_classes(classes: Sequence[str], train: ImageList, test: ImageList) -> list[str]:
     """Say which classes look like one class, and which have no image in a part."""
-    notes = []
-    plain: dict[str, str] = {}
+    notes = [f"{train.source}: {note}" for note in about_class_names(classes)]
     for name in classes:
-        other = plain.setdefault(" ".join(name.casefold().split()), name)
-        if other != name:
-            notes.append(
-                f"{train.source}: {other!r} and {name!r} are two classes; is one misspelt?"
-            )
-
         if is_no_class(name):
             notes.append(f"{train.source}: {name!r} is taken for a class; is it a missing label?")
 

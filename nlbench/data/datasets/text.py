@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +11,15 @@ import numpy as np
 
 from nlbench.data.base import Dataset, Found, Info, Source, fingerprint
 from nlbench.data.cache import Arrays, Facts, cached, file_state
-from nlbench.data.formats.columns import ChosenColumns, is_label_column, is_no_class
+from nlbench.data.feature_matrix import Part
+from nlbench.data.formats.frames import Column, Frame, numbers_or_texts
 from nlbench.data.formats.split_column import part_of, require_one_part
 from nlbench.data.formats.text_rows import SUFFIXES, Rows, read_rows
-from nlbench.data.noise.relation import unrelated
 from nlbench.data.places import Places
+from nlbench.data.table_labels import Numbered, columns_of_labels, trusted_labels
 from nlbench.data.test_share import choose_test
 from nlbench.data.texts import UNKNOWN, numbered, vocabulary_of, words_of
-from nlbench.errors import DataError, DataMissing, did_you_mean
+from nlbench.errors import DataError, DataMissing
 from nlbench.files import short_hash
 
 # Where a suite says nothing: the numbers of the Forward paper's code for IMDB.
@@ -49,41 +49,30 @@ _TEST_FIX = (
     "`test_share: 0.2` in the suite's dataset entry takes a fifth of the texts to test on, and "
     "`split: COLUMN` parts them as a column says"
 )
-# In place of a true label that nobody knows.
-_NOBODY_KNOWS = -1
-
 # Raise it when the same files and options give other arrays.
 _VERSION = 2
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The texts of one part, with their labels as text.
+    """The texts of one part.
 
     Attributes:
-        places: the row of each text in the table.
-        labels: by label set, "given" before "clean"; "" for a true label that is unknown.
+        table: the other columns of the same rows.
     """
 
     rows: Rows
-    places: Sequence[int]
+    table: Part
     texts: list[str]
-    labels: dict[str, list[str]]
 
     def at(self, i: int) -> str:
         """Return where a text is, for the beginning of a message."""
-        return self.rows.at(self.places[i])
+        return self.table.at(i)
 
     def select(self, places: Sequence[int]) -> _Part:
         """Return the texts at these positions."""
-        labels = {name: [of[i] for i in places] for name, of in self.labels.items()}
-        taken = [self.places[i] for i in places]
-        return _Part(self.rows, taken, [self.texts[i] for i in places], labels)
-
-    @property
-    def true(self) -> list[str]:
-        """The labels to test on: the true ones where the table has some, else the given ones."""
-        return self.labels.get("clean") or self.labels["given"]
+        taken = self.table.rows[np.array(places, np.int64)]
+        return _Part(self.rows, Part(self.table.frame, taken), [self.texts[i] for i in places])
 
 
 # ---- Reading it ----------------------------------------------------------------------------------
@@ -99,9 +88,9 @@ def load(places: Places, seed: int) -> Dataset:
     """Read the table `places.data_dir`: a file, or a folder with one for each part.
 
     Texts become (N, L) int64 numbers of words, by a vocabulary of the training texts; see
-    `nlbench.data.texts`. L is the suite's `length`, or that of the longest text. A class is a
-    label's text. Classes are numbered in their order, integers as numbers. The test texts' true
-    labels, or else their given ones, are taken as true.
+    `nlbench.data.texts`. L is the suite's `length`, or that of the longest text. Labels are those
+    of `nlbench.data.table_labels`. The test texts' true labels, or else their given ones, are taken
+    as true.
 
     Raises: DataMissing when the file is not there; DataError, naming file and row.
     """
@@ -120,7 +109,9 @@ def _read(places: Places, state: str) -> Dataset:
     name = f"text-{short_hash(repr(sorted(options.items())).encode())}"
     arrays, facts = cached(places.cache_dir, name, _files(path), lambda: _decode(places))
 
-    label_sets = {name: arrays[name] for name in facts["label_sets"]}
+    label_sets = {}
+    for place, label_set in enumerate(facts["label_sets"]):
+        label_sets[label_set] = arrays[f"labels{place}"]
     info = replace(
         INFO,
         name=f"text:{path.name}",
@@ -153,23 +144,11 @@ def _decode(places: Places) -> tuple[Arrays, Facts]:
     for name, part in parts.items():
         if not part.texts:
             raise DataError(f"{part.rows.path}: there are no {name} texts")
-    train, test = parts["train"], parts["test"]
 
-    # ---- Labels ----------------------------------------------------------------------------------
-    classes = _classes(train, notes)
-    number = {"": _NOBODY_KNOWS} | {name: i for i, name in enumerate(classes)}
-    _require_known(test, classes)
-
-    arrays: dict[str, np.ndarray] = {}
-    for name, labels in train.labels.items():
-        complete = "" not in labels
-        arrays[name if complete else "partly_clean"] = np.array([number[x] for x in labels])
-    label_sets = [name for name in train.labels if name in arrays]
-    # Where nobody knows a true label, there are none.
-    if "partly_clean" in arrays and not any(train.labels["clean"]):
-        del arrays["partly_clean"]
-    arrays["test_labels"] = np.array([number[label] for label in test.true])
-    arrays["rows"] = np.array(train.places, np.int64)
+    columns = columns_of_labels(parts["train"].table.frame, places)
+    labels = Numbered.of({name: part.table for name, part in parts.items()}, columns, notes)
+    arrays = dict(labels.arrays)
+    arrays["rows"] = np.asarray(parts["train"].table.rows, np.int64)
 
     # ---- Words -----------------------------------------------------------------------------------
     words = {name: [words_of(text) for text in part.texts] for name, part in parts.items()}
@@ -180,15 +159,14 @@ def _decode(places: Places) -> tuple[Arrays, Facts]:
     for name, of_part in words.items():
         arrays[name] = numbered(of_part, vocabulary, length)
 
-    notes += _about_texts(parts, words, arrays)
-    notes += _about_labels(arrays, classes, train)
-    clean = arrays.get("clean", arrays.get("partly_clean", np.empty(0, np.int64)))
+    notes += [*_about_texts(parts, words, arrays), *labels.notes]
+    clean = arrays.get(labels.clean, np.empty(0, np.int64))
     hashed = fingerprint(arrays["train"], arrays["test"], clean, arrays["test_labels"])
     facts = {
-        "classes": classes,
-        "label_sets": label_sets,
+        "classes": labels.classes,
+        "label_sets": labels.complete,
         "vocabulary": size,
-        "fingerprint": short_hash("\0".join([hashed, str(size), *classes]).encode()),
+        "fingerprint": short_hash("\0".join([hashed, str(size), *labels.classes]).encode()),
         "notes": notes,
     }
     return arrays, facts
@@ -224,7 +202,7 @@ def _parts(places: Places) -> tuple[dict[str, _Part], list[str]]:
     notes: list[str] = []
     for name, file in zip(_PARTS, _files(path), strict=False):
         rows = read_rows(file)
-        parts[name] = _part(rows, places, must=name == "train")
+        parts[name] = _part(rows, places)
     if path.is_dir():
         for key, value in {"test_share": places.test_share, "split": places.table.split}.items():
             if value:
@@ -241,7 +219,7 @@ def _parts(places: Places) -> tuple[dict[str, _Part], list[str]]:
     if not places.test_share:
         raise DataMissing(f"{path}: has no test part; {_TEST_FIX}")
     _require_one_part(whole.rows, places, "train")
-    return _by_share(whole, places.test_share)
+    return _by_share(whole, places)
 
 
 def _require_one_part(rows: Rows, places: Places, name: str) -> None:
@@ -277,24 +255,15 @@ def _by_column(whole: _Part, name: str) -> tuple[dict[str, _Part], list[str]]:
     return parts, notes
 
 
-def _by_share(whole: _Part, share: float) -> tuple[dict[str, _Part], list[str]]:
-    # Tested on true labels where some are known, and else on the given ones.
-    trusted = whole.labels.get("clean", [])
-    notes = []
-    if not any(trusted):
-        trusted = whole.labels["given"]
-        notes.append(
-            f"{whole.rows.path}: the test texts come from the same table (test_share), so their "
-            "labels may be as wrong as those of the training texts. If all labels are true, name "
-            "their column with `clean_label` in place of `label`"
-        )
+def _by_share(whole: _Part, places: Places) -> tuple[dict[str, _Part], list[str]]:
+    trusted, notes = trusted_labels(whole.table, columns_of_labels(whole.table.frame, places))
     same: dict[str, list[int]] = {}
     for i, text in enumerate(whole.texts):
         same.setdefault(text, []).append(i)
     copies = [group for group in same.values() if len(group) > 1]
-    chosen = choose_test(trusted, copies, share)
+    chosen = choose_test(trusted, copies, places.test_share)
     if not chosen.any():
-        raise DataError(f"{whole.rows.path}: too few texts for test_share {share:g}")
+        raise DataError(f"{whole.rows.path}: too few texts for test_share {places.test_share:g}")
     parts = {}
     for part, mask in (("train", ~chosen), ("test", chosen)):
         parts[part] = whole.select(np.flatnonzero(mask).tolist())
@@ -304,12 +273,8 @@ def _by_share(whole: _Part, share: float) -> tuple[dict[str, _Part], list[str]]:
 # ---- Columns -------------------------------------------------------------------------------------
 
 
-def _part(rows: Rows, places: Places, *, must: bool) -> _Part:
-    """Return the texts and labels of a table.
-
-    Args:
-        must: whether the columns of labels that a suite names must be there.
-    """
+def _part(rows: Rows, places: Places) -> _Part:
+    """Return the texts of a table, and its other columns as numbers or texts."""
     column = _text_column(rows, places)
     texts = []
     for i, text in enumerate(rows.column(column, "text")):
@@ -317,13 +282,22 @@ def _part(rows: Rows, places: Places, *, must: bool) -> _Part:
             raise DataError(f"{rows.at(i)}: there is no {column}; take the row out")
         texts.append(text)
 
-    labels = {}
-    for name, of in _label_columns(rows, column, places, must).items():
-        cells = [_composed(cell or "") for cell in rows.column(of)]
-        labels[name] = ["" if is_no_class(cell) else cell for cell in cells]
-        if name == "given" or not must:
-            _require_labels(rows, of, cells)
-    return _Part(rows, range(len(texts)), texts, labels)
+    columns = {}
+    for name, cells in rows.columns.items():
+        if name not in (column, places.table.split):
+            columns[name] = _numbers_or_texts(cells)
+    frame = Frame(rows.path, columns, rows.lines, rows.class_names)
+    return _Part(rows, Part(frame, np.arange(len(texts))), texts)
+
+
+def _numbers_or_texts(cells: Sequence[str | None]) -> Column:
+    """Return a column as a table of features has it, so that 1.0 is the class 1.
+
+    Texts are kept as they are written, for the message that refuses one.
+    """
+    plain = [(cell or "").strip() for cell in cells]
+    found = numbers_or_texts(plain)
+    return [cell or None for cell in plain] if isinstance(found, list) else found
 
 
 def _text_column(rows: Rows, places: Places) -> str:
@@ -340,95 +314,7 @@ def _text_column(rows: Rows, places: Places) -> str:
     return found[0]
 
 
-def _label_columns(rows: Rows, text: str, places: Places, must: bool) -> dict[str, str]:
-    """Return the columns of the labels by label set, "given" before "clean"."""
-    names = [name for name in rows.names if name not in (text, places.table.split)]
-    given, clean = places.label_column, places.clean_column
-    for key, name in (("label", given), ("clean_label", clean)):
-        if name and must:
-            rows.column(name, key)
-    # Labels that are all true may be all that there are.
-    others = [name for name in names if name != clean]
-    if clean in names and not given and not any(map(is_label_column, others)):
-        return {"clean": clean}
-    found = ChosenColumns(given, clean, must).among(names, rows.path)
-    columns = {"given": found.given}
-    if found.clean:
-        columns["clean"] = found.clean
-    return columns
-
-
-def _composed(label: str) -> str:
-    """Return a label with composed accents. Some systems write an e and its accent apart."""
-    return unicodedata.normalize("NFC", label.strip())
-
-
-def _require_labels(rows: Rows, column: str, cells: Sequence[str]) -> None:
-    """Raise DataError, naming the first row, for a label that says that there is none."""
-    wrong = [i for i, cell in enumerate(cells) if is_no_class(cell)]
-    if not wrong:
-        return
-    cell = cells[wrong[0]]
-    what = f"{column} {cell!r} says that there is no label" if cell else f"{column} is empty"
-    more = f" (the first of {len(wrong)} of {len(cells)})" if len(wrong) > 1 else ""
-    raise DataError(
-        f"{rows.at(wrong[0])}: {what}{more}; take such rows out, or if this is a class, give it "
-        "another name, such as 'class-unknown' for 'unknown'"
-    )
-
-
-# ---- Classes -------------------------------------------------------------------------------------
-
-
-def _classes(train: _Part, notes: Sequence[str]) -> list[str]:
-    """Return the classes of the training labels in order. Whole numbers are ordered as numbers."""
-    found = {label for labels in train.labels.values() for label in labels if label}
-    if len(found) < 2:
-        message = f"{train.rows.path}: holds one class, {', '.join(found)}; at least two are needed"
-        raise DataError("\n".join([message, *notes]))
-    # int() refuses thousands of digits.
-    if all(label.isdecimal() and len(label) < 1000 for label in found):
-        return sorted(found, key=lambda label: (int(label), label))
-    return sorted(found)
-
-
-def _require_known(test: _Part, classes: Sequence[str]) -> None:
-    """Raise DataError for a test text without a class, or of one that no training text has."""
-    for i, label in enumerate(test.true):
-        if not label:
-            raise DataError(
-                f"{test.at(i)}: the true label of a test text is empty (the first of "
-                f"{test.true.count('')} of {len(test.true)}); give it, or take the row out"
-            )
-        if label not in classes:
-            raise DataError(
-                f"{test.at(i)}: no training text has the class {label!r}. There are: "
-                f"{', '.join(classes[:20])}.{did_you_mean(label, classes)}"
-            )
-
-
 # ---- What the owner of the texts should see ------------------------------------------------------
-
-
-def _about_labels(
-    arrays: Mapping[str, np.ndarray], classes: Sequence[str], train: _Part
-) -> list[str]:
-    """Say which classes no test text has, and when labels have nothing to do with true ones."""
-    path, there = train.rows.path, set(arrays["test_labels"].tolist())
-    notes = []
-    absent = [name for i, name in enumerate(classes) if i not in there]
-    if absent:
-        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        notes.append(f"{path}: no test text has the class {', '.join(absent[:5])}{more}")
-    if len(classes) > 10 and 2 * len(classes) > len(train.texts):
-        notes.append(
-            f"{path}: {len(classes)} classes for {len(train.texts)} texts; are these labels?"
-        )
-    if {"given", "clean"} <= arrays.keys():
-        found = unrelated(arrays["clean"], arrays["given"], len(classes))
-        if found:
-            notes.append(f"{path}: {found}: do both columns belong to these texts?")
-    return notes
 
 
 def _about_texts(

@@ -61,6 +61,7 @@ def choose(
     if not any(not pattern.startswith("!") for pattern in patterns):
         named = [name for name in frame.columns if name not in (*taken, *out)]
         matrix = _only_matrix(frame, named)
+    notes += _about_unread(frame, patterns)
     if matrix:
         rest = [name for name in named if name not in (matrix, *as_categories)]
         if rest:
@@ -107,9 +108,27 @@ def _matching(frame: Frame, patterns: Sequence[str], key: str, taken: Sequence[s
 def _excluded(frame: Frame, patterns: Sequence[str]) -> list[str]:
     out = []
     for pattern in patterns:
-        if pattern.startswith("!"):
+        if pattern.startswith("!") and pattern[1:] not in frame.unread:
             out += _meant(frame, pattern[1:], "features")
     return out
+
+
+def _about_unread(frame: Frame, patterns: Sequence[str]) -> list[str]:
+    """Say which columns are neither numbers nor texts and would else be features."""
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]
+    out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    shown = []
+    for name, kind in frame.unread.items():
+        meant = any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
+        if meant and not any(fnmatch.fnmatchcase(name, pattern) for pattern in out):
+            shown.append(f"{name!r} ({kind[:40]})")
+    if not shown:
+        return []
+    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+    return [
+        f"{frame.path}: not read, since they hold neither numbers nor texts: "
+        f"{', '.join(shown[:8])}{more}. Features that are dates or durations must be numbers"
+    ]
 
 
 def _meant(frame: Frame, pattern: str, key: str) -> list[str]:
@@ -117,8 +136,13 @@ def _meant(frame: Frame, pattern: str, key: str) -> list[str]:
     # A column may be called x[1], which as a pattern would mean x1.
     if pattern in frame.columns:
         return [pattern]
+    if pattern in frame.unread:
+        raise DataError(
+            f"{frame.path}: `{key}` names {pattern!r}, which holds {frame.unread[pattern]}; write "
+            "it as numbers, such as days, or take it out"
+        )
     found = fnmatch.filter(frame.columns, pattern)
-    if not found:
+    if not found and not fnmatch.filter(frame.unread, pattern):
         raise DataError(
             f"{frame.path}: `{key}` names {pattern!r}, and there is no such column, only "
             f"{_listed(list(frame.columns))}.{did_you_mean(pattern, frame.columns)}"
@@ -139,8 +163,9 @@ def _only_matrix(frame: Frame, names: Sequence[str]) -> str:
 
 def _require_feature(frame: Frame, name: str) -> None:
     """Raise DataError for a column that may hold labels or parts, and that nothing names."""
-    fix = f"; {_LEAVE_OUT.format(name)}; or, if it is a feature, name it: `features: ['*', {name}]`"
-    if is_label_column(name):
+    fix = f"; {_fix(name)}"
+    annotator = any(word.startswith("annotator") for word in words(name))
+    if is_label_column(name) or annotator:
         raise DataError(
             f"{frame.path}: the column {name!r} may hold labels, by its name, and a label among "
             f"the features would make every method look right. Say what it is with `label`, "
@@ -160,13 +185,87 @@ def _require_feature(frame: Frame, name: str) -> None:
             )
 
 
+def _fix(name: str) -> str:
+    return f"{_LEAVE_OUT.format(name)}; or, if it is a feature, name it: `features: ['*', {name}]`"
+
+
+# On so many of fewer rows, a column of two values agrees with two classes by chance.
+_FEWEST_ROWS = 20
+# Of labels and a copy of them, some may have been corrected.
+_LEAST_AGREEMENT = 0.95
+
+
+def require_no_copy(
+    frame: Frame, rows: np.ndarray, chosen: Chosen, patterns: Sequence[str], labels: np.ndarray
+) -> None:
+    """Raise DataError for a feature that is the labels in other words, unless it is named.
+
+    Its values map one to one to the classes: each is most frequent in a class of its own, and the
+    other way round, and 95% of the rows are of these pairs.
+
+    Args:
+        rows: (n,) positions of the rows in the frame.
+        labels: (n,) int64; -1 where a label is unknown.
+    """
+    num_classes = len(np.unique(labels[labels >= 0]))
+    for name in (*chosen.numbers, *chosen.categories):
+        column = frame.columns[name]
+        if name in patterns or shape_of(column):
+            continue
+        values = _few_values(column, rows, num_classes)
+        known = (labels >= 0) & (values >= 0)
+        if known.sum() < _FEWEST_ROWS:
+            continue
+        if _agreement(values[known], labels[known]) >= _LEAST_AGREEMENT:
+            raise DataError(
+                f"{frame.path}: the column {name!r} has a value for each class, so it may hold "
+                f"labels, and a label among the features would make every method look right; "
+                f"{_fix(name)}"
+            )
+
+
+def _few_values(column: Column, rows: np.ndarray, most: int) -> np.ndarray:
+    """Return rows of a column as numbers of its values (n,); -1 where one is missing.
+
+    All are -1 for a single value, and for more than `most` values.
+    """
+    if isinstance(column, list):
+        cells = np.array([column[i] or "" for i in rows])
+        there = cells != ""
+    else:
+        cells = np.asarray(column[rows])
+        there = cells == cells
+    numbers = np.full(len(rows), -1)
+    # Most columns have many values in their first rows already.
+    if len(np.unique(cells[there][:1000])) > most:
+        return numbers
+    found, places = np.unique(cells[there], return_inverse=True)
+    if 2 <= len(found) <= most:
+        numbers[there] = places
+    return numbers
+
+
+def _agreement(values: np.ndarray, labels: np.ndarray) -> float:
+    """Return the share of rows that a mapping of values to classes, one to one, accounts for."""
+    classes, places = np.unique(labels, return_inverse=True)
+    counts = np.zeros((values.max() + 1, len(classes)), np.int64)
+    np.add.at(counts, (values, places), 1)
+    class_of = counts.argmax(1)
+    # The value of a class is most frequent in it as well.
+    if (counts.argmax(0)[class_of] != np.arange(len(counts))).any():
+        return 0.0
+    return float(counts.max(1).sum() / len(labels))
+
+
 def is_row_number(name: str, column: Column) -> bool:
-    """Return whether a column counts the rows, as an index or `id` does."""
+    """Return whether a column numbers the rows, as an index or `id` does, also with gaps."""
     if isinstance(column, list) or column.ndim > 1 or column.dtype.kind not in "iuf":
         return False
     if name not in ("", "Unnamed: 0") and not _ROW_WORDS & set(words(name)):
         return False
-    return len(column) > 2 and bool((np.diff(column) == 1).all())
+    # A sorted table whose rows are numbered from class to class would tell the class.
+    rising = len(column) > 2 and bool((column[1:] > column[:-1]).all())
+    return rising and bool((column == np.floor(column)).all())
 
 
 def _require_numbers(frame: Frame, names: Sequence[str]) -> None:
@@ -183,6 +282,14 @@ def _require_numbers(frame: Frame, names: Sequence[str]) -> None:
             )
     if not texts:
         return
+    long = [name for name in texts if _holds_sentences(frame.columns[name])]
+    if long:
+        raise DataError(
+            f"{frame.path}: {long[0]!r} holds texts (such as {_shortened(texts[long[0]])!r}). To "
+            f"classify them, use the dataset text: `{{name: text, path: {frame.path.name}, text: "
+            f"{long[0]}}}` (see docs/your-own-texts.md); to classify rows by their other columns, "
+            f"{_LEAVE_OUT.format(long[0])}"
+        )
     shown = ", ".join(f"{name!r} (such as {text!r})" for name, text in list(texts.items())[:5])
     more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
     comma = ""
@@ -192,6 +299,19 @@ def _require_numbers(frame: Frame, names: Sequence[str]) -> None:
         f"{frame.path}: {shown}{more} hold text. If these are categories: `categorical: "
         f"[{', '.join(list(texts)[:5])}]`; if not, {_LEAVE_OUT.format(next(iter(texts)))}{comma}"
     )
+
+
+def _holds_sentences(column: Column) -> bool:
+    """Return whether cells are texts of several words, most of which occur once."""
+    if not isinstance(column, list):
+        return False
+    cells = [cell for cell in column[:1000] if cell]
+    several = sum(len(cell.split()) > 2 for cell in cells)
+    return 2 * several > len(cells) and 2 * len(set(cells)) > len(cells)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 # ---- Categories ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nlbench.data.formats.columns import is_label_column
 from nlbench.data.formats.numpy_files import DAMAGE, read_npy
 from nlbench.data.formats.recognise import NUMPY, require_kind
 from nlbench.data.formats.text_table import read_table
@@ -36,6 +37,9 @@ _NAMED_PART = re.compile(
     rf"(?:(?P<before>{_PART})[_.-])?(?P<base>.+?)(?:[_.-](?P<after>{_PART}))?", re.IGNORECASE
 )
 
+# The array with the names of the classes by number, which has no row for each example.
+_CLASS_NAMES = "class_names"
+
 # (N,) or (N, D) numbers; or texts, None where a cell is empty.
 Column = np.ndarray | list[str | None]
 
@@ -53,12 +57,14 @@ class Frame:
         path: the file, or the folder of the arrays.
         lines: the line of each row in its file, from 1; empty where rows are no lines.
         named: the classes of columns whose numbers stand for classes with names.
+        unread: the type of each column that is neither numbers nor texts, such as a date.
     """
 
     path: Path
     columns: Mapping[str, Column]
     lines: Sequence[int] = ()
     named: Mapping[str, list[str]] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, row: int) -> str:
         """Return where a row is, for the beginning of a message."""
@@ -138,11 +144,11 @@ def _read_text(path: Path) -> Frame:
     table = read_table(path)
     columns: dict[str, Column] = {}
     for name in table.names:
-        columns[name] = _numbers_or_texts(table.column(name))
+        columns[name] = numbers_or_texts(table.column(name))
     return Frame(path, columns, table.lines)
 
 
-def _numbers_or_texts(cells: Sequence[str]) -> Column:
+def numbers_or_texts(cells: Sequence[str]) -> Column:
     """Return a column as texts, or as (N,) float64 or bool if its cells are numbers or bools.
 
     An empty cell among numbers is NaN.
@@ -188,7 +194,10 @@ def _mapped_arrays(files: Sequence[Path]) -> dict[str, np.ndarray]:
 def _of_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Frame]:
     """Return arrays as frames, by the parts that their names tell: X_train, y_train, X_test."""
     parts: dict[str, dict[str, Column]] = {}
+    rows = max((len(array) for array in arrays.values() if array.ndim), default=0)
     for name, array in arrays.items():
+        if name == _CLASS_NAMES and array.shape[:1] != (rows,):
+            continue
         part, base = _part_of(name)
         column = _of_array(array)
         # A single value, such as a version, is no column.
@@ -206,7 +215,7 @@ def _of_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Frame]
 
     frames = {}
     for part, columns in parts.items():
-        frames[part] = Frame(path, columns, named=_named_labels(columns, arrays.get("class_names")))
+        frames[part] = Frame(path, columns, named=_named_labels(columns, arrays.get(_CLASS_NAMES)))
     return frames
 
 
@@ -221,7 +230,8 @@ def _named_labels(columns: Mapping[str, Column], names: np.ndarray | None) -> di
     texts = [str(name) for name in names.astype(np.str_)]
     named = {}
     for name, column in columns.items():
-        if "label" in name and isinstance(column, np.ndarray) and column.dtype.kind in "iu":
+        numbers = isinstance(column, np.ndarray) and column.dtype.kind in "iu"
+        if numbers and ("label" in name or is_label_column(name)):
             named[name] = texts
     return named
 
@@ -265,11 +275,14 @@ def _read_arrow(path: Path) -> Frame:
             twice = [name for name in table.column_names if table.column_names.count(name) > 1]
             raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one")
         columns: dict[str, Column] = {}
+        unread = {}
         for name in table.column_names:
             column = _of_arrow(table.column(name), f"{path}: the column {name!r}")
-            if column is not None:
+            if column is None:
+                unread[name] = str(table.column(name).type)
+            else:
                 columns[name] = column
-        return Frame(path, columns, named=_class_names(table.schema))
+        return Frame(path, columns, named=class_names_of(table.schema), unread=unread)
     except DataError:
         raise
     # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
@@ -350,7 +363,7 @@ def _vectors(column: pa.ChunkedArray, where: str) -> np.ndarray:
     return values.reshape(-1, lengths[0])
 
 
-def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+def class_names_of(schema: pa.Schema) -> dict[str, list[str]]:
     """Return the names of classes by column, which Hugging Face keeps in the schema's metadata."""
     try:
         metadata: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))

@@ -10,14 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from nlbench.data.formats.frames import class_names_of
 from nlbench.data.formats.recognise import require_kind
 from nlbench.data.formats.text_table import read_table, read_text
 from nlbench.errors import DataError, did_you_mean
-
-if TYPE_CHECKING:
-    from pyarrow import Schema
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -142,7 +139,7 @@ def _parquet(path: Path) -> Rows:
             columns = {}
             for name in taken:
                 columns[name] = [_as_text(cell) for cell in table.column(name).to_pylist()]
-            named = _class_names(schema)
+            named = class_names_of(schema)
     except DataError:
         raise
     # A damaged file makes pyarrow raise almost anything, for example UnicodeDecodeError.
@@ -150,19 +147,6 @@ def _parquet(path: Path) -> Rows:
         first_line = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}: cannot be read as parquet ({first_line})") from error
     return Rows(path, columns, class_names=named)
-
-
-def _class_names(schema: Schema) -> dict[str, list[str]]:
-    """Return the names of classes by column, which Hugging Face keeps in the schema's metadata."""
-    names = {}
-    try:
-        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        for column, feature in metadata["info"]["features"].items():
-            if isinstance(feature, dict) and "names" in feature:
-                names[column] = [str(name) for name in feature["names"]]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}
-    return names
 
 
 def _as_text(value: object) -> str | None:
