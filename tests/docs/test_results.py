@@ -1,0 +1,80 @@
+"""The measured tables: the committed records, and the pages that are printed from them."""
+
+import json
+import subprocess
+import sys
+
+import committed
+import pytest
+
+from nlbench.results.store import Store
+from nlbench.results.verify import verify
+
+PLACES = [
+    pytest.param(page, command, printed, id=f"{page.name}: {command}")
+    for page in committed.PAGES
+    for command, printed in committed.places(page)
+]
+
+# Suites of which every cell has five seeds. The runs of others are under way.
+COMPLETE: tuple[str, ...] = ()
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """Return a folder with the committed records, as a fresh clone has them."""
+    folder = tmp_path_factory.mktemp("clone")
+    committed.copy_records(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("page", "command", "printed"), PLACES)
+def test_the_pages_hold_what_their_commands_print(clone, page, command, printed):
+    again = "`python tests/support/committed.py` prints it again"
+
+    assert committed.printed(command, clone) == printed, f"{page.name}: {command}: {again}"
+
+
+def test_every_record_is_as_it_was_written(clone):
+    report = verify(Store(clone / "results"))
+
+    assert report.findings == []
+    assert report.unknown == []
+
+
+def test_the_records_are_small_and_complete_by_themselves(clone):
+    files = committed.records()
+    names = {path.rpartition("/")[2] for path in files if path.startswith("results/runs/")}
+
+    assert names == {"record.json", "history.csv", "predictions.npz"}
+    assert sum((clone / path).stat().st_size for path in files) < 20e6
+    for path in files:
+        if path.endswith("record.json"):
+            record = json.loads((clone / path).read_text())
+            assert record["spec"]["fingerprint"]
+            assert record["environment"].keys() >= {"processor", "kernels", "torch", "nlbench"}
+            # A path of the machine that trained it would say nothing to others.
+            assert "/home/" not in json.dumps(record)
+
+
+@pytest.mark.parametrize("suite", COMPLETE)
+def test_every_cell_of_the_main_tables_has_five_seeds(clone, suite):
+    store = Store(clone / "results")
+    seeds = {}
+    for cell in store.plan(suite)["cells"]:
+        record = store.read(cell["key"])
+        assert record is not None, f"{suite}: {cell['row']}, seed {cell['seed']}"
+        assert record.status in ("done", "diverged")
+        seeds.setdefault(cell["row"], set()).add(cell["seed"])
+
+    assert set(map(len, seeds.values())) == {5}
+
+
+def test_the_report_of_the_records_is_made(clone):
+    program = [sys.executable, "-c", "from nlbench.cli import main; main()"]
+    run = subprocess.run([*program, "report", "results"], cwd=clone, capture_output=True, text=True)
+
+    assert run.returncode == 0, run.stderr
+    pages = list(clone.glob("**/*.html"))
+    assert pages
+    assert "cifar10n-cpu" in pages[0].read_text()
