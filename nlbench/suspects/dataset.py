@@ -13,7 +13,7 @@ from nlbench.data import catalogue, imbalance
 from nlbench.data.base import Dataset, ImageFiles
 from nlbench.data.noise import label_files, resolve
 from nlbench.data.noise.examples import Examples as DataExamples
-from nlbench.data.places import FolderOptions, Places, data_dir
+from nlbench.data.places import HUB, FolderOptions, Places, data_dir
 from nlbench.errors import DataError, SuiteError, UserError
 from nlbench.plan.conditions import fingerprint_of
 from nlbench.plan.suite_file import read_suite
@@ -159,8 +159,9 @@ def with_rows(
     try:
         if catalogue.dataset(name).INFO.located_by == "data-dir" and not unequal:
             return examples, []
-        rows = open_data(labelling, where).rows
-        why = "its examples are no rows of a table"
+        # Of the hub there is no file of a person's, and reading it may download it again.
+        rows = None if name.startswith(HUB + ":") else open_data(labelling, where).rows
+        why = "its examples are no rows of a table of yours"
     except UserError as error:
         rows, why = None, str(error)
 

@@ -344,11 +344,17 @@ def _unknown_image(
 # ---- Writing -------------------------------------------------------------------------------------
 
 
+def _end_of_lines(path: Path) -> str:
+    """Return how the first line of a file ends: as on Windows, or as elsewhere."""
+    with path.open("rb") as file:
+        return "\r\n" if file.readline().endswith(b"\r\n") else "\n"
+
+
 def _copy(old: _List, labels: Sequence[str]) -> str:
     """Return the text of the list with other labels. Nothing else in it changes."""
     table = old.table
     text = io.StringIO()
-    writer = csv.writer(text, delimiter=table.separator, lineterminator="\n")
+    writer = csv.writer(text, delimiter=table.separator, lineterminator=_end_of_lines(table.path))
     if not table.names:
         writer.writerows([label] for label in labels)
         return text.getvalue()
