@@ -111,9 +111,9 @@ def names_of_classes(frame: Frame, columns: Mapping[str, str]) -> list[str]:
     """
     named = [frame.named[column] for column in columns.values() if frame.named.get(column)]
     names = [_composed(name) for name in named[0]] if named else []
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise DataError(f"{frame.path}: two classes have the name {twice[0]!r}; rename one")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{frame.path}: two classes have the name {twice!r}; rename one")
     return names
 
 
@@ -130,8 +130,9 @@ def _classes_of(part: Part, name: str, names: Sequence[str], may_be_unknown: boo
     """
     column = part.frame.columns[name]
     texts = part.texts(name)
+    known = set(names)
     # Numbers of classes that are -1 and 1 are usual, and -1 alone marks a hidden label.
-    signs = not names and {text for text in texts if text is not None} <= {"-1", "1"}
+    signs = not known and {text for text in texts if text is not None} <= {"-1", "1"}
     found = []
     for i, text in enumerate(texts):
         if text is None or (is_no_class(text) and not signs):
@@ -144,7 +145,7 @@ def _classes_of(part: Part, name: str, names: Sequence[str], may_be_unknown: boo
                 f"{part.at(i)}: {name!r} is {text}. A label must be a class, a whole number or a "
                 "text; numbers that are measured cannot be one"
             )
-        if names and not (isinstance(column, list) and _composed(text) in names):
+        if known and not (isinstance(column, list) and _composed(text) in known):
             text = _named(part, i, name, text, names)
         found.append(_composed(text))
     return found

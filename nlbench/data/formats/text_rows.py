@@ -34,7 +34,7 @@ class Rows:
     path: Path
     columns: Mapping[str, Cells]
     lines: Sequence[int] = ()
-    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    class_names: Mapping[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return max((len(cells) for cells in self.columns.values()), default=0)
