@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -339,17 +340,20 @@ def noise_export(
 ) -> None:
     """Write the labels that a run with this seed trains on.
 
-    The file holds all N labels in the dataset's order.
+    The file holds all N labels in the dataset's order. DATASET may be one with unequal classes, as
+    cifar10@exp-0.01. A file of the labels of all its examples gives those of the kept ones.
     """
     from nlbench.cli.noises import parameters
-    from nlbench.data import catalogue
+    from nlbench.data import catalogue, imbalance
     from nlbench.data.base import ImageFiles
     from nlbench.data.noise import label_files, measure, resolve
     from nlbench.data.noise.examples import Examples
+    from nlbench.data.noise.kinds import KINDS
     from nlbench.data.places import Places
     from nlbench.errors import look_up
 
-    look_up("dataset", dataset, catalogue.dataset_files())
+    plain, unequal = imbalance.parse(dataset)
+    look_up("dataset", plain, catalogue.dataset_files())
     info = catalogue.dataset(dataset).INFO
     places = Places.of_user(data_dir)
     if info.located_by == "suite":
@@ -374,11 +378,13 @@ def noise_export(
             option = f"--{name}" if name in options else f"--set {name}"
             problems.append(Problem((), found.message, option))
         raise SuiteError(problems=problems) from None
-    if not catalogue.status(dataset, places.data_dir).there:
-        raise DataMissing(catalogue.advice(dataset, places.data_dir))
+    if not catalogue.status(plain, places.data_dir).there:
+        raise DataMissing(catalogue.advice(plain, places.data_dir))
 
+    # A file has a row for each example. Other noise is drawn on those that an imbalance keeps.
+    of_all = unequal is not None and KINDS[kind].needs_examples
     # With the seed, because a redrawn dataset depends on it as well.
-    data = catalogue.open_dataset(dataset, "", places, seed)
+    data = catalogue.open_dataset(plain if of_all else dataset, "", places, seed)
     clean = data.clean_labels
     if clean is None:
         raise RuntimeError(f"{dataset} has a label set `clean`, and no clean labels")
@@ -387,6 +393,11 @@ def noise_export(
     # `resolve` has refused the kinds that need pixels for datasets of image files.
     pixels = None if isinstance(images, ImageFiles) else images
     labels = resolve.apply(resolved, clean, data.info, seed, pixels)
+    if of_all and unequal is not None:
+        kept = imbalance.subset(
+            replace(data, label_sets={"clean": clean, "given": labels}), unequal
+        )
+        clean, labels = kept.label_sets["clean"], kept.label_sets["given"]
     try:
         label_files.write_labels(to, labels)
     except ValueError as error:

@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nlbench.data import catalogue, describe, imbalance
 from nlbench.data.base import Dataset, Info
 from nlbench.data.places import HUB, FolderOptions, Places, TableOptions
-from nlbench.errors import DataMissing, SuiteError, UserError, did_you_mean, unknown_name
+from nlbench.errors import (
+    DataMissing,
+    Problem,
+    SuiteError,
+    UserError,
+    did_you_mean,
+    unknown_name,
+)
 from nlbench.files import user_path
 from nlbench.plan.problems import Problems
 from nlbench.plan.spec import STAND_IN, Condition
 from nlbench.plan.suite_file import DatasetEntry, Suite
 from nlbench.plan.told import told_by_entry
+
+if TYPE_CHECKING:
+    from nlbench.data.noise.examples import Examples
 
 # The datasets whose columns a suite names, and the keys that no other one takes.
 _TABLE, _TEXT = "features", "text"
@@ -303,19 +314,24 @@ def _with_noises(
         return []
 
     # A folder has been read already, so that its files can be compared with a list of labels here.
+    # How many examples an imbalance keeps is known only from the data.
+    folder = entry.folder(base, places.data_dir) if entry.path else ""
+    unequal = entry.imbalance is not None and any("path" in noise for noise in noises)
     examples = None
-    if noises and entry.path:
-        data = catalogue.open_dataset(
-            entry.id, entry.folder(base, places.data_dir), places, 0, options
-        )
-        examples = Examples.of(data)
+    if noises and (entry.path or unequal):
+        examples = Examples.of(_opened(entry.id, folder, places, options))
 
     found = []
     for given in noises:
         try:
             resolved = resolve.resolve(given, info, base, examples)
         except SuiteError as error:
-            problems.extend(problem.under(*where) for problem in error.problems)
+            whole = ""
+            if unequal and examples is not None:
+                data = _opened(imbalance.parse(entry.id)[0], folder, places, options)
+                whole = _of_whole_part(given, Examples.of(data), examples.info, base)
+            found_here = [Problem(("noise", "path"), whole)] if whole else error.problems
+            problems.extend(problem.under(*where) for problem in found_here)
             continue
 
         # The place of a file cannot change a result. Its digest is in the identity.
@@ -325,6 +341,37 @@ def _with_noises(
         title = f"{info.title} {noise['kind']} {detail}"
         found.append(Condition(entry.id, "clean", noise, title, path))
     return found
+
+
+def _opened(name: str, folder: str | Path, places: Places, options: FolderOptions) -> Dataset:
+    """Read a dataset. Raises DataMissing, saying which file goes where."""
+    plain = imbalance.parse(name)[0]
+    if not folder and not catalogue.status(plain, places.data_dir).there:
+        raise DataMissing(catalogue.advice(plain, places.data_dir))
+    return catalogue.open_dataset(name, folder, places, 0, options)
+
+
+def _of_whole_part(noise: Mapping[str, object], whole: Examples, kept: Info, base: Path) -> str:
+    """Return what to do with a file of all training examples, of which an imbalance keeps some.
+
+    Returns: "" where the file does not fit all examples either.
+    """
+    from nlbench.data.noise import resolve
+
+    try:
+        resolve.resolve(noise, whole.info, base, whole)
+    except SuiteError:
+        return ""
+    message = (
+        f"{noise['path']}: is for all {whole.info.num_train} training examples, of which "
+        f"`imbalance` keeps {kept.num_train}; a file must be for those alone"
+    )
+    if kept.located_by == "suite":
+        return f"{message}. Write one of them, or leave `imbalance` out"
+    return (
+        f"{message}. `nlbench noise export {kept.name} --kind {noise['kind']} --path "
+        f"{noise['path']} --to FILE` writes their labels, for {{kind: file, path: FILE}}"
+    )
 
 
 def _titled_apart(condition: Condition, others: Sequence[Condition]) -> Condition:
@@ -400,8 +447,9 @@ def _about_noise_files(conditions: Sequence[Condition], places: Places) -> list[
     for condition in conditions:
         if condition.noise is None or not condition.noise_path:
             continue
-        # Only in a folder do images have names, by which rows are put in order.
-        if condition.data_path:
+        # Only in a folder do images have names, by which rows are put in order. How many examples
+        # an imbalance keeps is known only from the data.
+        if condition.data_path or imbalance.parse(condition.dataset)[1]:
             data = catalogue.open_dataset(
                 condition.dataset, condition.data_path, places, 0, condition.folder_options
             )

@@ -5,15 +5,20 @@ import re
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import Mnist
 
-from nlbench.data.datasets import cifar10, cifar100
+from nlbench.data import catalogue, imbalance
+from nlbench.data.datasets import cifar10, cifar100, mnist
+from nlbench.data.imbalance import Imbalance
 from nlbench.data.noise.kinds import KINDS
 from nlbench.data.noise.label_files import labels_hash, read_labels
-from nlbench.data.noise.resolve import resolve
+from nlbench.data.noise.resolve import apply, resolve
+from nlbench.data.places import Places
 from nlbench.plan.yaml_lines import parse_yaml
 
 
@@ -138,6 +143,72 @@ def test_noise_export_writes_what_a_run_trains_on(cli, place, trained, suffix):
     record = json.loads(next(trained.glob("runs/*/record.json")).read_text())
     assert record["noise"]["labels_hash"] in result.stdout
     assert labels_hash(read_labels(place / f"labels{suffix}")) in result.stdout
+
+
+UNEQUAL = """\
+name: unequal
+protocol: mnist
+datasets:
+  - {name: mnist, imbalance: {kind: exp, ratio: 0.1}, noise: {kind: file, path: FILE}}
+methods: {ce: {}}
+seeds: [0]
+"""
+
+
+@pytest.fixture
+def small_mnist(place, monkeypatch):
+    """Write MNIST with 200 training images, and return the true labels and others for them."""
+    small = Mnist(200, 20)
+    small.write_idx(place / "no-data" / "mnist")
+    monkeypatch.setattr(mnist, "INFO", replace(mnist.INFO, num_train=200, num_test=20))
+    clean = small.labels["train"]
+    # Which class is wrong tells the position.
+    noisy = np.where(np.arange(200) % 7 == 0, (clean + 1 + np.arange(200) % 8) % 10, clean)
+    np.save(place / "all.npy", noisy)
+    return clean, noisy
+
+
+def unequal_suite(file):
+    Path("unequal.yaml").write_text(UNEQUAL.replace("FILE", file))
+    return "run", "unequal.yaml", "--out", "out", "--dry-run"
+
+
+def test_a_file_of_all_labels_is_cut_to_the_examples_that_an_imbalance_keeps(
+    cli, refused, place, small_mnist
+):
+    message = refused(*unequal_suite("all.npy"))
+    fix = "nlbench noise export mnist@exp-0.1 --kind file --path all.npy --to FILE"
+    assert "all.npy: is for all 200 training examples, of which `imbalance` keeps 78" in message
+    assert fix in " ".join(message.split())
+
+    result = cli(*fix.replace("FILE", "kept.npy").split()[1:])
+    assert result.exit_code == 0, result.stderr
+    clean, noisy = small_mnist
+    data = catalogue.open_dataset("mnist", "", Places.of_user(), 0)
+    data = replace(data, label_sets={"clean": clean, "position": np.arange(200)})
+    kept = imbalance.subset(data, Imbalance("exp", 0.1)).label_sets["position"]
+    assert np.load("kept.npy").tolist() == noisy[kept].tolist()
+
+    result = cli(*unequal_suite("kept.npy"))
+    assert result.exit_code == 0, result.stderr
+    assert "78 training examples" in result.stdout
+
+
+def test_a_file_for_neither_is_refused_with_the_number_of_the_kept(refused, place, small_mnist):
+    np.save(place / "short.npy", small_mnist[1][:50])
+    message = refused(*unequal_suite("short.npy"))
+    assert "short.npy: 50 labels, it must have one for each of 78 training examples" in message
+
+
+def test_noise_of_unequal_classes_is_drawn_on_the_kept_examples(cli, place, small_mnist):
+    noise = ("--kind", "symmetric", "--rate", "0.5", "--to", "drawn.npy")
+    result = cli("noise", "export", "mnist@exp-0.1", *noise)
+    assert result.exit_code == 0, result.stderr
+    data = catalogue.open_dataset("mnist@exp-0.1", "", Places.of_user(), 0)
+    expected = apply(
+        {"kind": "symmetric", "rate": 0.5}, data.clean_labels, data.info, 0, data.train_images
+    )
+    assert np.load("drawn.npy").tolist() == expected.tolist()
 
 
 def test_noise_export_sets_a_kinds_own_parameters(cli, refused, place):
