@@ -125,14 +125,14 @@ def _path_in_words(entry: DatasetEntry) -> str:
 
 def _located(entry: DatasetEntry, folder: Path, places: Places) -> Info:
     """Read what is known of a dataset that the suite locates. Raises UserError."""
-    if entry.name == _TABLE and not folder.exists():
-        # Imported here, because most suites have no table.
-        from nlbench.data.datasets import features
-
-        # A table may also lie in the data directory. An absolute path is the same in both folders.
-        looked = dict.fromkeys((folder, user_path(places.data_dir, entry.path)))
-        raise features.missing(tuple(looked))
-    return catalogue.info(entry.id, folder, places, entry.folder_options)
+    also = user_path(places.data_dir, entry.path)
+    if entry.name != _TABLE or folder.exists() or also == folder:
+        return catalogue.info(entry.id, folder, places, entry.folder_options)
+    try:
+        # A table may also lie in the data directory. Its error says how to make it there.
+        return catalogue.info(entry.id, also, places, entry.folder_options)
+    except DataMissing as error:
+        raise DataMissing(f"{folder}: no such file, nor in the data directory: {error}") from None
 
 
 def _wrong_name(name: str) -> str:

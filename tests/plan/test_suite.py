@@ -352,7 +352,7 @@ def test_the_suite_of_features_says_what_makes_its_file(plan, tmp_path):
     message = str(refusal.value)
     made = re.search(r"`nlbench embed DATASET --to (\S+)` makes features of images", message)
     assert Path(made[1]) == tmp_path / "no-data" / "cifar10n-features.npz"
-    assert f"and none in the data directory: {made[1]};" in message
+    assert f"no such file, nor in the data directory: {made[1]}: no such file;" in message
 
 
 @pytest.mark.parametrize("name", sorted(RUNS.keys() - NO_FILES - {"cifar10n-features"}))

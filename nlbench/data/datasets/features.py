@@ -67,18 +67,10 @@ def load(places: Places, seed: int) -> Dataset:
     """
     path = places.data_dir
     if not path.exists():
-        raise missing((path,))
+        made = f"`nlbench embed DATASET --to {path}` makes features of images"
+        raise DataMissing(f"{path}: no such file; {WHERE}; {made}")
     files = files_of(path)
     return _read(places, file_state(files))
-
-
-def missing(looked: Sequence[Path]) -> DataMissing:
-    """Return the error for a file that is in none of these places. It may be made in the last."""
-    places = f"{looked[0]}: no such file"
-    if len(looked) > 1:
-        places += f", and none in the data directory: {looked[-1]}"
-    made = f"`nlbench embed DATASET --to {looked[-1]}` makes features of images"
-    return DataMissing(f"{places}; {WHERE}; {made}")
 
 
 # The suite's check and each seed read the same table.
