@@ -8,7 +8,7 @@ from layouts import Clothing1M
 from trial import SUITE
 
 from nlbench.cli import prepare
-from nlbench.data import fetch
+from nlbench.data import cache, fetch
 from nlbench.errors import DataMissing
 
 IMAGES = """\
@@ -20,6 +20,12 @@ seeds: [0]
 overrides: {model: cnn3, weights: "", resize: 18, crop: 16, precision: auto, batches_per_epoch: 2,
   batch_size: 8}
 """
+
+
+@pytest.fixture(autouse=True)
+def nothing_read(monkeypatch):
+    """Forget what other tests of this process have read, whose files are not there any more."""
+    monkeypatch.setattr(cache, "_used", {})
 
 
 @pytest.fixture(autouse=True)
