@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from nlbench.data.base import Dataset, Info
+from nlbench.data.cache import Arrays, Facts
 from nlbench.data.class_names import about_class_names
 from nlbench.data.feature_matrix import Part
 from nlbench.data.formats.columns import is_label_column, is_no_class, label_columns
@@ -281,3 +283,44 @@ def _require_known(
                 f"{test.at(i)}: no training row has the class {text!r}. There are: "
                 f"{', '.join(classes[:20])}.{did_you_mean(text, classes)}"
             )
+
+
+# ---- The dataset ---------------------------------------------------------------------------------
+
+
+def dataset_of(info: Info, path: Path, arrays: Arrays, facts: Facts) -> Dataset:
+    """Return the dataset of a table that was read, as the cache holds it.
+
+    Args:
+        info: what is known of such datasets without reading one.
+        path: of the table.
+        arrays: those of `Numbered`, "train" and "test", and "rows", the training examples' rows in
+            the table, (N,) int64.
+        facts: "classes", "label_sets", "fingerprint" and "notes".
+    """
+    label_sets = {}
+    for place, label_set in enumerate(facts["label_sets"]):
+        label_sets[label_set] = arrays[f"labels{place}"]
+    found = replace(
+        info,
+        name=f"{info.name}:{path.name}",
+        title=path.stem,
+        num_classes=len(facts["classes"]),
+        num_train=len(arrays["train"]),
+        num_test=len(arrays["test"]),
+        shape=arrays["train"].shape[1:],
+        label_sets=tuple(label_sets),
+        partly_clean="partly_clean" in arrays,
+        class_names=tuple(facts["classes"]),
+    )
+    return Dataset(
+        info=found,
+        train_images=arrays["train"],
+        test_images=arrays["test"],
+        test_labels=arrays["test_labels"],
+        label_sets=label_sets,
+        partly_clean=arrays.get("partly_clean"),
+        fingerprint=facts["fingerprint"],
+        warnings=tuple(facts["notes"]),
+        rows=arrays["rows"],
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +17,7 @@ from nlbench.data.formats.feature_columns import Chosen, as_texts, choose, requi
 from nlbench.data.formats.frames import SUFFIXES, Frame, files_of, read_parts, shape_of
 from nlbench.data.formats.split_column import part_of
 from nlbench.data.places import Places
-from nlbench.data.table_labels import Numbered, columns_of_labels, trusted_labels
+from nlbench.data.table_labels import Numbered, columns_of_labels, dataset_of, trusted_labels
 from nlbench.data.test_share import choose_test
 from nlbench.errors import DataError, DataMissing, did_you_mean
 from nlbench.files import short_hash
@@ -83,32 +82,7 @@ def _read(places: Places, state: str) -> Dataset:
     name = f"features-{short_hash(repr((str(path), options)).encode())}"
     arrays, facts = cached(places.cache_dir, name, files_of(path), lambda: _decode(places))
 
-    label_sets = {}
-    for place, label_set in enumerate(facts["label_sets"]):
-        label_sets[label_set] = arrays[f"labels{place}"]
-    info = replace(
-        INFO,
-        name=f"features:{path.name}",
-        title=path.stem,
-        num_classes=len(facts["classes"]),
-        num_train=len(arrays["train"]),
-        num_test=len(arrays["test"]),
-        shape=arrays["train"].shape[1:],
-        label_sets=tuple(label_sets),
-        partly_clean="partly_clean" in arrays,
-        class_names=tuple(facts["classes"]),
-    )
-    return Dataset(
-        info=info,
-        train_images=arrays["train"],
-        test_images=arrays["test"],
-        test_labels=arrays["test_labels"],
-        label_sets=label_sets,
-        partly_clean=arrays.get("partly_clean"),
-        fingerprint=facts["fingerprint"],
-        warnings=tuple(facts["notes"]),
-        rows=arrays["rows"],
-    )
+    return dataset_of(INFO, path, arrays, facts)
 
 
 def _decode(places: Places) -> tuple[Arrays, Facts]:

@@ -16,7 +16,7 @@ from nlbench.data.formats.frames import Column, Frame, numbers_or_texts
 from nlbench.data.formats.split_column import part_of, require_one_part
 from nlbench.data.formats.text_rows import SUFFIXES, Rows, read_rows
 from nlbench.data.places import Places
-from nlbench.data.table_labels import Numbered, columns_of_labels, trusted_labels
+from nlbench.data.table_labels import Numbered, columns_of_labels, dataset_of, trusted_labels
 from nlbench.data.test_share import choose_test
 from nlbench.data.texts import UNKNOWN, numbered, vocabulary_of, words_of
 from nlbench.errors import DataError, DataMissing
@@ -109,33 +109,7 @@ def _read(places: Places, state: str) -> Dataset:
     name = f"text-{short_hash(repr(sorted(options.items())).encode())}"
     arrays, facts = cached(places.cache_dir, name, _files(path), lambda: _decode(places))
 
-    label_sets = {}
-    for place, label_set in enumerate(facts["label_sets"]):
-        label_sets[label_set] = arrays[f"labels{place}"]
-    info = replace(
-        INFO,
-        name=f"text:{path.name}",
-        title=path.stem,
-        num_classes=len(facts["classes"]),
-        num_train=len(arrays["train"]),
-        num_test=len(arrays["test"]),
-        shape=arrays["train"].shape[1:],
-        label_sets=tuple(label_sets),
-        partly_clean="partly_clean" in arrays,
-        class_names=tuple(facts["classes"]),
-        vocabulary=facts["vocabulary"],
-    )
-    return Dataset(
-        info=info,
-        train_images=arrays["train"],
-        test_images=arrays["test"],
-        test_labels=arrays["test_labels"],
-        label_sets=label_sets,
-        partly_clean=arrays.get("partly_clean"),
-        fingerprint=facts["fingerprint"],
-        warnings=tuple(facts["notes"]),
-        rows=arrays["rows"],
-    )
+    return dataset_of(replace(INFO, vocabulary=facts["vocabulary"]), path, arrays, facts)
 
 
 def _decode(places: Places) -> tuple[Arrays, Facts]:
