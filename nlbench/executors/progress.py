@@ -158,8 +158,12 @@ class Progress(Listener):
         self._advance(spec, epoch + 1, epochs, f"epoch {epoch + 1}/{epochs}  {reached}")
 
         pace = self._paces.get(spec.key)
-        # A run that continues has its first epoch here later than others.
-        if pace is not None and not pace.has_epoch:
+        if pace is not None and pace.continues:
+            # An earlier process may have begun this epoch, on a busy or sleeping machine. Its
+            # seconds count those, so the next epoch is the first one to estimate by.
+            pace.continues = False
+            pace.trains_since = time.monotonic()
+        elif pace is not None and not pace.has_epoch:
             pace.has_epoch = True
             seconds = pace.since(metrics.get("seconds") or 0.0)
             self._estimates[spec.key] = seconds * epochs
@@ -174,7 +178,7 @@ class Progress(Listener):
     def on_resume(self, spec: RunSpec, epoch: int, epochs: int) -> None:
         self._print(f"{_name(spec)}: continues at epoch {epoch + 1} of {epochs}")
         # What an earlier process has trained tells nothing about the time that is left.
-        self._paces[spec.key] = _Pace(epoch / epochs)
+        self._paces[spec.key] = _Pace(epoch / epochs, continues=True)
 
     def on_stopped(self, spec: RunSpec, epoch: int, epochs: int, step: int) -> None:
         after = f", after step {step}" if step else ""
@@ -241,7 +245,7 @@ class Progress(Listener):
         those_left = f"the {count} runs left take" if count > 1 else "the run left takes"
         all_of_them = f"{count} runs take" if count > 1 else "1 run takes"
         why = (
-            f"all are like this one: an epoch of {spec.row} took {seconds:.3g} s, a run has "
+            f"all are like this one: an epoch of {spec.row} took {_seconds(seconds)}, a run has "
             f"{epochs}"
         )
         begun = len(self._estimates)
@@ -341,14 +345,17 @@ class _Pace:
         trains_since: when its first step was reported; None before.
         duration: the seconds that it will have taken, as far as they are known.
         finished: the part that is finished, in [0, 1].
-        has_epoch: whether the end of an epoch was reported.
+        has_epoch: whether the time of an epoch is known.
+        continues: whether the epoch under way may have been begun by an earlier process.
 
     Args:
         first: the finished part at the beginning, in [0, 1].
+        continues: whether an earlier process has trained that part.
     """
 
-    def __init__(self, first: float = 0.0):
+    def __init__(self, first: float = 0.0, *, continues: bool = False):
         self._first = first
+        self.continues = continues
         self.began = time.monotonic()
         self.trains_since: float | None = None
         self.duration: float | None = None
@@ -401,6 +408,11 @@ def _duration(seconds: float) -> str:
         if seconds >= 1.95 * length:
             return f"{float(f'{seconds / length:.2g}'):g} {unit}"
     return f"{seconds / 60:.0f} minutes"
+
+
+def _seconds(seconds: float) -> str:
+    """Return a time in seconds with three figures, or a long one in words."""
+    return f"{seconds:.3g} s" if seconds < 999.5 else _duration(seconds)
 
 
 def _name(spec: RunSpec) -> str:

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--isa", choices=["avx2", "native"], default="native")
     parser.add_argument("--rounds", type=int, default=0)
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_intermixed_args(arguments)
 
     if chosen.isa == "avx2" and any(os.environ.get(name) != to for name, to in AVX2.items()):
         # The libraries have to find the variables before Python imports them.

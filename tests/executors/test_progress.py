@@ -230,16 +230,27 @@ DONE = SimpleNamespace(
 )
 
 
-def test_a_run_that_continues_counts_by_its_first_epoch_here(capsys, clock):
+def test_a_run_that_continues_counts_by_its_first_epoch_that_was_begun_here(capsys, clock):
     spec = run_spec()
     with Progress(1) as progress:
         progress.on_start(spec)
-        progress.on_resume(spec, 19, 40)
+        progress.on_resume(spec, 18, 40)
+        # An earlier process had begun this epoch, on a machine that slept meanwhile.
+        progress.on_epoch(spec, 18, 40, {**METRICS, "seconds": 40_000.0})
         # Twenty epochs are left after this one.
         progress.on_epoch(spec, 19, 40, {**METRICS, "seconds": 36.0})
         progress.on_epoch(spec, 20, 40, {**METRICS, "seconds": 36.0})
     err = capsys.readouterr().err
-    assert err.count("estimate: 1 run takes about 12 minutes from now") == 1
+    assert err.count("estimate:") == 1
+    assert "estimate: 1 run takes about 12 minutes from now" in err
+
+
+def test_a_long_epoch_is_given_in_words(capsys, clock):
+    spec = run_spec()
+    with Progress(1) as progress:
+        progress.on_start(spec)
+        progress.on_epoch(spec, 0, 40, {**METRICS, "seconds": 2672.0})
+    assert "an epoch of ce took 45 minutes, a run has 40" in capsys.readouterr().err
 
 
 def test_the_estimate_counts_the_runs_that_are_left(capsys, clock):
