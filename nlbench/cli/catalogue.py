@@ -206,7 +206,11 @@ def data_status(
 
 @data_app.command(
     "check",
-    epilog=examples("nlbench data check my_images", "nlbench data check table.csv --label species"),
+    epilog=examples(
+        "nlbench data check my_images",
+        "nlbench data check table.csv --label species",
+        "nlbench data check reviews.csv --text review --label rating",
+    ),
 )
 @guarded
 def data_check(
@@ -216,21 +220,26 @@ def data_check(
     ],
     label: Annotated[str, typer.Option(help="The column of a table's given labels.")] = "",
     clean_label: Annotated[str, typer.Option(help="The column of a table's true labels.")] = "",
+    text: Annotated[str, typer.Option(help="The column of the texts, in a table of texts.")] = "",
 ) -> None:
     """Check a folder or table of your own before anything is trained.
 
     Decode every picture, and report what is broken, left out or there twice, and the images of each
-    class. Of a table, report its features and classes.
+    class. Of a table, report its features and classes; of a table of texts, its words and classes.
 
     Exit status: 0 the folder can be used; 1 it cannot, or a picture is broken.
     """
     from nlbench.cli.check_folder import check_folder
-    from nlbench.cli.check_table import check_table, is_table
-    from nlbench.data.places import Places
+    from nlbench.cli.check_table import check_table, check_texts, is_table
+    from nlbench.data.places import FolderOptions, Places
     from nlbench.executors.progress import count_bar
 
-    if is_table(folder):
-        report = check_table(folder, Places.of_user(), label, clean_label)
+    options = FolderOptions(label_column=label, clean_column=clean_label, text=text)
+    # JSON lines are read as texts alone.
+    if text or folder.suffix.lower() == ".jsonl":
+        report = check_texts(folder, Places.of_user(), options)
+    elif is_table(folder):
+        report = check_table(folder, Places.of_user(), options)
     elif label or clean_label:
         raise SuiteError("--label and --clean-label name the columns of a table; leave them out")
     else:

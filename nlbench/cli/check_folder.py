@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nlbench.data import describe, hub, inspect
@@ -12,6 +12,7 @@ from nlbench.data.base import Dataset, ImageFiles
 from nlbench.data.datasets import folder, hf
 from nlbench.data.formats.class_folders import SUFFIXES, is_of_program
 from nlbench.data.formats.copies import groups_of_copies
+from nlbench.data.formats.frames import SUFFIXES as TABLES
 from nlbench.data.places import FolderOptions, Places
 from nlbench.errors import DataError, DataMissing
 
@@ -48,6 +49,11 @@ def check_folder(
             called with the number of those that were just decoded.
     """
     if hub.named(str(path)) is None and not path.is_dir():
+        if path.exists():
+            raise DataError(
+                f"{path}: is a file. What is checked is a folder of pictures, a table "
+                f"({', '.join(TABLES)}) or, with `--text COLUMN`, a table of texts"
+            )
         raise DataMissing(f"{path}: no such folder")
     report = Report()
     data: Dataset | None
@@ -90,11 +96,25 @@ def _read(path: Path, places: Places, report: Report) -> Dataset:
     if on_hub is not None:
         repository, revision = on_hub
         return hf.load(places.reading(Path(repository), FolderOptions(revision=revision)), 0)
+    return read_or_share(folder.load, path, places, FolderOptions(), report)
+
+
+def read_or_share(
+    load: Callable[[Places, int], Dataset],
+    path: Path,
+    places: Places,
+    options: FolderOptions,
+    report: Report,
+) -> Dataset:
+    """Read a dataset; one without a test part as with a `test_share`, which the report says.
+
+    Raises: DataError of the first reading, where a share of it makes no dataset either.
+    """
     try:
-        return folder.load(places.reading(path), 0)
+        return load(places.reading(path, options), 0)
     except DataMissing as error:
         try:
-            data = folder.load(places.reading(path, FolderOptions(test_share=SHARE)), 0)
+            data = load(places.reading(path, replace(options, test_share=SHARE)), 0)
         except DataError:
             raise error from None
     report.lines += [

@@ -1,15 +1,16 @@
-"""The report of `nlbench data check` on a table."""
+"""The report of `nlbench data check` on a table of features or of texts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from nlbench.cli.check_folder import SHARE, Report, class_table
-from nlbench.data import describe
+from nlbench.cli.check_folder import Report, class_table, read_or_share
+from nlbench.data import describe, texts
 from nlbench.data.base import Dataset
-from nlbench.data.datasets import features
+from nlbench.data.datasets import features, text
 from nlbench.data.formats.frames import SUFFIXES
 from nlbench.data.places import FolderOptions, Places
 from nlbench.errors import DataError, DataMissing
@@ -24,22 +25,16 @@ def is_table(path: Path) -> bool:
     return bool(files) and all(file.suffix.lower() in (".npy", ".arrow", ".npz") for file in files)
 
 
-def check_table(path: Path, places: Places, label: str, clean_label: str) -> Report:
-    """Read a table as a run would, and report what was found.
+def check_table(path: Path, places: Places, options: FolderOptions) -> Report:
+    """Read a table of features as a run would, and report what was found.
 
     Args:
-        label, clean_label: the columns of the labels; "" where their names tell.
+        options: the columns of the labels; "" where their names tell.
     Raises: DataMissing where it is not there.
     """
-    if not path.exists():
-        raise DataMissing(f"{path}: no such file")
     report = Report()
-    options = FolderOptions(label_column=label, clean_column=clean_label)
-    try:
-        data = _read(path, places, options, report)
-    except DataError as error:
-        report.unfit = True
-        report.lines.append(f"cannot be used as it is: {error}")
+    data = _read(features.load, path, places, options, report)
+    if data is None:
         return report
 
     train, test = np.asarray(data.train_images), np.asarray(data.test_images)
@@ -58,18 +53,56 @@ def check_table(path: Path, places: Places, label: str, clean_label: str) -> Rep
     return report
 
 
-def _read(path: Path, places: Places, options: FolderOptions, report: Report) -> Dataset:
-    """Read the table; one without a test part as with a `test_share`, which the report says."""
-    try:
-        return features.load(places.reading(path, options), 0)
-    except DataMissing as error:
-        shared = FolderOptions(SHARE, "", options.label_column, options.clean_column)
-        try:
-            data = features.load(places.reading(path, shared), 0)
-        except DataMissing:
-            raise error from None
-    report.lines += [
-        f"no test part: `test_share: {SHARE}` in the suite's dataset entry would make this one",
-        "",
+def check_texts(path: Path, places: Places, options: FolderOptions) -> Report:
+    """Read a table of texts as a run would, and report what was found.
+
+    Args:
+        options: the columns of the texts and labels; "" where their names tell.
+    Raises: DataMissing where it is not there.
+    """
+    report = Report()
+    data = _read(text.load, path, places, options, report)
+    if data is None:
+        return report
+
+    train, test = np.asarray(data.train_images), np.asarray(data.test_images)
+    lengths = (train != texts.PADDING).sum(1)
+    known = int(train.max()) + 1 - texts.SPECIAL
+    unknown = [
+        (part == texts.UNKNOWN).sum() / (part != texts.PADDING).sum() for part in (train, test)
     ]
-    return data
+    report.lines += [
+        describe.in_short(data),
+        "",
+        *class_table(data),
+        "",
+        f"words: {known} have a number; of all words {unknown[0]:.1%} in training texts and "
+        f"{unknown[1]:.1%} in test texts have none",
+        f"length of a training text: {int(np.median(lengths))} words in the middle, at most "
+        f"{lengths.max()}; longer texts are cut to the last {places.length or text.LENGTH}",
+    ]
+    _add_warnings(data, report)
+    return report
+
+
+def _read(
+    load: Callable[[Places, int], Dataset],
+    path: Path,
+    places: Places,
+    options: FolderOptions,
+    report: Report,
+) -> Dataset | None:
+    """Read a table; None, and why in the report, where it cannot be used."""
+    if not path.exists():
+        raise DataMissing(f"{path}: no such file")
+    try:
+        return read_or_share(load, path, places, options, report)
+    except DataError as error:
+        report.unfit = True
+        report.lines.append(f"cannot be used as it is: {error}")
+        return None
+
+
+def _add_warnings(data: Dataset, report: Report) -> None:
+    if data.warnings:
+        report.lines += ["", *data.warnings]

@@ -1,5 +1,6 @@
 """`nlbench data check`: every broken picture of a folder is found before anything is trained."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -19,6 +20,8 @@ from nlbench.data.formats import image_lists
 from nlbench.errors import DataError
 from nlbench.executors import local
 
+WORDS = (("good", 1), ("bad", 0))
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
@@ -32,9 +35,9 @@ def birds(tmp_path):
     return Folder().write_classes(tmp_path / "birds")
 
 
-def check(path):
+def check(path, *options):
     """Return the exit status and what is printed."""
-    result = CliRunner().invoke(app, ["data", "check", str(path)])
+    result = CliRunner().invoke(app, ["data", "check", str(path), *options])
     return result.exit_code, result.stdout
 
 
@@ -150,3 +153,46 @@ def test_the_error_of_a_run_becomes_one_with_all_of_them(birds, monkeypatch):
     ]
     other = ValueError("x")
     assert trainer._in_full(other, None) is other
+
+
+# ---- Texts ---------------------------------------------------------------------------------------
+
+
+def test_a_table_of_texts(tmp_path):
+    rows = [f"{word} {word} {word}{i},{label}" for i in range(10) for word, label in WORDS]
+    (tmp_path / "said.csv").write_text("\n".join(["said,kind", *rows]))
+
+    status, text = check(tmp_path / "said.csv", "--text", "said", "--label", "kind")
+
+    assert status == 0
+    assert "said: 2 classes (0, 1); 16 training examples, 8 in each class; 4 test" in text
+    # Two words of each kind, and one that no other text has, for each of the 16 and the 4 texts.
+    assert "words: 18 have a number; of all words 0.0% in training texts and 33.3% in test" in text
+    assert "length of a training text: 3 words in the middle, at most 3;" in text
+
+
+def test_json_lines_are_texts(tmp_path):
+    lines = [json.dumps({"text": f"{w} {i}", "label": k}) for i in range(10) for w, k in WORDS]
+    (tmp_path / "said.jsonl").write_text("\n".join(lines))
+
+    status, text = check(tmp_path / "said.jsonl")
+
+    assert status == 0
+    assert "said: 2 classes (0, 1); 16 training examples" in text
+
+
+def test_a_column_of_texts_that_is_not_there(tmp_path):
+    (tmp_path / "said.csv").write_text("said,kind\ngood,1\n")
+
+    status, text = check(tmp_path / "said.csv", "--text", "words")
+
+    assert status == 1
+    assert "said.csv: `text` names 'words', and it has no column 'words'" in text
+
+
+def test_a_file_that_is_neither_pictures_nor_a_table(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path / "notes.txt")])
+
+    assert result.exit_code == 2
+    assert "notes.txt: is a file. What is checked is a folder of" in result.output

@@ -482,7 +482,7 @@ MORE = {"label": "species", "split": "part", "categorical": ("home",)}
         ({"species": "cat"}, MORE, "holds one class, cat; at least two"),
         ({"species": [None, *["cat", "dog"] * 29, "cat"]}, MORE, "{path}:2: species is empty"),
         ({"species": np.arange(60) / 7}, MORE, "A label must be a class, a whole number or a text"),
-        ({"name": [f"n{i}" for i in range(60)]}, MORE, "'name' (such as 'n0') hold text"),
+        ({"name": [f"n{i}" for i in range(60)]}, MORE, "'name' (such as 'n0') holds text"),
         ({"price": [f"{i},5" for i in range(60)]}, MORE, "write 1.5 and not 1,5"),
         ({}, {**MORE, "categorical": ()}, "`categorical: [home]`; if not, leave it out"),
         ({}, {**MORE, "features": ("weigt",)}, "Did you mean 'weight'?"),
@@ -759,7 +759,7 @@ def test_data_check_reports_on_a_table(suite, tmp_path):
     done = CliRunner().invoke(app, ["data", "check", str(tmp_path / "bad.csv")])
     assert done.exit_code == 1
     assert "cannot be used as it is" in done.output
-    assert "hold text" in done.output
+    assert "holds text" in done.output
 
 
 def test_a_table_of_texts_is_sent_to_the_dataset_of_texts(tmp_path):

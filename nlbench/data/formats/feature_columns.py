@@ -292,11 +292,12 @@ def _require_numbers(frame: Frame, names: Sequence[str]) -> None:
         )
     shown = ", ".join(f"{name!r} (such as {text!r})" for name, text in list(texts.items())[:5])
     more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
+    holds = "holds" if len(texts) == 1 else "hold"
     comma = ""
     if any(text.replace(",", "", 1).lstrip("-").isdecimal() for text in texts.values()):
         comma = ". A decimal comma is no number here: write 1.5 and not 1,5"
     raise DataError(
-        f"{frame.path}: {shown}{more} hold text. If these are categories: `categorical: "
+        f"{frame.path}: {shown}{more} {holds} text. If these are categories: `categorical: "
         f"[{', '.join(list(texts)[:5])}]`; if not, {_LEAVE_OUT.format(next(iter(texts)))}{comma}"
     )
 
