@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nlbench import executors, models, registry
-from nlbench.errors import BudgetSpent, StoreError, SuiteError, did_you_mean
+from nlbench.errors import BudgetSpent, StoreError, SuiteError, did_you_mean, place_of_condition
 from nlbench.executors import RAY, Choice
 from nlbench.plan import arguments, shards
 from nlbench.plan.arguments import python_interface
@@ -391,6 +391,7 @@ def started_ahead(
     out: str | Path = "results",
     only: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
+    conditions: Sequence[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     stale: Literal["keep", "rerun"] = "keep",
     executor: Choice,
@@ -402,7 +403,7 @@ def started_ahead(
     Returns: a context. A sweep that is run in it begins its first run seconds sooner.
     """
     plan = plan_name(name_of_suite(suite), overrides or {})
-    done = seems_done(Path(out), plan, rows=only, seeds=seeds, shard=shard)
+    done = seems_done(Path(out), plan, rows=only, seeds=seeds, conditions=conditions, shard=shard)
     if done and stale == "keep":
         return contextlib.nullcontext()
     return executors.started_ahead(executor)
@@ -431,6 +432,7 @@ def prepare(
     out: str | Path = "results",
     only: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
+    conditions: Sequence[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     data_dir: str | Path | None = None,
     device: str = "auto",
@@ -499,6 +501,11 @@ def prepare(
         return record.metrics.get("val_last")
 
     if checked.track == "tuned":
+        if conditions is not None:
+            raise SuiteError(
+                "--condition: a tuned suite chooses its settings for all labels and noises of a "
+                "dataset together; leave --condition out"
+            )
         plan = tuning.stage(checked, problems, only, planned, pending, score)
     else:
         plan = planned(checked)
@@ -508,6 +515,10 @@ def prepare(
         chosen = [spec for spec in chosen if spec.row in only]
     if seeds is not None and not plan.tries:
         chosen = [spec for spec in chosen if spec.seed in seeds]
+    if conditions is not None:
+        titles = [condition.title for condition in plan.conditions]
+        named = {titles[place_of_condition(name, titles)] for name in conditions}
+        chosen = [spec for spec in chosen if spec.condition.title in named]
     state = base.state(chosen, store, methods, stale)
     looked_at.update(spec.key for spec in chosen)
     more_seeds = seeds is not None and not plan.tries and not set(seeds) <= set(checked.seeds)
@@ -586,6 +597,7 @@ def run(
     out: str | Path = "results",
     only: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
+    conditions: Sequence[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     data_dir: str | Path | None = None,
     device: str = "auto",
@@ -620,6 +632,8 @@ def run(
         only: rows to train, for example ["ce", "elr"]; the others stay as they are.
         seeds: seeds to train, for example range(3); those that the suite does not list are added to
             its plan.
+        conditions: datasets with their labels or noise to train on, as tables print them, such as
+            ["CIFAR-10N worst"]; or a part of the name that fits one alone.
         overrides: values that replace the protocol's, for example {"epochs": 2}. The result is
             another plan with other run keys.
         data_dir: the folder with the datasets. The default is the environment variable
@@ -701,6 +715,7 @@ def run(
     arguments.check_text("shard", shard)
     only = arguments.check_texts("only", only, "row names", '["ce", "elr"]')
     seeds = arguments.check_seeds(seeds)
+    conditions = arguments.check_texts("conditions", conditions, "conditions", '["worst"]')
     overrides = arguments.check_overrides(overrides)
     choice = Choice.of_user(executor, address, gpus_per_run)
     part = None if shard is None else parse_shard(shard, leftovers)
@@ -710,6 +725,7 @@ def run(
         out=out,
         only=only,
         seeds=seeds,
+        conditions=conditions,
         overrides=overrides,
         data_dir=data_dir,
         device=device,
@@ -750,6 +766,7 @@ def run(
         out=out,
         only=only,
         seeds=seeds,
+        conditions=conditions,
         overrides=overrides,
         stale=stale,
         executor=choice,
@@ -843,6 +860,7 @@ def table(
     metric: str | None = None,
     against: str | None = None,
     only: Sequence[str] | None = None,
+    conditions: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     details: bool = False,
     published: bool = False,
@@ -861,6 +879,7 @@ def table(
         metric: shows this metric alone, for example "best".
         against: the row that differences are taken to. The default is "ce".
         only: rows to show, and the one that differences are taken to.
+        conditions: datasets with their labels or noise to show, by their names or parts of them.
         columns: metrics to show, and "minus", "nets" or "passes".
         details: shows every metric.
         published: shows published numbers beside the measured ones.
@@ -897,11 +916,13 @@ def table(
     arguments.check_flag("details", details)
     arguments.check_flag("published", published)
     rows = arguments.check_texts("only", only, "row names", '["ce", "elr"]')
+    named = arguments.check_texts("conditions", conditions, "conditions", '["worst"]')
     shown = arguments.check_texts("columns", columns, "columns", '["last", "memorised"]')
     return tables.render_suites(
         Store(out, _warn),
         suite,
         methods=registry.method_files([Path(methods_dir)] if methods_dir is not None else []),
+        conditions=named or (),
         fmt=fmt,
         metric=metric,
         against=against,

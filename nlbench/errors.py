@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -177,6 +177,22 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     names = list(known)
     hint = did_you_mean(str(name), names)
     return f"unknown {kind} {name!r}. There are: {', '.join(names)}.{hint}"
+
+
+def place_of_condition(name: str, titles: Sequence[str]) -> int:
+    """Return the place of a condition in `titles`, given by its title or by a part of it.
+
+    Raises: SuiteError for a name that fits none or several.
+    """
+    if name in titles:
+        return titles.index(name)
+    found = [place for place, title in enumerate(titles) if name.lower() in title.lower()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = ", ".join(repr(titles[place]) for place in found)
+        raise SuiteError(f"--condition {name!r} fits several: {several}. Give the whole name")
+    raise SuiteError(f"--condition: {unknown_name('condition', name, titles)}")
 
 
 def unknown_key(key: object, takes: Mapping[str, str] | Iterable[str]) -> str:

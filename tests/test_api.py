@@ -70,6 +70,9 @@ REFUSED = [
     ({"only": ["ce", 3]}, TypeError, "and 3 is no text"),
     ({"only": []}, ValueError, "only is empty"),
     ({"only": ["cee"]}, nlbench.SuiteError, "only cee: no such row.*Did you mean 'ce'"),
+    ({"conditions": "worst"}, TypeError, r"conditions must be.*Write conditions=\['worst'\]"),
+    ({"conditions": []}, ValueError, "conditions is empty"),
+    ({"conditions": ["worst"]}, nlbench.SuiteError, "unknown condition 'worst'. There are: Digits"),
     ({"seeds": 0}, TypeError, r"seeds must be a list of integers, got 0. Write seeds=\[0\]"),
     ({"seeds": "0"}, TypeError, "seeds must be a list of integers, got '0'"),
     ({"seeds": ["0"]}, TypeError, "and one is '0'"),
@@ -239,6 +242,33 @@ def test_table_returns_what_the_command_prints(trained, capsys):
     assert "| soft " in text
     assert capsys.readouterr() == ("", "")
     assert nlbench.table(trained, fmt="csv").startswith("suite,condition,row")
+
+
+def test_conditions_are_named_by_their_titles_or_parts_of_them(tmp_path):
+    rates = [{"name": "digits", "noise": {"kind": "symmetric", "rate": r}} for r in (0.2, 0.4)]
+    suite = {**SUITE, "datasets": rates, "methods": {"ce": {}}}
+
+    frame = nlbench.run(suite, out=tmp_path, conditions=["0.4"], progress=False)
+
+    assert [noise for noise in frame["noise_rate_train"].round(1)] == [0.4]
+    assert len(nlbench.load(tmp_path)) == 1
+    # The plan has both, so that the other one can follow.
+    assert "Digits symmetric 0.2" in nlbench.table(tmp_path)
+    shown = nlbench.table(tmp_path, conditions=["symmetric 0.4"])
+    assert shown.startswith("**trial: Digits symmetric 0.4;")
+    assert "0.2" not in shown
+    assert "runs are missing" not in shown
+
+    with pytest.raises(nlbench.SuiteError, match="condition 'symmetric' fits several"):
+        nlbench.run(suite, out=tmp_path, conditions=["symmetric"], progress=False)
+    with pytest.raises(nlbench.SuiteError, match="condition: unknown condition '0.6'"):
+        nlbench.table(tmp_path, conditions=["0.6"])
+
+
+def test_a_tuned_suite_is_not_narrowed_to_a_condition(tmp_path):
+    tuned = {"track": "tuned", "tuning": {"tries": 2, "seed": 9, "protocol": {"lr": [0.1, 0.2]}}}
+    with pytest.raises(nlbench.SuiteError, match="a tuned suite chooses its settings for all"):
+        nlbench.run({**SUITE, **tuned}, out=tmp_path, conditions=["0.4"], progress=False)
 
 
 # ---- Progress and warnings -----------------------------------------------------------------------

@@ -79,6 +79,13 @@ def table(
         str | None,
         typer.Option(help="Show these rows, and the one that differences are taken to: elr,gce"),
     ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Show this dataset with its labels or noise: its name, such as "
+            '"CIFAR-10N worst", or a part of it. Repeatable.'
+        ),
+    ] = None,
     columns: Annotated[
         str | None,
         typer.Option(help="Show these columns, with commas between them:" + listed(COLUMNS)),
@@ -141,6 +148,7 @@ def table(
         store,
         suite,
         methods=registry.method_files([methods_dir] if methods_dir else []),
+        conditions=condition or (),
         fmt=format_.value,
         metric=metric,
         against=against,

@@ -58,6 +58,14 @@ SuiteName = Annotated[
 ]
 Only = Annotated[str | None, typer.Option(help="Train and show these rows only: ce,elr")]
 Seeds = Annotated[str | None, typer.Option(help="Train these seeds only: 0,1 or 0-4")]
+Conditions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--condition",
+        help="Train on this dataset with its labels or noise only, and show it: its name as in "
+        'tables, such as "CIFAR-10N worst", or a part of it. Repeatable.',
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -261,6 +269,7 @@ def run(
     out: Out = Path("results"),
     only: Only = None,
     seeds: Seeds = None,
+    condition: Conditions = None,
     set_: Settings = None,
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -347,6 +356,7 @@ def run(
         out=out,
         only=rows,
         seeds=only_seeds,
+        conditions=condition or None,
         overrides=overrides,
         data_dir=data_dir,
         device=device if gpus is None else devices_of_gpus(gpus, device),
@@ -371,6 +381,7 @@ def run(
             out=out,
             only=rows,
             seeds=only_seeds,
+            conditions=condition or None,
             overrides=overrides,
             stale=stale.value,
             executor=choice,
@@ -416,7 +427,8 @@ def run(
         with watching(loggers if sweep.state.todo else (), out, warn) as watch:
             sweep = _train_stages(sweep, prepare, train)
     # The tries of a tuned suite have rows of their own.
-    _print_results(sweep, rows if rows is not None and not sweep.plan.tries else (), out)
+    shown = rows if rows is not None and not sweep.plan.tries else ()
+    _print_results(sweep, shown, condition or (), out)
 
 
 def _checked(
@@ -563,7 +575,7 @@ def _what_is_left(sweep: Sweep, missing: int, out: Path) -> str:
     )
 
 
-def _print_results(sweep: Sweep, rows: Sequence[str], out: Path) -> None:
+def _print_results(sweep: Sweep, rows: Sequence[str], conditions: Sequence[str], out: Path) -> None:
     """Print the table, and report runs that failed or diverged: with status 1 if there are any."""
     from nlbench.results import table as tables
 
@@ -572,9 +584,10 @@ def _print_results(sweep: Sweep, rows: Sequence[str], out: Path) -> None:
         # A table with holes from each task would be in the way. The last task prints the whole one.
         warn(_what_is_left(sweep, missing, out))
     else:
-        text = tables.render(
-            sweep.plan.as_json(), sweep.store, methods=sweep.methods, only=rows, width=width()
-        )
+        plan = sweep.plan.as_json()
+        if conditions:
+            plan = tables.narrowed(plan, conditions)
+        text = tables.render(plan, sweep.store, methods=sweep.methods, only=rows, width=width())
         write(text)
     if sweep.failures():
         _report_failures(sweep, out)

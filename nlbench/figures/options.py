@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from nlbench.errors import SuiteError, UserError, did_you_mean, unknown_name
+from nlbench.errors import SuiteError, UserError, did_you_mean, place_of_condition
 from nlbench.results.cells import Results
 from nlbench.results.view import check_rows
 
@@ -56,16 +56,7 @@ def condition_of(results: Results, name: str) -> int:
 
     Raises: SuiteError for a name of none or of several.
     """
-    titles = results.conditions
-    if name in titles:
-        return titles.index(name)
-    found = [place for place, title in enumerate(titles) if name.lower() in title.lower()]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        several = ", ".join(repr(titles[place]) for place in found)
-        raise SuiteError(f"--condition {name!r} fits several: {several}. Give the whole name")
-    raise SuiteError(f"--condition: {unknown_name('condition', name, titles)}")
+    return place_of_condition(name, results.conditions)
 
 
 def rows_of(results: Results, options: Options) -> list[str]:

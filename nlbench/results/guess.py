@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nlbench.errors import SuiteError
+from nlbench.errors import SuiteError, place_of_condition
 from nlbench.plan import shards
 from nlbench.plan.shards import Shard
 from nlbench.plan.suite_file import find_suite
@@ -51,6 +51,7 @@ def seems_done(
     *,
     rows: Collection[str] | None = None,
     seeds: Collection[int] | None = None,
+    conditions: Collection[str] | None = None,
     shard: Shard | None = None,
 ) -> bool:
     """Return whether a store has a record of each run that a plan in it names.
@@ -58,17 +59,25 @@ def seems_done(
     Args:
         root: the store's folder, which need not exist.
         plan: the plan's name.
-        rows, seeds: look at these alone; None for all of them.
+        rows, seeds, conditions: look at these alone; None for all of them. A condition is given by
+            its title or a part of it.
         shard: look at what this shard trains alone; None for all runs.
     Returns: False where there is no such plan, it lacks one of the rows or seeds, or it cannot be
         read.
     """
     try:
-        cells = json.loads((root / "suites" / f"{plan}.json").read_bytes())["cells"]
+        found = json.loads((root / "suites" / f"{plan}.json").read_bytes())
+        places = None
+        if conditions is not None:
+            places = [place_of_condition(name, found["conditions"]) for name in conditions]
         asked = []
-        for cell in cells:
+        for cell in found["cells"]:
             one = _Cell(cell["row"], cell["condition"], cell["seed"], cell["key"])
-            if (rows is None or one.row in rows) and (seeds is None or one.seed in seeds):
+            if (
+                (rows is None or one.row in rows)
+                and (seeds is None or one.seed in seeds)
+                and (places is None or one.condition in places)
+            ):
                 asked.append(one)
         if not {one.seed for one in asked}.issuperset(seeds or ()):
             return False
@@ -78,5 +87,5 @@ def seems_done(
         if shard is not None and not shard.leftovers:
             asked = shards.divide(asked, shard.count)[shard.number - 1]
         return all((root / "runs" / one.key / "record.json").exists() for one in asked)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, SuiteError):
         return False

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nlbench import registry
-from nlbench.errors import SuiteError, did_you_mean, look_up
+from nlbench.errors import SuiteError, did_you_mean, look_up, place_of_condition
 from nlbench.results import (
     csv_table,
     formats,
@@ -138,13 +138,15 @@ def render_suites(
     suite: str | None,
     *,
     methods: Mapping[str, registry.MethodFile],
+    conditions: Collection[str] = (),
     **options: Any,
 ) -> str:
     """Return the tables of one suite of a store, or of all of them where `suite` is None.
 
     Args:
+        conditions: the conditions to show, by their titles or parts of them; all by default.
         options: the fields of View.
-    Raises: StoreError for a store without results, SuiteError for an unknown suite.
+    Raises: StoreError for a store without results, SuiteError for an unknown suite or condition.
     """
     view = View(**options)
     if suite is not None:
@@ -156,6 +158,8 @@ def render_suites(
         # is there.
         plans = {name: plan for name, plan in plans.items() if not plan["tries"]} or plans
     plans = _with_rows(plans, view.only)
+    if conditions:
+        plans = _with_conditions(plans, conditions)
 
     blocks: list[str] = []
     documents = []
@@ -188,6 +192,43 @@ def _with_rows(plans: dict[str, dict[str, Any]], only: Collection[str]) -> dict[
     rows = {name: [row["row"] for row in plan["rows"]] for name, plan in plans.items()}
     check_rows(only, notes.once(itertools.chain(*rows.values())))
     return {name: plan for name, plan in plans.items() if set(only) & set(rows[name])}
+
+
+def _with_conditions(
+    plans: dict[str, dict[str, Any]], names: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the plans that have one of these conditions, narrowed to them.
+
+    Raises: SuiteError for a name that fits no condition of any plan, or several of one.
+    """
+    titles = notes.once(itertools.chain(*(plan["conditions"] for plan in plans.values())))
+    found = {}
+    for suite, plan in plans.items():
+        own = [name for name in names if any(_fits(name, title) for title in plan["conditions"])]
+        if own:
+            found[suite] = narrowed(plan, own)
+    for name in names:
+        if not any(_fits(name, title) for title in titles):
+            place_of_condition(name, titles)
+    return found
+
+
+def _fits(name: str, title: str) -> bool:
+    return name.lower() in title.lower()
+
+
+def narrowed(plan: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return a plan with these conditions alone, in its own order.
+
+    Raises: SuiteError for a name that fits no condition, or several.
+    """
+    titles = plan["conditions"]
+    kept = sorted({place_of_condition(name, titles) for name in names})
+    cells = []
+    for cell in plan["cells"]:
+        if cell["condition"] in kept:
+            cells.append({**cell, "condition": kept.index(cell["condition"])})
+    return {**plan, "conditions": [titles[place] for place in kept], "cells": cells}
 
 
 def _selected(results: Results, reference: str | None, view: View) -> tuple[Results, list[str]]:

@@ -23,7 +23,8 @@ def root(tmp_path):
                 if seed == 0:
                     (tmp_path / "runs" / key).mkdir(parents=True)
                     (tmp_path / "runs" / key / "record.json").write_text("{}")
-        (tmp_path / "suites" / f"{name}.json").write_text(json.dumps({"cells": cells}))
+        plan = {"cells": cells, "conditions": ["Digits clean", "Digits worst"]}
+        (tmp_path / "suites" / f"{name}.json").write_text(json.dumps(plan))
     return tmp_path
 
 
@@ -33,6 +34,9 @@ def test_it_is_done_when_each_run_that_was_asked_for_has_a_record(root):
     assert seems_done(root, "quick", rows=["ce"], seeds=[0])
     assert not seems_done(root, "quick", rows=["ce"], seeds=[0, 1])
     assert seems_done(root, "quick+epochs=3", seeds=[0])
+    assert not seems_done(root, "quick", conditions=["clean"])
+    assert seems_done(root, "quick", seeds=[0], conditions=["clean"])
+    assert not seems_done(root, "quick", seeds=[0], conditions=["aggregate"])
     # The plan lacks this seed, and this row, so their runs are to be trained.
     assert not seems_done(root, "quick", seeds=[0, 7])
     assert not seems_done(root, "quick", rows=["ce", "new"], seeds=[0])
