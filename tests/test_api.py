@@ -250,7 +250,7 @@ def test_conditions_are_named_by_their_titles_or_parts_of_them(tmp_path):
 
     frame = nlbench.run(suite, out=tmp_path, conditions=["0.4"], progress=False)
 
-    assert [noise for noise in frame["noise_rate_train"].round(1)] == [0.4]
+    assert list(frame["noise_rate_train"].round(1)) == [0.4]
     assert len(nlbench.load(tmp_path)) == 1
     # The plan has both, so that the other one can follow.
     assert "Digits symmetric 0.2" in nlbench.table(tmp_path)
@@ -261,7 +261,7 @@ def test_conditions_are_named_by_their_titles_or_parts_of_them(tmp_path):
 
     with pytest.raises(nlbench.SuiteError, match="condition 'symmetric' fits several"):
         nlbench.run(suite, out=tmp_path, conditions=["symmetric"], progress=False)
-    with pytest.raises(nlbench.SuiteError, match="condition: unknown condition '0.6'"):
+    with pytest.raises(nlbench.SuiteError, match=r"condition: unknown condition '0\.6'"):
         nlbench.table(tmp_path, conditions=["0.6"])
 
 
