@@ -48,7 +48,7 @@ def compare(
         list[str] | None,
         typer.Option(
             help='A dataset with its labels as tables print it, for example "CIFAR-10N worst". '
-            "The default is all that both share."
+            "The default is all that both share. With --across-labels, give those of A and of B."
         ),
     ] = None,
     power: Annotated[
@@ -63,6 +63,13 @@ def compare(
         typer.Option(
             "--across-protocols",
             help="Compare rows of two suites also if their protocols differ, and say in what.",
+        ),
+    ] = False,
+    across_labels: Annotated[
+        bool,
+        typer.Option(
+            "--across-labels",
+            help="Compare A and B on the same images with other labels or noise.",
         ),
     ] = False,
     format_: Annotated[
@@ -92,7 +99,7 @@ def compare(
         second = Results(_plan(other, suite_b or name), other, methods)
 
     difference = None if power is None else power / METRICS[metric].scale
-    options = two_rows.Options(metric, condition or (), difference, across_protocols)
+    options = two_rows.Options(metric, condition or (), difference, across_protocols, across_labels)
     found = two_rows.compare(first, a, second, b, options)
     if format_ is CompareFormat.json:
         write(two_rows_text.as_json(found) + "\n")

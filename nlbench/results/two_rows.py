@@ -105,15 +105,18 @@ class Options:
 
     Attributes:
         metric: a name of METRICS.
-        conditions: titles; all that both suites have if empty.
+        conditions: titles; all that both suites have if empty. With `across_labels` the one of A
+            and the one of B.
         difference: ask for the seeds that find this difference, as in the records.
         across_protocols: compare rows of two suites also where their protocols differ.
+        across_labels: compare one condition of A with another one of B, on the same images.
     """
 
     metric: str = "last"
     conditions: Sequence[str] = ()
     difference: float | None = None
     across_protocols: bool = False
+    across_labels: bool = False
 
 
 def compare(a: Results, row_a: str, b: Results, row_b: str, options: Options) -> list[Comparison]:
@@ -130,30 +133,55 @@ def compare(a: Results, row_a: str, b: Results, row_b: str, options: Options) ->
                 f"{row}: {results.suite} has no such row. There are: {', '.join(names)}."
                 f"{did_you_mean(row, names)}"
             )
-    if a is b and row_a == row_b:
+    if a is b and row_a == row_b and not options.across_labels:
         raise SuiteError(f"{row_a}: compared with itself; name another row, or give --suite-b")
 
     found = []
-    for title in _common(a, b, options.conditions):
-        left = Side(a, row_a, a.conditions.index(title))
-        right = Side(b, row_b, b.conditions.index(title))
+    if options.across_labels:
+        titles = [_of_each(a, b, options.conditions)]
+    else:
+        titles = [(title, title) for title in _common(a, b, options.conditions)]
+    for of_a, of_b in titles:
+        left = Side(a, row_a, a.conditions.index(of_a))
+        right = Side(b, row_b, b.conditions.index(of_b))
         found.append(_compared(left, right, options))
     return found
+
+
+def _of_each(a: Results, b: Results, given: Sequence[str]) -> tuple[str, str]:
+    """Return the condition of A and the one of B."""
+    if not given and len(a.conditions) == len(b.conditions) == 1:
+        given = [*a.conditions, *b.conditions]
+    if len(given) != 2:
+        raise SuiteError(
+            "--across-labels: name the condition of A and then the one of B, as --condition "
+            f"{a.conditions[0]!r} --condition {b.conditions[-1]!r}"
+        )
+    for title, results in zip(given, (a, b), strict=True):
+        _require_condition(title, results)
+    if a is b and given[0] == given[1]:
+        raise SuiteError(f"--across-labels: {given[0]!r} is named twice; name two conditions")
+    return given[0], given[1]
+
+
+def _require_condition(title: str, results: Results) -> None:
+    if title not in results.conditions:
+        raise SuiteError(
+            f"--condition {title!r}: {results.suite} has no such condition. It has: "
+            f"{'; '.join(results.conditions)}.{did_you_mean(title, results.conditions)}"
+        )
 
 
 def _common(a: Results, b: Results, given: Sequence[str]) -> list[str]:
     for title in given:
         for results in (a, b):
-            if title not in results.conditions:
-                raise SuiteError(
-                    f"--condition {title!r}: {results.suite} has no such condition. It has: "
-                    f"{'; '.join(results.conditions)}.{did_you_mean(title, results.conditions)}"
-                )
+            _require_condition(title, results)
     common = [title for title in a.conditions if title in b.conditions]
     if not common:
         raise SuiteError(
             f"no condition is in both suites: {a.suite} has {'; '.join(a.conditions)}; {b.suite} "
-            f"has {'; '.join(b.conditions)}. Other data and other labels are another task"
+            f"has {'; '.join(b.conditions)}. Other data and other labels are another task; "
+            "--across-labels compares the same images with other labels"
         )
     return list(given) or common
 
@@ -162,7 +190,7 @@ def _common(a: Results, b: Results, given: Sequence[str]) -> list[str]:
 
 
 def _compared(a: Side, b: Side, options: Options) -> Comparison:
-    below = _check_same_task(a, b, options.across_protocols)
+    below = _check_same_task(a, b, options)
     cell_a = a.results.cell(a.row, a.condition, options.metric)
     cell_b = b.results.cell(b.row, b.condition, options.metric)
     for side, cell in ((a, cell_a), (b, cell_b)):
@@ -201,8 +229,9 @@ def _compared(a: Side, b: Side, options: Options) -> Comparison:
     if found_a.diverged or found_b.diverged:
         paired, welch, known = without_test(paired), without_test(welch), None
 
+    conditions = [side.results.conditions[side.condition] for side in (a, b)]
     comparison = Comparison(
-        condition=a.results.conditions[a.condition],
+        condition=" and ".join(notes.once(conditions)),
         metric=options.metric,
         suites=(a.results.suite, b.results.suite),
         a=found_a,
@@ -233,9 +262,12 @@ def _why_empty(side: Side, cell: Cell) -> str:
 
 
 def _names(a: Side, b: Side) -> tuple[str, str]:
-    """Return how the rows are called: with their suites, where the rows have one name."""
+    """Return how the rows are called: with suite or condition, where the rows have one name."""
     if a.row != b.row:
         return a.row, b.row
+    if a.results is b.results:
+        conditions = a.results.conditions
+        return f"{a.row} on {conditions[a.condition]}", f"{b.row} on {conditions[b.condition]}"
     return f"{a.row} of {a.results.suite}", f"{b.row} of {b.results.suite}"
 
 
@@ -265,10 +297,20 @@ def _power(a: Cell, b: Cell, asked: float | None, together: bool, rounding: floa
 # ---- May these be compared? ---------------------------------------------------------------------
 
 
-def _check_same_task(a: Side, b: Side, across_protocols: bool) -> list[str]:
-    """Return what a reader must know of the protocols. Raises SuiteError for another task."""
+def _check_same_task(a: Side, b: Side, options: Options) -> list[str]:
+    """Return what a reader must know of labels and protocols.
+
+    Raises: SuiteError for another task.
+    """
     one, other = a.spec(), b.spec()
-    for key in ("dataset", "fingerprint", "labels", "noise"):
+    keys = ["dataset", "fingerprint", "labels", "noise"]
+    below = []
+    if options.across_labels:
+        # The part before a hyphen is of the images and their true labels.
+        one, other = _of_images(one), _of_images(other)
+        keys = ["fingerprint"]
+        below.append("The labels differ; images, true labels and test set are the same.")
+    for key in keys:
         if one.get(key) != other.get(key):
             raise SuiteError(
                 f"{a.row} of {a.results.suite} and {b.row} of {b.results.suite} are not compared: "
@@ -277,20 +319,25 @@ def _check_same_task(a: Side, b: Side, across_protocols: bool) -> list[str]:
 
     differing = _in_words(one.get("protocol", {}), other.get("protocol", {}))
     if not differing:
-        return []
+        return below
     # Within a suite of published recipes each row has its own protocol, as its table says.
-    if a.results is not b.results and not across_protocols:
+    if a.results is not b.results and not options.across_protocols:
         raise SuiteError(
             f"{a.row} of {a.results.suite} and {b.row} of {b.results.suite} are not compared, "
             f"because their protocols differ: {differing}. --across-protocols compares them, and "
             "says so"
         )
-    return [f"The protocols differ, and so may be what decides: {differing}."]
+    return [*below, f"The protocols differ, and so may be what decides: {differing}."]
+
+
+def _of_images(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's values with the fingerprint of the images and true labels alone."""
+    return {**spec, "fingerprint": str(spec.get("fingerprint")).partition("-")[0]}
 
 
 def _runs_belong_together(a: Side, b: Side) -> bool:
     """Tell whether runs of one seed share labels and protocol."""
-    if a.results is b.results:
+    if a.results is b.results and a.condition == b.condition:
         return True
     if a.spec().get("protocol") != b.spec().get("protocol"):
         return False

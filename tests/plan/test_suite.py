@@ -194,6 +194,7 @@ RUNS = {
     "cifar10-sym-cpu": 6 * 3 * 5,
     "cifar10n-cpu": 14 * 5,
     "cifar10n-cpu-aggregate": 10 * 5,
+    "cifar10n-cpu-clean": 6 * 5,
     "cifar10n-cpu-aug": 6 * 5,
     "cifar10n-cpu-random1": 10 * 5,
     # Without the tries, which are the suite's first stage.

@@ -130,6 +130,42 @@ def test_other_data_is_always_refused(results, key):
         compare(results, "elr", other, "elr", Options(across_protocols=True))
 
 
+def test_one_row_with_other_labels_of_the_same_images(results):
+    other = other_suite(conditions=["Digits worst"])
+    for record in other.records_of("elr", 0):
+        record.spec.update(labels="worst", fingerprint=f"{record.spec['fingerprint']}-0123")
+        record.noise["labels_hash"] = "other"
+    with pytest.raises(SuiteError, match="--across-labels compares the same images with other"):
+        compare(results, "elr", other, "elr", Options())
+
+    (found,) = compare(results, "elr", other, "elr", Options(across_labels=True))
+
+    assert found.condition == "Digits and Digits worst"
+    assert found.names == ("elr of s", "elr of t")
+    assert found.paired is None
+    assert found.welch.mean == pytest.approx(0.01)
+    assert "The labels differ; images, true labels and test set are the same." in found.notes
+
+
+def test_other_images_are_refused_across_labels(results):
+    other = other_suite(conditions=["Digits worst"])
+    for record in other.records_of("elr", 0):
+        record.spec["fingerprint"] = "other-0123"
+    with pytest.raises(SuiteError, match=r"fingerprint is .* and other, so they had other data"):
+        compare(results, "elr", other, "elr", Options(across_labels=True))
+
+
+def test_the_conditions_of_both_sides_are_named_across_labels():
+    two = results_of(Memory(), {"elr": ELR}, conditions=["Digits", "Digits worst"])
+    with pytest.raises(SuiteError, match="--condition 'Digits' --condition 'Digits worst'"):
+        compare(two, "elr", two, "elr", Options(across_labels=True))
+    with pytest.raises(SuiteError, match="'Digits' is named twice"):
+        compare(two, "elr", two, "elr", Options(conditions=["Digits"] * 2, across_labels=True))
+    chosen = Options(conditions=["Digits", "worse"], across_labels=True)
+    with pytest.raises(SuiteError, match=r"no such condition\. It has: Digits; Digits worst"):
+        compare(two, "elr", two, "elr", chosen)
+
+
 def test_parameters_that_differ_are_named(results):
     other = other_suite()
     for record in other.records_of("elr", 0):
