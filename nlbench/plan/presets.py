@@ -240,6 +240,24 @@ PRESETS: dict[str, Preset] = {
             "threads": 1,
         },
     ),
+    # Our own. docs/benchmarks/features-search.md has the search, by cross entropy alone.
+    "cifar10n-features": Preset(
+        "CIFAR-10N on features by `nlbench embed`: one hidden layer of 512, 8 epochs",
+        _ANY_CPU,
+        {
+            "version": 1,
+            "model": "mlp-width=512-depth=1",
+            "epochs": 8,
+            "batch_size": 256,
+            "lr": 0.4,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "schedule": _ONE_CYCLE,
+            "augment": "none",
+            "precision": "float32",
+            "threads": 1,
+        },
+    ),
     # Our own, for tables of some hundred to 100,000 rows. docs/protocols.md has what cross entropy
     # memorises with it.
     "tabular": Preset(

@@ -282,6 +282,7 @@ SIGNS = {
     "constant-loss": "had the same loss in every epoch",
     "not-finite": "has outputs that are not finite",
 }
+_OF_SEVERAL = {"predicts": "predict", "has": "have"}
 
 
 def _of_signs(results: Results) -> list[str]:
@@ -293,9 +294,12 @@ def _of_signs(results: Results) -> list[str]:
             for sign, words in SIGNS.items():
                 count = sum(sign in record.method.get("signs", []) for record in records)
                 if count:
+                    verb, _, rest = words.partition(" ")
+                    if count > 1:
+                        verb = _OF_SEVERAL.get(verb, verb)
                     notes.append(
                         f"{SIGN} {row.name} on {title}: {count} of {len(records)} "
-                        f"run{'s' * (len(records) != 1)} {words}."
+                        f"run{'s' * (len(records) != 1)} {verb} {rest}."
                     )
     return notes
 

@@ -1,7 +1,7 @@
 """Search for the values of the preset cifar10n-features, by trainings of cross entropy alone.
 
-    nlbench embed cifar10n --model patches --dims 512 --to f512.npz
-    python tests/benchmarks/features_search.py f512.npz --isa avx2 --out TRIES.csv --rounds 2 \\
+    nlbench embed cifar10n --model patches --to features.npz
+    python tests/benchmarks/features_search.py features.npz --isa avx2 --out TRIES.csv --rounds 2 \\
         [256:2:30:256:0.05:0 ...]
 
 A try is WIDTH:DEPTH:EPOCHS:BATCH:LR:WEIGHT_DECAY of the model `mlp`. Each try trains cross entropy
@@ -34,12 +34,10 @@ from cifar_cpu_search import AVX2
 
 FIRST = (
     "256:1:20:256:0.05:0",
-    "256:2:20:256:0.05:0",
-    "512:1:20:256:0.05:0",
-    "512:2:15:256:0.05:0",
-    "512:2:20:256:0.05:0",
-    "1024:1:15:256:0.05:0",
-    "1024:2:10:256:0.05:0",
+    "256:1:14:256:0.05:0",
+    "256:2:12:256:0.05:0",
+    "512:1:10:256:0.05:0",
+    "256:1:14:512:0.1:0",
 )
 # The first of the seeds that the suite does not use.
 SEED = 100

@@ -1,6 +1,7 @@
 """The measured tables: the committed records, and the pages that are printed from them."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,12 @@ PLACES = [
     pytest.param(page, command, printed, id=f"{page.name}: {command}")
     for page in committed.PAGES
     for command, printed in committed.places(page)
+]
+
+FIGURES = [
+    pytest.param(command, figure, id=figure.name)
+    for page in committed.PAGES
+    for command, figure in committed.figures(page)
 ]
 
 # Suites of which every cell has five seeds. The runs of others are under way.
@@ -33,6 +40,19 @@ def test_the_pages_hold_what_their_commands_print(clone, page, command, printed)
     again = "`python tests/support/committed.py` prints it again"
 
     assert committed.printed(command, clone) == printed, f"{page.name}: {command}: {again}"
+
+
+@pytest.mark.parametrize(("command", "figure"), FIGURES)
+def test_the_figures_show_what_their_commands_draw(clone, tmp_path, command, figure):
+    committed.draw(command, clone, tmp_path / "again.svg")
+
+    # Curves differ in their last digits from one version of matplotlib to the next. Words do not.
+    assert texts(tmp_path / "again.svg") == texts(figure)
+
+
+def texts(figure):
+    """Return the words and numbers of an SVG."""
+    return re.findall(r"<text[^>]*>([^<]+)</text>", figure.read_text())
 
 
 def test_every_record_is_as_it_was_written(clone):

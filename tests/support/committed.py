@@ -1,12 +1,16 @@
-"""The committed records of results/, and the places of pages that a command printed from them.
+"""The committed records of results/, and the places of pages that a command made from them.
 
     python tests/support/committed.py
 
-prints them again. In a page such a place stands between two lines:
+makes them again. In a page what a command printed stands between two lines, and what it drew stands
+below one:
 
     <!-- printed by: nlbench table results --suite cifar10n-cpu -->
     ...
     <!-- end of what was printed -->
+
+    <!-- drawn by: nlbench plot differences results --suite cifar10n-cpu -->
+    ![Differences to cross entropy](figures/results-differences.svg)
 """
 
 import re
@@ -24,6 +28,12 @@ _BEGIN, _END = "<!-- printed by: ", "<!-- end of what was printed -->"
 _PLACE = re.compile(
     rf"^{re.escape(_BEGIN)}(?P<command>nlbench .+?) -->\n(?P<printed>.*?)^{re.escape(_END)}$",
     re.DOTALL | re.MULTILINE,
+)
+
+
+_FIGURE = re.compile(
+    r"^<!-- drawn by: (?P<command>nlbench plot .+?) -->\n!\[[^\]]*\]\((?P<path>[^)]+\.svg)\)$",
+    re.MULTILINE,
 )
 
 
@@ -61,8 +71,24 @@ def printed(command: str, folder: Path) -> str:
     return f"\n{run.stdout.strip()}\n\n"
 
 
+def figures(page: Path) -> list[tuple[str, Path]]:
+    """Return each command of a page that draws a figure, with the figure's file."""
+    found = _FIGURE.finditer(page.read_text())
+    return [(m["command"], page.parent / m["path"]) for m in found]
+
+
+def draw(command: str, folder: Path, target: Path) -> None:
+    """Draw a figure of a page.
+
+    Args:
+        folder: the command's working directory, which holds results/.
+        target: the file.
+    """
+    printed(f"{command} --to {shlex.quote(str(target))}", folder)
+
+
 def main() -> None:
-    """Print every place again."""
+    """Print and draw every place again."""
     with tempfile.TemporaryDirectory() as folder:
         copy_records(Path(folder))
         for page in PAGES:
@@ -73,6 +99,8 @@ def main() -> None:
                 return f"{_BEGIN}{match['command']} -->\n{output}{_END}"
 
             page.write_text(_PLACE.sub(again, text))
+            for command, figure in figures(page):
+                draw(command, Path(folder), figure)
 
 
 if __name__ == "__main__":
