@@ -15,7 +15,8 @@ from nlbench.results import notes
     ],
 )
 def test_the_verb_is_that_of_the_number_of_runs(sign, of_one, of_two):
-    parts = {"ce": {"method": {"told": [], "networks": 1, "forward_passes": 1.0, "signs": [sign]}}}
     for count, words in ((1, of_one), (2, of_two)):
-        results = results_of(Memory(), {"ce": [0.1] * count}, seeds=count, parts=parts)
+        results = results_of(Memory(), {"ce": [0.1] * count}, seeds=count)
+        for record in results.records_of("ce", 0):
+            record.method["signs"] = [sign]
         assert any(f"§ ce on Digits: {words}" in note for note in notes.of_marks(results))
