@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class CompareFormat(StrEnum):
     md = "md"
     json = "json"
+    words = "words"
 
 
 @app.command(
@@ -73,7 +74,10 @@ def compare(
         ),
     ] = False,
     format_: Annotated[
-        CompareFormat, typer.Option("--format", help="Markdown, or JSON for programs.")
+        CompareFormat,
+        typer.Option(
+            "--format", help="Markdown, JSON for programs, or the words alone: one sentence."
+        ),
     ] = CompareFormat.md,
     methods_dir: MethodsDir = None,
 ) -> None:
@@ -103,6 +107,8 @@ def compare(
     found = two_rows.compare(first, a, second, b, options)
     if format_ is CompareFormat.json:
         write(two_rows_text.as_json(found) + "\n")
+    elif format_ is CompareFormat.words:
+        write(two_rows_text.as_words(found, width()))
     else:
         write(two_rows_text.as_markdown(found, width()))
 

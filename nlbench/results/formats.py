@@ -82,8 +82,13 @@ def markdown(
         written += _markdown_table(headings, lines, part)
         written.append("")
     for note in notes:
-        written += _wrapped(f"- {_sound_note(note)}", width, "  ")
+        written += markdown_item(note, width)
     return "\n".join([*written, ""])
+
+
+def markdown_item(text: str, width: int | None = None) -> list[str]:
+    """Return the lines of a list's item; `width` wraps it at words."""
+    return _wrapped(f"- {_sound_note(text)}", width, "  ")
 
 
 def table_width(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> int:

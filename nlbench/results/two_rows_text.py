@@ -179,6 +179,15 @@ def as_markdown(comparisons: Sequence[Comparison], width: int | None = None) -> 
     return "\n".join(blocks)
 
 
+def as_words(comparisons: Sequence[Comparison], width: int | None = None) -> str:
+    """Return a list in Markdown, with one sentence for each condition."""
+    lines: list[str] = []
+    for found in comparisons:
+        text = f"{found.condition}, {METRICS[found.metric].meaning}: {found.sentence}"
+        lines += formats.markdown_item(text, width)
+    return "\n".join(lines) + "\n"
+
+
 def _cells(interval: Interval, found: Comparison) -> list[str]:
     ends, p, correlation = "-", "-", "-"
     if interval.low is not None and interval.high is not None:

@@ -62,6 +62,17 @@ def test_two_rows_are_compared_seed_by_seed(cli, out):
     assert "For 0.50 points it needs 24 seeds." in text
 
 
+def test_the_words_alone_are_one_sentence(cli, out):
+    result = cli("compare", "elr", "gce", "--out", out, "--format", "words")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    low, high = (100 * end for end in stats.ttest_rel(ELR, GCE).confidence_interval())
+    assert " ".join(result.stdout.split()) == (
+        "- Digits symmetric 0.4, test accuracy after the last epoch: elr is better than gce by 1.80 "
+        f"points (95% interval of elr minus gce: {low:+.2f} to {high:+.2f})."
+    )
+
+
 def test_json_has_the_same_numbers_unrounded(cli, out):
     result = cli("compare", "gce", "elr", "--out", out, "--format", "json", "--power", "0.5")
     assert (result.exit_code, result.stderr) == (0, "")
