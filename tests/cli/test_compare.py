@@ -68,8 +68,8 @@ def test_the_words_alone_are_one_sentence(cli, out):
     assert (result.exit_code, result.stderr) == (0, "")
     low, high = (100 * end for end in stats.ttest_rel(ELR, GCE).confidence_interval())
     assert " ".join(result.stdout.split()) == (
-        "- Digits symmetric 0.4, test accuracy after the last epoch: elr is better than gce by 1.80 "
-        f"points (95% interval of elr minus gce: {low:+.2f} to {high:+.2f})."
+        "- Digits symmetric 0.4, test accuracy after the last epoch: elr is better than gce by "
+        f"1.80 points (95% interval of elr minus gce: {low:+.2f} to {high:+.2f})."
     )
 
 
