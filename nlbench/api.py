@@ -517,7 +517,7 @@ def prepare(
         chosen = [spec for spec in chosen if spec.seed in seeds]
     if conditions is not None:
         titles = [condition.title for condition in plan.conditions]
-        named = {titles[place_of_condition(name, titles)] for name in conditions}
+        named = {titles[place_of_condition(name, titles, plan.name)] for name in conditions}
         chosen = [spec for spec in chosen if spec.condition.title in named]
     state = base.state(chosen, store, methods, stale)
     looked_at.update(spec.key for spec in chosen)

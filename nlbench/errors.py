@@ -179,8 +179,8 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}. There are: {', '.join(names)}.{hint}"
 
 
-def place_of_condition(name: str, titles: Sequence[str]) -> int:
-    """Return the place of a condition in `titles`, given by its title or by a part of it.
+def place_of_condition(name: str, titles: Sequence[str], suite: str) -> int:
+    """Return the place of a condition in a suite's `titles`, given by its title or a part of it.
 
     Raises: SuiteError for a name that fits none or several.
     """
@@ -191,8 +191,13 @@ def place_of_condition(name: str, titles: Sequence[str]) -> int:
         return found[0]
     if found:
         several = ", ".join(repr(titles[place]) for place in found)
-        raise SuiteError(f"--condition {name!r} fits several: {several}. Give the whole name")
-    raise SuiteError(f"--condition: {unknown_name('condition', name, titles)}")
+        raise SuiteError(
+            f"--condition {name!r} fits several of {suite}: {several}. Give the whole name"
+        )
+    raise SuiteError(
+        f"--condition {name!r}: {suite} has no such condition. It has: {'; '.join(titles)}."
+        f"{did_you_mean(name, titles)}"
+    )
 
 
 def unknown_key(key: object, takes: Mapping[str, str] | Iterable[str]) -> str:

@@ -72,7 +72,11 @@ REFUSED = [
     ({"only": ["cee"]}, nlbench.SuiteError, "only cee: no such row.*Did you mean 'ce'"),
     ({"conditions": "worst"}, TypeError, r"conditions must be.*Write conditions=\['worst'\]"),
     ({"conditions": []}, ValueError, "conditions is empty"),
-    ({"conditions": ["worst"]}, nlbench.SuiteError, "unknown condition 'worst'. There are: Digits"),
+    (
+        {"conditions": ["worst"]},
+        nlbench.SuiteError,
+        "'worst': trial has no such condition. It has: Digits",
+    ),
     ({"seeds": 0}, TypeError, r"seeds must be a list of integers, got 0. Write seeds=\[0\]"),
     ({"seeds": "0"}, TypeError, "seeds must be a list of integers, got '0'"),
     ({"seeds": ["0"]}, TypeError, "and one is '0'"),
@@ -259,9 +263,9 @@ def test_conditions_are_named_by_their_titles_or_parts_of_them(tmp_path):
     assert "0.2" not in shown
     assert "runs are missing" not in shown
 
-    with pytest.raises(nlbench.SuiteError, match="condition 'symmetric' fits several"):
+    with pytest.raises(nlbench.SuiteError, match="condition 'symmetric' fits several of trial"):
         nlbench.run(suite, out=tmp_path, conditions=["symmetric"], progress=False)
-    with pytest.raises(nlbench.SuiteError, match=r"condition: unknown condition '0\.6'"):
+    with pytest.raises(nlbench.SuiteError, match=r"condition '0\.6': trial has no such condition"):
         nlbench.table(tmp_path, conditions=["0.6"])
 
 

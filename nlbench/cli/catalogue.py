@@ -226,14 +226,20 @@ def data_check(
 
     Decode every picture, and report what is broken, left out or there twice, and the images of each
     class. Of a table, report its features and classes; of a table of texts, its words and classes.
+    With other keys of a dataset entry than these options, `nlbench run SUITE --dry-run` reads it.
 
     Exit status: 0 the folder can be used; 1 it cannot, or a picture is broken.
     """
     from nlbench.cli.check_folder import check_folder
     from nlbench.cli.check_table import check_table, check_texts, is_table
+    from nlbench.data import hub
     from nlbench.data.places import FolderOptions, Places
     from nlbench.executors.progress import count_bar
 
+    if text and hub.named(str(folder)) is not None:
+        raise SuiteError(
+            "--text names a column of a file; a dataset of the hub needs no such option"
+        )
     options = FolderOptions(label_column=label, clean_column=clean_label, text=text)
     # JSON lines are read as texts alone.
     if text or folder.suffix.lower() == ".jsonl":

@@ -69,6 +69,8 @@ def check_folder(
         report.lines += [describe.in_short(data), "", *class_table(data), ""]
 
     if not paths:
+        if data and data.warnings:
+            report.lines += data.warnings
         return report
     found = inspect.pictures(paths, start(len(paths)))
     report.lines += inspect.summary(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from nlbench.cli.check_folder import Report, class_table, read_or_share
 from nlbench.data import describe, texts
 from nlbench.data.base import Dataset
 from nlbench.data.datasets import features, text
+from nlbench.data.formats.columns import may_name_images
 from nlbench.data.formats.frames import SUFFIXES
 from nlbench.data.places import FolderOptions, Places
 from nlbench.errors import DataError, DataMissing
@@ -21,8 +23,18 @@ def is_table(path: Path) -> bool:
     if not path.is_dir():
         return path.suffix.lower() in SUFFIXES
     files = [file for file in path.iterdir() if not file.name.startswith(".")]
-    # A list of pictures lies in a folder as well, but beside its pictures.
-    return bool(files) and all(file.suffix.lower() in (".npy", ".arrow", ".npz") for file in files)
+    return bool(files) and all(_is_of_table(file) for file in files)
+
+
+def _is_of_table(file: Path) -> bool:
+    """Return whether a file in a folder is a table, and no list of pictures."""
+    suffix = file.suffix.lower()
+    if suffix not in (".csv", ".tsv"):
+        # A parquet file may hold pictures.
+        return suffix in (".npy", ".arrow", ".npz")
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        names = re.split(r"[,;\t|]", lines.readline().strip())
+    return not any(may_name_images(name) for name in names)
 
 
 def check_table(path: Path, places: Places, options: FolderOptions) -> Report:
@@ -48,8 +60,7 @@ def check_table(path: Path, places: Places, options: FolderOptions) -> Report:
         f"largest distance from the mean, in standard deviations: {np.abs(train).max():.1f} in "
         f"training rows, {np.abs(test).max():.1f} in test rows",
     ]
-    if data.warnings:
-        report.lines += ["", *data.warnings]
+    _add_warnings(data, report)
     return report
 
 

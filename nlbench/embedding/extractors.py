@@ -34,12 +34,20 @@ def extractor(model: str, weights: str, settings: Settings, device: str) -> Extr
     if model == PATCHES:
         if weights:
             raise SuiteError(f"--weights {weights}: {PATCHES} has no weights; leave it out")
+        if device not in ("auto", "cpu"):
+            raise SuiteError(f"--device {device}: {PATCHES} works on the CPU; leave it out")
         return PatchExtractor(settings)
     if not models.is_reference(model) and model.partition("/")[0] not in models.EXTERNAL:
         others = ", ".join(f"{prefix}/NAME" for prefix in models.EXTERNAL)
         others += ", hf-hub:OWNER/NAME and local-dir:PATH"
         hint = did_you_mean(model, [PATCHES])
         raise SuiteError(f"unknown model {model!r}. There are: {PATCHES}, {others}.{hint}")
+
+    for name, value in asdict(settings).items():
+        if value != getattr(Settings(), name):
+            raise SuiteError(
+                f"--{name} {value}: is of {PATCHES}, and {model} has none; leave it out"
+            )
 
     from nlbench.embedding.published import PublishedExtractor
 

@@ -56,7 +56,7 @@ def condition_of(results: Results, name: str) -> int:
 
     Raises: SuiteError for a name of none or of several.
     """
-    return place_of_condition(name, results.conditions)
+    return place_of_condition(name, results.conditions, results.suite)
 
 
 def rows_of(results: Results, options: Options) -> list[str]:

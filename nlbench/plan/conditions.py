@@ -283,7 +283,8 @@ def _with_label_sets(
             problems.add([*where, "labels"], message)
             continue
 
-        is_default = labels == info.label_sets[0]
+        # Where the suite names several label sets, the first one has its name in tables as well.
+        is_default = labels == info.label_sets[0] and len(entry.label_sets_in) < 2
         title = info.title if is_default else f"{info.title} {labels}"
         found.append(Condition(entry.id, labels, None, title))
     return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.errors import SuiteError, place_of_condition
 from nlbench.results import cells, formats, notes, statistics
 from nlbench.results.cells import Cell, Results
 from nlbench.results.metrics import MEASURES, METRICS, check_metric
@@ -140,14 +140,8 @@ def _no_source(a: Results, places: Sequence[int], metric: str) -> SuiteError:
 # ---- Conditions ---------------------------------------------------------------------------------
 
 
-def _place(results: Results, title: str) -> int:
-    known = results.conditions
-    if title not in known:
-        raise SuiteError(
-            f"--condition {title!r}: {results.suite} has no such condition. "
-            f"It has: {'; '.join(known)}.{did_you_mean(title, known)}"
-        )
-    return known.index(title)
+def _place(results: Results, name: str) -> int:
+    return place_of_condition(name, results.conditions, results.suite)
 
 
 def _pairs(a: Results, b: Results, given: Sequence[str]) -> list[tuple[int, int]]:

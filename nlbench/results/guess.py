@@ -69,7 +69,7 @@ def seems_done(
         found = json.loads((root / "suites" / f"{plan}.json").read_bytes())
         places = None
         if conditions is not None:
-            places = [place_of_condition(name, found["conditions"]) for name in conditions]
+            places = [place_of_condition(name, found["conditions"], plan) for name in conditions]
         asked = []
         for cell in found["cells"]:
             one = _Cell(cell["row"], cell["condition"], cell["seed"], cell["key"])

@@ -202,19 +202,16 @@ def _with_conditions(
     Raises: SuiteError for a name that fits no condition of any plan, or several of one.
     """
     titles = notes.once(itertools.chain(*(plan["conditions"] for plan in plans.values())))
-    found = {}
-    for suite, plan in plans.items():
-        own = [name for name in names if any(_fits(name, title) for title in plan["conditions"])]
-        if own:
-            found[suite] = narrowed(plan, own)
+    own: dict[str, list[str]] = {}
     for name in names:
-        if not any(_fits(name, title) for title in titles):
-            place_of_condition(name, titles)
-    return found
-
-
-def _fits(name: str, title: str) -> bool:
-    return name.lower() in title.lower()
+        # A whole name is not a part of others as well.
+        fits = {name} if name in titles else {t for t in titles if name.lower() in t.lower()}
+        having = [suite for suite, plan in plans.items() if fits.intersection(plan["conditions"])]
+        if not having:
+            place_of_condition(name, titles, " and ".join(plans))
+        for suite in having:
+            own.setdefault(suite, []).append(name)
+    return {suite: narrowed(plans[suite], of_suite) for suite, of_suite in own.items()}
 
 
 def narrowed(plan: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -223,7 +220,7 @@ def narrowed(plan: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     Raises: SuiteError for a name that fits no condition, or several.
     """
     titles = plan["conditions"]
-    kept = sorted({place_of_condition(name, titles) for name in names})
+    kept = sorted({place_of_condition(name, titles, plan["suite"]) for name in names})
     cells = []
     for cell in plan["cells"]:
         if cell["condition"] in kept:

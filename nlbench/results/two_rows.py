@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nlbench.errors import SuiteError, did_you_mean
+from nlbench.errors import SuiteError, did_you_mean, place_of_condition
 from nlbench.results import notes, two_rows_text, wording
 from nlbench.results.analysis import RowAnalysis, analyse, without_test
 from nlbench.results.cells import Cell, Results
@@ -72,6 +72,7 @@ class Comparison:
         pairs: how many pairs the table has.
         differing: the parameters that are not the same, as "q 0.7 and 0.5".
         asked: the difference whose seeds were asked for, if any.
+        caveats: what beside the rows differs between the sides.
     """
 
     condition: str
@@ -88,6 +89,7 @@ class Comparison:
     power: Power | None
     differing: str
     asked: float | None = None
+    caveats: list[str] = field(default_factory=list)
     sentence: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -157,25 +159,25 @@ def _of_each(a: Results, b: Results, given: Sequence[str]) -> tuple[str, str]:
             "--across-labels: name the condition of A and then the one of B, as --condition "
             f"{a.conditions[0]!r} --condition {b.conditions[-1]!r}"
         )
-    for title, results in zip(given, (a, b), strict=True):
-        _require_condition(title, results)
-    if a is b and given[0] == given[1]:
-        raise SuiteError(f"--across-labels: {given[0]!r} is named twice; name two conditions")
-    return given[0], given[1]
+    of_a, of_b = _title(given[0], a), _title(given[1], b)
+    if a is b and of_a == of_b:
+        raise SuiteError(f"--across-labels: {of_a!r} is named twice; name two conditions")
+    return of_a, of_b
 
 
-def _require_condition(title: str, results: Results) -> None:
-    if title not in results.conditions:
-        raise SuiteError(
-            f"--condition {title!r}: {results.suite} has no such condition. It has: "
-            f"{'; '.join(results.conditions)}.{did_you_mean(title, results.conditions)}"
-        )
+def _title(name: str, results: Results) -> str:
+    """Return the title of a condition. Raises SuiteError for a name of none or several."""
+    return results.conditions[place_of_condition(name, results.conditions, results.suite)]
 
 
 def _common(a: Results, b: Results, given: Sequence[str]) -> list[str]:
-    for title in given:
-        for results in (a, b):
-            _require_condition(title, results)
+    chosen = [_title(name, a) for name in given]
+    for name, title in zip(given, chosen, strict=True):
+        if _title(name, b) != title:
+            raise SuiteError(
+                f"--condition {name!r} is {title!r} in {a.suite} and {_title(name, b)!r} in "
+                f"{b.suite}. Give a whole name that both have"
+            )
     common = [title for title in a.conditions if title in b.conditions]
     if not common:
         raise SuiteError(
@@ -183,14 +185,15 @@ def _common(a: Results, b: Results, given: Sequence[str]) -> list[str]:
             f"has {'; '.join(b.conditions)}. Other data and other labels are another task; "
             "--across-labels compares the same images with other labels"
         )
-    return list(given) or common
+    return chosen or common
 
 
 # ---- One condition ------------------------------------------------------------------------------
 
 
 def _compared(a: Side, b: Side, options: Options) -> Comparison:
-    below = _check_same_task(a, b, options)
+    caveats = _check_same_task(a, b, options)
+    below = []
     cell_a = a.results.cell(a.row, a.condition, options.metric)
     cell_b = b.results.cell(b.row, b.condition, options.metric)
     for side, cell in ((a, cell_a), (b, cell_b)):
@@ -210,12 +213,12 @@ def _compared(a: Side, b: Side, options: Options) -> Comparison:
     )
     if not together:
         below.append(
-            "Runs of one seed have other labels or another protocol in the two suites, so they "
-            "are not compared seed by seed."
+            "Runs of one seed have other labels or another protocol on the two sides, so they are "
+            "not compared seed by seed."
         )
     table = analyse(a.results, a.condition, options.metric)
     pair = None
-    if a.results is b.results:
+    if a.results is b.results and a.condition == b.condition:
         pair = next((p for p in table.pairs if {p.a, p.b} == {a.row, b.row}), None)
         adjusted = None if pair is None else pair.p
         found_b = table.of(b.row)
@@ -245,10 +248,10 @@ def _compared(a: Side, b: Side, options: Options) -> Comparison:
         power=known,
         differing=_differing(a.spec(), b.spec()),
         asked=options.difference,
-        notes=below,
+        caveats=caveats,
     )
     sentence = two_rows_text.sentence(comparison)
-    found_notes = [*two_rows_text.notes_of(comparison, a, b), *below]
+    found_notes = [*two_rows_text.notes_of(comparison, a, b), *caveats, *below]
     return dataclasses.replace(comparison, sentence=sentence, notes=found_notes)
 
 
@@ -262,12 +265,12 @@ def _why_empty(side: Side, cell: Cell) -> str:
 
 
 def _names(a: Side, b: Side) -> tuple[str, str]:
-    """Return how the rows are called: with suite or condition, where the rows have one name."""
+    """Return how the rows are called: with what is not the same, condition or suite."""
+    titles = [side.results.conditions[side.condition] for side in (a, b)]
+    if titles[0] != titles[1]:
+        return f"{a.row} on {titles[0]}", f"{b.row} on {titles[1]}"
     if a.row != b.row:
         return a.row, b.row
-    if a.results is b.results:
-        conditions = a.results.conditions
-        return f"{a.row} on {conditions[a.condition]}", f"{b.row} on {conditions[b.condition]}"
     return f"{a.row} of {a.results.suite}", f"{b.row} of {b.results.suite}"
 
 
@@ -306,10 +309,15 @@ def _check_same_task(a: Side, b: Side, options: Options) -> list[str]:
     keys = ["dataset", "fingerprint", "labels", "noise"]
     below = []
     if options.across_labels:
+        if all(one.get(key) == other.get(key) for key in keys):
+            raise SuiteError(
+                f"{a.row} of {a.results.suite} and {b.row} of {b.results.suite} have the same "
+                "labels; leave --across-labels out"
+            )
         # The part before a hyphen is of the images and their true labels.
         one, other = _of_images(one), _of_images(other)
         keys = ["fingerprint"]
-        below.append("The labels differ; images, true labels and test set are the same.")
+        below.append(_of_labels(one.get("protocol", {})))
     for key in keys:
         if one.get(key) != other.get(key):
             raise SuiteError(
@@ -328,6 +336,15 @@ def _check_same_task(a: Side, b: Side, options: Options) -> list[str]:
             "says so"
         )
     return [*below, f"The protocols differ, and so may be what decides: {differing}."]
+
+
+def _of_labels(protocol: Mapping[str, Any]) -> str:
+    """Say what is the same where labels differ."""
+    text = "The labels differ; dataset and test set are the same."
+    is_part = protocol.get("subset") or protocol.get("val_fraction")
+    if is_part and protocol.get("stratify") == "given":
+        text += " The training images are chosen by their labels, so that some of them differ, too."
+    return text
 
 
 def _of_images(spec: Mapping[str, Any]) -> dict[str, Any]:

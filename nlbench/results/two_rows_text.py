@@ -67,16 +67,13 @@ def notes_of(found: Comparison, a: Side, b: Side) -> list[str]:
     """Return what a reader of the numbers must know: missing seeds, other pairs, power, marks."""
     below = []
     if found.a.diverged or found.b.diverged:
-        for row in (found.a, found.b):
+        for name, row in zip(found.names, (found.a, found.b), strict=True):
             if row.diverged:
                 below.append(
-                    f"{row.row}: {row.diverged} of {row.planned} seeds diverged. The difference is "
+                    f"{name}: {row.diverged} of {row.planned} seeds diverged. The difference is "
                     "over the others alone, and says nothing about those. So there is no test."
                 )
-    for row in (found.a, found.b):
-        missing = row.planned - row.n - row.diverged
-        if missing:
-            below.append(f"{row.row}: {missing} of {row.planned} seeds have no result.")
+    below += _missing(found)
     if found.adjusted_p is not None and found.pairs > 1:
         test = "Tukey's test" if found.adjust == "tukey" else "Holm's correction"
         below.append(
@@ -101,6 +98,16 @@ def notes_of(found: Comparison, a: Side, b: Side) -> list[str]:
         marks += notes.of_marks(b.results.select([b.row]))
     # What is missing and what diverged is said above, of these rows and this condition alone.
     return notes.once([*below, *(m for m in marks if not m.startswith(("! ", "(n/m)")))])
+
+
+def _missing(found: Comparison) -> list[str]:
+    """Say which side lacks seeds."""
+    below = []
+    for name, row in zip(found.names, (found.a, found.b), strict=True):
+        missing = row.planned - row.n - row.diverged
+        if missing:
+            below.append(f"{name}: {missing} of {row.planned} seeds have no result.")
+    return below
 
 
 def _is_paired_without_spread(found: Comparison) -> bool:
@@ -180,10 +187,11 @@ def as_markdown(comparisons: Sequence[Comparison], width: int | None = None) -> 
 
 
 def as_words(comparisons: Sequence[Comparison], width: int | None = None) -> str:
-    """Return a list in Markdown, with one sentence for each condition."""
+    """Return a list in Markdown: for each condition a sentence, and what else differs."""
     lines: list[str] = []
     for found in comparisons:
         text = f"{found.condition}, {METRICS[found.metric].meaning}: {found.sentence}"
+        text = " ".join([text, *_missing(found), *found.caveats])
         lines += formats.markdown_item(text, width)
     return "\n".join(lines) + "\n"
 

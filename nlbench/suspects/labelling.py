@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nlbench.data import catalogue
-from nlbench.errors import StoreError, SuiteError, unknown_name
+from nlbench.errors import StoreError, SuiteError, place_of_condition, unknown_name
 from nlbench.results.cells import Results
 from nlbench.results.integrity import PREDICTIONS, located
 from nlbench.results.numbers import read_arrays
@@ -152,16 +152,17 @@ def read(
 
     Args:
         plan: that of the results.
-        condition: reads the runs of this one alone, by its title.
+        condition: reads the runs of this one alone, by its title or a part of it.
     Raises: StoreError where no run says anything of its training labels; SuiteError for an unknown
         condition.
     """
-    if condition is not None and condition not in results.conditions:
-        raise SuiteError(unknown_name("condition", condition, results.conditions))
+    chosen = None
+    if condition is not None:
+        chosen = place_of_condition(condition, results.conditions, results.suite)
     found = Found()
     reasons: Reasons = {}
     for place, title in enumerate(results.conditions):
-        if condition not in (None, title):
+        if chosen not in (None, place):
             continue
         parts = _of_condition(results, store, place, reasons)
         command = command_of(plan, store.root)

@@ -382,6 +382,15 @@ def test_features_that_are_no_numbers_of_float16_name_the_image(small_parts, tmp
         (["mine", "--model", "patch", "--to", "a.npz"], "Did you mean 'patches'?"),
         (["mine", "--model", "timm/resnet81", "--to", "a.npz"], "unknown model 'timm/resnet81'"),
         (["mine", "--weights", "none", "--to", "a.npz"], "--weights none: patches has no weights"),
+        (["mine", "--device", "cuda", "--to", "a.npz"], "--device cuda: patches works on the CPU"),
+        (
+            ["mine", "--model", "timm/resnet18", "--dims", "8", "--to", "a.npz"],
+            "--dims 8: is of patches, and timm/resnet18 has none",
+        ),
+        (
+            ["mine", "--model", "timm/resnet18", "--seed", "1", "--to", "a.npz"],
+            "--seed 1: is of patches, and timm/resnet18 has none",
+        ),
         (["mine", "--size", "6", "--to", "a.npz"], "images of 6x6 pixels have no room for 3 x 3"),
         (["cifar10", "--test-share", "0.2", "--to", "a.npz"], "--test-share is for folders"),
         (["cifar10", "--to", "a.npz"], "no-data"),

@@ -181,6 +181,22 @@ def test_only_prints_these_rows(cli, place):
     assert "1 of 2 rows are not shown" in cli("table", "results", "--only", "ce").stdout
 
 
+def test_a_condition_is_trained_and_shown_alone(cli, refused, place):
+    suite = (place / "trial.yaml").read_text()
+    (place / "trial.yaml").write_text(suite.replace("rate: 0.4", "rate: [0.2, 0.4]"))
+
+    result = cli("run", "trial.yaml", "--condition", "0.4", "--only", "ce")
+    assert result.exit_code == 0
+    assert "Digits symmetric 0.4; test accuracy" in " ".join(result.stdout.split())
+    assert "0.2" not in result.stdout
+
+    shown = cli("table", "results", "--condition", "Digits symmetric 0.2", "--columns", "last")
+    assert "Digits symmetric 0.2; test accuracy" in " ".join(shown.stdout.split())
+    assert "0.4" not in shown.stdout
+    message = refused("run", "trial.yaml", "--condition", "symmetric")
+    assert "--condition 'symmetric' fits several of trial: 'Digits symmetric 0.2'" in message
+
+
 def test_a_table_in_a_narrow_terminal(place, trained):
     # COLUMNS is the width of what the command takes for a terminal.
     code = f"import os, sys; sys.argv[1:] = ['table', {str(trained)!r}]; " + (

@@ -61,7 +61,7 @@ def test_options_reach_the_figure(cli, out, tmp_path):
         (("epochs", "--width", "85"), "--width '85': write column, wide, or a length"),
         (("epochs", "--width", "2cm"), "--width 2cm: must be from 75mm to 600mm"),
         (("epochs", "--suite", "t"), "unknown suite"),
-        (("epochs", "--condition", "asym"), "--condition: unknown condition 'asym'"),
+        (("epochs", "--condition", "asym"), "--condition 'asym': "),
         (("epochs", "--condition", "digits"), "--condition 'digits' fits several"),
         (
             ("epochs", "--condition", "0.2", "--condition", "0.4"),

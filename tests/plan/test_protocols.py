@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -150,6 +152,18 @@ ON_IMAGES = {
 
 
 @pytest.mark.parametrize("name", sorted(ON_IMAGES))
+def test_the_page_names_the_presets_in_float32():
+    page = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
+    sentence = re.search(
+        r"a tenth of the speed of float32\. (.*?) are\s+in\s+float32", page, re.DOTALL
+    )
+    in_float32 = {name for name, p in presets.PRESETS.items() if p.values["precision"] == "float32"}
+
+    assert set(re.findall(r"`([\w-]+)`", sentence[1])) == in_float32
+    # The page says of their threads what it says of them all.
+    assert {presets.PRESETS[name].values["threads"] for name in in_float32} == {1}
+
+
 def test_presets_on_image_files(name):
     dataset, expected = ON_IMAGES[name]
     values = resolve(name, dataset).model_dump()

@@ -2,6 +2,8 @@
 
 import json
 
+import made_up
+import numpy as np
 import pytest
 from in_memory import Memory, results_of
 from scipy import stats
@@ -9,6 +11,7 @@ from scipy import stats
 from nlbench.errors import SuiteError
 from nlbench.results import two_rows_text
 from nlbench.results.analysis import analyse
+from nlbench.results.cells import Results
 from nlbench.results.statistics import power
 from nlbench.results.two_rows import Options, compare
 
@@ -141,10 +144,66 @@ def test_one_row_with_other_labels_of_the_same_images(results):
     (found,) = compare(results, "elr", other, "elr", Options(across_labels=True))
 
     assert found.condition == "Digits and Digits worst"
-    assert found.names == ("elr of s", "elr of t")
+    assert found.names == ("elr on Digits", "elr on Digits worst")
     assert found.paired is None
     assert found.welch.mean == pytest.approx(0.01)
-    assert "The labels differ; images, true labels and test set are the same." in found.notes
+    assert "The labels differ; dataset and test set are the same." in found.notes
+
+
+@pytest.fixture
+def two_conditions():
+    """Return a suite of elr with clean labels, and with worst ones in four of five seeds."""
+    store = Memory()
+    cells = []
+    for seed, value in enumerate(ELR):
+        for place, (labels, last) in enumerate((("clean", value), ("worst", value - 0.4))):
+            spec = {**made_up.spec_of("elr", seed), "labels": labels, "fingerprint": f"f-{labels}"}
+            parts = {"spec": spec, "key": made_up.key_of(spec), "metrics": {"last": last}}
+            parts["noise"] = {"labels_hash": labels, "num_test": 400}
+            if (labels, seed) != ("worst", 4):
+                store.write(made_up.record_of("elr", seed, **parts))
+            cells.append({"row": "elr", "condition": place, "seed": seed, "key": parts["key"]})
+    plan = made_up.plan_of({("elr", 0): ""}, rows=["elr"])
+    titles = ["Digits", "Digits worst"]
+    return Results({**plan, "conditions": titles, "seeds": [*range(5)], "cells": cells}, store, {})
+
+
+def test_one_row_under_two_conditions_of_a_suite(two_conditions):
+    options = Options(across_labels=True, conditions=["Digits", "worst"])
+    (found,) = compare(two_conditions, "elr", two_conditions, "elr", options)
+
+    assert found.names == ("elr on Digits", "elr on Digits worst")
+    assert found.a.values == dict(enumerate(ELR))
+    assert found.b.values == {seed: value - 0.4 for seed, value in enumerate(ELR[:4])}
+    assert found.welch.mean == pytest.approx(np.mean(ELR) - np.mean(ELR[:4]) + 0.4)
+    assert found.adjusted_p is None
+    text = " ".join(two_rows_text.as_markdown([found]).split())
+    assert "elr on Digits: 91.20±1.30; elr on Digits worst: 51.25±1.50 (4/5)" in text
+    assert "elr on Digits worst: 1 of 5 seeds have no result." in text
+
+
+def test_the_words_alone_say_what_else_differs(two_conditions):
+    options = Options(across_labels=True, conditions=["Digits", "worst"])
+    found = compare(two_conditions, "elr", two_conditions, "elr", options)
+
+    words = " ".join(two_rows_text.as_words(found).split())
+    assert words.startswith("- Digits and Digits worst, test accuracy after the last epoch: elr on")
+    assert words.endswith("have no result. The labels differ; dataset and test set are the same.")
+
+
+def test_a_subset_by_given_labels_is_said_to_differ(two_conditions):
+    for place in range(2):
+        for record in two_conditions.records_of("elr", place):
+            record.spec["protocol"] = {"name": "t", "model": "m", "subset": 9, "stratify": "given"}
+    options = Options(across_labels=True, conditions=["Digits", "worst"])
+    (found,) = compare(two_conditions, "elr", two_conditions, "elr", options)
+
+    assert "chosen by their labels, so that some of them differ, too" in found.caveats[0]
+
+
+def test_equal_labels_are_refused_across_labels(results):
+    with pytest.raises(SuiteError, match="have the same labels; leave --across-labels out"):
+        compare(results, "elr", other_suite(), "elr", Options(across_labels=True))
 
 
 def test_other_images_are_refused_across_labels(results):
@@ -208,8 +267,8 @@ def test_mistakes_are_named(results):
         compare(results, "elrr", results, "ce", Options())
     with pytest.raises(SuiteError, match="compared with itself"):
         compare(results, "elr", results, "elr", Options())
-    with pytest.raises(SuiteError, match=r"has no such condition\. It has: Digits"):
-        compare(results, "elr", results, "ce", Options(conditions=["Digit"]))
+    with pytest.raises(SuiteError, match=r"s has no such condition\. It has: Digits"):
+        compare(results, "elr", results, "ce", Options(conditions=["Digitt"]))
     empty = results_of(Memory(), {"elr": ELR, "gce": []})
     with pytest.raises(SuiteError, match="gce has no finished run yet"):
         compare(empty, "elr", empty, "gce", Options())

@@ -34,8 +34,8 @@ _PATH_NAMES += ("relativepath",)
 
 # How the owner of a list or parquet file can say which column is which.
 WHICH_COLUMN = (
-    "name them with `label_column` (given) and `clean_column` (true) in the suite's dataset entry, "
-    "for example `label_column: category`; or rename the columns to 'noisy_label' and 'clean_label'"
+    "name them with `label` (given) and `clean_label` (true) in the suite's dataset entry, for "
+    "example `label: category`; or rename the columns to 'noisy_label' and 'clean_label'"
 )
 
 
@@ -151,6 +151,11 @@ def is_truth(name: str) -> bool:
     return _role(name) == "clean"
 
 
+def may_name_images(name: str) -> bool:
+    """Return whether a column of this name holds the names of images."""
+    return _plain(name) in _PATH_NAMES
+
+
 def path_column(names: Sequence[str], where: str | Path) -> str:
     """Return the column with the names of the images.
 
@@ -158,11 +163,10 @@ def path_column(names: Sequence[str], where: str | Path) -> str:
 
     Raises: DataError when there is none, or more than one.
     """
-    plain = {name: _plain(name) for name in names}
     for exact in ("path", "Path", "PATH"):
         if exact in names:
             return exact
-    found = [name for name in names if plain[name] in _PATH_NAMES]
+    found = [name for name in names if may_name_images(name)]
     if len(found) == 1:
         return found[0]
 
@@ -183,7 +187,7 @@ def path_column(names: Sequence[str], where: str | Path) -> str:
     raise DataError(
         f"{where}: no column 'path', only {_listed(names)}; rename the column with the files to "
         f"'path' (file, filename, image, img and the like are accepted, too). Columns of labels "
-        f"with other names than label are given as `label_column: NAME` in the suite's dataset "
+        f"with other names than label are given as `label: NAME` in the suite's dataset "
         f"entry.{did_you_mean('path', names)}"
     )
 

@@ -79,7 +79,7 @@ def check_count(
 
 
 def _why_so_many(count: int, num_examples: int, num_test: int) -> str:
-    """Return a likely reason for a wrong number of labels, and what to do; "" if none is known."""
+    """Return a likely reason for a wrong number of labels, if there is one, and what to do."""
     if num_test and count == num_examples + num_test:
         return (
             f": that is as many as training and test examples together; save those of the "
@@ -102,16 +102,16 @@ def _why_so_many(count: int, num_examples: int, num_test: int) -> str:
             "all of them. If it has the labels of the first images, as PMD's files do, `rest: "
             "clean` in this noise gives the others their true labels"
         )
-    return ""
+    return "; save one for each, in the order that docs/noise.md says"
 
 
 def _why_outside(labels: np.ndarray, num_classes: int) -> str:
-    """Return a likely reason for labels that are out of range, and what to do."""
+    """Return a likely reason for labels that are out of range, or where to look."""
     if labels.min() == 1 and labels.max() == num_classes:
         return "; are the classes numbered from 1? Subtract 1"
     if labels.min() < 0:
         return "; a negative number often says that there is no label, and every example needs one"
-    return ""
+    return "; does the file have other classes? docs/noise.md lists those of each dataset"
 
 
 def labels_hash(labels: np.ndarray) -> str:

@@ -173,7 +173,7 @@ def test_columns_of_noisy_and_true_labels(tmp_path):
         (10_000, "are these the labels of the test set"),
         (50_001, "is the first one a header"),
         (100_000, "that is 2 for each; keep one label"),
-        (7, "7 labels, it must have one for each of 50000 training examples$"),
+        (7, "7 labels, it must have one for each of 50000 training examples; save one for each"),
     ],
 )
 def test_the_likely_reason_of_a_wrong_number(count, why):
@@ -186,7 +186,10 @@ def test_the_likely_reason_of_a_wrong_number(count, why):
     [
         ([1, 2, 3, 1], "got 3 at position 2; are the classes numbered from 1. Subtract 1"),
         ([0, -1, 2, -1], "got -1 at position 1 and 1 more; a negative number often says"),
-        ([0, 1, 2, 7], r"must be in \[0, 3\), got 7 at position 3$"),
+        (
+            [0, 1, 2, 7],
+            r"must be in \[0, 3\), got 7 at position 3; does the file have other classes",
+        ),
     ],
 )
 def test_the_likely_reason_of_labels_out_of_range(labels, why):

@@ -94,7 +94,7 @@ def test_the_same_in_lists_and_in_a_suite(tmp_path):
         return expand(checked, problems, places=places).specs[0]
 
     entry = {"name": "folder", "path": str(root)}
-    with pytest.raises(SuiteError, match=r"'label', 'label_2' may all be labels; .*`label_column`"):
+    with pytest.raises(SuiteError, match=r"'label', 'label_2' may all be labels; .*`label`"):
         expanded(entry)
     one, two = (
         expanded({**entry, "label_column": "label"}),

@@ -190,6 +190,10 @@ def _from_rows(content: object, path: Path, examples: Examples) -> np.ndarray:
     return _of_list(flat, path, examples).reshape(len(rows), widest)
 
 
+# Where no number says that they are counted from 1.
+_OTHER = "; does the file have other classes? docs/noise.md lists those of each dataset"
+
+
 def _check(labels: np.ndarray, path: Path, examples: Examples) -> None:
     """Raise DataError unless each example has a label, and all are classes of the dataset."""
     info = examples.info
@@ -201,7 +205,7 @@ def _check(labels: np.ndarray, path: Path, examples: Examples) -> None:
         largest = labels.max() == info.num_classes and labels[labels != MISSING].min() == 1
         raise DataError(
             f"{path}: labels must be in [0, {info.num_classes}), got {labels[row, column]} at "
-            f"position {row}, annotator {column}{one if largest else ''}"
+            f"position {row}, annotator {column}{one if largest else _OTHER}"
         )
     empty = np.flatnonzero((labels == MISSING).all(1))
     if len(empty):
