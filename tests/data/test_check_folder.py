@@ -155,6 +155,21 @@ def test_the_error_of_a_run_becomes_one_with_all_of_them(birds, monkeypatch):
     assert trainer._in_full(other, None) is other
 
 
+# ---- Tables --------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_a_table_for_each_part(tmp_path):
+    for part, count in (("train", 12), ("test", 6)):
+        rows = [f"{i},{i % 3},{i % 2}" for i in range(count)]
+        (tmp_path / f"{part}.csv").write_text("\n".join(["age,size,kind", *rows]))
+
+    status, text = check(tmp_path, "--label", "kind")
+
+    assert status == 0
+    assert "2 classes (0, 1); 12 training examples, 6 in each class; 6 test examples" in text
+    assert "features: 2, of which 0 are the same in all training rows" in text
+
+
 # ---- Texts ---------------------------------------------------------------------------------------
 
 
