@@ -249,7 +249,7 @@ def _side(results: Results, condition: int, metric: str, rows: Sequence[str]) ->
         f"; {METRICS[metric].heading}, protocol {results.protocol}, track {results.track}; "
         f"seeds {', '.join(map(str, sorted(common)))}"
     )
-    return Side(title, kept, notes.of_marks(results))
+    return Side(title, kept, notes.of_marks(results.select(set(rows))))
 
 
 # ---- A suite and the sources of published numbers -----------------------------------------------

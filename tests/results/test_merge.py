@@ -1,11 +1,13 @@
 """The runs of another store are taken into this one, and nothing is lost or written there."""
 
+import io
 import json
 import os
 import shutil
 import stat
 import zipfile
 
+import numpy as np
 import pytest
 from made_up import EPOCHS, plan_of, record_of, rewrite, write_run
 
@@ -199,6 +201,20 @@ def test_a_small_merge_keeps_the_predicted_classes_and_what_tables_need(ours, th
     # The numbers are those of the whole run, in both directions.
     assert sorted(merge(ours, theirs, small=True).same) == sorted([key, bare])
     assert merge(theirs, ours).complete
+
+
+def test_a_small_merge_compresses_predictions_further(ours, theirs):
+    classes = np.random.default_rng(0).integers(0, 10, 50_000).astype(np.int16)
+    key = write_run(theirs, arrays={"train": classes, "margin": [0.5]})
+    merge(ours, theirs, small=True)
+
+    small = ours.run_dir(key) / "predictions.npz"
+    whole = io.BytesIO()
+    np.savez_compressed(whole, train=classes)
+    assert small.stat().st_size < 0.85 * len(whole.getvalue())
+    with np.load(small) as found:
+        assert (found["train"] == classes).all()
+        assert found["train"].dtype == np.int16
 
 
 # ---- Runs of both --------------------------------------------------------------------------------

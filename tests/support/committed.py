@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (ROOT / "README.md",)
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 
 _BEGIN, _END = "<!-- printed by: ", "<!-- end of what was printed -->"
 _PLACE = re.compile(
