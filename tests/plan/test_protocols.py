@@ -151,7 +151,6 @@ ON_IMAGES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(ON_IMAGES))
 def test_the_page_names_the_presets_in_float32():
     page = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
     sentence = re.search(
@@ -164,6 +163,7 @@ def test_the_page_names_the_presets_in_float32():
     assert {presets.PRESETS[name].values["threads"] for name in in_float32} == {1}
 
 
+@pytest.mark.parametrize("name", sorted(ON_IMAGES))
 def test_presets_on_image_files(name):
     dataset, expected = ON_IMAGES[name]
     values = resolve(name, dataset).model_dump()
