@@ -66,7 +66,7 @@ def check_folder(
 
     paths = _paths(data) if data else _below(path)
     if data:
-        report.lines += [describe.in_short(data), "", *class_table(data), ""]
+        report.lines += about_classes(data)
 
     if not paths:
         if data and data.warnings:
@@ -149,6 +149,11 @@ def _below(path: Path) -> list[str]:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 paths.append(os.path.join(inner, name))
     return paths
+
+
+def about_classes(data: Dataset) -> list[str]:
+    """Return a line about a dataset, and its table of classes, with an empty line after each."""
+    return [describe.in_short(data), "", *class_table(data), ""]
 
 
 def class_table(data: Dataset) -> list[str]:

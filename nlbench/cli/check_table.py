@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nlbench.cli.check_folder import Report, class_table, read_or_share
-from nlbench.data import describe, texts
+from nlbench.cli.check_folder import Report, about_classes, read_or_share
+from nlbench.data import texts
 from nlbench.data.base import Dataset
 from nlbench.data.datasets import features, text
 from nlbench.data.formats.columns import may_name_images
@@ -52,10 +52,7 @@ def check_table(path: Path, places: Places, options: FolderOptions) -> Report:
     train, test = np.asarray(data.train_images), np.asarray(data.test_images)
     same = int((train == 0).all(0).sum())
     report.lines += [
-        describe.in_short(data),
-        "",
-        *class_table(data),
-        "",
+        *about_classes(data),
         f"features: {train.shape[1]}, of which {same} are the same in all training rows",
         f"largest distance from the mean, in standard deviations: {np.abs(train).max():.1f} in "
         f"training rows, {np.abs(test).max():.1f} in test rows",
@@ -83,10 +80,7 @@ def check_texts(path: Path, places: Places, options: FolderOptions) -> Report:
         (part == texts.UNKNOWN).sum() / (part != texts.PADDING).sum() for part in (train, test)
     ]
     report.lines += [
-        describe.in_short(data),
-        "",
-        *class_table(data),
-        "",
+        *about_classes(data),
         f"words: {known} have a number; of all words {unknown[0]:.1%} in training texts and "
         f"{unknown[1]:.1%} in test texts have none",
         f"length of a training text: {int(np.median(lengths))} words in the middle, at most "

@@ -63,8 +63,8 @@ Conditions = Annotated[
     typer.Option(
         "--condition",
         help="Train on this dataset with its labels or noise only, and show it: its name as in "
-        'tables, such as "CIFAR-10N worst", or a part of it. Repeatable. The data of the whole suite '
-        "must be there.",
+        'tables, such as "CIFAR-10N worst", or a part of it. Repeatable. The data of the whole '
+        "suite must be there.",
     ),
 ]
 Settings = Annotated[
