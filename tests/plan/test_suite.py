@@ -199,7 +199,7 @@ RUNS = {
     "cifar10n-cpu-random1": 10 * 5,
     # Without the tries, which are the suite's first stage.
     "cifar10n-cpu-tuned": 7 * 5,
-    "cifar10n-features": 47 * 5 * 5,
+    "cifar10n-features": 46 * 5 * 5,
     "clothing1m": 56 * 5,
     "clothing1m-losses-published": 7 * 5,
     "clothing1m-published": 4 * 5,
@@ -310,9 +310,9 @@ def test_the_suite_of_features_leaves_out_those_alone_that_learn_from_views():
     # The comment names each of them.
     reasons = text.partition("# Left out")[2].partition("methods:")[0]
     assert {row for row in images.methods if re.search(rf"\b{row}[ ,.]", reasons)} == left_out
-    # Of these alone the views are merely the same.
+    # Of the first two the views are merely the same, and the third one never begins.
     strong = {row for row in left_out if (images.methods[row].method or row) in STRONG}
-    assert left_out - strong == {"dividemix", "pes"}
+    assert left_out - strong == {"dividemix", "pes", "d2l"}
     # The two tables are compared row by row.
     assert small.methods.keys() <= features.methods.keys()
     for row, entry in small.methods.items():
