@@ -195,7 +195,7 @@ def place_of_condition(name: str, titles: Sequence[str], suite: str) -> int:
             f"--condition {name!r} fits several of {suite}: {several}. Give the whole name"
         )
     raise SuiteError(
-        f"--condition {name!r}: {suite} has no such condition. It has: {'; '.join(titles)}."
+        f"--condition {name!r}: no such condition in {suite}. There are: {'; '.join(titles)}."
         f"{did_you_mean(name, titles)}"
     )
 

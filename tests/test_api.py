@@ -75,7 +75,7 @@ REFUSED = [
     (
         {"conditions": ["worst"]},
         nlbench.SuiteError,
-        "'worst': trial has no such condition. It has: Digits",
+        "'worst': no such condition in trial. There are: Digits",
     ),
     ({"seeds": 0}, TypeError, r"seeds must be a list of integers, got 0. Write seeds=\[0\]"),
     ({"seeds": "0"}, TypeError, "seeds must be a list of integers, got '0'"),
@@ -265,7 +265,7 @@ def test_conditions_are_named_by_their_titles_or_parts_of_them(tmp_path):
 
     with pytest.raises(nlbench.SuiteError, match="condition 'symmetric' fits several of trial"):
         nlbench.run(suite, out=tmp_path, conditions=["symmetric"], progress=False)
-    with pytest.raises(nlbench.SuiteError, match=r"condition '0\.6': trial has no such condition"):
+    with pytest.raises(nlbench.SuiteError, match=r"condition '0\.6': no such condition in trial"):
         nlbench.table(tmp_path, conditions=["0.6"])
 
 

@@ -90,6 +90,10 @@ def check_texts(path: Path, places: Places, options: FolderOptions) -> Report:
     return report
 
 
+# What a table of texts that is read as features looks like.
+_HOLDS_TEXT = re.compile(r" holds? texts?\b")
+
+
 def _read(
     load: Callable[[Places, int], Dataset],
     path: Path,
@@ -105,6 +109,8 @@ def _read(
     except DataError as error:
         report.unfit = True
         report.lines.append(f"cannot be used as it is: {error}")
+        if load is features.load and _HOLDS_TEXT.search(str(error)):
+            report.lines.append("to check a table of texts, name their column: --text COLUMN")
         return None
 
 

@@ -159,7 +159,7 @@ def _of_bold(results: Results, analyses: Sequence[tuple[int, Analysis]]) -> list
     tests: dict[str, list[str]] = {"tukey": [], "holm": []}
     untested = []
     for condition, analysis in analyses:
-        title = results.conditions[condition]
+        title = _column(results, condition, analysis, analyses)
         if any(row.tied is not None for row in analysis.rows):
             tests[analysis.adjust].append(title)
         else:
@@ -184,6 +184,20 @@ def _of_bold(results: Results, analyses: Sequence[tuple[int, Analysis]]) -> list
         rows = "1 row that is" if hidden == 1 else f"{hidden} rows that are"
         sentences.append(f"The tests also cover {rows} not shown.")
     return sentences
+
+
+def _column(
+    results: Results,
+    condition: int,
+    analysis: Analysis,
+    analyses: Sequence[tuple[int, Analysis]],
+) -> str:
+    """Return what tells a column from the others: its condition, its metric, or both."""
+    title, heading = results.conditions[condition], METRICS[analysis.metric].heading
+    if len({one.metric for _, one in analyses}) == 1:
+        return title
+    one_condition = len({one for one, _ in analyses}) == 1
+    return heading if one_condition else f"{title}, {heading}"
 
 
 def _all_complete(results: Results, condition: int, analysis: Analysis) -> bool:

@@ -185,7 +185,7 @@ def _common(a: Results, b: Results, given: Sequence[str]) -> list[str]:
             f"has {'; '.join(b.conditions)}. Other data and other labels are another task; "
             "--across-labels compares the same images with other labels"
         )
-    return chosen or common
+    return notes.once(chosen) or common
 
 
 # ---- One condition ------------------------------------------------------------------------------

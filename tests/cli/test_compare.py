@@ -106,7 +106,7 @@ def test_rows_of_two_folders_are_compared(cli, out, place):
         ("elr gce --suite r", "unknown suite of .* 'r'"),
         ("elr gce --metric lst", "--metric lst: unknown.*Did you mean 'last'"),
         ("elr gce --metric nll", "elr has no value of NLL: its five finished runs did not"),
-        ("elr gce --condition 0.2", "--condition '0.2': s has no such condition"),
+        ("elr gce --condition 0.2", "--condition '0.2': no such condition in s"),
         ("elr gce --power 0", "--power 0: give a difference above 0, such as 0.5"),
         ("elr gce --out nowhere", "nowhere: has no results of any suite"),
     ],

@@ -70,7 +70,7 @@ def test_a_page_may_have_the_quality_below_the_lists(cli, trained, place):
     [
         (("--method", "elr"), "unknown row 'elr'. There are: ce, gce."),
         (("--suite", "tril"), "unknown suite"),
-        (("--condition", "0.2"), "has no such condition. It has: Digits symmetric 0.4."),
+        (("--condition", "0.2"), "no such condition in trial. There are: Digits symmetric 0.4."),
         (("--seed", "7"), "--seed 7: no run has it; there are: 0"),
         (("--top", "0"), "--top '0': must be all or a number from 1 on"),
         (("--top", "ten"), "--top 'ten': must be all or a number from 1 on"),

@@ -170,6 +170,24 @@ def test_a_folder_of_a_table_for_each_part(tmp_path):
     assert "features: 2, of which 0 are the same in all training rows" in text
 
 
+def test_a_table_of_texts_that_is_read_as_features_is_pointed_to_the_option(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / f"{part}.csv").write_text("text,label\ngood,1\nbad,0\n")
+
+    status, text = check(tmp_path)
+
+    assert status == 1
+    assert "to check a table of texts, name their column: --text COLUMN" in text
+    assert check(tmp_path, "--text", "text")[0] == 0
+
+
+def test_the_option_of_texts_is_for_files():
+    result = CliRunner().invoke(app, ["data", "check", "hf:ann/reviews", "--text", "said"])
+
+    assert result.exit_code == 2
+    assert "--text names a column of a file" in result.output
+
+
 # ---- Texts ---------------------------------------------------------------------------------------
 
 

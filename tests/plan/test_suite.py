@@ -319,6 +319,18 @@ def test_the_suite_of_features_leaves_out_those_alone_that_learn_from_views():
         assert features.methods[row] == entry
 
 
+def test_each_of_several_label_sets_has_its_name_in_tables(plan, without_data):
+    titles = [condition.title for condition in plan(Path("cifar10n-features")).conditions]
+
+    assert titles == [
+        f"cifar10n-features {name}"
+        for name in ("aggregate", "random1", "random2", "random3", "worst")
+    ]
+    # A single one is what the dataset's title stands for.
+    (one,) = plan(ON_FEATURES.replace("METHOD", "ce")).conditions
+    assert one.title == "cifar10n-features"
+
+
 ON_FEATURES = (
     "{name: t, protocol: features, datasets: [{name: features, path: cifar10n-features.npz, "
     "label: label_worst, clean_label: labels}], methods: {METHOD: {}}, seeds: [0]}"

@@ -257,7 +257,7 @@ def test_conditions_by_name(suite):
         between(full, other)
     assert "over 4 methods" in between(full, other, conditions=["CIFAR-10N worst", "Digits"])
     with pytest.raises(
-        SuiteError, match=r"'Digit': full has no such condition\. It has: CIFAR-10N worst"
+        SuiteError, match=r"'Digit': no such condition in full\. There are: CIFAR-10N worst"
     ):
         between(full, other, conditions=["Digit"])
     with pytest.raises(SuiteError, match="got it 3 times"):

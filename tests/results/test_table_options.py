@@ -7,13 +7,14 @@ import json
 import math
 import re
 import statistics
+from types import SimpleNamespace
 
 import pytest
 from made_tables import DIVERGED, FAILED, renamed, suite
 
 from nlbench import registry
 from nlbench.errors import SuiteError
-from nlbench.results import json_table
+from nlbench.results import json_table, paper
 from nlbench.results import table as tables
 from nlbench.results.store import Store
 
@@ -487,3 +488,51 @@ def test_one_seed_has_no_p_values_and_says_so(store):
     text = flat(render(store, suite(store, values, (("Digits", 0.2), ("Digits", 0.4)))))
     assert "p: paired t test over seeds; it needs two seeds that both rows have." in text
     assert "told apart by" not in text
+
+
+# ---- Conditions ---------------------------------------------------------------------------------
+
+
+def test_a_condition_chooses_among_the_suites_of_a_store(store):
+    rates = (("Digits", 0.2), ("Digits", 0.25))
+    for name, conditions in (("both", rates), ("one", rates[1:])):
+        values = {"ce": [[0.6]] * len(conditions), "elr": [[0.9]] * len(conditions)}
+        plan = suite(store, values, name=name, conditions=conditions)
+        store.write_plan({"schema": 1, **plan})
+
+    def shown(*names):
+        text = tables.render_suites(store, None, methods={}, conditions=names)
+        return re.findall(r"\*\*(\w+): (.*?);", text)
+
+    # This title is a part of the other one, and a whole name all the same.
+    assert shown("Digits symmetric 0.2") == [("both", "Digits symmetric 0.2")]
+    assert shown("0.25") == [("both", "Digits symmetric 0.25"), ("one", "Digits symmetric 0.25")]
+    with pytest.raises(SuiteError, match="no such condition in both and one"):
+        shown("0.3")
+    with pytest.raises(SuiteError, match="fits several of both"):
+        shown("digits")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (
+            [(0, "last"), (0, "best")],
+            "for last epoch; paired t tests with Holm's correction for best",
+        ),
+        ([(0, "last"), (1, "last")], "for Digits; paired t tests with Holm's correction for CIFAR"),
+        (
+            [(0, "last"), (1, "best")],
+            "for Digits, last epoch; paired t tests with Holm's correction",
+        ),
+    ],
+)
+def test_a_caption_says_which_column_has_which_test(columns, words):
+    analyses = []
+    for (condition, metric), adjust in zip(columns, ("tukey", "holm"), strict=True):
+        row = SimpleNamespace(tied=("a",))
+        analysis = SimpleNamespace(metric=metric, adjust=adjust, rows=[row], level=0.95)
+        analyses.append((condition, analysis))
+    results = SimpleNamespace(conditions=["Digits", "CIFAR-10"], rows=[], all_rows=[])
+
+    assert words in paper._of_bold(results, analyses)[0]

@@ -201,6 +201,18 @@ def test_a_subset_by_given_labels_is_said_to_differ(two_conditions):
     assert "chosen by their labels, so that some of them differ, too" in found.caveats[0]
 
 
+def test_a_condition_that_is_named_twice_is_compared_once(results):
+    found = compare(results, "elr", results, "gce", Options(conditions=["Digits", "digit"]))
+
+    assert [one.condition for one in found] == ["Digits"]
+
+
+def test_a_name_must_fit_the_same_condition_of_both_suites(results):
+    other = other_suite(conditions=["Digits worst"])
+    with pytest.raises(SuiteError, match="'digit' is 'Digits' in s and 'Digits worst' in t"):
+        compare(results, "elr", other, "elr", Options(conditions=["digit"]))
+
+
 def test_equal_labels_are_refused_across_labels(results):
     with pytest.raises(SuiteError, match="have the same labels; leave --across-labels out"):
         compare(results, "elr", other_suite(), "elr", Options(across_labels=True))
@@ -221,7 +233,9 @@ def test_the_conditions_of_both_sides_are_named_across_labels():
     with pytest.raises(SuiteError, match="'Digits' is named twice"):
         compare(two, "elr", two, "elr", Options(conditions=["Digits"] * 2, across_labels=True))
     chosen = Options(conditions=["Digits", "worse"], across_labels=True)
-    with pytest.raises(SuiteError, match=r"no such condition\. It has: Digits; Digits worst"):
+    with pytest.raises(
+        SuiteError, match=r"no such condition in s\. There are: Digits; Digits worst"
+    ):
         compare(two, "elr", two, "elr", chosen)
 
 
@@ -267,7 +281,7 @@ def test_mistakes_are_named(results):
         compare(results, "elrr", results, "ce", Options())
     with pytest.raises(SuiteError, match="compared with itself"):
         compare(results, "elr", results, "elr", Options())
-    with pytest.raises(SuiteError, match=r"s has no such condition\. It has: Digits"):
+    with pytest.raises(SuiteError, match=r"no such condition in s\. There are: Digits"):
         compare(results, "elr", results, "ce", Options(conditions=["Digitt"]))
     empty = results_of(Memory(), {"elr": ELR, "gce": []})
     with pytest.raises(SuiteError, match="gce has no finished run yet"):

@@ -195,7 +195,10 @@ def changed(row, values):
         ),
         (LABELS.T, r"a row for each annotator; save array\.T, of shape \(N, A\)"),
         (LABELS[:, 0], r"must have the shape \(N, A\).*kind: file"),
-        (changed(5, [1, 2, 10]), r"in \[0, 10\), got 10 at position 5, annotator 2"),
+        (
+            changed(5, [1, 2, 10]),
+            r"in \[0, 10\), got 10 at position 5, annotator 2; does the file have",
+        ),
         (LABELS + 1, r"got 10 at position .*numbered from 1\? Subtract 1"),
         (changed(5, -1), "no annotator gave a label to the example at position 5; every"),
         (changed(5, -7), "got -7 at position 5, annotator 0"),
