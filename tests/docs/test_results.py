@@ -25,7 +25,10 @@ FIGURES = [
 ]
 
 # Suites and conditions of which every cell has five seeds. The runs of others are under way.
-COMPLETE = (("cifar10n-features", "cifar10n-features worst"),)
+COMPLETE = (
+    ("cifar10n-cpu", "CIFAR-10N worst"),
+    ("cifar10n-features", "cifar10n-features worst"),
+)
 
 
 @pytest.fixture(scope="module")
