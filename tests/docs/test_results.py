@@ -24,7 +24,7 @@ FIGURES = [
     for command, figure in committed.figures(page)
 ]
 
-# Suites and conditions of which every cell has five seeds. The runs of others are under way.
+# Suites and conditions of which every cell has five seeds. Of other suites there are fewer runs.
 COMPLETE = (
     ("cifar10n-cpu", "CIFAR-10N worst"),
     ("cifar10n-features", "cifar10n-features worst"),
