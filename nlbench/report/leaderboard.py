@@ -73,7 +73,8 @@ class Line:
 
     Attributes:
         place: of the row among those of the suite.
-        best: whether it is the best row or ties with it; never where a run is not in its mean.
+        best: whether it is the best row or ties with it; never where a run is not in its mean,
+            or has signs of a training that did not work.
     """
 
     row: SuiteRow

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nlbench.results import notes, ties
 from nlbench.results.analysis import Analysis, analyse
 from nlbench.results.block import Block, Lines
-from nlbench.results.cells import DAMAGED, MIXED, SIGN, STALE, UNKNOWN_CODE, Results
+from nlbench.results.cells import DAMAGED, MIXED, SIGN, STALE, UNKNOWN_CODE, Cell, Results
 from nlbench.results.groups import Group
 from nlbench.results.metrics import METRICS
 from nlbench.results.one_condition import about_minus, column_of, heading_of, require_reference
@@ -125,13 +125,15 @@ def best_group(results: Results, condition: int, analysis: Analysis) -> set[str]
     """Return the best row of those shown, and the rows that cannot be told apart from it.
 
     A row with a run that is missing or failed is none of them: its mean may be that of the runs
-    that went well.
+    that went well. Nor is a row with a run that did not learn (§): its seeds spread so widely that
+    no test tells it from the best row, however low its mean is.
     """
     shown = {row.name for row in results.rows}
     candidates = []
     for row in analysis.rows:
-        complete = is_complete(results.cell(row.row, condition, analysis.metric))
-        if row.tied is not None and complete and row.row in shown:
+        cell = results.cell(row.row, condition, analysis.metric)
+        eligible = is_complete(cell) and SIGN not in cell.marks
+        if row.tied is not None and eligible and row.row in shown:
             candidates.append(row)
     if not candidates:
         return set()
@@ -173,8 +175,10 @@ def _of_bold(results: Results, analyses: Sequence[tuple[int, Analysis]]) -> list
             "Bold: the best mean of a column, and those that cannot be told apart from it "
             f"({_tests_in_words(used)}; {level} for any false difference in a column)."
         )
-        if any(not _all_complete(results, condition, analysis) for condition, analysis in analyses):
+        if not all(map(is_complete, _cells_of(results, analyses))):
             sentences.append("A mean of fewer runs than planned is never bold.")
+        if any(SIGN in cell.marks for cell in _cells_of(results, analyses)):
+            sentences.append(f"A row with {SIGN} is never bold.")
     if untested:
         sentences.append(
             f"Nothing is bold for {', '.join(notes.once(untested))}: its rows cannot be tested."
@@ -200,9 +204,13 @@ def _column(
     return heading if one_condition else f"{title}, {heading}"
 
 
-def _all_complete(results: Results, condition: int, analysis: Analysis) -> bool:
-    cells = [results.cell(row.name, condition, analysis.metric) for row in results.rows]
-    return all(map(is_complete, cells))
+def _cells_of(results: Results, analyses: Sequence[tuple[int, Analysis]]) -> list[Cell]:
+    """Return the cells of the columns that were analysed."""
+    return [
+        results.cell(row.name, condition, analysis.metric)
+        for condition, analysis in analyses
+        for row in results.rows
+    ]
 
 
 def _tests_in_words(used: dict[str, list[str]]) -> str:

@@ -296,6 +296,27 @@ def test_a_row_that_lost_a_run_is_never_bold(store, lost, shown):
     assert "A mean of fewer runs than planned is never bold." in " ".join(text.split())
 
 
+def test_a_row_with_a_run_that_did_not_learn_is_never_bold(store):
+    # Its seeds spread so widely that no test tells it from the best row.
+    plan = suite(store, {**APART, "backward": [[0.950, 0.100, 0.952, 0.100, 0.951]]})
+    for cell in plan["cells"]:
+        run = store.read(cell["key"])
+        if run.metrics["last"] == 0.1:
+            run.method["signs"] = ["one-class"]
+            store.write(run, [])
+    text = render(store, plan, purpose="paper")
+
+    assert cells(text, "backward") == ["61.06±46.61§"]
+    assert cells(text, "elr")[0].startswith("**")
+    assert "A row with § is never bold." in " ".join(text.split())
+
+
+def test_a_caption_names_no_rule_that_its_table_does_not_need(store):
+    text = render(store, suite(store, APART), purpose="paper")
+
+    assert "never bold" not in text
+
+
 def test_with_one_seed_nothing_is_bold_and_the_caption_says_why(store):
     one_seed = {row: [values[0][:1]] for row, values in APART.items()}
     text = render(store, suite(store, one_seed), purpose="paper")
