@@ -284,8 +284,11 @@ def _with_label_sets(
             continue
 
         # Where the suite names several label sets, the first one has its name in tables as well.
+        # The true labels of a dataset with wrong ones have it always: "CIFAR-10N" alone would be
+        # read as the wrong ones.
         is_default = labels == info.label_sets[0] and len(entry.label_sets_in) < 2
-        title = info.title if is_default else f"{info.title} {labels}"
+        named = not is_default or (labels == "clean" and len(info.label_sets) > 1)
+        title = f"{info.title} {labels}" if named else info.title
         found.append(Condition(entry.id, labels, None, title))
     return found
 

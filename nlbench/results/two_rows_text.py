@@ -39,10 +39,13 @@ def sentence(found: Comparison) -> str:
     word = "better" if is_better else "worse"
     if lower is None:
         word = "higher" if interval.mean > 0 else "lower"
-    size = f"{METRICS[found.metric].scale * abs(interval.mean):.2f}"
+    scale = METRICS[found.metric].scale
+    size = f"{scale * abs(interval.mean):.2f}"
     if METRICS[found.metric].is_share:
         size += " points"
-    return f"{a} is {word} than {b} by {size} (95% interval of {a} minus {b}: {low} to {high})."
+    # The interval has the sign of the mean at both ends, since the test finds a difference.
+    near, far = sorted(scale * abs(end) for end in (interval.low, interval.high))
+    return f"{a} is {word} than {b} by {size} (95% interval: {near:.2f} to {far:.2f})."
 
 
 def _untold(found: Comparison) -> str:

@@ -53,7 +53,7 @@ def test_two_rows_are_compared_seed_by_seed(cli, out):
         "**elr minus gce: Digits symmetric 0.4; test accuracy after the last epoch, in points; "
         "suite s**"
     )
-    words = f"elr is better than gce by 1.80 points (95% interval of elr minus gce: {interval})"
+    words = f"elr is better than gce by 1.80 points (95% interval: {low:.2f} to {high:.2f})"
     assert words in text
     assert "As one of the 3 pairs of the table" in text
     # statsmodels: TTestPower().solve_power(nobs=5, power=0.8) * 0.83666 is 1.41.
@@ -62,14 +62,18 @@ def test_two_rows_are_compared_seed_by_seed(cli, out):
     assert "For 0.50 points it needs 24 seeds." in text
 
 
-def test_the_words_alone_are_one_sentence(cli, out):
-    result = cli("compare", "elr", "gce", "--out", out, "--format", "words")
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [(("elr", "gce"), "elr is better than gce"), (("gce", "elr"), "gce is worse than elr")],
+)
+def test_the_words_alone_are_one_sentence(cli, out, rows, words):
+    result = cli("compare", *rows, "--out", out, "--format", "words")
 
     assert (result.exit_code, result.stderr) == (0, "")
     low, high = (100 * end for end in stats.ttest_rel(ELR, GCE).confidence_interval())
     assert " ".join(result.stdout.split()) == (
-        "- Digits symmetric 0.4, test accuracy after the last epoch: elr is better than gce by "
-        f"1.80 points (95% interval of elr minus gce: {low:+.2f} to {high:+.2f})."
+        f"- Digits symmetric 0.4, test accuracy after the last epoch: {words} by 1.80 points "
+        f"(95% interval: {low:.2f} to {high:.2f})."
     )
 
 

@@ -331,6 +331,22 @@ def test_each_of_several_label_sets_has_its_name_in_tables(plan, without_data):
     assert one.title == "cifar10n-features"
 
 
+@pytest.mark.parametrize(
+    ("labels", "title"),
+    [
+        ("", "CIFAR-10N clean"),
+        ("labels: clean", "CIFAR-10N clean"),
+        ("labels: worst", "CIFAR-10N worst"),
+    ],
+)
+def test_true_labels_never_have_the_title_of_a_dataset_with_wrong_ones(
+    plan, without_data, labels, title
+):
+    text = f"protocol: cifar-cpu, datasets: [{{name: cifar10n, {labels}}}]"
+
+    assert titles(plan(f"{{name: t, {text}, methods: {{ce: {{}}}}, seeds: [0]}}")) == [title]
+
+
 ON_FEATURES = (
     "{name: t, protocol: features, datasets: [{name: features, path: cifar10n-features.npz, "
     "label: label_worst, clean_label: labels}], methods: {METHOD: {}}, seeds: [0]}"

@@ -51,7 +51,7 @@ def test_what_it_prints(results):
         "**elr minus gce: Digits; test accuracy after the last epoch, in points; suite s**" in text
     )
     assert "| paired t   |      +1.80 | +0.76 to +2.84 | 0.009 |     5 |" in text
-    assert "elr is better than gce by 1.80 points (95% interval of elr minus gce: +0.76" in text
+    assert "elr is better than gce by 1.80 points (95% interval: 0.76" in text
     assert "elr: 91.20±1.30; gce: 89.40±0.89 (mean±sample std)." in text
     assert "two rows that were chosen before anybody saw results" in text
     assert "As one of the 3 pairs of the table" in text
