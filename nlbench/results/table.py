@@ -43,7 +43,8 @@ def render(
     """Return the table of a plan.
 
     With one condition the table has a column for each metric; with several it has a column for each
-    condition, and a second table the paired differences.
+    condition, and a second table the paired differences. Conditions without a run are named below
+    the table, and not shown.
 
     Args:
         methods: the files that records are compared with, to mark stale ones; by default those that
@@ -59,9 +60,14 @@ def render(
     if view.fmt == "json":
         return json_table.document([_as_json(plan, store, methods, view)])
 
-    results = Results(plan, store, methods)
+    shown = plan
+    without_runs: list[str] = []
+    if view.fmt not in DATA_FORMATS:
+        shown, without_runs = _with_runs(plan, store)
+    results = Results(shown, store, methods)
     reference = choose_reference(results, view.against)
     results, left_out = _selected(results, reference, view)
+    left_out += without_runs
     if view.purpose != "paper":
         left_out += unfinished.note(plan, store)
     # A program can choose for itself, so a CSV file has all conditions and metrics.
@@ -226,6 +232,21 @@ def narrowed(plan: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
         if cell["condition"] in kept:
             cells.append({**cell, "condition": kept.index(cell["condition"])})
     return {**plan, "conditions": [titles[place] for place in kept], "cells": cells}
+
+
+def _with_runs(plan: Mapping[str, Any], store: Store) -> tuple[Mapping[str, Any], list[str]]:
+    """Return a plan with the conditions of which a run has ended, and a note about the others.
+
+    Where none has, all are kept: the table then shows what the suite has.
+    """
+    titles = plan["conditions"]
+    store.read_ahead(dict.fromkeys(cell["key"] for cell in plan["cells"]))
+    begun = {cell["condition"] for cell in plan["cells"] if store.check(cell["key"]) is not None}
+    if not begun or len(begun) == len(titles):
+        return plan, []
+    others = [title for place, title in enumerate(titles) if place not in begun]
+    note = f"Not shown, because none of their runs has ended: {', '.join(others)}."
+    return narrowed(plan, [titles[place] for place in sorted(begun)]), [note]
 
 
 def _selected(results: Results, reference: str | None, view: View) -> tuple[Results, list[str]]:

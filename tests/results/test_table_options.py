@@ -1,6 +1,7 @@
 """`--sort`, `--columns`, `--group-by` and `--for paper`, and JSON, on suites of a few numbers."""
 
 import csv
+import html
 import io
 import itertools
 import json
@@ -201,15 +202,40 @@ def test_html_has_a_heading_above_the_noises_of_each_dataset(store):
     assert "colgroup" not in render(store, one, fmt="html")
 
 
-def test_a_condition_without_runs_is_found_by_its_name(store):
-    plan = four_conditions(store)
+def without_runs(plan, *conditions):
+    """Let the records of these conditions be missing."""
     for cell in plan["cells"]:
-        if cell["condition"] in (1, 2, 3):
+        if cell["condition"] in conditions:
             cell["key"] = "0" * 16
+    return plan
+
+
+def test_before_any_run_a_condition_is_grouped_by_its_name(store):
+    # Nothing is known of it but its title.
+    plan = without_runs(four_conditions(store), 0, 1, 2, 3)
     text = render(store, plan, group_by="dataset", metric="last")
-    assert "**s: Digits;" in text
-    # Of these nothing is known but their titles.
+
+    assert "**s: Digits symmetric 0.2;" in text
     assert "**s: CIFAR-10 symmetric 0.2;" in text
+
+
+@pytest.mark.parametrize("fmt", ["md", "latex", "html"])
+def test_a_condition_without_runs_is_named_and_not_shown(store, fmt):
+    plan = without_runs(four_conditions(store), 1, 3)
+    text = " ".join(html.unescape(render(store, plan, metric="last", fmt=fmt)).split())
+
+    table, note = text.split("Not shown, because none of their runs has ended: ")
+    assert note.startswith("Digits symmetric 0.4, CIFAR-10 symmetric 0.4.")
+    assert "symmetric 0.2" in table
+    assert "symmetric 0.4" not in table
+    # What is missing is counted over the whole suite.
+    assert "1 of the suite's 5 runs is missing" in note
+
+
+def test_a_program_gets_the_conditions_without_runs_as_well(store):
+    plan = without_runs(four_conditions(store), 1, 3)
+
+    assert "s,Digits symmetric 0.4,elr,elr,,last,,,0,1," in render(store, plan, fmt="csv")
 
 
 @pytest.mark.parametrize(
