@@ -147,10 +147,12 @@ def of_plan(
 
     Raises: StoreError for a plan whose cells name runs of other rows.
     """
+    found = state.of_suite(plan, Results(plan, store, methods), store)
+    # What is missing is said of all conditions. The tables have those of which a run has ended.
+    plan, without_runs = table.with_runs(plan, store)
     results = Results(plan, store, methods)
     reference = table.choose_reference(results, None)
     board = leaderboard(results, reference)
-    found = state.of_suite(plan, results, store)
     records = results.all_records()
     return SuitePage(
         name=results.suite,
@@ -163,7 +165,9 @@ def of_plan(
         methods=[row.method for row in results.rows],
         caption=_caption(results),
         data_notes=_data_notes(results),
-        notes=notes.once([notes.BEST, *results.plan_notes, *notes.of_marks(results)]),
+        notes=notes.once(
+            [notes.BEST, *results.plan_notes, *notes.of_marks(results), *without_runs]
+        ),
         board=board,
         glance=_glance(results, board),
         over=_over_datasets(results),

@@ -63,7 +63,7 @@ def render(
     shown = plan
     without_runs: list[str] = []
     if view.fmt not in DATA_FORMATS:
-        shown, without_runs = _with_runs(plan, store)
+        shown, without_runs = with_runs(plan, store)
     results = Results(shown, store, methods)
     reference = choose_reference(results, view.against)
     results, left_out = _selected(results, reference, view)
@@ -220,21 +220,7 @@ def _with_conditions(
     return {suite: narrowed(plans[suite], of_suite) for suite, of_suite in own.items()}
 
 
-def narrowed(plan: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Return a plan with these conditions alone, in its own order.
-
-    Raises: SuiteError for a name that fits no condition, or several.
-    """
-    titles = plan["conditions"]
-    kept = sorted({place_of_condition(name, titles, plan["suite"]) for name in names})
-    cells = []
-    for cell in plan["cells"]:
-        if cell["condition"] in kept:
-            cells.append({**cell, "condition": kept.index(cell["condition"])})
-    return {**plan, "conditions": [titles[place] for place in kept], "cells": cells}
-
-
-def _with_runs(plan: Mapping[str, Any], store: Store) -> tuple[Mapping[str, Any], list[str]]:
+def with_runs(plan: Mapping[str, Any], store: Store) -> tuple[Mapping[str, Any], list[str]]:
     """Return a plan with the conditions of which a run has ended, and a note about the others.
 
     Where none has, all are kept: the table then shows what the suite has.
@@ -247,6 +233,20 @@ def _with_runs(plan: Mapping[str, Any], store: Store) -> tuple[Mapping[str, Any]
     others = [title for place, title in enumerate(titles) if place not in begun]
     note = f"Not shown, because none of their runs has ended: {', '.join(others)}."
     return narrowed(plan, [titles[place] for place in sorted(begun)]), [note]
+
+
+def narrowed(plan: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return a plan with these conditions alone, in its own order.
+
+    Raises: SuiteError for a name that fits no condition, or several.
+    """
+    titles = plan["conditions"]
+    kept = sorted({place_of_condition(name, titles, plan["suite"]) for name in names})
+    cells = []
+    for cell in plan["cells"]:
+        if cell["condition"] in kept:
+            cells.append({**cell, "condition": kept.index(cell["condition"])})
+    return {**plan, "conditions": [titles[place] for place in kept], "cells": cells}
 
 
 def _selected(results: Results, reference: str | None, view: View) -> tuple[Results, list[str]]:
