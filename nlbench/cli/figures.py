@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 
 from nlbench.cli.app import MethodsDir, app, examples, guarded, listed, say, warn
 from nlbench.errors import SuiteError, look_up
-from nlbench.figures import KINDS, Options, condition_of
+from nlbench.figures import KINDS, Kind, Options, condition_of
 from nlbench.figures.options import COLUMN, PAGE
 from nlbench.results.metrics import METRICS
 
@@ -47,6 +48,7 @@ def _kinds_in_words() -> str:
         "nlbench plot memorisation results --only ce,elr --to memorisation.svg",
         'nlbench plot differences results --condition "worst" --against ce',
         "nlbench plot cost results --cost passes --width wide",
+        "nlbench plot agreement results --suite cifar10n-fast --suite-b cifar10n",
     )
 )
 @guarded
@@ -66,6 +68,9 @@ def plot(
         str | None,
         typer.Option(help="One of the suites in that folder. Needed where there are several."),
     ] = None,
+    suite_b: Annotated[
+        str | None, typer.Option(help="For agreement: the suite to compare with.")
+    ] = None,
     only: Annotated[str | None, typer.Option(help="Draw these rows: elr,gce")] = None,
     highlight: Annotated[
         str | None,
@@ -83,7 +88,7 @@ def plot(
         typer.Option(
             help='A dataset with its labels as tables print it, or a part of that: "worst". The '
             "default is the first one that has something to draw. For ranks, give one for each "
-            "dataset."
+            "dataset, and for agreement twice: one of each suite."
         ),
     ] = None,
     against: Annotated[
@@ -111,13 +116,15 @@ def plot(
         raise SuiteError(f"--to {path}: the name must end in {', '.join(_ENDINGS)}")
     millimetres = _width(width)
 
+    if suite_b is not None and not chosen.two_sides:
+        raise SuiteError(f"--suite-b: {kind} shows one suite; leave it out")
     results = _results(out, suite, methods_dir)
-    conditions = [condition_of(results, name) for name in condition or ()]
-    if len(conditions) > 1 and kind != "ranks":
-        raise SuiteError(f"--condition: {kind} shows one condition; give one")
+    other = results if suite_b is None else _results(out, suite_b, methods_dir)
+    conditions = _places(chosen, results, other, condition or ())
     options = Options(
         condition=conditions[0] if len(conditions) == 1 else None,
         conditions=conditions,
+        other=other,
         metric=metric,
         only=() if only is None else parse_only(only),
         highlight=()
@@ -137,6 +144,21 @@ def plot(
     if chosen.one_condition and not conditions and len(results.conditions) > 1:
         others = [title for title in results.conditions if title != figure.heading]
         say(f"  Other conditions, for --condition: {'; '.join(others)}.")
+
+
+def _places(kind: Kind, results: Results, other: Results, names: Sequence[str]) -> list[int]:
+    """Return the places of the conditions to draw. Raises SuiteError."""
+    if kind.two_sides:
+        if len(names) > 2:
+            raise SuiteError(
+                f"--condition: {kind.name} compares two conditions; got it {len(names)} times"
+            )
+        if not names:
+            return []
+        return [condition_of(results, names[0]), condition_of(other, names[-1])]
+    if len(names) > 1 and kind.name != "ranks":
+        raise SuiteError(f"--condition: {kind.name} shows one condition; give one")
+    return [condition_of(results, name) for name in names]
 
 
 def _width(text: str) -> float:

@@ -34,12 +34,14 @@ class Kind:
         help: what it shows, in one line.
         module: the module beside this file that draws it.
         one_condition: whether it shows one condition of a suite, and not several.
+        two_sides: whether it compares two conditions, of one suite or of two.
     """
 
     name: str
     help: str
     module: str
     one_condition: bool = True
+    two_sides: bool = False
 
     def draw(self, results: Results, options: Options | None = None) -> Picture:
         """Draw the figure.
@@ -77,6 +79,13 @@ _LIST = (
         "Average ranks over distinct datasets, with the critical difference.",
         "ranks",
         one_condition=False,
+    ),
+    Kind(
+        "agreement",
+        "Each row's value in one suite, or under one condition, against that in another.",
+        "agreement",
+        one_condition=False,
+        two_sides=True,
     ),
 )
 

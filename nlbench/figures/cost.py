@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from nlbench.figures import lines as drawing
+from nlbench.figures import points as on_panel
 from nlbench.figures import style, values
-from nlbench.figures.apart import labels_apart
 from nlbench.figures.options import Options, baseline_of, conditions_to_try, rows_of
 from nlbench.figures.picture import Picture, drawn
+from nlbench.figures.points import Point, Spread
 from nlbench.figures.runs import Seeds, labels_of, notes_on_seeds, nothing_to_draw
-from nlbench.figures.style import PLAIN, Look
 from nlbench.figures.values import Value
 from nlbench.results.cells import Results
 from nlbench.results.record import RunRecord
@@ -30,17 +29,6 @@ _WIDE_RANGE = 4.0
 
 # Millimetres.
 _BODY = 64.0
-_LINE = style.height_of(style.SMALL)
-
-
-@dataclass(frozen=True)
-class Point:
-    """The cost and the value of one row, each a mean over the seeds that are done."""
-
-    row: str
-    label: str
-    cost: float
-    value: Value
 
 
 @drawn
@@ -55,14 +43,14 @@ def draw(results: Results, options: Options) -> Picture:
     seeds = {row: value.seeds for row, (_, value) in found.items()}
     labels = labels_of(results, seeds)
     points = [
-        Point(row, labels[row], cost, value)
+        Point(row, labels[row], Spread(cost, cost, cost), Spread(value.mean, value.low, value.high))
         for row, (cost, value) in found.items()
         if value.seeds.used
     ]
 
     baseline = baseline_of(rows, options)
     names = [point.row for point in points]
-    best = values.best_of({point.row: point.value.mean for point in points}, metric)
+    best = values.best_of({point.row: point.y.mean for point in points}, metric)
     chosen = drawing.coloured(names, baseline, best, options.highlight)
     looks = style.looks(names, baseline, chosen)
     front = _front(points, metric)
@@ -77,11 +65,11 @@ def draw(results: Results, options: Options) -> Picture:
     axes = figure.panels()[0][0]
     axes.grid(True, axis="both")
     for point in points:
-        _draw_point(axes, point, looks[point.row])
-    _cost_axis(axes, [point.cost for point in points], _AXIS[options.cost])
+        on_panel.draw(axes, point, looks[point.row])
+    _cost_axis(axes, [point.x.mean for point in points], _AXIS[options.cost])
     values.write_axis(axes, metric, _BODY - 10)
     _draw_front(axes, front)
-    _name_points(figure, axes, points, looks)
+    on_panel.write_names(figure, axes, points, looks)
     return figure
 
 
@@ -114,31 +102,6 @@ def _cost(record: RunRecord, kind: str) -> float:
     return float(timing.get("prepare", 0) + timing.get("fits", 0) + timing.get("train", 0))
 
 
-def _draw_point(axes: Axes, point: Point, look: Look) -> None:
-    """Draw the mean, and the lowest and highest seed as a bar."""
-    front = look is not PLAIN
-    axes.plot(
-        [point.cost],
-        [point.value.mean],
-        marker=look.marker or "o",
-        markersize=4.0 if front else 3.0,
-        color=look.colour,
-        markeredgewidth=1.0 if look.marker == "x" else 0.0,
-        linestyle="none",
-        zorder=3 + front,
-        label=point.label,
-    )
-    if point.value.low < point.value.high:
-        axes.vlines(
-            point.cost,
-            point.value.low,
-            point.value.high,
-            color=look.colour,
-            linewidth=0.8,
-            zorder=2 + front,
-        )
-
-
 def _cost_axis(axes: Axes, costs: Sequence[float], name: str) -> None:
     """Write the axis of costs; on a logarithmic one, ticks are plain numbers."""
     known = [cost for cost in costs if cost > 0]
@@ -160,9 +123,9 @@ def _front(points: Sequence[Point], metric: values.Metric) -> list[Point]:
         return []
     sign = -1 if metric.lower_is_better else 1
     front: list[Point] = []
-    known = [point for point in points if not math.isnan(point.cost)]
-    for point in sorted(known, key=lambda p: (p.cost, -sign * p.value.mean)):
-        if not front or sign * point.value.mean > sign * front[-1].value.mean:
+    known = [point for point in points if not math.isnan(point.x.mean)]
+    for point in sorted(known, key=lambda p: (p.x.mean, -sign * p.y.mean)):
+        if not front or sign * point.y.mean > sign * front[-1].y.mean:
             front.append(point)
     return front
 
@@ -170,8 +133,8 @@ def _front(points: Sequence[Point], metric: values.Metric) -> list[Point]:
 def _draw_front(axes: Axes, front: Sequence[Point]) -> None:
     """Join these rows."""
     axes.plot(
-        [point.cost for point in front],
-        [point.value.mean for point in front],
+        [point.x.mean for point in front],
+        [point.y.mean for point in front],
         color=style.GREY,
         linewidth=0.7,
         linestyle=(0, (1, 1.5)),
@@ -179,71 +142,6 @@ def _draw_front(axes: Axes, front: Sequence[Point]) -> None:
         zorder=1.5,
         label="_front",
     )
-
-
-# ---- Names beside points ------------------------------------------------------------------------
-
-
-def _name_points(
-    figure: Picture, axes: Axes, points: Sequence[Point], looks: dict[str, Look]
-) -> None:
-    """Write each row's name near its point, where it covers no other name and no point."""
-    figure.settle()
-    box = axes.get_position()
-    width = box.width * figure.get_figwidth() * 25.4
-    height = box.height * figure.get_figheight() * 25.4
-    to_axes = axes.transData + axes.transAxes.inverted()
-
-    places = {}
-    for point in points:
-        if not math.isnan(point.cost):
-            x, y = to_axes.transform((point.cost, point.value.mean))
-            places[point.row] = (float(x) * width, float(y) * height)
-    sizes = {
-        point.row: (style.width_of(point.label, style.SMALL), _LINE)
-        for point in points
-        if point.row in places
-    }
-    bars = []
-    for point in points:
-        if point.row in places:
-            low, high = (
-                float(to_axes.transform((point.cost, end))[1]) * height
-                for end in (point.value.low, point.value.high)
-            )
-            x = places[point.row][0]
-            bars.append((x - 0.3, low, x + 0.3, high))
-    found = labels_apart(places, sizes, bars, width, height)
-    for point in points:
-        if point.row not in found:
-            continue
-        look = looks[point.row]
-        (x, y), (left, bottom) = places[point.row], found[point.row]
-        middle = bottom + _LINE / 2
-        text = axes.text(
-            left / width,
-            middle / height,
-            point.label,
-            transform=axes.transAxes,
-            size=style.SMALL,
-            color=style.FAINT if look is PLAIN else style.INK,
-            va="center_baseline",
-            zorder=6,
-        )
-        text.set_in_layout(False)
-        # From the nearest end of a name that stands far away, a thin line leads to the point.
-        near = min(max(x, left), left + sizes[point.row][0])
-        beside = min(max(y, bottom), bottom + _LINE)
-        if math.hypot(near - x, middle - y) > _LINE:
-            axes.plot(
-                [x / width, near / width],
-                [y / height, beside / height],
-                transform=axes.transAxes,
-                color=look.colour,
-                linewidth=0.4,
-                zorder=2,
-                label="_leader",
-            )[0].set_in_layout(False)
 
 
 # ---- Words ---------------------------------------------------------------------------------------
@@ -278,6 +176,6 @@ def _notes(results: Results, condition: int, options: Options, on_front: int) ->
 
 def _in_words(points: Sequence[Point], metric: values.Metric, options: Options, title: str) -> str:
     """Describe the figure for those who cannot see it."""
-    ordered = sorted(points, key=lambda point: point.cost)
-    parts = [f"{p.label}: {p.cost:.3g}, {values.shown(p.value.mean, metric)}" for p in ordered]
+    ordered = sorted(points, key=lambda point: point.x.mean)
+    parts = [f"{p.label}: {p.x.mean:.3g}, {values.shown(p.y.mean, metric)}" for p in ordered]
     return f"{_AXIS[options.cost]} against {metric.meaning}, {title}. {'; '.join(parts)}."

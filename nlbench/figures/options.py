@@ -24,7 +24,9 @@ class Options:
     Attributes:
         condition: the place of the condition to draw; None draws the first one that can be drawn,
             and all where a figure shows several.
-        conditions: for `ranks`, one for each dataset; all by default.
+        conditions: for `ranks`, one for each dataset; all by default. For `agreement`, that of the
+            suite and that of `other`.
+        other: for `agreement`, the suite to compare with; the same one by default.
         metric: the accuracy, a name of METRICS; for `epochs` a column of history.csv. None is the
             test accuracy after the last epoch, or after each.
         only: the rows to draw; all of them by default.
@@ -36,6 +38,7 @@ class Options:
 
     condition: int | None = None
     conditions: Sequence[int] = ()
+    other: Results | None = None
     metric: str | None = None
     only: Collection[str] = ()
     highlight: Collection[str] = ()

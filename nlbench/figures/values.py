@@ -55,14 +55,16 @@ def name_of(metric: Metric) -> str:
     return f"{words} ({metric.unit})"
 
 
-def write_axis(axes: Axes, metric: Metric, length: float, *, x: bool = False) -> None:
+def write_axis(axes: Axes, metric: Metric, length: float, *, x: bool = False, of: str = "") -> None:
     """Write name and ticks of the axis of a metric.
 
     Args:
         length: of the axis, in millimetres. A longer name stands in several lines.
+        of: what the axis is about, where the two axes differ in that.
     """
     axis = axes.xaxis if x else axes.yaxis
-    axis.set_label_text("\n".join(style.wrapped(name_of(metric), style.NORMAL, length)))
+    name = f"{on_one_line(of)}: {name_of(metric)}" if of else name_of(metric)
+    axis.set_label_text("\n".join(style.wrapped(name, style.NORMAL, length)))
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{metric.scale * value:.4g}"))
 

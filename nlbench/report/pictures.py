@@ -61,6 +61,9 @@ def of_suite(results: Results) -> Pictures:
     """Draw every figure for which a suite has the data, and say what the others lack."""
     found = Pictures()
     for kind in KINDS.values():
+        # Which two conditions to compare is a question that a page cannot answer.
+        if kind.two_sides:
+            continue
         if kind.one_condition:
             _of_conditions(kind, results, found)
         else:

@@ -86,7 +86,7 @@ def between(a: Results, b: Results, *, metric: str = "last", conditions: Sequenc
     check_metric(metric)
     blocks = []
     for i, j in _pairs(a, b, conditions):
-        left, right = _sides(a, i, b, j, metric)
+        left, right = sides(a, i, b, j, metric)
         blocks.append(_render(left, right))
     return "\n".join(blocks)
 
@@ -169,8 +169,13 @@ def _pairs(a: Results, b: Results, given: Sequence[str]) -> list[tuple[int, int]
 # ---- Two suites ---------------------------------------------------------------------------------
 
 
-def _sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, Side]:
-    """Return both sides with the rows that have the same method and parameters, and values."""
+def sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, Side]:
+    """Return condition `i` of `a` and `j` of `b` with the rows that both have.
+
+    These rows have the same method and parameters, and values.
+
+    Raises: SuiteError where there are fewer than two of them, or no seed has all.
+    """
     rows: list[str] = []
     # The names of the other rows, by the reason why they are left out.
     left_out: dict[str, list[str]] = {}
@@ -317,19 +322,24 @@ def _numbers_by_source(
 def _render(a: Side, b: Side) -> str:
     rows = list(a.cells)
     x, y = a.means(a.seeds), b.means(b.seeds)
-    tau, around = tau_b(x, y), interval(a, b)
-    stated = "undefined, because all methods of one side tie" if tau is None else f"{tau:.2f}"
-    if tau is not None and around is not None:
-        stated += f" (95% interval {around[0]:.2f} to {around[1]:.2f})"
-
+    around = interval(a, b)
     lines = []
     for row, rank_a, rank_b in zip(rows, _ranks(x), _ranks(y), strict=True):
         lines.append([row, a.cells[row].text(), rank_a, b.cells[row].text(), rank_b])
 
     below = [f"A: {a.title}.", f"B: {b.title}.", "rank: 1 is the highest; ties share a rank."]
     below += [_counts(a, b, x, y), _of_interval(a, b, around), *a.notes, *b.notes]
-    title = f"Kendall's tau-b over {len(rows)} methods: {stated}"
-    return formats.markdown(title, ["method", "A", "rank", "B", "rank"], lines, notes.once(below))
+    headings = ["method", "A", "rank", "B", "rank"]
+    return formats.markdown(in_words(a, b, around), headings, lines, notes.once(below))
+
+
+def in_words(a: Side, b: Side, around: tuple[float, float] | None) -> str:
+    """Return tau-b with the interval that `interval` found around it."""
+    tau = tau_b(a.means(a.seeds), b.means(b.seeds))
+    stated = "undefined, because all methods of one side tie" if tau is None else f"{tau:.2f}"
+    if tau is not None and around is not None:
+        stated += f" (95% interval {around[0]:.2f} to {around[1]:.2f})"
+    return f"Kendall's tau-b over {len(a.cells)} methods: {stated}"
 
 
 def interval(a: Side, b: Side) -> tuple[float, float] | None:

@@ -67,6 +67,12 @@ def test_options_reach_the_figure(cli, out, tmp_path):
             ("epochs", "--condition", "0.2", "--condition", "0.4"),
             "--condition: epochs shows one condition; give one",
         ),
+        (("epochs", "--suite-b", "s"), "--suite-b: epochs shows one suite; leave it out"),
+        (("agreement", "--suite-b", "t"), "unknown suite"),
+        (
+            ("agreement", *("--condition", "0.2") * 3),
+            "--condition: agreement compares two conditions; got it 3 times",
+        ),
         (("epochs", "--only", "elx"), "--only elx: no such row"),
         (("cost", "--metric", "lost"), "--metric lost: unknown. There are: last,"),
         (("ranks",), "each dataset once"),
@@ -81,6 +87,22 @@ def test_what_cannot_be_drawn_ends_in_a_message(refused, place, out, options, wo
     assert words in message.replace("\n  ", " ")
     assert "Traceback" not in message
     assert sorted(place.iterdir()) == before
+
+
+def test_two_suites_of_a_folder_are_compared(cli, tmp_path):
+    for suite in ("a", "b"):
+        write_results(tmp_path / "store", rows=("ce", "elr"), seeds=(0, 1), suite=suite)
+    options = ("--suite", "a", "--suite-b", "b", "--to", tmp_path / "f.svg")
+    result = cli("plot", "agreement", tmp_path / "store", *options)
+
+    assert "Digits symmetric 0.4 (a) and Digits symmetric 0.4 (b), 85 x" in result.stdout
+
+
+def test_two_conditions_are_compared_in_the_order_given(cli, out, tmp_path):
+    options = ("--condition", "0.4", "--condition", "0.2", "--to", tmp_path / "f.svg")
+    result = cli("plot", "agreement", out, *options)
+
+    assert "Digits symmetric 0.4 and Digits symmetric 0.2, 85 x" in result.stdout
 
 
 def test_several_suites_need_a_name(cli, tmp_path):

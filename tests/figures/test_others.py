@@ -11,6 +11,7 @@ from nlbench.errors import SuiteError
 from nlbench.figures import KINDS, NothingToDraw, Options, style
 from nlbench.figures.apart import labels_apart
 from nlbench.figures.lines import spread
+from nlbench.results import agreement
 from nlbench.results.analysis import analyse
 from nlbench.results.cells import Results
 from nlbench.results.over_datasets import over_datasets
@@ -137,6 +138,75 @@ def test_labels_of_points_do_not_cover_each_other():
     assert set(found) == set(points)
     for (a, b), (c, d) in itertools.combinations(found.values(), 2):
         assert abs(a - c) >= 11.0 or abs(b - d) >= 2.9
+
+
+# ---- Agreement -----------------------------------------------------------------------------------
+
+
+def drawn_points(figure):
+    """Return label -> (x, y) of the points of the first panel."""
+    points = {}
+    for line in figure.axes[0].lines:
+        if not line.get_label().startswith("_"):
+            points[line.get_label()] = line.get_xdata()[0], line.get_ydata()[0]
+    return points
+
+
+def test_a_point_is_the_mean_under_one_condition_and_under_another(datasets):
+    figure = KINDS["agreement"].draw(datasets, Options(conditions=(2, 0)))
+
+    points = drawn_points(figure)
+    assert set(points) == {"ce", "elr", "gce", "mae", "forward"}
+    for row, (x, y) in points.items():
+        assert x == pytest.approx(datasets.cell(row, 2, "last").mean)
+        assert y == pytest.approx(datasets.cell(row, 0, "last").mean)
+    assert figure.heading == "Birds and Digits"
+    assert "Birds: test accuracy" in figure.axes[0].get_xlabel()
+    assert "Digits: test accuracy" in figure.axes[0].get_ylabel()
+    # Without a choice the first two are compared.
+    assert KINDS["agreement"].draw(datasets).heading == "Digits and Cars"
+
+
+def test_tau_is_that_of_the_command_agreement(datasets):
+    words = agreement.between(datasets, datasets, conditions=("Digits", "Birds"))
+    figure = KINDS["agreement"].draw(datasets, Options(conditions=(0, 2)))
+
+    stated = figure.notes[1].removesuffix(".")
+    assert stated.startswith("Kendall's tau-b over 5 methods: ")
+    assert stated in " ".join(words.split())
+
+
+def test_two_suites_are_compared_under_the_condition_that_both_have(datasets, results, tmp_path):
+    other = write_results(tmp_path, conditions=DATASETS[1:], rows=("ce", "elr", "gce"), suite="t")
+    figure = KINDS["agreement"].draw(datasets, Options(other=other))
+
+    assert figure.heading == "Cars (s) and Cars (t)"
+    assert set(drawn_points(figure)) == {"ce", "elr", "gce"}
+    assert figure.notes[-1] == "Left out: 2 of 5 rows; `nlbench agreement` says why."
+    with pytest.raises(NothingToDraw, match="no condition with runs is in both"):
+        KINDS["agreement"].draw(results, Options(other=other))
+
+
+def test_bars_of_an_agreement_end_at_the_lowest_and_the_highest_seed(datasets):
+    figure = KINDS["agreement"].draw(datasets, Options(conditions=(0, 1), only=("ce",)))
+
+    up, across = (bars.get_segments()[0] for bars in figure.axes[0].collections)
+    for bar, condition, place in ((across, 0, 0), (up, 1, 1)):
+        values = datasets.cell("ce", condition, "last").values.values()
+        assert bar[:, place].tolist() == pytest.approx([min(values), max(values)])
+
+
+def test_only_seeds_that_all_rows_have_are_in_an_agreement(results):
+    # elr lacks seed 2, and gce diverged with seed 1.
+    figure = KINDS["agreement"].draw(results, Options(conditions=(0, 0)))
+
+    assert drawn_points(figure)["ce"][0] == results.cell("ce", 0, "last").values[0]
+    assert "Seeds that all rows have: 0, and 0." in figure.notes
+
+
+def test_one_condition_alone_has_nothing_to_agree_with(results):
+    with pytest.raises(NothingToDraw, match="needs two conditions with runs, or another suite"):
+        KINDS["agreement"].draw(results)
 
 
 # ---- Differences ---------------------------------------------------------------------------------

@@ -1,0 +1,153 @@
+"""A point for each row: its value under one condition against that under another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from matplotlib.axes import Axes
+
+from nlbench.figures import lines as drawing
+from nlbench.figures import points as on_panel
+from nlbench.figures import style, values
+from nlbench.figures.options import NothingToDraw, Options, baseline_of, rows_of
+from nlbench.figures.picture import Picture, drawn
+from nlbench.figures.points import Point, Spread
+from nlbench.results import agreement
+from nlbench.results.agreement import Side
+from nlbench.results.cells import Cell, Results
+
+# Millimetres.
+_BODY = 72.0
+
+
+@drawn
+def draw(results: Results, options: Options) -> Picture:
+    """Draw the value of each row under two conditions.
+
+    Raises: NothingToDraw where there are no two conditions; SuiteError where they have fewer than
+        two rows in common, or no seed of all.
+    """
+    metric = values.metric_of(options)
+    rows = rows_of(results, options)
+    other = options.other or results
+    i, j = _places(results, other, options)
+    a, b = agreement.sides(results, i, other, j, metric.name)
+    kept = [row for row in rows if row in a.cells]
+    if not kept:
+        raise NothingToDraw(
+            f"nothing to draw, because none of the rows is on both sides: {', '.join(rows)}; "
+            "`nlbench agreement` says why"
+        )
+    a, b = _only(a, kept), _only(b, kept)
+
+    labels = dict(zip(kept, style.names_shown(_labels(results, kept)), strict=True))
+    points = [Point(row, labels[row], _spread(a.cells[row]), _spread(b.cells[row])) for row in kept]
+    baseline = baseline_of(kept, options)
+    best = values.best_of({point.row: point.y.mean for point in points}, metric)
+    looks = style.looks(kept, baseline, drawing.coloured(kept, baseline, best, options.highlight))
+    names = _titles(results, i, other, j)
+    figure = Picture(
+        f"{names[0]} and {names[1]}",
+        _notes(a, b, len(rows), max(results.seeds, other.seeds)),
+        _in_words(points, metric, names),
+        options.width,
+        _BODY + 0.8 * max(0, len(points) - 15),
+    )
+    axes = figure.panels()[0][0]
+    axes.grid(True, axis="both")
+    for point in points:
+        on_panel.draw(axes, point, looks[point.row])
+    values.write_axis(axes, metric, options.width - 25, x=True, of=names[0])
+    values.write_axis(axes, metric, _BODY - 10, of=names[1])
+    axes.margins(0.08)
+    _draw_equal(axes)
+    on_panel.write_names(figure, axes, points, looks)
+    return figure
+
+
+def _places(a: Results, b: Results, options: Options) -> tuple[int, int]:
+    """Return the condition of each side: as given, else the first that can be compared."""
+    if options.conditions:
+        return options.conditions[0], options.conditions[-1]
+    begun = [place for place in range(len(a.conditions)) if a.records_under(place)]
+    if a is b:
+        if len(begun) < 2:
+            raise NothingToDraw(
+                f"{a.suite}: nothing to draw, because the figure needs two conditions with runs, "
+                "or another suite, which --suite-b names"
+            )
+        return begun[0], begun[1]
+    for place in begun:
+        if a.conditions[place] in b.conditions:
+            return place, b.conditions.index(a.conditions[place])
+    raise NothingToDraw(
+        f"{a.suite} and {b.suite}: nothing to draw, because no condition with runs is in both; "
+        "choose one of each: --condition, twice"
+    )
+
+
+def _titles(a: Results, i: int, b: Results, j: int) -> tuple[str, str]:
+    """Return what tells the two sides apart: the conditions, or the suites as well."""
+    one, two = a.conditions[i], b.conditions[j]
+    return (one, two) if one != two else (f"{one} ({a.suite})", f"{two} ({b.suite})")
+
+
+def _labels(results: Results, rows: Sequence[str]) -> list[str]:
+    by_name = {row.name: row.label for row in results.rows}
+    return [by_name[row] for row in rows]
+
+
+def _only(side: Side, rows: Sequence[str]) -> Side:
+    return replace(side, cells={row: side.cells[row] for row in rows})
+
+
+def _spread(cell: Cell) -> Spread:
+    numbers = list(cell.values.values())
+    return Spread(sum(numbers) / len(numbers), min(numbers), max(numbers))
+
+
+def _draw_equal(axes: Axes) -> None:
+    """Draw the line on which both sides have the same value, as far as both axes have it."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    low, high = max(left, bottom), min(right, top)
+    if low < high:
+        axes.plot(
+            [low, high],
+            [low, high],
+            color=style.GREY,
+            linewidth=0.7,
+            linestyle=(0, (1, 1.5)),
+            zorder=1.5,
+            label="_equal",
+        )
+        axes.set_xlim(left, right)
+        axes.set_ylim(bottom, top)
+
+
+# ---- Words ---------------------------------------------------------------------------------------
+
+
+def _notes(a: Side, b: Side, rows: int, planned: int) -> list[str]:
+    notes = ["Points: mean over seeds. Bars: lowest and highest seed. Dotted: equal on both axes."]
+    if len(a.cells) > 1:
+        notes.append(f"{agreement.in_words(a, b, agreement.interval(a, b))}.")
+    if min(len(a.seeds), len(b.seeds)) < planned:
+        notes.append(f"Seeds that all rows have: {_listed(a.seeds)}, and {_listed(b.seeds)}.")
+    if len(a.cells) < rows:
+        left_out = rows - len(a.cells)
+        notes.append(f"Left out: {left_out} of {rows} rows; `nlbench agreement` says why.")
+    return notes
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _in_words(points: Sequence[Point], metric: values.Metric, names: tuple[str, str]) -> str:
+    """Describe the figure for those who cannot see it."""
+    parts = []
+    for p in points:
+        x, y = values.shown(p.x.mean, metric), values.shown(p.y.mean, metric)
+        parts.append(f"{p.label}: {x} and {y}")
+    return f"{metric.meaning}, {names[0]} and {names[1]}. {'; '.join(parts)}."
