@@ -27,6 +27,7 @@ FIGURES = [
 # Suites and conditions of which every cell has five seeds. Of other suites there are fewer runs.
 COMPLETE = (
     ("cifar10n-cpu", "CIFAR-10N worst"),
+    ("cifar10n-cpu-aggregate", "CIFAR-10N aggregate"),
     ("cifar10n-features", "cifar10n-features worst"),
 )
 
