@@ -119,7 +119,9 @@ def plot(
     if suite_b is not None and not chosen.two_sides:
         raise SuiteError(f"--suite-b: {kind} shows one suite; leave it out")
     results = _results(out, suite, methods_dir)
-    other = results if suite_b is None else _results(out, suite_b, methods_dir)
+    other = results
+    if suite_b not in (None, results.suite):
+        other = _results(out, suite_b, methods_dir)
     conditions = _places(chosen, results, other, condition or ())
     options = Options(
         condition=conditions[0] if len(conditions) == 1 else None,

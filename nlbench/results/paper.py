@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from nlbench.results import notes, ties
@@ -122,11 +123,12 @@ def _cells(
 
 
 def best_group(results: Results, condition: int, analysis: Analysis) -> set[str]:
-    """Return the best row of those shown, and the rows that cannot be told apart from it.
+    """Return the best row of those shown, and the next ones down to the first that is told apart.
 
-    A row with a run that is missing or failed is none of them: its mean may be that of the runs
-    that went well. Nor is a row with a run that did not learn (§): its seeds spread so widely that
-    no test tells it from the best row, however low its mean is.
+    A row below that one may be tied with the best, too, if its seeds spread widely. It is left out:
+    its mean is no better than that of a row which is certainly not the best. A row with a run that
+    is missing or failed is left out, because its mean may be that of the runs that went well, and
+    so is a row with a run that did not learn (§).
     """
     shown = {row.name for row in results.rows}
     candidates = []
@@ -138,7 +140,8 @@ def best_group(results: Results, condition: int, analysis: Analysis) -> set[str]
     if not candidates:
         return set()
     best, *others = candidates
-    return {best.row} | {row.row for row in others if best.row in (row.tied or ())}
+    tied = itertools.takewhile(lambda row: best.row in (row.tied or ()), others)
+    return {best.row, *(row.row for row in tied)}
 
 
 # ---- The caption --------------------------------------------------------------------------------
@@ -172,7 +175,8 @@ def _of_bold(results: Results, analyses: Sequence[tuple[int, Analysis]]) -> list
     if used:
         level = f"{100 * (1 - analyses[0][1].level):g}%"
         sentences.append(
-            "Bold: the best mean of a column, and those that cannot be told apart from it "
+            "Bold: the best mean of a column, and the next ones down to the first that can be told "
+            "apart from it "
             f"({_tests_in_words(used)}; {level} for any false difference in a column)."
         )
         if not all(map(is_complete, _cells_of(results, analyses))):

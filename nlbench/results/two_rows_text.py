@@ -30,9 +30,13 @@ def sentence(found: Comparison) -> str:
     interval = found.chosen
     if interval is None or interval.low is None or interval.high is None or interval.p is None:
         return _untold(found)
-    low, high = _signed(interval.low, found.metric), _signed(interval.high, found.metric)
+    unit = " points" if METRICS[found.metric].is_share else ""
     if interval.p >= 1 - LEVEL:
-        return f"{a} and {b} cannot be told apart: {a} minus {b} is between {low} and {high} (95%)."
+        low, high = _signed(interval.low, found.metric), _signed(interval.high, found.metric)
+        return (
+            f"{a} and {b} cannot be told apart (95% interval of {a} minus {b}: {low} to "
+            f"{high}{unit})."
+        )
 
     lower = METRICS[found.metric].lower_is_better
     is_better = (interval.mean > 0) != bool(lower)
@@ -40,9 +44,7 @@ def sentence(found: Comparison) -> str:
     if lower is None:
         word = "higher" if interval.mean > 0 else "lower"
     scale = METRICS[found.metric].scale
-    size = f"{scale * abs(interval.mean):.2f}"
-    if METRICS[found.metric].is_share:
-        size += " points"
+    size = f"{scale * abs(interval.mean):.2f}{unit}"
     # The interval has the sign of the mean at both ends, since the test finds a difference.
     near, far = sorted(scale * abs(end) for end in (interval.low, interval.high))
     return f"{a} is {word} than {b} by {size} (95% interval: {near:.2f} to {far:.2f})."
@@ -78,11 +80,9 @@ def notes_of(found: Comparison, a: Side, b: Side) -> list[str]:
                 )
     below += _missing(found)
     if found.adjusted_p is not None and found.pairs > 1:
-        test = "Tukey's test" if found.adjust == "tukey" else "Holm's correction"
         below.append(
-            "The p-values above are for two rows that were chosen before anybody saw results. As "
-            f"one of the {found.pairs} pairs of the table this one has p "
-            f"{formats.p_value(found.adjusted_p)} ({test})."
+            "The p-values above are for two rows that were chosen before anybody saw results. "
+            f"{_among_all(found)}"
         )
     if found.differing:
         below.append(f"Parameters that differ: {found.differing}.")
@@ -101,6 +101,21 @@ def notes_of(found: Comparison, a: Side, b: Side) -> list[str]:
         marks += notes.of_marks(b.results.select([b.row]))
     # What is missing and what diverged is said above, of these rows and this condition alone.
     return notes.once([*below, *(m for m in marks if not m.startswith(("! ", "(n/m)")))])
+
+
+def _differs_among_all(found: Comparison) -> bool:
+    """Tell whether the pair has another verdict alone than among all pairs of its table."""
+    alone, among_all = found.chosen, found.adjusted_p
+    if alone is None or alone.p is None or among_all is None:
+        return False
+    return (alone.p < 1 - LEVEL) != (among_all < 1 - LEVEL)
+
+
+def _among_all(found: Comparison) -> str:
+    """Say which p-value the pair has among all pairs of the table."""
+    test = "Tukey's test" if found.adjust == "tukey" else "Holm's correction"
+    p = formats.p_value(found.adjusted_p or 0.0)
+    return f"As one of the {found.pairs} pairs of the table this one has p {p} ({test})."
 
 
 def _missing(found: Comparison) -> list[str]:
@@ -194,6 +209,8 @@ def as_words(comparisons: Sequence[Comparison], width: int | None = None) -> str
     lines: list[str] = []
     for found in comparisons:
         text = f"{found.condition}, {METRICS[found.metric].meaning}: {found.sentence}"
+        if _differs_among_all(found):
+            text += f" {_among_all(found)}"
         text = " ".join([text, *_missing(found), *found.caveats])
         lines += formats.markdown_item(text, width)
     return "\n".join(lines) + "\n"

@@ -188,20 +188,38 @@ def test_two_suites_are_compared_under_the_condition_that_both_have(datasets, re
 
 
 def test_bars_of_an_agreement_end_at_the_lowest_and_the_highest_seed(datasets):
-    figure = KINDS["agreement"].draw(datasets, Options(conditions=(0, 1), only=("ce",)))
+    figure = KINDS["agreement"].draw(datasets, Options(conditions=(0, 1), only=("ce", "mae")))
 
-    up, across = (bars.get_segments()[0] for bars in figure.axes[0].collections)
+    up, across = (bars.get_segments()[0] for bars in figure.axes[0].collections[:2])
     for bar, condition, place in ((across, 0, 0), (up, 1, 1)):
         values = datasets.cell("ce", condition, "last").values.values()
         assert bar[:, place].tolist() == pytest.approx([min(values), max(values)])
 
 
-def test_only_seeds_that_all_rows_have_are_in_an_agreement(results):
+def test_only_seeds_that_all_drawn_rows_have_are_in_an_agreement(results, tmp_path):
     # elr lacks seed 2, and gce diverged with seed 1.
-    figure = KINDS["agreement"].draw(results, Options(conditions=(0, 0)))
-
+    other = write_results(tmp_path, suite="t")
+    figure = KINDS["agreement"].draw(results, Options(other=other))
     assert drawn_points(figure)["ce"][0] == results.cell("ce", 0, "last").values[0]
-    assert "Seeds that all rows have: 0, and 0." in figure.notes
+    assert "Seeds of all rows, Digits symmetric 0.4 (s): 0." in figure.notes
+
+    figure = KINDS["agreement"].draw(results, Options(other=other, only=("ce", "mae")))
+    assert drawn_points(figure)["ce"][0] == pytest.approx(results.cell("ce", 0, "last").mean)
+    assert not any("Seeds" in note for note in figure.notes)
+
+
+@pytest.mark.parametrize(("rate", "equal"), [(0.0, True), (0.9, False)])
+def test_the_line_of_equal_values_is_drawn_where_both_axes_have_many_of_them(tmp_path, rate, equal):
+    conditions = [("Digits", "digits", 0.0), ("Cars", "cars", rate)]
+    figure = KINDS["agreement"].draw(write_results(tmp_path, conditions=conditions))
+
+    assert any(line.get_label() == "_equal" for line in figure.axes[0].lines) == equal
+    assert ("Dotted" in figure.notes[0]) == equal
+
+
+def test_a_condition_is_not_compared_with_itself(datasets):
+    with pytest.raises(SuiteError, match="Cars cannot be compared with itself; give two"):
+        KINDS["agreement"].draw(datasets, Options(conditions=(1,)))
 
 
 def test_one_condition_alone_has_nothing_to_agree_with(results):

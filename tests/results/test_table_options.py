@@ -305,7 +305,10 @@ def test_the_caption_has_protocol_seeds_and_test(store):
     text = " ".join(render(store, suite(store, APART), purpose="paper").split())
 
     assert "**Test accuracy after the last epoch in %, mean ± sample std over 5 seeds.**" in text
-    assert "Bold: the best mean of a column, and those that cannot be told apart" in text
+    assert (
+        "Bold: the best mean of a column, and the next ones down to the first that can be told"
+        in text
+    )
     assert "(Tukey's test with seeds as blocks and equal spreads; 5% for any false" in text
     assert "Protocol digits (digits_cnn, 30 epochs, batch size 128), track identical" in text
 
@@ -335,6 +338,19 @@ def test_a_row_with_a_run_that_did_not_learn_is_never_bold(store):
     assert cells(text, "backward") == ["61.06±46.61§"]
     assert cells(text, "elr")[0].startswith("**")
     assert "A row with § is never bold." in " ".join(text.split())
+
+
+def test_a_row_below_one_that_is_told_apart_is_not_bold(store):
+    # Its seeds spread so widely that it is tied with all rows.
+    values = {**APART, "forward": [[0.900, 0.200, 0.905, 0.300, 0.500]]}
+    text = render(store, suite(store, values), purpose="paper", columns=("last", "ties"))
+
+    (letters_of_best,) = cells(text, "elr")[1:]
+    assert set(cells(text, "forward")[1]) & set(letters_of_best)
+    assert cells(text, "ce")[0] == "60.62±0.48"
+    assert cells(text, "forward")[0].startswith("56.10")
+    assert cells(text, "elr")[0].startswith("**")
+    assert cells(text, "gce")[0].startswith("**")
 
 
 def test_a_caption_names_no_rule_that_its_table_does_not_need(store):

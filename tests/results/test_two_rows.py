@@ -70,7 +70,9 @@ def test_rows_that_cannot_be_told_apart():
     near = [v + 0.001 * (-1) ** i for i, v in enumerate(ELR)]
     results = results_of(Memory(), {"elr": ELR, "gce": near})
     (found,) = compare(results, "elr", results, "gce", Options())
-    assert found.sentence.startswith("elr and gce cannot be told apart: elr minus gce is between")
+    assert found.sentence.startswith(
+        "elr and gce cannot be told apart (95% interval of elr minus gce: "
+    )
 
 
 def test_one_seed_is_said_to_be_too_few():
@@ -189,6 +191,21 @@ def test_the_words_alone_say_what_else_differs(two_conditions):
     words = " ".join(two_rows_text.as_words(found).split())
     assert words.startswith("- Digits and Digits worst, test accuracy after the last epoch: elr on")
     assert words.endswith("have no result. The labels differ; dataset and test set are the same.")
+
+
+def test_the_words_alone_say_where_the_table_does_not_tell_a_pair_apart(results):
+    # ce spreads so widely that the table, which has one spread for all rows, tells no pair apart.
+    wide = {"ce": [0.5, 0.9, 0.6, 0.8, 0.7], "elr": ELR, "gce": GCE}
+    table = results_of(Memory(), wide)
+    (found,) = compare(table, "elr", table, "gce", Options())
+    assert found.paired.p < 0.05 < found.adjusted_p
+
+    words = " ".join(two_rows_text.as_words([found]).split())
+    assert "elr is better than gce by 1.80 points" in words
+    assert "As one of the 3 pairs of the table this one has p " in words
+    (clear,) = compare(results, "elr", results, "gce", Options())
+    assert clear.adjusted_p < 0.05
+    assert "pairs of the table" not in two_rows_text.as_words([clear])
 
 
 def test_a_subset_by_given_labels_is_said_to_differ(two_conditions):

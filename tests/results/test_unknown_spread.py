@@ -60,7 +60,9 @@ def test_compare_tells_them_by_welch_and_says_why():
     text = two_rows_text.as_markdown([found])
 
     assert (found.paired.low, found.paired.p) == (None, None)
-    assert found.sentence.startswith("elr and ce cannot be told apart: elr minus ce is between")
+    assert found.sentence.startswith(
+        "elr and ce cannot be told apart (95% interval of elr minus ce: "
+    )
     assert "The difference is the same in each of the two seeds" in text
     assert "0.00 points" not in text
 

@@ -6,6 +6,9 @@ makes them again. In a page what a command printed stands between two lines, and
 below one:
 
     <!-- printed by: nlbench table results --suite cifar10n-cpu -->
+
+    `nlbench table results --suite cifar10n-cpu`:
+
     ...
     <!-- end of what was printed -->
 
@@ -58,7 +61,7 @@ def places(page: Path) -> list[tuple[str, str]]:
 
 
 def printed(command: str, folder: Path) -> str:
-    """Return what a command prints, as it stands in a page.
+    """Return a command and what it prints, as they stand in a page.
 
     Args:
         folder: the command's working directory, which holds results/.
@@ -68,7 +71,7 @@ def printed(command: str, folder: Path) -> str:
     run = subprocess.run([*program, *words], cwd=folder, capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(f"{command}: exit status {run.returncode}\n{run.stderr}")
-    return f"\n{run.stdout.strip()}\n\n"
+    return f"\n`{command}`:\n\n{run.stdout.strip()}\n\n"
 
 
 def figures(page: Path) -> list[tuple[str, Path]]:
