@@ -69,56 +69,83 @@ def write_names(
 ) -> None:
     """Write each row's name near its point, where it covers no other name, point or bar."""
     figure.settle()
-    box = axes.get_position()
-    width = box.width * figure.get_figwidth() * 25.4
-    height = box.height * figure.get_figheight() * 25.4
-    to_axes = axes.transData + axes.transAxes.inverted()
-
-    def place_of(x: float, y: float) -> tuple[float, float]:
-        """Return a place in millimetres."""
-        across, up = to_axes.transform((x, y))
-        return float(across) * width, float(up) * height
-
+    panel = _Panel(figure, axes)
     named = [point for point in points if not math.isnan(point.x.mean)]
-    places = {point.row: place_of(point.x.mean, point.y.mean) for point in named}
+    places = {point.row: panel.place_of(point.x.mean, point.y.mean) for point in named}
     sizes = {point.row: (style.width_of(point.label, style.SMALL), _LINE) for point in named}
-    bars: list[Box] = []
-    for point in named:
-        x, y = places[point.row]
-        _, low = place_of(point.x.mean, point.y.low)
-        _, high = place_of(point.x.mean, point.y.high)
-        bars.append((x - _HALF_BAR, low, x + _HALF_BAR, high))
-        if point.x.varies:
-            left, _ = place_of(point.x.low, point.y.mean)
-            right, _ = place_of(point.x.high, point.y.mean)
-            bars.append((left, y - _HALF_BAR, right, y + _HALF_BAR))
+    bars = [bar for point in named for bar in panel.bars_of(point)]
 
-    found = labels_apart(places, sizes, bars, width, height)
+    found = labels_apart(places, sizes, bars, panel.width, panel.height)
     for point in named:
+        corner, size = found[point.row], sizes[point.row]
         look = looks[point.row]
-        (x, y), (left, bottom) = places[point.row], found[point.row]
-        middle = bottom + _LINE / 2
-        text = axes.text(
-            left / width,
-            middle / height,
-            point.label,
-            transform=axes.transAxes,
-            size=style.SMALL,
-            color=style.FAINT if look is PLAIN else style.INK,
-            va="center_baseline",
-            zorder=6,
-        )
-        text.set_in_layout(False)
-        # From the nearest end of a name that stands far away, a thin line leads to the point.
-        near = min(max(x, left), left + sizes[point.row][0])
-        beside = min(max(y, bottom), bottom + _LINE)
-        if math.hypot(near - x, middle - y) > _LINE:
-            axes.plot(
-                [x / width, near / width],
-                [y / height, beside / height],
-                transform=axes.transAxes,
-                color=look.colour,
-                linewidth=0.4,
-                zorder=2,
-                label="_leader",
-            )[0].set_in_layout(False)
+        _write_name(panel, point.label, corner, look)
+        _lead(panel, places[point.row], corner, size, look)
+
+
+class _Panel:
+    """The size of a panel, and places in it, in millimetres from its lower left corner."""
+
+    def __init__(self, figure: Picture, axes: Axes) -> None:
+        box = axes.get_position()
+        self.axes = axes
+        self.width = box.width * figure.get_figwidth() * 25.4
+        self.height = box.height * figure.get_figheight() * 25.4
+        self._to_axes = axes.transData + axes.transAxes.inverted()
+
+    def place_of(self, x: float, y: float) -> tuple[float, float]:
+        """Return the place of a value."""
+        across, up = self._to_axes.transform((x, y))
+        return float(across) * self.width, float(up) * self.height
+
+    def bars_of(self, point: Point) -> list[Box]:
+        """Return the boxes of the bars of a point."""
+        x, y = self.place_of(point.x.mean, point.y.mean)
+        _, low = self.place_of(point.x.mean, point.y.low)
+        _, high = self.place_of(point.x.mean, point.y.high)
+        boxes = [(x - _HALF_BAR, low, x + _HALF_BAR, high)]
+        if point.x.varies:
+            left, _ = self.place_of(point.x.low, point.y.mean)
+            right, _ = self.place_of(point.x.high, point.y.mean)
+            boxes.append((left, y - _HALF_BAR, right, y + _HALF_BAR))
+        return boxes
+
+
+def _write_name(panel: _Panel, label: str, corner: tuple[float, float], look: Look) -> None:
+    """Write a name with its lower left corner at `corner`."""
+    text = panel.axes.text(
+        corner[0] / panel.width,
+        (corner[1] + _LINE / 2) / panel.height,
+        label,
+        transform=panel.axes.transAxes,
+        size=style.SMALL,
+        color=style.FAINT if look is PLAIN else style.INK,
+        va="center_baseline",
+        zorder=6,
+    )
+    text.set_in_layout(False)
+
+
+def _lead(
+    panel: _Panel,
+    place: tuple[float, float],
+    corner: tuple[float, float],
+    size: tuple[float, float],
+    look: Look,
+) -> None:
+    """Draw a thin line from the nearest end of a name to its point, where they are far apart."""
+    (x, y), (left, bottom) = place, corner
+    near = min(max(x, left), left + size[0])
+    beside = min(max(y, bottom), bottom + _LINE)
+    if math.hypot(near - x, bottom + _LINE / 2 - y) <= _LINE:
+        return
+    leader = panel.axes.plot(
+        [x / panel.width, near / panel.width],
+        [y / panel.height, beside / panel.height],
+        transform=panel.axes.transAxes,
+        color=look.colour,
+        linewidth=0.4,
+        zorder=2,
+        label="_leader",
+    )
+    leader[0].set_in_layout(False)

@@ -232,7 +232,7 @@ def with_runs(plan: Mapping[str, Any], store: Store) -> tuple[Mapping[str, Any],
         return plan, []
     others = [title for place, title in enumerate(titles) if place not in begun]
     note = f"Not shown, because none of their runs has ended: {', '.join(others)}."
-    return narrowed(plan, [titles[place] for place in sorted(begun)]), [note]
+    return _at(plan, sorted(begun)), [note]
 
 
 def narrowed(plan: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -241,12 +241,17 @@ def narrowed(plan: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     Raises: SuiteError for a name that fits no condition, or several.
     """
     titles = plan["conditions"]
-    kept = sorted({place_of_condition(name, titles, plan["suite"]) for name in names})
+    return _at(plan, sorted({place_of_condition(name, titles, plan["suite"]) for name in names}))
+
+
+def _at(plan: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """Return a plan with the conditions at these places alone."""
     cells = []
     for cell in plan["cells"]:
         if cell["condition"] in kept:
             cells.append({**cell, "condition": kept.index(cell["condition"])})
-    return {**plan, "conditions": [titles[place] for place in kept], "cells": cells}
+    titles = [plan["conditions"][place] for place in kept]
+    return {**plan, "conditions": titles, "cells": cells}
 
 
 def _selected(results: Results, reference: str | None, view: View) -> tuple[Results, list[str]]:
