@@ -13,6 +13,7 @@ from nlbench.figures import style, values
 from nlbench.figures.options import NothingToDraw, Options, baseline_of, rows_of
 from nlbench.figures.picture import Picture, drawn
 from nlbench.figures.points import Point, Spread
+from nlbench.figures.runs import Seeds, labels_of
 from nlbench.results import agreement
 from nlbench.results.agreement import Side
 from nlbench.results.cells import SIGN, Cell, Results
@@ -37,7 +38,7 @@ def draw(results: Results, options: Options) -> Picture:
     a, b = agreement.sides(results.select(drawn_rows), i, other.select(drawn_rows), j, metric.name)
     kept = list(a.cells)
 
-    labels = dict(zip(kept, style.names_shown(_labels(results, kept)), strict=True))
+    labels = labels_of(results, dict.fromkeys(kept, Seeds(len(a.seeds), tuple(a.seeds))))
     points = [Point(row, labels[row], _spread(a.cells[row]), _spread(b.cells[row])) for row in kept]
     baseline = baseline_of(kept, options)
     best = values.best_of({point.row: point.y.mean for point in points}, metric)
@@ -49,12 +50,9 @@ def draw(results: Results, options: Options) -> Picture:
         _notes(a, b, len(rows), max(results.seeds, other.seeds), names, equal is not None),
         _in_words(points, metric, names),
         options.width,
-        _BODY + 0.8 * max(0, len(points) - 15),
+        on_panel.height_for(len(points), _BODY),
     )
-    axes = figure.panels()[0][0]
-    axes.grid(True, axis="both")
-    for point in points:
-        on_panel.draw(axes, point, looks[point.row])
+    axes = on_panel.draw(figure, points, looks)
     values.write_axis(axes, metric, options.width - 25, x=True, of=names[0])
     values.write_axis(axes, metric, _BODY - 10, of=names[1])
     axes.margins(0.08)
@@ -101,11 +99,6 @@ def _titles(a: Results, i: int, b: Results, j: int) -> tuple[str, str]:
     """Return what tells the two sides apart: the conditions, or the suites as well."""
     one, two = a.conditions[i], b.conditions[j]
     return (one, two) if one != two else (f"{one} ({a.suite})", f"{two} ({b.suite})")
-
-
-def _labels(results: Results, rows: Sequence[str]) -> list[str]:
-    by_name = {row.name: row.label for row in results.rows}
-    return [by_name[row] for row in rows]
 
 
 def _spread(cell: Cell) -> Spread:

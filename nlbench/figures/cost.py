@@ -60,12 +60,9 @@ def draw(results: Results, options: Options) -> Picture:
         [*_notes(results, condition, options, len(front)), *notes_on_seeds(seeds)],
         _in_words(points, metric, options, title),
         options.width,
-        _BODY + 0.8 * max(0, len(points) - 15),
+        on_panel.height_for(len(points), _BODY),
     )
-    axes = figure.panels()[0][0]
-    axes.grid(True, axis="both")
-    for point in points:
-        on_panel.draw(axes, point, looks[point.row])
+    axes = on_panel.draw(figure, points, looks)
     _cost_axis(axes, [point.x.mean for point in points], _AXIS[options.cost])
     values.write_axis(axes, metric, _BODY - 10)
     _draw_front(axes, front)

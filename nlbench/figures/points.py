@@ -43,7 +43,21 @@ class Point:
     y: Spread
 
 
-def draw(axes: Axes, point: Point, look: Look) -> None:
+def height_for(count: int, least: float) -> float:
+    """Return the height of a panel with so many names in it, in millimetres."""
+    return least + 0.8 * max(0, count - 15)
+
+
+def draw(figure: Picture, points: Sequence[Point], looks: dict[str, Look]) -> Axes:
+    """Draw points into a new panel, without names, and return the panel."""
+    axes = figure.panels()[0][0]
+    axes.grid(True, axis="both")
+    for point in points:
+        _draw_point(axes, point, looks[point.row])
+    return axes
+
+
+def _draw_point(axes: Axes, point: Point, look: Look) -> None:
     """Draw the means, and the lowest and highest seed as bars."""
     front = look is not PLAIN
     axes.plot(

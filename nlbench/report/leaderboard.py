@@ -73,8 +73,8 @@ class Line:
 
     Attributes:
         place: of the row among those of the suite.
-        best: whether it is the best row or ties with it; never where a run is not in its mean,
-            or has signs of a training that did not work.
+        best: whether it is the best row, or one of the next ones that tie with it. See
+            `best_group`.
     """
 
     row: SuiteRow

@@ -147,10 +147,12 @@ def of_plan(
 
     Raises: StoreError for a plan whose cells name runs of other rows.
     """
-    found = state.of_suite(plan, Results(plan, store, methods), store)
+    results = Results(plan, store, methods)
+    found = state.of_suite(plan, results, store)
     # What is missing is said of all conditions. The tables have those of which a run has ended.
     plan, without_runs = table.with_runs(plan, store)
-    results = Results(plan, store, methods)
+    if without_runs:
+        results = Results(plan, store, methods)
     reference = table.choose_reference(results, None)
     board = leaderboard(results, reference)
     records = results.all_records()
