@@ -26,8 +26,10 @@ def make_function() -> Callable[..., Any]:
         place = (node, socket.gethostname())
 
         def report(hook, values):
-            # Nobody waits for it: a display that lags behind must not hold up a training.
-            return mailbox.put.remote((number, hook, values))
+            # Nobody waits for it: a display that lags behind must not hold up a training. It is
+            # packed, because the mailbox would import torch to unpack it, and give nothing
+            # meanwhile.
+            return mailbox.put.remote(pickle.dumps((number, hook, values)))
 
         report("at", (place[1],))
         fix = f"pip install 'nlbench[ray]=={wanted}' there"
@@ -57,16 +59,16 @@ def make_function() -> Callable[..., Any]:
 
 
 def make_mailbox() -> type:
-    """Return the class of the actor that keeps the reports of runs until they are taken."""
+    """Return the class of the actor that keeps the packed reports of runs until they are taken."""
 
     class NlbenchReports:
         def __init__(self) -> None:
-            self._letters: list[object] = []
+            self._letters: list[bytes] = []
 
-        def put(self, letter: object) -> None:
+        def put(self, letter: bytes) -> None:
             self._letters.append(letter)
 
-        def take(self) -> list[object]:
+        def take(self) -> list[bytes]:
             letters, self._letters = self._letters, []
             return letters
 

@@ -47,6 +47,10 @@ _LOOK_SECONDS = 0.25
 # Between two requests to stop.
 _ASK_SECONDS = 1.0
 
+# So long the sweep waits for the mailbox of reports: before the first run, and at each look.
+_MAILBOX_SECONDS = 30.0
+_LETTERS_SECONDS = 1.0
+
 # Nodes come and go. So long a count of them is used.
 _COUNT_SECONDS = 5.0
 
@@ -171,6 +175,10 @@ class _Tasks:
             .options(num_cpus=0, max_restarts=-1, scheduling_strategy=_on_node(ray, here))
             .remote()
         )
+        # What the mailbox has been asked for and has not yet given.
+        self._asked: Any = None
+        # On a busy machine it starts more slowly than a short run ends.
+        self._wait_for_letters(_MAILBOX_SECONDS)
 
     # ---- Room -----------------------------------------------------------------------------------
 
@@ -278,15 +286,23 @@ class _Tasks:
         return reply
 
     def letters(self) -> list[tuple[int, str, tuple[Any, ...]]]:
-        """Return what the tasks have reported since the last call."""
+        """Return what the tasks have reported since the last call, as far as it is there."""
+        if not self._wait_for_letters(_LETTERS_SECONDS):
+            return []
+        asked, self._asked = self._asked, None
         try:
-            found: list[tuple[int, str, tuple[Any, ...]]] = self._ray.get(
-                self._mailbox.take.remote(), timeout=10
-            )
+            return [pickle.loads(letter) for letter in self._ray.get(asked)]
         except self._ray.exceptions.RayError:
             # They are for the display alone, and the next ones will come.
             return []
-        return found
+
+    def _wait_for_letters(self, seconds: float) -> bool:
+        """Return whether the mailbox has answered, after at most `seconds`."""
+        # It gives each letter once. A second question would lose the answer to the first one.
+        if self._asked is None:
+            self._asked = self._mailbox.take.remote()
+        done, _ = self._ray.wait([self._asked], timeout=seconds)
+        return bool(done)
 
     def reason_of_loss(self, error: Exception, node: str) -> tuple[str, bool, bool]:
         """Say why a task has ended without a reply, see `_ray_cluster.reason_of_loss`."""

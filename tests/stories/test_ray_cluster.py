@@ -63,6 +63,12 @@ def records(out):
     return {path: path.stat().st_mtime_ns for path in out.glob("runs/*/record.json")}
 
 
+def begun(out):
+    """Return the folders of the runs of a store that have a checkpoint and no record."""
+    folders = [path.parent for path in out.glob("runs/*/checkpoint.pt")]
+    return [folder for folder in folders if not (folder / "record.json").exists()]
+
+
 def wait_for(condition, process, seconds=300):
     """Wait until a condition holds. Fails if the process ends before."""
     deadline = time.monotonic() + seconds
@@ -101,7 +107,7 @@ def test_a_node_dies_and_then_the_driver(tmp_path):
             # The driver is killed while others train.
             done = len(records(out))
             wait_for(lambda: len(records(out)) >= done + 2, first)
-            wait_for(lambda: list(out.glob("runs/*/checkpoint.pt")), first)
+            wait_for(lambda: begun(out), first)
         finally:
             first.send_signal(signal.SIGKILL)
             first.wait()
