@@ -172,13 +172,17 @@ def _pairs(a: Results, b: Results, given: Sequence[str]) -> list[tuple[int, int]
 def sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, Side]:
     """Return condition `i` of `a` and `j` of `b` with the rows that both have.
 
-    These rows have the same method and parameters, and values.
+    These rows have the same method, and finished runs. Where neither suite is of the track `tuned`
+    they have the same parameters, too.
 
     Raises: SuiteError where there are fewer than two of them, or no seed has all.
     """
     rows: list[str] = []
     # The names of the other rows, by the reason why they are left out.
     left_out: dict[str, list[str]] = {}
+    # Tries choose other values for the same rows, and their order is what is compared.
+    tuned = "tuned" in (a.track, b.track)
+    chosen: list[str] = []
     for row in notes.once(row.name for row in [*a.rows, *b.rows]):
         missing = []
         for results, condition in ((a, i), (b, j)):
@@ -187,13 +191,18 @@ def sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, Si
         if missing:
             left_out.setdefault(f"no finished run in {' and '.join(missing)}", []).append(row)
             continue
-        differing = _differing(_spec(a, row, i), _spec(b, row, j))
-        if differing:
+        ours, theirs = _spec(a, row, i), _spec(b, row, j)
+        differing = _differing(ours, theirs)
+        if differing and not (tuned and ours["method"] == theirs["method"]):
             left_out.setdefault(f"not the same on both sides: {differing}", []).append(row)
             continue
+        if differing:
+            chosen.append(f"{row} {differing}")
         rows.append(row)
 
     below = []
+    if chosen:
+        below.append(f"Other values on both sides, because tries chose them: {'; '.join(chosen)}.")
     for reason, names in left_out.items():
         below.append(f"Left out: {', '.join(names)} ({reason}).")
     if len(rows) < 2:

@@ -34,7 +34,15 @@ def suite(tmp_path):
     store = Store(tmp_path)
 
     def make(
-        name, values, *, title="CIFAR-10N worst", params=None, noise=(), spec=SPEC, methods=None
+        name,
+        values,
+        *,
+        title="CIFAR-10N worst",
+        params=None,
+        noise=(),
+        spec=SPEC,
+        methods=None,
+        track="identical",
     ):
         """Write a record for each value that is not None. A row is named as its method."""
         methods = methods or {}
@@ -53,7 +61,7 @@ def suite(tmp_path):
 
         plan = {
             "suite": name,
-            "track": "identical",
+            "track": track,
             "protocol": f"of-{name}",
             "rows": rows,
             "conditions": [title],
@@ -236,6 +244,17 @@ def test_rows_that_are_not_the_same_are_left_out_and_named(suite):
     assert list(table(text)) == ["ce", "sl"]
     assert "Left out: mae, elr (no finished run in fast)." in text
     assert "Left out: gce (not the same on both sides: q 0.7 and 0.5)." in text
+
+
+def test_values_that_tries_chose_may_differ_and_are_named(suite):
+    given = suite("given", A, params={"gce": {"q": 0.7}})
+    params = {"gce": {"q": 0.5}, "sl": {"alpha": 1.0}}
+    chosen = suite("chosen", B, params=params, methods={"mae": "other"}, track="tuned")
+
+    for text in (between(given, chosen), between(chosen, given)):
+        assert sorted(table(text)) == ["ce", "gce", "sl"]
+        assert "Left out: mae (not the same on both sides: method " in text
+    assert "Other values on both sides, because tries chose them: gce q 0.5 and 0.7; sl" in text
 
 
 def test_methods_that_tie_have_no_tau(suite):
