@@ -196,6 +196,7 @@ RUNS = {
     "cifar10n-cpu-aggregate": 10 * 5,
     "cifar10n-cpu-clean": 6 * 5,
     "cifar10n-cpu-aug": 6 * 5,
+    "cifar10n-cpu-decay": 6 * 5,
     "cifar10n-cpu-random1": 10 * 5,
     # Without the tries, which are the suite's first stage.
     "cifar10n-cpu-tuned": 7 * 5,
