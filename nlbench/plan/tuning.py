@@ -83,6 +83,7 @@ def stage(
         except SuiteError as error:
             raise problems.error([_in_own_row(problem) for problem in error.problems]) from None
         plan.tries = True
+        plan.notes = describe_tries(drawn)
 
         _check_validation(plan, suite, problems)
         if pending(plan):
@@ -309,10 +310,22 @@ def describe(chosen: Chosen, tuning: Tuning) -> list[str]:
     ]
     for row, by_dataset in chosen.items():
         for dataset, setting in by_dataset.items():
-            values = {**setting.protocol, **setting.params}
-            text = ", ".join(f"{key} {value}" for key, value in values.items())
-            notes.append(f"{row} on {dataset}: {text}.")
+            notes.append(f"{row} on {dataset}: {_in_words(setting)}.")
     return notes
+
+
+def describe_tries(drawn: Mapping[str, Sequence[Setting]]) -> list[str]:
+    """Return the notes of a table of tries: the setting of each."""
+    notes = []
+    for row, settings in drawn.items():
+        for i, setting in enumerate(settings):
+            notes.append(f"{_try_name(row, i)}: {_in_words(setting)}.")
+    return notes
+
+
+def _in_words(setting: Setting) -> str:
+    values = {**setting.protocol, **setting.params}
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 # --- A row with a setting ----------------------------------------------------------------------

@@ -134,6 +134,12 @@ _LIST = (
         meaning="target memories whose argmax is the clean label",
     ),
     Metric(
+        "val",
+        key="val_last",
+        heading="noisy validation",
+        meaning="accuracy on noisy validation labels after the last epoch",
+    ),
+    Metric(
         "selected-clean",
         key="selected_clean",
         heading="selected on clean val",

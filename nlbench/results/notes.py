@@ -246,6 +246,7 @@ _LACKING = {
     "clean-right": "no training label is right, as far as is known",
     "targets": "no method here keeps targets",
     "selected": "the protocol holds out no validation part (val_fraction)",
+    "val": "the protocol holds out no validation part (val_fraction)",
     "selected-clean": "the dataset has no validation part with true labels",
     "top5": "there are five classes or fewer",
     "ilsvrc12": "the dataset has no such test images",

@@ -8,6 +8,7 @@ import pytest
 import nlbench
 from nlbench import api
 from nlbench.errors import SuiteError
+from nlbench.results import table as tables
 from nlbench.results.store import Store
 
 
@@ -39,6 +40,15 @@ def test_every_row_gets_as_many_tries_and_the_best_on_validation_labels_is_run(t
     assert {len(specs) for specs in tried.values()} == {2}
     assert {spec.seed for spec in tries.specs} == {1000}
 
+    # The table of the tries says which values each of them has, and by what they are compared.
+    for row, (spec, _) in tried.items():
+        values = {"lr": spec.protocol.lr, **({} if row.startswith("ce") else spec.params)}
+        of_row = [note for note in tries.plan.notes if note.startswith(f"{row}: ")]
+        assert len(of_row) == 1
+        assert dict(part.split(" ") for part in of_row[0][len(row) + 2 : -1].split(", ")) == {
+            key: str(value) for key, value in values.items()
+        }
+
     # The tries of a row differ from each other.
     settings = {(spec.protocol.lr, *spec.params.values()) for spec in tries.specs}
     assert len(settings) == 6
@@ -48,6 +58,10 @@ def test_every_row_gets_as_many_tries_and_the_best_on_validation_labels_is_run(t
     assert sorted(frame["row"].tolist()) == ["ce"] * 4 + ["elr"] * 4
 
     store = Store(tmp_path)
+    shown = tables.render(store.plans()["t#tries"], store, metric="val")
+    assert "ce#0: lr 0.001." in shown
+    first = [store.read(spec.key).metrics["val_last"] for spec in tried["ce#0"]]
+    assert all(f"{100 * value:.2f}" in shown for value in first)
     final = api.prepare(suite(), out=tmp_path)
 
     assert not final.plan.tries
