@@ -287,14 +287,20 @@ class _Tasks:
 
     def letters(self) -> list[tuple[int, str, tuple[Any, ...]]]:
         """Return what the tasks have reported since the last call, as far as it is there."""
-        if not self._wait_for_letters(_LETTERS_SECONDS):
-            return []
-        asked, self._asked = self._asked, None
-        try:
-            return [pickle.loads(letter) for letter in self._ray.get(asked)]
-        except self._ray.exceptions.RayError:
-            # They are for the display alone, and the next ones will come.
-            return []
+        found: list[tuple[int, str, tuple[Any, ...]]] = []
+        while True:
+            # The answer to an earlier question may lack the last reports of a task that has ended.
+            is_new = self._asked is None
+            if not self._wait_for_letters(_LETTERS_SECONDS):
+                return found
+            asked, self._asked = self._asked, None
+            try:
+                found += [pickle.loads(letter) for letter in self._ray.get(asked)]
+            except self._ray.exceptions.RayError:
+                # They are for the display alone, and the next ones will come.
+                return found
+            if is_new:
+                return found
 
     def _wait_for_letters(self, seconds: float) -> bool:
         """Return whether the mailbox has answered, after at most `seconds`."""

@@ -32,7 +32,7 @@ class Call:
 
     def __init__(self, function, options, args):
         self.name, self.options, self.args = function.__name__, options, args
-        self.cancelled = False
+        self.cancelled = self.reported = False
 
 
 class Remote:
@@ -52,6 +52,13 @@ class Remote:
         return call
 
 
+class Given:
+    """A reference to a value that is there, or will be."""
+
+    def __init__(self, value):
+        self.value = value
+
+
 class Actor:
     """An actor whose methods are called at once."""
 
@@ -60,7 +67,7 @@ class Actor:
 
     def __getattr__(self, name):
         method = getattr(self._actor, name)
-        return SimpleNamespace(remote=lambda *args: SimpleNamespace(value=method(*args)))
+        return SimpleNamespace(remote=lambda *args: Given(method(*args)))
 
 
 class FakeRay:
@@ -68,6 +75,7 @@ class FakeRay:
 
     Attributes:
         calls: the tasks that were begun, in this order.
+        late: how often what an actor returns is waited for in vain.
 
     Args:
         answer: called with each task when it is waited for; returns its reply, or an error to
@@ -76,7 +84,7 @@ class FakeRay:
     """
 
     def __init__(self, answer, nodes=(("n1", 1), ("n2", 1))):
-        self.calls = []
+        self.calls, self.late = [], 0
         self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
         for name in NAMES:
             setattr(self.exceptions, name, type(name, (RayError,), {}))
@@ -102,9 +110,12 @@ class FakeRay:
         return SimpleNamespace(get_node_id=lambda: "head")
 
     def put(self, value):
-        return SimpleNamespace(value=value)
+        return Given(value)
 
     def wait(self, refs, num_returns=1, timeout=None):
+        if isinstance(refs[0], Given):
+            self.late -= 1
+            return (refs, []) if self.late < 0 else ([], refs)
         self.most_at_once = max(self.most_at_once, len(refs))
         for call in refs:
             if call not in self._replies and call.name == "nlbench_run":
