@@ -208,10 +208,11 @@ def sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, Si
     if len(rows) < 2:
         there = rows[0] if rows else "none"
         heading = METRICS[metric].heading
+        same = "name and method" if tuned else "name, method and parameters"
         message = (
             f"{a.suite}, {a.conditions[i]} and {b.suite}, {b.conditions[j]}; {heading}: an order "
-            "needs two rows of the same name, method and parameters with finished runs on both "
-            f"sides, and there is {there}; --condition chooses another noise"
+            f"needs two rows of the same {same} with finished runs on both sides, and there is "
+            f"{there}; --condition chooses another noise"
         )
         raise SuiteError("\n".join([message, *below]))
 

@@ -111,13 +111,13 @@ def test_the_sweep_writes_each_record_with_the_name_of_its_node(tmp_path, monkey
 def test_no_report_is_lost_where_the_mailbox_answers_late(tmp_path, monkeypatch, late):
     def answer(call):
         mailbox, number = call.args[4:]
-        if not call.reported:
-            call.reported = True
+        if number not in reported:
+            reported.add(number)
             mailbox.put.remote(pickle.dumps((number, "on_resume", (1, 2))))
         # The task goes on while the mailbox owes an answer, and ends when it has given it.
         return trained(call) if played.ray.late <= 0 else None
 
-    resumed = []
+    resumed, reported = [], set()
     played = Ray(tmp_path, monkeypatch, answer)
     played.ray.late = late
     played.run(on_resume=lambda spec, epoch, epochs: resumed.append((spec.row, epoch, epochs)))

@@ -254,6 +254,8 @@ def test_values_that_tries_chose_may_differ_and_are_named(suite):
     for text in (between(given, chosen), between(chosen, given)):
         assert sorted(table(text)) == ["ce", "gce", "sl"]
         assert "Left out: mae (not the same on both sides: method " in text
+    with pytest.raises(SuiteError, match="needs two rows of the same name and method with"):
+        between(given, suite("one", {"ce": B["ce"]}, track="tuned"))
     assert "Other values on both sides, because tries chose them: gce q 0.5 and 0.7; sl" in text
 
 

@@ -32,7 +32,7 @@ class Call:
 
     def __init__(self, function, options, args):
         self.name, self.options, self.args = function.__name__, options, args
-        self.cancelled = self.reported = False
+        self.cancelled = False
 
 
 class Remote:
