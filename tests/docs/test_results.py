@@ -56,6 +56,14 @@ def test_the_figures_show_what_their_commands_draw(clone, tmp_path, command, fig
     assert texts(tmp_path / "again.svg") == texts(figure)
 
 
+@pytest.mark.parametrize("page", committed.PAGES, ids=lambda page: page.name)
+def test_every_figure_stands_above_the_command_that_draws_it(page):
+    shown = re.findall(r"\]\(([^)]*figures/results-[^)]+\.svg)\)", page.read_text())
+
+    assert shown
+    assert [page.parent / path for path in shown] == [path for _, path in committed.figures(page)]
+
+
 def texts(figure):
     """Return the words and numbers of an SVG."""
     return re.findall(r"<text[^>]*>([^<]+)</text>", figure.read_text())

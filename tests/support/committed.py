@@ -2,8 +2,8 @@
 
     python tests/support/committed.py
 
-makes them again. In a page what a command printed stands between two lines, and what it drew stands
-below one:
+makes them again. In a page what a command printed stands between two lines, and the command that
+drew a figure stands below it:
 
     <!-- printed by: nlbench table results --suite cifar10n-cpu -->
 
@@ -12,8 +12,9 @@ below one:
     ...
     <!-- end of what was printed -->
 
-    <!-- drawn by: nlbench plot differences results --suite cifar10n-cpu -->
     ![Differences to cross entropy](figures/results-differences.svg)
+
+    `nlbench plot differences results --suite cifar10n-cpu` draws this figure.
 """
 
 import re
@@ -35,7 +36,7 @@ _PLACE = re.compile(
 
 
 _FIGURE = re.compile(
-    r"^<!-- drawn by: (?P<command>nlbench plot .+?) -->\n!\[[^\]]*\]\((?P<path>[^)]+\.svg)\)$",
+    r"^!\[[^\]]*\]\((?P<path>[^)]+\.svg)\)\n\n`(?P<command>nlbench plot .+?)` draws this figure\.$",
     re.MULTILINE,
 )
 
