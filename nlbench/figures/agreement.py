@@ -72,7 +72,7 @@ def _places(a: Results, b: Results, options: Options) -> tuple[int, int]:
                 "conditions, or another suite with --suite-b"
             )
         return i, j
-    begun, of_other = _begun(a), _begun(b)
+    begun, of_other = a.begun(), b.begun()
     if a is b:
         if len(begun) < 2:
             raise NothingToDraw(
@@ -88,11 +88,6 @@ def _places(a: Results, b: Results, options: Options) -> tuple[int, int]:
         f"{a.suite} and {b.suite}: nothing to draw, because no condition with runs is in both; "
         "choose one of each: --condition, twice"
     )
-
-
-def _begun(results: Results) -> list[int]:
-    """Return the places of the conditions that have a run."""
-    return [place for place in range(len(results.conditions)) if results.records_under(place)]
 
 
 def _titles(a: Results, i: int, b: Results, j: int) -> tuple[str, str]:

@@ -73,7 +73,7 @@ def of_suite(results: Results) -> Pictures:
 
 def _of_conditions(kind: Kind, results: Results, found: Pictures) -> None:
     """Draw a figure for each of the first conditions that have results."""
-    known = [place for place in range(len(results.conditions)) if results.records_under(place)]
+    known = results.begun()
     for condition in known[:MOST_CONDITIONS]:
         _draw(kind, results, Options(condition=condition, width=WIDTH), found)
     if len(known) > MOST_CONDITIONS:

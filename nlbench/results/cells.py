@@ -266,6 +266,13 @@ class Results:
         ordered.rows = sorted(self.rows, key=lambda row: names.index(row.name))
         return ordered
 
+    def under(self, conditions: Collection[int]) -> Results:
+        """Return the same results without the runs of other conditions, which keep their places."""
+        narrowed = copy.copy(self)
+        narrowed._records = [found for found in self._records if found[1] in conditions]
+        narrowed._cells = {at: files for at, files in self._cells.items() if at[1] in conditions}
+        return narrowed
+
     @property
     def all_rows(self) -> list[SuiteRow]:
         """The rows of the suite, also those that were not selected."""
@@ -290,6 +297,10 @@ class Results:
     def records_under(self, condition: int) -> list[RunRecord]:
         """Return the records of all rows under one condition."""
         return [record for _, place, record in self._records if place == condition]
+
+    def begun(self) -> list[int]:
+        """Return the places of the conditions of which a run has ended, in their order."""
+        return sorted({place for _, place, _ in self._records})
 
     def all_records(self) -> list[RunRecord]:
         """Return every record of the rows, in the order of the plan."""
