@@ -22,7 +22,7 @@ from nlbench.plan.expand import expand, plan_name
 from nlbench.plan.memories import Room
 from nlbench.plan.options import DEFAULT_TIMEOUT_MINUTES, command_line, parse_shard
 from nlbench.plan.shards import Shard
-from nlbench.plan.spec import Plan, RunSpec
+from nlbench.plan.spec import Plan, RunSpec, differing_value
 from nlbench.plan.suite_file import Suite, read_suite
 from nlbench.results.formats import WIDTH
 from nlbench.results.guess import name_of_suite, seems_done
@@ -148,7 +148,7 @@ class Sweep:
             "method_files": self._method_files(),
             "command": self.command,
         }
-        self._warn_of_lost_rows(plan)
+        self._warn_of_lost_runs(plan)
         self._warn_of_slowness(todo, options.device, options.jobs)
         if whole_steps and todo:
             self._warn_of_steps(todo, options.device, cuda_graphs)
@@ -334,8 +334,8 @@ class Sweep:
                 "step. If you know that it does not, add --cuda-graphs"
             )
 
-    def _warn_of_lost_rows(self, plan: dict[str, Any]) -> None:
-        """Warn if this plan replaces one of the same name that has other rows or conditions."""
+    def _warn_of_lost_runs(self, plan: dict[str, Any]) -> None:
+        """Warn if this plan replaces one of the same name whose table has other rows or runs."""
         try:
             old = self.store.plan(plan["suite"])
         except StoreError:
@@ -352,6 +352,31 @@ class Sweep:
                 f"{self.store.root} held a suite {plan['suite']!r} with {', '.join(lost)}, which "
                 f"this one lacks. Its table now shows this suite. The records stay; rename one of "
                 f"the two suites to keep both tables."
+            )
+            return
+
+        # With edited settings, or with other data, the same rows have other runs.
+        titles = old["conditions"]
+        old_keys = {(c["row"], titles[c["condition"]], c["seed"]): c["key"] for c in old["cells"]}
+        ended, changed = 0, ""
+        for spec in self.plan.specs:
+            key = old_keys.get((spec.row, spec.condition.title, spec.seed), spec.key)
+            if key == spec.key:
+                continue
+            try:
+                record = self.store.read(key)
+            except StoreError:
+                # One that a later version wrote. This suite does not need it.
+                continue
+            if record is not None:
+                ended += 1
+                changed = changed or differing_value(record.spec, spec.identity())
+        if ended:
+            self.store.warn(
+                f"{self.store.root} held a suite {plan['suite']!r} with another {changed}, and "
+                f"{ended} of its runs had ended. Its table now shows the new runs. The records "
+                "stay; rename one of the two suites, or give this one another folder, to keep both "
+                "tables."
             )
 
     def about_data(self, *, folders_only: bool = False) -> tuple[list[str], list[str]]:

@@ -312,6 +312,25 @@ def test_failed_runs_and_lost_rows_are_warned_of(tmp_path):
         nlbench.run({**SUITE, "methods": {"ce": {}}}, **options)
 
 
+def test_runs_that_leave_the_table_for_other_settings_are_warned_of(tmp_path):
+    options = {"out": tmp_path, "progress": False}
+    one = {**SUITE, "methods": {"ce": {}}}
+    nlbench.run(one, **options)
+    before = nlbench.load(tmp_path)
+    changed = {**one, "overrides": {**one.get("overrides", {}), "lr": 0.02}}
+
+    with pytest.warns(
+        nlbench.NlbenchWarning, match=r"with another protocol\.lr, and 1 of its runs"
+    ):
+        nlbench.run(changed, **options)
+
+    assert set(before.index) < set(nlbench.load(tmp_path).index)
+    # Nothing is lost when nothing has changed.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nlbench.run(changed, **options)
+
+
 def test_records_of_other_code_are_warned_of(tmp_path, trained):
     frame = nlbench.load(trained)
     record = Store(trained).read(frame.index[0])

@@ -29,7 +29,7 @@ CONNECTION_CLOSED = 76
 # When memory is short, Linux ends first the process with the highest of these, from 0 to 1000.
 _MEMORY_SCORE = "700"
 
-# So long the decoding processes may take to end.
+# How long the decoding processes may take to end.
 _END_SECONDS = 2
 
 

@@ -47,8 +47,8 @@ from nlbench.results.record import RunRecord
 from nlbench.results.store import Store, Warn
 from nlbench.training.weights import FILE as WEIGHTS
 
-# Marks the folder of a run that has ended, where the store is not shared. So long after it the
-# sweep has written the record, or has failed to.
+# Marks the folder of a run that has ended, where the store is not shared. After this time the sweep
+# has written the record, or has failed to.
 _ENDED = "ended"
 _CLEAR_SECONDS = 60.0
 

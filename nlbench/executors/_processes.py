@@ -37,7 +37,7 @@ from nlbench.training import memory
 from nlbench.training.context import RunOptions
 from nlbench.training.record import failed
 
-# So long a process may live on after it has closed its connection.
+# How long a process may live on after it has closed its connection.
 CLOSED_SECONDS = 5.0
 
 

@@ -25,7 +25,7 @@ _OBJECT_STORE_BYTES = 100 << 20
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-# So long a cluster may take to answer.
+# How long a cluster may take to answer.
 _ANSWER_SECONDS = 5.0
 
 # The folder in which this process has found nlbench.

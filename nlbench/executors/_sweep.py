@@ -17,8 +17,8 @@ from nlbench.executors.base import Listener, Todo, age_of
 from nlbench.executors.local import POLL_SECONDS
 from nlbench.results.record import RunRecord
 
-# So long the runs have to end a step and to write a checkpoint: after Ctrl-C, which somebody waits
-# for, and after another signal or at the end of the time.
+# How long the runs may take to end a step and to write a checkpoint: after Ctrl-C, where somebody
+# waits, and after another signal or at the end of the time.
 CTRL_C_SECONDS = 5.0
 STOP_SECONDS = 9.0
 

@@ -47,11 +47,13 @@ _LOOK_SECONDS = 0.25
 # Between two requests to stop.
 _ASK_SECONDS = 1.0
 
-# So long the sweep waits for the mailbox of reports: before the first run, and at each look.
+# How long the sweep waits for the mailbox of reports: before the first run, and at each look. When
+# a task has ended it looks several times, because nobody asks for the reports of that task later.
 _MAILBOX_SECONDS = 30.0
 _LETTERS_SECONDS = 1.0
+_LAST_LOOKS = 10
 
-# Nodes come and go. So long a count of them is used.
+# Nodes come and go. A count of them is used for this long.
 _COUNT_SECONDS = 5.0
 
 # A run that has lost its node so often is recorded as failed: it may be what ends the nodes. The
@@ -285,19 +287,23 @@ class _Tasks:
         self._used.add(reply[0][0])
         return reply
 
-    def letters(self) -> list[tuple[int, str, tuple[Any, ...]]]:
-        """Return what the tasks have reported since the last call, as far as it is there."""
+    def letters(self, looks: int = 1) -> list[tuple[int, str, tuple[Any, ...]]]:
+        """Return what the tasks have reported since the last call, as far as it is there.
+
+        Args:
+            looks: how often to wait for a mailbox that does not answer at once.
+        """
         found: list[tuple[int, str, tuple[Any, ...]]] = []
         while True:
             # The answer to an earlier question may lack the last reports of a task that has ended.
             is_new = self._asked is None
-            if not self._wait_for_letters(_LETTERS_SECONDS):
+            if not any(self._wait_for_letters(_LETTERS_SECONDS) for _ in range(looks)):
                 return found
             asked, self._asked = self._asked, None
             try:
                 found += [pickle.loads(letter) for letter in self._ray.get(asked)]
             except self._ray.exceptions.RayError:
-                # They are for the display alone, and the next ones will come.
+                # No record depends on them, and the next ones will come.
                 return found
             if is_new:
                 return found
@@ -442,18 +448,19 @@ class _Sweep:
             select.select([self._signals.wake], [], [], seconds)
             return
         done = self._tasks.ready(seconds)
-        self._pass_on()
+        self._pass_on(looks=_LAST_LOOKS if done else 1)
         for ref in done:
             self._handle_end(ref)
 
-    def _pass_on(self, only: str = "") -> None:
+    def _pass_on(self, only: str = "", looks: int = 1) -> None:
         """Pass on what the tasks have reported.
 
         Args:
             only: the one hook that still matters.
+            looks: see `_Tasks.letters`.
         """
         flights = {flight.number: flight for flight in self._tasks.going.values()}
-        for number, hook, values in self._tasks.letters():
+        for number, hook, values in self._tasks.letters(looks):
             flight = flights.get(number)
             if flight is None:
                 # Of a task that has ended, or has lost its node.

@@ -158,6 +158,19 @@ def key_of(identity: Mapping[str, object]) -> str:
     return short_hash(text.encode())
 
 
+def differing_value(one: object, other: object, name: str = "") -> str:
+    """Return the name of the first value in which two specs differ, such as "params.lam"; or ""."""
+    if one == other:
+        return ""
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return name
+    for key in sorted({*one, *other}):
+        found = differing_value(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
+        if found:
+            return found
+    return ""
+
+
 @dataclass
 class Plan:
     """A suite expanded into its runs.

@@ -323,7 +323,10 @@ def _take(folder: Path, theirs: RunFiles, store: Store, report: MergeReport) -> 
         if copied is None or copied.checksum != theirs.checksum or _is_damaged(copied):
             raise _LeftOut("it has changed while it was copied; merge again")
         if report.small:
-            shrink(staged)
+            try:
+                shrink(staged)
+            except ValueError as error:
+                raise _LeftOut(f"it cannot be made smaller: {error}") from None
         kept = _keep_replaced(own)
     if theirs.record is not None and theirs.record.status != "failed":
         (own / "checkpoint.pt").unlink(missing_ok=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 from nlbench.errors import StoreError
 from nlbench.files import move
+from nlbench.plan.spec import differing_value
+from nlbench.results.integrity import check_run
 from nlbench.results.store import Store, free_name
 
 # Names that a suite can have, with what `--set` and the tries of a tuned suite add.
@@ -39,8 +41,8 @@ class Found:
 def merge(theirs: Store, store: Store, take: str, dry_run: bool) -> dict[str, Found]:
     """Take every plan of the store `theirs` into `store`, and return what became of each, by name.
 
-    Of a suite that both have with the same rows and conditions, the plan then has the seeds of
-    both.
+    Of a suite that both have with the same rows, conditions and settings, the plan then has the
+    seeds of both.
 
     Args:
         take: "ours", "newer" or "theirs": the plan to keep where the two are of different rows.
@@ -69,7 +71,7 @@ def _merge_plan(name: str, theirs: Store, store: Store, take: str, dry_run: bool
         ours = None
     if ours is None:
         return _written(plan, store, dry_run)
-    why = _why_not_one(ours, plan)
+    why = _why_not_one(ours, plan) or _other_settings(ours, store, plan, theirs)
     if not why:
         both = _union(ours, plan)
         return Found(Outcome.SAME) if both == ours else _written(both, store, dry_run)
@@ -112,6 +114,40 @@ def _why_not_one(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
                 f"there and {keys[_place(cell)]} here, so parameters or data differ"
             )
     return ""
+
+
+def _other_settings(
+    ours: Mapping[str, Any], store: Store, theirs: Mapping[str, Any], other: Store
+) -> str:
+    """Say where the runs of a row differ in more than their seed; nothing where they do not.
+
+    Two plans with other seeds have no run in common whose key would show that.
+    """
+    here, there = _specs(ours, store), _specs(theirs, other)
+    for (row, condition), spec in here.items():
+        name = differing_value(spec, there.get((row, condition), spec))
+        if name:
+            title = ours["conditions"][condition]
+            return f"its runs of row {row!r}, {title!r}, have another {name}"
+    return ""
+
+
+def _specs(plan: Mapping[str, Any], store: Store) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return what the first run of each row and condition was asked to do, without its seed."""
+    specs: dict[tuple[str, int], dict[str, Any]] = {}
+    for cell in plan["cells"]:
+        place = cell["row"], cell["condition"]
+        if place in specs:
+            continue
+        try:
+            found = check_run(store.run_dir(cell["key"]), cell["key"])
+        except (StoreError, PermissionError):
+            # The run is left out, and the report says why.
+            continue
+        if found is not None and found.record is not None:
+            spec = found.record.spec
+            specs[place] = {name: value for name, value in spec.items() if name != "seed"}
+    return specs
 
 
 def _place(cell: Mapping[str, Any]) -> tuple[str, int, int]:

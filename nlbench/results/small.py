@@ -41,9 +41,11 @@ def shrink(folder: Path) -> None:
     Raises: ValueError for a predictions.npz that cannot be read.
     """
     values = read_object(folder / RECORD)
+    if PREDICTIONS not in listed_files(values):
+        return
     arrays = read_arrays(folder / PREDICTIONS)
     kept = {name: array for name, array in arrays.items() if name not in LEFT_OUT}
-    if PREDICTIONS not in listed_files(values) or len(kept) == len(arrays):
+    if len(kept) == len(arrays):
         return
 
     # Imported here, because tables read records and do without NumPy.

@@ -64,6 +64,7 @@ def render(
     without_runs: list[str] = []
     if view.fmt not in DATA_FORMATS:
         shown, without_runs = with_runs(plan, store)
+        _check_sort(view, plan, shown)
     results = Results(shown, store, methods)
     reference = choose_reference(results, view.against)
     results, left_out = _selected(results, reference, view)
@@ -233,6 +234,13 @@ def with_runs(plan: Mapping[str, Any], store: Store) -> tuple[Mapping[str, Any],
     others = [title for place, title in enumerate(titles) if place not in begun]
     note = f"Not shown, because none of their runs has ended: {', '.join(others)}."
     return _at(plan, sorted(begun)), [note]
+
+
+def _check_sort(view: View, plan: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+    """Raise SuiteError if rows are to be sorted by a condition that is not shown."""
+    for title in plan["conditions"]:
+        if title not in shown["conditions"] and title.casefold() == (view.sort or "").casefold():
+            raise SuiteError(f"--sort {view.sort}: none of the runs of {title} has ended")
 
 
 def narrowed(plan: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

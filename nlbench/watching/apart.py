@@ -22,7 +22,7 @@ from nlbench.watching.base import Logger, Metrics, WatchedRun
 if TYPE_CHECKING:
     from nlbench.results.record import RunRecord
 
-# So long the process may take to end, once its logger is closed.
+# How long the process may take to end, once its logger is closed.
 _END_SECONDS = 5.0
 
 # Of what the process has printed, so many of the last characters are shown if it dies.

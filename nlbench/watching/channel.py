@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # seconds when it begins or ends a run.
 CALL_SECONDS = 120.0
 
-# So long the sweep waits for a logger to begin, before anything is trained.
+# How long the sweep waits for a logger to begin, before anything is trained.
 OPEN_SECONDS = 60.0
 
 

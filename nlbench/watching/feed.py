@@ -17,7 +17,7 @@ from nlbench.watching import choice
 from nlbench.watching.base import Logger, Metrics, WatchedRun
 from nlbench.watching.channel import Channel
 
-# So long loggers may take for what is waiting: at the end of a sweep, and where the sweep was
+# How long loggers may take for what is waiting: at the end of a sweep, and where the sweep was
 # stopped and the user, or a batch system, waits.
 END_SECONDS = 60.0
 STOP_SECONDS = 3.0

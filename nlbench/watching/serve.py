@@ -13,7 +13,7 @@ from nlbench.errors import UserError
 from nlbench.watching import choice
 from nlbench.watching.channel import in_words
 
-# When the process of the command has ended, the logger has so long to write what it has.
+# How long the logger may take to write what it has, when the process of the command has ended.
 _ORPHAN_SECONDS = 20.0
 
 

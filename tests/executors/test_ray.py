@@ -126,6 +126,24 @@ def test_no_report_is_lost_where_the_mailbox_answers_late(tmp_path, monkeypatch,
     assert played.statuses() == {"ce": "done", "gce": "done"}
 
 
+@pytest.mark.parametrize("late", [1, 5])
+def test_the_last_report_of_a_task_is_waited_for(tmp_path, monkeypatch, late):
+    def answer(call):
+        mailbox, number = call.args[4:]
+        if number not in reported:
+            reported.add(number)
+            mailbox.put.remote(pickle.dumps((number, "on_resume", (1, 2))))
+            # From the end of the task on the mailbox owes an answer.
+            played.ray.late = late
+        return trained(call)
+
+    resumed, reported = [], set()
+    played = Ray(tmp_path, monkeypatch, answer)
+    played.run(on_resume=lambda spec, epoch, epochs: resumed.append(spec.row))
+
+    assert sorted(resumed) == ["ce", "gce"]
+
+
 def test_a_run_has_the_threads_of_its_protocol_and_is_tried_by_the_sweep_alone(
     tmp_path, monkeypatch
 ):

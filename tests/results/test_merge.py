@@ -9,13 +9,15 @@ import zipfile
 
 import numpy as np
 import pytest
-from made_up import EPOCHS, plan_of, record_of, rewrite, write_run
+from made_up import EPOCHS, plan_of, record_of, rewrite, spec_of, write_run
 
 import nlbench
 from nlbench.errors import StoreError, SuiteError
+from nlbench.plan.spec import key_of
 from nlbench.results import merge as merging
 from nlbench.results import reproduced, state_files
 from nlbench.results.findings import Trouble
+from nlbench.results.integrity import FILES, json_bytes, with_checksums
 from nlbench.results.merge import Take
 from nlbench.results.numbers import read_arrays
 from nlbench.results.store import Store
@@ -201,6 +203,30 @@ def test_a_small_merge_keeps_the_predicted_classes_and_what_tables_need(ours, th
     # The numbers are those of the whole run, in both directions.
     assert sorted(merge(ours, theirs, small=True).same) == sorted([key, bare])
     assert merge(theirs, ours).complete
+
+
+@pytest.mark.parametrize("checked", [True, False], ids=["with checksums", "without"])
+def test_a_small_merge_goes_on_after_predictions_that_cannot_be_read(ours, theirs, checked):
+    good = write_run(theirs, seed=1)
+    key = write_run(theirs)
+    predictions = theirs.run_dir(key) / "predictions.npz"
+    predictions.write_bytes(predictions.read_bytes()[:100])
+    path = theirs.run_dir(key) / "record.json"
+    values = json.loads(path.read_text())
+    del values["checksums"]
+    if checked:
+        values = with_checksums(values, {name: path.with_name(name) for name in FILES})
+    path.write_bytes(json_bytes(values))
+    report = merge(ours, theirs, small=True)
+
+    assert good in report.added
+    if checked:
+        assert report.left_out == [key]
+        assert "it cannot be made smaller: " in report.lines[0]
+        assert ours.run_keys() == [good]
+    else:
+        # Nothing vouches for these files, and a merge without `small` takes them as they are.
+        assert key in report.added
 
 
 def test_a_small_merge_compresses_predictions_further(ours, theirs):
@@ -511,6 +537,33 @@ def test_plans_of_one_suite_are_united(ours, theirs):
     assert plan["notes"] == ["a", "b"]
     assert "3 seeds" in nlbench.table(ours.root)
     assert merge(ours, theirs).plans == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"params": {"lam": 7.0}}, "params.lam"),
+        ({"protocol": {"name": "digits", "model": "digits_cnn", "lr": 0.1}}, "protocol.lr"),
+        ({"fingerprint": "of other images"}, "fingerprint"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_runs_with_other_settings_are_no_further_seeds_of_a_row(
+    ours, theirs, changed, name, dry_run
+):
+    # As where two machines train seeds of one tuned suite, and their tries choose other values.
+    ours.write_plan(plan_of(keys_in(ours, ("ce", "elr"), (0, 1)), rows=("ce", "elr"), seeds=(0, 1)))
+    before = ours.plan("s")
+    keys = keys_in(theirs, seeds=(2, 3))
+    for seed in (2, 3):
+        spec = {**spec_of("elr", seed), **changed}
+        keys["elr", seed] = write_run(theirs, "elr", seed, spec=spec, key=key_of(spec))
+    theirs.write_plan(plan_of(keys, rows=("ce", "elr"), seeds=(2, 3)))
+    report = merge(ours, theirs, dry_run=dry_run)
+
+    assert (report.plans_kept, report.complete) == (["s"], False)
+    assert f"its runs of row 'elr', 'Digits', have another {name}; ours stays" in report.lines[0]
+    assert ours.plan("s") == before
 
 
 def test_plans_that_only_the_other_has_are_copied(ours, theirs):

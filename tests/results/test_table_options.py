@@ -232,6 +232,14 @@ def test_a_condition_without_runs_is_named_and_not_shown(store, fmt):
     assert "1 of the suite's 5 runs is missing" in note
 
 
+def test_rows_are_not_sorted_by_a_condition_that_is_not_shown(store):
+    plan = without_runs(four_conditions(store), 1, 3)
+    message = "--sort digits symmetric 0.4: none of the runs of Digits symmetric 0.4 has ended"
+
+    with pytest.raises(SuiteError, match=message):
+        render(store, plan, metric="last", sort="digits symmetric 0.4")
+
+
 def test_a_program_gets_the_conditions_without_runs_as_well(store):
     plan = without_runs(four_conditions(store), 1, 3)
 
