@@ -337,6 +337,19 @@ def test_the_sentence_counts_what_a_running_suite_lacks(tmp_path):
     assert "nlbench run s.yaml --out results" in read.text
 
 
+def test_a_condition_without_runs_is_named_and_has_no_column(store):
+    plan = plan_of("s", ("ce", "elr"), (0, 1, 2))
+    further = []
+    for number, cell in enumerate(plan["cells"]):
+        further.append({**cell, "condition": 1, "key": f"{number:016x}"})
+    plan["conditions"].append("Digits without a run")
+    store.write_plan({**plan, "cells": [*plan["cells"], *further]})
+    read = Reader(page.render(store))
+
+    assert "Not shown, because none of their runs has ended: Digits without a run." in read.text
+    assert "1 combination of dataset and noise, 6 of 12 runs done" in read.text
+
+
 def test_failed_and_diverged_runs_are_named_with_their_messages(tmp_path):
     store = made_store(tmp_path, seeds=(0, 1, 2))
     error = {"message": "ValueError: <b>bold</b>", "traceback": "SECRET"}
