@@ -914,8 +914,9 @@ def table(
             come after the others.
         ascending: with `sort`, whether the lowest value is first.
         group_by: prints a table for each dataset, each noise, or both.
-        purpose: "paper" prints what a paper prints: the best tie group bold, and protocol, seeds
-            and test in the caption.
+        purpose: "paper" prints what a paper prints: the best mean bold, with the next best ones
+            before the first that can be told apart from it, and protocol, seeds and test in the
+            caption.
 
     Raises: StoreError for a folder without results; SuiteError for an unknown suite, metric, column
         or row, and for arguments that exclude each other; TypeError or ValueError for an argument

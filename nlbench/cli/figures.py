@@ -74,7 +74,9 @@ def plot(
     only: Annotated[str | None, typer.Option(help="Draw these rows: elr,gce")] = None,
     highlight: Annotated[
         str | None,
-        typer.Option(help="Draw these rows in colour where there are too many to colour all."),
+        typer.Option(
+            help="Draw these rows in colour, with the best one and the baseline; others are grey."
+        ),
     ] = None,
     metric: Annotated[
         str | None,

@@ -131,8 +131,9 @@ def table(
         Purpose | None,
         typer.Option(
             "--for",
-            help="The table that a paper prints: the best tie group bold, and protocol, seeds and "
-            "test in the caption.",
+            help="The table that a paper prints: the best mean bold, with the next best ones "
+            "before the first that can be told apart from it, and protocol, seeds and test in the "
+            "caption.",
         ),
     ] = None,
     methods_dir: MethodsDir = None,

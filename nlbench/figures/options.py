@@ -30,7 +30,8 @@ class Options:
         metric: the accuracy, a name of METRICS; for `epochs` a column of history.csv. None is the
             test accuracy after the last epoch, or after each.
         only: the rows to draw; all of them by default.
-        highlight: rows that are drawn in colour where there are too many to colour all.
+        highlight: rows that are drawn in colour, with the best one and the baseline; the others
+            are grey then.
         against: the row that others are compared with; by default `ce`.
         cost: "seconds" or "passes", for the figure of that name.
         width: millimetres.

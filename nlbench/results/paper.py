@@ -1,4 +1,4 @@
-"""The table that a paper prints: the best tie group bold, and protocol, seeds and test in words."""
+"""The table that a paper prints: the best rows bold, and protocol, seeds and test in words."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _cells(
 
 
 def best_group(results: Results, condition: int, analysis: Analysis) -> set[str]:
-    """Return the best row of those shown, and the next ones down to the first that is told apart.
+    """Return the best row of those shown, and the next ones before the first that is told apart.
 
     A row below that one may be tied with the best, too, if its seeds spread widely. It is left out:
     its mean is no better than that of a row which is certainly not the best. A row with a run that
@@ -175,8 +175,8 @@ def _of_bold(results: Results, analyses: Sequence[tuple[int, Analysis]]) -> list
     if used:
         level = f"{100 * (1 - analyses[0][1].level):g}%"
         sentences.append(
-            "Bold: the best mean of a column, and the next ones down to the first that can be told "
-            "apart from it "
+            "Bold: the best mean of a column, and the next best ones before the first that can be "
+            "told apart from it "
             f"({_tests_in_words(used)}; {level} for any false difference in a column)."
         )
         if not all(map(is_complete, _cells_of(results, analyses))):

@@ -73,8 +73,8 @@ class View:
             the order of the alphabet.
         group_by: a name of GROUPS, what the conditions of one table have in common; None puts all
             conditions into one table.
-        purpose: "paper" prints what a paper prints: the best tie group bold, and in the caption
-            protocol, seeds and test.
+        purpose: "paper" prints what a paper prints: the best rows bold (`paper.best_group`), and in
+            the caption protocol, seeds and test.
 
     Raises: SuiteError for an unknown metric or column, and for options that exclude each other or
         need another one.

@@ -301,7 +301,7 @@ APART = {
 }
 
 
-def test_the_best_tie_group_is_bold(store):
+def test_the_best_rows_are_bold(store):
     text = render(store, suite(store, APART), purpose="paper")
 
     assert cells(text, "elr") == ["**90.62±0.48**"]
@@ -314,7 +314,7 @@ def test_the_caption_has_protocol_seeds_and_test(store):
 
     assert "**Test accuracy after the last epoch in %, mean ± sample std over 5 seeds.**" in text
     assert (
-        "Bold: the best mean of a column, and the next ones down to the first that can be told"
+        "Bold: the best mean of a column, and the next best ones before the first that can be told"
         in text
     )
     assert "(Tukey's test with seeds as blocks and equal spreads; 5% for any false" in text
