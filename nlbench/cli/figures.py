@@ -42,12 +42,12 @@ def _kinds_in_words() -> str:
 
 @app.command(
     epilog=examples(
-        "nlbench plot epochs results",
-        "nlbench plot epochs results --only ce,elr,gce --to epochs.pdf",
-        "nlbench plot epochs results --metric val_accuracy",
-        "nlbench plot memorisation results --only ce,elr --to memorisation.svg",
-        'nlbench plot differences results --condition "worst" --against ce',
-        "nlbench plot cost results --cost passes --width wide",
+        "nlbench plot epochs results --suite quick",
+        "nlbench plot epochs results --suite quick --only ce,elr,gce --to epochs.pdf",
+        "nlbench plot epochs results --suite mine --metric val_accuracy",
+        "nlbench plot memorisation results --suite quick --only ce,elr",
+        "nlbench plot differences results --suite cifar10n-features --condition worst",
+        "nlbench plot cost results --suite quick --cost passes --width wide",
         "nlbench plot agreement results --suite cifar10n-fast --suite-b cifar10n",
     )
 )
