@@ -192,7 +192,7 @@ def _results(out: Path, suite: str | None, methods_dir: Path | None) -> Results:
 
     store = Store(out, warn)
     if suite is not None:
-        plan = store.plan(suite) or look_up(f"suite of {out}", suite, store.plans())
+        plan = store.plan_of(suite)
     else:
         plans = store.plans()
         # The tries of a tuned suite are drawn only when their name is given.

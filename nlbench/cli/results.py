@@ -207,7 +207,6 @@ def agreement(
     if b == "published" and out_b is not None:
         raise SuiteError("--out-b is for a second suite; published numbers are in no folder")
     from nlbench import registry
-    from nlbench.errors import look_up
     from nlbench.results import agreement as agreements
     from nlbench.results.cells import Results
     from nlbench.results.store import Store
@@ -216,8 +215,7 @@ def agreement(
 
     def results(folder: Path, suite: str) -> Results:
         store = Store(folder, warn)
-        plan = store.plan(suite) or look_up(f"suite of {folder}", suite, store.plans())
-        return Results(plan, store, methods)
+        return Results(store.plan_of(suite), store, methods)
 
     first = results(out, a)
     conditions = condition or ()

@@ -9,7 +9,6 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from nlbench import registry
-from nlbench.errors import look_up
 from nlbench.report import citation, markup, suite
 from nlbench.report.runs import Runs
 from nlbench.report.state import MOST_LISTED
@@ -70,9 +69,7 @@ def plans_of(store: Store, suite_name: str | None) -> dict[str, dict[str, Any]]:
         unknown.
     """
     if suite_name is not None:
-        # By its name first: a plan that is damaged must not be called unknown.
-        plan = store.plan(suite_name) or look_up("suite of this store", suite_name, store.plans())
-        return {suite_name: plan}
+        return {suite_name: store.plan_of(suite_name)}
     plans = store.plans()
     return {name: plan for name, plan in plans.items() if not plan["tries"]} or plans
 

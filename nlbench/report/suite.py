@@ -12,6 +12,7 @@ from nlbench.report.leaderboard import Entry, Leaderboard, leaderboard
 from nlbench.report.pictures import Pictures
 from nlbench.report.state import FOLDER, State
 from nlbench.results import notes, table, with_published
+from nlbench.results.analysis import baseline_of
 from nlbench.results.cells import Results
 from nlbench.results.over_datasets import OverDatasets, over_datasets
 
@@ -153,7 +154,7 @@ def of_plan(
     plan, without_runs = table.with_runs(plan, store)
     if without_runs:
         results = Results(plan, store, methods)
-    reference = table.choose_reference(results, None)
+    reference = baseline_of(results, None)
     board = leaderboard(results, reference)
     records = results.all_records()
     return SuitePage(

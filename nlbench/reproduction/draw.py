@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 
-from nlbench.errors import StoreError, look_up
+from nlbench.errors import StoreError
 from nlbench.results.store import Store
 
 # So many keys are listed when one begins several.
@@ -38,9 +38,8 @@ def choose(
     if keys:
         return list(dict.fromkeys(_key_of(text, known, store) for text in keys))
     if suite is not None:
-        if store.plan(suite) is None:
-            look_up(f"suite of {store.root}", suite, store.plans())
-        known = sorted(store.keys_of_plans([suite]) & set(known))
+        planned = {cell["key"] for cell in store.plan_of(suite)["cells"]}
+        known = sorted(planned & set(known))
 
     drawn: list[str] = []
     for key in sorted(known, key=functools.partial(_place_in_draw, seed)):

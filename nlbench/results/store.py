@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlbench.errors import StoreError
+from nlbench.errors import StoreError, look_up
 from nlbench.files import (
     NotWritten,
     make_folder,
@@ -505,6 +505,14 @@ class Store:
             f"{path}: damaged plan: {reason}. `nlbench run` of its suite writes it again; the "
             "records stay as they are"
         )
+
+    def plan_of(self, suite: str) -> dict[str, Any]:
+        """Return the plan of a suite that a user named.
+
+        Raises: SuiteError for a suite that is unknown, StoreError for a damaged plan.
+        """
+        # By its name first: a plan that is damaged must not be called unknown.
+        return self.plan(suite) or look_up(f"suite of {self.root}", suite, self.plans())
 
     def plans(self) -> dict[str, dict[str, Any]]:
         """Return the plan of every suite that was run into this store, by name.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nlbench import registry
-from nlbench.errors import SuiteError, did_you_mean, look_up, place_of_condition
+from nlbench.errors import place_of_condition
 from nlbench.results import (
     csv_table,
     formats,
@@ -23,6 +23,7 @@ from nlbench.results import (
     unfinished,
     with_published,
 )
+from nlbench.results.analysis import baseline_of
 from nlbench.results.block import Block
 from nlbench.results.cells import Results
 from nlbench.results.groups import Group, by_dataset, by_noise
@@ -66,7 +67,7 @@ def render(
         shown, without_runs = with_runs(plan, store)
         _check_sort(view, plan, shown)
     results = Results(shown, store, methods)
-    reference = choose_reference(results, view.against)
+    reference = baseline_of(results, view.against)
     results, left_out = _selected(results, reference, view)
     left_out += without_runs
     if view.purpose != "paper":
@@ -88,7 +89,7 @@ def _as_json(
     view: View,
 ) -> dict[str, Any]:
     results = Results(plan, store, methods)
-    reference = choose_reference(results, view.against)
+    reference = baseline_of(results, view.against)
     results, left_out = _selected(results, reference, view)
     left_out += unfinished.note(plan, store)
     return json_table.of_suite(results, reference, view, left_out)
@@ -157,8 +158,7 @@ def render_suites(
     """
     view = View(**options)
     if suite is not None:
-        # By its name first: a plan that is damaged must not be called unknown.
-        plans = {suite: store.plan(suite) or look_up("suite of this store", suite, store.plans())}
+        plans = {suite: store.plan_of(suite)}
     else:
         plans = store.plans()
         # The tries of a tuned suite are printed only when their name is given, or when nothing else
@@ -285,22 +285,6 @@ def _selected(results: Results, reference: str | None, view: View) -> tuple[Resu
     if differences:
         note = f"{count} of {len(rows)} rows are not shown; p-values are corrected for all of them."
     return results.select(shown), [note]
-
-
-def choose_reference(results: Results, against: str | None) -> str | None:
-    """Return the row that differences are taken to: `against`, else `ce`, else None.
-
-    Raises: SuiteError for a row that the suite does not have.
-    """
-    names = [row.name for row in results.rows]
-    if against is None:
-        return "ce" if "ce" in names else None
-    if against not in names:
-        raise SuiteError(
-            f"--against {against}: no such row. There are: {', '.join(names)}."
-            f"{did_you_mean(against, names)}"
-        )
-    return against
 
 
 # ---- Writing -------------------------------------------------------------------------------------
