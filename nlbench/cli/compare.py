@@ -49,7 +49,8 @@ def compare(
         list[str] | None,
         typer.Option(
             help='A dataset with its labels as tables print it, for example "CIFAR-10N worst". '
-            "The default is all that both share. With --across-labels, give those of A and of B."
+            "The default is all in which both rows have results. With --across-labels, give those "
+            "of A and of B."
         ),
     ] = None,
     power: Annotated[
@@ -76,7 +77,9 @@ def compare(
     format_: Annotated[
         CompareFormat,
         typer.Option(
-            "--format", help="Markdown, JSON for programs, or the words alone: one sentence."
+            "--format",
+            help="Markdown; JSON for programs; or the words alone: a sentence for each condition, "
+            "and what else differs.",
         ),
     ] = CompareFormat.md,
     methods_dir: MethodsDir = None,
@@ -91,16 +94,16 @@ def compare(
     check_metric(metric)
     if power is not None and not 0 < power < float("inf"):
         raise SuiteError(f"--power {power:g}: give a difference above 0, such as 0.5")
-    if out_b is not None and suite_b is None:
-        suite_b = suite
 
     methods = registry.method_files([methods_dir] if methods_dir else [])
     store = Store(out, warn)
-    name = suite or _suite_with(store, (a,) if suite_b is not None else (a, b))
-    first = second = Results(_plan(store, name), store, methods)
-    if (suite_b is not None and suite_b != name) or out_b is not None:
-        other = Store(out_b or out, warn)
-        second = Results(_plan(other, suite_b or name), other, methods)
+    is_one_suite = suite_b is None and out_b is None
+    name = suite or _suite_with(store, (a, b) if is_one_suite else (a,))
+    first = second = Results(store.plan_of(name), store, methods)
+    name_b, folder_b = suite_b or name, out_b or out
+    if (name_b, folder_b.resolve()) != (name, out.resolve()):
+        other = Store(folder_b, warn)
+        second = Results(other.plan_of(name_b), other, methods)
 
     difference = None if power is None else power / METRICS[metric].scale
     options = two_rows.Options(metric, condition or (), difference, across_protocols, across_labels)
@@ -111,12 +114,6 @@ def compare(
         write(two_rows_text.as_words(found, width()))
     else:
         write(two_rows_text.as_markdown(found, width()))
-
-
-def _plan(store: Store, suite: str) -> dict[str, object]:
-    from nlbench.errors import look_up
-
-    return store.plan(suite) or look_up(f"suite of {store.root}", suite, store.plans())
 
 
 def _suite_with(store: Store, rows: tuple[str, ...]) -> str:

@@ -141,4 +141,4 @@ def _notes(results: Results) -> list[str]:
     for note in notes.of_marks(results):
         if note.startswith((SIGN, MIXED)):
             found.append(note[1:].strip())
-    return [*found, *notes.of_instructions(results), *notes.of_damage(results)]
+    return [*found, *notes.of_instructions(results.all_records()), *notes.of_damage(results)]

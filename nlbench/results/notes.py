@@ -11,6 +11,7 @@ from nlbench.results.cells import (
     SIGN,
     STALE,
     UNKNOWN_CODE,
+    Cell,
     Results,
     hardware_kind,
 )
@@ -286,63 +287,82 @@ SIGNS = {
 _OF_SEVERAL = {"predicts": "predict", "has": "have"}
 
 
-def _of_signs(results: Results) -> list[str]:
-    """Say which runs show signs of a training that did not work."""
+def of_signs(records: Sequence[RunRecord]) -> list[str]:
+    """Say how many runs of one cell show which sign of a training that did not work."""
     notes = []
-    for condition, title in enumerate(results.conditions):
-        for row in results.rows:
-            records = results.records_of(row.name, condition)
-            for sign, words in SIGNS.items():
-                count = sum(sign in record.method.get("signs", []) for record in records)
-                if count:
-                    verb, _, rest = words.partition(" ")
-                    if count > 1:
-                        verb = _OF_SEVERAL.get(verb, verb)
-                    notes.append(
-                        f"{SIGN} {row.name} on {title}: {count} of {len(records)} "
-                        f"run{'s' * (len(records) != 1)} {verb} {rest}."
-                    )
+    for sign, words in SIGNS.items():
+        count = sum(sign in record.method.get("signs", []) for record in records)
+        if count:
+            verb, _, rest = words.partition(" ")
+            if count > 1:
+                verb = _OF_SEVERAL.get(verb, verb)
+            runs = f"run{'s' * (len(records) != 1)}"
+            notes.append(f"{count} of {len(records)} {runs} {verb} {rest}")
     return notes
 
 
 def of_marks(results: Results) -> list[str]:
     """Explain the marks that cells of these results have, and name methods with own optimisers."""
     records = results.all_records()
-    # The marks of a cell are the same for every metric, and every finished run has `last`.
-    stale = unknown = failed = missing = False
+    notes = [*of_optimisers(records), *of_code(results), *of_hardware(records)]
+    for condition, title in enumerate(results.conditions):
+        for row in results.rows:
+            signs = of_signs(results.records_of(row.name, condition))
+            notes += [f"{SIGN} {row.name} on {title}: {text}." for text in signs]
+    notes += _of_unfinished(results)
+    return [*notes, *of_instructions(records), *of_damage(results)]
+
+
+def of_optimisers(records: Sequence[RunRecord]) -> list[str]:
+    """Name the methods that do not use the protocol's optimiser."""
+    own = [record.spec["method"] for record in records if record.method.get("own_optimisers")]
+    if not own:
+        return []
+    return [f"Methods that replace the protocol's optimiser: {', '.join(once(own))}."]
+
+
+def _cells(results: Results) -> list[Cell]:
+    """Return all cells, of `last`: every finished run has it, and marks are the same for all."""
+    cells = []
     for row in results.rows:
         for condition in range(len(results.conditions)):
-            cell = results.cell(row.name, condition, "last")
-            stale = stale or STALE in cell.marks
-            unknown = unknown or UNKNOWN_CODE in cell.marks
-            failed = failed or cell.failed > 0
-            missing = missing or len(cell.values) < cell.planned
+            cells.append(results.cell(row.name, condition, "last"))
+    return cells
 
+
+def of_code(results: Results) -> list[str]:
+    """Explain the marks of runs that other or unknown code made, where cells have them."""
+    marks = "".join(cell.marks for cell in _cells(results))
     notes = []
-    own = []
-    for record in records:
-        if record.method.get("own_optimisers"):
-            own.append(record.spec["method"])
-    if own:
-        notes.append(f"Methods that replace the protocol's optimiser: {', '.join(once(own))}.")
-    if stale:
+    if STALE in marks:
         notes.append(
             f"{STALE} made by another version of the code; `nlbench run --stale rerun` trains "
             "it again."
         )
-    if unknown:
+    if UNKNOWN_CODE in marks:
         notes.append(
             f"{UNKNOWN_CODE} code not found, so it is unknown whether it has changed; give "
             "--methods-dir."
         )
-    if len(set(map(hardware_kind, records))) > 1:
-        notes.append(f"{MIXED} contains or compares runs of different precision or device class.")
-    notes += _of_signs(results)
-    if failed:
+    return notes
+
+
+def of_hardware(records: Sequence[RunRecord]) -> list[str]:
+    """Explain the mark of runs of several kinds of devices, where these runs are such."""
+    if len(set(map(hardware_kind, records))) < 2:
+        return []
+    return [f"{MIXED} contains or compares runs of different precision or device class."]
+
+
+def _of_unfinished(results: Results) -> list[str]:
+    """Explain what cells say of runs that are missing, failed or diverged."""
+    cells = _cells(results)
+    notes = []
+    if any(cell.failed for cell in cells):
         notes.append("! number of runs that failed or diverged; no mean contains them.")
-    if missing:
+    if any(len(cell.values) < cell.planned for cell in cells):
         notes.append("(n/m) n of m seeds are done. A cell with - has none yet.")
-    return [*notes, *of_instructions(results), *of_damage(results)]
+    return notes
 
 
 # Keys of a record's environment on which the rounding of its numbers depends, in words.
@@ -355,13 +375,14 @@ _ROUNDING = {
 }
 
 
-def of_instructions(results: Results) -> list[str]:
+def of_instructions(records: Sequence[RunRecord]) -> list[str]:
     """Say on what the runs were made, where that is not the same for all of them."""
-    done = [record for record in results.all_records() if record.status == "done"]
+    done = [record for record in records if record.status == "done"]
     parts = []
     for key, words in _ROUNDING.items():
         counts: dict[str, int] = {}
-        for record in {record.key: record for record in done}.values():
+        # Two rows may be the same run. Runs of two stores are not, also if they have one key.
+        for record in {id(record): record for record in done}.values():
             value = str(record.environment.get(key, "not recorded"))
             counts[value] = counts.get(value, 0) + 1
         if len(counts) > 1:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nlbench.errors import SuiteError, did_you_mean, place_of_condition
 from nlbench.results import notes, two_rows_text, wording
@@ -15,6 +15,9 @@ from nlbench.results.cells import Cell, Results
 from nlbench.results.metrics import METRICS, check_metric
 from nlbench.results.statistics import basic, pairs, power
 from nlbench.results.statistics.basic import Interval
+
+if TYPE_CHECKING:
+    from nlbench.results.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -26,19 +29,29 @@ class Side:
     condition: int
 
     @property
-    def name(self) -> str:
-        """The row, as it is called in the words of the comparison."""
-        return self.row
+    def title(self) -> str:
+        """The title of the condition."""
+        return self.results.conditions[self.condition]
+
+    def records(self) -> list[RunRecord]:
+        """Return the records of the row under this condition."""
+        return self.results.records_of(self.row, self.condition)
+
+    def cell(self, metric: str) -> Cell:
+        """Return the values of one metric, a name of METRICS."""
+        return self.results.cell(self.row, self.condition, metric)
 
     def spec(self) -> Mapping[str, Any]:
-        """Return the spec of its first record. Raises SuiteError where there is none."""
-        records = self.results.records_of(self.row, self.condition)
-        if not records:
-            raise SuiteError(
-                f"{self.results.suite}, {self.results.conditions[self.condition]}: {self.row} has "
-                "no finished run yet; `nlbench run` trains it"
-            )
-        return records[0].spec
+        """Return the spec of its first record, which `lacks` has found to be there."""
+        return self.records()[0].spec
+
+    def lacks(self, metric: str) -> str:
+        """Return what is not there, as "no finished run"; empty where there is a value."""
+        if self.cell(metric).values:
+            return ""
+        if not self.records():
+            return "no finished run"
+        return f"no value of {METRICS[metric].heading}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,10 @@ class Comparison:
         pairs: how many pairs the table has.
         differing: the parameters that are not the same, as "q 0.7 and 0.5".
         asked: the difference whose seeds were asked for, if any.
-        caveats: what beside the rows differs between the sides.
+        missing: which side has no value for some of its seeds, in sentences.
+        caveats: what else differs between the sides, in sentences.
+        signs: which runs show signs of a training that did not work, in sentences.
+        left_out: the conditions that are not compared, and why. Each comparison has the same.
     """
 
     condition: str
@@ -89,7 +105,10 @@ class Comparison:
     power: Power | None
     differing: str
     asked: float | None = None
+    missing: list[str] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
+    signs: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     sentence: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -107,8 +126,8 @@ class Options:
 
     Attributes:
         metric: a name of METRICS.
-        conditions: titles; all that both suites have if empty. With `across_labels` the one of A
-            and the one of B.
+        conditions: titles. If empty, all that both suites have, without those in which a side has
+            no value. With `across_labels` the one of A and the one of B.
         difference: ask for the seeds that find this difference, as in the records.
         across_protocols: compare rows of two suites also where their protocols differ.
         across_labels: compare one condition of A with another one of B, on the same images.
@@ -125,7 +144,8 @@ def compare(a: Results, row_a: str, b: Results, row_b: str, options: Options) ->
     """Compare two rows under each condition that both suites have.
 
     Raises: SuiteError for unknown rows, conditions and metrics, for a row compared with itself,
-        where a side has no finished run, and for rows of two suites with other data or protocols.
+        where a side has no value in a condition that was named, or in any, and for rows of two
+        suites with other data or protocols.
     """
     check_metric(options.metric)
     for results, row in ((a, row_a), (b, row_b)):
@@ -138,20 +158,68 @@ def compare(a: Results, row_a: str, b: Results, row_b: str, options: Options) ->
     if a is b and row_a == row_b and not options.across_labels:
         raise SuiteError(f"{row_a}: compared with itself; name another row, or give --suite-b")
 
-    found = []
     if options.across_labels:
         titles = [_of_each(a, b, options.conditions)]
     else:
         titles = [(title, title) for title in _common(a, b, options.conditions)]
+    sides = []
     for of_a, of_b in titles:
         left = Side(a, row_a, a.conditions.index(of_a))
         right = Side(b, row_b, b.conditions.index(of_b))
-        found.append(_compared(left, right, options))
+        sides.append((left, right))
+
+    left_out: list[str] = []
+    if not options.conditions:
+        sides, left_out = _with_values(sides, options)
+    found = []
+    for left, right in sides:
+        found.append(dataclasses.replace(_compared(left, right, options), left_out=left_out))
     return found
+
+
+def _with_values(
+    sides: Sequence[tuple[Side, Side]], options: Options
+) -> tuple[list[tuple[Side, Side]], list[str]]:
+    """Return the conditions in which both sides have a value, and sentences about the others.
+
+    Where there is no such condition, all are returned: the first of them is then refused.
+    """
+    kept = []
+    titles: dict[str, list[str]] = {}
+    for a, b in sides:
+        lacking = _lacking(a, b, options)
+        if lacking:
+            titles.setdefault(lacking, []).append(a.title)
+        else:
+            kept.append((a, b))
+    if not kept:
+        return list(sides), []
+    left_out = []
+    for lacking, names in titles.items():
+        left_out.append(f"Not compared, because {lacking} there: {', '.join(names)}.")
+    return kept, left_out
+
+
+def _lacking(a: Side, b: Side, options: Options) -> str:
+    """Return which side lacks what, as "gce has no finished run"; empty where none does."""
+    lacks: dict[str, list[str]] = {}
+    for name, side in zip(_names(a, b, options), (a, b), strict=True):
+        what = side.lacks(options.metric)
+        if what:
+            lacks.setdefault(what, []).append(name)
+    parts = []
+    for what, names in lacks.items():
+        parts.append(f"{' and '.join(names)} {'have' if len(names) > 1 else 'has'} {what}")
+    return " and ".join(parts)
 
 
 def _of_each(a: Results, b: Results, given: Sequence[str]) -> tuple[str, str]:
     """Return the condition of A and the one of B."""
+    if a is b and len(a.conditions) == 1:
+        raise SuiteError(
+            f"--across-labels: {a.suite} has no condition but {a.conditions[0]!r}; give the suite "
+            "with the other labels with --suite-b"
+        )
     if not given and len(a.conditions) == len(b.conditions) == 1:
         given = [*a.conditions, *b.conditions]
     if len(given) != 2:
@@ -192,32 +260,34 @@ def _common(a: Results, b: Results, given: Sequence[str]) -> list[str]:
 
 
 def _compared(a: Side, b: Side, options: Options) -> Comparison:
+    for side in (a, b):
+        _require_value(side, options.metric)
     caveats = _check_same_task(a, b, options)
-    below = []
-    cell_a = a.results.cell(a.row, a.condition, options.metric)
-    cell_b = b.results.cell(b.row, b.condition, options.metric)
-    for side, cell in ((a, cell_a), (b, cell_b)):
-        if not cell.values:
-            raise SuiteError(
-                f"{side.results.suite}, {side.results.conditions[side.condition]}: {side.row} has "
-                f"no value of {METRICS[options.metric].heading}{_why_empty(side, cell)}"
-            )
+    cell_a, cell_b = a.cell(options.metric), b.cell(options.metric)
 
-    together = _runs_belong_together(a, b)
+    apart = _why_apart(a, b, options.metric)
     rounding = a.results.rounding(a.condition, options.metric)
     paired = None
-    if together:
+    if not apart:
         paired = pairs.seed_by_seed(cell_a.values, cell_b.values, rounding=rounding)
     welch = basic.welch_interval(
         list(cell_a.values.values()), list(cell_b.values.values()), rounding=rounding
     )
-    if not together:
+    below = []
+    if apart:
         below.append(
-            "Runs of one seed have other labels or another protocol on the two sides, so they are "
-            "not compared seed by seed."
+            f"Runs of one seed have {apart} on the two sides, so they are not compared seed by "
+            "seed."
         )
+    # That labels or protocols differ is reason enough, so the words alone do not repeat it.
+    if not caveats:
+        caveats += below
+    differing = _differing(a.spec(), b.spec())
+    # Two rows of one suite have names for what differs.
+    if differing and (a.results is not b.results or a.row == b.row):
+        caveats.append(f"Parameters that differ: {differing}.")
+
     table = analyse(a.results, a.condition, options.metric)
-    pair = None
     if a.results is b.results and a.condition == b.condition:
         pair = next((p for p in table.pairs if {p.a, p.b} == {a.row, b.row}), None)
         adjusted = None if pair is None else pair.p
@@ -227,51 +297,80 @@ def _compared(a: Side, b: Side, options: Options) -> Comparison:
         found_b = analyse(b.results, b.condition, options.metric).of(b.row)
 
     found_a = table.of(a.row)
-    known = _power(cell_a, cell_b, options.difference, together, rounding)
+    known = _power(cell_a, cell_b, options.difference, not apart, rounding)
     # The seeds that are left where others diverged are no fair sample.
     if found_a.diverged or found_b.diverged:
         paired, welch, known = without_test(paired), without_test(welch), None
 
-    conditions = [side.results.conditions[side.condition] for side in (a, b)]
+    names = _names(a, b, options)
+    missing, signs = [], []
+    for name, side, found in zip(names, (a, b), (found_a, found_b), strict=True):
+        not_measured = _not_measured(side, options.metric)
+        missing += two_rows_text.missing(name, found, not_measured, options.metric)
+        signs += two_rows_text.signs(name, side.records())
     comparison = Comparison(
-        condition=" and ".join(notes.once(conditions)),
+        condition=" and ".join(notes.once([a.title, b.title])),
         metric=options.metric,
         suites=(a.results.suite, b.results.suite),
         a=found_a,
         b=found_b,
-        names=_names(a, b),
+        names=names,
         paired=paired,
         welch=welch,
         adjusted_p=adjusted,
         adjust=table.adjust,
         pairs=sum(p.p is not None for p in table.pairs),
         power=known,
-        differing=_differing(a.spec(), b.spec()),
+        differing=differing,
         asked=options.difference,
+        missing=missing,
         caveats=caveats,
+        signs=signs,
     )
     sentence = two_rows_text.sentence(comparison)
-    found_notes = [*two_rows_text.notes_of(comparison, a, b), *caveats, *below]
+    found_notes = notes.once([*two_rows_text.notes_of(comparison, a, b), *caveats, *below])
     return dataclasses.replace(comparison, sentence=sentence, notes=found_notes)
 
 
-def _why_empty(side: Side, cell: Cell) -> str:
-    done = side.results.cell(side.row, side.condition, "last").values
+def _require_value(side: Side, metric: str) -> None:
+    """Raise SuiteError, with the reason, for a side without a value of the metric."""
+    lacks = side.lacks(metric)
+    if not lacks:
+        return
+    where = f"{side.results.suite}, {side.title}: {side.row} has {lacks}"
+    if not side.records():
+        raise SuiteError(f"{where} yet; `nlbench run` trains it")
+    done = _not_measured(side, metric)
     if done:
-        return f": its {wording.counted(len(done), 'finished run')} did not measure it"
-    if cell.failed:
-        return f": {wording.counted(cell.failed, 'run')} of it failed or diverged, and none is done"
-    return " yet"
+        raise SuiteError(f"{where}: its {wording.counted(done, 'finished run')} did not measure it")
+    failed = wording.counted(side.cell(metric).failed, "run")
+    raise SuiteError(f"{where}: {failed} of it failed or diverged, and none is done")
 
 
-def _names(a: Side, b: Side) -> tuple[str, str]:
-    """Return how the rows are called: with what is not the same, condition or suite."""
-    titles = [side.results.conditions[side.condition] for side in (a, b)]
-    if titles[0] != titles[1]:
-        return f"{a.row} on {titles[0]}", f"{b.row} on {titles[1]}"
-    if a.row != b.row:
-        return a.row, b.row
-    return f"{a.row} of {a.results.suite}", f"{b.row} of {b.results.suite}"
+def _not_measured(side: Side, metric: str) -> int:
+    """Count the finished runs without a value of the metric. Each of them has one of `last`."""
+    return len(side.cell("last").values) - len(side.cell(metric).values)
+
+
+def _names(a: Side, b: Side, options: Options) -> tuple[str, str]:
+    """Return how the rows are called: with what is not the same, suite or condition."""
+    names = a.row, b.row
+    # One row with two kinds of labels is told apart by them, where all else is the same.
+    only_labels = a.row == b.row and a.title != b.title and not options.across_protocols
+    if a.results is not b.results and not only_labels:
+        names = _with_suites(a, b)
+    if a.title == b.title:
+        return names
+    return f"{names[0]} on {a.title}", f"{names[1]} on {b.title}"
+
+
+def _with_suites(a: Side, b: Side) -> tuple[str, str]:
+    """Return the rows with their suites, and with the folders of suites that have one name."""
+    names = [f"{side.row} of {side.results.suite}" for side in (a, b)]
+    if a.results is not b.results and a.results.suite == b.results.suite:
+        folders = [side.results.store.root for side in (a, b)]
+        names = [f"{name} in {folder}" for name, folder in zip(names, folders, strict=True)]
+    return names[0], names[1]
 
 
 def _power(a: Cell, b: Cell, asked: float | None, together: bool, rounding: float) -> Power | None:
@@ -306,14 +405,12 @@ def _check_same_task(a: Side, b: Side, options: Options) -> list[str]:
     Raises: SuiteError for another task.
     """
     one, other = a.spec(), b.spec()
+    names = " and ".join(_with_suites(a, b))
     keys = ["dataset", "fingerprint", "labels", "noise"]
     below = []
     if options.across_labels:
         if all(one.get(key) == other.get(key) for key in keys):
-            raise SuiteError(
-                f"{a.row} of {a.results.suite} and {b.row} of {b.results.suite} have the same "
-                "labels; leave --across-labels out"
-            )
+            raise SuiteError(f"{names} have the same labels; leave --across-labels out")
         # The part before a hyphen is of the images and their true labels.
         one, other = _of_images(one), _of_images(other)
         keys = ["fingerprint"]
@@ -321,8 +418,8 @@ def _check_same_task(a: Side, b: Side, options: Options) -> list[str]:
     for key in keys:
         if one.get(key) != other.get(key):
             raise SuiteError(
-                f"{a.row} of {a.results.suite} and {b.row} of {b.results.suite} are not compared: "
-                f"{key} is {one.get(key)} and {other.get(key)}, so they had other data or labels"
+                f"{names} are not compared: {key} is {one.get(key)} and {other.get(key)}, so they "
+                "had other data or labels"
             )
 
     differing = _in_words(one.get("protocol", {}), other.get("protocol", {}))
@@ -331,9 +428,8 @@ def _check_same_task(a: Side, b: Side, options: Options) -> list[str]:
     # Within a suite of published recipes each row has its own protocol, as its table says.
     if a.results is not b.results and not options.across_protocols:
         raise SuiteError(
-            f"{a.row} of {a.results.suite} and {b.row} of {b.results.suite} are not compared, "
-            f"because their protocols differ: {differing}. --across-protocols compares them, and "
-            "says so"
+            f"{names} are not compared, because their protocols differ: {differing}. "
+            "--across-protocols compares them, and says so"
         )
     return [*below, f"The protocols differ, and so may be what decides: {differing}."]
 
@@ -352,20 +448,22 @@ def _of_images(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec, "fingerprint": str(spec.get("fingerprint")).partition("-")[0]}
 
 
-def _runs_belong_together(a: Side, b: Side) -> bool:
-    """Tell whether runs of one seed share labels and protocol."""
+def _why_apart(a: Side, b: Side, metric: str) -> str:
+    """Return what runs of one seed do not share, as "other labels"; empty where they share all."""
     if a.results is b.results and a.condition == b.condition:
-        return True
+        return ""
     if a.spec().get("protocol") != b.spec().get("protocol"):
-        return False
-    hashes: list[dict[int, str | None]] = []
+        return "another protocol"
+    hashes = []
     for side in (a, b):
-        by_seed = {}
-        for record in side.results.records_of(side.row, side.condition):
-            by_seed[record.spec["seed"]] = record.noise.get("labels_hash")
-        hashes.append(by_seed)
+        # A run that failed has measured nothing, not even its labels.
+        having = side.cell(metric).values
+        done = [record for record in side.records() if record.spec["seed"] in having]
+        hashes.append({record.spec["seed"]: record.noise.get("labels_hash") for record in done})
     common = set(hashes[0]) & set(hashes[1])
-    return all(hashes[0][seed] == hashes[1][seed] for seed in common)
+    if all(hashes[0][seed] == hashes[1][seed] for seed in common):
+        return ""
+    return "other labels"
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from nlbench.results import formats, notes, wording
 from nlbench.results.analysis import LEVEL
-from nlbench.results.cells import Cell
+from nlbench.results.cells import SIGN, Cell
 from nlbench.results.metrics import METRICS
 from nlbench.results.statistics import power
 from nlbench.results.statistics.basic import Interval
 
 if TYPE_CHECKING:
+    from nlbench.results.analysis import RowAnalysis
+    from nlbench.results.record import RunRecord
     from nlbench.results.two_rows import Comparison, Side
 
 
@@ -78,7 +80,7 @@ def notes_of(found: Comparison, a: Side, b: Side) -> list[str]:
                     f"{name}: {row.diverged} of {row.planned} seeds diverged. The difference is "
                     "over the others alone, and says nothing about those. So there is no test."
                 )
-    below += _missing(found)
+    below += found.missing
     if found.adjusted_p is not None and found.pairs > 1:
         below.append(
             "The p-values above are for two rows that were chosen before anybody saw results. "
@@ -92,15 +94,25 @@ def notes_of(found: Comparison, a: Side, b: Side) -> list[str]:
             f"The difference is the same in each of the {seeds}, so the spread that the paired "
             "test needs is unknown."
         )
-    below += _of_power(found)
+    return notes.once([*below, *_of_power(found), *_marks(found, a, b)])
 
-    marks = notes.of_marks(a.results.select([a.row]))
-    if b.results is a.results:
-        marks = notes.of_marks(a.results.select([a.row, b.row]))
-    else:
-        marks += notes.of_marks(b.results.select([b.row]))
-    # What is missing and what diverged is said above, of these rows and this condition alone.
-    return notes.once([*below, *(m for m in marks if not m.startswith(("! ", "(n/m)")))])
+
+def _marks(found: Comparison, a: Side, b: Side) -> list[str]:
+    """Explain the marks that the two cells have. What is missing or diverged is said elsewhere."""
+    records = [*a.records(), *b.records()]
+    cells = [side.results.select([side.row]).under([side.condition]) for side in (a, b)]
+    marks = notes.of_optimisers(records)
+    for cell in cells:
+        marks += notes.of_code(cell)
+    marks += [*notes.of_hardware(records), *found.signs, *notes.of_instructions(records)]
+    for cell in cells:
+        marks += notes.of_damage(cell)
+    return marks
+
+
+def signs(name: str, records: Sequence[RunRecord]) -> list[str]:
+    """Say which runs of a side show signs of a training that did not work."""
+    return [f"{SIGN} {name}: {text}." for text in notes.of_signs(records)]
 
 
 def _differs_among_all(found: Comparison) -> bool:
@@ -118,13 +130,21 @@ def _among_all(found: Comparison) -> str:
     return f"As one of the {found.pairs} pairs of the table this one has p {p} ({test})."
 
 
-def _missing(found: Comparison) -> list[str]:
-    """Say which side lacks seeds."""
+def missing(name: str, row: RowAnalysis, not_measured: int, metric: str) -> list[str]:
+    """Say for how many seeds a side has no value.
+
+    Args:
+        not_measured: the number of finished runs without a value of the metric.
+    """
     below = []
-    for name, row in zip(found.names, (found.a, found.b), strict=True):
-        missing = row.planned - row.n - row.diverged
-        if missing:
-            below.append(f"{name}: {missing} of {row.planned} seeds have no result.")
+    without = row.planned - row.n - row.diverged - not_measured
+    if without:
+        below.append(f"{name}: {without} of {row.planned} seeds have no result.")
+    if not_measured:
+        below.append(
+            f"{name}: the finished runs of {not_measured} of {row.planned} seeds did not measure "
+            f"{METRICS[metric].heading}."
+        )
     return below
 
 
@@ -200,6 +220,9 @@ def as_markdown(comparisons: Sequence[Comparison], width: int | None = None) -> 
             f"{'; '.join(means)} (mean±sample std).",
             *found.notes,
         ]
+        # One note about the conditions is enough for all tables.
+        if found is comparisons[-1]:
+            below += found.left_out
         blocks.append(formats.markdown(title, headings, lines, below, width=width))
     return "\n".join(blocks)
 
@@ -211,7 +234,9 @@ def as_words(comparisons: Sequence[Comparison], width: int | None = None) -> str
         text = f"{found.condition}, {METRICS[found.metric].meaning}: {found.sentence}"
         if _differs_among_all(found):
             text += f" {_among_all(found)}"
-        text = " ".join([text, *_missing(found), *found.caveats])
+        text = " ".join([text, *found.missing, *found.caveats, *found.signs])
+        lines += formats.markdown_item(text, width)
+    for text in comparisons[-1].left_out:
         lines += formats.markdown_item(text, width)
     return "\n".join(lines) + "\n"
 

@@ -102,6 +102,21 @@ def test_rows_of_two_folders_are_compared(cli, out, place):
     assert "elr of s is better than elr of t by 2.00 points" in text
 
 
+def test_the_folders_tell_two_suites_of_one_name_apart(cli, out, place):
+    write_suite(place / "other", "s", {"sl": [[value - 0.02 for value in ELR]]})
+
+    # The suite of A is found by A alone, because B is in another folder.
+    result = cli("compare", "elr", "sl", "--out", out, "--out-b", "other", "--format", "words")
+    assert (result.exit_code, result.stderr) == (0, "")
+    text = " ".join(result.stdout.split())
+    assert f"elr of s in {out} is better than sl of s in other by 2.00 points" in text
+
+
+def test_the_same_folder_given_twice_is_one_suite(refused, out, place):
+    message = refused("compare", "elr", "elr", "--out", out, "--out-b", out / ".." / out.name)
+    assert "elr: compared with itself" in message
+
+
 @pytest.mark.parametrize(
     ("words", "pattern"),
     [

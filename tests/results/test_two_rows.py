@@ -111,7 +111,42 @@ def test_other_labels_of_the_same_seed_are_not_paired(results):
     (found,) = compare(results, "elr", other_suite(parts=parts), "elr", Options())
     assert found.paired is None
     assert found.welch.mean == pytest.approx(0.01)
-    assert any("not compared seed by seed" in note for note in found.notes)
+    note = (
+        "Runs of one seed have other labels on the two sides, so they are not compared seed by "
+        "seed."
+    )
+    assert found.notes.count(note) == 1
+    # No other sentence of the words alone says it.
+    assert note in " ".join(two_rows_text.as_words([found]).split())
+
+
+def test_a_failed_run_of_one_suite_leaves_the_other_seeds_paired(results):
+    other = other_suite(statuses={("elr", 2): "failed"})
+    assert other.records_of("elr", 0)[2].noise == {}
+
+    (found,) = compare(results, "elr", other, "elr", Options())
+
+    assert found.paired.n == 4
+    assert found.paired.mean == pytest.approx(0.01)
+    assert not any("seed by seed" in note for note in found.notes)
+    assert found.missing == ["elr of t: 1 of 5 seeds have no result."]
+
+
+def test_suites_are_named_where_two_rows_are_of_two_suites(results):
+    (found,) = compare(results, "gce", other_suite(), "elr", Options())
+    assert found.names == ("gce of s", "elr of t")
+    assert "gce of s and elr of t cannot be told apart" in found.sentence
+
+
+def test_the_folders_are_named_where_the_suites_have_one_name(results):
+    other = results_of(Memory("old/results"), {"elr": [v - 0.01 for v in ELR]})
+    (found,) = compare(results, "elr", other, "elr", Options())
+    assert found.names == ("elr of s in memory", "elr of s in old/results")
+
+    for record in other.records_of("elr", 0):
+        record.spec["fingerprint"] = "other"
+    with pytest.raises(SuiteError, match="elr of s in memory and elr of s in old/results are not"):
+        compare(results, "elr", other, "elr", Options())
 
 
 def test_other_protocols_are_refused_and_compared_on_request(results):
@@ -146,10 +181,17 @@ def test_one_row_with_other_labels_of_the_same_images(results):
     (found,) = compare(results, "elr", other, "elr", Options(across_labels=True))
 
     assert found.condition == "Digits and Digits worst"
+    # The labels tell the sides apart: all else is the same.
     assert found.names == ("elr on Digits", "elr on Digits worst")
     assert found.paired is None
+    (found,) = compare(results, "gce", other, "elr", Options(across_labels=True))
+    assert found.names == ("gce of s on Digits", "elr of t on Digits worst")
+    across_both = Options(across_labels=True, across_protocols=True)
+    (found,) = compare(results, "elr", other, "elr", across_both)
+    assert found.names == ("elr of s on Digits", "elr of t on Digits worst")
     assert found.welch.mean == pytest.approx(0.01)
     assert "The labels differ; dataset and test set are the same." in found.notes
+    assert "The labels differ; dataset and test set are the same." in found.caveats
 
 
 @pytest.fixture
@@ -193,6 +235,66 @@ def test_the_words_alone_say_what_else_differs(two_conditions):
     assert words.endswith("have no result. The labels differ; dataset and test set are the same.")
 
 
+def test_the_words_alone_say_which_parameters_of_two_suites_differ(results):
+    other = other_suite()
+    for record in other.records_of("elr", 0):
+        record.spec["params"] = {"lam": 7.0}
+    (found,) = compare(results, "elr", other, "elr", Options())
+
+    words = " ".join(two_rows_text.as_words([found]).split())
+    assert "elr of s and elr of t cannot be told apart" in words
+    assert words.endswith("Parameters that differ: lam None and 7.0.")
+    assert found.notes.count("Parameters that differ: lam None and 7.0.") == 1
+
+
+def test_the_names_of_two_rows_of_a_suite_stand_for_their_parameters():
+    results = results_of(Memory(), {"elr": ELR, "gce": GCE})
+    for record in results.records_of("gce", 0):
+        record.spec.update(method="elr", params={"lam": 7.0})
+    (found,) = compare(results, "elr", results, "gce", Options())
+
+    assert "Parameters that differ: lam None and 7.0." in found.notes
+    assert "lam" not in two_rows_text.as_words([found])
+
+
+def test_signs_of_a_training_that_did_not_work_are_said_of_their_side(results):
+    other = other_suite()
+    for record in other.records_of("elr", 0)[:3]:
+        record.method["signs"] = ["one-class"]
+    (found,) = compare(results, "elr", other, "elr", Options())
+
+    note = "§ elr of t: 3 of 5 runs predict one class only after the last epoch."
+    assert found.notes.count(note) == 1
+    assert " ".join(two_rows_text.as_words([found]).split()).endswith(note)
+
+
+def test_marks_are_those_of_the_rows_and_conditions_that_are_compared(two_conditions):
+    for record in two_conditions.records_of("elr", 1):
+        record.method.update(signs=["one-class"], own_optimisers=True)
+        record.environment["device"] = "cuda"
+    other = other_suite()
+    (found,) = compare(
+        two_conditions,
+        "elr",
+        other,
+        "elr",
+        Options(across_labels=True, conditions=["Digits", "Digits"]),
+    )
+
+    assert not any("one class" in note or "optimiser" in note for note in found.notes)
+    assert not any(note.startswith("‡") for note in found.notes)
+
+
+def test_other_hardware_of_the_other_suite_is_said(results):
+    other = other_suite()
+    for record in other.records_of("elr", 0):
+        record.environment.update(device="cuda", device_name="B")
+    (found,) = compare(results, "elr", other, "elr", Options())
+
+    assert any(note.startswith("‡ contains or compares") for note in found.notes)
+    assert any("device: A (5), B (5)" in note for note in found.notes)
+
+
 def test_the_words_alone_say_where_the_table_does_not_tell_a_pair_apart(results):
     # ce spreads so widely that the table, which has one spread for all rows, tells no pair apart.
     wide = {"ce": [0.5, 0.9, 0.6, 0.8, 0.7], "elr": ELR, "gce": GCE}
@@ -218,6 +320,90 @@ def test_a_subset_by_given_labels_is_said_to_differ(two_conditions):
     assert "chosen by their labels, so that some of them differ, too" in found.caveats[0]
 
 
+def of_conditions(values, metric="last"):
+    """Return a suite with values of elr and gce, by condition, row and seed."""
+    store = Memory()
+    cells = []
+    for place, (title, by_row) in enumerate(values.items()):
+        for row, by_seed in by_row.items():
+            for seed, value in enumerate(by_seed):
+                spec = {**made_up.spec_of(row, seed), "labels": title}
+                cells.append({"row": row, "condition": place, "seed": seed, "key": "0" * 16})
+                if value is not None:
+                    metrics = {"last": 0.5, metric: value} if value else {"last": 0.5}
+                    record = made_up.record_of(
+                        row, seed, spec=spec, key=made_up.key_of(spec), metrics=metrics
+                    )
+                    cells[-1]["key"] = store.write(record)
+    plan = made_up.plan_of({("elr", 0): "", ("gce", 0): ""}, rows=["elr", "gce"])
+    plan = {**plan, "conditions": [*values], "seeds": [*range(5)], "cells": cells}
+    return Results(plan, store, {})
+
+
+def test_conditions_in_which_a_row_has_no_run_are_left_out_and_named():
+    none = [None] * 5
+    both, one = {"elr": ELR, "gce": GCE}, {"elr": ELR, "gce": none}
+    neither = {"elr": none, "gce": none}
+    results = of_conditions({"clean": one, "worst": both, "random1": neither, "random2": one})
+
+    found = compare(results, "elr", results, "gce", Options())
+
+    assert [each.condition for each in found] == ["worst"]
+    left_out = [
+        "Not compared, because gce has no finished run there: clean, random2.",
+        "Not compared, because elr and gce have no finished run there: random1.",
+    ]
+    assert found[0].left_out == left_out
+    assert json.loads(two_rows_text.as_json(found))[0]["left_out"] == left_out
+    for text in (two_rows_text.as_markdown(found), two_rows_text.as_words(found)):
+        assert text.rstrip().endswith("\n".join(f"- {line}" for line in left_out))
+    # A condition that is named is not left out in silence, and one must be left.
+    with pytest.raises(SuiteError, match="s, clean: gce has no finished run yet"):
+        compare(results, "elr", results, "gce", Options(conditions=["worst", "clean"]))
+    results = of_conditions({"clean": one, "random1": neither})
+    with pytest.raises(SuiteError, match="s, clean: gce has no finished run yet"):
+        compare(results, "elr", results, "gce", Options())
+
+
+def test_a_condition_in_which_the_metric_was_not_measured_is_left_out():
+    unmeasured = {"elr": [0.0] * 5, "gce": [0.0] * 5}
+    values = {"clean": unmeasured, "worst": {"elr": ELR, "gce": GCE}}
+    results = of_conditions(values, metric="final_wrong_memorised")
+
+    (found,) = compare(results, "elr", results, "gce", Options(metric="memorised"))
+
+    assert (found.condition, found.left_out) == (
+        "worst",
+        ["Not compared, because elr and gce have no value of memorised there: clean."],
+    )
+
+
+def test_what_is_left_out_is_said_once_below_several_tables():
+    both, none = {"elr": ELR, "gce": GCE}, {"elr": ELR, "gce": [None] * 5}
+    results = of_conditions({"clean": both, "worst": both, "random1": none})
+
+    found = compare(results, "elr", results, "gce", Options())
+
+    assert [each.condition for each in found] == ["clean", "worst"]
+    for text in (two_rows_text.as_markdown(found), two_rows_text.as_words(found)):
+        assert text.count("Not compared") == 1
+        assert text.rstrip().endswith("gce has no finished run there: random1.")
+
+
+def test_finished_runs_without_the_metric_are_no_missing_runs():
+    values = {"elr": [*ELR[:4], None], "gce": GCE}
+    results = results_of(Memory(), values, metric="labelwave")
+    del results.records_of("elr", 0)[1].metrics["labelwave"]
+
+    (found,) = compare(results, "elr", results, "gce", Options(metric="labelwave"))
+
+    assert found.missing == [
+        "elr: 1 of 5 seeds have no result.",
+        "elr: the finished runs of 1 of 5 seeds did not measure LabelWave.",
+    ]
+    assert set(found.missing) < set(found.notes)
+
+
 def test_a_condition_that_is_named_twice_is_compared_once(results):
     found = compare(results, "elr", results, "gce", Options(conditions=["Digits", "digit"]))
 
@@ -241,6 +427,14 @@ def test_other_images_are_refused_across_labels(results):
         record.spec["fingerprint"] = "other-0123"
     with pytest.raises(SuiteError, match=r"fingerprint is .* and other, so they had other data"):
         compare(results, "elr", other, "elr", Options(across_labels=True))
+
+
+def test_a_suite_of_one_condition_has_no_other_labels(results):
+    message = "s has no condition but 'Digits'; give the suite with the other labels"
+    for conditions in ([], ["Digits"]):
+        options = Options(across_labels=True, conditions=conditions)
+        with pytest.raises(SuiteError, match=message):
+            compare(results, "elr", results, "gce", options)
 
 
 def test_the_conditions_of_both_sides_are_named_across_labels():

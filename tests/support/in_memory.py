@@ -1,5 +1,7 @@
 """Results of made-up runs that are on no disk, for tests of what reads records."""
 
+from pathlib import Path
+
 import made_up
 
 from nlbench.results.cells import Results
@@ -9,8 +11,9 @@ from nlbench.results.integrity import RunFiles
 class Memory:
     """A store in memory: a table reads records from it, and nothing is written to a disk."""
 
-    def __init__(self):
+    def __init__(self, root="memory"):
         self.records = {}
+        self.root = Path(root)
 
     def write(self, record):
         self.records[record.key] = record
@@ -40,6 +43,8 @@ def results_of(store, values, *, seeds=5, statuses=None, parts=None, metric="las
             keys[row, seed] = "0" * 16
             more = (parts or {}).get(row, {})
             status = (statuses or {}).get((row, seed))
+            if status == "failed":
+                more = {**more, "noise": {}}
             if status:
                 record = made_up.record_of(
                     row, seed, status=status, metrics={}, error={"message": "x"}, **more

@@ -45,15 +45,21 @@ def spec_of(method="ce", seed=0):
 def record_of(method="ce", seed=0, **parts):
     """Return the record of a run. `environment` is on top of ENVIRONMENT, the others replace."""
     spec = spec_of(method, seed)
+    measured = {
+        "noise": {"labels_hash": "l", "num_test": 400},
+        "timing": {"train": 3.0},
+        "method": {"told": [], "networks": 1, "forward_passes": 1.0},
+    }
+    # A run that failed has measured nothing.
+    if parts.get("status") == "failed":
+        measured = {key: {} for key in measured}
     values = {
         "key": key_of(spec),
         "status": "done",
         "spec": spec,
         "metrics": {"last": 0.75, "best": 0.75},
-        "noise": {"labels_hash": "l", "num_test": 400},
-        "timing": {"train": 3.0},
-        "method": {"told": [], "networks": 1, "forward_passes": 1.0},
         "code": "c",
+        **measured,
         **parts,
     }
     values["environment"] = {**ENVIRONMENT, **parts.get("environment", {})}
