@@ -420,7 +420,7 @@ def test_a_suite_can_be_chosen(tmp_path):
 
     assert "Results of 2 suites" in both
     assert [suite["name"] for suite in data_of(one)["suites"]] == ["other"]
-    with pytest.raises(SuiteError, match="unknown suite of .* 'othr'"):
+    with pytest.raises(SuiteError, match=r"unknown suite of .* 'othr'"):
         page.render(store, "othr")
 
 
