@@ -222,7 +222,9 @@ def agreement(
     if b == "published":
         report = agreements.with_published(first, metric=metric, conditions=conditions)
     else:
-        second = results(out_b or out, b)
+        # The same suite of the same folder must be known as such.
+        is_same = b == a and out.resolve() == (out_b or out).resolve()
+        second = first if is_same else results(out_b or out, b)
         report = agreements.between(first, second, metric=metric, conditions=conditions)
     say(report.rstrip("\n"))
 

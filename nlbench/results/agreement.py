@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -16,19 +16,23 @@ from typing import Any
 from nlbench.errors import SuiteError, place_of_condition
 from nlbench.results import cells, formats, notes, statistics
 from nlbench.results.cells import Cell, Results
-from nlbench.results.metrics import MEASURES, METRICS, check_metric
+from nlbench.results.metrics import MEASURES, METRICS, Metric, check_metric
 from nlbench.results.published import comparable, records
 from nlbench.results.published.comparable import MeasuredSetting
 from nlbench.results.published.records import Published
-from nlbench.results.statistics import pair_signs, sign, tau_b
+from nlbench.results.statistics import pair_signs, pairs, sign, tau_b
 
 DRAWS = 1000
 
-# The level of the paired t tests that decide whether an order may be chance.
-LEVEL = 0.05
+# An order may be chance where the paired t test has this p-value or a higher one.
+LEAST_P = 1 - pairs.LEVEL
 
 # Methods that a source must have. Any two methods are in one order or the other.
 LEAST = 3
+
+
+class NoOrder(SuiteError):
+    """Two conditions have no rows in common whose order can be compared."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,15 @@ class Side:
         cells: by the name of the row, in one order on both sides. All have the same seeds.
             Published numbers have one value, at seed 0.
         notes: what a reader must know about this side.
+        diverged: the rows of which a seed diverged. The other seeds are no fair sample.
+        rounding: the standard deviation of the rounding error of one value; 0 where unknown.
     """
 
     title: str
     cells: dict[str, Cell]
     notes: Sequence[str] = ()
+    diverged: Collection[str] = ()
+    rounding: float = 0.0
 
     @property
     def seeds(self) -> list[int]:
@@ -59,12 +67,14 @@ class Side:
         return means
 
     def order(self, first: str, second: str) -> int:
-        """Return 1 if `first` is better than `second`, -1 if it is worse.
+        """Return 1 if `first` is higher than `second`, -1 if it is lower.
 
         Returns 0 where that may be chance, or cannot be tested.
         """
-        found = cells.difference(self.cells[first], self.cells[second])
-        if found is None or found.p is None or found.p >= LEVEL:
+        if first in self.diverged or second in self.diverged:
+            return 0
+        found = cells.difference(self.cells[first], self.cells[second], self.rounding)
+        if found is None or found.p is None or found.p >= LEAST_P:
             return 0
         return sign(found.mean)
 
@@ -78,17 +88,22 @@ def between(a: Results, b: Results, *, metric: str = "last", conditions: Sequenc
     Args:
         metric: a name of METRICS.
         conditions: one title of both suites, or one of `a` and one of `b`; all common ones if
-            empty.
+            empty. Those of them that cannot be compared are named below the blocks.
 
-    Raises: SuiteError for an unknown metric or condition, and where fewer than two methods can be
-        compared.
+    Raises: SuiteError for an unknown metric or condition, for a condition that is compared with
+        itself, and where fewer than two methods can be compared.
     """
     check_metric(metric)
     blocks = []
+    refused: dict[str, NoOrder] = {}
     for i, j in _pairs(a, b, conditions):
-        left, right = sides(a, i, b, j, metric)
-        blocks.append(_render(left, right))
-    return "\n".join(blocks)
+        try:
+            left, right = sides(a, i, b, j, metric)
+        except NoOrder as error:
+            refused[a.conditions[i]] = error
+        else:
+            blocks.append(_render(left, right, METRICS[metric]))
+    return _together(blocks, refused)
 
 
 def with_published(a: Results, *, metric: str = "last", conditions: Sequence[str] = ()) -> str:
@@ -112,13 +127,35 @@ def with_published(a: Results, *, metric: str = "last", conditions: Sequence[str
     if conditions:
         places = [_place(a, conditions[0])]
     blocks = []
+    refused: dict[str, NoOrder] = {}
     for place in places:
-        for left, right in _sides_of_sources(a, place, metric):
-            blocks.append(_render(left, right))
+        try:
+            found = _sides_of_sources(a, place, metric)
+        except NoOrder as error:
+            refused[a.conditions[place]] = error
+            continue
+        for left, right in found:
+            blocks.append(_render(left, right, METRICS[metric]))
 
-    if not blocks:
+    if not blocks and not refused:
         raise _no_source(a, places, metric)
-    return "\n".join(blocks)
+    return _together(blocks, refused)
+
+
+def _together(blocks: Sequence[str], refused: Mapping[str, NoOrder]) -> str:
+    """Return the blocks, and the names of the conditions that have none.
+
+    Raises: NoOrder where there is no block.
+    """
+    if not blocks:
+        raise NoOrder("\n".join(map(str, refused.values())))
+    if not refused:
+        return "\n".join(blocks)
+    named = (
+        f"Not compared, because no order of rows can be: {'; '.join(refused)}. "
+        "`--condition` with one of these says why.\n"
+    )
+    return "\n".join([*blocks, named])
 
 
 def _no_source(a: Results, places: Sequence[int], metric: str) -> SuiteError:
@@ -154,10 +191,7 @@ def _pairs(a: Results, b: Results, given: Sequence[str]) -> list[tuple[int, int]
     if given:
         return [(_place(a, given[0]), _place(b, given[-1]))]
 
-    common = []
-    for place, title in enumerate(a.conditions):
-        if title in b.conditions:
-            common.append((place, b.conditions.index(title)))
+    common = common_conditions(a, b)
     if not common:
         raise SuiteError(
             f"no condition is in both suites: {a.suite} has {'; '.join(a.conditions)}; "
@@ -166,43 +200,69 @@ def _pairs(a: Results, b: Results, given: Sequence[str]) -> list[tuple[int, int]
     return common
 
 
+def common_conditions(a: Results, b: Results) -> list[tuple[int, int]]:
+    """Return the places of the conditions that both suites have, in `a` and in `b`."""
+    common = []
+    for place, title in enumerate(a.conditions):
+        if title in b.conditions:
+            common.append((place, b.conditions.index(title)))
+    return common
+
+
 # ---- Two suites ---------------------------------------------------------------------------------
 
 
-def sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, Side]:
+# By the name of a value in a row's specification: the value in A and in B, as "0.7 and 0.5".
+_Differing = dict[str, str]
+
+
+def sides(
+    a: Results,
+    i: int,
+    b: Results,
+    j: int,
+    metric: str,
+    only: Collection[str] | None = None,
+) -> tuple[Side, Side]:
     """Return condition `i` of `a` and `j` of `b` with the rows that both have.
 
     These rows have the same method, and finished runs. Where neither suite is of the track `tuned`
     they have the same parameters, too.
 
-    Raises: SuiteError where there are fewer than two of them, or no seed has all.
+    Args:
+        only: the rows that may be compared; all of them by default.
+
+    Raises: SuiteError where a condition is compared with itself; NoOrder where there are fewer
+        than two rows, or no seed has all.
     """
+    if a is b and i == j:
+        raise SuiteError(
+            f"{a.suite}: {a.conditions[i]} cannot be compared with itself; give two conditions, "
+            "or another suite"
+        )
     rows: list[str] = []
     # The names of the other rows, by the reason why they are left out.
     left_out: dict[str, list[str]] = {}
-    # Tries choose other values for the same rows, and their order is what is compared.
+    # What differs between the sides in each row that is compared.
+    differing: dict[str, _Differing] = {}
     tuned = "tuned" in (a.track, b.track)
-    chosen: list[str] = []
     for row in notes.once(row.name for row in [*a.rows, *b.rows]):
-        missing = []
-        for results, condition in ((a, i), (b, j)):
-            if not results.cell(row, condition, metric).values:
-                missing.append(results.suite)
+        if only is not None and row not in only:
+            continue
+        missing = _missing(a, i, b, j, row, metric)
         if missing:
-            left_out.setdefault(f"no finished run in {' and '.join(missing)}", []).append(row)
+            left_out.setdefault(missing, []).append(row)
             continue
         ours, theirs = _spec(a, row, i), _spec(b, row, j)
-        differing = _differing(ours, theirs)
-        if differing and not (tuned and ours["method"] == theirs["method"]):
-            left_out.setdefault(f"not the same on both sides: {differing}", []).append(row)
+        params = _differing(_method_and_params(ours), _method_and_params(theirs))
+        # Tries may choose other parameters for a row. Its method must be the same.
+        if params and (not tuned or "method" in params):
+            left_out.setdefault(f"not the same on both sides: {_listed(params)}", []).append(row)
             continue
-        if differing:
-            chosen.append(f"{row} {differing}")
         rows.append(row)
+        differing[row] = {**params, **_differing(_protocol(ours), _protocol(theirs))}
 
-    below = []
-    if chosen:
-        below.append(f"Other values on both sides, because tries chose them: {'; '.join(chosen)}.")
+    below = _of_values(a, b, differing)
     for reason, names in left_out.items():
         below.append(f"Left out: {', '.join(names)} ({reason}).")
     if len(rows) < 2:
@@ -214,10 +274,46 @@ def sides(a: Results, i: int, b: Results, j: int, metric: str) -> tuple[Side, Si
             f"needs two rows of the same {same} with finished runs on both sides, and there is "
             f"{there}; --condition chooses another noise"
         )
-        raise SuiteError("\n".join([message, *below]))
+        raise NoOrder("\n".join([message, *below]))
 
-    left, right = _side(a, i, metric, rows), _side(b, j, metric, rows)
+    one, other = _names(a, i, b, j)
+    left, right = _side(a, i, metric, rows, one), _side(b, j, metric, rows, other)
     return left, replace(right, notes=[*right.notes, *below])
+
+
+def _missing(a: Results, i: int, b: Results, j: int, row: str, metric: str) -> str:
+    """Return why a row has no value on a side, with the condition of that side; else empty."""
+    unfinished: list[str] = []
+    unmeasured: list[str] = []
+    for results, condition in ((a, i), (b, j)):
+        if results.cell(row, condition, metric).values:
+            continue
+        where = f"{results.suite}, {results.conditions[condition]}"
+        # Every finished run has `last`. Other metrics are not measured in every run.
+        if results.cell(row, condition, "last").values:
+            unmeasured.append(where)
+        else:
+            unfinished.append(where)
+
+    reasons = []
+    if unfinished:
+        reasons.append(f"no finished run in {' and '.join(unfinished)}")
+    if unmeasured:
+        reasons.append(f"no {METRICS[metric].heading} in {' and '.join(unmeasured)}")
+    return "; ".join(reasons)
+
+
+def _names(a: Results, i: int, b: Results, j: int) -> tuple[str, str]:
+    """Return what tells the sides apart in a note that names the condition; else empty names."""
+    if a.conditions[i] != b.conditions[j]:
+        return "", ""
+    if a.suite != b.suite:
+        return a.suite, b.suite
+    # The same suite in two folders.
+    return "A", "B"
+
+
+# ---- Values that differ --------------------------------------------------------------------------
 
 
 def _spec(results: Results, row: str, condition: int) -> dict[str, Any]:
@@ -229,20 +325,62 @@ def _method_and_params(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {"method": spec["method"], **(params if isinstance(params, dict) else {})}
 
 
-def _differing(spec: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Return in which values two rows of one name differ, as "q 0.7 and 0.5"; else empty."""
-    ours, theirs = _method_and_params(spec), _method_and_params(other)
-    parts = []
+def _protocol(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the protocol without its name, which the title of a side has."""
+    return {key: value for key, value in spec.get("protocol", {}).items() if key != "name"}
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> _Differing:
+    found = {}
     for key in notes.once([*ours, *theirs]):
         if ours.get(key) != theirs.get(key):
-            parts.append(f"{key} {ours.get(key)} and {theirs.get(key)}")
-    return ", ".join(parts)
+            found[key] = f"{ours.get(key)} and {theirs.get(key)}"
+    return found
 
 
-def _side(results: Results, condition: int, metric: str, rows: Sequence[str]) -> Side:
+def _listed(differing: Mapping[str, str]) -> str:
+    return ", ".join(f"{key} {values}" for key, values in differing.items())
+
+
+def _of_values(a: Results, b: Results, differing: Mapping[str, _Differing]) -> list[str]:
+    """Say which side is tuned, and which values of the rows are not the same on both sides."""
+    tuned = [name for name, results in (("A", a), ("B", b)) if results.track == "tuned"]
+    # Two protocols of different names differ in most values, and the titles have their names.
+    if not differing or (not tuned and a.protocol != b.protocol):
+        return []
+
+    # What differs in all rows by the same values is named once.
+    of_all = dict(set.intersection(*(set(found.items()) for found in differing.values())))
+    parts = []
+    for row, found in differing.items():
+        own = {key: values for key, values in found.items() if key not in of_all}
+        if own:
+            parts.append(f"{row} {_listed(own)}")
+    if of_all:
+        parts.append(f"all rows {_listed(dict(sorted(of_all.items())))}")
+
+    sentences = []
+    if tuned:
+        sentences.append(f"Tries chose values for each row of {' and '.join(tuned)}.")
+    if parts:
+        sentences.append(f"These values differ, in A and in B: {'; '.join(parts)}.")
+    elif tuned:
+        sentences.append("No value differs between A and B.")
+    return [" ".join(sentences)] if sentences else []
+
+
+# ---- The seeds of a side -------------------------------------------------------------------------
+
+
+def _side(
+    results: Results, condition: int, metric: str, rows: Sequence[str], name: str = ""
+) -> Side:
     """Return the rows over the seeds that all of them have.
 
-    Raises: SuiteError where there is no such seed.
+    Args:
+        name: what notes on single rows call this side beside its condition.
+
+    Raises: NoOrder where there is no such seed.
     """
     found = {row: results.cell(row, condition, metric) for row in rows}
     common = set.intersection(*(set(cell.values) for cell in found.values()))
@@ -250,8 +388,8 @@ def _side(results: Results, condition: int, metric: str, rows: Sequence[str]) ->
     if not common:
         seeds = []
         for row, cell in found.items():
-            seeds.append(f"{row} has {', '.join(map(str, sorted(cell.values)))}")
-        raise SuiteError(
+            seeds.append(f"{row} has {_numbers(cell.values)}")
+        raise NoOrder(
             f"{title}: no seed has a finished run of every row ({'; '.join(seeds)}); "
             "`nlbench run` trains the rest"
         )
@@ -259,12 +397,50 @@ def _side(results: Results, condition: int, metric: str, rows: Sequence[str]) ->
     kept = {}
     for row, cell in found.items():
         values = {seed: cell.values[seed] for seed in sorted(common)}
-        kept[row] = replace(cell, values=values)
+        # "(n/m)" means that n seeds of this row are done. A row that has further seeds, which
+        # other rows lack, would be printed with a wrong n.
+        planned = cell.planned if len(cell.values) == len(common) else len(common)
+        kept[row] = replace(cell, values=values, planned=planned)
+
+    diverged = []
+    for row in rows:
+        if any(run.status == "diverged" for run in results.records_of(row, condition)):
+            diverged.append(row)
     title += (
         f"; {METRICS[metric].heading}, protocol {results.protocol}, track {results.track}; "
-        f"seeds {', '.join(map(str, sorted(common)))}"
+        f"seeds {_numbers(common)}{_why_few(found, common)}"
     )
-    return Side(title, kept, notes.of_marks(results.select(set(rows))))
+    compared = results.under([condition]).select(set(rows))
+    return Side(
+        title,
+        kept,
+        notes.of_marks(compared, name),
+        diverged,
+        results.rounding(condition, metric),
+    )
+
+
+def _why_few(found: Mapping[str, Cell], common: Collection[int]) -> str:
+    """Say which rows lack a seed that others have; empty where all have the same seeds."""
+    known = {seed for cell in found.values() for seed in cell.values}
+    lacking: dict[str, list[str]] = {}
+    for row, cell in found.items():
+        seeds = known - set(cell.values)
+        if seeds:
+            lacking.setdefault(_numbers(seeds), []).append(row)
+    if not lacking:
+        return ""
+
+    parts = []
+    for numbers, rows in lacking.items():
+        verb = "have" if len(rows) > 1 else "has"
+        noun = "seeds" if ", " in numbers else "seed"
+        parts.append(f"{', '.join(rows)} {verb} no value for {noun} {numbers}")
+    return f" alone, because {'; '.join(parts)}"
+
+
+def _numbers(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
 
 
 # ---- A suite and the sources of published numbers -----------------------------------------------
@@ -329,15 +505,17 @@ def _numbers_by_source(
 # ---- One block ----------------------------------------------------------------------------------
 
 
-def _render(a: Side, b: Side) -> str:
+def _render(a: Side, b: Side, metric: Metric) -> str:
     rows = list(a.cells)
     x, y = a.means(a.seeds), b.means(b.seeds)
     around = interval(a, b)
+    ranks = _ranks(x, metric), _ranks(y, metric)
     lines = []
-    for row, rank_a, rank_b in zip(rows, _ranks(x), _ranks(y), strict=True):
+    for row, rank_a, rank_b in zip(rows, *ranks, strict=True):
         lines.append([row, a.cells[row].text(), rank_a, b.cells[row].text(), rank_b])
 
-    below = [f"A: {a.title}.", f"B: {b.title}.", "rank: 1 is the highest; ties share a rank."]
+    first = "the lowest, because lower is better" if metric.lower_is_better else "the highest"
+    below = [f"A: {a.title}.", f"B: {b.title}.", f"rank: 1 is {first}; ties share a rank."]
     below += [_counts(a, b, x, y), _of_interval(a, b, around), *a.notes, *b.notes]
     headings = ["method", "A", "rank", "B", "rank"]
     return formats.markdown(in_words(a, b, around), headings, lines, notes.once(below))
@@ -355,10 +533,10 @@ def in_words(a: Side, b: Side, around: tuple[float, float] | None) -> str:
 def interval(a: Side, b: Side) -> tuple[float, float] | None:
     """Return the middle 95% of tau-b over bootstrap draws of each side's seeds.
 
-    A side with one seed stays as it is. None where both have one seed, or where tau-b is undefined
-    in all draws but one.
+    A side with one seed stays as it is. None where both have one seed, and where tau-b is
+    undefined: of the means, or in all draws but one.
     """
-    if max(len(a.seeds), len(b.seeds)) < 2:
+    if not _can_be_drawn(a, b) or tau_b(a.means(a.seeds), b.means(b.seeds)) is None:
         return None
 
     # The same seeds for all methods of a side, so that what runs of one seed share stays shared.
@@ -371,11 +549,33 @@ def interval(a: Side, b: Side) -> tuple[float, float] | None:
     return statistics.bootstrap_interval(tau, DRAWS)
 
 
-def _ranks(values: Sequence[float]) -> list[str]:
+def _can_be_drawn(a: Side, b: Side) -> bool:
+    return max(len(a.seeds), len(b.seeds)) > 1
+
+
+def why_too_narrow(a: Side, b: Side, names: tuple[str, str]) -> str:
+    """Return why the interval of two sides with these names is too narrow; empty if it is not."""
+    # How many seeds each side has that has more than one.
+    several = {}
+    for name, side in zip(names, (a, b), strict=True):
+        if len(side.seeds) > 1:
+            several[name] = len(side.seeds)
+
+    reasons = []
+    if len(several) == 1:
+        reasons.append(f"it is drawn from the seeds of {', '.join(several)} alone")
+    few = min(several.values())
+    if few < 5:
+        reasons.append(f"{few} seeds are few")
+    return " and ".join(reasons)
+
+
+def _ranks(values: Sequence[float], metric: Metric) -> list[str]:
+    direction = -1 if metric.lower_is_better else 1
     ranks = []
     for value in values:
-        higher = sum(other > value for other in values)
-        ranks.append(str(1 + higher))
+        before = sum(direction * other > direction * value for other in values)
+        ranks.append(str(1 + before))
     return ranks
 
 
@@ -403,9 +603,17 @@ def _counts(a: Side, b: Side, x: Sequence[float], y: Sequence[float]) -> str:
             reverse.append(f"{m} and {n}")
     text += (
         " Pairs whose order may be chance on a side (paired t test over seeds, unadjusted p of "
-        f"{LEVEL} or more): {len(products) - clear}. Of the other {clear}, "
-        f"{clear - len(reverse)} are in the same order"
+        f"{LEAST_P:g} or more): {len(products) - clear}."
     )
+    diverged = notes.once([*a.diverged, *b.diverged])
+    if diverged:
+        text += (
+            f" All pairs with {' or '.join(diverged)} are among them, because a seed diverged and "
+            "the others are no fair sample."
+        )
+    if not clear:
+        return text
+    text += f" Of the other {clear}, {clear - len(reverse)} are in the same order"
     if reverse:
         text += f", reversed: {', '.join(reverse)}"
     return text + "."
@@ -413,19 +621,12 @@ def _counts(a: Side, b: Side, x: Sequence[float], y: Sequence[float]) -> str:
 
 def _of_interval(a: Side, b: Side, around: tuple[float, float] | None) -> str:
     """Describe how the interval was found, and whether it is too narrow."""
-    if around is None:
+    if not _can_be_drawn(a, b):
         return "No interval: it is drawn from the seeds, and no side has two."
-    text = "interval: bootstrap over the seeds"
-    # How many seeds each side has that has more than one.
-    several = {}
-    for name, side in (("A", a), ("B", b)):
-        if len(side.seeds) > 1:
-            several[name] = len(side.seeds)
-    if len(several) == 1:
-        text += f" of {', '.join(several)} alone, so it is too narrow"
-    text += f", {DRAWS:,} draws"
-
-    few = min(several.values())
-    if few < 5:
-        text += f"; with {few} seeds it is too narrow"
+    if around is None:
+        return "No interval: tau-b is undefined."
+    text = f"interval: bootstrap over the seeds, {DRAWS:,} draws"
+    reason = why_too_narrow(a, b, ("A", "B"))
+    if reason:
+        text += f"; it is too narrow, because {reason}"
     return text + "."

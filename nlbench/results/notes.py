@@ -301,14 +301,19 @@ def of_signs(records: Sequence[RunRecord]) -> list[str]:
     return notes
 
 
-def of_marks(results: Results) -> list[str]:
-    """Explain the marks that cells of these results have, and name methods with own optimisers."""
+def of_marks(results: Results, name: str = "") -> list[str]:
+    """Explain the marks that cells of these results have, and name methods with own optimisers.
+
+    Args:
+        name: of the results, for notes on single rows, where a table is of two suites.
+    """
+    of_name = f" of {name}" if name else ""
     records = results.all_records()
     notes = [*of_optimisers(records), *of_code(results), *of_hardware(records)]
     for condition, title in enumerate(results.conditions):
         for row in results.rows:
             signs = of_signs(results.records_of(row.name, condition))
-            notes += [f"{SIGN} {row.name} on {title}: {text}." for text in signs]
+            notes += [f"{SIGN} {row.name}{of_name} on {title}: {text}." for text in signs]
     notes += _of_unfinished(results)
     return [*notes, *of_instructions(records), *of_damage(results)]
 

@@ -1,6 +1,7 @@
 """Kendall's tau-b and its report equal numbers computed by hand from hand-written records."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +10,7 @@ from nlbench.cli.app import app
 from nlbench.errors import SuiteError
 from nlbench.plan.spec import key_of
 from nlbench.registry import method_files
-from nlbench.results.agreement import Side, between, interval, with_published
+from nlbench.results.agreement import NoOrder, Side, between, interval, sides, with_published
 from nlbench.results.cells import Cell, Results
 from nlbench.results.published import comparable
 from nlbench.results.published import records as published
@@ -43,28 +44,43 @@ def suite(tmp_path):
         spec=SPEC,
         methods=None,
         track="identical",
+        protocol=None,
+        protocols=None,
+        others=None,
+        signs=None,
     ):
-        """Write a record for each value that is not None. A row is named as its method."""
+        """Write a record for each value that is not None. A row is named as its method.
+
+        Args:
+            values: row -> a value for each seed; "diverged" for a run that did.
+            protocol: its name; by default each suite has its own.
+            protocols: row -> values of its protocol beside those of `spec`.
+            others: the title of a further condition -> its values. The last word is its labels.
+            signs: (title, row) -> the signs of its runs.
+        """
         methods = methods or {}
-        rows = []
+        rows = {}
         cells = []
-        for row, by_seed in values.items():
+        conditions = {title: values, **(others or {})}
+        for (place, of), (row, by_seed) in each(conditions):
             method = methods.get(row, row)
-            rows.append({"row": row, "method": method, "told": [], "networks": 1})
+            rows[row] = {"row": row, "method": method, "told": [], "networks": 1}
             for seed, value in enumerate(by_seed):
                 own = {**spec, "method": method, "seed": seed, "suite": name}
+                own["labels"] = of.split()[-1] if place else spec["labels"]
                 own["params"] = (params or {}).get(row, {})
+                own["protocol"] = {**spec["protocol"], **(protocols or {}).get(row, {})}
                 if value is not None:
-                    metrics = {"last": value, "best": value}
-                    store.write(record(own, metrics, dict(noise)), [])
-                cells.append({"row": row, "condition": 0, "seed": seed, "key": key_of(own)})
+                    found = (signs or {}).get((of, row), [])
+                    store.write(record(own, value, dict(noise), found), [])
+                cells.append({"row": row, "condition": place, "seed": seed, "key": key_of(own)})
 
         plan = {
             "suite": name,
             "track": track,
-            "protocol": f"of-{name}",
-            "rows": rows,
-            "conditions": [title],
+            "protocol": protocol or f"of-{name}",
+            "rows": list(rows.values()),
+            "conditions": list(conditions),
             "cells": cells,
             "tries": False,
             "notes": [],
@@ -76,17 +92,26 @@ def suite(tmp_path):
     return make
 
 
-def record(spec, metrics, noise):
-    """Return the record of a finished run."""
+def each(conditions):
+    """Return each row of each condition, as ((place, title), (row, a value for each seed))."""
+    found = []
+    for place, (title, values) in enumerate(conditions.items()):
+        found += [((place, title), item) for item in values.items()]
+    return found
+
+
+def record(spec, value, noise, signs):
+    """Return the record of a run that is finished, or "diverged"."""
+    diverged = value == "diverged"
     return RunRecord(
         key=key_of(spec),
-        status="done",
+        status="diverged" if diverged else "done",
         spec=spec,
-        metrics=metrics,
+        metrics={} if diverged else {"last": value, "best": value, "ece": value},
         noise={"num_train": 50000, **noise},
         timing={},
         environment={"device": "cpu", "precision": "float32"},
-        method={},
+        method={"signs": signs},
         code="of now",
     )
 
@@ -166,6 +191,31 @@ def test_no_interval_without_seeds_to_draw_or_with_tau_undefined():
     tied = {"ce": [0.1, 0.2], "elr": [0.1, 0.2]}
     assert interval(side(tied), side(one)) is None
 
+    # The means tie, but the single seeds do not.
+    torn = {"ce": [0.1, 0.2], "elr": [0.2, 0.1]}
+    assert interval(side(torn), side(one)) is None
+
+
+def test_an_order_that_rounding_may_make_is_no_order():
+    # Of 40 seeds with 100 test examples four differ by one example: p is .04 where the values
+    # are exact, and .13 with their rounding.
+    values = {"ce": [0.51] * 4 + [0.5] * 36, "elr": [0.5] * 40}
+    exact = side(values)
+    assert exact.order("ce", "elr") == 1
+    assert exact.order("elr", "ce") == -1
+
+    rounded = replace(exact, rounding=1 / (100 * math.sqrt(12)))
+    assert rounded.order("ce", "elr") == 0
+
+
+def test_a_side_knows_the_rounding_of_its_values(suite):
+    full = suite("full", A, noise={"num_test": 100}.items())
+
+    a, b = sides(full, 0, suite("fast", B), 0, "last")
+
+    assert a.rounding == pytest.approx(1 / (100 * math.sqrt(12)))
+    assert b.rounding == 0
+
 
 def test_report_of_two_suites(suite):
     text = between(suite("full", A), suite("fast", B))
@@ -185,7 +235,7 @@ def test_report_of_two_suites(suite):
         "- A: full, CIFAR-10N worst; last epoch, protocol of-full, track identical; seeds 0, 1."
         in text
     )
-    assert "with 2 seeds it is too narrow." in text
+    assert "over the seeds, 1,000 draws; it is too narrow, because 2 seeds are few." in text
     assert "* made by another version of the code" in text
 
 
@@ -211,6 +261,50 @@ def test_pairs_within_noise_are_counted_by_themselves(suite):
     assert "reversed" not in noisy
 
 
+def test_without_a_pair_beyond_chance_there_is_no_sentence_about_such_pairs(suite):
+    # All differences of two rows are the same in each seed, so their spread is unknown.
+    text = between(suite("full", A), suite("fast", A))
+
+    assert "unadjusted p of 0.05 or more): 6.\n" in text
+    assert "Of the other" not in text
+
+
+# Pairs with gce differ by .100 and .101 or so on the seeds 0 and 2, which alone would be enough.
+STEADY = {
+    "ce": [0.500, 0.501, 0.502],
+    "gce": [0.700, 0.702, 0.703],
+    "elr": [0.600, 0.602, 0.604],
+}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_order_of_a_row_with_a_diverged_seed_may_be_chance(suite, first):
+    steady = suite("steady", STEADY)
+    torn = suite("torn", {**STEADY, "gce": [0.700, "diverged", 0.703]})
+
+    assert "or more): 0. Of the other 3, 3 are in the same order." in between(
+        steady, suite("again", STEADY)
+    )
+    text = between(torn, steady) if first else between(steady, torn)
+
+    assert "70.15±0.21 (2/3, !1)*" in table(text)["gce"]
+    assert (
+        "or more): 2. All pairs with gce are among them, because a seed diverged and the others "
+        "are no fair sample. Of the other 1, 1 are in the same order."
+    ) in text
+
+
+def test_the_lowest_value_has_rank_1_where_lower_is_better(suite):
+    text = between(suite("full", A), suite("fast", B), metric="ece")
+
+    ranks = {row: cells[1::2] for row, cells in table(text).items()}
+    assert ranks == {"ce": ["1", "1"], "mae": ["2", "1"], "gce": ["3", "4"], "sl": ["4", "3"]}
+    assert "rank: 1 is the lowest, because lower is better; ties share a rank." in text
+    assert "rank: 1 is the highest; ties share a rank." in between(
+        suite("full", A), suite("fast", B)
+    )
+
+
 def test_one_seed_gives_neither_interval_nor_test(suite):
     one = {row: values[:1] for row, values in A.items()}
     text = between(suite("full", one), suite("fast", one))
@@ -220,15 +314,31 @@ def test_one_seed_gives_neither_interval_nor_test(suite):
     assert "a side has one value for each method" in text
 
     half = between(suite("full", one), suite("five", A))
-    assert "bootstrap over the seeds of B alone, so it is too narrow" in half
+    assert (
+        "it is too narrow, because it is drawn from the seeds of B alone and 2 seeds are few."
+    ) in half
 
 
 def test_only_seeds_that_all_rows_have_count(suite):
     text = between(suite("full", {**A, "ce": [0.90, None]}), suite("fast", B))
 
+    # sl has both seeds, so that "1/2" would be false.
     assert table(text)["ce"][:2] == ["90.00 (1/2)*", "1"]
-    assert table(text)["sl"][:2] == ["80.00 (1/2)*", "2"]
-    assert "seeds 0.\n" in text
+    assert table(text)["sl"][:2] == ["80.00*", "2"]
+    assert "seeds 0 alone, because ce has no value for seed 1.\n" in text
+    assert "seeds 0, 1.\n" in text
+
+    both = {"ce": [0.5, None, 0.5, 0.5], "mae": [0.6, None, 0.6, 0.6], "gce": [0.7, 0.7, 0.7, None]}
+    text = between(suite("both", both), suite("fast", B))
+    assert [table(text)[row][0] for row in both] == ["50.00±0.00*", "60.00±0.00*", "70.00±0.00*"]
+    assert (
+        "seeds 0, 2 alone, because ce, mae have no value for seed 1; gce has no value for seed 3."
+    ) in text
+
+    # Every cell says itself that a seed is missing, and no row has it.
+    text = between(suite("full", {row: [*found, None] for row, found in A.items()}), suite("b", B))
+    assert table(text)["ce"][0] == "51.00±1.41 (2/3)*"
+    assert "alone" not in text
     with pytest.raises(
         SuiteError,
         match=r"torn, CIFAR-10N worst: no seed has a finished run of every row \(ce has 0; ",
@@ -242,21 +352,77 @@ def test_rows_that_are_not_the_same_are_left_out_and_named(suite):
     text = between(full, fast)
 
     assert list(table(text)) == ["ce", "sl"]
-    assert "Left out: mae, elr (no finished run in fast)." in text
+    assert "Left out: mae, elr (no finished run in fast, CIFAR-10N worst)." in text
     assert "Left out: gce (not the same on both sides: q 0.7 and 0.5)." in text
 
 
-def test_values_that_tries_chose_may_differ_and_are_named(suite):
-    given = suite("given", A, params={"gce": {"q": 0.7}})
-    params = {"gce": {"q": 0.5}, "sl": {"alpha": 1.0}}
-    chosen = suite("chosen", B, params=params, methods={"mae": "other"}, track="tuned")
+def test_the_condition_without_a_run_is_named(suite):
+    full = suite("full", A, others={"CIFAR-10N clean": {row: [None, None] for row in A}})
 
-    for text in (between(given, chosen), between(chosen, given)):
-        assert sorted(table(text)) == ["ce", "gce", "sl"]
-        assert "Left out: mae (not the same on both sides: method " in text
+    with pytest.raises(
+        SuiteError, match=r"\(no finished run in full, CIFAR-10N clean\)"
+    ) as without_runs:
+        between(full, full, conditions=["worst", "clean"])
+    assert "no finished run in full, CIFAR-10N worst" not in str(without_runs.value)
+
+    with pytest.raises(
+        SuiteError,
+        match=r"\(no finished run in full, CIFAR-10N clean; no memorised in full, CIFAR-10N wo",
+    ):
+        between(full, full, conditions=["worst", "clean"], metric="memorised")
+
+
+def test_values_that_tries_chose_may_differ_and_are_named(suite):
+    given = suite("given", A, params={"gce": {"q": 0.7}}, protocols=of_all(A, val_fraction=0.0))
+    chosen = suite(
+        "chosen",
+        B,
+        params={"gce": {"q": 0.5}, "sl": {"alpha": 1.0}},
+        protocols={**of_all(B, val_fraction=0.1), "ce": {"epochs": 50, "val_fraction": 0.1}},
+        methods={"mae": "other"},
+        track="tuned",
+    )
+
+    text = between(given, chosen)
+    assert sorted(table(text)) == ["ce", "gce", "sl"]
+    assert "Left out: mae (not the same on both sides: method mae and other)." in text
+    assert (
+        "Tries chose values for each row of B. These values differ, in A and in B: "
+        "ce epochs 100 and 50; gce q 0.7 and 0.5; sl alpha None and 1.0; "
+        "all rows val_fraction 0.0 and 0.1."
+    ) in text
+
+    text = between(chosen, given)
+    assert sorted(table(text)) == ["ce", "gce", "sl"]
+    assert "Left out: mae (not the same on both sides: method other and mae)." in text
+    assert (
+        "Tries chose values for each row of A. These values differ, in A and in B: "
+        "ce epochs 50 and 100; gce q 0.5 and 0.7; sl alpha 1.0 and None; "
+        "all rows val_fraction 0.1 and 0.0."
+    ) in text
+
     with pytest.raises(SuiteError, match="needs two rows of the same name and method with"):
         between(given, suite("one", {"ce": B["ce"]}, track="tuned"))
-    assert "Other values on both sides, because tries chose them: gce q 0.5 and 0.7; sl" in text
+
+
+def of_all(rows, **values):
+    """Return these values for each row."""
+    return dict.fromkeys(rows, values)
+
+
+def test_tries_that_chose_the_same_values_are_named_too(suite):
+    text = between(suite("one", A, track="tuned"), suite("two", B, track="tuned"))
+
+    assert "Tries chose values for each row of A and B. No value differs between A and B." in text
+
+
+def test_values_of_one_protocol_that_differ_are_named_without_tries(suite):
+    short = suite("short", A, protocols=of_all(A, epochs=50), protocol="p")
+    text = between(short, suite("long", B, protocol="p"))
+
+    assert "- These values differ, in A and in B: all rows epochs 50 and 100." in text
+    # The titles name two protocols, which differ in most values.
+    assert "These values differ" not in between(short, suite("far", B, protocol="q"))
 
 
 def test_methods_that_tie_have_no_tau(suite):
@@ -266,6 +432,83 @@ def test_methods_that_tie_have_no_tau(suite):
     assert text.startswith(
         "**Kendall's tau-b over 4 methods: undefined, because all methods of one side tie**"
     )
+    assert "No interval: tau-b is undefined." in text
+    assert "no side has two" not in text
+    assert {cells[3] for cells in table(text).values()} == {"1"}
+    assert "0 are in the same order, 0 in the opposite order, 6 tie on a side." in text
+
+
+# ---- Conditions ----------------------------------------------------------------------------------
+
+
+def test_conditions_that_cannot_be_compared_are_named_and_do_not_hide_the_others(suite):
+    none = {row: [None, None] for row in A}
+    torn = {**A, "ce": [0.5, None], "sl": [None, 0.5]}
+    full = suite("full", A, others={"CIFAR-10N clean": none, "CIFAR-10N random1": torn})
+    fast = suite("fast", B, others={"CIFAR-10N clean": B, "CIFAR-10N random1": B})
+
+    text = between(full, fast)
+
+    assert text.count("Kendall's tau-b") == 1
+    assert "A: full, CIFAR-10N worst;" in text
+    assert text.endswith(
+        "\nNot compared, because no order of rows can be: CIFAR-10N clean; CIFAR-10N random1. "
+        "`--condition` with one of these says why.\n"
+    )
+    assert "Not compared" not in between(full, fast, conditions=["worst"])
+    with pytest.raises(NoOrder, match="full, CIFAR-10N random1: no seed has a finished run"):
+        between(full, fast, conditions=["random1"])
+
+    empty = suite("empty", none, others={"CIFAR-10N clean": none})
+    with pytest.raises(NoOrder, match=r"empty, CIFAR-10N worst(.|\n)*empty, CIFAR-10N clean and"):
+        between(empty, fast)
+
+
+def test_a_condition_is_not_compared_with_itself(suite):
+    full = suite("full", A, others={"CIFAR-10N clean": B})
+
+    for conditions in ([], ["worst"], ["worst", "CIFAR-10N worst"]):
+        with pytest.raises(
+            SuiteError,
+            match="full: CIFAR-10N worst cannot be compared with itself; give two conditions, or",
+        ):
+            between(full, full, conditions=conditions)
+    assert "over 4 methods" in between(full, full, conditions=["worst", "clean"])
+
+
+# ---- Notes on marks ------------------------------------------------------------------------------
+
+CLEAN, WORST, RANDOM = "CIFAR-10N clean", "CIFAR-10N worst", "CIFAR-10N random1"
+
+
+def test_marks_of_other_conditions_are_not_explained(suite):
+    missing = {**A, "ce": [None, None], "mae": [0.6, "diverged"]}
+    full = suite(
+        "full",
+        A,
+        others={CLEAN: B, RANDOM: missing},
+        signs={(RANDOM, "gce"): ["one-class"], (CLEAN, "sl"): ["one-class"]},
+    )
+    text = between(full, full, conditions=[WORST, CLEAN])
+
+    assert "§ sl on CIFAR-10N clean: 2 of 2 runs predict one class only" in text
+    assert "random1" not in text
+    assert "! number" not in text
+    assert "(n/m)" not in text
+
+
+def test_a_note_on_a_row_names_the_suite_where_both_have_the_condition(suite):
+    signs = {(WORST, "gce"): ["one-class"]}
+    full = suite("full", A, signs=signs)
+
+    text = between(full, suite("fast", B))
+    assert "- § gce of full on CIFAR-10N worst: 2 of 2 runs predict one class only" in text
+    assert "of fast on" not in text
+
+    # The same suite in another folder, here with other values.
+    text = between(full, suite("full", B, signs=signs))
+    assert "- § gce of A on CIFAR-10N worst: 2 of 2" in text
+    assert "- § gce of B on CIFAR-10N worst: 2 of 2" in text
 
 
 def test_conditions_by_name(suite):
@@ -319,7 +562,20 @@ def test_beside_published_numbers_of_the_same_rule(suite):
     assert "best (oracle), network resnet34; means as printed" in block
     for warning in published.CIFARN_WARNINGS:
         assert warning in block
-    assert "bootstrap over the seeds of A alone" in block
+    assert "it is drawn from the seeds of A alone" in block
+
+
+def test_a_condition_that_cannot_be_compared_does_not_hide_the_others(suite):
+    torn = {**MEASURED, "ce": [0.7, None], "gce": [None, 0.8]}
+    params = {"gce": {"truncate": False}}
+    full = suite("full", MEASURED, params=params, others={"CIFAR-10N aggregate": torn})
+
+    text = with_published(full, metric="best")
+
+    assert "B: CIFAR-N Table 2" in text
+    assert "Not compared, because no order of rows can be: CIFAR-10N aggregate. " in text
+    with pytest.raises(NoOrder, match="full, CIFAR-10N aggregate: no seed has a finished run"):
+        with_published(full, metric="best", conditions=["aggregate"])
 
 
 def test_published_errors(suite):
@@ -383,6 +639,11 @@ def test_command(suite, tmp_path):
     assert there.exit_code == 0
     assert there.stdout.startswith("**Kendall's tau-b over 4 methods: 0.55")
     assert call("full", "fast", "--out-b", str(tmp_path)).stdout == there.stdout
+
+    for more in ([], ["--out-b", str(tmp_path / "." / "full" / "..")]):
+        itself = call("full", "full", *more)
+        assert itself.exit_code == 2
+        assert "CIFAR-10N worst cannot be compared with itself" in itself.stderr
 
     refused = call("full", "fats")
     assert refused.exit_code == 2
