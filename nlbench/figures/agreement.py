@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from nlbench.errors import SuiteError
 from nlbench.figures import lines as drawing
 from nlbench.figures import points as on_panel
 from nlbench.figures import style, values
 from nlbench.figures.options import NothingToDraw, Options, baseline_of, rows_of
 from nlbench.figures.picture import Picture, drawn
 from nlbench.figures.points import Point, Spread
-from nlbench.figures.runs import Seeds, labels_of
+from nlbench.figures.runs import names_of
 from nlbench.results import agreement
-from nlbench.results.agreement import Side
-from nlbench.results.cells import SIGN, Cell, Results
+from nlbench.results.agreement import NoOrder, Side
+from nlbench.results.cells import SIGN, Results
 
 # Millimetres.
 _BODY = 72.0
@@ -26,20 +26,23 @@ _BODY = 72.0
 def draw(results: Results, options: Options) -> Picture:
     """Draw the value of each row under two conditions.
 
-    Raises: NothingToDraw where there are no two conditions; SuiteError where both are the same one,
-        have fewer than two rows in common, or no seed of all rows.
+    Raises: NothingToDraw where no two conditions can be compared; SuiteError where two were given
+        that are the same one, have fewer than two rows in common, or no seed of all rows.
     """
     metric = values.metric_of(options)
     rows = rows_of(results, options)
     other = options.other or results
-    i, j = _places(results, other, options)
+    if options.conditions:
+        i, j = options.conditions[0], options.conditions[-1]
+    else:
+        i, j = _first_to_compare(results, other, metric.name, rows)
     # A row that is not drawn must not decide which seeds are.
-    drawn_rows = set(rows)
-    a, b = agreement.sides(results.select(drawn_rows), i, other.select(drawn_rows), j, metric.name)
+    a, b = agreement.sides(results, i, other, j, metric.name, rows)
     kept = list(a.cells)
 
-    labels = labels_of(results, dict.fromkeys(kept, Seeds(len(a.seeds), tuple(a.seeds))))
-    points = [Point(row, labels[row], _spread(a.cells[row]), _spread(b.cells[row])) for row in kept]
+    labels = names_of(results, kept)
+    spreads = zip(kept, _spreads(a), _spreads(b), strict=True)
+    points = [Point(row, labels[row], x, y) for row, x, y in spreads]
     baseline = baseline_of(kept, options)
     best = values.best_of({point.row: point.y.mean for point in points}, metric)
     looks = style.looks(kept, baseline, drawing.coloured(kept, baseline, best, options.highlight))
@@ -47,7 +50,7 @@ def draw(results: Results, options: Options) -> Picture:
     equal = _equal_range(points)
     figure = Picture(
         f"{names[0]} and {names[1]}",
-        _notes(a, b, len(rows), max(results.seeds, other.seeds), names, equal is not None),
+        _notes((a, results), (b, other), len(rows), names, equal is not None),
         _in_words(points, metric, names),
         options.width,
         on_panel.height_for(len(points), _BODY),
@@ -62,32 +65,27 @@ def draw(results: Results, options: Options) -> Picture:
     return figure
 
 
-def _places(a: Results, b: Results, options: Options) -> tuple[int, int]:
-    """Return the condition of each side: as given, else the first that can be compared."""
-    if options.conditions:
-        i, j = options.conditions[0], options.conditions[-1]
-        if a is b and i == j:
-            raise SuiteError(
-                f"--condition: {a.conditions[i]} cannot be compared with itself; give two "
-                "conditions, or another suite with --suite-b"
-            )
-        return i, j
-    begun, of_other = a.begun(), b.begun()
+def _first_to_compare(a: Results, b: Results, metric: str, rows: Sequence[str]) -> tuple[int, int]:
+    """Return the first conditions of the two sides that can be compared."""
     if a is b:
-        if len(begun) < 2:
-            raise NothingToDraw(
-                f"{a.suite}: nothing to draw, because the figure needs two conditions with runs, "
-                "or another suite, which --suite-b names"
-            )
-        return begun[0], begun[1]
-    titles = {b.conditions[place]: place for place in of_other}
-    for place in begun:
-        if a.conditions[place] in titles:
-            return place, titles[a.conditions[place]]
-    raise NothingToDraw(
-        f"{a.suite} and {b.suite}: nothing to draw, because no condition with runs is in both; "
-        "choose one of each: --condition, twice"
-    )
+        candidates = list(itertools.combinations(range(len(a.conditions)), 2))
+        needed = (
+            "the figure needs two conditions with runs of the same two rows, or another suite, "
+            "which --suite-b names"
+        )
+    else:
+        candidates = agreement.common_conditions(a, b)
+        needed = (
+            f"no condition of both {a.suite} and {b.suite} has runs of the same two rows in each; "
+            "choose one of each: --condition, twice"
+        )
+    for i, j in candidates:
+        try:
+            agreement.sides(a, i, b, j, metric, rows)
+        except NoOrder:
+            continue
+        return i, j
+    raise NothingToDraw(f"{a.suite}: nothing to draw, because {needed}")
 
 
 def _titles(a: Results, i: int, b: Results, j: int) -> tuple[str, str]:
@@ -96,9 +94,13 @@ def _titles(a: Results, i: int, b: Results, j: int) -> tuple[str, str]:
     return (one, two) if one != two else (f"{one} ({a.suite})", f"{two} ({b.suite})")
 
 
-def _spread(cell: Cell) -> Spread:
-    numbers = list(cell.values.values())
-    return Spread(sum(numbers) / len(numbers), min(numbers), max(numbers))
+def _spreads(side: Side) -> list[Spread]:
+    """Return the spread of each row."""
+    spreads = []
+    for mean, cell in zip(side.means(side.seeds), side.cells.values(), strict=True):
+        numbers = cell.values.values()
+        spreads.append(Spread(mean, min(numbers), max(numbers)))
+    return spreads
 
 
 def _equal_range(points: Sequence[Point]) -> tuple[float, float] | None:
@@ -127,24 +129,46 @@ def _draw_equal(axes: Axes, ends: tuple[float, float]) -> None:
 
 
 def _notes(
-    a: Side, b: Side, rows: int, planned: int, names: tuple[str, str], equal: bool
+    of_a: tuple[Side, Results],
+    of_b: tuple[Side, Results],
+    rows: int,
+    names: tuple[str, str],
+    equal: bool,
 ) -> list[str]:
+    """Return the notes below the figure.
+
+    Args:
+        of_a: the side of the first axis, and the suite that it is from; `of_b` likewise.
+        rows: how many rows there were to draw.
+        names: of the sides.
+        equal: whether the line of equal values is drawn.
+    """
+    a, b = of_a[0], of_b[0]
     about = "Points: mean over seeds. Bars: lowest and highest seed."
     if equal:
         about += " Dotted: equal on both axes."
-    notes = [about, f"{agreement.in_words(a, b, agreement.interval(a, b))}."]
-    for name, side in zip(names, (a, b), strict=True):
-        if len(side.seeds) < planned:
-            notes.append(f"Seeds of all rows, {name}: {_listed(side.seeds)}.")
+    around = agreement.interval(a, b)
+    notes = [about, f"{agreement.in_words(a, b, around)}."]
+    too_narrow = "" if around is None else agreement.why_too_narrow(a, b, names)
+    if too_narrow:
+        notes.append(f"The interval is too narrow, because {too_narrow}.")
+    for _, results in (of_a, of_b):
+        if results.track == "tuned":
+            notes.append(f"{results.suite}: tries chose values for each row.")
+    for name, (side, results) in zip(names, (of_a, of_b), strict=True):
+        if len(side.seeds) < results.seeds:
+            notes.append(f"{name}: {_only(side.seeds)}, because not all rows have the others.")
     if len(a.cells) < rows:
         left_out = rows - len(a.cells)
         notes.append(f"Left out: {left_out} of {rows} rows; `nlbench agreement` says why.")
     signs = [note for note in [*a.notes, *b.notes] if note.startswith(SIGN)]
-    return [*notes, *dict.fromkeys(signs)]
+    return list(dict.fromkeys([*notes, *signs]))
 
 
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
+def _only(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"only seed {seeds[0]} is drawn"
+    return f"only seeds {', '.join(map(str, seeds))} are drawn"
 
 
 def _in_words(points: Sequence[Point], metric: values.Metric, names: tuple[str, str]) -> str:

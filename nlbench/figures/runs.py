@@ -191,11 +191,17 @@ def together(cells: Sequence[Seeds]) -> Seeds:
     return Seeds(sum(cell.planned for cell in cells), tuple(used), left_out)
 
 
+def names_of(results: Results, rows: Sequence[str]) -> dict[str, str]:
+    """Return the name of each row as a figure shows it, with what it is told."""
+    by_name = {row.name: row.label for row in results.rows}
+    shown = style.names_shown([by_name[row] for row in rows])
+    return dict(zip(rows, shown, strict=True))
+
+
 def labels_of(results: Results, seeds: dict[str, Seeds]) -> dict[str, str]:
     """Return the label of each row: its name, what it is told, and how many seeds are drawn."""
-    by_name = {row.name: row.label for row in results.rows}
-    shown = style.names_shown([by_name[row] for row in seeds])
-    return {row: text + seeds[row].suffix for row, text in zip(seeds, shown, strict=True)}
+    names = names_of(results, list(seeds))
+    return {row: name + seeds[row].suffix for row, name in names.items()}
 
 
 def notes_on_seeds(seeds: dict[str, Seeds]) -> list[str]:

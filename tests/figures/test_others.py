@@ -4,13 +4,16 @@ import itertools
 
 import numpy as np
 import pytest
+from in_memory import Memory
 from made_figures import matrices_of, write_results
 from made_stores import rewritten
+from made_up import record_of, spec_of
 
 from nlbench.errors import SuiteError
 from nlbench.figures import KINDS, NothingToDraw, Options, style
 from nlbench.figures.apart import labels_apart
 from nlbench.figures.lines import spread
+from nlbench.plan.spec import key_of
 from nlbench.results import agreement
 from nlbench.results.analysis import analyse
 from nlbench.results.cells import Results
@@ -183,7 +186,7 @@ def test_two_suites_are_compared_under_the_condition_that_both_have(datasets, re
     assert figure.heading == "Cars (s) and Cars (t)"
     assert set(drawn_points(figure)) == {"ce", "elr", "gce"}
     assert figure.notes[-1] == "Left out: 2 of 5 rows; `nlbench agreement` says why."
-    with pytest.raises(NothingToDraw, match="no condition with runs is in both"):
+    with pytest.raises(NothingToDraw, match="no condition of both s and t has runs of the same"):
         KINDS["agreement"].draw(results, Options(other=other))
 
 
@@ -201,11 +204,24 @@ def test_only_seeds_that_all_drawn_rows_have_are_in_an_agreement(results, tmp_pa
     other = write_results(tmp_path, suite="t")
     figure = KINDS["agreement"].draw(results, Options(other=other))
     assert drawn_points(figure)["ce"][0] == results.cell("ce", 0, "last").values[0]
-    assert "Seeds of all rows, Digits symmetric 0.4 (s): 0." in figure.notes
+    assert (
+        "Digits symmetric 0.4 (s): only seed 0 is drawn, because not all rows have the others."
+    ) in figure.notes
+    assert not any("(t): only" in note for note in figure.notes)
 
     figure = KINDS["agreement"].draw(results, Options(other=other, only=("ce", "mae")))
     assert drawn_points(figure)["ce"][0] == pytest.approx(results.cell("ce", 0, "last").mean)
-    assert not any("Seeds" in note for note in figure.notes)
+    assert not any("only seed" in note for note in figure.notes)
+
+    figure = KINDS["agreement"].draw(results, Options(other=other, only=("ce", "elr")))
+    assert "(s): only seeds 0, 1 are drawn, because not all rows" in " ".join(figure.notes)
+
+
+def test_a_suite_with_fewer_seeds_than_the_other_lacks_none(datasets, tmp_path):
+    other = write_results(tmp_path, conditions=DATASETS, seeds=(0, 1), suite="t")
+    figure = KINDS["agreement"].draw(datasets, Options(other=other))
+
+    assert not any("only seed" in note for note in figure.notes)
 
 
 @pytest.mark.parametrize(("rate", "equal"), [(0.0, True), (0.9, False)])
@@ -223,8 +239,116 @@ def test_a_condition_is_not_compared_with_itself(datasets):
 
 
 def test_one_condition_alone_has_nothing_to_agree_with(results):
-    with pytest.raises(NothingToDraw, match="needs two conditions with runs, or another suite"):
+    with pytest.raises(NothingToDraw, match="needs two conditions with runs of the same two rows"):
         KINDS["agreement"].draw(results)
+
+
+def made(values, *, suite="s", signs=None, track="identical"):
+    """Return results that are on no disk.
+
+    Args:
+        values: condition -> row -> a value for each seed, "diverged" for a run that did.
+        signs: (condition, row) -> the signs of its runs.
+    """
+    store = Memory()
+    cells, rows, seeds = [], {}, 0
+    for place, (title, of_rows) in enumerate(values.items()):
+        for row, by_seed in of_rows.items():
+            rows[row] = {"row": row, "method": row, "told": [], "networks": 1}
+            seeds = max(seeds, len(by_seed))
+            for seed, value in enumerate(by_seed):
+                spec = {**spec_of(row, seed), "labels": title}
+                diverged = value == "diverged"
+                record = record_of(
+                    row,
+                    seed,
+                    spec=spec,
+                    key=key_of(spec),
+                    status="diverged" if diverged else "done",
+                    metrics={} if diverged else {"last": value},
+                )
+                record.method["signs"] = (signs or {}).get((title, row), [])
+                key = store.write(record)
+                cells.append({"row": row, "condition": place, "seed": seed, "key": key})
+
+    plan = {
+        "suite": suite,
+        "track": track,
+        "protocol": "digits",
+        "rows": list(rows.values()),
+        "conditions": list(values),
+        "seeds": list(range(seeds)),
+        "cells": cells,
+    }
+    return Results(plan, store, {})
+
+
+TWO = {"ce": [0.5, 0.51], "elr": [0.6, 0.62]}
+NONE = {"ce": ["diverged"] * 2, "elr": ["diverged"] * 2}
+
+
+def test_the_first_conditions_that_can_be_compared_are_drawn():
+    torn = {"ce": [0.5, "diverged"], "elr": ["diverged", 0.6]}
+    results = made({"none": NONE, "torn": torn, "half": {"ce": [0.5]}, "first": TWO, "last": TWO})
+
+    assert KINDS["agreement"].draw(results).heading == "first and last"
+
+    other = made({"none": TWO, "half": TWO, "last": TWO, "first": TWO}, suite="t")
+    figure = KINDS["agreement"].draw(results, Options(other=other))
+    assert figure.heading == "first (s) and first (t)"
+
+    with pytest.raises(NothingToDraw, match="s: nothing to draw, because the figure needs two"):
+        KINDS["agreement"].draw(made({"none": NONE, "torn": torn}))
+
+
+def test_runs_of_rows_that_are_not_drawn_choose_no_condition():
+    more = {"gce": [0.5, 0.6], "mae": [0.6, 0.7]}
+    results = made({"x": more, "y": {**TWO, **more}, "z": {**TWO, **more}})
+
+    assert KINDS["agreement"].draw(results).heading == "x and y"
+    assert KINDS["agreement"].draw(results, Options(only=("ce", "elr"))).heading == "y and z"
+
+
+def test_an_agreement_says_when_its_interval_is_too_narrow():
+    five = {row: [value + i / 100 for i in range(5)] for row, (value, _) in TWO.items()}
+    one = {row: by_seed[:1] for row, by_seed in TWO.items()}
+
+    def notes(a, b):
+        return " ".join(KINDS["agreement"].draw(made({"a": a, "b": b})).notes)
+
+    assert "The interval is too narrow, because 2 seeds are few." in notes(five, TWO)
+    assert "narrow, because it is drawn from the seeds of a alone." in notes(five, one)
+    assert "of b alone and 2 seeds are few." in notes(one, TWO)
+    for a, b in ((five, five), (one, one)):
+        assert "narrow" not in notes(a, b)
+
+
+def test_an_agreement_says_which_side_is_tuned():
+    given, chosen = made({"a": TWO}), made({"a": TWO}, suite="t", track="tuned")
+
+    for a, b in ((given, chosen), (chosen, given)):
+        notes = KINDS["agreement"].draw(a, Options(other=b)).notes
+        assert [note for note in notes if "tries" in note] == [
+            "t: tries chose values for each row."
+        ]
+    both = made({"a": TWO, "b": TWO}, track="tuned")
+    assert KINDS["agreement"].draw(both).notes.count("s: tries chose values for each row.") == 1
+    assert not any(
+        "tries" in note for note in KINDS["agreement"].draw(made({"a": TWO, "b": TWO})).notes
+    )
+
+
+def test_an_agreement_explains_the_signs_of_its_own_conditions():
+    signs = {("b", "ce"): ["one-class"], ("c", "elr"): ["one-class"]}
+    results = made({"a": TWO, "b": TWO, "c": TWO}, signs=signs)
+
+    notes = KINDS["agreement"].draw(results).notes
+    signs_of = [note for note in notes if note.startswith("§")]
+    assert signs_of == ["§ ce on b: 2 of 2 runs predict one class only after the last epoch."]
+
+    other = made({"b": TWO}, suite="t")
+    notes = KINDS["agreement"].draw(results, Options(conditions=(1, 0), other=other)).notes
+    assert notes[-1] == "§ ce of s on b: 2 of 2 runs predict one class only after the last epoch."
 
 
 # ---- Differences ---------------------------------------------------------------------------------
