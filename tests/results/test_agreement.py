@@ -373,12 +373,15 @@ def test_the_condition_without_a_run_is_named(suite):
 
 
 def test_values_that_tries_chose_may_differ_and_are_named(suite):
-    given = suite("given", A, params={"gce": {"q": 0.7}}, protocols=of_all(A, val_fraction=0.0))
+    # The titles of the sides have the name of the protocol.
+    of_given = {"name": "p", "val_fraction": 0.0}
+    of_chosen = {"name": "q", "val_fraction": 0.1}
+    given = suite("given", A, params={"gce": {"q": 0.7}}, protocols=of_all(A, **of_given))
     chosen = suite(
         "chosen",
         B,
         params={"gce": {"q": 0.5}, "sl": {"alpha": 1.0}},
-        protocols={**of_all(B, val_fraction=0.1), "ce": {"epochs": 50, "val_fraction": 0.1}},
+        protocols={**of_all(B, **of_chosen), "ce": {**of_chosen, "epochs": 50}},
         methods={"mae": "other"},
         track="tuned",
     )
