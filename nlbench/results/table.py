@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nlbench import registry
-from nlbench.errors import place_of_condition
+from nlbench.errors import SuiteError, place_of_condition
 from nlbench.results import (
     csv_table,
     formats,
