@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from nlbench.errors import SuiteError, place_of_condition
-from nlbench.results import cells, formats, notes, statistics
+from nlbench.results import cells, formats, notes, statistics, wording
 from nlbench.results.cells import Cell, Results
 from nlbench.results.metrics import MEASURES, METRICS, Metric, check_metric
 from nlbench.results.published import comparable, records
@@ -408,7 +408,7 @@ def _side(
             diverged.append(row)
     title += (
         f"; {METRICS[metric].heading}, protocol {results.protocol}, track {results.track}; "
-        f"seeds {_numbers(common)}{_why_few(found, common)}"
+        f"{_seeds(common)}{_why_few(found, common)}"
     )
     compared = results.under([condition]).select(set(rows))
     return Side(
@@ -427,16 +427,19 @@ def _why_few(found: Mapping[str, Cell], common: Collection[int]) -> str:
     for row, cell in found.items():
         seeds = known - set(cell.values)
         if seeds:
-            lacking.setdefault(_numbers(seeds), []).append(row)
+            lacking.setdefault(_seeds(seeds), []).append(row)
     if not lacking:
         return ""
 
     parts = []
-    for numbers, rows in lacking.items():
+    for seeds_in_words, rows in lacking.items():
         verb = "have" if len(rows) > 1 else "has"
-        noun = "seeds" if ", " in numbers else "seed"
-        parts.append(f"{', '.join(rows)} {verb} no value for {noun} {numbers}")
+        parts.append(f"{wording.names(rows)} {verb} no value for {seeds_in_words}")
     return f" alone, because {'; '.join(parts)}"
+
+
+def _seeds(seeds: Collection[int]) -> str:
+    return f"seed{'s' * (len(seeds) != 1)} {_numbers(seeds)}"
 
 
 def _numbers(seeds: Iterable[int]) -> str:
