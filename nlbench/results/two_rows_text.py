@@ -35,8 +35,10 @@ def sentence(found: Comparison) -> str:
     unit = " points" if METRICS[found.metric].is_share else ""
     if interval.p >= 1 - LEVEL:
         low, high = _signed(interval.low, found.metric), _signed(interval.high, found.metric)
+        # Names of several words are not repeated.
+        difference = f"{a} minus {b}" if " " not in a + b else "the first minus the second"
         return (
-            f"{a} and {b} cannot be told apart (95% interval of {a} minus {b}: {low} to "
+            f"{a} and {b} cannot be told apart (95% interval of {difference}: {low} to "
             f"{high}{unit})."
         )
 

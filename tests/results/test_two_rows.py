@@ -75,6 +75,16 @@ def test_rows_that_cannot_be_told_apart():
     )
 
 
+def test_long_names_are_not_repeated_in_the_sentence_about_their_difference():
+    one = results_of(Memory(), {"elr": ELR})
+    near = [v + 0.001 * (-1) ** i for i, v in enumerate(ELR)]
+    other = results_of(Memory(), {"elr": near}, name="t")
+    (found,) = compare(one, "elr", other, "elr", Options())
+    assert found.sentence.startswith(
+        "elr of s and elr of t cannot be told apart (95% interval of the first minus the second: "
+    )
+
+
 def test_one_seed_is_said_to_be_too_few():
     results = results_of(Memory(), {"elr": [0.9], "gce": [0.8]}, seeds=1)
     (found,) = compare(results, "elr", results, "gce", Options())
