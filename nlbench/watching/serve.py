@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import IO, Any
@@ -28,6 +29,8 @@ def main() -> None:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.dup2(2, 1)
+        # Written line by line, so that it is there if the process dies.
+        sys.stdout = sys.stderr
         _serve(requests, answers)
     # Not by the functions of `atexit`, which may wait for the network for good.
     os._exit(0)

@@ -174,7 +174,9 @@ def test_what_the_user_can_mend_is_said_before_anything_is_trained(
     assert not (tmp_path / "store").exists()
 
 
-def test_a_process_that_dies_is_named_with_its_last_words(tmp_path):
+def test_a_process_that_dies_is_named_with_its_last_words(tmp_path, monkeypatch):
+    # With it Python writes everything at once, and a user seldom sets it.
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     file = tmp_path / "dies.py"
     body = 'import os; os.write(2, b"killed by a test"); os._exit(3)'
     file.write_text(LOGGER.replace('self._write("ended", run.key, record.status)', body))
