@@ -236,9 +236,11 @@ def test_ctrl_c_ends_in_130_and_keeps_what_is_finished(process, place):
     assert out == ""
     # Before it is interrupted, such a run is announced to take long.
     announced = ("estimate: ", "it would take less time", "  --")
-    stopping, continues, ended = [
+    others, stopping, continues, ended = [
         line for line in err.splitlines() if not line.startswith(announced)
     ]
+    # The runs of the first command had other settings.
+    assert "held a suite 'trial' with another protocol.epochs, and 2 of its runs" in others
     assert stopping == "stopping; finished runs are kept. Press Ctrl-C again to stop at once."
     assert "seed 0: continues in epoch" in continues
     assert ended == (
