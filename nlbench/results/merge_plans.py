@@ -71,10 +71,14 @@ def _merge_plan(name: str, theirs: Store, store: Store, take: str, dry_run: bool
         ours = None
     if ours is None:
         return _written(plan, store, dry_run)
-    why = _why_not_one(ours, plan) or _other_settings(ours, store, plan, theirs)
+    why = _why_not_one(ours, plan)
     if not why:
         both = _union(ours, plan)
-        return Found(Outcome.SAME) if both == ours else _written(both, store, dry_run)
+        if both == ours:
+            return Found(Outcome.SAME)
+        why = _other_settings(ours, store, plan, theirs)
+        if not why:
+            return _written(both, store, dry_run)
 
     own = store.plan_path(name)
     newer = path.stat().st_mtime > own.stat().st_mtime
