@@ -47,6 +47,16 @@ OF_NOISE = (
     "data/formats/split_column.py",
 )
 
+# Changes of these files that move no number: the hash of a file as it is, and that of the older
+# file that it counts as, so that no record becomes stale. Whoever adds a line trains runs again
+# before and after the change, and says in CHANGELOG.md which ones were equal bit for bit.
+UNMOVED = {
+    # training/held.py: a resume within an epoch whose images are augmented.
+    "4d65eadb48afc451d49491003eb9ca3303f27c4809f58833b0528f8467311c32": (
+        "ce89067a8dd57548b4c5b6d03fa7a352387bbfad8529286dceedff09d914849c"
+    ),
+}
+
 
 def code_hash(method_file: Path | None, model: str, dataset: str, noise: str = "") -> str:
     """Hash the code that a run of this method, model and data computes with, as 16 hex digits.
@@ -122,8 +132,9 @@ def kernels_hash() -> str:
 
 @functools.cache
 def file_hash(path: Path) -> bytes:
-    """Hash the tokens of a file, which is read once in a process."""
-    return hashlib.sha256("\0".join(code_tokens(path)).encode()).digest()
+    """Hash the tokens of a file, which is read once in a process. See also `UNMOVED`."""
+    digest = hashlib.sha256("\0".join(code_tokens(path)).encode()).hexdigest()
+    return bytes.fromhex(UNMOVED.get(digest, digest))
 
 
 def code_tokens(path: Path) -> tuple[str, ...]:

@@ -368,6 +368,10 @@ class _Walk:
         if isinstance(value, _WITH_A_RESULT):
             # Whether the tuple of the last result is used again depends on who else holds it.
             parts = parts[:1]
+        # The last one is None once the generator, or a function that it has called, has handled
+        # an exception. NumPy's draws do, and a resume skips them.
+        while isinstance(value, types.GeneratorType) and parts and parts[-1] is None:
+            parts.pop()
         for i, part in enumerate(parts):
             self.add(part, f"{path}.{i}", None)
 

@@ -1,11 +1,12 @@
 """A training that is stopped within an epoch ends bit for bit as one that was not."""
 
 import pytest
+from layouts import Animal10N, Folder
 from stops import train_in_pieces
 from sweeps import method_file, outcome
 from sweeps import sweep as sweep_in
 
-from nlbench import registry
+from nlbench import api, registry
 
 SHIPPED = [
     name
@@ -49,6 +50,58 @@ def test_a_run_that_stops_every_five_steps_equals_one_that_does_not(tmp_path, na
     # No step was taken twice, so each resume went on within its epoch.
     assert stopper.steps == steps
     assert len({step for _, step in stopper.stopped}) > 2
+
+
+@pytest.fixture
+def augmented(tmp_path, monkeypatch):
+    """Return a function that prepares a sweep of a row on cropped and flipped images."""
+    monkeypatch.setenv("NLBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NLBENCH_WORKERS", "0")
+    Animal10N().write_binary(tmp_path / "animal10n")
+    Folder().write_classes(tmp_path / "images")
+    small = {"model": "cnn3_slim", "precision": "float32", "batch_size": 5, "epochs": 2}
+
+    def prepared(out, name, dataset):
+        entry = {"name": dataset}
+        if dataset == "folder":
+            entry["path"] = str(tmp_path / "images")
+        suite = {
+            "name": "t",
+            # The pixels of one dataset lie in memory, and the other one's files are decoded.
+            "protocol": "images-32" if dataset == "folder" else "digits",
+            "datasets": [entry],
+            "methods": {name: {}},
+            "seeds": [0],
+        }
+        overrides = {**small, "augment": "crop-flip"}
+        return api.prepare(
+            suite, out=tmp_path / out, overrides=overrides, device="cpu", data_dir=tmp_path
+        )
+
+    return prepared
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [
+        *((name, "folder") for name in QUICK),
+        *((name, "animal10n") for name in QUICK),
+        *(
+            pytest.param(name, "animal10n", marks=pytest.mark.methods)
+            for name in SHIPPED
+            if name not in QUICK
+        ),
+    ],
+)
+def test_an_epoch_of_augmented_images_goes_on_after_each_stop(augmented, name, dataset):
+    # Crops and flips are drawn with the batches. A resume draws the batches without them.
+    whole, pieces = augmented("whole", name, dataset), augmented("pieces", name, dataset)
+    steps = steps_of(whole)
+    stopper = train_in_pieces(pieces, every=2)
+
+    assert outcome(pieces) == outcome(whole)
+    assert stopper.steps == steps
+    assert stopper.stopped
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
