@@ -26,6 +26,7 @@ FIGURES = [
 COMPLETE = (
     ("cifar10n-cpu", "CIFAR-10N worst"),
     ("cifar10n-cpu-aggregate", "CIFAR-10N aggregate"),
+    ("cifar10n-cpu-aug", "CIFAR-10N worst"),
     ("cifar10n-cpu-tuned", "CIFAR-10N worst"),
     ("cifar10n-features", "cifar10n-features worst"),
 )
