@@ -368,8 +368,9 @@ class _Walk:
         if isinstance(value, _WITH_A_RESULT):
             # Whether the tuple of the last result is used again depends on who else holds it.
             parts = parts[:1]
-        # The last one is None once the generator, or a function that it has called, has handled
-        # an exception. NumPy's draws do, and a resume skips them.
+        # A last None comes once the generator, or a function that it has called, has handled an
+        # exception. NumPy's draws do, and a resume skips them. Variables before it that are None
+        # go as well, because they cannot be told from it.
         while isinstance(value, types.GeneratorType) and parts and parts[-1] is None:
             parts.pop()
         for i, part in enumerate(parts):
