@@ -66,17 +66,29 @@ class Side:
             means.append(fmean([cell.values[seed] for seed in seeds]))
         return means
 
-    def order(self, first: str, second: str) -> int:
-        """Return 1 if `first` is higher than `second`, -1 if it is lower.
+    def orders(self, *, corrected: bool) -> dict[tuple[str, str], int]:
+        """Return the pairs of rows whose order is beyond chance.
 
-        Returns 0 where that may be chance, or cannot be tested.
+        A pair has 1 if its first row is the higher one, and -1 if it is the lower one.
+
+        Args:
+            corrected: whether the p-values have Holm's correction over all pairs that can be
+                tested.
         """
-        if first in self.diverged or second in self.diverged:
-            return 0
-        found = cells.difference(self.cells[first], self.cells[second], self.rounding)
-        if found is None or found.p is None or found.p >= LEAST_P:
-            return 0
-        return sign(found.mean)
+        signs = {}
+        ps = []
+        for pair in itertools.combinations(self.cells, 2):
+            first, second = pair
+            delta = cells.difference(self.cells[first], self.cells[second], self.rounding)
+            unfair = first in self.diverged or second in self.diverged
+            if unfair or delta is None or delta.p is None:
+                continue
+            signs[pair] = sign(delta.mean)
+            ps.append(delta.p)
+
+        if corrected:
+            ps = statistics.holm(ps)
+        return {pair: signs[pair] for pair, p in zip(signs, ps, strict=True) if p < LEAST_P}
 
 
 # ---- What the command prints --------------------------------------------------------------------
@@ -595,15 +607,7 @@ def _counts(a: Side, b: Side, x: Sequence[float], y: Sequence[float]) -> str:
             "value for each method."
         )
 
-    # Pairs whose order is beyond chance on both sides, and those of them that are reversed.
-    clear = 0
-    reverse = []
-    for m, n in itertools.combinations(a.cells, 2):
-        product = a.order(m, n) * b.order(m, n)
-        if product:
-            clear += 1
-        if product < 0:
-            reverse.append(f"{m} and {n}")
+    clear, reverse = _clear_pairs(a, b, corrected=False)
     text += (
         " Pairs whose order may be chance on a side (paired t test over seeds, unadjusted p of "
         f"{LEAST_P:g} or more): {len(products) - clear}."
@@ -616,10 +620,31 @@ def _counts(a: Side, b: Side, x: Sequence[float], y: Sequence[float]) -> str:
         )
     if not clear:
         return text
-    text += f" Of the other {clear}, {clear - len(reverse)} are in the same order"
-    if reverse:
-        text += f", reversed: {', '.join(reverse)}"
-    return text + "."
+    text += f" Of the other {clear}, {_same_and_reversed(clear, reverse)}"
+
+    clear, reverse = _clear_pairs(a, b, corrected=True)
+    text += (
+        f" With Holm's correction over the pairs of a side, the order of {clear or 'none'} of them "
+        "is beyond chance on both sides"
+    )
+    if not clear:
+        return text + "."
+    return f"{text}: {_same_and_reversed(clear, reverse)}"
+
+
+def _clear_pairs(a: Side, b: Side, *, corrected: bool) -> tuple[int, list[str]]:
+    """Return how many pairs have an order beyond chance on both sides, and the reversed ones."""
+    on_a, on_b = a.orders(corrected=corrected), b.orders(corrected=corrected)
+    both = [pair for pair in on_a if pair in on_b]
+    return len(both), [" and ".join(pair) for pair in both if on_a[pair] != on_b[pair]]
+
+
+def _same_and_reversed(count: int, reverse: Sequence[str]) -> str:
+    """Say how many of `count` pairs have the same order on both sides, and name the others."""
+    same = count - len(reverse)
+    are = {0: "none is", 1: "1 is"}.get(same, f"{same} are")
+    text = f"{are} in the same order"
+    return text + (f", reversed: {', '.join(reverse)}." if reverse else ".")
 
 
 def _of_interval(a: Side, b: Side, around: tuple[float, float] | None) -> str:

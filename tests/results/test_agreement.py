@@ -201,11 +201,12 @@ def test_an_order_that_rounding_may_make_is_no_order():
     # are exact, and .13 with their rounding.
     values = {"ce": [0.51] * 4 + [0.5] * 36, "elr": [0.5] * 40}
     exact = side(values)
-    assert exact.order("ce", "elr") == 1
-    assert exact.order("elr", "ce") == -1
+    assert exact.orders(corrected=False) == {("ce", "elr"): 1}
+    swapped = side({row: values[row] for row in ("elr", "ce")})
+    assert swapped.orders(corrected=False) == {("elr", "ce"): -1}
 
     rounded = replace(exact, rounding=1 / (100 * math.sqrt(12)))
-    assert rounded.order("ce", "elr") == 0
+    assert rounded.orders(corrected=False) == {}
 
 
 def test_a_side_knows_the_rounding_of_its_values(suite):
@@ -253,7 +254,12 @@ def test_pairs_within_noise_are_counted_by_themselves(suite):
         "(paired t test over seeds, unadjusted p of 0.05 or"
     ) in text
     assert "or more): 2. Of the other 4" in text
-    assert "Of the other 4, 3 are in the same order, reversed: gce and sl." in text
+    # Only ce - gce has p below .01 in B: .0063, and .031 when it is the least of five.
+    assert (
+        "Of the other 4, 3 are in the same order, reversed: gce and sl. With Holm's correction "
+        "over the pairs of a side, the order of 1 of them is beyond chance on both sides: 1 is in "
+        "the same order.\n"
+    ) in text
 
     noisy = between(suite("full", full), suite("noisy", {**B, "gce": [0.90, 0.81]}))
     # The mean of gce is still above the mean of sl, but that may now be chance.
@@ -277,6 +283,37 @@ STEADY = {
 }
 
 
+def test_pairs_are_counted_with_holms_correction_too(suite):
+    steady = suite("steady", STEADY)
+    assert (
+        "Of the other 3, 3 are in the same order. With Holm's correction over the pairs of a side, "
+        "the order of 3 of them is beyond chance on both sides: 3 are in the same order.\n"
+    ) in between(steady, suite("again", STEADY))
+
+    # elr minus ce is .100 with a standard deviation of .031, so that t is 5.6 and p .031. gce minus
+    # elr minus ce is .100 with a standard deviation of .031, so that t is 5.6 and p .031. The p of
+    # gce minus ce is .028, and twice that is above .05. gce is steadily above elr here, and far
+    # below it on the other side.
+    wide = {
+        "ce": [0.469, 0.500, 0.531],
+        "elr": [0.600, 0.600, 0.600],
+        "gce": [0.6050, 0.6051, 0.6052],
+    }
+    turned = {**STEADY, "gce": STEADY["elr"], "elr": STEADY["gce"]}
+    assert (
+        "Of the other 3, 2 are in the same order, reversed: elr and gce. With Holm's correction "
+        "over the pairs of a side, the order of 1 of them is beyond chance on both sides: none is "
+        "in the same order, reversed: elr and gce.\n"
+    ) in between(suite("wide", wide), suite("turned", turned))
+
+    # Without elr and gce on the other side no pair is left.
+    shaky = {**STEADY, "gce": [0.5, 0.7, 0.8]}
+    assert (
+        "Of the other 1, 1 is in the same order. With Holm's correction over the pairs of a side, "
+        "the order of none of them is beyond chance on both sides.\n"
+    ) in between(suite("wide again", wide), suite("shaky", shaky))
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_the_order_of_a_row_with_a_diverged_seed_may_be_chance(suite, first):
     steady = suite("steady", STEADY)
@@ -290,7 +327,7 @@ def test_the_order_of_a_row_with_a_diverged_seed_may_be_chance(suite, first):
     assert "70.15±0.21 (2/3, !1)*" in table(text)["gce"]
     assert (
         "or more): 2. All pairs with gce are among them, because a seed diverged and the others "
-        "are no fair sample. Of the other 1, 1 are in the same order."
+        "are no fair sample. Of the other 1, 1 is in the same order."
     ) in text
 
 
