@@ -27,6 +27,8 @@ COMPLETE = (
     ("cifar10n-cpu", "CIFAR-10N worst"),
     ("cifar10n-cpu-aggregate", "CIFAR-10N aggregate"),
     ("cifar10n-cpu-aug", "CIFAR-10N worst"),
+    ("cifar10n-cpu-decay", "CIFAR-10N worst"),
+    ("cifar10n-cpu-random1", "CIFAR-10N random1"),
     ("cifar10n-cpu-tuned", "CIFAR-10N worst"),
     ("cifar10n-features", "cifar10n-features worst"),
 )
