@@ -6,6 +6,7 @@ means over seeds of the methods that both have. Needs no torch.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -66,29 +67,38 @@ class Side:
             means.append(fmean([cell.values[seed] for seed in seeds]))
         return means
 
-    def orders(self, *, corrected: bool) -> dict[tuple[str, str], int]:
-        """Return the pairs of rows whose order is beyond chance.
+    @functools.cached_property
+    def _tested(self) -> dict[tuple[str, str], tuple[int, float]]:
+        """The order and the p-value of each pair of rows that can be tested.
 
-        A pair has 1 if its first row is the higher one, and -1 if it is the lower one.
+        The order is 1 if the first row is the higher one, and -1 if it is the lower one.
+        """
+        found = {}
+        for first, second in itertools.combinations(self.cells, 2):
+            if first in self.diverged or second in self.diverged:
+                continue
+            delta = cells.difference(self.cells[first], self.cells[second], self.rounding)
+            if delta is not None and delta.p is not None:
+                found[first, second] = (sign(delta.mean), delta.p)
+        return found
+
+    def orders(self, *, corrected: bool) -> dict[tuple[str, str], int]:
+        """Return the pairs of rows whose order is beyond chance, each with its order.
+
+        The order is 1 if the first row is the higher one, and -1 if it is the lower one.
 
         Args:
             corrected: whether the p-values have Holm's correction over all pairs that can be
                 tested.
         """
-        signs = {}
-        ps = []
-        for pair in itertools.combinations(self.cells, 2):
-            first, second = pair
-            delta = cells.difference(self.cells[first], self.cells[second], self.rounding)
-            unfair = first in self.diverged or second in self.diverged
-            if unfair or delta is None or delta.p is None:
-                continue
-            signs[pair] = sign(delta.mean)
-            ps.append(delta.p)
-
+        ps = [p for _, p in self._tested.values()]
         if corrected:
             ps = statistics.holm(ps)
-        return {pair: signs[pair] for pair, p in zip(signs, ps, strict=True) if p < LEAST_P}
+        clear = {}
+        for (pair, (order, _)), p in zip(self._tested.items(), ps, strict=True):
+            if p < LEAST_P:
+                clear[pair] = order
+        return clear
 
 
 # ---- What the command prints --------------------------------------------------------------------
@@ -633,7 +643,11 @@ def _counts(a: Side, b: Side, x: Sequence[float], y: Sequence[float]) -> str:
 
 
 def _clear_pairs(a: Side, b: Side, *, corrected: bool) -> tuple[int, list[str]]:
-    """Return how many pairs have an order beyond chance on both sides, and the reversed ones."""
+    """Return how many pairs have an order beyond chance on both sides, and the reversed ones.
+
+    Args:
+        corrected: as in `Side.orders`.
+    """
     on_a, on_b = a.orders(corrected=corrected), b.orders(corrected=corrected)
     both = [pair for pair in on_a if pair in on_b]
     return len(both), [" and ".join(pair) for pair in both if on_a[pair] != on_b[pair]]

@@ -290,7 +290,6 @@ def test_pairs_are_counted_with_holms_correction_too(suite):
         "the order of 3 of them is beyond chance on both sides: 3 are in the same order.\n"
     ) in between(steady, suite("again", STEADY))
 
-    # elr minus ce is .100 with a standard deviation of .031, so that t is 5.6 and p .031. gce minus
     # elr minus ce is .100 with a standard deviation of .031, so that t is 5.6 and p .031. The p of
     # gce minus ce is .028, and twice that is above .05. gce is steadily above elr here, and far
     # below it on the other side.
@@ -306,7 +305,7 @@ def test_pairs_are_counted_with_holms_correction_too(suite):
         "in the same order, reversed: elr and gce.\n"
     ) in between(suite("wide", wide), suite("turned", turned))
 
-    # Without elr and gce on the other side no pair is left.
+    # The order of gce may be chance on the other side, and ce and elr are lost by the correction.
     shaky = {**STEADY, "gce": [0.5, 0.7, 0.8]}
     assert (
         "Of the other 1, 1 is in the same order. With Holm's correction over the pairs of a side, "
